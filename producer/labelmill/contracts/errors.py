@@ -1,0 +1,99 @@
+"""Every error of Labelmill.
+
+LabelmillError                  one clear sentence, and the exit code of a command that ends with it
+  Permanent                     trying again cannot help
+    InvalidInput                arguments or input that are wrong                       exit 2
+    NotFound                    no such job, dataset or model                           exit 2
+    CredentialsRefused          Mistral refused the key                                 exit 5
+    RequestRefused              Mistral refused one request for its content (400, 413, 422)
+    RemoteFailed                Mistral ended a job, or knows no such thing
+    DatabaseOutdated            tables are missing or of another version                exit 7
+  Retryable                     will pass: try again, not before `retry_after_s`
+    RateLimited                 429
+    RemoteUnavailable           5xx, time-outs, cut connections
+    MalformedAnswer             an answer that failed its checks
+    DatabaseUnavailable         the database cannot be reached                          exit 7
+    BrokerUnavailable           Redis cannot be reached
+"""
+
+from __future__ import annotations
+
+
+class LabelmillError(Exception):
+    """Base of all errors. `code` is the stable word stored in SQL and shown in JSON."""
+
+    exit_code = 1
+    code = "error"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class Permanent(LabelmillError):
+    code = "permanent"
+
+
+class InvalidInput(Permanent):
+    exit_code = 2
+    code = "invalid_input"
+
+
+class NotFound(Permanent):
+    exit_code = 2
+    code = "not_found"
+
+
+class CredentialsRefused(Permanent):
+    exit_code = 5
+    code = "credentials_refused"
+
+
+class RequestRefused(Permanent):
+    """Refused for what it contains; `status` is the HTTP status."""
+
+    code = "request_refused"
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class RemoteFailed(Permanent):
+    code = "remote_failed"
+
+
+class DatabaseOutdated(Permanent):
+    exit_code = 7
+    code = "database_outdated"
+
+
+class Retryable(LabelmillError):
+    """`retry_after_s`: the earliest moment worth trying again, in seconds from now; None leaves it to the caller."""
+
+    code = "retryable"
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class RateLimited(Retryable):
+    code = "rate_limited"
+
+
+class RemoteUnavailable(Retryable):
+    code = "remote_unavailable"
+
+
+class MalformedAnswer(Retryable):
+    code = "malformed_answer"
+
+
+class DatabaseUnavailable(Retryable):
+    exit_code = 7
+    code = "database_unavailable"
+
+
+class BrokerUnavailable(Retryable):
+    code = "broker_unavailable"

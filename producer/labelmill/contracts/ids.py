@@ -1,0 +1,29 @@
+"""Job ids: a prefix that says the kind, and 128 random bits that sort by the time of making."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from enum import StrEnum
+
+
+class Kind(StrEnum):
+    """What a job is; the value is what `status` prints as `kind`."""
+
+    DATASET = "dataset"
+    TRAINING = "training"
+    BATCH = "batch"
+    EVALUATION = "evaluation"
+
+
+_PREFIX = {Kind.DATASET: "prep_", Kind.TRAINING: "train_", Kind.BATCH: "batch_", Kind.EVALUATION: "eval_"}
+
+
+def new_id(kind: Kind) -> str:
+    """A fresh id such as `batch_019a3c…`; later ids sort after earlier ones."""
+    return f"{_PREFIX[kind]}{int(time.time() * 1000):012x}{secrets.token_hex(6)}"
+
+
+def kind_of(job_id: str) -> Kind | None:
+    """The kind an id's prefix names, or None when it is no job id."""
+    return next((kind for kind, prefix in _PREFIX.items() if job_id.startswith(prefix)), None)

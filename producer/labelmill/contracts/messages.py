@@ -1,0 +1,59 @@
+"""The messages on the queue. They carry ids and counters only: never texts, keys or scores.
+
+A message's fields are the task's keyword arguments, so that Flower shows ids an operator can look up. Unknown fields
+are ignored on reading, so that a newer producer can talk to an older worker during a rolling deploy.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+
+from labelmill.contracts.errors import InvalidInput
+
+PREPARE, TRAIN, CLASSIFY, EVALUATE, SWEEP = (
+    "labelmill.prepare",
+    "labelmill.train",
+    "labelmill.classify",
+    "labelmill.evaluate",
+    "labelmill.sweep",
+)  #: Celery task names.
+
+QUEUES = ("prepare", "train", "classify")
+
+QUEUE_OF = {PREPARE: "prepare", TRAIN: "train", SWEEP: "train", CLASSIFY: "classify", EVALUATE: "classify"}
+
+#: Message priorities on Redis: 0 is served first.
+PRIORITY_OF = {"high": 0, "normal": 3, "low": 6}
+
+
+
+JobId = Annotated[str, StringConstraints(pattern=r"^[a-z]+_[0-9a-f]{8,40}$")]
+
+
+class JobMessage(BaseModel):
+    """Work on one job: prepare, train and evaluate."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    job_id: JobId
+    v: Literal[1] = 1
+
+
+class ChunkMessage(JobMessage):
+    """Classify one chunk of a batch."""
+
+    chunk: int  #: The chunk's number within the batch.
+
+
+M = TypeVar("M", bound=JobMessage)
+
+
+def decode(kind: type[M], arguments: dict[str, Any]) -> M:
+    """Validate a task's keyword arguments. Raises InvalidInput."""
+    try:
+        return kind.model_validate(arguments)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        raise InvalidInput(f"message refused: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -1,0 +1,92 @@
+"""How both sides speak to Celery: one configuration, and the sending of messages.
+
+The settings follow from how Celery and Redis behave: late acknowledgement, JSON only, no results, quick recovery of
+messages that a killed worker held (Redis is a hint only; the sweeper is what guarantees).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.messages import PRIORITY_OF, QUEUE_OF, QUEUES, JobMessage
+from labelmill.contracts.settings import Settings
+
+#: Above the longest chunk task plus the longest countdown. A later redelivery does no harm: claims are in SQL.
+VISIBILITY_TIMEOUT_S = 300
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, the same for producer, worker, beat and Flower."""
+    return {
+        "broker_url": settings.broker_url,
+        "result_backend": None,
+        "task_ignore_result": True,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "task_acks_late": True,  # a killed worker's message must come back
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_pool": "threads",  # one event loop a process serves every chunk; more processes, not more children
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "task_create_missing_queues": True,
+        "task_default_queue": "classify",
+        "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1,
+            "queue_order_strategy": "round_robin",
+            "priority_steps": sorted(PRIORITY_OF.values()),
+            "health_check_interval": 25,
+            "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+        },
+        "broker_transport": "redis",
+        "worker_hijack_root_logger": False,
+        "timezone": "UTC",
+    }
+
+
+class MessageSender:
+    """Sends messages; the tasks themselves need not be known to the sender."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    @classmethod
+    def connect(cls, settings: Settings) -> MessageSender:
+        """A sender of its own, for processes that are no worker. Opens no connection yet."""
+        app = Celery("labelmill", set_as_current=False)
+        app.conf.update(celery_settings(settings))
+        return cls(app)
+
+    def send(
+        self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
+    ) -> None:
+        """Put `messages` on the task's queue. Raises BrokerUnavailable; SQL still owes the work then."""
+        try:
+            with self._app.producer_or_acquire() as producer:
+                for message in messages:
+                    self._app.send_task(
+                        task,
+                        kwargs=message.model_dump(),
+                        queue=QUEUE_OF[task],
+                        priority=PRIORITY_OF[priority],
+                        countdown=countdown_s,
+                        ignore_result=True,
+                        retry=False,
+                        producer=producer,
+                    )
+        except (OperationalError, OSError) as error:
+            raise BrokerUnavailable("Redis cannot be reached") from error
+
+
+__all__ = ["QUEUES", "MessageSender", "celery_settings"]

@@ -1,0 +1,58 @@
+"""What a producer asks for: the options of each job, as they are stored in SQL."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Spec(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TargetSpec(_Spec):
+    """One target of a dataset: the column that holds its label(s)."""
+
+    name: str = Field(min_length=1, max_length=200)
+    column: str
+    multi: bool = False
+
+
+class PrepareSpec(_Spec):
+    """How a dataset is made. `files` are local paths inside the data folder; `hf` a hub id `repo[/config]`."""
+
+    name: str
+    source: str  #: As the user wrote it; shown, never opened.
+    files: tuple[str, ...] = ()
+    hf: str | None = None
+    format: Literal["columns", "factory"] = "columns"
+    text: str = "text"
+    targets: tuple[TargetSpec, ...] = ()
+    where: tuple[tuple[str, str], ...] = ()
+    min_per_label: int | None = Field(default=None, ge=1)
+    max_per_label: int | None = Field(default=None, ge=1)
+    split: tuple[float, float, float] = (80, 10, 10)  #: train, validation, test; parts of their sum.
+    seed: int = 42
+    dedupe: bool = False
+    on_bad_row: Literal["fail", "skip"] = "fail"
+
+
+class TrainSpec(_Spec):
+    """How a model version is trained."""
+
+    base_model: str = "ministral-3b-latest"
+    steps: int | None = Field(default=None, ge=1)
+    learning_rate: float | None = Field(default=None, gt=0)
+    wandb_project: str | None = None
+
+
+class ClassifySpec(_Spec):
+    """How a batch is classified."""
+
+    source: str  #: As the user wrote it; shown, never opened.
+    text: str = "text"
+    id: str | None = None
+    thresholds: dict[str, float] = Field(default_factory=dict)  #: target (or "*") → least best score
+    multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
+    cache: bool = False

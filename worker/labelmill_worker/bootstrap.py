@@ -1,0 +1,73 @@
+"""The one place that wires the worker: settings → engine, sender, Mistral. Everything else is handed what it needs."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.database import check_tables, connect
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+
+if TYPE_CHECKING:
+    from labelmill_worker.classify.engine import ClassifyEngine
+    from labelmill_worker.mistral.port import ControlPlane
+
+
+@dataclass(frozen=True)
+class Services:
+    """What tasks work with. Made once in a process, on first use: importing or starting a worker connects to nothing."""
+
+    settings: Settings
+    engine: Engine
+    sender: MessageSender
+    control_plane_override: ControlPlane | None = None
+
+    @cached_property
+    def control_plane(self) -> ControlPlane:
+        """Files, fine-tuning jobs and models at Mistral. Raises CredentialsRefused without a key."""
+        if self.control_plane_override is not None:
+            return self.control_plane_override
+        from labelmill_worker.mistral.sdk import SdkControlPlane  # noqa: PLC0415 - the SDK takes a second to import
+
+        return SdkControlPlane.from_settings(self.settings)
+
+    @cached_property
+    def classify_engine(self) -> ClassifyEngine:
+        """The engine that sends texts, one for all chunks of this process."""
+        from labelmill_worker.classify.engine import ClassifyEngine  # noqa: PLC0415 - only where texts are classified
+
+        return ClassifyEngine.from_settings(self.settings, self.engine)
+
+
+_lock = threading.Lock()
+_services: Services | None = None
+
+
+def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
+    """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
+    engine = connect(settings.sql_url, pool_size=16)
+    check_tables(engine)
+    return Services(settings, engine, sender, control_plane)
+
+
+def process_services(settings: Settings, sender: MessageSender) -> Services:
+    """The services of this process, wired on the first call (after any fork)."""
+    global _services  # noqa: PLW0603 - one per process is the point
+    with _lock:
+        if _services is None:
+            _services = bootstrap(settings, sender)
+        return _services
+
+
+def forget_services() -> None:
+    """Drop what was wired (a forked child must not use its parent's connections)."""
+    global _services  # noqa: PLW0603 - see above
+    with _lock:
+        if _services is not None:
+            _services.engine.dispose(close=False)
+        _services = None
