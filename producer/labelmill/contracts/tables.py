@@ -114,6 +114,8 @@ class TrainingRow(_Job, _Leased, Base):
     options: Mapped[Json] = mapped_column(JSON)  #: A `TrainSpec`.
     max_cost: Mapped[float | None] = mapped_column(Double)
     approved: Mapped[bool] = mapped_column(default=False, server_default=false())
+    cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    changed_at: Mapped[float | None] = mapped_column(Double)  #: Last sign of life at Mistral, by the database's clock.
     remote_files: Mapped[Json | None] = mapped_column(JSON)  #: split → Mistral's file id
     remote_job: Mapped[str | None] = mapped_column(String(100))
     remote_status: Mapped[str | None] = mapped_column(String(40))
