@@ -1,0 +1,56 @@
+"""A row that cannot be read, and the little words that explain why a value is no text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """One unreadable row. `line` counts from 1; in Parquet it is the row's number."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.reason}"
+
+
+OnBadRow = Callable[[BadRow], None]
+
+_KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "true or false", "bytes": "binary data"}
+
+
+def kind_of_value(value: Any) -> str:
+    """The JSON word for a value's type: `a list`, `an object`, …"""
+    name = type(value).__name__
+    return _KINDS.get(name, f"of type {name}")
+
+
+def value_as_text(value: Any) -> str | None:
+    """A cell as text: numbers and dates are written out, nothing at all (also NaN) is "". None: it is no single value."""
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list | tuple | dict | bytes | bytearray):
+        return None
+    if value != value:  # noqa: PLR0124 - NaN, which Parquet writers put for "nothing", is the one value unlike itself
+        return ""
+    return str(value)
+
+
+def storable(text: str) -> bool:
+    """Whether `text` can be written as UTF-8 (lone surrogates cannot)."""
+    if text.isascii():
+        return True
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,57 @@
+"""JSON lines: one object a line, UTF-8."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+import orjson
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value
+from labelmill.contracts.readers.files import BOM
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank, with their numbers; a byte order mark is taken off the first."""
+    first = stream.readline().removeprefix(BOM)
+    if not first.isspace() and first:
+        yield 1, first
+    for number, line in enumerate(stream, start=2):
+        if not line.isspace():
+            yield number, line
+
+
+def read_jsonl(stream: BinaryIO, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Each object with its line number; what is none goes to `on_bad_row`."""
+    for number, line in numbered_lines(stream):
+        yield from read_jsonl_line(line, number, name, on_bad_row)
+
+
+def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The object on one line with its number, or nothing when it went to `on_bad_row`."""
+    try:
+        value = orjson.loads(line)
+    except ValueError as error:
+        _refuse_if_array(number, line, name)
+        on_bad_row(BadRow(name, number, _broken_json(line, error)))
+        return
+    if type(value) is dict:
+        yield number, value
+    else:
+        _refuse_if_array(number, line, name)
+        on_bad_row(BadRow(name, number, f"the line is {kind_of_value(value)}, not an object"))
+
+
+def _refuse_if_array(number: int, line: bytes, name: str) -> None:
+    # then it is another kind of file altogether, not a bad row
+    if number == 1 and line.lstrip().startswith(b"["):
+        raise InvalidInput(f"{name} holds a JSON array; write one JSON object on each line (JSONL)")
+
+
+def _broken_json(line: bytes, error: ValueError) -> str:
+    try:
+        line.decode()
+    except UnicodeDecodeError as fault:
+        return f"not UTF-8 at byte {fault.start + 1}"
+    return f"broken JSON: {str(error).split(': line ')[0]}"

@@ -1,0 +1,42 @@
+"""Parquet files, one batch of rows in memory at a time."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from labelmill.contracts.errors import InvalidInput
+
+BATCH_ROWS = 4096
+
+
+def open_parquet(path: Path) -> Any:
+    """A `pyarrow.parquet.ParquetFile`. Raises InvalidInput without pyarrow, and for a file that is none."""
+    try:
+        # imported by name: pyarrow takes a while, is an extra, and has no types
+        pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
+    except ImportError as error:
+        raise InvalidInput('reading Parquet needs pyarrow: pip install "labelmill[parquet]"') from error
+    try:
+        return parquet.ParquetFile(path, memory_map=True)
+    except (pyarrow.ArrowInvalid, OSError) as error:
+        raise InvalidInput(f"{path.name} cannot be read as Parquet: {str(error).splitlines()[0]}") from error
+
+
+def parquet_columns(path: Path) -> list[str]:
+    """The names of the file's columns."""
+    with open_parquet(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str, list[Any]]]:
+    """Batches of columns as Python values."""
+    pyarrow = importlib.import_module("pyarrow")
+    with open_parquet(path) as file:
+        try:
+            for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=None if columns is None else list(columns)):
+                yield batch.to_pydict()
+        except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{path.name} is damaged: {str(error).splitlines()[0]}") from error
