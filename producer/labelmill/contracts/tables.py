@@ -91,14 +91,14 @@ class DatasetRow(_Job, _Leased, Base):
     name: Mapped[str] = mapped_column(String(200))
     version: Mapped[int | None] = mapped_column(Integer)  #: Given when ready.
     repeats: Mapped[str | None] = mapped_column(String(64))  #: The dataset with the same fingerprint, if there was one.
-    spec: Mapped[Json] = mapped_column(JSON)  #: A `PrepareSpec`.
-    splits: Mapped[Json | None] = mapped_column(JSON)
-    labels: Mapped[Json | None] = mapped_column(JSON)
-    dropped: Mapped[Json | None] = mapped_column(JSON)
-    label_schema: Mapped[list[Json] | None] = mapped_column(JSON)
-    files: Mapped[Json | None] = mapped_column(JSON)  #: split → path
+    spec: Mapped[Json] = mapped_column(JSON(none_as_null=True))  #: A `PrepareSpec`.
+    splits: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    labels: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    dropped: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    label_schema: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
+    files: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: split → path
     fingerprint: Mapped[str | None] = mapped_column(String(80))
-    report: Mapped[Json | None] = mapped_column(JSON)  #: Bad rows by line and what else a reader wants to know.
+    report: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: Bad rows by line and what else a reader wants to know.
     __table_args__ = (
         Index("ix_datasets_name_version", "name", "version", unique=True,
               sqlite_where=text("repeats IS NULL"), postgresql_where=text("repeats IS NULL")),
@@ -111,18 +111,18 @@ class TrainingRow(_Job, _Leased, Base):
     name: Mapped[str] = mapped_column(String(200))  #: The model's name.
     method: Mapped[str] = mapped_column(String(20))
     dataset_id: Mapped[str] = mapped_column(String(64))
-    options: Mapped[Json] = mapped_column(JSON)  #: A `TrainSpec`.
+    options: Mapped[Json] = mapped_column(JSON(none_as_null=True))  #: A `TrainSpec`.
     max_cost: Mapped[float | None] = mapped_column(Double)
     approved: Mapped[bool] = mapped_column(default=False, server_default=false())
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     changed_at: Mapped[float | None] = mapped_column(Double)  #: Last sign of life at Mistral, by the database's clock.
-    remote_files: Mapped[Json | None] = mapped_column(JSON)  #: split → Mistral's file id
+    remote_files: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: split → Mistral's file id
     remote_job: Mapped[str | None] = mapped_column(String(100))
     remote_status: Mapped[str | None] = mapped_column(String(40))
     remote_model: Mapped[str | None] = mapped_column(String(200))
-    estimate: Mapped[Json | None] = mapped_column(JSON)
-    cost: Mapped[Json | None] = mapped_column(JSON)
-    checkpoints: Mapped[list[Json] | None] = mapped_column(JSON)
+    estimate: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    cost: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    checkpoints: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
     model_no: Mapped[int | None] = mapped_column(ForeignKey("models.no"))
     __table_args__ = (Index("ix_trainings_state", "state"),)
 
@@ -138,8 +138,8 @@ class ModelRow(Base):
     promoted: Mapped[bool] = mapped_column(default=False, server_default=false())
     method: Mapped[str] = mapped_column(String(20))
     remote_model: Mapped[str | None] = mapped_column(String(200))
-    label_schema: Mapped[list[Json] | None] = mapped_column(JSON)  #: None until a raw id's first good answer.
-    thresholds: Mapped[Json | None] = mapped_column(JSON)  #: target → threshold
+    label_schema: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))  #: None until a raw id's first good answer.
+    thresholds: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: target → threshold
     training_id: Mapped[str | None] = mapped_column(String(64))
     dataset_id: Mapped[str | None] = mapped_column(String(64))
     dataset_fingerprint: Mapped[str | None] = mapped_column(String(80))
@@ -162,7 +162,7 @@ class BatchRow(_Job, Base):
     model_ref: Mapped[str] = mapped_column(String(220))
     mode: Mapped[str] = mapped_column(String(12), default="realtime")
     priority: Mapped[str] = mapped_column(String(8), default="normal")
-    options: Mapped[Json] = mapped_column(JSON)  #: A `ClassifySpec`.
+    options: Mapped[Json] = mapped_column(JSON(none_as_null=True))  #: A `ClassifySpec`.
     idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
     content_digest: Mapped[str | None] = mapped_column(String(80))
     rows: Mapped[int] = mapped_column(Number, default=0)  #: Rows written so far, duplicates included.
@@ -250,7 +250,7 @@ class EvaluationRow(_Job, _Leased, Base):
     dataset_ref: Mapped[str] = mapped_column(String(220))
     split: Mapped[str] = mapped_column(String(20))
     batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies the split.
-    metrics: Mapped[Json | None] = mapped_column(JSON)
+    metrics: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
     __table_args__ = (Index("ix_evaluations_state", "state"),)
 
 

@@ -1,0 +1,5 @@
+"""`python -m labelmill`."""
+
+from labelmill.cli.main import run
+
+run()

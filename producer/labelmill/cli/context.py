@@ -1,0 +1,91 @@
+"""What every command shares: flags, the client, where output goes, and the way a submission ends."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import click
+import orjson
+import typer
+from rich.console import Console
+
+from labelmill.client import Client
+from labelmill.cli.progress import follow
+from labelmill.contracts.settings import Settings, load_settings
+
+
+@dataclass(frozen=True)
+class Flags:
+    """The options before the command; None: not given."""
+
+    database_url: str | None = None
+    broker_url: str | None = None
+    mistral_url: str | None = None
+    data_dir: str | None = None
+
+
+def messages() -> Console:
+    """Where messages and progress go: stderr, plain when it is no terminal."""
+    return Console(stderr=True)
+
+
+def settings() -> Settings:
+    """Settings with the flags of this command on top. Raises InvalidInput."""
+    context = click.get_current_context(silent=True)
+    flags = context.find_object(Flags) if context else None
+    return load_settings(**asdict(flags or Flags()))
+
+
+def connected() -> Client:
+    """A client on the configured database. Raises DatabaseUnavailable, DatabaseOutdated."""
+    return Client(settings())
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.flush()
+
+
+def finish_submission(client: Client, job_id: str, *, wait: bool) -> None:
+    """Print `{"id", "kind", "state"}`; with `wait`, follow the job to its end, print its status document instead and
+    exit with the job's code. Ctrl-C while waiting detaches (130)."""
+    for warning in client.warnings:
+        messages().print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
+    document = client.status(job_id)
+    if not wait:
+        print_json({key: document[key] for key in ("id", "kind", "state")})
+        return
+    document = follow_or_detach(client, job_id)
+    print_json(document)
+    exit_for(document)
+
+
+def follow_or_detach(client: Client, job_id: str) -> dict[str, Any]:
+    """Show progress until the job ends. Ctrl-C leaves the job running and exits with 130."""
+    try:
+        return follow(client, job_id, messages())
+    except KeyboardInterrupt:
+        messages().print(f"detached; the job goes on: labelmill watch {job_id}")
+        raise typer.Exit(130) from None
+
+
+def exit_for(document: dict[str, Any]) -> None:
+    """Leave with the exit code that an ended job stands for."""
+    code = exit_code_of(document)
+    if code:
+        if document.get("error"):
+            messages().print(f"{document['id']} {document['state']}: {document['error']}", markup=False, soft_wrap=True)
+        raise typer.Exit(code)
+
+
+def exit_code_of(document: dict[str, Any]) -> int:
+    """0 done · 1 failed · 3 failed rows · 4 budget or approval · 5 credentials · 6 cancelled."""
+    state = document["state"]
+    if state == "failed":
+        return 5 if document.get("error_code") == "credentials_refused" else 1
+    if state == "completed" and document.get("rows", {}).get("failed"):
+        return 3
+    return {"awaiting_approval": 4, "paused": 4, "cancelled": 6}.get(state, 0)

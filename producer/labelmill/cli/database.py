@@ -1,0 +1,24 @@
+"""`labelmill db upgrade`."""
+
+from __future__ import annotations
+
+import typer
+
+from labelmill.cli.context import messages, settings
+from labelmill.contracts.database import connect, current_revision, upgrade
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group `db`."""
+    group = typer.Typer(no_args_is_help=True, help="The database's tables.")
+    group.command("upgrade")(upgrade_tables)
+    app.add_typer(group, name="db")
+
+
+def upgrade_tables() -> None:
+    """Bring the database's tables to this version. Does nothing when they are; safe to run twice at once."""
+    engine = connect(settings().sql_url)
+    before = current_revision(engine)
+    upgrade(engine)
+    after = current_revision(engine)
+    messages().print(f"tables are at {after}" if before == after else f"tables went from {before or 'none'} to {after}")

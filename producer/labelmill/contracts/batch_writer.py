@@ -1,0 +1,127 @@
+"""Writing a batch: rows stream in, compressed chunks go to SQL, duplicates are resolved on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import insert, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.bulk import bulk_insert
+from labelmill.contracts.chunk_codec import ChunkInput, encode_chunk
+from labelmill.contracts.database import writing
+from labelmill.contracts.distinct import DistinctTexts
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
+
+#: Distinct texts of a chunk: 20 requests of 100 texts. Large enough that a chunk's own statements cost little a row,
+#: small enough that a worker that dies holds back little.
+CHUNK_TEXTS = 2_000
+CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
+_CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
+
+
+class BatchWriter:
+    """Writes the rows of one batch, chunk by chunk. Each `add` commits what it completed: memory stays flat.
+
+    """
+
+    def __init__(self, engine: Engine, batch_no: int, batch_id: str, *, chunk_texts: int = CHUNK_TEXTS) -> None:
+        self._engine = engine
+        self._batch_no = batch_no
+        self._batch_id = batch_id
+        self._chunk_texts = chunk_texts
+        self._distinct = DistinctTexts()
+        self._chunk = 0
+        self._texts: list[str] = []
+        self._ids: list[str | None] = []
+        self._firsts: list[int] = []
+        self.rows = 0
+        self.duplicates = 0
+
+    def add(self, rows: Sequence[tuple[str | None, str]]) -> None:
+        """Take some thousand rows `(id or None, text)`. Raises InvalidInput, DatabaseUnavailable."""
+        if not rows:
+            return
+        texts = [text for _, text in rows]
+        ids = [external_id for external_id, _ in rows]
+        first_rows = self._distinct.first_rows(texts, self.rows + len(self._texts)).tolist()
+        self._texts += texts
+        self._ids += ids
+        self._firsts += first_rows
+        while len(self._texts) >= self._chunk_texts and (size := self._next_size()):
+            self._flush(size)
+
+    def finish(self) -> None:
+        """Write the rest and open the batch for work (`queued`)."""
+        while self._texts:
+            self._flush(self._next_size() or len(self._texts))
+        with writing(self._engine) as connection:
+            done = connection.execute(
+                update(BatchRow)
+                .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
+                .values(state=BatchState.QUEUED.value, rows=self.rows, duplicates=self.duplicates)
+            ).rowcount
+            if done:
+                event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
+                connection.execute(insert(EventRow).values(**event))
+
+    def _next_size(self) -> int:
+        """How many of the waiting rows make the next chunk; 0: not yet enough."""
+        distinct = chars = 0
+        for index, (text, first) in enumerate(zip(self._texts, self._firsts, strict=True)):
+            distinct += first < 0
+            chars += len(text)
+            if distinct >= self._chunk_texts or index + 1 >= _CHUNK_ROWS or chars >= CHUNK_CHARS:
+                return index + 1
+        return 0
+
+    def _flush(self, size: int) -> None:
+        texts, self._texts = self._texts[:size], self._texts[size:]
+        ids, self._ids = self._ids[:size], self._ids[size:]
+        firsts, self._firsts = self._firsts[:size], self._firsts[size:]
+        repeats = {index: first for index, first in enumerate(firsts) if first >= 0}
+        named = any(external_id is not None for external_id in ids)
+        names = [self._name(external_id, index) for index, external_id in enumerate(ids)] if named else None
+        try:
+            data = encode_chunk(ChunkInput(texts, names, repeats))
+        except TypeError as error:
+            raise InvalidInput(
+                f"a text among rows {self.rows} to {self.rows + size - 1} is not valid Unicode (a lone surrogate)"
+            ) from error
+        with writing(self._engine) as connection:
+            self._write_chunk(connection, data, size, size - len(repeats))
+            if repeats:
+                bulk_insert(
+                    connection, "duplicate_rows", ("batch_no", "row", "first_row", "external_id"),
+                    [
+                        (self._batch_no, self.rows + index, first, names[index] if names else None)
+                        for index, first in repeats.items()
+                    ],
+                )  # fmt: skip
+            connection.execute(
+                update(BatchRow)
+                .where(BatchRow.no == self._batch_no)
+                .values(rows=self.rows + size, duplicates=self.duplicates + len(repeats))
+            )
+        self.rows += size
+        self.duplicates += len(repeats)
+        self._chunk += 1
+
+    def _name(self, external_id: str | None, index: int) -> str:
+        if external_id is None:
+            return str(self.rows + index)
+        if "\x00" in external_id:
+            raise InvalidInput(f"row {self.rows + index}: its id holds a NUL character, which no database keeps")
+        return external_id
+
+    def _write_chunk(self, connection: Connection, data: bytes, rows: int, texts: int) -> None:
+        key: dict[str, Any] = {"batch_no": self._batch_no, "number": self._chunk}
+        # a chunk that only repeats earlier texts is answered by their answers
+        state = ChunkState.PENDING if texts else ChunkState.DONE
+        connection.execute(
+            insert(ChunkRow).values(**key, state=state.value, first_row=self.rows, rows=rows, texts=texts)
+        )
+        connection.execute(insert(ChunkInputRow).values(**key, data=data))

@@ -1,0 +1,49 @@
+"""The Celery application. Importing it reads settings and connects to nothing.
+
+    celery -A labelmill_worker.app worker -Q prepare,train,classify -c 4
+    celery -A labelmill_worker.app beat
+    celery -A labelmill_worker.app flower
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery, signals
+
+from labelmill.contracts.queue import celery_settings
+from labelmill.contracts.settings import Settings, load_settings
+from labelmill_worker.bootstrap import forget_services
+from labelmill_worker.tasks.registry import register_tasks
+
+
+def create_app(settings: Settings | None = None) -> Celery:
+    """A Celery application with every task of Labelmill."""
+    settings = settings or load_settings()
+    app = Celery("labelmill")
+    app.conf.update(celery_settings(settings))
+    app.conf.beat_schedule = {
+        "sweep": {
+            "task": "labelmill.sweep",
+            "schedule": settings.sweep_s,
+            # a sweep that nobody took within its period is replaced by the next one
+            "options": {"queue": "train", "expires": max(settings.sweep_s, 1.0), "priority": 0},
+        }
+    }
+    register_tasks(app, settings)
+    return app
+
+
+@signals.setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    from labelmill_worker.logging import configure_logging  # noqa: PLC0415 - only a process of Celery's logs
+
+    configure_logging(load_settings())
+
+
+@signals.worker_process_init.connect
+def _forget_parents_connections(**_: Any) -> None:
+    forget_services()  # prefork: a child must not use its parent's sockets
+
+
+app = create_app()

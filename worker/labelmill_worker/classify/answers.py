@@ -1,0 +1,106 @@
+"""What Mistral answered, checked before it is believed, and what it means. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from labelmill.contracts.errors import MalformedAnswer
+from labelmill.contracts.label_schema import LabelSchema, Target
+
+DEFAULT_MULTI_THRESHOLD = 0.5  #: A label of a multi-label target holds from this score on, unless the model says other.
+
+Scores = list[NDArray[np.float32]]
+"""For each target, float32 (rows, labels) in label order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What one target's scores say: `label`, or `labels` of a multi-label target, or neither when abstained."""
+
+    label: str | None
+    labels: str | None  #: A JSON list.
+    score: float
+
+
+def check_scores(results: object, count: int, schema: LabelSchema) -> Scores:
+    """Turn `results` of an answer to `count` texts into arrays.
+
+    Raises MalformedAnswer unless there are as many results as texts, every target and label is known and present, and
+    every score is a finite number.
+    """
+    if not isinstance(results, list) or len(results) != count:
+        found = len(results) if isinstance(results, list) else "no list of"
+        raise MalformedAnswer(f"{found} results for {count} texts")
+    try:
+        if any(len(result) != len(schema.targets) for result in results):
+            raise MalformedAnswer("an answer names other targets than the model's")
+        return [_target_scores(results, target) for target in schema.targets]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MalformedAnswer(f"an answer has not the expected form: {type(error).__name__} {error}") from error
+
+
+def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32]:
+    size = len(target.labels)
+    pick = itemgetter(*target.labels)
+    name = target.name
+    answers = [result[name]["scores"] for result in results]
+    if any(len(scores) != size for scores in answers):
+        raise MalformedAnswer(f"an answer to {name!r} has other labels than the model's")
+    rows = [pick(scores) for scores in answers]
+    values = np.array(rows, dtype=object if not rows else None).reshape(len(results), size)
+    if values.dtype.kind not in "fi" or not np.isfinite(values).all():
+        raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
+    return values.astype(np.float32)
+
+
+def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
+    """The targets and labels of a model known by its id alone, from its first good answer. Raises MalformedAnswer."""
+    try:
+        first = results[0]  # type: ignore[index] - whatever is not a list of answers is malformed
+        targets = tuple(Target(name, tuple(sorted(answer["scores"])), name in multi) for name, answer in first.items())
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise MalformedAnswer("an answer has not the expected form") from error
+    if not targets or not all(target.labels for target in targets):
+        raise MalformedAnswer("an answer names no target or no label")
+    return LabelSchema(targets)
+
+
+def decide(scores: NDArray[np.float32], target: Target, threshold: float | None) -> list[Decision]:
+    """Label every row: the best label, or for a multi-label target all whose score reaches 0.5.
+
+    A row whose best score is under `threshold` abstains.
+    """
+    best = scores.max(axis=1).tolist()
+    if target.multi:
+        limit = DEFAULT_MULTI_THRESHOLD
+        return [
+            Decision(None, None, top)
+            if threshold is not None and top < threshold
+            else Decision(None, _label_list(row, target.labels, limit), top)
+            for row, top in zip(scores, best, strict=True)
+        ]
+    names = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
+    if threshold is None:
+        return [Decision(name, None, top) for name, top in zip(names, best, strict=True)]
+    return [
+        Decision(name if top >= threshold else None, None, top) for name, top in zip(names, best, strict=True)
+    ]
+
+
+def _label_list(row: NDArray[np.float32], labels: Sequence[str], limit: float) -> str:
+    return orjson.dumps([labels[index] for index in np.flatnonzero(row >= limit)]).decode()
+
+
+def threshold_of(target: str, *sources: Mapping[str, float] | None) -> float | None:
+    """The threshold for a target: of the first source that has one by the target's name or for all (`*`)."""
+    for source in sources:
+        if source and (found := source.get(target, source.get("*"))) is not None:
+            return found
+    return None

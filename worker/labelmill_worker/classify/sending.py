@@ -1,0 +1,209 @@
+"""Sending the requests of one chunk: the shared limit, retries, bisection. Runs on the process's event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from labelmill.contracts.errors import (
+    BrokerUnavailable,
+    LabelmillError,
+    MalformedAnswer,
+    RateLimited,
+    RequestRefused,
+    Retryable,
+)
+from labelmill_worker.classify.planning import Request
+from labelmill_worker.mistral.limiter import HeldBack
+
+MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
+MALFORMED_TRIES = 3  #: Then a request is halved, to find the row that Mistral cannot answer well.
+PAUSE_S = 2.0  #: After a 429 that names no Retry-After.
+
+
+class Strategy(Protocol):
+    """How rows become a request and an answer becomes scores: all that differs between kinds of call."""
+
+    async def ask(self, request: Request) -> Answer:
+        """Send one request. Raises LabelmillError."""
+
+
+class Turnstile(Protocol):
+    """Says when a request may start."""
+
+    async def wait_turn(self, tokens: int, max_wait_s: float) -> None: ...
+
+    async def pause(self, seconds: float) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for a request: results as Mistral gave them, already checked into `scores`."""
+
+    request: Request
+    scores: object
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class RowFailed:
+    """One row that Mistral refuses or cannot answer."""
+
+    row: int
+    error: LabelmillError
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """The whole batch must stop: a fault that will not pass."""
+
+    error: LabelmillError
+
+
+@dataclass(frozen=True, slots=True)
+class PutOff:
+    """Rows left for a later task: the time was up, the limit held back, or Mistral is out of order."""
+
+    error: LabelmillError | None
+    wait_s: float
+
+
+Outcome = Answer | RowFailed | Stop | PutOff
+
+
+@dataclass
+class BatchVerdict:
+    """What this process knows of a batch as a whole: until something of it was answered, one request at a time is
+    taken apart, because a batch whose first refused request is refused row by row alike is refused as a whole."""
+
+    answered: bool = False
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+
+class ChunkSender:
+    """Sends requests and reports the outcomes of each to `emit` (called on the loop).
+
+    `slots` bounds the requests of the whole process that are under way or not yet recorded: with every call `emit` takes
+    over one slot, and whoever records the outcomes releases it. So a kill costs no more than the slots.
+    """
+
+    def __init__(
+        self,
+        strategy: Strategy,
+        turnstile: Turnstile,
+        slots: asyncio.Semaphore,
+        verdict: BatchVerdict,
+        emit: Callable[[list[Outcome]], None],
+        rng: random.Random | None = None,
+    ) -> None:
+        self._strategy = strategy
+        self._turnstile = turnstile
+        self._slots = slots
+        self._verdict = verdict
+        self._emit = emit
+        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._stopped = False
+        self.deadline = 0.0  #: No request starts after this moment of the loop's clock.
+        self.requests = 0  #: Sent so far.
+
+    def stop(self) -> None:
+        """Start nothing more; what is under way is awaited."""
+        self._stopped = True
+
+    async def send_all(self, requests: Iterable[Request]) -> None:
+        """Send everything; returns when every request has its outcome."""
+        tasks: set[asyncio.Task[None]] = set()
+        try:
+            for request in requests:
+                await self._slots.acquire()
+                if self._late():
+                    self._slots.release()
+                    break  # whoever asked sees that rows are left
+                task = asyncio.create_task(self._send_holding_slot(request))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+            if tasks:
+                await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    def _late(self) -> bool:
+        return self._stopped or asyncio.get_running_loop().time() >= self.deadline
+
+    async def _send_holding_slot(self, request: Request) -> None:
+        try:
+            outcomes = await self._send(request)
+        except BaseException:
+            self._slots.release()
+            raise
+        if any(isinstance(outcome, Answer) for outcome in outcomes):
+            self._verdict.answered = True
+        self._emit(outcomes)
+
+    async def _send(self, request: Request, *, in_parts: bool = False) -> list[Outcome]:
+        """Send until answered, refused or put off."""
+        tries = malformed = 0
+        while True:
+            if self._late():
+                return [PutOff(None, 0.0)]
+            try:
+                await self._turnstile.wait_turn(request.tokens, MAX_LIMIT_WAIT_S)
+                if self._late():
+                    return [PutOff(None, 0.0)]
+                self.requests += 1
+                return [await self._strategy.ask(request)]
+            except HeldBack as held:
+                self.stop()
+                return [PutOff(None, held.wait_s)]
+            except BrokerUnavailable as error:
+                self.stop()
+                return [PutOff(error, 5.0)]
+            except RequestRefused as error:
+                return await (self._halve if in_parts else self._take_apart)(request, error)
+            except MalformedAnswer as error:
+                malformed += 1
+                if malformed >= MALFORMED_TRIES:
+                    return await self._halve(request, error)
+            except RateLimited as error:
+                await self._turnstile.pause(error.retry_after_s or PAUSE_S)
+            except Retryable as error:
+                delay_s = max(error.retry_after_s or 0.0, next_delay_s(tries, self._rng))
+                if asyncio.get_running_loop().time() + delay_s >= self.deadline:
+                    self.stop()
+                    return [PutOff(error, delay_s)]
+                await asyncio.sleep(delay_s)
+            except LabelmillError as error:
+                self.stop()
+                return [Stop(error)]
+            tries += 1
+
+    async def _take_apart(self, request: Request, error: RequestRefused) -> list[Outcome]:
+        if self._verdict.answered:
+            return await self._halve(request, error)
+        async with self._verdict.lock:
+            outcomes = await self._halve(request, error)
+            failures = [outcome.error for outcome in outcomes if isinstance(outcome, RowFailed)]
+            alike = len(failures) == len(request) > 1 and len({str(failure) for failure in failures}) == 1
+            if alike and not self._verdict.answered:
+                self.stop()
+                return [Stop(error)]
+            self._verdict.answered = self._verdict.answered or any(isinstance(one, Answer) for one in outcomes)
+            return outcomes
+
+    async def _halve(self, request: Request, error: LabelmillError) -> list[Outcome]:
+        if len(request) == 1:
+            return [RowFailed(request.rows[0], error)]
+        outcomes: list[Outcome] = []
+        for half in request.halves():
+            # within a request that is taken apart, a refusal needs no verdict: the lock is held already
+            outcomes += await self._send(half, in_parts=True)
+        return outcomes
+
+
+def next_delay_s(tries: int, rng: random.Random, *, base_s: float = 0.5, cap_s: float = 30.0) -> float:
+    """Full jitter: a random moment within a span that doubles with every try."""
+    return rng.uniform(0, min(cap_s, base_s * 2**tries))

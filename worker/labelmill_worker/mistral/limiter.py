@@ -1,0 +1,122 @@
+"""One rate limit for the fleet, kept in Redis: requests per second and tokens per minute.
+
+Every request gets a moment of its own, spaced evenly, by Redis' clock: no bursts, so a limit that is set right is never
+overrun, and nobody polls. A library's check-and-wait limiter was measured against: with 100 waiters they all ask
+again and again, and whoever asks at the right moment wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+
+import redis.asyncio
+from redis.exceptions import RedisError
+
+from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.settings import Settings
+
+#: Keys: {prefix}:next (earliest start of the next request), {prefix}:tokens (moment at which all reserved tokens are
+#: paid off), {prefix}:pause (nobody starts before). All in seconds by Redis' clock, gone a minute after they pass.
+#: Arguments: requests per second (0: no limit), tokens per second (0), tokens of this request, longest wait in s.
+#: Returns the wait in ms; negative: longer than the longest wait, nothing was reserved.
+_RESERVE = """
+local t = redis.call('TIME')
+local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+local start = now
+local rate, token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
+for i = 1, 3 do
+  local at = tonumber(redis.call('GET', KEYS[i]) or '0')
+  if at > start then start = at end
+end
+local wait = start - now
+if wait > tonumber(ARGV[4]) then return -math.ceil(wait * 1000) end
+if rate > 0 then redis.call('SET', KEYS[1], string.format('%.6f', start + 1 / rate), 'PX', math.ceil((wait + 60) * 1000)) end
+if token_rate > 0 then
+  local tokens = tonumber(ARGV[3])
+  redis.call('SET', KEYS[2], string.format('%.6f', start + tokens / token_rate),
+    'PX', math.ceil((wait + 60 + tokens / token_rate) * 1000))
+end
+return math.ceil(wait * 1000)
+"""
+
+#: Keys: {prefix}:pause. Arguments: seconds. Holds everybody back; a longer pause is never shortened.
+_PAUSE = """
+local t = redis.call('TIME')
+local until_at = tonumber(t[1]) + tonumber(t[2]) / 1000000 + tonumber(ARGV[1])
+if tonumber(redis.call('GET', KEYS[1]) or '0') < until_at then
+  redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil(ARGV[1] * 1000) + 1000)
+end
+return 0
+"""
+
+
+class HeldBack(Exception):  # noqa: N818 - not an error: the limit says "later"
+    """The limit allows no start within the longest wait; `wait_s` says when it would."""
+
+    def __init__(self, wait_s: float) -> None:
+        super().__init__(f"held back for {wait_s:.1f} s")
+        self.wait_s = wait_s
+
+
+class FleetLimiter:
+    """Spaces the requests of all processes that share a key. Belongs to one event loop."""
+
+    def __init__(
+        self, redis_url: str, prefix: str, requests_per_second: float | None, tokens_per_minute: float | None
+    ) -> None:
+        self._redis = redis.asyncio.Redis.from_url(
+            redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
+        )
+        self._keys = [f"{prefix}:next", f"{prefix}:tokens", f"{prefix}:pause"]
+        self._rate = requests_per_second or 0.0
+        self._token_rate = (tokens_per_minute or 0.0) / 60
+        self._reserve = self._redis.register_script(_RESERVE)
+        self._pause = self._redis.register_script(_PAUSE)
+        self._paused_here_until = 0.0
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> FleetLimiter:
+        """The limiter of the workspace that the key belongs to. The name in Redis tells nothing about the key."""
+        key = settings.mistral_api_key.get_secret_value() if settings.mistral_api_key else ""
+        name = hashlib.sha256(f"{settings.mistral_url}\n{key}".encode()).hexdigest()[:12]
+        return cls(
+            settings.broker_url, f"labelmill:limit:{name}", settings.requests_per_second, settings.tokens_per_minute
+        )
+
+    async def wait_turn(self, tokens: int, max_wait_s: float) -> None:
+        """Sleep until a request of `tokens` tokens may start.
+
+        Raises HeldBack when that is more than `max_wait_s` away, BrokerUnavailable when Redis is gone: then nobody
+        knows what the others send, and nothing is sent.
+        """
+        if not self._rate and not self._token_rate:
+            # without a limit only a pause can hold us back; a 429 that others met is ours a moment later
+            remaining_s = self._paused_here_until - asyncio.get_running_loop().time()
+            if remaining_s <= 0:
+                return
+            if remaining_s > max_wait_s:
+                raise HeldBack(remaining_s)
+            await asyncio.sleep(remaining_s)
+            return
+        try:
+            answer = await self._reserve(keys=self._keys, args=[self._rate, self._token_rate, tokens, max_wait_s])
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable("Redis, which holds the shared rate limit, cannot be reached") from error
+        wait_s = int(answer) / 1000
+        if wait_s < 0:
+            raise HeldBack(-wait_s)
+        if wait_s:
+            await asyncio.sleep(wait_s)
+
+    async def pause(self, seconds: float) -> None:
+        """Hold the whole fleet back, as a 429 asks."""
+        loop = asyncio.get_running_loop()
+        self._paused_here_until = max(self._paused_here_until, loop.time() + seconds)
+        try:
+            await self._pause(keys=[self._keys[2]], args=[seconds])
+        except (RedisError, OSError) as error:
+            raise BrokerUnavailable("Redis, which holds the shared rate limit, cannot be reached") from error
+
+    async def close(self) -> None:
+        await self._redis.aclose()

@@ -1,0 +1,241 @@
+"""Chunks in SQL: claim, write answers under the claim's token, close or hand back."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.bulk import bulk_insert
+from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk
+from labelmill.contracts.database import db_now, reading, writing
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.tables import (
+    BatchRow,
+    ChunkInputRow,
+    ChunkRow,
+    DuplicateRow,
+    ModelRow,
+    ModelTargetRow,
+    PredictionRow,
+    RowErrorRow,
+    utc_now,
+)
+from labelmill_worker.store.jobs import add_event
+
+_PREDICTION_COLUMNS = ("batch_no", "row", "target", "external_id", "label", "labels", "score", "scores")
+_ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
+_OPEN = (ChunkState.PENDING.value, ChunkState.CLAIMED.value)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A chunk that this worker may write while its lease lasts."""
+
+    batch_no: int
+    batch_id: str
+    number: int
+    token: str
+    first_row: int
+    attempts: int
+    priority: str
+    options: dict[str, Any]
+    model: ModelRow
+    input: ChunkInput
+    answered: frozenset[int]  #: Rows that have their answer or error from an earlier claim.
+    repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
+
+
+@dataclass
+class Progress:
+    """What one transaction records: prediction and error tuples, and how many rows (with their duplicates) they are."""
+
+    predictions: list[tuple[Any, ...]] = field(default_factory=list)
+    errors: list[tuple[Any, ...]] = field(default_factory=list)
+    labelled: int = 0
+    abstained: int = 0
+    failed: int = 0
+    requests: int = 0
+    tokens: int = 0
+
+
+def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
+    """Take the lease on a chunk that is owed. None: done, taken by another worker, or the batch runs no more."""
+    token = secrets.token_hex(8)
+    with writing(engine) as connection:
+        batch = connection.execute(
+            select(BatchRow.no, BatchRow.state, BatchRow.options, BatchRow.model_no, BatchRow.duplicates,
+                   BatchRow.priority)
+            .where(BatchRow.id == batch_id)
+        ).first()  # fmt: skip
+        if batch is None or batch.state not in (BatchState.QUEUED.value, BatchState.RUNNING.value):
+            return None
+        mine = (ChunkRow.batch_no == batch.no) & (ChunkRow.number == number)
+        claimed = connection.execute(
+            update(ChunkRow)
+            .where(mine, ChunkRow.state == ChunkState.PENDING.value)
+            .values(state=ChunkState.CLAIMED.value, lease_token=token, lease_until=db_now() + lease_s,
+                    attempts=ChunkRow.attempts + 1)
+        ).rowcount  # fmt: skip
+        if not claimed:
+            return None
+        if batch.state == BatchState.QUEUED.value:
+            started = connection.execute(
+                update(BatchRow)
+                .where(BatchRow.no == batch.no, BatchRow.state == BatchState.QUEUED.value)
+                .values(state=BatchState.RUNNING.value, started_at=utc_now())
+            ).rowcount
+            if started:
+                add_event(connection, batch_id, "running", state=BatchState.RUNNING.value)
+    return _read_claim(engine, batch_id, number, token, batch)
+
+
+def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: Any) -> Claim:
+    with reading(engine) as connection:
+        chunk = connection.execute(
+            select(ChunkRow.first_row, ChunkRow.rows, ChunkRow.attempts, ChunkRow.labelled, ChunkRow.abstained,
+                   ChunkRow.failed, ChunkInputRow.data)
+            .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no)
+                  & (ChunkInputRow.number == ChunkRow.number))
+            .where(ChunkRow.batch_no == batch.no, ChunkRow.number == number)
+        ).one()  # fmt: skip
+        model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
+        answered: set[int] = set()
+        last_row = chunk.first_row + chunk.rows
+        if chunk.labelled or chunk.abstained or chunk.failed:
+            for table in (PredictionRow, RowErrorRow):
+                answered |= set(
+                    connection.scalars(
+                        select(table.row).where(
+                            table.batch_no == batch.no, table.row >= chunk.first_row, table.row < last_row
+                        )
+                    )
+                )
+        repeats: dict[int, int] = {}
+        if batch.duplicates:
+            counted = (
+                select(DuplicateRow.first_row, func.count())
+                .where(DuplicateRow.batch_no == batch.no, DuplicateRow.first_row >= chunk.first_row,
+                       DuplicateRow.first_row < last_row)
+                .group_by(DuplicateRow.first_row)
+            )  # fmt: skip
+            repeats = {row: count for row, count in connection.execute(counted)}
+    return Claim(
+        batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options, ModelRow(**model),
+        decode_chunk(chunk.data), frozenset(answered), repeats,
+    )  # fmt: skip
+
+
+class LeaseLostError(Exception):
+    """Another worker may have the chunk by now; nothing was written."""
+
+
+def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
+    """Write answers and renew the lease in one transaction; `done` closes the chunk with it.
+
+    Returns whether the batch still wants more work. Raises LeaseLostError.
+    """
+    values: dict[str, Any] = {
+        "labelled": ChunkRow.labelled + progress.labelled,
+        "abstained": ChunkRow.abstained + progress.abstained,
+        "failed": ChunkRow.failed + progress.failed,
+        "requests": ChunkRow.requests + progress.requests,
+        "tokens": ChunkRow.tokens + progress.tokens,
+        "lease_until": db_now() + lease_s,
+    }
+    if progress.predictions or progress.errors:
+        values["attempts"] = 1  # attempts counts claims since the last progress
+    if done:
+        values |= {"state": ChunkState.DONE.value, "lease_token": None, "lease_until": None}
+    with writing(engine) as connection:
+        _guarded_update(connection, claim, values)
+        if progress.predictions:
+            bulk_insert(connection, "prediction_rows", _PREDICTION_COLUMNS, progress.predictions)
+        if progress.errors:
+            bulk_insert(connection, "error_rows", _ERROR_COLUMNS, progress.errors)
+        state = connection.scalar(select(BatchRow.state).where(BatchRow.no == claim.batch_no))
+    return bool(state == BatchState.RUNNING.value)
+
+
+def hand_back(engine: Engine, claim: Claim, *, requests: int = 0, wait_s: float | None = None) -> None:
+    """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then."""
+    with writing(engine) as connection:
+        _guarded_update(
+            connection, claim,
+            {
+                "state": ChunkState.PENDING.value, "lease_token": None, "lease_until": None,
+                "sent_at": None if wait_s is None else db_now() + wait_s, "requests": ChunkRow.requests + requests,
+            },
+        )  # fmt: skip
+
+
+def _guarded_update(connection: Connection, claim: Claim, values: dict[str, Any]) -> None:
+    statement = (
+        update(ChunkRow)
+        .where(ChunkRow.batch_no == claim.batch_no, ChunkRow.number == claim.number)
+        .where(ChunkRow.state == ChunkState.CLAIMED.value, ChunkRow.lease_token == claim.token)
+        .values(values)
+    )
+    if not connection.execute(statement).rowcount:
+        raise LeaseLostError
+
+
+def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
+    """End a batch whose last chunk is closed. Its own transaction: it must see what every other closer committed."""
+    open_chunk = exists().where(ChunkRow.batch_no == batch_no, ChunkRow.state.in_(_OPEN))
+    with reading(engine) as connection:
+        if connection.scalar(select(open_chunk)):
+            return False
+    with writing(engine) as connection:
+        ended = connection.execute(
+            update(BatchRow)
+            .where(BatchRow.no == batch_no, BatchRow.state.in_((BatchState.RUNNING.value,)), ~open_chunk)
+            .values(state=BatchState.COMPLETED.value, finished_at=utc_now())
+        ).rowcount
+        if ended:
+            add_event(connection, batch_id, "completed", state=BatchState.COMPLETED.value)
+    return bool(ended)
+
+
+def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
+    """Fail a batch at once: nothing more of it is sent."""
+    with writing(engine) as connection:
+        stopped = connection.execute(
+            update(BatchRow)
+            .where(BatchRow.no == claim.batch_no, BatchRow.state == BatchState.RUNNING.value)
+            .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=reason, error_code=code)
+        ).rowcount
+        if stopped:
+            add_event(connection, claim.batch_id, reason, state=BatchState.FAILED.value, chunk=claim.number)
+
+
+def fail_chunk(engine: Engine, batch_id: str, number: int, token: str, reason: str) -> None:
+    """Set a chunk aside that cannot be worked on."""
+    with writing(engine) as connection:
+        batch_no = connection.scalar(select(BatchRow.no).where(BatchRow.id == batch_id))
+        connection.execute(
+            update(ChunkRow)
+            .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, ChunkRow.lease_token == token)
+            .values(state=ChunkState.FAILED.value, lease_token=None, lease_until=None)
+        )
+        add_event(connection, batch_id, reason, chunk=number)
+
+
+def save_learned_schema(engine: Engine, model_no: int, schema: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Keep the labels of a raw model id, found in its first good answer. Returns what is kept: the first one wins."""
+    with writing(engine) as connection:
+        first = connection.execute(
+            update(ModelRow).where(ModelRow.no == model_no, ModelRow.label_schema.is_(None)).values(label_schema=schema)
+        ).rowcount
+        if first:
+            rows: Sequence[dict[str, Any]] = [
+                {"model_no": model_no, "target": index, "name": target["name"]} for index, target in enumerate(schema)
+            ]
+            connection.execute(insert(ModelTargetRow), list(rows))
+            return schema
+        kept = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == model_no))
+    return kept or schema

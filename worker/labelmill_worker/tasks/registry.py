@@ -1,0 +1,52 @@
+"""Ties task names to the functions that carry them out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from celery import Celery
+
+from labelmill.contracts.errors import InvalidInput, Retryable
+from labelmill.contracts.messages import (
+    CLASSIFY,
+    EVALUATE,
+    PREPARE,
+    SWEEP,
+    TRAIN,
+    ChunkMessage,
+    JobMessage,
+    decode,
+)
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill_worker.bootstrap import Services, process_services
+from labelmill_worker.tasks import classify, evaluate, prepare, sweep, train
+
+log = structlog.get_logger()
+
+
+def register_tasks(app: Celery, settings: Settings) -> None:
+    """Give `app` every task. A fault that will pass ends the task quietly: SQL still owes the work, the sweeper
+    sends it again."""
+    sender = MessageSender(app)
+
+    def add(name: str, kind: type[JobMessage] | None, work: Callable[[Services, Any], None]) -> None:
+        def task(**arguments: Any) -> None:
+            with structlog.contextvars.bound_contextvars(task=name, **arguments):
+                try:
+                    message = decode(kind, arguments) if kind else None
+                    work(process_services(settings, sender), message)
+                except InvalidInput as error:
+                    log.error("message dropped", reason=error.message)
+                except Retryable as error:
+                    log.warning("put off", reason=error.message)
+
+        app.task(task, name=name, typing=False)
+
+    add(PREPARE, JobMessage, prepare.run)
+    add(TRAIN, JobMessage, train.run)
+    add(CLASSIFY, ChunkMessage, classify.run)
+    add(EVALUATE, JobMessage, evaluate.run)
+    add(SWEEP, None, sweep.run)
