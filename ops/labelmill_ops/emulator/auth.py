@@ -1,0 +1,23 @@
+"""Bearer keys: any is accepted, unless one is required or it is refused."""
+
+from aiohttp import web
+
+from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.replies import Handler, Middleware, RefusedError
+
+MISTRAL_PATHS = "/v1/"
+
+
+def bearer_auth(config: EmulatorConfig) -> Middleware:
+    """Return the middleware that answers 401 to requests without a good key; `/emulator` needs none."""
+
+    @web.middleware
+    async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.path.startswith(MISTRAL_PATHS):
+            scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+            wrong = config.key is not None and key != config.key
+            if scheme.lower() != "bearer" or not key.strip() or key in config.refused_keys or wrong:
+                raise RefusedError(401, {"detail": "Unauthorized"})
+        return await handler(request)
+
+    return check_key

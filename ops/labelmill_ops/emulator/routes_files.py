@@ -1,0 +1,117 @@
+"""`/v1/files`: upload, list, retrieve, download, delete."""
+
+from typing import Any
+
+from aiohttp import BodyPartReader, web
+
+from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.replies import json_reply, refusal, unprocessable
+from labelmill_ops.emulator.stats import STATS
+from labelmill_ops.emulator.store import STORE, StoredFile
+
+_PURPOSES = ("fine-tune", "batch", "ocr")
+_CHUNK_BYTES = 1 << 20
+
+
+def file_routes(config: EmulatorConfig) -> list[web.RouteDef]:
+    """Return the routes of files."""
+
+    async def upload(request: web.Request) -> web.Response:
+        fields: dict[str, str] = {}
+        filename, content = None, b""
+        if not request.content_type.startswith("multipart/"):
+            raise unprocessable("file", "Field required", "missing")
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader):
+                continue
+            if part.name == "file":
+                filename, content = part.filename or "upload", await _content(part)
+            elif part.name:
+                fields[part.name] = await part.text()
+        if filename is None:
+            raise unprocessable("file", "Field required", "missing")
+        purpose = fields.get("purpose") or "fine-tune"
+        if purpose not in _PURPOSES:
+            raise unprocessable("purpose", f"Input should be one of {', '.join(_PURPOSES)}", "enum")
+        request.app[STATS].files += 1
+        return json_reply(_described(request.app[STORE].add_file(filename, purpose, content)))
+
+    async def _content(part: BodyPartReader) -> bytes:
+        received = bytearray()
+        while chunk := await part.read_chunk(_CHUNK_BYTES):
+            received += chunk
+            if len(received) > config.max_file_bytes:
+                raise refusal(413, f"The file is larger than {config.max_file_bytes} bytes")
+        return bytes(received)
+
+    return [
+        web.post("/v1/files", upload),
+        web.get("/v1/files", _list_files),
+        web.get("/v1/files/{file_id}", _retrieve),
+        web.get("/v1/files/{file_id}/content", _download),
+        web.delete("/v1/files/{file_id}", _delete),
+    ]
+
+
+async def _list_files(request: web.Request) -> web.Response:
+    page, size = page_of(request)
+    purpose, search = request.query.get("purpose"), request.query.get("search", "")
+    files = [
+        file
+        for file in reversed(request.app[STORE].files.values())
+        if purpose in (None, file.purpose) and search in file.filename
+    ]
+    shown = files[page * size : (page + 1) * size]
+    return json_reply({"data": [_described(file) for file in shown], "object": "list", "total": len(files)})
+
+
+async def _retrieve(request: web.Request) -> web.Response:
+    return json_reply({**_described(_found(request)), "deleted": False})
+
+
+async def _download(request: web.Request) -> web.Response:
+    file = _found(request)
+    content = request.app[STORE].content_of(file.id)
+    return web.Response(body=content, content_type="application/octet-stream")
+
+
+async def _delete(request: web.Request) -> web.Response:
+    file = _found(request)
+    request.app[STORE].delete_file(file.id)
+    return json_reply({"id": file.id, "object": "file", "deleted": True})
+
+
+def page_of(request: web.Request) -> tuple[int, int]:
+    """Return the page asked for and its size, or refuse the request."""
+    try:
+        page, size = int(request.query.get("page", "0")), int(request.query.get("page_size", "100"))
+    except ValueError as error:
+        raise unprocessable("page", "Input should be a valid integer", "int_parsing") from error
+    if page < 0 or size < 1:
+        raise unprocessable("page", "Input should be greater than or equal to 0", "greater_than_equal")
+    return page, size
+
+
+def _found(request: web.Request) -> StoredFile:
+    file_id = request.match_info["file_id"]
+    try:
+        return request.app[STORE].files[file_id]
+    except KeyError as error:
+        raise refusal(404, f"No file matches the given query: {file_id}") from error
+
+
+def _described(file: StoredFile) -> dict[str, Any]:
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.num_bytes,
+        "created_at": file.created_at,
+        "filename": file.filename,
+        "purpose": file.purpose,
+        "sample_type": "batch_request" if file.purpose == "batch" else "instruct",
+        "num_lines": file.num_lines,
+        "mimetype": file.mimetype,
+        "source": "upload",
+        "signature": file.signature,
+        "visibility": file.visibility,
+    }

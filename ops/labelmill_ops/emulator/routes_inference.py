@@ -1,0 +1,107 @@
+"""`/v1/classifications`, `/v1/chat/classifications` and `/v1/embeddings`."""
+
+import asyncio
+import uuid
+from collections.abc import Callable
+from concurrent.futures import Executor
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.embedding import embed
+from labelmill_ops.emulator.replies import PROMPT_TOO_LONG, invalid_model, json_body, json_reply, refusal, unprocessable
+from labelmill_ops.emulator.stats import STATS
+from labelmill_ops.emulator.store import STORE
+from labelmill_ops.emulator.training_data import chat_text, estimated_tokens
+
+EMBEDDING_MODEL = "mistral-embed"
+Answer = TypeVar("Answer")
+
+
+def inference_routes(config: EmulatorConfig, executor: Executor) -> list[web.RouteDef]:
+    """Return the routes of inference; the executor does the computing, so the loop stays free for HTTP."""
+
+    async def compute(work: Callable[[], Answer]) -> Answer:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+    async def classify_texts(request: web.Request) -> web.Response:
+        body = await json_body(request)
+        return await _classify(request, body, _texts(body, config))
+
+    async def classify_chats(request: web.Request) -> web.Response:
+        body = await json_body(request)
+        chats = body.get("input")
+        chats = chats if isinstance(chats, list) else [chats]
+        try:
+            texts = [chat_text(chat.get("messages") if isinstance(chat, dict) else None) for chat in chats]
+        except ValueError as error:
+            raise unprocessable("input", str(error)) from error
+        return await _classify(request, body, _checked(texts, config))
+
+    async def _classify(request: web.Request, body: dict[str, Any], texts: list[str]) -> web.Response:
+        name = _model_name(body)
+        try:
+            classifier = request.app[STORE].classifier_of(name)
+        except KeyError as error:
+            raise invalid_model(name) from error
+        request_id = uuid.uuid4().hex
+        reply = await compute(
+            lambda: json_reply({"id": request_id, "model": name, "results": classifier.classify(texts)})
+        )
+        request.app[STATS].texts += len(texts)
+        return reply
+
+    async def embeddings(request: web.Request) -> web.Response:
+        body = await json_body(request)
+        name = _model_name(body)
+        if name != EMBEDDING_MODEL:
+            raise invalid_model(name)
+        texts = _texts(body, config)
+        tokens = sum(map(estimated_tokens, texts))
+
+        def reply() -> web.Response:
+            data = [
+                {"object": "embedding", "embedding": vector, "index": index}
+                for index, vector in enumerate(embed(texts).tolist())
+            ]
+            usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
+            return json_reply({"id": uuid.uuid4().hex, "object": "list", "model": name, "usage": usage, "data": data})
+
+        answer = await compute(reply)
+        request.app[STATS].texts += len(texts)
+        return answer
+
+    return [
+        web.post("/v1/classifications", classify_texts),
+        web.post("/v1/chat/classifications", classify_chats),
+        web.post("/v1/embeddings", embeddings),
+    ]
+
+
+def _model_name(body: dict[str, Any]) -> str:
+    name = body.get("model")
+    if not isinstance(name, str) or not name:
+        raise unprocessable("model", "Field required", "missing")
+    return name
+
+
+def _texts(body: dict[str, Any], config: EmulatorConfig) -> list[str]:
+    texts = body.get("input")
+    return _checked([texts] if isinstance(texts, str) else texts, config)
+
+
+def _checked(texts: Any, config: EmulatorConfig) -> list[str]:
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise unprocessable("input", "Input should be a string or a list of strings", "string_type")
+    if not texts:
+        raise unprocessable("input", "List should have at least 1 item", "too_short")
+    if len(texts) > config.max_inputs:
+        raise unprocessable("input", f"List should have at most {config.max_inputs} items", "too_long")
+    for number, text in enumerate(texts):
+        if not text.strip():
+            raise unprocessable("input", f"Input {number} is empty", "string_too_short")
+        if len(text) > config.max_input_chars:
+            message = f"Input {number} has {len(text)} characters, more than {config.max_input_chars}"
+            raise refusal(400, message, PROMPT_TOO_LONG)
+    return texts
