@@ -1,0 +1,152 @@
+"""One row → its text and labels, or the reason why it cannot be used. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from labelmill.contracts.readers.bad_rows import kind_of_value, storable, value_as_text
+from labelmill.contracts.specs import PrepareSpec
+
+BLANK_TEXT, BLANK_LABEL, NOT_WHERE, BAD_ROW = "blank_text", "blank_label", "not_where", "bad_row"
+
+
+class UnusableRow(Exception):  # noqa: N818 - for many rows a normal outcome
+    """`reason` is a key of `dropped`; `detail` says more for a bad row."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(detail or reason)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedRow:
+    """`body` is the JSON object without its labels; `labels` holds, per target in order, one label or several."""
+
+    body: bytes
+    labels: list[list[str]]
+
+
+@dataclass
+class TargetList:
+    """Targets in output order, and which of them take several labels. Factory rows fill it from the first good row."""
+
+    names: list[str] = field(default_factory=list)
+    multi: list[bool] = field(default_factory=list)
+    body_key: str = ""  #: `text` or `messages`, for factory rows.
+
+
+Parser = Callable[[dict[str, Any]], ParsedRow]
+
+
+def parser_of(spec: PrepareSpec) -> tuple[TargetList, Parser]:
+    """The parser for a specification, and the targets it fills."""
+    if spec.format == "factory":
+        targets = TargetList()
+        return targets, lambda values: parse_factory_row(values, targets)
+    targets = TargetList([t.name for t in spec.targets], [t.multi for t in spec.targets])
+    return targets, lambda values: parse_column_row(values, spec)
+
+
+def parse_column_row(values: dict[str, Any], spec: PrepareSpec) -> ParsedRow:
+    """A row whose columns are mapped by `spec`. Raises UnusableRow."""
+    for column, wanted in spec.where:
+        if value_as_text(values.get(column)) != wanted:
+            raise UnusableRow(NOT_WHERE)
+    text = _text(spec.text, values.get(spec.text))
+    labels = []
+    for target in spec.targets:
+        cell = values.get(target.column)
+        labels.append(_several(target.column, cell) if target.multi else [_one(target.column, cell)])
+    return ParsedRow(orjson.dumps({"text": text}), labels)
+
+
+def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:
+    """`{"text" or "messages": …, "labels": {target: label or labels}}`. Raises UnusableRow."""
+    key = "messages" if "messages" in values else "text"
+    if key not in values:
+        raise UnusableRow(BAD_ROW, "there is neither 'text' nor 'messages'")
+    given = values.get("labels")
+    if not isinstance(given, dict) or not given:
+        raise UnusableRow(BAD_ROW, "'labels' is no object of target and label")
+    body = _messages(values[key]) if key == "messages" else _text(key, values[key])
+    if any(label is None for label in given.values()):
+        raise UnusableRow(BLANK_LABEL)
+    if not targets.names:
+        targets.names = list(given)
+        targets.multi = [isinstance(label, list) for label in given.values()]
+        targets.body_key = key
+    if key != targets.body_key:
+        raise UnusableRow(BAD_ROW, f"there is {key!r} where earlier rows have {targets.body_key!r}")
+    if given.keys() != set(targets.names):
+        raise UnusableRow(BAD_ROW, f"its targets are {', '.join(given)}, those of earlier rows {', '.join(targets.names)}")
+    labels = []
+    for name, multi in zip(targets.names, targets.multi, strict=True):
+        if multi and not isinstance(given[name], list):
+            raise UnusableRow(BAD_ROW, f"{name!r} is one label where earlier rows have a list")
+        labels.append(_several(name, given[name]) if multi else [_one(name, given[name])])
+    return ParsedRow(orjson.dumps({key: body}), labels)
+
+
+def _text(column: str, value: Any) -> str:
+    text = value_as_text(value)
+    if text is None:
+        raise UnusableRow(BAD_ROW, f"{column!r} is {kind_of_value(value)}, not a text")
+    if not text or text.isspace():
+        raise UnusableRow(BLANK_TEXT)
+    if not storable(text):
+        raise UnusableRow(BAD_ROW, f"{column!r} is not UTF-8")
+    return text
+
+
+def _one(column: str, value: Any) -> str:
+    label = value_as_text(value)
+    if label is None:
+        raise UnusableRow(BAD_ROW, f"{column!r} is {kind_of_value(value)}, not one label")
+    label = label.strip()
+    if not label:
+        raise UnusableRow(BLANK_LABEL)
+    if not storable(label):
+        raise UnusableRow(BAD_ROW, f"{column!r} is not UTF-8")
+    return label
+
+
+def _several(column: str, value: Any) -> list[str]:
+    """A list, a JSON list, or names parted by `|` (by commas where there is none), each label once."""
+    if isinstance(value, str):
+        value = _parts(column, value)
+    elif hasattr(value, "tolist"):
+        value = value.tolist()
+    elif value is None:
+        value = []
+    if not isinstance(value, list):
+        raise UnusableRow(BAD_ROW, f"{column!r} is {kind_of_value(value)}, not a list of labels")
+    labels = dict.fromkeys(_one(column, label) for label in value if label is not None and label != "")
+    if not labels:
+        raise UnusableRow(BLANK_LABEL)
+    return list(labels)
+
+
+def _parts(column: str, text: str) -> list[Any]:
+    if text.lstrip().startswith("["):
+        try:
+            found = orjson.loads(text)
+        except ValueError as error:
+            raise UnusableRow(BAD_ROW, f"{column!r} is a broken JSON list") from error
+        return found if isinstance(found, list) else []
+    return [part.strip() for part in text.split("|" if "|" in text else ",")]
+
+
+def _messages(value: Any) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(
+        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
+        for message in value
+    ):
+        raise UnusableRow(BAD_ROW, "'messages' is no list of objects with 'role' and 'content'")
+    if not any(message["content"].strip() for message in value):
+        raise UnusableRow(BLANK_TEXT)
+    return value
