@@ -1,9 +1,10 @@
 """Bearer keys: any is accepted, unless one is required or it is refused."""
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.replies import Handler, Middleware, RefusedError
+from labelmill_ops.emulator.replies import RefusedError
 
 MISTRAL_PATHS = "/v1/"
 

@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
 
 from labelmill_ops.emulator.auth import MISTRAL_PATHS
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.replies import RATE_LIMITED, Handler, Middleware, refusal
+from labelmill_ops.emulator.replies import RATE_LIMITED, refusal
 
 
 @dataclass

@@ -1,13 +1,10 @@
 """Answers and refusals in Mistral's JSON."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
-Middleware = Callable[[web.Request, Handler], Awaitable[web.StreamResponse]]
+from aiohttp.typedefs import Handler
 
 INVALID_MODEL = ("invalid_model", "1500")
 INVALID_REQUEST = ("invalid_request_error", "3000")

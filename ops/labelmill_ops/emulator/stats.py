@@ -4,8 +4,9 @@ from collections import Counter
 from typing import Any
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
-from labelmill_ops.emulator.replies import Handler, json_reply
+from labelmill_ops.emulator.replies import json_reply
 
 
 class Stats:

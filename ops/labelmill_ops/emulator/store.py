@@ -184,7 +184,7 @@ STORE = web.AppKey("store", Store)
 
 
 def _created(item: BaseModel) -> int:
-    return int(getattr(item, "created", None) or getattr(item, "created_at", 0))
+    return int(getattr(item, "created", 0) or getattr(item, "created_at", 0))
 
 
 def _file_name(name: str) -> str:

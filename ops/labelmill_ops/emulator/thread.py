@@ -17,7 +17,7 @@ _START_TIMEOUT_S = 30.0
 class EmulatorThread:
     """Serves an emulator while its `with` block runs.
 
-    With no configuration it takes a free port and the shortest stages: `with EmulatorThread() as emulator: emulator.url`.
+    With no configuration it takes a free port and the shortest stages.
     """
 
     def __init__(self, config: EmulatorConfig | None = None) -> None:
