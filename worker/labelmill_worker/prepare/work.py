@@ -1,0 +1,91 @@
+"""A prepare job under its lease: claimed, worked on, recorded."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from functools import partial
+
+import structlog
+
+from labelmill.contracts.database import writing
+from labelmill.contracts.errors import LabelmillError, Permanent, Retryable
+from labelmill.contracts.specs import PrepareSpec
+from labelmill.contracts.states import DatasetState
+from labelmill.contracts.tables import DatasetRow
+from labelmill_worker.bootstrap import Services
+from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
+from labelmill_worker.prepare.folders import data_folder, dataset_folder, drop_sources, source_files
+from labelmill_worker.store.datasets import record_dataset
+from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job, save_job
+from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
+
+log = structlog.get_logger()
+
+MAX_ATTEMPTS = 5  #: Of a job that meets faults which ought to pass, or whose workers die.
+RETRY_S = 10.0
+_PROGRESS_S = 1.0
+
+
+def prepare_job(services: Services, job_id: str) -> None:
+    """Carry out a prepare job, unless it has ended or another worker is at it."""
+    engine, lease_s = services.engine, services.settings.lease_s
+    token = claim_job(engine, DatasetRow, job_id, lease_s)
+    job = read_job(engine, DatasetRow, job_id) if token else None
+    if token is None or job is None:
+        log.info("nothing to prepare")
+        return
+    if job.state == DatasetState.QUEUED.value:
+        with writing(engine) as connection:
+            move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token)
+    fail = partial(fail_job, engine, DatasetRow, job_id, DatasetState.PREPARING, DatasetState.FAILED, token=token)
+    try:
+        if job.attempts > MAX_ATTEMPTS:
+            raise Permanent(f"given up: {MAX_ATTEMPTS} attempts ended without a result")
+        with LeaseKeeper(engine, DatasetRow, job_id, token, lease_s) as lease:
+            prepared = _prepare(services, job, token, lease)
+        _record(services, job, token, prepared)
+    except LeaseLost:
+        log.warning("another worker has taken over")
+    except Retryable as error:
+        if job.attempts < MAX_ATTEMPTS:
+            log.warning("put off", reason=error.message)
+            release_job(engine, DatasetRow, job_id, token, look_again_in_s=error.retry_after_s or RETRY_S)
+            return
+        fail(error)
+        _clean(services, job_id)
+    except LabelmillError as error:
+        log.error("failed", reason=error.message)
+        if fail(error):
+            _clean(services, job_id)
+
+
+def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
+    folder = data_folder(services.settings)
+    spec = PrepareSpec.model_validate(job.spec)
+    next_report = time.monotonic() + _PROGRESS_S
+
+    def on_progress(rows: int) -> None:
+        nonlocal next_report
+        lease.check()
+        if time.monotonic() >= next_report:
+            save_job(services.engine, DatasetRow, job.id, token, report={"rows_read": rows})
+            next_report = time.monotonic() + _PROGRESS_S
+
+    sources = source_files(folder, spec.files)
+    return prepare_dataset(spec, sources, dataset_folder(folder, job.id), on_progress=on_progress)
+
+
+def _record(services: Services, job: DatasetRow, token: str, prepared: PreparedDataset) -> None:
+    written, repeats = record_dataset(services.engine, job.id, job.name, token, prepared)
+    if not written:
+        raise LeaseLost(f"the lease on {job.id} was lost")
+    if repeats:
+        shutil.rmtree(dataset_folder(data_folder(services.settings), job.id), ignore_errors=True)
+    _clean(services, job.id)
+    log.info("ready", repeats=repeats, **prepared.splits)
+
+
+def _clean(services: Services, job_id: str) -> None:
+    if "://" not in services.settings.data_dir:
+        drop_sources(data_folder(services.settings), job_id)

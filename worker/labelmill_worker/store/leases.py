@@ -1,0 +1,66 @@
+"""Keeping a lease while long work goes on in another thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Generic
+
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import DatabaseUnavailable, Retryable
+from labelmill_worker.store.jobs import Job, renew_job
+
+
+class LeaseLost(Retryable):
+    """Somebody else has the job, or may have it by now: nothing more may be written for it here."""
+
+    code = "lease_lost"
+
+
+class LeaseKeeper(Generic[Job]):
+    """Renews a job's lease every third of it, from a thread of its own, until the block ends.
+
+    `lost` is set when the lease was taken over, or could not be renewed until it ran out.
+    """
+
+    def __init__(self, engine: Engine, table: type[Job], job_id: str, token: str, lease_s: float) -> None:
+        self.lost = threading.Event()
+        self._engine = engine
+        self._table: type[Job] = table
+        self._job_id = job_id
+        self._token = token
+        self._lease_s = lease_s
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease of {job_id}", daemon=True)
+
+    def __enter__(self) -> LeaseKeeper[Job]:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._done.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raise LeaseLost once the lease is gone: to be called now and then by the work."""
+        if self.lost.is_set():
+            raise LeaseLost(f"the lease on {self._job_id} was lost")
+
+    def _renew(self) -> None:
+        # this process' own clock: the lease is over here when it may be over there
+        good_until = time.monotonic() + self._lease_s
+        while not self._done.wait(self._lease_s / 3):
+            asked_at = time.monotonic()
+            try:
+                held = renew_job(self._engine, self._table, self._job_id, self._token, self._lease_s)
+            except DatabaseUnavailable:
+                held = asked_at < good_until
+            else:
+                good_until = asked_at + self._lease_s
+            if not held:
+                self.lost.set()
+                return
