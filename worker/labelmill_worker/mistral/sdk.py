@@ -1,0 +1,212 @@
+"""`ControlPlane` on Mistral's own SDK. One instance serves every thread of a process.
+
+The SDK is never given a RetryConfig: with one it would POST a job twice. Reads are repeated here a few times; whatever
+makes or changes something is sent once, and the caller looks before it sends again.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from mistralai.client import Mistral
+from mistralai.client.models import ClassifierTrainingParameters, File, TrainingFile, WandbIntegration
+
+from labelmill.contracts.errors import (
+    CredentialsRefused,
+    InvalidInput,
+    MalformedAnswer,
+    RemoteFailed,
+    RemoteUnavailable,
+)
+from labelmill.contracts.settings import Settings
+from labelmill_worker.mistral.decoding import file_of, id_of, job_of, model_of
+from labelmill_worker.mistral.errors import REMOTE_ERRORS, translate_error
+from labelmill_worker.mistral.gate import fleet_gate, no_gate
+from labelmill_worker.mistral.port import JobOrder, RemoteFile, RemoteJob, RemoteModel
+
+Answer = TypeVar("Answer")
+
+READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's own pace of looks takes over after that.
+PAGE_SIZE = 100
+_MAX_PAGES = 10_000  # a server that ignores `page` must not hold a worker for ever
+
+
+class SdkControlPlane:
+    """`before_request` is called before every request: it waits for, or refuses by raising, what a limit forbids."""
+
+    def __init__(
+        self,
+        api_key: str,
+        url: str,
+        *,
+        timeout_s: float = 60,
+        wandb_api_key: str | None = None,
+        before_request: Callable[[], None] = no_gate,
+        sleep: Callable[[float], None] = time.sleep,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._secrets = tuple(secret for secret in (api_key, wandb_api_key) if secret)
+        self._wandb_api_key = wandb_api_key
+        self._before_request = before_request
+        self._sleep = sleep
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._http = httpx.Client(follow_redirects=True)
+        sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
+        # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.
+        self._files, self._jobs, self._models = sdk.files, sdk.fine_tuning.jobs, sdk.models
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(…)"
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> SdkControlPlane:
+        """Wire the adapter with the fleet's rate limit. Raises CredentialsRefused when there is no usable key."""
+        wandb = settings.wandb_api_key
+        return cls(
+            usable_key(settings),
+            settings.mistral_url,
+            timeout_s=settings.request_timeout_s,
+            wandb_api_key=wandb.get_secret_value().strip() if wandb else None,
+            before_request=fleet_gate(settings),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    # files
+
+    def upload_file(self, path: Path, name: str) -> str:
+        """See `ControlPlane`. Raises InvalidInput when the file cannot be read."""
+        try:
+            with path.open("rb") as content:
+                file = File(file_name=name, content=content, content_type="application/jsonl")
+                return str(self._once(lambda: self._files.upload(file=file, purpose="fine-tune")).id)
+        except OSError as error:
+            raise InvalidInput(f"the training file {path.name} cannot be read: {error.strerror}") from error
+
+    def find_files(self, name: str) -> list[RemoteFile]:
+        def page(number: int) -> list[Any]:
+            return self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose="fine-tune").data
+
+        files = (file_of(entry) for entry in self._pages(page))
+        return [file for file in files if file.name == name]
+
+    def delete_file(self, file_id: str) -> None:
+        try:
+            self._once(lambda: self._files.delete(file_id=file_id))
+        except RemoteFailed:
+            return  # gone already: what was asked for
+
+    # fine-tuning jobs
+
+    def create_job(self, order: JobOrder) -> RemoteJob:
+        """See `ControlPlane`. Raises InvalidInput for a W&B project without a W&B key."""
+        parameters: dict[str, Any] = {}
+        if order.steps is not None:
+            parameters["training_steps"] = order.steps
+        if order.learning_rate is not None:
+            parameters["learning_rate"] = order.learning_rate
+        optional: dict[str, Any] = {}
+        if order.validation_file:
+            optional["validation_files"] = [order.validation_file]
+        if order.suffix:
+            optional["suffix"] = order.suffix
+        if order.wandb_project:
+            optional["integrations"] = [self._wandb(order.wandb_project)]
+        return self._once(
+            # No `classifier_targets`: Mistral reads targets and labels from the file, which `prepare` wrote whole.
+            lambda: job_of(
+                self._jobs.create(
+                    model=order.base_model,
+                    job_type="classifier",
+                    training_files=[TrainingFile(file_id=order.training_file, weight=1)],
+                    hyperparameters=ClassifierTrainingParameters(**parameters),
+                    auto_start=False,
+                    **optional,
+                )
+            )
+        )
+
+    def find_job(self, training_file_id: str) -> RemoteJob | None:
+        def page(number: int) -> list[Any]:
+            return self._jobs.list(page=number, page_size=PAGE_SIZE).data or []
+
+        # Jobs of a kind that this SDK cannot read are none of ours.
+        jobs = (job_of(entry) for entry in self._pages(page) if hasattr(entry, "training_files"))
+        ours = [job for job in jobs if training_file_id in job.training_files]
+        return min(ours, key=lambda job: job.created_at) if ours else None
+
+    def get_job(self, job_id: str) -> RemoteJob:
+        return self._read(lambda: job_of(self._jobs.get(job_id=job_id)))
+
+    def start_job(self, job_id: str) -> None:
+        self._once(lambda: self._jobs.start(job_id=job_id))
+
+    def cancel_job(self, job_id: str) -> None:
+        self._once(lambda: self._jobs.cancel(job_id=job_id))
+
+    # models
+
+    def list_models(self) -> list[RemoteModel]:
+        return self._read(lambda: [model_of(card) for card in self._models.list().data or []])
+
+    def get_model(self, model_id: str) -> RemoteModel:
+        return self._read(lambda: model_of(self._models.retrieve(model_id=model_id)))
+
+    def check_key(self) -> None:
+        self.list_models()
+
+    # how requests are sent
+
+    def _wandb(self, project: str) -> WandbIntegration:
+        if not self._wandb_api_key:
+            raise InvalidInput("--wandb-project needs WANDB_API_KEY in the worker's environment")
+        return WandbIntegration(project=project, api_key=self._wandb_api_key)
+
+    def _once(self, call: Callable[[], Answer]) -> Answer:
+        self._before_request()
+        try:
+            return call()
+        except REMOTE_ERRORS as error:
+            # A cause that repeats a key would carry it into the logs.
+            telling = any(secret in str(error) for secret in self._secrets)
+            raise translate_error(error, self._secrets) from (None if telling else error)
+
+    def _read(self, call: Callable[[], Answer]) -> Answer:
+        for attempt in range(1, READ_ATTEMPTS):
+            try:
+                return self._once(call)
+            except (RemoteUnavailable, MalformedAnswer):
+                self._sleep(self._rng.uniform(0, 0.25 * 2**attempt))
+        return self._once(call)
+
+    def _pages(self, page: Callable[[int], list[Any]]) -> Iterator[Any]:
+        seen: set[str] = set()
+        for number in range(_MAX_PAGES):
+            entries = self._read(lambda number=number: page(number))  # type: ignore[misc]
+            ids = {id_of(entry) for entry in entries}
+            # A short page is no sign of the end: a server may cap `page_size`, and a job that is overlooked is paid
+            # twice. The end is an empty page, or the same page again.
+            if ids <= seen:
+                return
+            seen |= ids
+            yield from entries
+
+
+def usable_key(settings: Settings) -> str:
+    """The Mistral key. Raises CredentialsRefused when there is none or it cannot stand in a header."""
+    key = settings.mistral_api_key.get_secret_value().strip() if settings.mistral_api_key else ""
+    if not key:
+        raise CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY in the worker's environment")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise CredentialsRefused("MISTRAL_API_KEY holds characters that no key has; paste it again")
+    return key
+
+
+__all__ = ["PAGE_SIZE", "READ_ATTEMPTS", "SdkControlPlane", "usable_key"]

@@ -1,0 +1,95 @@
+"""What the worker reads and writes about trainings. Every write is guarded by the lease."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import and_, case, insert, or_, select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import db_now, reading, writing
+from labelmill.contracts.states import TrainingState
+from labelmill.contracts.tables import EventRow, TrainingRow
+from labelmill_worker.store.lease import LeaseLost
+
+
+def read_training(engine: Engine, training_id: str) -> tuple[TrainingRow, float] | None:
+    """The training as it stands now, and the database's time in seconds since 1970."""
+    with reading(engine) as connection:
+        found = (
+            connection.execute(
+                select(TrainingRow.__table__, db_now().label("now")).where(TrainingRow.id == training_id)
+            )
+            .mappings()
+            .first()
+        )
+    if found is None:
+        return None
+    values = dict(found)
+    now = float(values.pop("now"))
+    return TrainingRow(**values), now
+
+
+def record_look(
+    engine: Engine,
+    training_id: str,
+    token: str,
+    events: Sequence[tuple[datetime, str]],
+    *,
+    changed: bool,
+    **values: Any,
+) -> None:
+    """Record what a look at Mistral showed: facts, and events that are not yet there. Ends a run of faults.
+
+    `changed`, or any new event, is a sign of life. Raises LeaseLost.
+    """
+    with writing(engine) as connection:
+        fresh = _missing_events(connection, training_id, events)
+        if changed or fresh:
+            values["changed_at"] = db_now()
+        update_held(connection, training_id, token, attempts=0, **values)
+        if fresh:
+            rows = [{"job_id": training_id, "at": at, "message": message} for at, message in fresh]
+            connection.execute(insert(EventRow), rows)
+
+
+def update_held(connection: Connection, training_id: str, token: str, **values: Any) -> None:
+    """Write facts under the lease. Raises LeaseLost."""
+    held = and_(TrainingRow.id == training_id, TrainingRow.lease_token == token)
+    if not connection.execute(update(TrainingRow).where(held).values(**values)).rowcount:
+        raise LeaseLost(training_id)
+
+
+def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in_s: float) -> None:
+    """Give the lease back and say when to look again: at once, if a person approved or cancelled since `row` was read."""
+    wishes = []
+    if not row.cancel_requested:
+        wishes.append(TrainingRow.cancel_requested)
+    if not row.approved:
+        wishes.append(and_(TrainingRow.approved, TrainingRow.state == TrainingState.AWAITING_APPROVAL.value))
+    later = db_now() + look_again_in_s
+    statement = (
+        update(TrainingRow)
+        .where(TrainingRow.id == row.id, TrainingRow.lease_token == token)
+        .values(
+            lease_token=None,
+            lease_until=None,
+            next_look_at=case((or_(*wishes), db_now()), else_=later) if wishes else later,
+        )
+    )
+    with writing(engine) as connection:
+        connection.execute(statement)
+
+
+def _missing_events(
+    connection: Connection, training_id: str, events: Sequence[tuple[datetime, str]]
+) -> list[tuple[datetime, str]]:
+    if not events:
+        return []
+    known = select(EventRow.at, EventRow.message).where(
+        EventRow.job_id == training_id, EventRow.message.in_({message for _, message in events})
+    )
+    there = {(row.at, row.message) for row in connection.execute(known)}
+    return [event for event in events if event not in there]

@@ -1,0 +1,134 @@
+"""One look at a training: claim it, take its next steps, record, say when to look again. Holds no worker in between."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import (
+    BrokerUnavailable,
+    CredentialsRefused,
+    DatabaseUnavailable,
+    NotFound,
+    Permanent,
+    Retryable,
+)
+from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill.contracts.states import ENDED, TrainingState
+from labelmill.contracts.tables import DatasetRow, TrainingRow
+from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.store.jobs import claim_job, fail_job, read_job
+from labelmill_worker.store.lease import KeptLease, LeaseLost
+from labelmill_worker.store.trainings import read_training, release_training
+from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless
+from labelmill_worker.train.steps import Look, take_step
+
+log = structlog.get_logger()
+
+
+class TrainingWatch:
+    """Looks at trainings. `plane` is asked for at each look, so that a missing key ends a training and not a worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sender: MessageSender,
+        plane: Callable[[], ControlPlane],
+        settings: Settings,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._engine, self._sender, self._plane, self._settings = engine, sender, plane, settings
+        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+
+    def look(self, training_id: str) -> None:
+        """Bring the training on as far as it goes now. Does nothing when it is not due, or somebody else has it."""
+        if not self._is_due(training_id):
+            return
+        token = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)
+        if token is None:
+            return
+        with KeptLease(self._engine, TrainingRow, training_id, token, self._settings.lease_s) as lease:
+            try:
+                wait_s = self._advance(training_id, lease)
+            except LeaseLost:
+                log.info("somebody else goes on with this training")
+                return
+        if wait_s is not None:
+            self._look_again(training_id, wait_s)
+
+    def _advance(self, training_id: str, lease: KeptLease[TrainingRow]) -> float | None:
+        while True:
+            found = read_training(self._engine, training_id)
+            if found is None or found[0].lease_token != lease.token:
+                return None
+            row, now = found
+            try:
+                wait_s = take_step(self._prepared(row, now, lease))
+            except DatabaseUnavailable:
+                raise  # nothing can be recorded; the lease runs out and the sweeper sends the training again
+            except Retryable as error:
+                wait_s = self._after_fault(row, now, lease, error)
+            except Permanent as error:
+                wait_s = self._after_refusal(row, now, lease, error)
+            if wait_s is None:
+                return None
+            if wait_s > 0:
+                release_training(self._engine, row, lease.token, wait_s)
+                return wait_s
+
+    def _prepared(self, row: TrainingRow, now: float, lease: KeptLease[TrainingRow]) -> Look:
+        dataset = read_job(self._engine, DatasetRow, row.dataset_id)
+        if dataset is None:
+            raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
+        return Look(
+            self._engine, self._plane(), lease, row, dataset, now, Path(self._settings.data_dir), self._settings.poll_s
+        )
+
+    def _after_fault(
+        self, row: TrainingRow, now: float, lease: KeptLease[TrainingRow], error: Retryable
+    ) -> float | None:
+        unchanged_s = now - (row.changed_at or now)
+        if is_lifeless(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
+            self._fail(row, lease, Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}"))
+            return None
+        wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
+        log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
+        return max(wait_s, 0.05)
+
+    def _after_refusal(
+        self, row: TrainingRow, now: float, lease: KeptLease[TrainingRow], error: Permanent
+    ) -> float | None:
+        # A key that is being replaced must not cost a model that is being paid for.
+        paid = row.state == TrainingState.RUNNING and not is_lifeless(now - (row.changed_at or now))
+        if isinstance(error, CredentialsRefused) and paid:
+            log.error("cannot follow the training", reason=error.message)
+            return MAX_PAUSE_S
+        self._fail(row, lease, error)
+        return None
+
+    def _fail(self, row: TrainingRow, lease: KeptLease[TrainingRow], error: Permanent) -> None:
+        log.error("training failed", reason=error.message)
+        fail_job(self._engine, TrainingRow, row.id, TrainingState(row.state), TrainingState.FAILED, error, lease.token)
+
+    def _is_due(self, training_id: str) -> bool:
+        """Each look sends one message for the next. A second copy of it must not start a second row of looks."""
+        found = read_training(self._engine, training_id)
+        if found is None:
+            log.warning("no such training")
+            return False
+        row, now = found
+        early_s = (row.next_look_at or 0.0) - now
+        return TrainingState(row.state) not in ENDED and early_s <= min(0.25, self._settings.poll_s / 2)
+
+    def _look_again(self, training_id: str, wait_s: float) -> None:
+        if wait_s > MAX_PAUSE_S:
+            return  # long countdowns pile up in workers; the sweeper sends what is owed by then
+        with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: the sweeper sends it
+            self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s)
