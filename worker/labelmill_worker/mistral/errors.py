@@ -51,11 +51,11 @@ def error_for_status(
         return CredentialsRefused(f"Mistral refused the key in MISTRAL_API_KEY (status {status}){said}")
     if status in (404, 410):
         return RemoteFailed(f"Mistral knows no such thing (status {status}){said}")
-    if status == 429:  # noqa: PLR2004 - an HTTP status is its own name
+    if status == 429:
         return RateLimited(f"Mistral asks for fewer requests{said}", retry_after_s(retry_after, now=now))
-    if status in (408, 425) or status >= 500:  # noqa: PLR2004
+    if status in (408, 425) or status >= 500:
         return RemoteUnavailable(f"Mistral has trouble (status {status}){said}", retry_after_s(retry_after, now=now))
-    if status >= 400:  # noqa: PLR2004
+    if status >= 400:
         return RequestRefused(f"Mistral refused the request (status {status}){said}", status)
     return MalformedAnswer(f"Mistral's answer cannot be read (status {status})")
 

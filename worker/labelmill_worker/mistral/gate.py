@@ -17,7 +17,7 @@ def no_gate() -> None:
 
 
 def fleet_gate(settings: Settings) -> Callable[[], None]:
-    """What waits for this call's turn. It raises RateLimited when the turn is far off, BrokerUnavailable without Redis."""
+    """A wait for a request's turn. It raises RateLimited when that is far off, BrokerUnavailable without Redis."""
     if not settings.requests_per_second and not settings.tokens_per_minute:
         return no_gate
 

@@ -1,4 +1,4 @@
-"""What the product needs of Mistral's control plane: files, fine-tuning jobs, models. Adapters implement `ControlPlane`.
+"""What the product needs of Mistral besides answers: files, fine-tuning jobs, models. Adapters are a `ControlPlane`.
 
 Every method raises errors of `labelmill.contracts.errors` and nothing else. None of those that make something
 (`upload_file`, `create_job`) repeats itself: a caller that got no answer looks for what the lost call made

@@ -12,7 +12,7 @@ from labelmill.contracts.errors import Retryable
 from labelmill_worker.store.jobs import Job, renew_job
 
 
-class LeaseLost(Exception):  # noqa: N818 - not a fault: somebody else goes on with the job
+class LeaseLost(Exception):  # no LabelmillError: nobody is told, somebody else goes on with the job
     """The job belongs to somebody else now, or has ended: nothing more may be done for it here."""
 
 
@@ -21,7 +21,8 @@ class KeptLease(Generic[Job]):
 
     def __init__(self, engine: Engine, table: type[Job], job_id: str, token: str, lease_s: float) -> None:
         self.token = token
-        self._engine, self._table, self._job_id, self._lease_s = engine, table, job_id, lease_s
+        self._engine, self._job_id, self._lease_s = engine, job_id, lease_s
+        self._table: type[Job] = table
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._keep, name=f"lease-{job_id}", daemon=True)
 

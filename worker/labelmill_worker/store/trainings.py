@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import and_, case, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, reading, writing
@@ -62,13 +62,19 @@ def update_held(connection: Connection, training_id: str, token: str, **values: 
         raise LeaseLost(training_id)
 
 
+def restart_wait(engine: Engine, training_id: str, token: str) -> None:
+    """Count the time without a change from now on. Raises LeaseLost."""
+    with writing(engine) as connection:
+        update_held(connection, training_id, token, changed_at=db_now(), next_look_at=None)
+
+
 def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in_s: float) -> None:
-    """Give the lease back and say when to look again: at once, if a person approved or cancelled since `row` was read."""
-    wishes = []
+    """Give the lease back and say when to look again: at once if a person approved or cancelled since `row` was read."""
+    wishes: list[ColumnElement[bool]] = []
     if not row.cancel_requested:
-        wishes.append(TrainingRow.cancel_requested)
+        wishes.append(TrainingRow.cancel_requested.is_(True))
     if not row.approved:
-        wishes.append(and_(TrainingRow.approved, TrainingRow.state == TrainingState.AWAITING_APPROVAL.value))
+        wishes.append(and_(TrainingRow.approved.is_(True), TrainingRow.state == TrainingState.AWAITING_APPROVAL.value))
     later = db_now() + look_again_in_s
     statement = (
         update(TrainingRow)

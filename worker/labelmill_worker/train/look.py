@@ -26,8 +26,8 @@ from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.jobs import claim_job, fail_job, read_job
 from labelmill_worker.store.lease import KeptLease, LeaseLost
-from labelmill_worker.store.trainings import read_training, release_training
-from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless
+from labelmill_worker.store.trainings import read_training, release_training, restart_wait
+from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
 from labelmill_worker.train.steps import Look, take_step
 
 log = structlog.get_logger()
@@ -69,6 +69,9 @@ class TrainingWatch:
             if found is None or found[0].lease_token != lease.token:
                 return None
             row, now = found
+            if was_unwatched(row.next_look_at, now):
+                restart_wait(self._engine, training_id, lease.token)
+                continue
             try:
                 wait_s = take_step(self._prepared(row, now, lease))
             except DatabaseUnavailable:

@@ -9,6 +9,7 @@ from labelmill.contracts.states import TrainingState
 MAX_PAUSE_S = 60.0  #: Longest pause between two looks at a job that moves by itself; also the longest countdown.
 APPROVAL_PAUSE_S = 600.0  #: While a person decides: often enough to see a job that was cancelled at Mistral.
 NO_CHANGE_LIMIT_S = 24 * 3600.0  #: A job without any sign of life for this long has failed.
+_UNWATCHED_S = 3600.0
 _SHARE_OF_WAIT = 0.1  # looks become rarer with time: a wait is prolonged by a tenth of itself at most
 
 
@@ -26,6 +27,11 @@ def backoff_s(attempt: int, poll_s: float, rng: Random, *, at_least_s: float | N
     """
     ceiling_s = min(MAX_PAUSE_S, poll_s * 2.0 ** min(attempt, 20))
     return max(at_least_s or 0.0, rng.uniform(0, ceiling_s))
+
+
+def was_unwatched(next_look_at: float | None, now: float) -> bool:
+    """Whether a look comes so late that no worker can have run: nobody could see a change, so the wait starts anew."""
+    return next_look_at is not None and now - next_look_at > _UNWATCHED_S
 
 
 def is_lifeless(unchanged_s: float) -> bool:

@@ -5,6 +5,7 @@ None means that the training has ended. Every function can be repeated after a c
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,15 +193,13 @@ def record(look: Look, job: port.RemoteJob) -> float:
     """Write down what a look at Mistral showed. Returns for how many seconds nothing has changed."""
     row, points, estimate = look.row, checkpoints_of(job), estimate_of(job)
     changed = job.status != row.remote_status or points != (row.checkpoints or [])
-    # While no worker looked (a stopped fleet), nobody could see a change: the wait starts anew.
-    unwatched = row.changed_at is None or (row.next_look_at is not None and look.now - row.next_look_at > 3600)
     facts: dict[str, Any] = {"remote_status": job.status, "checkpoints": points}
     if estimate:
         facts["estimate"] = estimate
     if job.fine_tuned_model:
         facts["remote_model"] = job.fine_tuned_model
-    record_look(look.engine, row.id, look.lease.token, event_lines(job), changed=changed or unwatched, **facts)
-    return 0.0 if changed or unwatched or row.changed_at is None else max(0.0, look.now - row.changed_at)
+    record_look(look.engine, row.id, look.lease.token, event_lines(job), changed=changed, **facts)
+    return 0.0 if changed or row.changed_at is None else max(0.0, look.now - row.changed_at)
 
 
 def end_with(look: Look, job: port.RemoteJob) -> bool:
@@ -238,10 +237,8 @@ def keep_looking(look: Look, waited_s: float) -> NextLook:
     if not is_lifeless(waited_s):
         return next_look_s(look.state, waited_s, look.poll_s)
     if look.row.remote_job:
-        try:  # whatever comes of it, nobody waits for this job any more
+        with contextlib.suppress(Permanent):  # whatever comes of it, nobody waits for this job any more
             look.plane.cancel_job(look.row.remote_job)
-        except Permanent:
-            pass
     raise RemoteFailed(f"nothing has changed at Mistral for {waited_s / 3600:.0f} hours; the job was cancelled")
 
 
