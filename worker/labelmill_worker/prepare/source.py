@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
+from labelmill.contracts.hub_reference import split_hub_reference
 from labelmill.contracts.readers import OnBadRow, Row, check_columns, read_rows
 from labelmill.contracts.specs import PrepareSpec
 
@@ -56,14 +57,6 @@ def _hub_rows(reference: str, columns: list[str] | None) -> Iterator[Row]:
         raise RemoteUnavailable(f"the Hugging Face hub cannot be reached to read {repository}") from error
     except (errors.DatasetsError, ValueError) as error:
         raise InvalidInput(f"hf:{reference} cannot be read: {_first_line(error)}") from error
-
-
-def split_hub_reference(reference: str) -> tuple[str, str | None]:
-    """`owner/repo/config` → (`owner/repo`, `config`); the configuration may be absent. Raises InvalidInput."""
-    parts = reference.split("/", 2)
-    if not all(parts):
-        raise InvalidInput(f"hf:{reference} is no dataset of the hub; write hf:owner/name or hf:owner/name/config")
-    return "/".join(parts[:2]), parts[2] if len(parts) > 2 else None  # noqa: PLR2004 - owner, name, config
 
 
 def _decoder(kind: Any) -> Decoder | None:

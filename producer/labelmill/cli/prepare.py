@@ -1,0 +1,110 @@
+"""`labelmill prepare`, `labelmill datasets`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+
+from labelmill.cli.context import connected, finish_submission, print_json
+from labelmill.client import Client
+from labelmill.contracts.database import reading
+from labelmill.contracts.tables import DatasetRow
+from labelmill.prepare_submission import submit_prepare
+
+
+class RowFormat(StrEnum):
+    COLUMNS = "columns"
+    FACTORY = "factory"
+
+
+class OnBadRow(StrEnum):
+    FAIL = "fail"
+    SKIP = "skip"
+
+
+def register(app: typer.Typer) -> None:
+    """Add `prepare` and `datasets`."""
+    app.command("prepare")(prepare)
+    app.command("datasets")(datasets)
+
+
+def prepare(
+    name: Annotated[str, typer.Argument(help="The dataset's name; the same name again makes a new version.")],
+    source: Annotated[
+        str, typer.Argument(help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or hf:repo[/config].")
+    ],
+    text: Annotated[str, typer.Option(metavar="COL", help="Column of the texts.")] = "text",
+    target: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=COL[:multi]", help="A target and its column; repeatable.")
+    ] = None,
+    where: Annotated[
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep rows with this value; repeatable.")
+    ] = None,
+    min_per_label: Annotated[int | None, typer.Option(help="Leave out labels with fewer rows.")] = None,
+    max_per_label: Annotated[int | None, typer.Option(help="Keep at most so many rows a label.")] = None,
+    split: Annotated[str, typer.Option(help="Parts of train, validation and test; a part may be 0.")] = "80/10/10",
+    seed: Annotated[int, typer.Option(help="The same seed draws the same rows.")] = 42,
+    dedupe: Annotated[bool, typer.Option("--dedupe", help="Keep the first of rows with the same text.")] = False,
+    on_bad_row: Annotated[
+        OnBadRow, typer.Option(help="Whether rows that cannot be read fail the job or are left out and counted.")
+    ] = OnBadRow.FAIL,
+    row_format: Annotated[
+        RowFormat, typer.Option("--format", help='factory: rows are {"text", "labels"} already.')
+    ] = RowFormat.COLUMNS,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+) -> None:
+    """Make a dataset: labelled rows in, train, validation and test files out."""
+    client = connected()
+    job_id = submit_prepare(
+        client.engine, client.sender, client.settings,
+        name=name, source=source, targets=target or (), where=where or (), split=split, warn=client.warnings.append,
+        text=text, min_per_label=min_per_label, max_per_label=max_per_label, seed=seed, dedupe=dedupe,
+        on_bad_row=on_bad_row.value, format=row_format.value,
+    )  # fmt: skip
+    finish_submission(client, job_id, wait=wait)
+
+
+def datasets(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 100,
+) -> None:
+    """List datasets, newest first."""
+    found = list_datasets(connected(), limit)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(box=None)
+    for heading in ("dataset", "id", "state", "train", "validation", "test", "labels", "created"):
+        table.add_column(heading)
+    for one in found:
+        splits = one["splits"] or {}
+        labels = ", ".join(f"{target}: {count}" for target, count in one["label_counts"].items())
+        table.add_row(
+            f"{one['name']}@{one['version']}" if one["version"] else one["name"], one["id"],
+            f"{one['state']} (same as {one['repeats']})" if one["repeats"] else one["state"],
+            *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
+            labels, f"{one['created_at']:%Y-%m-%d %H:%M}",
+        )  # fmt: skip
+    console = Console()
+    # a pipe has no width: ids must come out whole
+    console.print(table, width=None if console.is_terminal else 200)
+
+
+def list_datasets(client: Client, limit: int) -> list[dict[str, Any]]:
+    """The latest datasets, newest first; `label_counts` is target → number of labels."""
+    d = DatasetRow
+    statement = select(
+        d.id, d.name, d.version, d.state, d.repeats, d.splits, d.dropped, d.fingerprint, d.error, d.created_at,
+        d.finished_at, d.label_schema,
+    ).order_by(d.no.desc()).limit(limit)  # fmt: skip
+    with reading(client.engine) as connection:
+        found = [dict(row) for row in connection.execute(statement).mappings()]
+    for one in found:
+        schema = one.pop("label_schema") or []
+        one["label_counts"] = {target["name"]: len(target["labels"]) for target in schema}
+    return found
