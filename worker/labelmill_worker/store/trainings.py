@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import EventRow, TrainingRow
-from labelmill_worker.store.lease import LeaseLost
+from labelmill_worker.store.leases import LeaseLost
 
 
 def read_training(engine: Engine, training_id: str) -> tuple[TrainingRow, float] | None:
@@ -59,7 +59,7 @@ def update_held(connection: Connection, training_id: str, token: str, **values: 
     """Write facts under the lease. Raises LeaseLost."""
     held = and_(TrainingRow.id == training_id, TrainingRow.lease_token == token)
     if not connection.execute(update(TrainingRow).where(held).values(**values)).rowcount:
-        raise LeaseLost(training_id)
+        raise LeaseLost(f"the lease on {training_id} was lost")
 
 
 def restart_wait(engine: Engine, training_id: str, token: str) -> None:
@@ -69,7 +69,7 @@ def restart_wait(engine: Engine, training_id: str, token: str) -> None:
 
 
 def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in_s: float) -> None:
-    """Give the lease back and say when to look again: at once if a person approved or cancelled since `row` was read."""
+    """Give the lease back and say when to look again: at once if a person approved or cancelled since `row`."""
     wishes: list[ColumnElement[bool]] = []
     if not row.cancel_requested:
         wishes.append(TrainingRow.cancel_requested.is_(True))

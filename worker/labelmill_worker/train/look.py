@@ -25,7 +25,7 @@ from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.jobs import claim_job, fail_job, read_job
-from labelmill_worker.store.lease import KeptLease, LeaseLost
+from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
 from labelmill_worker.train.steps import Look, take_step
@@ -54,71 +54,68 @@ class TrainingWatch:
         token = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)
         if token is None:
             return
-        with KeptLease(self._engine, TrainingRow, training_id, token, self._settings.lease_s) as lease:
+        with LeaseKeeper(self._engine, TrainingRow, training_id, token, self._settings.lease_s):
             try:
-                wait_s = self._advance(training_id, lease)
+                wait_s = self._advance(training_id, token)
             except LeaseLost:
                 log.info("somebody else goes on with this training")
                 return
         if wait_s is not None:
             self._look_again(training_id, wait_s)
 
-    def _advance(self, training_id: str, lease: KeptLease[TrainingRow]) -> float | None:
+    def _advance(self, training_id: str, token: str) -> float | None:
         while True:
             found = read_training(self._engine, training_id)
-            if found is None or found[0].lease_token != lease.token:
+            if found is None or found[0].lease_token != token:
                 return None
             row, now = found
             if was_unwatched(row.next_look_at, now):
-                restart_wait(self._engine, training_id, lease.token)
+                restart_wait(self._engine, training_id, token)
                 continue
             try:
-                wait_s = take_step(self._prepared(row, now, lease))
-            except DatabaseUnavailable:
+                wait_s = take_step(self._prepared(row, now))
+            except (DatabaseUnavailable, LeaseLost):
                 raise  # nothing can be recorded; the lease runs out and the sweeper sends the training again
             except Retryable as error:
-                wait_s = self._after_fault(row, now, lease, error)
+                wait_s = self._after_fault(row, now, token, error)
             except Permanent as error:
-                wait_s = self._after_refusal(row, now, lease, error)
+                wait_s = self._after_refusal(row, now, token, error)
             if wait_s is None:
                 return None
             if wait_s > 0:
-                release_training(self._engine, row, lease.token, wait_s)
+                release_training(self._engine, row, token, wait_s)
                 return wait_s
 
-    def _prepared(self, row: TrainingRow, now: float, lease: KeptLease[TrainingRow]) -> Look:
+    def _prepared(self, row: TrainingRow, now: float) -> Look:
         dataset = read_job(self._engine, DatasetRow, row.dataset_id)
         if dataset is None:
             raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
         return Look(
-            self._engine, self._plane(), lease, row, dataset, now, Path(self._settings.data_dir), self._settings.poll_s
-        )
+            self._engine, self._plane(), row, dataset, now,
+            data_path=Path(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
+        )  # fmt: skip
 
-    def _after_fault(
-        self, row: TrainingRow, now: float, lease: KeptLease[TrainingRow], error: Retryable
-    ) -> float | None:
+    def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> float | None:
         unchanged_s = now - (row.changed_at or now)
         if is_lifeless(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
-            self._fail(row, lease, Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}"))
+            self._fail(row, token, Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}"))
             return None
         wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
         log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
         return max(wait_s, 0.05)
 
-    def _after_refusal(
-        self, row: TrainingRow, now: float, lease: KeptLease[TrainingRow], error: Permanent
-    ) -> float | None:
+    def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> float | None:
         # A key that is being replaced must not cost a model that is being paid for.
         paid = row.state == TrainingState.RUNNING and not is_lifeless(now - (row.changed_at or now))
         if isinstance(error, CredentialsRefused) and paid:
             log.error("cannot follow the training", reason=error.message)
             return MAX_PAUSE_S
-        self._fail(row, lease, error)
+        self._fail(row, token, error)
         return None
 
-    def _fail(self, row: TrainingRow, lease: KeptLease[TrainingRow], error: Permanent) -> None:
+    def _fail(self, row: TrainingRow, token: str, error: Permanent) -> None:
         log.error("training failed", reason=error.message)
-        fail_job(self._engine, TrainingRow, row.id, TrainingState(row.state), TrainingState.FAILED, error, lease.token)
+        fail_job(self._engine, TrainingRow, row.id, TrainingState(row.state), TrainingState.FAILED, error, token)
 
     def _is_due(self, training_id: str) -> bool:
         """Each look sends one message for the next. A second copy of it must not start a second row of looks."""

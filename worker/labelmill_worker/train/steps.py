@@ -19,8 +19,8 @@ from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral import port
-from labelmill_worker.store.jobs import move_job
-from labelmill_worker.store.lease import KeptLease, LeaseLost
+from labelmill_worker.store.jobs import move_job, renew_job
+from labelmill_worker.store.leases import LeaseLost
 from labelmill_worker.store.models import register_version
 from labelmill_worker.store.trainings import record_look, update_held
 from labelmill_worker.train.pace import is_lifeless, next_look_s
@@ -43,12 +43,17 @@ class Look:
 
     engine: Engine
     plane: port.ControlPlane
-    lease: KeptLease[TrainingRow]
     row: TrainingRow
     dataset: DatasetRow
     now: float
     data_path: Path
     poll_s: float
+    lease_s: float
+
+    @property
+    def token(self) -> str:
+        """What writes are guarded by."""
+        return self.row.lease_token or ""
 
     @property
     def state(self) -> TrainingState:
@@ -58,17 +63,22 @@ class Look:
     def save(self, **values: Any) -> None:
         """Write facts about the training. Raises LeaseLost."""
         with writing(self.engine) as connection:
-            update_held(connection, self.row.id, self.lease.token, **values)
+            update_held(connection, self.row.id, self.token, **values)
+
+    def confirm_lease(self) -> None:
+        """Renew the lease now, before what must not be done twice. Raises LeaseLost."""
+        if not renew_job(self.engine, TrainingRow, self.row.id, self.token, self.lease_s):
+            raise LeaseLost(f"the lease on {self.row.id} was lost")
 
     def move(self, new: TrainingState, message: str, **values: Any) -> None:
         """Move the training and leave a line in its history. Raises LeaseLost when somebody moved it first."""
         with writing(self.engine) as connection:
             moved = move_job(
-                connection, TrainingRow, self.row.id, self.state, new, token=self.lease.token,
+                connection, TrainingRow, self.row.id, self.state, new, token=self.token,
                 message=message, changed_at=db_now(), attempts=0, **values,
             )  # fmt: skip
             if not moved:
-                raise LeaseLost(self.row.id)
+                raise LeaseLost(f"{self.row.id} was moved by somebody else")
 
     def remote_job(self, job_id: str) -> port.RemoteJob:
         """The job at Mistral. Raises RemoteFailed when it is gone."""
@@ -145,7 +155,7 @@ def follow(look: Look) -> NextLook:
     if end_with(look, job):
         return None
     if job.status == port.VALIDATED:
-        look.lease.confirm()
+        look.confirm_lease()
         try:
             look.plane.start_job(job.id)
         except RequestRefused:
@@ -198,7 +208,7 @@ def record(look: Look, job: port.RemoteJob) -> float:
         facts["estimate"] = estimate
     if job.fine_tuned_model:
         facts["remote_model"] = job.fine_tuned_model
-    record_look(look.engine, row.id, look.lease.token, event_lines(job), changed=changed, **facts)
+    record_look(look.engine, row.id, look.token, event_lines(job), changed=changed, **facts)
     return 0.0 if changed or row.changed_at is None else max(0.0, look.now - row.changed_at)
 
 
@@ -221,15 +231,15 @@ def succeed(look: Look, job: port.RemoteJob, remote_model: str) -> None:
     # Mistral reports no other price than the one it named before.
     cost = {"amount": estimate["amount"], "currency": estimate["currency"]} if estimate else None
     with writing(look.engine) as connection:
-        update_held(connection, look.row.id, look.lease.token, remote_model=remote_model)
+        update_held(connection, look.row.id, look.token, remote_model=remote_model)
         number, version, promoted = register_version(connection, look.row, look.dataset, remote_model)
         moved = move_job(
             connection, TrainingRow, look.row.id, TrainingState.RUNNING, TrainingState.SUCCEEDED,
-            token=look.lease.token, model_no=number, cost=cost,
+            token=look.token, model_no=number, cost=cost,
             message=f"made {look.row.name}@{version}{', promoted' if promoted else ''}",
         )  # fmt: skip
         if not moved:
-            raise LeaseLost(look.row.id)
+            raise LeaseLost(f"{look.row.id} was moved by somebody else")
 
 
 def keep_looking(look: Look, waited_s: float) -> NextLook:
@@ -252,7 +262,7 @@ def _uploaded_file(look: Look, split: str, stored_path: str) -> str:
     for file in look.plane.find_files(name):
         if file.size_bytes == size:
             return file.id
-    look.lease.confirm()
+    look.confirm_lease()
     return look.plane.upload_file(path, name)
 
 
@@ -265,7 +275,7 @@ def _created_job(look: Look) -> str:
             spec.base_model, files["train"], files.get("validation"), suffix=look.row.name[:18], steps=spec.steps,
             learning_rate=spec.learning_rate, wandb_project=spec.wandb_project,
         )  # fmt: skip
-        look.lease.confirm()
+        look.confirm_lease()
         job = look.plane.create_job(order)
     look.save(remote_job=job.id)
     return job.id
