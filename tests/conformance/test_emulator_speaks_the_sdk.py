@@ -7,10 +7,14 @@ from typing import Any
 
 import orjson
 import pytest
-from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.thread import EmulatorThread
 from mistralai.client import Mistral
 from mistralai.client.errors import HTTPValidationError, SDKError
+
+from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.thread import EmulatorThread
+
+# The SDK's types admit completion jobs and unset fields everywhere, which a classifier job never answers.
+Client = Any
 
 WORDS = {
     "music": ["play a song", "turn the music up", "play some jazz", "next track please", "play my favourite album"],
@@ -41,11 +45,11 @@ def mistral(emulator: EmulatorThread) -> Iterator[Mistral]:
         yield client
 
 
-def upload(mistral: Mistral, content: bytes, name: str = "train.jsonl") -> str:
+def upload(mistral: Client, content: bytes, name: str = "train.jsonl") -> str:
     return mistral.files.upload(file={"file_name": name, "content": content}, purpose="fine-tune").id
 
 
-def create_job(mistral: Mistral, content: bytes, **options: Any) -> Any:
+def create_job(mistral: Client, content: bytes, **options: Any) -> Any:
     return mistral.fine_tuning.jobs.create(
         model="ministral-3b-latest",
         job_type="classifier",
@@ -55,7 +59,7 @@ def create_job(mistral: Mistral, content: bytes, **options: Any) -> Any:
     )
 
 
-def job_when(mistral: Mistral, job_id: str, reached: Callable[[Any], bool], timeout_s: float = 30) -> Any:
+def job_when(mistral: Client, job_id: str, reached: Callable[[Any], bool], timeout_s: float = 30) -> Any:
     deadline = time.monotonic() + timeout_s
     while not reached(job := mistral.fine_tuning.jobs.get(job_id=job_id)):
         assert time.monotonic() < deadline, f"the job stayed {job.status}"
@@ -63,7 +67,7 @@ def job_when(mistral: Mistral, job_id: str, reached: Callable[[Any], bool], time
     return job
 
 
-def job_in(mistral: Mistral, job_id: str, *statuses: str) -> Any:
+def job_in(mistral: Client, job_id: str, *statuses: str) -> Any:
     return job_when(mistral, job_id, lambda job: job.status in statuses)
 
 
@@ -72,7 +76,7 @@ def statuses_of(job: Any) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def trained(mistral: Mistral) -> Any:
+def trained(mistral: Client) -> Any:
     validation = upload(mistral, jsonl(ROWS[::4]), "validation.jsonl")
     job = create_job(mistral, jsonl(ROWS), validation_files=[validation])
     job_in(mistral, job.id, "VALIDATED")
@@ -80,7 +84,7 @@ def trained(mistral: Mistral) -> Any:
     return job_in(mistral, job.id, "SUCCESS", "FAILED")
 
 
-def test_files_are_uploaded_listed_retrieved_downloaded_and_deleted(mistral: Mistral) -> None:
+def test_files_are_uploaded_listed_retrieved_downloaded_and_deleted(mistral: Client) -> None:
     content = jsonl(ROWS[:3])
     uploaded = mistral.files.upload(file={"file_name": "some.jsonl", "content": content}, purpose="fine-tune")
     assert (uploaded.filename, uploaded.size_bytes, uploaded.num_lines) == ("some.jsonl", len(content), 3)
@@ -94,7 +98,7 @@ def test_files_are_uploaded_listed_retrieved_downloaded_and_deleted(mistral: Mis
     assert missing.value.status_code == 404
 
 
-def test_a_job_waits_validated_with_its_price_until_it_is_started(mistral: Mistral) -> None:
+def test_a_job_waits_validated_with_its_price_until_it_is_started(mistral: Client) -> None:
     created = create_job(mistral, jsonl(ROWS))
     assert created.status == "QUEUED"
     job = job_in(mistral, created.id, "VALIDATED")
@@ -128,12 +132,12 @@ def test_checkpoints_carry_losses_that_go_down_with_the_step(trained: Any) -> No
         assert losses == sorted(losses, reverse=True)
 
 
-def test_auto_start_needs_no_start(mistral: Mistral) -> None:
+def test_auto_start_needs_no_start(mistral: Client) -> None:
     job = create_job(mistral, jsonl(ROWS), auto_start=True, suffix="mine")
     assert ":mine:" in job_in(mistral, job.id, "SUCCESS").fine_tuned_model
 
 
-def test_jobs_are_listed_newest_first_and_filtered(mistral: Mistral, trained: Any) -> None:
+def test_jobs_are_listed_newest_first_and_filtered(mistral: Client, trained: Any) -> None:
     newest = create_job(mistral, jsonl(ROWS), suffix="listed")
     assert mistral.fine_tuning.jobs.list().data[0].id == newest.id
     assert [job.id for job in mistral.fine_tuning.jobs.list(suffix="listed").data] == [newest.id]
@@ -142,7 +146,7 @@ def test_jobs_are_listed_newest_first_and_filtered(mistral: Mistral, trained: An
     assert newest.id not in [job.id for job in succeeded]
 
 
-def test_a_job_can_be_cancelled_before_and_while_it_runs(mistral: Mistral) -> None:
+def test_a_job_can_be_cancelled_before_and_while_it_runs(mistral: Client) -> None:
     waiting = create_job(mistral, jsonl(ROWS))
     assert mistral.fine_tuning.jobs.cancel(job_id=waiting.id).status == "CANCELLED"
     running = create_job(mistral, jsonl(ROWS), auto_start=True)
@@ -151,7 +155,7 @@ def test_a_job_can_be_cancelled_before_and_while_it_runs(mistral: Mistral) -> No
     assert job_in(mistral, running.id, "CANCELLED", "SUCCESS").fine_tuned_model is None
 
 
-def test_the_wandb_key_is_never_echoed(mistral: Mistral, emulator: EmulatorThread) -> None:
+def test_the_wandb_key_is_never_echoed(mistral: Client, emulator: EmulatorThread) -> None:
     integration = {"project": "intents", "api_key": "w" * 40, "name": "first"}
     job = create_job(mistral, jsonl(ROWS), integrations=[integration])
     got = mistral.fine_tuning.jobs.get(job_id=job.id)
@@ -174,28 +178,28 @@ BAD_FILES = {
 
 
 @pytest.mark.parametrize("kind", BAD_FILES)
-def test_a_bad_training_file_fails_validation_with_its_reason(mistral: Mistral, kind: str) -> None:
+def test_a_bad_training_file_fails_validation_with_its_reason(mistral: Client, kind: str) -> None:
     content, reason = BAD_FILES[kind]
     job = job_in(mistral, create_job(mistral, content).id, "FAILED_VALIDATION", "VALIDATED")
     assert job.status == "FAILED_VALIDATION"
     assert reason in job.events[0].data["error"]
 
 
-def test_a_validation_label_unseen_in_training_fails_validation(mistral: Mistral) -> None:
+def test_a_validation_label_unseen_in_training_fails_validation(mistral: Client) -> None:
     validation = upload(mistral, jsonl([{"text": "c", "labels": {"intent": "z"}}]), "validation.jsonl")
     job = create_job(mistral, jsonl([LABELLED, OTHER]), validation_files=[validation])
     failed = job_in(mistral, job.id, "FAILED_VALIDATION", "VALIDATED")
     assert "validation.jsonl, line 1: label 'z'" in failed.events[0].data["error"]
 
 
-def test_classifier_targets_must_be_those_of_the_files(mistral: Mistral) -> None:
+def test_classifier_targets_must_be_those_of_the_files(mistral: Client) -> None:
     unknown = [{"name": "topic", "labels": ["x", "y"], "weight": 1}]
     job = create_job(mistral, jsonl([LABELLED, OTHER]), classifier_targets=unknown)
     failed = job_in(mistral, job.id, "FAILED_VALIDATION", "VALIDATED")
     assert "classifier_targets ['topic']" in failed.events[0].data["error"]
 
 
-def test_classifier_targets_give_labels_and_their_order(mistral: Mistral) -> None:
+def test_classifier_targets_give_labels_and_their_order(mistral: Client) -> None:
     asked = [{"name": "intent", "labels": ["weather", "unused", "music"], "weight": 1}]
     job = job_in(mistral, create_job(mistral, jsonl(ROWS), classifier_targets=asked, auto_start=True).id, "SUCCESS")
     answer = mistral.classifiers.classify(model=job.fine_tuned_model, inputs="play a song now")
@@ -204,7 +208,7 @@ def test_classifier_targets_give_labels_and_their_order(mistral: Mistral) -> Non
     assert max(scores, key=lambda label: scores[label]) == "music"
 
 
-def test_a_trained_model_classifies_a_text_and_a_list_in_order(mistral: Mistral, trained: Any) -> None:
+def test_a_trained_model_classifies_a_text_and_a_list_in_order(mistral: Client, trained: Any) -> None:
     model = trained.fine_tuned_model
     answer = mistral.classifiers.classify(model=model, inputs=["will it rain tonight", "play some jazz again"])
     assert answer.model == model
@@ -215,13 +219,13 @@ def test_a_trained_model_classifies_a_text_and_a_list_in_order(mistral: Mistral,
     assert alone.results[0]["intent"].scores == pytest.approx(answer.results[0]["intent"].scores)
 
 
-def test_a_chat_is_classified_by_its_messages(mistral: Mistral, trained: Any) -> None:
+def test_a_chat_is_classified_by_its_messages(mistral: Client, trained: Any) -> None:
     chat = {"messages": [{"role": "user", "content": "play some jazz"}]}
     (result,) = mistral.classifiers.classify_chat(model=trained.fine_tuned_model, input=chat).results
     assert result["intent"].scores["music"] > 0.5
 
 
-def test_several_targets_of_both_kinds_and_chat_rows_train_together(mistral: Mistral) -> None:
+def test_several_targets_of_both_kinds_and_chat_rows_train_together(mistral: Client) -> None:
     rows = [
         {
             "messages": [{"role": "user", "content": row["text"]}],
@@ -240,7 +244,7 @@ def test_several_targets_of_both_kinds_and_chat_rows_train_together(mistral: Mis
     assert words["please"] < 0.5
 
 
-def test_embeddings_have_1024_numbers_and_usage(mistral: Mistral) -> None:
+def test_embeddings_have_1024_numbers_and_usage(mistral: Client) -> None:
     answer = mistral.embeddings.create(model="mistral-embed", inputs=["one text", "another", "one text"])
     vectors = [item.embedding for item in answer.data]
     assert [len(vector) for vector in vectors] == [1024] * 3
@@ -248,7 +252,7 @@ def test_embeddings_have_1024_numbers_and_usage(mistral: Mistral) -> None:
     assert answer.usage.total_tokens > 0
 
 
-def test_models_are_listed_updated_archived_and_deleted(mistral: Mistral) -> None:
+def test_models_are_listed_updated_archived_and_deleted(mistral: Client) -> None:
     job = job_in(mistral, create_job(mistral, jsonl(ROWS), auto_start=True).id, "SUCCESS")
     model = job.fine_tuned_model
     cards = {card.id: card for card in mistral.models.list().data}
@@ -268,7 +272,7 @@ def test_models_are_listed_updated_archived_and_deleted(mistral: Mistral) -> Non
 @pytest.mark.parametrize(
     ("inputs", "status"), [([""], 422), ([], 422), (["a"] * 51, 422), (["x" * 40_000], 400)], ids=str
 )
-def test_inputs_that_mistral_refuses_are_refused(mistral: Mistral, trained: Any, inputs: list[str], status: int) -> None:
+def test_inputs_that_mistral_refuses_are_refused(mistral: Client, trained: Any, inputs: list[str], status: int) -> None:
     with pytest.raises((SDKError, HTTPValidationError)) as refused:
         mistral.classifiers.classify(model=trained.fine_tuned_model, inputs=inputs)
     assert refused.value.status_code == status

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.faults import RequestBucket
 from labelmill_ops.emulator.thread import EmulatorThread

@@ -7,12 +7,13 @@ import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.feature_extraction.text import TfidfVectorizer
+
 from labelmill_ops.emulator.classifier import Classifier, train
 from labelmill_ops.emulator.embedding import embed
 from labelmill_ops.emulator.features import ngram_columns
 from labelmill_ops.emulator.training_data import TrainingData, read_training_data
 from labelmill_ops.emulator.weighting import TfidfWeights
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 TEXTS = ["will it rain", "is it  sunny today", "play a song", "play some jazz please", "will it play", "rain rain rain"]
 LABELS = ["weather", "weather", "music", "music", "music", "weather"]

@@ -19,6 +19,7 @@ SINGLE_LABEL_PATH = (0.1, 0.3, 1.0, 3.0, 10.0)
 MULTI_LABEL_PATH = (0.1, 1.0, 10.0)
 _FARTHEST = 1e-3  # the rate taken for a label that every row has, or none
 _PROBABILITY_FLOOR = 1e-12
+_TOLERANCE = 1e-4  # of the largest gradient; scikit-learn's default
 
 Matrix = npt.NDArray[np.float64]
 
@@ -133,6 +134,8 @@ class _TargetFit:
     def refit(self, features: Any, inverse_strength: float) -> Head:
         for regression in self._regressions:
             regression.C = inverse_strength
+            # Weak fits are only looked at, strong ones are served.
+            regression.tol = _TOLERANCE if inverse_strength > 1 else 10 * _TOLERANCE
         columns = len(self._target.labels)
         weights = np.zeros((features.shape[1], columns), dtype=np.float32)
         intercepts = np.zeros(columns, dtype=np.float32)

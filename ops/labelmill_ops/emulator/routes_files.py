@@ -1,5 +1,6 @@
 """`/v1/files`: upload, list, retrieve, download, delete."""
 
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import BodyPartReader, web
@@ -17,32 +18,14 @@ def file_routes(config: EmulatorConfig) -> list[web.RouteDef]:
     """Return the routes of files."""
 
     async def upload(request: web.Request) -> web.Response:
-        fields: dict[str, str] = {}
-        filename, content = None, b""
-        if not request.content_type.startswith("multipart/"):
+        form = await _read_form(request, config.max_file_bytes)
+        if form.filename is None:
             raise unprocessable("file", "Field required", "missing")
-        async for part in await request.multipart():
-            if not isinstance(part, BodyPartReader):
-                continue
-            if part.name == "file":
-                filename, content = part.filename or "upload", await _content(part)
-            elif part.name:
-                fields[part.name] = await part.text()
-        if filename is None:
-            raise unprocessable("file", "Field required", "missing")
-        purpose = fields.get("purpose") or "fine-tune"
+        purpose = form.fields.get("purpose") or "fine-tune"
         if purpose not in _PURPOSES:
             raise unprocessable("purpose", f"Input should be one of {', '.join(_PURPOSES)}", "enum")
         request.app[STATS].files += 1
-        return json_reply(_described(request.app[STORE].add_file(filename, purpose, content)))
-
-    async def _content(part: BodyPartReader) -> bytes:
-        received = bytearray()
-        while chunk := await part.read_chunk(_CHUNK_BYTES):
-            received += chunk
-            if len(received) > config.max_file_bytes:
-                raise refusal(413, f"The file is larger than {config.max_file_bytes} bytes")
-        return bytes(received)
+        return json_reply(_described(request.app[STORE].add_file(form.filename, purpose, form.content)))
 
     return [
         web.post("/v1/files", upload),
@@ -51,6 +34,36 @@ def file_routes(config: EmulatorConfig) -> list[web.RouteDef]:
         web.get("/v1/files/{file_id}/content", _download),
         web.delete("/v1/files/{file_id}", _delete),
     ]
+
+
+@dataclass
+class _Form:
+    fields: dict[str, str] = field(default_factory=dict)
+    filename: str | None = None
+    content: bytes = b""
+
+
+async def _read_form(request: web.Request, max_file_bytes: int) -> _Form:
+    form = _Form()
+    if not request.content_type.startswith("multipart/"):
+        return form
+    async for part in await request.multipart():
+        if not isinstance(part, BodyPartReader):
+            continue
+        if part.name == "file":
+            form.filename, form.content = part.filename or "upload", await _content(part, max_file_bytes)
+        elif part.name:
+            form.fields[part.name] = await part.text()
+    return form
+
+
+async def _content(part: BodyPartReader, max_bytes: int) -> bytes:
+    received = bytearray()
+    while chunk := await part.read_chunk(_CHUNK_BYTES):
+        received += chunk
+        if len(received) > max_bytes:
+            raise refusal(413, f"The file is larger than {max_bytes} bytes")
+    return bytes(received)
 
 
 async def _list_files(request: web.Request) -> web.Response:
