@@ -63,7 +63,9 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
 def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
     """The targets and labels of a model known by its id alone, from its first good answer. Raises MalformedAnswer."""
     try:
-        first = results[0]  # type: ignore[index] - whatever is not a list of answers is malformed
+        if not isinstance(results, list):
+            raise MalformedAnswer("an answer holds no list of results")
+        first = results[0]
         targets = tuple(Target(name, tuple(sorted(answer["scores"])), name in multi) for name, answer in first.items())
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         raise MalformedAnswer("an answer has not the expected form") from error
@@ -95,7 +97,7 @@ def decide(scores: NDArray[np.float32], target: Target, threshold: float | None)
 
 
 def _label_list(row: NDArray[np.float32], labels: Sequence[str], limit: float) -> str:
-    return orjson.dumps([labels[index] for index in np.flatnonzero(row >= limit)]).decode()
+    return orjson.dumps([labels[index] for index in np.flatnonzero(row >= limit).tolist()]).decode()
 
 
 def threshold_of(target: str, *sources: Mapping[str, float] | None) -> float | None:

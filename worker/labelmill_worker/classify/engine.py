@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import ModelRow
@@ -74,16 +73,14 @@ class ListClassification:
 
     async def ask(self, request: Request) -> Answer:
         results, tokens = await self._shared.client.classify(self._model.remote_model or "", request.texts)
-        schema = self.schema or await self._learn(results)
+        schema = self.schema or await self._learn(results, request)
         return Answer(request, check_scores(results, len(request), schema), tokens)
 
-    async def _learn(self, results: object) -> LabelSchema:
+    async def _learn(self, results: object, request: Request) -> LabelSchema:
         async with self._learning:
             if self.schema is None:
                 found = learn_schema(results, self._multi)
-                if not isinstance(results, list) or not results:
-                    raise MalformedAnswer("an answer holds no results")
-                check_scores(results[:1], 1, found)
+                check_scores(results, len(request), found)  # labels are learnt from a good answer only
                 kept = await asyncio.to_thread(
                     save_learned_schema, self._shared.engine, self._model.no, found.to_json()
                 )

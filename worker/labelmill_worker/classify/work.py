@@ -109,7 +109,7 @@ class _ChunkWork:
             rows.append(row)
             texts.append(text)
         if blank:
-            self._record([blank], closing=not rows)
+            self._record([blank], closing=False)
         return rows, texts
 
     def _record_as_they_come(self) -> None:
@@ -131,8 +131,7 @@ class _ChunkWork:
             except queue.Empty:
                 pass
             try:
-                if groups or not ended:
-                    self._record(groups, closing=ended)
+                self._record(groups, closing=ended)
             finally:
                 self._shared.release_slots(len(groups))
             if not self._wanted or self._stop:

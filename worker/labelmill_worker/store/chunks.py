@@ -193,7 +193,7 @@ def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
     with writing(engine) as connection:
         ended = connection.execute(
             update(BatchRow)
-            .where(BatchRow.no == batch_no, BatchRow.state.in_((BatchState.RUNNING.value,)), ~open_chunk)
+            .where(BatchRow.no == batch_no, BatchRow.state == BatchState.RUNNING.value, ~open_chunk)
             .values(state=BatchState.COMPLETED.value, finished_at=utc_now())
         ).rowcount
         if ended:

@@ -43,7 +43,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                 except Retryable as error:
                     log.warning("put off", reason=error.message)
 
-        app.task(task, name=name, typing=False)
+        app.task(name=name, typing=False)(task)
 
     add(PREPARE, JobMessage, prepare.run)
     add(TRAIN, JobMessage, train.run)

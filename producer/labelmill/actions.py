@@ -1,0 +1,134 @@
+"""What a person does to a job under way: cancel it, run its failed rows again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.classify_submission import REDIS_IS_DOWN
+from labelmill.contracts.database import writing
+from labelmill.contracts.dispatch import dispatch_batch
+from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.states import BatchState, ChunkState, EvaluationState, TrainingState
+from labelmill.contracts.tables import (
+    BatchRow,
+    ChunkRow,
+    EvaluationRow,
+    EventRow,
+    RowErrorRow,
+    TrainingRow,
+    utc_now,
+)
+
+_BATCH_OPEN = [
+    BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNING.value, BatchState.PAUSED.value,
+]  # fmt: skip
+_RETRYABLE = [BatchState.COMPLETED.value, BatchState.FAILED.value, BatchState.PAUSED.value]
+
+
+def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
+    """Stop a job. Raises NotFound, InvalidInput when it has ended or cannot be stopped."""
+    kind = kind_of(job_id)
+    with writing(engine) as connection:
+        if kind is Kind.BATCH:
+            done = _end(connection, BatchRow, job_id, _BATCH_OPEN, BatchState.CANCELLED.value)
+        elif kind is Kind.EVALUATION:
+            done = _end(
+                connection, EvaluationRow, job_id,
+                [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value], EvaluationState.CANCELLED.value,
+            )  # fmt: skip
+            inner = connection.scalar(select(EvaluationRow.batch_id).where(EvaluationRow.id == job_id))
+            if inner:
+                _end(connection, BatchRow, inner, _BATCH_OPEN, BatchState.CANCELLED.value)
+        elif kind is Kind.TRAINING:
+            done = _cancel_training(connection, job_id)
+        elif kind is Kind.DATASET:
+            raise InvalidInput("a dataset cannot be cancelled: it costs nothing and ends by itself")
+        else:
+            raise NotFound(f"no job has the id {job_id!r}")
+    if not done:
+        raise InvalidInput(f"{job_id} is unknown or has ended already")
+    if kind is Kind.TRAINING:
+        try:
+            sender.send(TRAIN, [JobMessage(job_id=job_id)])
+        except BrokerUnavailable:
+            pass  # the worker sees the wish at its next look
+
+
+def _cancel_training(connection: Connection, job_id: str) -> bool:
+    """Ask for it: the worker that looks next stops the job at Mistral and records the end."""
+    unsent = [TrainingState.QUEUED.value]
+    if _end(connection, TrainingRow, job_id, unsent, TrainingState.CANCELLED.value):
+        return True
+    open_states = [
+        TrainingState.UPLOADING.value, TrainingState.VALIDATING.value, TrainingState.AWAITING_APPROVAL.value,
+        TrainingState.RUNNING.value,
+    ]  # fmt: skip
+    statement = (
+        update(TrainingRow)
+        .where(TrainingRow.id == job_id, TrainingRow.state.in_(open_states))
+        .values(cancel_requested=True, next_look_at=0)
+    )
+    return bool(connection.execute(statement).rowcount)
+
+
+def _end(
+    connection: Connection,
+    table: type[BatchRow | EvaluationRow | TrainingRow],
+    job_id: str,
+    open_states: list[str],
+    state: str,
+) -> bool:
+    statement = (
+        update(table).where(table.id == job_id, table.state.in_(open_states)).values(state=state, finished_at=utc_now())
+    )
+    if not connection.execute(statement).rowcount:
+        return False
+    _add_event(connection, job_id, state, f"{state} by a person")
+    return True
+
+
+def _add_event(connection: Connection, job_id: str, state: str, message: str) -> None:
+    event = {"job_id": job_id, "at": utc_now(), "state": state, "message": message}
+    connection.execute(insert(EventRow).values(event))
+
+
+def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[str], None] = lambda _: None) -> None:
+    """Run the failed and unanswered rows of a batch again. Raises NotFound, InvalidInput."""
+    with writing(engine) as connection:
+        batch = connection.execute(
+            select(BatchRow.no, BatchRow.state, BatchRow.started_at).where(BatchRow.id == job_id)
+        ).first()
+        if batch is None:
+            raise NotFound(f"no batch has the id {job_id!r}")
+        if batch.state not in _RETRYABLE:
+            raise InvalidInput(f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried")
+        mine = ChunkRow.batch_no == batch.no
+        owed = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
+        if batch.started_at is None and batch.state == BatchState.FAILED.value and not connection.scalar(
+            select(ChunkRow.number).where(mine).limit(1)
+        ):
+            raise InvalidInput(f"{job_id} failed at submission: submit it again")
+        if connection.scalar(select(ChunkRow.number).where(mine, owed).limit(1)) is None:
+            raise InvalidInput(f"{job_id} has no failed row")
+        connection.execute(
+            update(ChunkRow)
+            .where(mine, owed, ChunkRow.state != ChunkState.CLAIMED.value)
+            .values(state=ChunkState.PENDING.value, failed=0, attempts=0, sent_at=None)
+        )
+        connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
+        connection.execute(
+            update(BatchRow)
+            .where(BatchRow.no == batch.no, BatchRow.state == batch.state)
+            .values(state=BatchState.RUNNING.value, finished_at=None, error=None, error_code=None)
+        )
+        _add_event(connection, job_id, BatchState.RUNNING.value, "failed rows are run again")
+    try:
+        dispatch_batch(engine, sender, job_id)
+    except BrokerUnavailable:
+        warn(REDIS_IS_DOWN)

@@ -1,0 +1,126 @@
+"""Submitting a batch: the input streams into compressed chunks in SQL, then small messages go to Redis."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.database import writing
+from labelmill.contracts.dispatch import dispatch_batch
+from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, LabelmillError
+from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.messages import PRIORITY_OF
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.readers import BadRow, Input, expand_source, read_text_blocks
+from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.states import BatchState
+from labelmill.contracts.tables import BatchRow, EventRow, utc_now
+from labelmill.registry import resolve_model
+
+REDIS_IS_DOWN = "Redis cannot be reached: the job is accepted and starts when Redis is back"
+
+Block = Sequence[tuple[str | None, str]]
+
+
+def submit_batch(
+    engine: Engine,
+    sender: MessageSender,
+    *,
+    source: str,
+    model: str,
+    text: str = "text",
+    id_column: str | None = None,
+    mode: str = "realtime",
+    priority: str = "normal",
+    thresholds: Mapping[str, float] | None = None,
+    multi: Sequence[str] = (),
+    idempotency_key: str | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> str:
+    """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
+
+    `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
+    """
+    if priority not in PRIORITY_OF:
+        raise InvalidInput(f"--priority is one of {', '.join(PRIORITY_OF)}, not {priority!r}")
+    if mode != "realtime":
+        raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
+    inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
+    spec = ClassifySpec(
+        source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi)
+    )
+    batch_no, batch_id, resumed = _open_batch(engine, model, spec, mode, priority, idempotency_key)
+    if resumed:
+        return batch_id
+    try:
+        _write(engine, batch_no, batch_id, _blocks(inputs, text, id_column), on_progress)
+    except LabelmillError as error:
+        if isinstance(error, InvalidInput):
+            _give_up(engine, batch_no, error)
+        raise
+    try:
+        dispatch_batch(engine, sender, batch_id)
+    except BrokerUnavailable:
+        warn(REDIS_IS_DOWN)
+    return batch_id
+
+
+def _open_batch(
+    engine: Engine, model: str, spec: ClassifySpec, mode: str, priority: str, key: str | None
+) -> tuple[int, str, bool]:
+    """Make the batch, or find the one with this idempotency key. Returns its number, its id, and whether it was there."""
+    with writing(engine) as connection:
+        row = resolve_model(connection, model)
+        if key is not None:
+            there = connection.execute(
+                select(BatchRow.no, BatchRow.id, BatchRow.options).where(BatchRow.idempotency_key == key)
+            ).first()
+            if there is not None:
+                if there.options != spec.model_dump(mode="json"):
+                    raise InvalidInput(f"the idempotency key {key!r} was used for another submission, {there.id}")
+                return there.no, there.id, True
+        batch_id = new_id(Kind.BATCH)
+        values = {
+            "id": batch_id, "state": BatchState.SUBMITTING.value, "model_no": row.no, "model_ref": model, "mode": mode,
+            "priority": priority, "options": spec.model_dump(mode="json"), "idempotency_key": key,
+            "created_at": utc_now(),
+        }  # fmt: skip
+        batch_no = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
+        event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
+        connection.execute(insert(EventRow).values(event))
+    return batch_no, batch_id, False
+
+
+def _write(
+    engine: Engine, batch_no: int, batch_id: str, blocks: Iterable[Block], on_progress: Callable[[int], None]
+) -> None:
+    writer = BatchWriter(engine, batch_no, batch_id)
+    for block in blocks:
+        writer.add(block)
+        on_progress(len(block))
+    writer.finish()
+
+
+def _blocks(inputs: Sequence[Input], text: str, id_column: str | None) -> Iterator[Block]:
+    def refuse(bad: BadRow) -> None:
+        raise InvalidInput(f"{bad.file}:{bad.line}: {bad.reason}")
+
+    for block in read_text_blocks(inputs, text, id_column, on_bad_row=refuse):
+        # a missing text fails as an empty one does: unsent, as a row of its own
+        yield [(external_id, content or "") for external_id, content in block]
+
+
+def _give_up(engine: Engine, batch_no: int, error: InvalidInput) -> None:
+    """End a batch whose input turned out to be wrong, and free its key for the mended input."""
+    with writing(engine) as connection:
+        connection.execute(
+            update(BatchRow)
+            .where(BatchRow.no == batch_no, BatchRow.state == BatchState.SUBMITTING.value)
+            .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=error.message, error_code=error.code,
+                    idempotency_key=None)
+        )  # fmt: skip

@@ -1,0 +1,83 @@
+"""`labelmill classify`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelmill import classify_submission
+from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
+from labelmill.cli.jobs import save_results
+from labelmill.cli.progress import bar
+from labelmill.contracts.errors import InvalidInput
+from labelmill.export import FORMATS
+
+
+def register(app: typer.Typer) -> None:
+    """Add `classify`."""
+    app.command("classify")(classify)
+
+
+def classify(
+    source: Annotated[str, typer.Argument(help=".jsonl, .csv or .parquet, also .gz; a glob; - for JSONL on stdin.")],
+    model: Annotated[
+        str, typer.Option(help="intents (the promoted version), intents@2, or a Mistral id: ft:classifier:….")
+    ],
+    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    id_column: Annotated[
+        str | None, typer.Option("--id", help="Column of your own id; default: the row number.")
+    ] = None,
+    mode: Annotated[str, typer.Option(help="realtime.")] = "realtime",
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="Least score to believe a label: 0.7, or TARGET=0.7. Repeatable.")
+    ] = None,
+    multi: Annotated[
+        list[str] | None, typer.Option(help="A multi-label target of a raw Mistral id. Repeatable.")
+    ] = None,
+    priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    idempotency_key: Annotated[
+        str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
+    ] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow to the end; Ctrl-C detaches.")] = False,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="With --wait: write the results here when done.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (the default here).")] = False,
+) -> None:
+    """Classify every text of SOURCE with a model. Prints {"id", "kind", "state"}; --wait prints the final status."""
+    del as_json
+    if output is not None and (not wait or output.suffix.lower() not in FORMATS):
+        raise InvalidInput(f"-o goes with --wait and names a file that ends in {', '.join(FORMATS)}")
+    client = connected()
+    with bar(messages()) as progress:
+        reading = progress.add_task("submitting", total=None)
+        batch_id = classify_submission.submit_batch(
+            client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
+            priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (),
+            idempotency_key=idempotency_key, warn=client.warnings.append,
+            on_progress=lambda rows: progress.advance(reading, rows),
+        )  # fmt: skip
+    if output is None:
+        finish_submission(client, batch_id, wait=wait)
+        return
+    document = follow_or_detach(client, batch_id)
+    save_results(client, batch_id, output)
+    print_json(document)
+    exit_for(document)
+
+
+def parse_thresholds(given: list[str]) -> dict[str, float]:
+    """`0.7` → `{"*": 0.7}`, `intent=0.7` → `{"intent": 0.7}`. Raises InvalidInput."""
+    thresholds: dict[str, float] = {}
+    for item in given:
+        target, _, number = item.rpartition("=")
+        try:
+            value = float(number)
+        except ValueError as error:
+            raise InvalidInput(f"--threshold {item!r} is no number and no TARGET=NUMBER") from error
+        if not 0 <= value <= 1:
+            raise InvalidInput(f"--threshold {item!r} is not between 0 and 1")
+        thresholds[target or "*"] = value
+    return thresholds

@@ -1,0 +1,126 @@
+"""`labelmill status`, `watch`, `results`, `cancel`, `retry`: any job, by id."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import select
+
+from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
+from labelmill.cli.progress import bar
+from labelmill.client import Client
+from labelmill.contracts.database import reading
+from labelmill.contracts.tables import BatchRow, ModelRow
+from labelmill.export import write_results
+from labelmill.results import Only, read_results
+
+JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    for command in (status, watch, results, cancel, retry):
+        app.command(command.__name__)(command)
+
+
+def status(
+    job_id: Annotated[str | None, typer.Argument(help="A job's id; without one, the latest jobs.")] = None,
+    limit: Annotated[int, typer.Option(help="How many jobs to list.", min=1)] = 20,
+    as_json: AsJson = False,
+) -> None:
+    """Show a job, or the latest jobs. Exits with 0 for any job that exists."""
+    client = connected()
+    if job_id is None:
+        found = client.recent(limit)
+        if as_json:
+            print_json(found)
+        else:
+            Console().print(_job_table(found))
+        return
+    document = client.status(job_id)
+    if as_json:
+        print_json(document)
+    else:
+        Console().print(_details(document))
+
+
+def _job_table(found: list[dict[str, Any]]) -> Table:
+    table = Table("id", "kind", "state", "created", "error", box=None)
+    for document in found:
+        table.add_row(*(str(document[key] or "") for key in ("id", "kind", "state", "created_at", "error")))
+    return table
+
+
+def _details(document: dict[str, Any]) -> Table:
+    table = Table(box=None, show_header=False)
+    for key, value in document.items():
+        if value in (None, [], {}):
+            continue
+        shown = ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(key, shown if len(shown) < 500 else f"{shown[:500]} … (--json shows all)")
+    return table
+
+
+def watch(job_id: JobId) -> None:
+    """Follow a job to its end; Ctrl-C detaches. Prints the final status and exits with the job's code."""
+    document = follow_or_detach(connected(), job_id)
+    print_json(document)
+    exit_for(document)
+
+
+def results(
+    job_id: JobId,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="A .jsonl, .csv or .parquet file; default: JSONL on stdout.")
+    ] = None,
+    only: Annotated[Only | None, typer.Option(help="Only rows that failed, or that abstained.")] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch ends.")] = False,
+) -> None:
+    """Write a batch's rows in input order."""
+    save_results(connected(), job_id, output, only=only, follow=follow)
+
+
+def save_results(
+    client: Client, batch_id: str, output: Path | None, *, only: Only | None = None, follow: bool = False
+) -> None:
+    """Stream a batch's rows to a file or stdout, with a progress bar."""
+    with reading(client.engine) as connection:
+        schema = connection.scalar(
+            select(ModelRow.label_schema)
+            .join(BatchRow, BatchRow.model_no == ModelRow.no)
+            .where(BatchRow.id == batch_id)
+        )
+    targets = [target["name"] for target in schema or []]
+    with bar(messages()) as progress:
+        task = progress.add_task("writing results", total=None)
+
+        def counted() -> Any:
+            for number, row in enumerate(read_results(client.engine, batch_id, only=only, follow=follow), 1):
+                if number % 1000 == 0:
+                    progress.update(task, completed=number)
+                yield row
+
+        count = write_results(counted(), targets, output)
+    if output is not None:
+        messages().print(f"{count} rows in {output}", highlight=False)
+
+
+def cancel(job_id: JobId) -> None:
+    """Stop a job. What was paid for is kept."""
+    client = connected()
+    client.cancel(job_id)
+    print_json({key: client.status(job_id)[key] for key in ("id", "kind", "state")})
+
+
+def retry(
+    job_id: JobId, wait: Annotated[bool, typer.Option("--wait", help="Follow to the end; Ctrl-C detaches.")] = False
+) -> None:
+    """Run the failed rows of a batch again, and nothing else."""
+    client = connected()
+    client.retry(job_id)
+    finish_submission(client, job_id, wait=wait)

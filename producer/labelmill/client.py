@@ -1,0 +1,108 @@
+"""The Python client: submit work, follow it, fetch what came of it. Everything the command line does, it does through here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from labelmill import actions, classify_submission, evaluate_submission, jobs
+from labelmill.contracts.database import check_tables, connect, reading
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings, load_settings
+from labelmill.contracts.states import ENDED
+from labelmill.results import Only, read_results
+
+_STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
+
+
+class Client:
+    """A connection to a Labelmill installation.
+
+    `warnings` collects what did not stop a submission but should be known, such as Redis being down.
+    Raises DatabaseUnavailable, DatabaseOutdated.
+    """
+
+    def __init__(self, settings: Settings | None = None) -> None:
+        self.settings = settings or load_settings()
+        self.engine = connect(self.settings.sql_url)
+        check_tables(self.engine)
+        self.sender = MessageSender.connect(self.settings)
+        self.warnings: list[str] = []
+
+    def classify(self, source: str, model: str, **options: Any) -> Batch:
+        """Submit a batch; see `classify_submission.submit_batch` for the options. Raises InvalidInput, NotFound."""
+        batch_id = classify_submission.submit_batch(
+            self.engine, self.sender, source=source, model=model, warn=self.warnings.append, **options
+        )
+        return Batch(self, batch_id)
+
+    def evaluate(self, model: str, dataset: str, split: str = "test") -> Job:
+        """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
+        job_id = evaluate_submission.submit_evaluation(
+            self.engine, self.sender, model=model, dataset=dataset, split=split, warn=self.warnings.append
+        )
+        return Job(self, job_id)
+
+    def job(self, job_id: str) -> Job:
+        """A handle on any job, by id."""
+        return Job(self, job_id)
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """The status document of any job. Raises NotFound."""
+        with reading(self.engine) as connection:
+            return jobs.status_document(connection, job_id)
+
+    def recent(self, limit: int = 20) -> list[dict[str, Any]]:
+        """The latest jobs of every kind, newest first."""
+        with reading(self.engine) as connection:
+            return jobs.recent_jobs(connection, limit)
+
+    def results(self, batch_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """The rows of a batch in input order, answered ones; with `follow` until the batch ends. Raises NotFound."""
+        return read_results(self.engine, batch_id, only=only, follow=follow)
+
+    def cancel(self, job_id: str) -> None:
+        """Stop a job; what was paid for is kept. Raises NotFound, InvalidInput when it has ended."""
+        actions.cancel(self.engine, self.sender, job_id)
+
+    def retry(self, job_id: str) -> None:
+        """Run the failed rows of a batch again. Raises NotFound, InvalidInput."""
+        actions.retry(self.engine, self.sender, job_id, warn=self.warnings.append)
+
+
+class Job:
+    """A job somebody submitted."""
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        self._client = client
+        self.id = job_id
+
+    def status(self) -> dict[str, Any]:
+        """Its status document, as `labelmill status --json` prints it."""
+        return self._client.status(self.id)
+
+    def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> dict[str, Any]:
+        """Look until it ends or waits for approval. Returns the last status document. Raises TimeoutError."""
+        ends_at = None if timeout_s is None else time.monotonic() + timeout_s
+        while (document := self.status())["state"] not in _STOPS:
+            if ends_at is not None and time.monotonic() >= ends_at:
+                raise TimeoutError(f"{self.id} is still {document['state']} after {timeout_s:g} s")
+            time.sleep(poll_s)
+        return document
+
+    def cancel(self) -> None:
+        """Stop it."""
+        self._client.cancel(self.id)
+
+
+class Batch(Job):
+    """A bulk classification."""
+
+    def results(self, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """Its rows in input order."""
+        return self._client.results(self.id, only=only, follow=follow)
+
+    def retry(self) -> None:
+        """Run its failed rows again."""
+        self._client.retry(self.id)

@@ -1,0 +1,115 @@
+"""Writing result rows as JSONL, CSV or Parquet, to a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from labelmill.contracts.errors import InvalidInput, LabelmillError
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+_GROUP = 10_000
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+class CannotWrite(LabelmillError):
+    """The output file cannot be written."""
+
+    code = "cannot_write"
+
+
+def write_results(rows: Iterable[dict[str, Any]], targets: list[str], output: Path | None) -> int:
+    """Write rows to `output`, or as JSONL to stdout. Returns how many. Raises InvalidInput, CannotWrite."""
+    if output is None:
+        return _write_jsonl(rows, sys.stdout.buffer)
+    suffix = output.suffix.lower()
+    if suffix not in FORMATS:
+        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}")
+    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
+    try:
+        if suffix == ".parquet":
+            count = _write_parquet(rows, targets, partial)
+        else:
+            with partial.open("wb") as stream:
+                count = _write_jsonl(rows, stream) if suffix == ".jsonl" else _write_csv(rows, targets, stream)
+        partial.replace(output)
+    except OSError as error:
+        raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+    return count
+
+
+def _write_jsonl(rows: Iterable[dict[str, Any]], stream: BinaryIO) -> int:
+    count = 0
+    for count, row in enumerate(rows, 1):  # noqa: B007 - the count outlives the loop
+        stream.write(orjson.dumps(row, option=orjson.OPT_APPEND_NEWLINE))
+    stream.flush()
+    return count
+
+
+def flat(row: dict[str, Any], targets: list[str]) -> dict[str, Any]:
+    """One row as columns: `row`, `id`, `text`, then `TARGET`, `TARGET_score`, `TARGET_scores`, and the error's."""
+    columns = {"row": row["row"], "id": row["id"], "text": row["text"]}
+    for target in targets:
+        found = row["predictions"].get(target, {})
+        labels = found.get("labels")
+        columns[target] = orjson.dumps(labels).decode() if labels is not None else found.get("label")
+        columns[f"{target}_score"] = found.get("score")
+        columns[f"{target}_scores"] = orjson.dumps(found["scores"]).decode() if found else None
+    error = row["error"] or {}
+    return columns | {"error_code": error.get("code"), "error_message": error.get("message")}
+
+
+def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], stream: BinaryIO) -> int:
+    count = 0
+    empty = {"row": 0, "id": "", "text": "", "predictions": {}, "error": None}
+    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets)), lineterminator="\n")
+    lines.writeheader()
+    for count, row in enumerate(rows, 1):  # noqa: B007 - see above
+        lines.writerow({name: _harmless(value) for name, value in flat(row, targets).items()})
+    return count
+
+
+def _harmless(value: Any) -> Any:
+    """A spreadsheet runs cells that begin like a formula; an apostrophe makes them text."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+
+
+class _Utf8:
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        return self._stream.write(text.encode("utf-8"))
+
+
+def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], path: Path) -> int:
+    try:
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        import pyarrow.parquet as pq  # noqa: PLC0415
+    except ImportError as error:
+        raise InvalidInput('Parquet needs pyarrow: pip install "labelmill[parquet]"') from error
+    fields = [("row", pa.int64()), ("id", pa.string()), ("text", pa.string())]
+    for target in targets:
+        fields += [(target, pa.string()), (f"{target}_score", pa.float32()), (f"{target}_scores", pa.string())]
+    schema = pa.schema([*fields, ("error_code", pa.string()), ("error_message", pa.string())])
+    count = 0
+    with pq.ParquetWriter(path, schema) as writer:
+        for group in _groups(rows):
+            count += len(group)
+            writer.write_table(pa.Table.from_pylist([flat(row, targets) for row in group], schema=schema))
+    return count
+
+
+def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
+    iterator = iter(rows)
+    while group := list(itertools.islice(iterator, _GROUP)):
+        yield group
