@@ -1,0 +1,1 @@
+../labelmill_ops/flower/flowerconfig.py

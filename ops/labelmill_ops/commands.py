@@ -1,0 +1,16 @@
+"""Adds the commands of this package to `labelmill`: `up`, `demo`, `emulator`."""
+
+from __future__ import annotations
+
+import typer
+
+from labelmill_ops.demo.command import demo
+from labelmill_ops.emulator.command import emulator
+from labelmill_ops.stack.command import up
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands; what they need is imported when they run."""
+    app.command("up")(up)
+    app.command("demo")(demo)
+    app.command("emulator")(emulator)

@@ -1,0 +1,187 @@
+"""Which processes the local stack is made of, and when each is ready."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+from pydantic import SecretStr
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.messages import QUEUES
+from labelmill.contracts.queue import celery_settings
+from labelmill.contracts.settings import STACK_FILE, Settings
+from labelmill_ops.embedded_redis import answers_ping, server_command
+from labelmill_ops.flower import CONFIG as FLOWER_CONFIG
+from labelmill_ops.ports import LOOPBACK, answers, choose_port
+from labelmill_ops.stack.child import ChildSpec, Drain
+
+LOCK_FILE = "up.lock"
+USUAL_FLOWER_PORT = 5555
+EMULATOR_KEY = "emulator"  # the emulator takes any key
+_CELERY = (sys.executable, "-m", "celery", "-A", "labelmill_worker.app")
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What `labelmill up` was asked for. Ports: None takes any free one (Flower: 5555 when that is free)."""
+
+    emulator: bool = False
+    flower: bool = True
+    worker_processes: int = 2
+    concurrency: int = 4  #: Tasks at a time, per worker process.
+    redis_port: int | None = None
+    flower_port: int | None = None
+    emulator_port: int | None = None
+
+
+@dataclass(frozen=True)
+class LocalStack:
+    """The settings that the stack's processes and its users share, and the processes' specs."""
+
+    settings: Settings
+    redis: ChildSpec | None  #: None: a broker of yours is used.
+    rest: tuple[ChildSpec, ...]
+
+
+@contextlib.contextmanager
+def data_folder_lock(data_dir: Path) -> Iterator[None]:
+    """Hold the data folder for one stack; free again however this process ends. Raises InvalidInput: it is taken."""
+    data_dir.mkdir(parents=True, exist_ok=True)
+    with (data_dir / LOCK_FILE).open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InvalidInput(
+                f"another `labelmill up` runs on {data_dir}: stop it, or choose another --data-dir"
+            ) from error
+        (data_dir / STACK_FILE).unlink(missing_ok=True)  # left by a stack that was killed
+        yield
+
+
+def plan_stack(settings: Settings, options: StackOptions) -> LocalStack:
+    """Choose ports and lay out all processes; starts nothing. Raises InvalidInput: a port that was asked for is taken."""
+    data_dir = settings.data_path.absolute()
+    changes: dict[str, object] = {"data_dir": str(data_dir), "database_url": settings.sql_url}
+    redis_port = None
+    if "broker_url" not in settings.model_fields_set:
+        redis_port = choose_port(options.redis_port, "--redis-port")
+        changes["broker_url"] = f"redis://{LOOPBACK}:{redis_port}/0"
+    emulator_port = None
+    if options.emulator:
+        emulator_port = choose_port(options.emulator_port, "--emulator-port")
+        changes["mistral_url"] = f"http://{LOOPBACK}:{emulator_port}"
+        changes["mistral_api_key"] = settings.mistral_api_key or SecretStr(EMULATOR_KEY)
+    flower_port = None
+    if options.flower:
+        flower_port = choose_port(options.flower_port, "--flower-port", usual=USUAL_FLOWER_PORT)
+        changes["flower_url"] = f"http://{LOOPBACK}:{flower_port}"
+    shared = settings.model_copy(update=changes)
+    environment = _environment(shared)
+    specs = [*_workers(shared, options, environment), _beat(data_dir, environment)]
+    if flower_port:
+        specs.append(_flower(flower_port, environment))
+    if emulator_port:
+        specs.append(_emulator(emulator_port, data_dir, environment))
+    redis = _redis(redis_port, data_dir, environment) if redis_port else None
+    return LocalStack(shared, redis, tuple(specs))
+
+
+def _environment(settings: Settings) -> dict[str, str]:
+    # addresses and keys go by the environment: a command line can be read by every user of the machine
+    environment = dict(os.environ) | {
+        "LABELMILL_BROKER_URL": settings.broker_url,
+        "LABELMILL_DATABASE_URL": settings.database_url,
+        "LABELMILL_DATA_DIR": settings.data_dir,
+        "LABELMILL_MISTRAL_URL": settings.mistral_url,
+        "PYTHONUNBUFFERED": "1",
+    }
+    if settings.mistral_api_key:
+        environment["MISTRAL_API_KEY"] = settings.mistral_api_key.get_secret_value()
+    return environment
+
+
+def _redis(port: int, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
+    folder = data_dir / "redis"
+    folder.mkdir(parents=True, exist_ok=True)
+    return ChildSpec("redis", server_command(folder, port), environment, lambda: answers_ping(port), Drain.BROKER)
+
+
+def _workers(settings: Settings, options: StackOptions, environment: dict[str, str]) -> Iterator[ChildSpec]:
+    app = Celery("labelmill", set_as_current=False)
+    app.conf.update(celery_settings(settings))
+    for number in range(1, options.worker_processes + 1):
+        name = f"worker{number}"
+        node = f"{name}@{socket.gethostname()}"
+        command = [*_CELERY, "worker", "-Q", ",".join(QUEUES), "-c", str(options.concurrency), "--pool", "threads",
+                   "-n", node]  # fmt: skip
+        yield ChildSpec(name, command, environment, _answers_celery_ping(app, node), Drain.WORK)
+
+
+def _answers_celery_ping(app: Celery, node: str) -> Callable[[], bool]:
+    def is_ready() -> bool:
+        try:
+            return bool(app.control.ping(destination=[node], timeout=0.5, limit=1))
+        except (OperationalError, OSError):
+            return False
+
+    return is_ready
+
+
+def _beat(data_dir: Path, environment: dict[str, str]) -> ChildSpec:
+    command = [*_CELERY, "beat", "--schedule", str(data_dir / "beat-schedule"), "--pidfile", ""]
+    return ChildSpec("beat", command, environment, lambda: True, Drain.WORK)
+
+
+def _flower(port: int, environment: dict[str, str]) -> ChildSpec:
+    command = [*_CELERY, "flower", f"--conf={FLOWER_CONFIG}", f"--address={LOOPBACK}", f"--port={port}"]
+
+    def is_ready() -> bool:
+        prefix = environment.get("FLOWER_URL_PREFIX", "").strip("/")
+        address = f"http://{LOOPBACK}:{port}/{prefix + '/' if prefix else ''}healthcheck"
+        try:
+            with urllib.request.urlopen(address, timeout=1) as answer:  # noqa: S310 - our own loopback address
+                return bool(answer.status == 200)  # noqa: PLR2004
+        except OSError:
+            return False
+
+    return ChildSpec("flower", command, environment, is_ready, Drain.WATCH)
+
+
+def _emulator(port: int, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
+    # its files and models are kept: a model version in the database must still answer after a restart
+    command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", str(port), "--state", str(data_dir / "emulator")]
+    return ChildSpec("emulator", command, environment, lambda: answers(port), Drain.WATCH)
+
+
+@contextlib.contextmanager
+def announced(settings: Settings) -> Iterator[None]:
+    """Let every command that uses this data folder find the stack, as long as it runs. Keys are not written."""
+    written = {
+        "pid": os.getpid(),
+        "broker_url": settings.broker_url,
+        "database_url": settings.database_url,
+        "mistral_url": settings.mistral_url,
+        "flower_url": settings.flower_url,
+    }
+    target = settings.data_path / STACK_FILE
+    # mkstemp: readable by its owner only, for URLs can hold passwords
+    handle, temporary = tempfile.mkstemp(dir=settings.data_path, prefix=STACK_FILE)
+    with os.fdopen(handle, "w") as file:
+        json.dump(written, file, indent=2)
+    Path(temporary).replace(target)
+    try:
+        yield
+    finally:
+        target.unlink(missing_ok=True)
