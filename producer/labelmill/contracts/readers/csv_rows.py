@@ -19,7 +19,8 @@ def read_csv(stream: BinaryIO, name: str, on_bad_row: OnBadRow) -> Iterator[tupl
     try:
         yield from _rows(text, name, on_bad_row)
     finally:
-        text.detach()  # else the wrapper closes a stream that is not its own
+        if not text.closed:
+            text.detach()  # else the wrapper closes a stream that is not its own
 
 
 def _rows(text: io.TextIOWrapper, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:

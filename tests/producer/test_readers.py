@@ -1,0 +1,162 @@
+"""Reading rows: every format, every way a file can be wrong."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import sys
+from pathlib import Path
+
+import pytest
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.readers import BadRow, expand_source, first_columns, read_rows, read_text_blocks
+
+
+def refuse(bad: BadRow) -> None:
+    raise AssertionError(str(bad))
+
+
+def write(path: Path, content: bytes | str) -> Path:
+    data = content.encode() if isinstance(content, str) else content
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def parquet_file(path: Path, columns: dict[str, list[object]]) -> Path:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    parquet.write_table(arrow.table(columns), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.ndjson", "a.unknown", "a"])
+def test_json_lines_are_read_with_their_line_numbers(tmp_path: Path, name: str) -> None:
+    file = write(tmp_path / name, '\ufeff{"t": "ä"}\r\n\r\n{"t": "b"}')
+    assert [(row.line, row.values) for row in read_rows([file], columns=["t"], on_bad_row=refuse)] == [
+        (1, {"t": "ä"}), (3, {"t": "b"}),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
+def test_csv_cells_may_hold_line_breaks_quotes_and_300_000_characters(tmp_path: Path, name: str) -> None:
+    long = "x" * 300_000
+    file = write(tmp_path / name, f'\ufefft,n\r\n"one\r\n""two"", three",1\r\n{long},2\r\n')
+    rows = list(read_rows([file], columns=["t"], on_bad_row=refuse))
+    assert [(row.line, row.values["t"]) for row in rows] == [(2, 'one\r\n"two", three'), (4, long)]
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t"])
+def test_csv_with_semicolons_or_tabs_is_understood(tmp_path: Path, delimiter: str) -> None:
+    file = write(tmp_path / "a.csv", f"t{delimiter}n\na, b{delimiter}1\n")
+    assert [row.values for row in read_rows([file], columns=None, on_bad_row=refuse)] == [{"t": "a, b", "n": "1"}]
+
+
+def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
+    file = parquet_file(tmp_path / "a.parquet", {"t": [f"t{n}" for n in range(10_000)], "n": list(range(10_000))})
+    rows = list(read_rows([file], columns=["t", "n"], on_bad_row=refuse))
+    assert [row.line for row in rows] == list(range(1, 10_001))
+    assert rows[9_999].values == {"t": "t9999", "n": 9_999}
+    assert first_columns(file) == ["t", "n"]
+
+
+def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "a.parquet", b"PAR1")
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(InvalidInput, match=r'pip install "labelmill\[parquet\]"'):
+        list(read_rows([file], columns=["t"], on_bad_row=refuse))
+
+
+def test_broken_lines_are_reported_with_file_line_and_reason(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", b'{"t": "a"}\n{"t": \n[1]\n{"t": "\xff"}\n{"t": "\\ud800"}\n{"t": "b"}\n')
+    bad: list[BadRow] = []
+    rows = list(read_rows([file], columns=["t"], on_bad_row=bad.append))
+    assert [row.values["t"] for row in rows] == ["a", "b"]
+    assert [(one.file, one.line) for one in bad] == [("a.jsonl", n) for n in (2, 3, 4, 5)]
+    assert ["JSON" in bad[0].reason, "a list" in bad[1].reason, "UTF-8" in bad[2].reason] == [True] * 3
+
+
+def test_broken_csv_rows_are_reported_and_the_others_read(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", b't,n\na,1\nb\n\xff,3\n"d"x,4\ne,5\n')
+    bad: list[BadRow] = []
+    rows = list(read_rows([file], columns=["t"], on_bad_row=bad.append))
+    assert [row.values["n"] for row in rows] == ["1", "5"]
+    assert [one.line for one in bad] == [3, 4, 5]
+
+
+def test_a_quote_that_is_never_closed_does_not_swallow_rows_silently(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.csv", 't,n\n"a,1\nb,2\n')
+    bad: list[BadRow] = []
+    assert list(read_rows([file], columns=["t"], on_bad_row=bad.append)) == []
+    assert [one.line for one in bad] == [2]
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.unknown", "a.jsonl.gz"])
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_a_file_without_rows_is_refused(tmp_path: Path, name: str, content: str) -> None:
+    file = write(tmp_path / name, content)
+    with pytest.raises(InvalidInput, match=r"holds no rows|is empty|is in no format"):
+        list(read_rows([file], columns=["t"], on_bad_row=refuse))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+def test_a_wrong_column_names_the_columns_there_are(tmp_path: Path, name: str) -> None:
+    if name == "a.parquet":
+        file = parquet_file(tmp_path / name, {"t": ["a"], "n": ["b"]})
+    else:
+        file = write(tmp_path / name, {"a.jsonl": '{"t": "a", "n": "b"}', "a.csv": "t,n\na,b\n"}[name])
+    for read in (read_rows([file], columns=["x"], on_bad_row=refuse),
+                 read_text_blocks([file], "x", None, on_bad_row=refuse)):  # fmt: skip
+        with pytest.raises(InvalidInput, match=r"a\.\w+ has no column 'x'; it has 't', 'n'"):
+            list(read)
+
+
+def test_a_json_array_is_refused_with_a_hint(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.jsonl", '[\n{"t": "a"}\n]')
+    with pytest.raises(InvalidInput, match="JSON array"):
+        list(read_rows([file], columns=["t"], on_bad_row=refuse))
+
+
+def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl.gz"
+    file.write_bytes(gzip.compress(b'{"t": "a"}\n' * 1000)[:-12])
+    with pytest.raises(InvalidInput, match=r"a\.jsonl\.gz is damaged"):
+        list(read_rows([file], columns=["t"], on_bad_row=refuse))
+
+
+def test_sources_expand_sorted_and_a_missing_one_is_one_sentence(tmp_path: Path) -> None:
+    for name in ("b.jsonl", "a.jsonl", "c.csv", "odd[1].csv"):
+        write(tmp_path / name, "{}")
+    assert [file.name for file in expand_source(f"{tmp_path}/*.jsonl")] == ["a.jsonl", "b.jsonl"]
+    assert [file.name for file in expand_source(f"{tmp_path}/odd[1].csv")] == ["odd[1].csv"]
+    for wrong, sentence in (("x.csv", "there is no file"), ("x*", "no file matches"), ("", "is a folder")):
+        with pytest.raises(InvalidInput, match=sentence):
+            expand_source(f"{tmp_path}/{wrong}")
+
+
+def test_a_file_of_no_known_format_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="in no format known here"):
+        expand_source(str(write(tmp_path / "a.doc", "hello")))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+def test_text_blocks_hold_ids_and_texts_as_strings_in_order(tmp_path: Path, name: str) -> None:
+    if name == "a.parquet":
+        file = parquet_file(tmp_path / name, {"t": ["a", None, "c"], "id": [1, 2, None]})
+    else:
+        file = write(tmp_path / name, '{"t": "a", "id": 1}\n{"t": null, "id": 2}\n{"t": "c"}\n')
+    blocks = list(read_text_blocks([file], "t", "id", block_rows=2, on_bad_row=refuse))
+    assert blocks == [[("1", "a"), ("2", "")], [(None, "c")]]
+
+
+def test_text_blocks_read_a_stream_and_report_what_is_no_text() -> None:
+    stream = io.BytesIO(b'{"t": "a"}\n{"t": ["b"]}\n{"t": 3}\n"x"\n{}\n{')
+    bad: list[BadRow] = []
+    assert list(read_text_blocks([stream], "t", None, on_bad_row=bad.append)) == [[(None, "a"), (None, "3"), (None, "")]]
+    assert [(one.file, one.line) for one in bad] == [("<stdin>", 2), ("<stdin>", 4), ("<stdin>", 6)]
+
+
+def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(tmp_path: Path) -> None:
+    files = [write(tmp_path / "a.jsonl", '{"t": "a"}'), write(tmp_path / "b.jsonl", ""), write(tmp_path / "c.csv", "t\nc\n")]
+    assert [pair for block in read_text_blocks(files, "t", None, on_bad_row=refuse) for pair in block] == [
+        (None, "a"), (None, "c"),
+    ]  # fmt: skip

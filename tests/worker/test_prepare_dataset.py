@@ -1,0 +1,182 @@
+"""Preparing a dataset from files, without a database."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.specs import PrepareSpec, TargetSpec
+from labelmill_worker.prepare import dataset
+from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+INTENT = (TargetSpec(name="intent", column="label"),)
+
+
+def jsonl(path: Path, rows: list[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def prepare(tmp_path: Path, *files: Path, into: str = "out", **options: Any) -> PreparedDataset:
+    options = {"name": "x", "source": "x", "targets": INTENT} | options
+    return prepare_dataset(PrepareSpec(**options), files, tmp_path / into, on_progress=lambda _: None)
+
+
+def lines(prepared: PreparedDataset, split: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in prepared.files[split].read_text().splitlines()]
+
+
+def everything(prepared: PreparedDataset) -> list[dict[str, Any]]:
+    return [row for split in prepared.files for row in lines(prepared, split)]
+
+
+def labelled(**counts: int) -> list[Any]:
+    return [{"text": f"{label} {n}", "label": label} for label, count in counts.items() for n in range(count)]
+
+
+def test_rows_are_split_with_each_labels_share_and_none_is_lost(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=100, stop=50)))
+    assert prepared.splits == {"train": 120, "validation": 15, "test": 15}
+    assert prepared.labels["intent"]["train"] == {"play": 80, "stop": 40}
+    assert sorted(row["text"] for row in everything(prepared)) == sorted(row["text"] for row in labelled(play=100, stop=50))
+    assert lines(prepared, "test")[0].keys() == {"text", "labels"}
+    assert prepared.label_schema == [{"name": "intent", "labels": ["play", "stop"], "multi": False}]
+
+
+def test_the_same_rows_and_options_give_the_same_bytes_and_fingerprint(tmp_path: Path) -> None:
+    one, two = (jsonl(tmp_path / name, labelled(play=40, stop=30)) for name in ("a.jsonl", "b.jsonl"))
+    first = prepare(tmp_path, one, into="one")
+    again = prepare(tmp_path, two, into="two", name="other", source="elsewhere")
+    other_seed = prepare(tmp_path, one, into="three", seed=7)
+    assert first.fingerprint == again.fingerprint != other_seed.fingerprint
+    assert [first.files[s].read_bytes() for s in first.files] == [again.files[s].read_bytes() for s in again.files]
+
+
+@pytest.mark.parametrize(("split", "sizes"), [
+    ((100, 0, 0), {"train": 70}), ((80, 20, 0), {"train": 56, "validation": 14}), ((50, 0, 50), {"train": 35, "test": 35}),
+])  # fmt: skip
+def test_a_part_of_a_split_may_be_nothing(tmp_path: Path, split: tuple[float, float, float], sizes: dict[str, int]) -> None:
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=40, stop=30)), split=split)
+    assert prepared.splits == sizes
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(f"{split}.jsonl" for split in sizes)
+
+
+def test_each_dropped_row_is_counted_under_its_reason(tmp_path: Path) -> None:
+    rows = [
+        *labelled(play=20, stop=10, rare=2), {"text": " ", "label": "play"}, {"text": "x", "label": ""}, {"text": "y"},
+        {"text": "play 0", "label": "play"},
+    ]  # fmt: skip
+    rows = [row | {"lang": "en"} for row in rows] + [{"text": "nein", "label": "play", "lang": "de"}]
+    prepared = prepare(
+        tmp_path, jsonl(tmp_path / "a.jsonl", rows),
+        where=(("lang", "en"),), min_per_label=5, max_per_label=15, dedupe=True,
+    )  # fmt: skip
+    assert prepared.dropped == {
+        "above_max_per_label": 5, "below_min_per_label": 2, "blank_label": 2, "blank_text": 1, "duplicate_text": 1,
+        "not_where": 1,
+    }  # fmt: skip
+    assert sum(prepared.splits.values()) + sum(prepared.dropped.values()) == len(rows)
+
+
+def test_bad_rows_fail_the_job_with_file_lines_and_count(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", [*labelled(play=10), "{broken", {"text": "x", "label": ["a"]}, *labelled(stop=10)])
+    with pytest.raises(InvalidInput, match=r"2 bad rows in a\.jsonl, line 1[12], 1[12] \(.+--on-bad-row skip"):
+        prepare(tmp_path, file)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"], "a failed preparation leaves nothing behind"
+
+
+def test_bad_rows_are_skipped_counted_and_listed_by_line(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", [*labelled(play=10), "{broken", {"text": "x", "label": ["a"]}, *labelled(stop=10)])
+    prepared = prepare(tmp_path, file, on_bad_row="skip")
+    assert prepared.dropped == {"bad_row": 2}
+    assert [(bad["file"], bad["line"]) for bad in prepared.report["bad_rows"]] == [("a.jsonl", 11), ("a.jsonl", 12)]
+
+
+def test_labels_with_too_few_rows_are_named_and_a_floor_suggested(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", labelled(play=40, odd=2, lone=1))
+    with pytest.raises(InvalidInput, match=r"'lone' \(1\), 'odd' \(2\).*--min-per-label 3"):
+        prepare(tmp_path, file)
+    assert prepare(tmp_path, file, min_per_label=3).splits["train"] == 32
+
+
+def test_a_split_too_small_for_every_label_is_refused(tmp_path: Path) -> None:
+    file = jsonl(tmp_path / "a.jsonl", labelled(**{f"l{n}": 3 for n in range(10)}))
+    with pytest.raises(InvalidInput, match=r"the (validation|test) split would have [1-3] rows? and none of 'l"):
+        prepare(tmp_path, file, split=(90, 5, 5))
+
+
+def test_a_rare_label_reaches_every_split_without_changing_their_sizes(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=200, stop=97, rare=3)))
+    assert prepared.splits == {"train": 240, "validation": 30, "test": 30}
+    assert [prepared.labels["intent"][split]["rare"] for split in prepared.splits] == [1, 1, 1]
+
+
+def test_nothing_left_says_where_the_rows_went(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no row is left.*20 below_min_per_label"):
+        prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=20)), min_per_label=50)
+
+
+def test_several_labels_come_as_a_list_a_json_list_or_parted_by_bars(tmp_path: Path) -> None:
+    cells = [["joy", "pride"], '["joy", "pride"]', "joy|pride", "joy, pride", "pride"] * 6
+    file = jsonl(tmp_path / "a.jsonl", [{"text": f"t{n}", "label": cell} for n, cell in enumerate(cells)])
+    prepared = prepare(tmp_path, file, targets=(TargetSpec(name="mood", column="label", multi=True),))
+    found = Counter(tuple(row["labels"]["mood"]) for row in everything(prepared))
+    assert found == {("joy", "pride"): 24, ("pride",): 6}
+
+
+def test_a_rare_one_of_several_labels_leaves_its_rows_with_the_others(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "label": ["joy", "rare"] if n < 2 else ["joy"]} for n in range(30)]
+    prepared = prepare(
+        tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=(TargetSpec(name="mood", column="label", multi=True),),
+        min_per_label=5,
+    )  # fmt: skip
+    assert sum(prepared.splits.values()) == 30
+    assert {tuple(row["labels"]["mood"]) for row in everything(prepared)} == {("joy",)}
+
+
+def test_factory_rows_name_their_own_targets(tmp_path: Path) -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"hi {n}"}], "labels": {"topic": "ab"[n % 2], "flags": ["x", "y"][: 1 + n % 2]}}
+        for n in range(40)
+    ]
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=(), format="factory")
+    assert prepared.label_schema == [
+        {"name": "topic", "labels": ["a", "b"], "multi": False}, {"name": "flags", "labels": ["x", "y"], "multi": True},
+    ]  # fmt: skip
+    assert sorted(map(json.dumps, everything(prepared))) == sorted(map(json.dumps, rows))
+
+
+def test_csv_and_several_files_are_one_source(tmp_path: Path) -> None:
+    with (tmp_path / "b.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "label"], *[[f"line\nbreak {n}", "play"] for n in range(20)]])
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(stop=10)), tmp_path / "b.csv")
+    assert sum("line\nbreak" in row["text"] for row in everything(prepared)) == 20
+
+
+def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(dataset, "write_splits", full)
+    with pytest.raises(Permanent, match="its disk is full"):
+        prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=20)))
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="the public sample is not here")
+def test_the_cookbooks_preparation_comes_out_row_by_row(tmp_path: Path) -> None:
+    prepared = prepare(
+        tmp_path, SHARED / "massive_intent_en" / "train.jsonl", targets=(TargetSpec(name="intent", column="label_text"),),
+        where=(("lang", "en"),), min_per_label=200, max_per_label=600,
+    )  # fmt: skip
+    assert prepared.splits == {"train": 5313, "validation": 664, "test": 665}
+    for split in prepared.splits:
+        expected = (SHARED / "massive_intent_cookbook" / f"{split}.jsonl").read_text().splitlines()
+        assert lines(prepared, split) == [json.loads(line) for line in expected]
