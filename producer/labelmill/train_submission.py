@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import ValidationError
-from sqlalchemy import insert, select, update
+from sqlalchemy import and_, insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.classify_submission import REDIS_IS_DOWN
@@ -73,31 +73,30 @@ def submit_training(
 def approve(
     engine: Engine, sender: MessageSender, training_id: str, warn: Callable[[str], None] = lambda _: None
 ) -> None:
-    """Let a training that waits for approval spend what Mistral estimates. Saying so twice does no harm.
+    """Let a training that waits for approval spend what Mistral estimates: it is `running` from here on.
 
     Raises NotFound, InvalidInput when it does not wait.
     """
+    waiting = and_(
+        TrainingRow.id == training_id,
+        TrainingRow.state == TrainingState.AWAITING_APPROVAL.value,
+        TrainingRow.cancel_requested.is_(False),
+    )
+    running = TrainingState.RUNNING.value
+    statement = update(TrainingRow).where(waiting)
     with writing(engine) as connection:
-        row = connection.execute(
-            select(TrainingRow.state, TrainingRow.cancel_requested, TrainingRow.approved).where(
-                TrainingRow.id == training_id
-            )
-        ).first()
-        if row is None:
-            raise NotFound(f"no training has the id {training_id!r}")
-        if row.state != TrainingState.AWAITING_APPROVAL.value or row.cancel_requested:
+        # the worker starts a running training whose job still waits at Mistral
+        approved = statement.values(state=running, approved=True, next_look_at=db_now(), changed_at=db_now())
+        if not connection.execute(approved).rowcount:
+            row = connection.execute(
+                select(TrainingRow.state, TrainingRow.cancel_requested).where(TrainingRow.id == training_id)
+            ).first()
+            if row is None:
+                raise NotFound(f"no training has the id {training_id!r}")
             what = "being cancelled" if row.cancel_requested else row.state
             raise InvalidInput(f"{training_id} is {what}: it does not wait for approval")
-        waiting = TrainingRow.state == TrainingState.AWAITING_APPROVAL.value
-        connection.execute(
-            update(TrainingRow)
-            .where(TrainingRow.id == training_id, waiting)
-            .values(approved=True, next_look_at=db_now())
-        )
-        if not row.approved:
-            connection.execute(
-                insert(EventRow).values(job_id=training_id, at=utc_now(), message="approved by a person")
-            )
+        event = {"job_id": training_id, "at": utc_now(), "state": running, "message": "approved by a person"}
+        connection.execute(insert(EventRow).values(event))
     _tell_worker(sender, training_id, warn)
 
 

@@ -24,7 +24,7 @@ from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
-from labelmill_worker.store.jobs import claim_job, fail_job, read_job
+from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job
 from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
@@ -58,7 +58,9 @@ class TrainingWatch:
             try:
                 wait_s = self._advance(training_id, token)
             except LeaseLost:
-                log.info("somebody else goes on with this training")
+                # a person moved the training meanwhile, or another worker has it; then this gives nothing back
+                release_job(self._engine, TrainingRow, training_id, token, look_again_in_s=0.0)
+                log.info("put down: moved by somebody else")
                 return
         if wait_s is not None:
             self._look_again(training_id, wait_s)
