@@ -86,7 +86,9 @@ def approve(
     statement = update(TrainingRow).where(waiting)
     with writing(engine) as connection:
         # the worker starts a running training whose job still waits at Mistral
-        approved = statement.values(state=running, approved=True, next_look_at=db_now(), changed_at=db_now())
+        approved = statement.values(
+            state=running, approved=True, next_look_at=db_now(), due_at=None, changed_at=db_now()
+        )
         if not connection.execute(approved).rowcount:
             row = connection.execute(
                 select(TrainingRow.state, TrainingRow.cancel_requested).where(TrainingRow.id == training_id)

@@ -116,6 +116,7 @@ class TrainingRow(_Job, _Leased, Base):
     approved: Mapped[bool] = mapped_column(default=False, server_default=false())
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
     changed_at: Mapped[float | None] = mapped_column(Double)  #: Last sign of life at Mistral, by the database's clock.
+    due_at: Mapped[float | None] = mapped_column(Double)  #: No look before this moment, however many messages ask.
     remote_files: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: split → Mistral's file id
     remote_job: Mapped[str | None] = mapped_column(String(100))
     remote_status: Mapped[str | None] = mapped_column(String(40))

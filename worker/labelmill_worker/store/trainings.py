@@ -65,7 +65,7 @@ def update_held(connection: Connection, training_id: str, token: str, **values: 
 def restart_wait(engine: Engine, training_id: str, token: str) -> None:
     """Count the time without a change from now on. Raises LeaseLost."""
     with writing(engine) as connection:
-        update_held(connection, training_id, token, changed_at=db_now(), next_look_at=None)
+        update_held(connection, training_id, token, changed_at=db_now(), due_at=None)
 
 
 def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in_s: float) -> None:
@@ -76,14 +76,11 @@ def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in
     if not row.approved:
         wishes.append(and_(TrainingRow.approved.is_(True), TrainingRow.state == TrainingState.AWAITING_APPROVAL.value))
     later = db_now() + look_again_in_s
+    due_at = case((or_(*wishes), db_now()), else_=later) if wishes else later
     statement = (
         update(TrainingRow)
         .where(TrainingRow.id == row.id, TrainingRow.lease_token == token)
-        .values(
-            lease_token=None,
-            lease_until=None,
-            next_look_at=case((or_(*wishes), db_now()), else_=later) if wishes else later,
-        )
+        .values(lease_token=None, lease_until=None, next_look_at=due_at, due_at=due_at)
     )
     with writing(engine) as connection:
         connection.execute(statement)

@@ -71,7 +71,7 @@ class TrainingWatch:
             if found is None or found[0].lease_token != token:
                 return None
             row, now = found
-            if was_unwatched(row.next_look_at, now):
+            if was_unwatched(row.due_at, now):
                 restart_wait(self._engine, training_id, token)
                 continue
             try:
@@ -126,8 +126,10 @@ class TrainingWatch:
             log.warning("no such training")
             return False
         row, now = found
-        early_s = (row.next_look_at or 0.0) - now
-        return TrainingState(row.state) not in ENDED and early_s <= min(0.25, self._settings.poll_s / 2)
+        if TrainingState(row.state) in ENDED:
+            return False
+        early_s = (row.due_at or 0.0) - now
+        return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2)
 
     def _look_again(self, training_id: str, wait_s: float) -> None:
         if wait_s > MAX_PAUSE_S:

@@ -29,9 +29,9 @@ def backoff_s(attempt: int, poll_s: float, rng: Random, *, at_least_s: float | N
     return max(at_least_s or 0.0, rng.uniform(0, ceiling_s))
 
 
-def was_unwatched(next_look_at: float | None, now: float) -> bool:
+def was_unwatched(due_at: float | None, now: float) -> bool:
     """Whether a look comes so late that no worker can have run: nobody could see a change, so the wait starts anew."""
-    return next_look_at is not None and now - next_look_at > _UNWATCHED_S
+    return due_at is not None and now - due_at > _UNWATCHED_S
 
 
 def is_lifeless(unchanged_s: float) -> bool:

@@ -186,6 +186,7 @@ def upgrade() -> None:
         sa.Column("approved", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("cancel_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("changed_at", sa.Double(), nullable=True),
+        sa.Column("due_at", sa.Double(), nullable=True),
         sa.Column("remote_files", sa.JSON(), nullable=True),
         sa.Column("remote_job", sa.String(length=100), nullable=True),
         sa.Column("remote_status", sa.String(length=40), nullable=True),
