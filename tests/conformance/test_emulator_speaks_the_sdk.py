@@ -20,7 +20,7 @@ WORDS = {
     "music": ["play a song", "turn the music up", "play some jazz", "next track please", "play my favourite album"],
     "weather": ["will it rain", "is it sunny today", "weather this weekend", "how cold is it", "do i need an umbrella"],
 }
-ROWS = [
+ROWS: list[dict[str, Any]] = [
     {"text": f"{text} {extra}", "labels": {"intent": intent}}
     for intent, texts in WORDS.items()
     for text in texts
@@ -46,7 +46,7 @@ def mistral(emulator: EmulatorThread) -> Iterator[Mistral]:
 
 
 def upload(mistral: Client, content: bytes, name: str = "train.jsonl") -> str:
-    return mistral.files.upload(file={"file_name": name, "content": content}, purpose="fine-tune").id
+    return str(mistral.files.upload(file={"file_name": name, "content": content}, purpose="fine-tune").id)
 
 
 def create_job(mistral: Client, content: bytes, **options: Any) -> Any:
@@ -306,3 +306,21 @@ def test_a_state_folder_keeps_files_jobs_and_models_over_a_restart(tmp_path: Pat
         assert client.files.download(file_id=job.training_files[0]).read() == jsonl(ROWS)
         client.fine_tuning.jobs.start(job_id=waiting.id)
         assert job_in(client, waiting.id, "SUCCESS").fine_tuned_model
+
+
+def test_a_long_training_is_cancelled_soon() -> None:
+    config = EmulatorConfig(port=0, validate_s=0, train_s=600)
+    with EmulatorThread(config) as emulator, Mistral(api_key="any", server_url=emulator.url) as client:
+        job = job_in(client, create_job(client, jsonl(ROWS), auto_start=True).id, "RUNNING")
+        client.fine_tuning.jobs.cancel(job_id=job.id)
+        cancelled = job_in(client, job.id, "CANCELLED")
+        assert statuses_of(cancelled)[-2:] == ["CANCELLATION_REQUESTED", "CANCELLED"]
+
+
+def test_a_job_that_a_restart_interrupted_is_taken_up_again(tmp_path: Path) -> None:
+    slow = EmulatorConfig(port=0, validate_s=0, train_s=600, state_dir=tmp_path)
+    with EmulatorThread(slow) as emulator, Mistral(api_key="any", server_url=emulator.url) as client:
+        job = job_in(client, create_job(client, jsonl(ROWS), auto_start=True).id, "RUNNING")
+    quick = EmulatorConfig(port=0, validate_s=0, train_s=0, state_dir=tmp_path)
+    with EmulatorThread(quick) as emulator, Mistral(api_key="any", server_url=emulator.url) as client:
+        assert job_in(client, job.id, "SUCCESS", "CANCELLED", "FAILED").status == "SUCCESS"

@@ -18,6 +18,7 @@ from labelmill_ops.emulator.store import Store, StoredJob
 from labelmill_ops.emulator.training_data import AskedTarget, BadTrainingFileError, TrainingData, read_training_data
 
 WORKSPACE = "1abe1a11"
+_CANCEL_WITHIN_S = 0.1
 ENDED = frozenset({"SUCCESS", "FAILED", "FAILED_VALIDATION", "CANCELLED"})
 
 
@@ -152,7 +153,11 @@ class JobRunner:
         async def publish_checkpoints() -> None:
             while True:
                 number, of, losses = await arrived.get()
-                await asyncio.sleep(max(0.0, began + self._config.train_s * number / of - time.monotonic()))
+                due = began + self._config.train_s * number / of
+                while (wait_s := due - time.monotonic()) > 0 and not cancelled.is_set():
+                    await asyncio.sleep(min(wait_s, _CANCEL_WITHIN_S))
+                if cancelled.is_set():
+                    return
                 metrics = {"train_loss": losses.train, "valid_loss": losses.valid}
                 step = max(1, steps * number // of)
                 job.checkpoints.append({"metrics": metrics, "step_number": step, "created_at": int(time.time())})
