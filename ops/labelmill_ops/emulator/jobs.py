@@ -154,7 +154,8 @@ class JobRunner:
             while True:
                 number, of, losses = await arrived.get()
                 due = began + self._config.train_s * number / of
-                while (wait_s := due - time.monotonic()) > 0 and not cancelled.is_set():
+                # A threading.Event, which the training thread reads too, cannot be awaited.
+                while (wait_s := due - time.monotonic()) > 0 and not cancelled.is_set():  # noqa: ASYNC110
                     await asyncio.sleep(min(wait_s, _CANCEL_WITHIN_S))
                 if cancelled.is_set():
                     return
