@@ -1,0 +1,200 @@
+"""Prepare jobs: from the message to what SQL says afterwards."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from sqlalchemy import select, update
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.database import connect, db_now, reading, upgrade, writing
+from labelmill.contracts.errors import RemoteUnavailable
+from labelmill.contracts.messages import JobMessage
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill.contracts.tables import DatasetRow, EventRow
+from labelmill.prepare_submission import submit_prepare
+from labelmill_worker.bootstrap import Services
+from labelmill_worker.prepare import work
+from labelmill_worker.store.jobs import claim_job, read_job, renew_job
+from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.tasks import prepare
+
+
+class Outbox(MessageSender):
+    """Keeps what was sent."""
+
+    def __init__(self) -> None:
+        super().__init__(Celery("test", set_as_current=False))
+        self.sent: list[JobMessage] = []
+
+    def send(
+        self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
+    ) -> None:
+        self.sent += messages
+
+
+@pytest.fixture
+def services(tmp_path: Path) -> Iterator[Services]:
+    settings = Settings(data_dir=str(tmp_path / "data"), lease_s=0.9, _env_file=None)  # type: ignore[call-arg]
+    engine = connect(f"sqlite:///{tmp_path / 'test.db'}")
+    upgrade(engine)
+    yield Services(settings, engine, Outbox())
+    engine.dispose()
+
+
+def write_rows(path: Path, rows: int = 30) -> Path:
+    path.write_text("".join(json.dumps({"text": f"t{n}", "label": "ab"[n % 2]}) + "\n" for n in range(rows)))
+    return path
+
+
+def submit(services: Services, source: Path | str, **options: Any) -> str:
+    given = {"name": "intents", "targets": ["intent=label"]} | options
+    return submit_prepare(services.engine, services.sender, services.settings, source=str(source), **given)
+
+
+def run(services: Services, job_id: str) -> DatasetRow:
+    prepare.run(services, JobMessage(job_id=job_id))
+    return job(services.engine, job_id)
+
+
+def job(engine: Engine, job_id: str) -> DatasetRow:
+    found = read_job(engine, DatasetRow, job_id)
+    assert found is not None
+    return found
+
+
+def events(engine: Engine, job_id: str) -> list[str | None]:
+    with reading(engine) as connection:
+        return list(connection.scalars(select(EventRow.state).where(EventRow.job_id == job_id).order_by(EventRow.no)))
+
+
+def test_a_submitted_preparation_becomes_a_ready_version(services: Services, tmp_path: Path) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    done = run(services, job_id)
+    assert (done.state, done.version, done.repeats, done.error) == ("ready", 1, None, None)
+    assert done.splits == {"train": 24, "validation": 3, "test": 3}
+    assert all(Path(file).is_file() for file in (done.files or {}).values())
+    assert events(services.engine, job_id) == ["queued", "preparing", "ready"]
+    assert not (services.settings.data_path / "sources" / job_id).exists(), "copies are not kept"
+    assert done.finished_at is not None and done.lease_token is None
+
+
+def test_the_same_again_repeats_and_a_change_makes_a_new_version(services: Services, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl")
+    first = run(services, submit(services, file))
+    again = run(services, submit(services, file))
+    changed = run(services, submit(services, file, seed=7))
+    other = run(services, submit(services, file, name="others"))
+    assert (again.version, again.repeats, again.files) == (1, first.id, first.files)
+    assert not (services.settings.data_path / "datasets" / again.id).exists()
+    assert (changed.version, changed.repeats) == (2, None)
+    assert (other.version, other.repeats, other.fingerprint) == (1, None, first.fingerprint)
+
+
+def test_a_message_delivered_twice_does_nothing_the_second_time(services: Services, tmp_path: Path) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    first = run(services, job_id)
+    assert run(services, job_id).finished_at == first.finished_at
+    assert events(services.engine, job_id).count("ready") == 1
+
+
+def test_a_dead_workers_preparation_is_taken_up(services: Services, tmp_path: Path) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    with writing(services.engine) as connection:
+        connection.execute(
+            update(DatasetRow).values(state="preparing", lease_token="dead", lease_until=db_now() - 1)  # noqa: S106
+        )
+    leftover = services.settings.data_path / "datasets" / job_id
+    leftover.mkdir(parents=True)
+    (leftover / "junk").write_text("x")
+    assert run(services, job_id).state == "ready"
+    assert not (leftover / "junk").exists()
+
+
+def test_a_live_lease_is_left_alone(services: Services, tmp_path: Path) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    assert claim_job(services.engine, DatasetRow, job_id, 60)
+    assert run(services, job_id).state == "queued"
+
+
+def test_a_failure_is_recorded_with_its_reason(services: Services, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "a.jsonl")
+    file.write_text(file.read_text() + "{broken\n")
+    failed = run(services, submit(services, file))
+    assert (failed.state, failed.error_code) == ("failed", "invalid_input")
+    assert "a.jsonl, line 31" in (failed.error or "")
+    assert list((services.settings.data_path / "datasets").iterdir()) == []
+
+
+@pytest.mark.parametrize("outside", ["../secret.jsonl", "link.jsonl"])
+def test_a_file_outside_of_the_data_folder_is_never_opened(services: Services, tmp_path: Path, outside: str) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    secret = write_rows(tmp_path / "secret.jsonl")
+    (services.settings.data_path / "link.jsonl").symlink_to(secret)
+    spec = job(services.engine, job_id).spec | {"files": [outside]}
+    with writing(services.engine) as connection:
+        connection.execute(update(DatasetRow).values(spec=spec))
+    assert "not inside the data folder" in (run(services, job_id).error or "")
+
+
+def test_a_fault_that_passes_is_put_off_and_given_up_in_the_end(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise RemoteUnavailable("the hub is away", retry_after_s=60)
+
+    monkeypatch.setattr(work, "prepare_dataset", unavailable)
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    put_off = run(services, job_id)
+    assert (put_off.state, put_off.lease_token) == ("preparing", None)
+    assert put_off.next_look_at is not None
+    for _ in range(work.MAX_ATTEMPTS):
+        last = run(services, job_id)
+    assert (last.state, last.error) == ("failed", "the hub is away")
+
+
+def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(services: Services, tmp_path: Path) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    token = claim_job(services.engine, DatasetRow, job_id, 0.9)
+    assert token
+    with LeaseKeeper(services.engine, DatasetRow, job_id, token, 0.9) as lease:
+        first = job(services.engine, job_id).lease_until or 0
+        wait_until(lambda: (job(services.engine, job_id).lease_until or 0) > first + 1)
+        assert claim_job(services.engine, DatasetRow, job_id, 0.9) is None
+        assert not lease.lost.is_set()
+        with writing(services.engine) as connection:
+            connection.execute(update(DatasetRow).values(lease_token="thief"))  # noqa: S106
+        assert lease.lost.wait(5)
+    assert not renew_job(services.engine, DatasetRow, job_id, token, 1)
+    assert not [thread for thread in threading.enumerate() if job_id in thread.name]
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing(
+    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = work.prepare_dataset
+
+    def robbed(*arguments: Any, **named: Any) -> Any:
+        with writing(services.engine) as connection:
+            connection.execute(update(DatasetRow).values(lease_token="thief", lease_until=db_now() + 60))  # noqa: S106
+        return real(*arguments, **named)
+
+    monkeypatch.setattr(work, "prepare_dataset", robbed)
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    after = run(services, job_id)
+    assert (after.state, after.lease_token, after.version) == ("preparing", "thief", None)
+
+
+def wait_until(condition: Any, timeout_s: float = 10) -> None:
+    ends_at = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < ends_at, "it did not happen in time"
+        time.sleep(0.05)
