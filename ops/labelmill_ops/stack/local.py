@@ -30,7 +30,7 @@ from labelmill_ops.stack.child import ChildSpec, Drain
 LOCK_FILE = "up.lock"
 USUAL_FLOWER_PORT = 5555
 EMULATOR_KEY = "emulator"  # the emulator takes any key
-_CELERY = (sys.executable, "-m", "celery", "-A", "labelmill_worker.app")
+_CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "labelmill_worker.app")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,132 @@
+"""A throw-away PostgreSQL server on loopback, from the binaries of the machine, for tests and benchmarks.
+
+It is not durable (`fsync=off`) and asks for no password: never keep anything in it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill_ops.ports import LOOPBACK, free_port
+
+_DEBIAN = Path("/usr/lib/postgresql")  # Debian keeps the server's programs off the PATH
+_USER = "postgres"
+
+
+def find_programs() -> Path:
+    """The folder of `initdb` and `postgres`, the newest version first. Raises DatabaseUnavailable: there is none."""
+    for folder in sorted(_DEBIAN.glob("*/bin"), key=_version, reverse=True):
+        if (folder / "initdb").exists():
+            return folder
+    for name in ("postgres", "initdb"):
+        found = shutil.which(name)
+        if found and (Path(found).resolve().parent / "initdb").exists():
+            return Path(found).resolve().parent
+    raise DatabaseUnavailable("PostgreSQL's server programs (initdb, postgres) were not found")
+
+
+def _version(folder: Path) -> int:
+    found = re.match(r"\d+", folder.parent.name)
+    return int(found[0]) if found else 0
+
+
+def _as_ordinary_user() -> dict[str, Any]:
+    # the server refuses to run as root
+    if os.geteuid() != 0:
+        return {}
+    for name in (_USER, "nobody"):
+        with contextlib.suppress(KeyError):
+            account = pwd.getpwnam(name)
+            return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
+    raise DatabaseUnavailable("PostgreSQL does not run as root, and this machine has no ordinary user")
+
+
+class EmbeddedPostgres:
+    """One server with its own temporary folder; use it as a context manager or by `start` and `stop`."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: Path | None = None
+        self.port = 0
+
+    def url(self, database: str = _USER) -> str:
+        """Where clients connect."""
+        return f"postgresql://{_USER}@{LOOPBACK}:{self.port}/{database}"
+
+    def start(self, timeout_s: float = 60) -> None:
+        """Make a cluster, start it and wait until it takes connections. Raises DatabaseUnavailable."""
+        programs = find_programs()
+        account = _as_ordinary_user()
+        # a short path (sockets have a limit), open to the account that the server runs under
+        self._folder = Path(tempfile.mkdtemp(prefix="labelmill-pg-"))
+        if account:
+            os.chown(self._folder, account["user"], account["group"])
+        cluster = self._folder / "cluster"
+        made = subprocess.run(
+            [programs / "initdb", "-D", cluster, "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
+            cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **account,
+        )  # fmt: skip
+        if made.returncode:
+            self.stop()
+            raise DatabaseUnavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
+        self.port = free_port()
+        options = {"listen_addresses": LOOPBACK, "port": self.port, "unix_socket_directories": self._folder,
+                   "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 200,
+                   "shared_buffers": "128MB"}  # fmt: skip
+        log = (self._folder / "log").open("wb")
+        with log:
+            self._process = subprocess.Popen(
+                [programs / "postgres", "-D", cluster, *(f"--{key}={value}" for key, value in options.items())],
+                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **account,
+            )  # fmt: skip
+        deadline = time.monotonic() + timeout_s
+        while not self._takes_connections():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = (self._folder / "log").read_text(errors="replace").strip().splitlines()
+                self.stop()
+                raise DatabaseUnavailable(f"PostgreSQL did not start: {said[-1] if said else 'it said nothing'}")
+            time.sleep(0.05)
+
+    def _takes_connections(self) -> bool:
+        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url(), connect_timeout=2):
+            return True
+        return False
+
+    def execute(self, statement: str) -> None:
+        """Run one statement of the administrator's, outside of a transaction."""
+        with psycopg.connect(self.url(), autocommit=True) as connection:
+            connection.execute(statement.encode())
+
+    def stop(self) -> None:
+        """End the server at once (SIGINT: its fast shutdown) and remove its folder."""
+        if self._process is not None:
+            self._process.send_signal(2)
+            try:
+                self._process.wait(20)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()

@@ -1,0 +1,123 @@
+"""Services that tests run against: a real Redis, SQLite, and PostgreSQL where its programs are found.
+
+A missing service skips the tests that need it on a user's machine; with CI=true it fails them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+from labelmill.contracts.database import connect, upgrade
+from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable
+from labelmill_ops.embedded_postgres import EmbeddedPostgres
+from labelmill_ops.embedded_redis import EmbeddedRedis
+from sqlalchemy.engine import Engine
+
+_TEMPLATE = "labelmill_template"
+_numbers = itertools.count(1)
+
+
+def _missing(what: str) -> NoReturn:
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(what)
+    pytest.skip(what)
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A developer's keys, addresses, `.env` and running stack are not the tests' to use."""
+    for name in list(os.environ):
+        if name.startswith(("LABELMILL_", "FLOWER_")) or name in {"MISTRAL_API_KEY", "WANDB_API_KEY"}:
+            monkeypatch.delenv(name)
+    folder = tmp_path / "cwd"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A Redis of this test process, shared by its tests: use queues and keys of your own, or flush it."""
+    server = EmbeddedRedis(tmp_path_factory.mktemp("redis"))
+    try:
+        server.start()
+    except BrokerUnavailable as error:
+        _missing(error.message)
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL of this test process, with a template that holds the migrated tables."""
+    server = EmbeddedPostgres()
+    try:
+        server.start()
+    except DatabaseUnavailable as error:
+        _missing(error.message)
+    try:
+        server.execute(f"CREATE DATABASE {_TEMPLATE}")
+        _migrate(server.url(_TEMPLATE))
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A SQLite file with the migrated tables."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    _migrate(f"sqlite:///{path}")
+    return path
+
+
+def _migrate(url: str) -> None:
+    engine = connect(url)
+    upgrade(engine)
+    engine.dispose()
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database with all tables: the test runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        path = tmp_path / "labelmill.db"
+        shutil.copy(request.getfixturevalue("sqlite_template"), path)
+        yield f"sqlite:///{path}"
+    else:
+        yield from _postgres_database(request.getfixturevalue("postgres_server"), _TEMPLATE)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
+    """A fresh PostgreSQL database with all tables."""
+    yield from _postgres_database(postgres_server, _TEMPLATE)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database without any table, on SQLite and on PostgreSQL."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'empty.db'}"
+    else:
+        yield from _postgres_database(request.getfixturevalue("postgres_server"), "template0")
+
+
+def _postgres_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
+    name = f"test_{next(_numbers)}"
+    server.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield server.url(name)
+    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine on a fresh database with all tables."""
+    made = connect(database_url)
+    yield made
+    made.dispose()
