@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from fractions import Fraction
 
@@ -32,8 +31,8 @@ def stratified_split(
 ) -> tuple[Positions, Positions, Positions]:
     """Positions in `strata` of each split. Every stratum gets its share of each, and one row at least if it has enough.
 
-    Where it can, the cut is `train_test_split(…, stratify=strata, random_state=seed)` twice: first train from the
-    rest, then the rest in two.
+    The cut is that of `train_test_split(…, stratify=strata, random_state=seed)`, twice: train from the rest, then the
+    rest in two.
     """
     _, validation, test = split_sizes(len(strata), parts)
     everything = np.arange(len(strata), dtype=np.int64)
@@ -45,29 +44,48 @@ def stratified_split(
 
 
 def _cut(rows: Positions, strata: NDArray[np.int64], second: int, seed: int) -> tuple[Positions, Positions]:
+    """Draw `second` of `rows`, from each stratum its share; both halves come out shuffled.
+
+    The very draw of scikit-learn's `StratifiedShuffleSplit`, which takes five times the memory (it goes through lists
+    of Python numbers) and refuses strata of one row.
+    """
     nothing = np.zeros(0, np.int64)
     if second == 0:
         return rows, nothing
     if second == len(rows):
         return nothing, rows
-    train_test_split = importlib.import_module("sklearn.model_selection").train_test_split
-    groups = _merge_singles(strata[rows])
-    many = len(np.unique(groups))
-    feasible = groups.size and min(second, len(rows) - second) >= many and np.bincount(groups)[np.unique(groups)].min() > 1
-    first_rows, second_rows = train_test_split(
-        rows, test_size=second, random_state=seed % SEEDS, stratify=groups if feasible else None
-    )
-    # a copy, for gaps are filled in place
-    return np.array(first_rows, np.int64), np.array(second_rows, np.int64)
+    draw = np.random.RandomState(seed % SEEDS)  # noqa: NPY002 - scikit-learn's generator
+    mine = strata[rows]
+    counts = np.bincount(mine)
+    counts = counts[counts > 0]
+    shares = _proportional(counts, len(rows) - second, draw)
+    _proportional(counts - shares, second, draw)  # its result is what is left anyway; its draws must not be missing
+    members = np.split(rows[np.argsort(mine, kind="stable")], np.cumsum(counts)[:-1])
+    del mine  # from here on as few arrays as can be: they hold every row
+    for one in members:
+        one[:] = one[draw.permutation(len(one))]
+    first_rows = np.concatenate([one[:share] for one, share in zip(members, shares, strict=True)])
+    second_rows = np.concatenate([one[share:] for one, share in zip(members, shares, strict=True)])
+    del members, one
+    draw.shuffle(first_rows)
+    draw.shuffle(second_rows)
+    return first_rows, second_rows
 
 
-def _merge_singles(strata: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Strata of one row cannot be cut: they are balanced together."""
-    lonely = np.bincount(strata)[strata] < 2  # noqa: PLR2004 - one on each side
-    if not lonely.any():
-        return strata
-    together = strata.max() + 1 if lonely.sum() > 1 else np.bincount(strata).argmax()
-    return np.where(lonely, together, strata)
+def _proportional(counts: NDArray[np.int64], wanted: int, draw: np.random.RandomState) -> NDArray[np.int64]:
+    """Part `wanted` rows over strata in proportion to `counts`: largest remainders first, ties drawn."""
+    exact = counts / counts.sum() * wanted
+    shares: NDArray[np.int64] = np.floor(exact).astype(np.int64)
+    missing = int(wanted - shares.sum())
+    remainders = exact - shares
+    for value in np.unique(remainders)[::-1]:
+        if missing <= 0:
+            break
+        tied = np.flatnonzero(remainders == value)
+        chosen = draw.choice(tied, size=min(len(tied), missing), replace=False)
+        shares[chosen] += 1
+        missing -= len(chosen)
+    return shares
 
 
 def _fill_gaps(splits: list[Positions], strata: NDArray[np.int64]) -> None:

@@ -38,8 +38,9 @@ class _Labels:
         rank = np.empty(len(labels), np.int32)
         for number, label in enumerate(labels):
             rank[self.numbers[label]] = number
-        codes = rank[np.array(self.codes, np.int32)]
-        owner = np.repeat(np.arange(len(self.per_row)), np.array(self.per_row, np.int32))
+        codes = rank[np.frombuffer(self.codes, np.int32)]
+        rows = np.arange(len(self.per_row))
+        owner = np.repeat(rows, np.frombuffer(self.per_row, np.int32)) if multi else rows
         return LabelColumn(name, tuple(labels), multi, owner, codes)
 
 
@@ -104,7 +105,7 @@ class StagedRows:
 
     def digests(self) -> NDArray[np.uint64] | None:
         """A number a row that equal texts share; None when not asked for."""
-        return None if self._digests is None else np.array(self._digests, np.uint64)
+        return None if self._digests is None else np.frombuffer(self._digests, np.uint64)
 
     def bodies(self, rows: Rows) -> Iterator[bytes]:
         """The bodies of `rows`, in that order, read from disk."""
