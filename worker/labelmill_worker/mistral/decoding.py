@@ -56,12 +56,10 @@ def id_of(entry: Any) -> str:
 def model_of(card: Any) -> RemoteModel:
     """A model; cards of a kind the SDK does not know have only their id."""
     capabilities = _field(card, "capabilities")
-    targets = _field(card, "classifier_targets")
     return RemoteModel(
         id=id_of(card),
         can_fine_tune=bool(_field(capabilities, "fine_tuning")),
         can_classify=bool(_field(capabilities, "classification")),
-        targets={target.name: tuple(target.labels) for target in targets} if targets else None,
     )
 
 

@@ -86,12 +86,11 @@ class JobOrder:
 
 @dataclass(frozen=True, slots=True)
 class RemoteModel:
-    """A model the key may use. `targets`: target → labels, for classifiers."""
+    """A model the key may use. Its labels are not told: they are those of the dataset, or of its first answer."""
 
     id: str
     can_fine_tune: bool = False
     can_classify: bool = False
-    targets: Mapping[str, tuple[str, ...]] | None = None
 
 
 class ControlPlane(Protocol):

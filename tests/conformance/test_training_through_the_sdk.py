@@ -1,0 +1,245 @@
+"""The control plane's adapter on the real SDK: against the emulator, and against a server that misbehaves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import orjson
+import pytest
+
+from labelmill.contracts.errors import (
+    CredentialsRefused,
+    InvalidInput,
+    LabelmillError,
+    MalformedAnswer,
+    RateLimited,
+    RemoteFailed,
+    RemoteUnavailable,
+    RequestRefused,
+)
+from labelmill.contracts.settings import Settings
+from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.thread import EmulatorThread
+from labelmill_worker.mistral.port import JobOrder, RemoteJob
+from labelmill_worker.mistral.sdk import READ_ATTEMPTS, SdkControlPlane
+
+KEY = "sk-very-secret-key"
+WORDS = {"music": ("play a song", "some jazz please", "louder"), "weather": ("will it rain", "is it sunny", "how cold")}
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Iterator[EmulatorThread]:
+    config = EmulatorConfig(port=0, validate_s=0.05, train_s=0.1, refused_keys=frozenset({"revoked"}))
+    with EmulatorThread(config) as running:
+        yield running
+
+
+def plane_for(url: str, key: str = KEY, *, timeout_s: float = 10) -> SdkControlPlane:
+    return SdkControlPlane(key, url, timeout_s=timeout_s, sleep=lambda _: None)
+
+
+@pytest.fixture
+def plane(emulator: EmulatorThread) -> Iterator[SdkControlPlane]:
+    plane = plane_for(emulator.url)
+    yield plane
+    plane.close()
+
+
+@pytest.fixture
+def train_file(tmp_path: Path) -> Path:
+    rows = [
+        {"text": f"{text} {extra}", "labels": {"intent": intent}}
+        for intent, texts in WORDS.items()
+        for text in texts
+        for extra in ("now", "today", "again", "soon", "later")
+    ]
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path
+
+
+def job_in(plane: SdkControlPlane, job_id: str, *statuses: str) -> RemoteJob:
+    deadline = time.monotonic() + 30
+    while (job := plane.get_job(job_id)).status not in statuses:
+        assert time.monotonic() < deadline, f"the job stayed {job.status}"
+        time.sleep(0.02)
+    return job
+
+
+def test_an_uploaded_file_is_found_again_by_its_exact_name(plane: SdkControlPlane, train_file: Path) -> None:
+    uploaded = plane.upload_file(train_file, "train_0001-train.jsonl")
+    plane.upload_file(train_file, "train_0001-train.jsonl.old.jsonl")
+    found = plane.find_files("train_0001-train.jsonl")
+    assert [(file.id, file.size_bytes) for file in found] == [(uploaded, train_file.stat().st_size)]
+    plane.delete_file(uploaded)
+    plane.delete_file(uploaded)
+    assert plane.find_files("train_0001-train.jsonl") == []
+
+
+def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
+    plane: SdkControlPlane, train_file: Path
+) -> None:
+    file_id = plane.upload_file(train_file, "a-train.jsonl")
+    assert plane.find_job(file_id) is None
+    created = plane.create_job(JobOrder("ministral-3b-latest", file_id, file_id, "intents", 50, 0.001))
+    found = plane.find_job(file_id)
+    assert found is not None
+    assert found.id == created.id
+    validated = job_in(plane, created.id, "VALIDATED")
+    assert validated.cost is not None
+    assert validated.cost > 0
+    assert validated.cost_currency
+    assert validated.train_tokens
+    plane.start_job(created.id)
+    done = job_in(plane, created.id, "SUCCESS", "FAILED")
+    assert done.fine_tuned_model
+    assert done.checkpoints
+    assert done.checkpoints[0].train_loss is not None
+    assert {event.data["status"] for event in done.events} >= {"VALIDATED", "RUNNING", "SUCCESS"}
+    assert done.fine_tuned_model in {model.id for model in plane.list_models()}
+    assert plane.get_model(done.fine_tuned_model).can_classify
+
+
+def test_a_job_is_found_beyond_the_first_page(plane: SdkControlPlane, train_file: Path) -> None:
+    wanted = plane.upload_file(train_file, "wanted-train.jsonl")
+    job = plane.create_job(JobOrder("ministral-3b-latest", wanted))
+    other = plane.upload_file(train_file, "other-train.jsonl")
+    for _ in range(101):
+        plane.create_job(JobOrder("ministral-3b-latest", other))
+    found = plane.find_job(wanted)
+    assert found is not None
+    assert found.id == job.id
+
+
+def test_a_refused_file_ends_in_failed_validation_with_the_reason(plane: SdkControlPlane, tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"text": "no labels"}\n')
+    job = plane.create_job(JobOrder("ministral-3b-latest", plane.upload_file(path, "bad-train.jsonl")))
+    assert any("error" in event.data for event in job_in(plane, job.id, "FAILED_VALIDATION").events)
+
+
+def test_a_job_that_does_not_exist_and_a_refused_key_are_told_apart(
+    plane: SdkControlPlane, emulator: EmulatorThread
+) -> None:
+    with pytest.raises(RemoteFailed):
+        plane.get_job("00000000-0000-0000-0000-000000000000")
+    revoked = plane_for(emulator.url, "revoked")
+    with pytest.raises(CredentialsRefused, match="MISTRAL_API_KEY"):
+        revoked.check_key()
+    revoked.close()
+
+
+@pytest.mark.parametrize("key", [None, " ", "two words", "schlüssel"])
+def test_without_a_usable_key_nothing_is_sent(key: str | None) -> None:
+    settings = Settings(mistral_api_key=key, _env_file=None)
+    with pytest.raises(CredentialsRefused, match="MISTRAL_API_KEY"):
+        SdkControlPlane.from_settings(settings)
+
+
+def test_a_wandb_project_needs_the_workers_key(plane: SdkControlPlane) -> None:
+    with pytest.raises(InvalidInput, match="WANDB_API_KEY"):
+        plane.create_job(JobOrder("ministral-3b-latest", "file", wandb_project="labels"))
+
+
+class Misbehaving:
+    """Answers every request alike and counts them."""
+
+    def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        requests: list[str] = []
+        self.requests = requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
+                requests.append(self.command)
+                self.rfile.read(int(self.headers.get("content-length") or 0))
+                self.send_response(status)
+                for name, value in {"content-type": "application/json", **headers}.items():
+                    self.send_header(name, value)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_POST = do_GET  # noqa: N815 - see above
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+                del format, args
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Misbehaving:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+ECHO = orjson.dumps({"message": f"wrong: {KEY}"})
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "headers", "expected"),
+    [
+        (401, ECHO, {}, CredentialsRefused),
+        (403, ECHO, {}, CredentialsRefused),
+        (404, ECHO, {}, RemoteFailed),
+        (400, ECHO, {}, RequestRefused),
+        (413, ECHO, {}, RequestRefused),
+        (422, b'{"detail": [{"loc": ["body", "model"], "msg": "unknown"}]}', {}, RequestRefused),
+        (429, ECHO, {"retry-after": "7"}, RateLimited),
+        (500, ECHO, {}, RemoteUnavailable),
+        (503, b"<html>sorry</html>", {"content-type": "text/html"}, RemoteUnavailable),
+        (200, b"{}", {}, MalformedAnswer),
+        (200, b"<html>hello</html>", {"content-type": "text/html"}, MalformedAnswer),
+        (200, b"{not json", {}, MalformedAnswer),
+    ],
+)
+def test_every_answer_becomes_the_error_that_says_whether_to_try_again(
+    status: int, body: bytes, headers: dict[str, str], expected: type[LabelmillError]
+) -> None:
+    with Misbehaving(status, body, headers) as server:
+        plane = plane_for(server.url)
+        with pytest.raises(expected) as read:
+            plane.get_job("job")
+        again = READ_ATTEMPTS if expected in (RemoteUnavailable, MalformedAnswer) else 1
+        assert server.requests == ["GET"] * again
+        with pytest.raises(expected) as made:
+            plane.create_job(JobOrder("ministral-3b-latest", "file"))
+        assert server.requests[again:] == ["POST"]
+        plane.close()
+    for raised in (read.value, made.value):
+        assert KEY not in str(raised)
+        assert KEY not in repr(raised.__cause__)
+        assert "<html" not in str(raised)
+    if isinstance(read.value, RateLimited):
+        assert read.value.retry_after_s == 7
+    if status == 422:
+        assert "body.model: unknown" in read.value.message
+
+
+def test_a_server_that_is_not_there_is_worth_another_try() -> None:
+    plane = plane_for("http://127.0.0.1:1", timeout_s=1)
+    with pytest.raises(RemoteUnavailable):
+        plane.find_job("file")
+    plane.close()
+
+
+def test_every_request_passes_the_gate(emulator: EmulatorThread) -> None:
+    passed: list[None] = []
+    plane = SdkControlPlane(KEY, emulator.url, before_request=lambda: passed.append(None))
+    plane.check_key()
+    plane.find_files("nothing")
+    plane.close()
+    assert len(passed) == 2
+
+
+def test_the_key_stands_in_no_repr(plane: SdkControlPlane) -> None:
+    assert KEY not in repr(plane)
