@@ -48,12 +48,16 @@ def server_command(data_dir: Path, port: int) -> list[str]:
 
 def answers_ping(port: int) -> bool:
     """Whether a server on `port` is ready for commands (it is not while it loads its files)."""
+    return _answer(port, b"PING\r\n").startswith(b"+PONG")
+
+
+def _answer(port: int, command: bytes) -> bytes:
     try:
         with socket.create_connection((LOOPBACK, port), timeout=0.5) as connection:
-            connection.sendall(b"PING\r\n")
-            return connection.recv(16).startswith(b"+PONG")
+            connection.sendall(command)
+            return connection.recv(4096)
     except OSError:
-        return False
+        return b""
 
 
 class EmbeddedRedis:
@@ -92,7 +96,10 @@ class EmbeddedRedis:
             )  # fmt: skip
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._process.poll() is None:
-            if answers_ping(self.port) and self._process.poll() is None:
+            # by its process id: another server may have taken the port, and ours be about to find out
+            if answers_ping(self.port) and f"process_id:{self._process.pid}\r".encode() in _answer(
+                self.port, b"INFO server\r\n"
+            ):
                 return True
             time.sleep(0.02)
         self.stop()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import sys
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import click
 import orjson
 import typer
 from rich.console import Console
@@ -26,6 +26,14 @@ class Flags:
     data_dir: str | None = None
 
 
+_flags: ContextVar[Flags] = ContextVar("flags", default=Flags())
+
+
+def remember_flags(flags: Flags) -> None:
+    """Keep the options before the command for `settings`."""
+    _flags.set(flags)
+
+
 def messages() -> Console:
     """Where messages and progress go: stderr, plain when it is no terminal."""
     return Console(stderr=True)
@@ -33,9 +41,7 @@ def messages() -> Console:
 
 def settings() -> Settings:
     """Settings with the flags of this command on top. Raises InvalidInput."""
-    context = click.get_current_context(silent=True)
-    flags = context.find_object(Flags) if context else None
-    return load_settings(**asdict(flags or Flags()))
+    return load_settings(**asdict(_flags.get()))
 
 
 def connected() -> Client:

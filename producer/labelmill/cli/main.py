@@ -11,7 +11,7 @@ import typer
 
 from labelmill import __version__
 from labelmill.cli import classify, database, evaluate, jobs, prepare, train
-from labelmill.cli.context import Flags, messages
+from labelmill.cli.context import Flags, messages, remember_flags
 from labelmill.contracts.errors import LabelmillError
 
 COMMANDS = "labelmill.commands"  #: Entry points: worker and ops add their commands here.
@@ -45,7 +45,6 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - a Typer callback
 
 
 def _global_options(
-    context: typer.Context,
     database_url: Annotated[str | None, typer.Option(help="SQLite or PostgreSQL URL.", show_default=False)] = None,
     broker_url: Annotated[str | None, typer.Option(help="Redis URL.", show_default=False)] = None,
     mistral_url: Annotated[str | None, typer.Option(help="Where Mistral answers.", show_default=False)] = None,
@@ -55,8 +54,8 @@ def _global_options(
     version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
 ) -> None:
     del version
-    context.obj = Flags(
-        database_url=database_url, broker_url=broker_url, mistral_url=mistral_url, data_dir=data_dir
+    remember_flags(
+        Flags(database_url=database_url, broker_url=broker_url, mistral_url=mistral_url, data_dir=data_dir)
     )  # fmt: skip
 
 

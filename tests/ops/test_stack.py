@@ -1,0 +1,127 @@
+"""`labelmill up`, the real thing: every process, on free ports, in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from labelmill.contracts.database import check_tables, connect
+from labelmill.contracts.queue import celery_settings
+from labelmill.contracts.settings import load_settings, running_stack
+from labelmill_ops.ports import free_port
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+
+
+@contextmanager
+def _up(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up", *flags],
+        stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)  # the guard ends the children
+        process.communicate()
+
+
+def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+    deadline = time.monotonic() + timeout_s
+    while not (found := condition()):
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.1)
+    return found
+
+
+def _processes_of(folder: Path) -> dict[int, str]:
+    """The pids and command lines of every process whose environment or arguments name the folder."""
+    listed = subprocess.run(["ps", "axeww", "-o", "pid=,command="], capture_output=True, text=True, check=True).stdout
+    found = {}
+    for line in listed.splitlines():
+        pid, _, command = line.strip().partition(" ")
+        if str(folder) in command and int(pid) != os.getpid() and " ps axeww" not in f" {command}":
+            found[int(pid)] = command
+    return found
+
+
+def _is_worker(name: str, command: str) -> bool:
+    return f"-n {name}@" in command
+
+
+def test_the_stack_serves_revives_a_killed_worker_and_leaves_nothing_running(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with _up(folder, "--emulator", "--flower-port", str(free_port()), "--worker-processes", "2") as up:
+        stack = _until(lambda: running_stack(folder) or up.poll() is not None)
+        assert up.poll() is None, up.communicate()[1]
+
+        settings = load_settings(data_dir=str(folder))
+        assert settings.broker_url == stack["broker_url"]
+        assert "MISTRAL_API_KEY" not in (folder / "stack.json").read_text()
+        engine = connect(settings.sql_url)
+        check_tables(engine)
+        engine.dispose()
+        with urllib.request.urlopen(f"{stack['flower_url']}/healthcheck") as answer:
+            assert answer.status == 200
+
+        app = Celery("test", set_as_current=False)
+        app.conf.update(celery_settings(settings))
+        node = f"worker1@{socket.gethostname()}"
+        (victim,) = (pid for pid, command in _processes_of(folder).items() if _is_worker("worker1", command))
+        os.kill(victim, signal.SIGKILL)
+        _until(lambda: any(
+            pid != victim and _is_worker("worker1", command) for pid, command in _processes_of(folder).items()
+        ))  # fmt: skip
+        _until(lambda: app.control.ping(destination=[node], timeout=0.5))
+        app.close()
+
+        up.send_signal(signal.SIGTERM)
+        said = up.communicate(timeout=60)[1]
+        assert up.returncode == 0, said
+        assert "worker1 ended (SIGKILL); starting it again" in said
+    assert running_stack(folder) is None
+    assert not (folder / "stack.json").exists()
+    _until(lambda: not _processes_of(folder), timeout_s=5)
+
+
+def test_a_stack_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with _up(folder, "--no-flower", "--worker-processes", "1") as up:
+        _until(lambda: running_stack(folder) or up.poll() is not None)
+        assert up.poll() is None, up.communicate()[1]
+        assert len(_processes_of(folder)) > 2
+
+        second = subprocess.run(
+            [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert second.returncode == 2
+        assert "another `labelmill up` runs on" in second.stderr
+
+        up.send_signal(signal.SIGKILL)
+        up.wait()
+        _until(lambda: not _processes_of(folder))
+        assert running_stack(folder) is None
+
+
+def test_a_port_that_is_taken_is_named_with_its_flag(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        command = [sys.executable, "-m", "labelmill", "--data-dir", str(tmp_path / "data"), "up", "--flower-port", port]
+        refused = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert f"port {port} is taken: choose another with --flower-port" in refused.stderr.replace("\n", " ")
