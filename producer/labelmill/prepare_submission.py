@@ -141,7 +141,9 @@ def _check_first_row(file: Path, spec: PrepareSpec) -> None:
 def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str) -> tuple[str, ...]:
     """Copy `files` to where workers may read them, all or none. Returns their paths within the data folder."""
     if "://" in settings.data_dir:
-        raise InvalidInput("LABELMILL_DATA_DIR must be a folder that workers share to prepare local files, not a URL, for now")
+        raise InvalidInput(
+            "LABELMILL_DATA_DIR must be a folder that workers share to prepare local files, not a URL, for now"
+        )
     relative = Path("sources") / job_id
     folder = settings.data_path / relative
     part = folder.with_name(f"{job_id}.part")
@@ -154,7 +156,9 @@ def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str
         part.rename(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)
-        raise Permanent(f"the source could not be copied into {settings.data_dir}: {error.strerror or error}") from error
+        raise Permanent(
+            f"the source could not be copied into {settings.data_dir}: {error.strerror or error}"
+        ) from error
     return tuple((relative / name).as_posix() for name in names)
 
 

@@ -33,12 +33,14 @@ class Submission:
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
         self.settings = Settings(
-            data_dir=str(folder / "data"), broker_url="redis://127.0.0.1:1/0", _env_file=None  # type: ignore[call-arg]
+            data_dir=str(folder / "data"),
+            broker_url="redis://127.0.0.1:1/0",
+            _env_file=None,  # type: ignore[call-arg]
         )
         self.warnings: list[str] = []
 
     def __call__(self, source: Path | str, **options: Any) -> DatasetRow:
-        given = {"name": "intents", "targets": ["intent=label"], "warn": self.warnings.append} | options
+        given: dict[str, Any] = {"name": "intents", "targets": ["intent=label"], "warn": self.warnings.append} | options
         job_id = submit_prepare(
             self.engine, MessageSender.connect(self.settings), self.settings, source=str(source), **given
         )
@@ -63,7 +65,7 @@ def rows(tmp_path: Path) -> Path:
 def test_with_redis_down_it_is_accepted_with_a_warning_and_the_file_copied(submit: Submission, rows: Path) -> None:
     row = submit(rows, where=["lang=en=x"], split="80/20/0")
     assert row.state == "queued"
-    assert len(submit.warnings) == 1 and "Redis" in submit.warnings[0]
+    assert ["Redis" in warning for warning in submit.warnings] == [True]
     assert (submit.settings.data_path / row.spec["files"][0]).read_bytes() == rows.read_bytes()
     assert row.spec["where"] == [["lang", "en=x"]]
     assert row.spec["split"] == [80, 20, 0]

@@ -151,12 +151,18 @@ def test_text_blocks_hold_ids_and_texts_as_strings_in_order(tmp_path: Path, name
 def test_text_blocks_read_a_stream_and_report_what_is_no_text() -> None:
     stream = io.BytesIO(b'{"t": "a"}\n{"t": ["b"]}\n{"t": 3}\n"x"\n{}\n{')
     bad: list[BadRow] = []
-    assert list(read_text_blocks([stream], "t", None, on_bad_row=bad.append)) == [[(None, "a"), (None, "3"), (None, "")]]
+    assert list(read_text_blocks([stream], "t", None, on_bad_row=bad.append)) == [
+        [(None, "a"), (None, "3"), (None, "")]
+    ]
     assert [(one.file, one.line) for one in bad] == [("<stdin>", 2), ("<stdin>", 4), ("<stdin>", 6)]
 
 
 def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(tmp_path: Path) -> None:
-    files = [write(tmp_path / "a.jsonl", '{"t": "a"}'), write(tmp_path / "b.jsonl", ""), write(tmp_path / "c.csv", "t\nc\n")]
+    files = [
+        write(tmp_path / "a.jsonl", '{"t": "a"}'),
+        write(tmp_path / "b.jsonl", ""),
+        write(tmp_path / "c.csv", "t\nc\n"),
+    ]
     assert [pair for block in read_text_blocks(files, "t", None, on_bad_row=refuse) for pair in block] == [
         (None, "a"), (None, "c"),
     ]  # fmt: skip

@@ -46,7 +46,9 @@ def test_rows_are_split_with_each_labels_share_and_none_is_lost(tmp_path: Path) 
     prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=100, stop=50)))
     assert prepared.splits == {"train": 120, "validation": 15, "test": 15}
     assert prepared.labels["intent"]["train"] == {"play": 80, "stop": 40}
-    assert sorted(row["text"] for row in everything(prepared)) == sorted(row["text"] for row in labelled(play=100, stop=50))
+    assert sorted(row["text"] for row in everything(prepared)) == sorted(
+        row["text"] for row in labelled(play=100, stop=50)
+    )
     assert lines(prepared, "test")[0].keys() == {"text", "labels"}
     assert prepared.label_schema == [{"name": "intent", "labels": ["play", "stop"], "multi": False}]
 
@@ -61,9 +63,13 @@ def test_the_same_rows_and_options_give_the_same_bytes_and_fingerprint(tmp_path:
 
 
 @pytest.mark.parametrize(("split", "sizes"), [
-    ((100, 0, 0), {"train": 70}), ((80, 20, 0), {"train": 56, "validation": 14}), ((50, 0, 50), {"train": 35, "test": 35}),
+    ((100, 0, 0), {"train": 70}),
+    ((80, 20, 0), {"train": 56, "validation": 14}),
+    ((50, 0, 50), {"train": 35, "test": 35}),
 ])  # fmt: skip
-def test_a_part_of_a_split_may_be_nothing(tmp_path: Path, split: tuple[float, float, float], sizes: dict[str, int]) -> None:
+def test_a_part_of_a_split_may_be_nothing(
+    tmp_path: Path, split: tuple[float, float, float], sizes: dict[str, int]
+) -> None:
     prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=40, stop=30)), split=split)
     assert prepared.splits == sizes
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == sorted(f"{split}.jsonl" for split in sizes)
@@ -87,14 +93,18 @@ def test_each_dropped_row_is_counted_under_its_reason(tmp_path: Path) -> None:
 
 
 def test_bad_rows_fail_the_job_with_file_lines_and_count(tmp_path: Path) -> None:
-    file = jsonl(tmp_path / "a.jsonl", [*labelled(play=10), "{broken", {"text": "x", "label": ["a"]}, *labelled(stop=10)])
+    file = jsonl(
+        tmp_path / "a.jsonl", [*labelled(play=10), "{broken", {"text": "x", "label": ["a"]}, *labelled(stop=10)]
+    )
     with pytest.raises(InvalidInput, match=r"2 bad rows in a\.jsonl, line 1[12], 1[12] \(.+--on-bad-row skip"):
         prepare(tmp_path, file)
     assert not list(tmp_path.glob("out*")), "a failed preparation leaves nothing behind"
 
 
 def test_bad_rows_are_skipped_counted_and_listed_by_line(tmp_path: Path) -> None:
-    file = jsonl(tmp_path / "a.jsonl", [*labelled(play=10), "{broken", {"text": "x", "label": ["a"]}, *labelled(stop=10)])
+    file = jsonl(
+        tmp_path / "a.jsonl", [*labelled(play=10), "{broken", {"text": "x", "label": ["a"]}, *labelled(stop=10)]
+    )
     prepared = prepare(tmp_path, file, on_bad_row="skip")
     assert prepared.dropped == {"bad_row": 2}
     assert [(bad["file"], bad["line"]) for bad in prepared.report["bad_rows"]] == [("a.jsonl", 11), ("a.jsonl", 12)]
@@ -120,7 +130,7 @@ def test_a_rare_label_reaches_every_split_without_changing_their_sizes(tmp_path:
 
 
 def test_nothing_left_says_where_the_rows_went(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="no row is left.*20 below_min_per_label"):
+    with pytest.raises(InvalidInput, match=r"no row is left.*20 below_min_per_label"):
         prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=20)), min_per_label=50)
 
 
@@ -144,7 +154,10 @@ def test_a_rare_one_of_several_labels_leaves_its_rows_with_the_others(tmp_path: 
 
 def test_factory_rows_name_their_own_targets(tmp_path: Path) -> None:
     rows = [
-        {"messages": [{"role": "user", "content": f"hi {n}"}], "labels": {"topic": "ab"[n % 2], "flags": ["x", "y"][: 1 + n % 2]}}
+        {
+            "messages": [{"role": "user", "content": f"hi {n}"}],
+            "labels": {"topic": "ab"[n % 2], "flags": ["x", "y"][: 1 + n % 2]},
+        }
         for n in range(40)
     ]
     prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=(), format="factory")
@@ -173,7 +186,8 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the public sample is not here")
 def test_the_cookbooks_preparation_comes_out_row_by_row(tmp_path: Path) -> None:
     prepared = prepare(
-        tmp_path, SHARED / "massive_intent_en" / "train.jsonl", targets=(TargetSpec(name="intent", column="label_text"),),
+        tmp_path, SHARED / "massive_intent_en" / "train.jsonl",
+        targets=(TargetSpec(name="intent", column="label_text"),),
         where=(("lang", "en"),), min_per_label=200, max_per_label=600,
     )  # fmt: skip
     assert prepared.splits == {"train": 5313, "validation": 664, "test": 665}

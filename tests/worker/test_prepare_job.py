@@ -23,6 +23,7 @@ from labelmill.contracts.tables import DatasetRow, EventRow
 from labelmill.prepare_submission import submit_prepare
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.prepare import work
+from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.store.jobs import claim_job, read_job, renew_job
 from labelmill_worker.store.leases import LeaseKeeper
 from labelmill_worker.tasks import prepare
@@ -84,7 +85,8 @@ def test_a_submitted_preparation_becomes_a_ready_version(services: Services, tmp
     assert all(Path(file).is_file() for file in (done.files or {}).values())
     assert events(services.engine, job_id) == ["queued", "preparing", "ready"]
     assert not (services.settings.data_path / "sources" / job_id).exists(), "copies are not kept"
-    assert done.finished_at is not None and done.lease_token is None
+    assert done.finished_at is not None
+    assert done.lease_token is None
 
 
 def test_the_same_again_repeats_and_a_change_makes_a_new_version(services: Services, tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(servi
 def test_a_worker_that_lost_its_lease_writes_nothing(
     services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = work.prepare_dataset
+    real = prepare_dataset
 
     def robbed(*arguments: Any, **named: Any) -> Any:
         with writing(services.engine) as connection:

@@ -80,7 +80,7 @@ def datasets(
         return
     table = Table(box=None)
     for heading in ("dataset", "id", "state", "train", "validation", "test", "labels", "created"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading in ("dataset", "id", "created"))
     for one in found:
         splits = one["splits"] or {}
         labels = ", ".join(f"{target}: {count}" for target, count in one["label_counts"].items())
@@ -92,7 +92,7 @@ def datasets(
         )  # fmt: skip
     console = Console()
     # a pipe has no width: ids must come out whole
-    console.print(table, width=None if console.is_terminal else 200)
+    (console if console.is_terminal else Console(width=240)).print(table)
 
 
 def list_datasets(client: Client, limit: int) -> list[dict[str, Any]]:

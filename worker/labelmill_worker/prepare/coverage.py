@@ -29,7 +29,10 @@ def check_enough_rows(columns: Sequence[LabelColumn], selection: Selection, part
 
 
 def check_strata_covered(
-    column: LabelColumn, strata: NDArray[np.int64], found: Sequence[NDArray[np.int64]], parts: tuple[float, float, float]
+    column: LabelColumn,
+    strata: NDArray[np.int64],
+    found: Sequence[NDArray[np.int64]],
+    parts: tuple[float, float, float],
 ) -> None:
     """Raise InvalidInput when a split that was asked for holds no row of some label of a single-label target."""
     everywhere = np.unique(strata)

@@ -33,7 +33,9 @@ class RowLabels:
     @classmethod
     def of(cls, columns: Sequence[LabelColumn], selection: Selection) -> RowLabels:
         bounds = np.arange(len(selection.kept) + 1)
-        return cls(columns, selection.entries, [np.searchsorted(c.owner, bounds) if c.multi else bounds for c in columns])
+        return cls(
+            columns, selection.entries, [np.searchsorted(c.owner, bounds) if c.multi else bounds for c in columns]
+        )
 
     def encode(self, row: int) -> bytes:
         """`{"intent":"play_music","emotion":["joy","pride"]}`."""

@@ -83,7 +83,9 @@ def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:
     if key != targets.body_key:
         raise UnusableRow(BAD_ROW, f"there is {key!r} where earlier rows have {targets.body_key!r}")
     if given.keys() != set(targets.names):
-        raise UnusableRow(BAD_ROW, f"its targets are {', '.join(given)}, those of earlier rows {', '.join(targets.names)}")
+        raise UnusableRow(
+            BAD_ROW, f"its targets are {', '.join(given)}, those of earlier rows {', '.join(targets.names)}"
+        )
     labels = []
     for name, multi in zip(targets.names, targets.multi, strict=True):
         if multi and not isinstance(given[name], list):

@@ -25,13 +25,13 @@ _KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "tru
 
 
 def kind_of_value(value: Any) -> str:
-    """The JSON word for a value's type: `a list`, `an object`, …"""
+    """The JSON word for a value's type, such as `a list` or `an object`."""
     name = type(value).__name__
     return _KINDS.get(name, f"of type {name}")
 
 
 def value_as_text(value: Any) -> str | None:
-    """A cell as text: numbers and dates are written out, nothing at all (also NaN) is "". None: it is no single value."""
+    """A cell as text: numbers and dates written out, nothing at all (also NaN) is "". None: it is no single value."""
     if value is None:
         return ""
     if isinstance(value, str):

@@ -13,7 +13,7 @@ from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, storable
 
 
 def read_csv(stream: BinaryIO, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each row as a dictionary, with the line it begins on. Commas, or semicolons or tabs where the header has those."""
+    """Each row as a dictionary, with the line it begins on. Commas; or semicolons or tabs if the header has those."""
     csv.field_size_limit(sys.maxsize)
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
