@@ -40,7 +40,7 @@ def follow(client: Client, job_id: str, console: Console) -> dict[str, Any]:
             if state != shown and not console.is_terminal:
                 console.print(f"{job_id} {state}", highlight=False)
             shown = state
-            if state in _STOPS:
+            if document["state"] in _STOPS:
                 return document
             time.sleep(pause_s)
             pause_s = min(1.0, pause_s * 1.3)
