@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from sqlalchemy.engine import Engine
+
 from labelmill.contracts.database import connect, upgrade
 from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
-from sqlalchemy.engine import Engine
 
 _TEMPLATE = "labelmill_template"
 _numbers = itertools.count(1)

@@ -29,7 +29,7 @@ def is_free(port: int) -> bool:
 
 
 def choose_port(asked: int | None, flag: str, *, usual: int | None = None) -> int:
-    """The port asked for, else the usual one if it is free, else any. Raises InvalidInput: the one asked for is taken."""
+    """The port asked for, else the usual one if it is free, else any. Raises InvalidInput when the first is taken."""
     if asked:
         if not is_free(asked):
             raise InvalidInput(f"port {asked} is taken: choose another with {flag}")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import redis
+
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port

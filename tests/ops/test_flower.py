@@ -8,8 +8,9 @@ from typing import Any
 
 import flower.options  # noqa: F401 - defines the options that the file reads
 import pytest
-from labelmill_ops.flower import CONFIG
 from tornado.options import options
+
+from labelmill_ops.flower import CONFIG
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+
 from labelmill.contracts.database import check_tables, connect
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import load_settings, running_stack

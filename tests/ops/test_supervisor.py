@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from labelmill_ops.stack.child import Child, ChildSpec, Drain
 from labelmill_ops.stack.guard import Guard
 from labelmill_ops.stack.supervisor import StartFailed, Supervisor
@@ -64,7 +65,7 @@ def test_a_child_that_cannot_start_ends_the_start_with_its_last_words(tmp_path: 
     supervisor = Supervisor(tmp_path, lambda _: None)
     spec = ChildSpec("broken", [sys.executable, "-c", "raise SystemExit('no such host')"], dict(os.environ),
                      lambda: False, Drain.WORK)  # fmt: skip
-    with pytest.raises(StartFailed, match="broken did not start .exit 1.: no such host"):
+    with pytest.raises(StartFailed, match=r"broken did not start \(exit 1\): no such host"):
         supervisor.start([spec], timeout_s=20)
     supervisor.drain(1)
 

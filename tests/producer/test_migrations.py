@@ -8,11 +8,12 @@ import sys
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from sqlalchemy import inspect
+from sqlalchemy.engine import Engine
+
 from labelmill.contracts.database import check_tables, connect, current_revision, head_revision, reading, upgrade
 from labelmill.contracts.errors import DatabaseOutdated
 from labelmill.contracts.tables import Base
-from sqlalchemy import inspect
-from sqlalchemy.engine import Engine
 
 _UPGRADE = "import sys; from labelmill.contracts.database import connect, upgrade; upgrade(connect(sys.argv[1]))"
 

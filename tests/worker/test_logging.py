@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+
 from labelmill.contracts.settings import Settings
 from labelmill_worker.logging import configure_logging
 

@@ -50,7 +50,9 @@ class TemporaryStack:
         """Make the folder, without what an earlier demo left. Raises InvalidInput: it is not a demo's."""
         mark = self.folder / _MARK
         if self.folder.exists() and any(self.folder.iterdir()) and not mark.exists():
-            raise InvalidInput(f"{self.folder} is not empty and was not made by `labelmill demo`: choose another --output")
+            raise InvalidInput(
+                f"{self.folder} is not empty and was not made by `labelmill demo`: choose another --output"
+            )
         if running_stack(self.data_dir):
             raise InvalidInput(f"another demo runs in {self.folder}: stop it, or choose another --output")
         shutil.rmtree(self.data_dir, ignore_errors=True)

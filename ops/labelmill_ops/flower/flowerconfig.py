@@ -46,7 +46,5 @@ purge_offline_workers = int(os.environ.get("FLOWER_PURGE_OFFLINE_WORKERS", "300"
 _data_dir = os.environ.get("LABELMILL_DATA_DIR", ".labelmill")
 db = os.environ.get("FLOWER_DB") or str(pathlib.Path(_data_dir) / "flower")
 # history outlives a restart where there is a local folder for it
-persistent = bool(os.environ.get("FLOWER_DB")) or (
-    "://" not in _data_dir and pathlib.Path(_data_dir).is_dir()
-)
+persistent = bool(os.environ.get("FLOWER_DB")) or ("://" not in _data_dir and pathlib.Path(_data_dir).is_dir())
 state_save_interval = 60_000  # milliseconds: a kill costs a minute of history, not all of it

@@ -71,7 +71,7 @@ def data_folder_lock(data_dir: Path) -> Iterator[None]:
 
 
 def plan_stack(settings: Settings, options: StackOptions) -> LocalStack:
-    """Choose ports and lay out all processes; starts nothing. Raises InvalidInput: a port that was asked for is taken."""
+    """Choose ports and lay out all processes; starts nothing. Raises InvalidInput when a port asked for is taken."""
     data_dir = settings.data_path.absolute()
     changes: dict[str, object] = {"data_dir": str(data_dir), "database_url": settings.sql_url}
     redis_port = None
@@ -151,8 +151,8 @@ def _flower(port: int, environment: dict[str, str]) -> ChildSpec:
         prefix = environment.get("FLOWER_URL_PREFIX", "").strip("/")
         address = f"http://{LOOPBACK}:{port}/{prefix + '/' if prefix else ''}healthcheck"
         try:
-            with urllib.request.urlopen(address, timeout=1) as answer:  # noqa: S310 - our own loopback address
-                return bool(answer.status == 200)  # noqa: PLR2004
+            with urllib.request.urlopen(address, timeout=1) as answer:
+                return bool(answer.status == 200)
         except OSError:
             return False
 
@@ -161,7 +161,8 @@ def _flower(port: int, environment: dict[str, str]) -> ChildSpec:
 
 def _emulator(port: int, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
     # its files and models are kept: a model version in the database must still answer after a restart
-    command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", str(port), "--state", str(data_dir / "emulator")]
+    state = str(data_dir / "emulator")
+    command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", str(port), "--state", state]
     return ChildSpec("emulator", command, environment, lambda: answers(port), Drain.WATCH)
 
 

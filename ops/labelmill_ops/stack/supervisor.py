@@ -24,7 +24,7 @@ class StartFailed(LabelmillError):
     code = "start_failed"
 
 
-class StopRequested(Exception):  # noqa: N818 - not an error: somebody pressed Ctrl-C
+class StopRequested(Exception):
     """Ctrl-C or SIGTERM came before everything was ready."""
 
 

@@ -11,8 +11,8 @@ import orjson
 import typer
 from rich.console import Console
 
-from labelmill.client import Client
 from labelmill.cli.progress import follow
+from labelmill.client import Client
 from labelmill.contracts.settings import Settings, load_settings
 
 
@@ -26,7 +26,7 @@ class Flags:
     data_dir: str | None = None
 
 
-_flags: ContextVar[Flags] = ContextVar("flags", default=Flags())
+_flags: ContextVar[Flags | None] = ContextVar("flags", default=None)
 
 
 def remember_flags(flags: Flags) -> None:
@@ -41,7 +41,7 @@ def messages() -> Console:
 
 def settings() -> Settings:
     """Settings with the flags of this command on top. Raises InvalidInput."""
-    return load_settings(**asdict(_flags.get()))
+    return load_settings(**asdict(_flags.get() or Flags()))
 
 
 def connected() -> Client:
