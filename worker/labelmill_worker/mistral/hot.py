@@ -8,12 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
+from importlib.metadata import version
 from typing import Any
 
 import aiohttp
 import orjson
 
-from labelmill import __version__
 from labelmill.contracts.errors import (
     CredentialsRefused,
     LabelmillError,
@@ -70,7 +70,7 @@ class HotClient:
                     "Authorization": f"Bearer {self._key}",
                     "Content-Type": "application/json",
                     "Accept": "application/json",
-                    "User-Agent": f"labelmill/{__version__}",
+                    "User-Agent": f"labelmill/{version('labelmill')}",
                 },
                 timeout=self._timeout,
             )
