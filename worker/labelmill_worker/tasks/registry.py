@@ -22,6 +22,7 @@ from labelmill.contracts.messages import (
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill_worker.bootstrap import Services, process_services
+from labelmill_worker.store.faults import record_fault
 from labelmill_worker.tasks import classify, evaluate, prepare, sweep, train
 
 log = structlog.get_logger()
@@ -35,6 +36,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     def add(name: str, kind: type[JobMessage] | None, work: Callable[[Services, Any], None]) -> None:
         def task(**arguments: Any) -> None:
             with structlog.contextvars.bound_contextvars(task=name, **arguments):
+                message = None
                 try:
                     message = decode(kind, arguments) if kind else None
                     work(process_services(settings, sender), message)
@@ -42,6 +44,11 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                     log.error("message dropped", reason=error.message)
                 except Retryable as error:
                     log.warning("put off", reason=error.message)
+                except Exception as fault:
+                    # the task boundary: a fault of ours must not send a job round in circles for ever
+                    if message is not None:
+                        record_fault(process_services(settings, sender).engine, message, fault)
+                    raise
 
         app.task(name=name, typing=False)(task)
 
