@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.batch_writer import BatchWriter, ContentDigest
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, LabelmillError
+from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.queue import MessageSender
@@ -51,17 +52,18 @@ def submit_batch(
     if mode != "realtime":
         raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
     inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
-    spec = ClassifySpec(
-        source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi)
-    )
-    batch_no, batch_id, resumed = _open_batch(engine, model, spec, mode, priority, idempotency_key)
-    if resumed:
+    spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi))
+    batch = _open_batch(engine, model, spec, mode, priority, idempotency_key)
+    batch_id = batch.id
+    blocks = _blocks(inputs, text, id_column)
+    if batch.state != BatchState.SUBMITTING.value:
+        _require_same_content(batch, blocks, on_progress)
         return batch_id
     try:
-        _write(engine, batch_no, batch_id, _blocks(inputs, text, id_column), on_progress)
-    except LabelmillError as error:
-        if isinstance(error, InvalidInput):
-            _give_up(engine, batch_no, error)
+        _write(engine, batch, blocks, on_progress)
+    except InvalidInput as error:
+        if batch.is_new:
+            _give_up(engine, batch.no, error)
         raise
     try:
         dispatch_batch(engine, sender, batch_id)
@@ -70,20 +72,35 @@ def submit_batch(
     return batch_id
 
 
-def _open_batch(
-    engine: Engine, model: str, spec: ClassifySpec, mode: str, priority: str, key: str | None
-) -> tuple[int, str, bool]:
-    """Make the batch, or find the one with this idempotency key. Returns its number, its id, and whether it was there."""
+@dataclass(frozen=True)
+class _Opened:
+    """The batch of a submission: new, or found by its key."""
+
+    no: int
+    id: str
+    state: str
+    content_digest: str | None = None
+    is_new: bool = True
+
+
+def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, priority: str, key: str | None) -> _Opened:
+    """Make the batch, or find the one with this idempotency key. Raises InvalidInput when the key stands for another
+    model or other options."""
     with writing(engine) as connection:
         row = resolve_model(connection, model)
         if key is not None:
             there = connection.execute(
-                select(BatchRow.no, BatchRow.id, BatchRow.options).where(BatchRow.idempotency_key == key)
-            ).first()
+                select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.content_digest, BatchRow.options,
+                       BatchRow.model_no, BatchRow.mode)
+                .where(BatchRow.idempotency_key == key)
+            ).first()  # fmt: skip
             if there is not None:
-                if there.options != spec.model_dump(mode="json"):
-                    raise InvalidInput(f"the idempotency key {key!r} was used for another submission, {there.id}")
-                return there.no, there.id, True
+                same = {"model": there.model_no, "mode": there.mode} | there.options | {"source": ""}
+                if same != {"model": row.no, "mode": mode} | spec.model_dump(mode="json") | {"source": ""}:
+                    raise InvalidInput(
+                        f"the idempotency key {key!r} stands for {there.id}, which has another model or other options"
+                    )
+                return _Opened(there.no, there.id, there.state, there.content_digest, is_new=False)
         batch_id = new_id(Kind.BATCH)
         values = {
             "id": batch_id, "state": BatchState.SUBMITTING.value, "model_no": row.no, "model_ref": model, "mode": mode,
@@ -93,13 +110,20 @@ def _open_batch(
         batch_no = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
         event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))
-    return batch_no, batch_id, False
+    return _Opened(batch_no, batch_id, BatchState.SUBMITTING.value)
 
 
-def _write(
-    engine: Engine, batch_no: int, batch_id: str, blocks: Iterable[Block], on_progress: Callable[[int], None]
-) -> None:
-    writer = BatchWriter(engine, batch_no, batch_id)
+def _require_same_content(batch: _Opened, blocks: Iterable[Block], on_progress: Callable[[int], None]) -> None:
+    digest = ContentDigest()
+    for block in blocks:
+        digest.add(block)
+        on_progress(len(block))
+    if digest.hexdigest() != batch.content_digest:
+        raise InvalidInput(f"the idempotency key stands for {batch.id}, which has other content: use another key")
+
+
+def _write(engine: Engine, batch: _Opened, blocks: Iterable[Block], on_progress: Callable[[int], None]) -> None:
+    writer = BatchWriter(engine, batch.no, batch.id)
     for block in blocks:
         writer.add(block)
         on_progress(len(block))

@@ -93,8 +93,8 @@ class _Utf8:
 
 def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], path: Path) -> int:
     try:
-        import pyarrow as pa  # type: ignore[import-untyped]  # noqa: PLC0415 - an extra
-        import pyarrow.parquet as pq  # type: ignore[import-untyped]  # noqa: PLC0415
+        import pyarrow as pa  # noqa: PLC0415 - an extra
+        import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError as error:
         raise InvalidInput('Parquet needs pyarrow: pip install "labelmill[parquet]"') from error
     fields = [("row", pa.int64()), ("id", pa.string()), ("text", pa.string())]

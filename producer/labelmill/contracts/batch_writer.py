@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import insert, update
+import orjson
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
 
 from labelmill.contracts.bulk import bulk_insert
-from labelmill.contracts.chunk_codec import ChunkInput, encode_chunk
-from labelmill.contracts.database import writing
+from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk, encode_chunk
+from labelmill.contracts.database import reading, writing
 from labelmill.contracts.distinct import DistinctTexts
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
@@ -23,8 +26,27 @@ CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
 
 
+class ContentDigest:
+    """A fingerprint of rows in order, however they come in blocks."""
+
+    def __init__(self) -> None:
+        self._hash = hashlib.blake2b(digest_size=16)
+
+    def add(self, rows: Sequence[tuple[str | None, str]]) -> None:
+        """Take the next rows."""
+        if rows:
+            self._hash.update(orjson.dumps(rows)[1:-1] + b",")
+
+    def hexdigest(self) -> str:
+        """The fingerprint of all rows so far."""
+        return self._hash.hexdigest()
+
+
 class BatchWriter:
     """Writes the rows of one batch, chunk by chunk. Each `add` commits what it completed: memory stays flat.
+
+    The same rows make the same chunks, so a submission that broke is resumed by writing it again: chunks that are
+    there already are compared and skipped.
 
     """
 
@@ -34,6 +56,7 @@ class BatchWriter:
         self._batch_id = batch_id
         self._chunk_texts = chunk_texts
         self._distinct = DistinctTexts()
+        self._digest = ContentDigest()
         self._chunk = 0
         self._texts: list[str] = []
         self._ids: list[str | None] = []
@@ -45,6 +68,12 @@ class BatchWriter:
         """Take some thousand rows `(id or None, text)`. Raises InvalidInput, DatabaseUnavailable."""
         if not rows:
             return
+        try:
+            self._digest.add(rows)
+        except TypeError as error:
+            raise InvalidInput(
+                f"a text among rows {self.rows} to {self.rows + len(self._texts) + len(rows) - 1} is not valid Unicode"
+            ) from error
         texts = [text for _, text in rows]
         ids = [external_id for external_id, _ in rows]
         first_rows = self._distinct.first_rows(texts, self.rows + len(self._texts)).tolist()
@@ -62,7 +91,12 @@ class BatchWriter:
             done = connection.execute(
                 update(BatchRow)
                 .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
-                .values(state=BatchState.QUEUED.value, rows=self.rows, duplicates=self.duplicates)
+                .values(
+                    state=BatchState.QUEUED.value,
+                    rows=self.rows,
+                    duplicates=self.duplicates,
+                    content_digest=self._digest.hexdigest(),
+                )
             ).rowcount
             if done:
                 event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
@@ -85,30 +119,42 @@ class BatchWriter:
         repeats = {index: first for index, first in enumerate(firsts) if first >= 0}
         named = any(external_id is not None for external_id in ids)
         names = [self._name(external_id, index) for index, external_id in enumerate(ids)] if named else None
+        chunk = ChunkInput(texts, names, repeats)
         try:
-            data = encode_chunk(ChunkInput(texts, names, repeats))
-        except TypeError as error:
-            raise InvalidInput(
-                f"a text among rows {self.rows} to {self.rows + size - 1} is not valid Unicode (a lone surrogate)"
-            ) from error
-        with writing(self._engine) as connection:
-            self._write_chunk(connection, data, size, size - len(repeats))
-            if repeats:
-                bulk_insert(
-                    connection, "duplicate_rows", ("batch_no", "row", "first_row", "external_id"),
-                    [
-                        (self._batch_no, self.rows + index, first, names[index] if names else None)
-                        for index, first in repeats.items()
-                    ],
-                )  # fmt: skip
-            connection.execute(
-                update(BatchRow)
-                .where(BatchRow.no == self._batch_no)
-                .values(rows=self.rows + size, duplicates=self.duplicates + len(repeats))
-            )
+            with writing(self._engine) as connection:
+                self._write_chunk(connection, encode_chunk(chunk), size, size - len(repeats))
+                if repeats:
+                    bulk_insert(
+                        connection, "duplicate_rows", ("batch_no", "row", "first_row", "external_id"),
+                        [
+                            (self._batch_no, self.rows + index, first, names[index] if names else None)
+                            for index, first in repeats.items()
+                        ],
+                    )  # fmt: skip
+                connection.execute(
+                    update(BatchRow)
+                    .where(BatchRow.no == self._batch_no)
+                    .values(rows=self.rows + size, duplicates=self.duplicates + len(repeats))
+                )
+        except IntegrityError:
+            self._compare_with_written(chunk)
         self.rows += size
         self.duplicates += len(repeats)
         self._chunk += 1
+
+    def _compare_with_written(self, chunk: ChunkInput) -> None:
+        """An earlier attempt wrote a chunk of this number: it must be the same one."""
+        with reading(self._engine) as connection:
+            written = connection.scalar(
+                select(ChunkInputRow.data).where(
+                    ChunkInputRow.batch_no == self._batch_no, ChunkInputRow.number == self._chunk
+                )
+            )
+        if written is None or decode_chunk(written) != ChunkInput(list(chunk.texts), chunk.ids, chunk.repeats):
+            raise InvalidInput(
+                f"rows from {self.rows} on differ from what was submitted before as {self._batch_id}: "
+                "an idempotency key stands for one content"
+            )
 
     def _name(self, external_id: str | None, index: int) -> str:
         if external_id is None:

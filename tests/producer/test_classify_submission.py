@@ -1,0 +1,155 @@
+"""Submitting a batch: chunks, duplicates, idempotency, what Redis being down means."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import func, select, text
+from sqlalchemy.engine import Engine
+
+from labelmill.classify_submission import submit_batch
+from labelmill.contracts import batch_writer
+from labelmill.contracts.batch_writer import BatchWriter, ContentDigest
+from labelmill.contracts.database import reading
+from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
+from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow
+from labelmill.jobs import status_document
+
+MODEL = "ft:classifier:test"
+
+
+class Outbox:
+    """A sender that keeps what it is given, or is down."""
+
+    def __init__(self, *, down: bool = False) -> None:
+        self.down = down
+        self.sent: list[Any] = []
+
+    def send(self, task: str, messages: Any, **_: Any) -> None:
+        del task
+        if self.down:
+            raise BrokerUnavailable("down")
+        self.sent += messages
+
+
+@pytest.fixture
+def texts(tmp_path: Path) -> Path:
+    path = tmp_path / "texts.jsonl"
+    rows = [{"id": f"r{number}", "text": f"text {number % 4500}"} for number in range(5000)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def _submit(engine: Engine, source: Path, **options: Any) -> str:
+    return submit_batch(
+        engine, options.pop("outbox", Outbox()), source=str(source), model=MODEL, id_column="id", **options
+    )
+
+
+def _count(engine: Engine, table: Any) -> int:
+    with reading(engine) as connection:
+        return int(connection.scalar(select(func.count()).select_from(table)) or 0)
+
+
+def test_every_row_is_in_a_chunk_and_repeated_texts_are_not_sent(engine: Engine, texts: Path) -> None:
+    outbox = Outbox()
+    batch_id = _submit(engine, texts, outbox=outbox)
+    with reading(engine) as connection:
+        document = status_document(connection, batch_id)
+        sums = connection.execute(select(func.sum(ChunkRow.rows), func.sum(ChunkRow.texts))).one()
+        duplicates = connection.execute(
+            select(DuplicateRow.row, DuplicateRow.first_row, DuplicateRow.external_id).order_by(DuplicateRow.row)
+        ).all()
+    assert document["state"] == "queued"
+    assert document["rows"]["submitted"] == document["rows"]["pending"] == 5000
+    assert tuple(map(int, sums)) == (5000, 4500)
+    assert [tuple(row) for row in duplicates] == [(4500 + n, n, f"r{4500 + n}") for n in range(500)]
+    assert [message.chunk for message in outbox.sent] == [0, 1, 2]
+
+
+def test_with_redis_down_the_batch_is_accepted_with_a_warning(engine: Engine, texts: Path) -> None:
+    warnings: list[str] = []
+    batch_id = _submit(engine, texts, outbox=Outbox(down=True), warn=warnings.append)
+    assert "Redis" in warnings[0]
+    with reading(engine) as connection:
+        assert status_document(connection, batch_id)["state"] == "queued"
+        assert connection.scalar(select(func.count()).where(ChunkRow.sent_at.is_not(None))) == 0
+
+
+def test_the_same_key_and_content_is_the_same_batch(engine: Engine, texts: Path, tmp_path: Path) -> None:
+    first = _submit(engine, texts, idempotency_key="k")
+    copy = tmp_path / "copy.jsonl"
+    copy.write_bytes(texts.read_bytes())
+    assert _submit(engine, copy, idempotency_key="k") == first
+    assert _count(engine, BatchRow) == 1
+
+
+@pytest.mark.parametrize("change", ["row", "option"])
+def test_the_same_key_for_something_else_is_refused(engine: Engine, texts: Path, change: str) -> None:
+    _submit(engine, texts, idempotency_key="k")
+    if change == "row":
+        texts.write_text(texts.read_text().replace("text 17", "text XVII", 1))
+    with pytest.raises(InvalidInput, match="key"):
+        _submit(engine, texts, idempotency_key="k", thresholds={"*": 0.5} if change == "option" else None)
+
+
+def test_a_submission_that_died_half_way_is_resumed_by_its_key(
+    engine: Engine, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = _submit(engine, texts)
+    flush = BatchWriter._flush
+
+    def die_at_the_third(writer: BatchWriter, size: int) -> None:
+        if writer._chunk == 2:
+            raise KeyboardInterrupt
+        flush(writer, size)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch_writer.BatchWriter, "_flush", die_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            _submit(engine, texts, idempotency_key="k")
+    resumed = _submit(engine, texts, idempotency_key="k")
+    with reading(engine) as connection:
+        assert status_document(connection, resumed)["rows"] == status_document(connection, whole)["rows"]
+        assert status_document(connection, resumed)["duplicates"] == 500
+        written = connection.execute(
+            text("SELECT count(*) FROM chunk_inputs i JOIN batches b ON b.no = i.batch_no WHERE b.id = :id"),
+            {"id": resumed},
+        )
+        assert written.scalar() == 3
+
+
+def test_a_submission_is_not_resumed_with_other_content(
+    engine: Engine, texts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(writer: BatchWriter) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchWriter, "finish", die)
+        with pytest.raises(KeyboardInterrupt):
+            _submit(engine, texts, idempotency_key="k")
+    texts.write_text(texts.read_text().replace("text 17", "text XVII", 1))
+    with pytest.raises(InvalidInput, match="differ"):
+        _submit(engine, texts, idempotency_key="k")
+
+
+def test_wrong_input_ends_the_batch_and_frees_its_key(engine: Engine, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"id": "a", "text": "fine"}\n{"id": "b", "text"\n')
+    with pytest.raises(InvalidInput, match="broken.jsonl:2"):
+        _submit(engine, broken, idempotency_key="k")
+    broken.write_text('{"id": "a", "text": "fine"}\n')
+    _submit(engine, broken, idempotency_key="k")
+
+
+def test_a_digest_does_not_depend_on_how_rows_come_in_blocks() -> None:
+    rows = [(f"{n}", f"text {n}") for n in range(10)]
+    whole, parts = ContentDigest(), ContentDigest()
+    whole.add(rows)
+    for start in range(0, 10, 3):
+        parts.add(rows[start : start + 3])
+    assert whole.hexdigest() == parts.hexdigest()
