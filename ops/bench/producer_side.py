@@ -1,0 +1,102 @@
+"""The producer's half of a measurement, in a process of its own, so that its time and memory are its own.
+
+    python ops/bench/producer_side.py submit rows.jsonl          submit a batch
+    python ops/bench/producer_side.py results BATCH out.jsonl    read it back
+    python ops/bench/producer_side.py plain-submit rows.jsonl    the reference: one row per text by COPY
+    python ops/bench/producer_side.py plain-results out.jsonl    the reference: COPY (SELECT … JOIN …) TO STDOUT
+
+Each prints one JSON line. The database and the broker come from the environment, as for any producer.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import orjson
+import psycopg
+
+from labelmill.classify_submission import submit_batch
+from labelmill.contracts.database import connect
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import load_settings
+from labelmill.export import write_results
+from labelmill.results import read_results
+
+_TEXTS = "CREATE TABLE plain_texts (row BIGINT PRIMARY KEY, external_id TEXT, text TEXT)"
+_READ_BACK = """COPY (SELECT p.row, p.external_id, t.text, p.label, p.score, p.scores FROM prediction_rows p
+JOIN plain_texts t ON t.row = p.row WHERE p.batch_no = (SELECT max(no) FROM batches) ORDER BY p.row) TO STDOUT"""
+
+
+def peak_kb() -> int:
+    """This process' largest resident memory so far."""
+    return next(
+        int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line[:6] == "VmHWM:"
+    )
+
+
+def submit(file: str, model: str = "ft:classifier:bench:x") -> dict[str, Any]:
+    """Submit a batch as `labelmill classify` does."""
+    settings = load_settings()
+    engine, sender = connect(settings.sql_url), MessageSender.connect(settings)
+    began_at, start = time.time(), time.perf_counter()
+    batch_id = submit_batch(engine, sender, source=file, model=model, id_column="id")
+    return {"seconds": time.perf_counter() - start, "began_at": began_at, "batch": batch_id}
+
+
+def results(batch_id: str, output: str) -> dict[str, Any]:
+    """Read a batch back as `labelmill results` does."""
+    engine = connect(load_settings().sql_url)
+    start = time.perf_counter()
+    rows = write_results(read_results(engine, batch_id), ["intent"], Path(output))
+    return {"seconds": time.perf_counter() - start, "rows": rows}
+
+
+def plain_submit(file: str) -> dict[str, Any]:
+    """A plain loop: one row per text, duplicates and all."""
+    url = load_settings().sql_url
+    start = time.perf_counter()
+    if url.startswith("sqlite"):
+        database = sqlite3.connect(url.removeprefix("sqlite:///"))
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute(_TEXTS)
+        database.executemany("INSERT INTO plain_texts VALUES (?, ?, ?)", _numbered(file))
+        database.commit()
+    else:
+        with psycopg.connect(url) as postgres, postgres.cursor() as cursor:
+            cursor.execute(_TEXTS)
+            with cursor.copy("COPY plain_texts FROM STDIN") as copy:
+                for row in _numbered(file):
+                    copy.write_row(row)
+    return {"seconds": time.perf_counter() - start}
+
+
+def _numbered(file: str) -> Iterator[tuple[int, str, str]]:
+    with Path(file).open("rb") as stream:
+        for row, line in enumerate(stream):
+            document = orjson.loads(line)
+            yield row, document["id"], document["text"]
+
+
+def plain_results(output: str) -> dict[str, Any]:
+    """Texts and answers, joined and ordered by the database, as its own COPY text."""
+    start = time.perf_counter()
+    with (
+        psycopg.connect(load_settings().sql_url) as postgres,
+        postgres.cursor() as cursor,
+        cursor.copy(_READ_BACK) as copy,
+        Path(output).open("wb") as stream,
+    ):
+        for block in copy:
+            stream.write(block)
+    return {"seconds": time.perf_counter() - start}
+
+
+if __name__ == "__main__":
+    act = {"submit": submit, "results": results, "plain-submit": plain_submit, "plain-results": plain_results}
+    answer = act[sys.argv[1]](*sys.argv[2:])
+    print(orjson.dumps(answer | {"peak_kb": peak_kb()}).decode())

@@ -1,0 +1,284 @@
+"""What a measurement runs on: canned server, Redis, a database of its own, real worker processes. Linux only."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+from celery import Celery
+from sqlalchemy import text
+
+from labelmill.classify_submission import submit_batch
+from labelmill.contracts.database import connect, upgrade
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill_ops.embedded_postgres import EmbeddedPostgres
+from labelmill_ops.embedded_redis import EmbeddedRedis
+from labelmill_ops.ports import free_port
+
+HERE = Path(__file__).parent
+_TICK = os.sysconf("SC_CLK_TCK")
+_WORDS = (
+    "play turn on off the lights music weather tomorrow alarm at seven kitchen please remind me to call set volume "
+    "what is news about football order pizza train ticket london my calendar add milk shopping list send an email"
+).split()
+
+
+def text_of(row: int) -> str:
+    """A short text, some 50 characters, different for every row. The same in every run."""
+    parts = []
+    number = row * 2_654_435_761 % 2**32
+    for _ in range(6):
+        parts.append(_WORDS[number % len(_WORDS)])
+        number = number // len(_WORDS) + 7_919 * (row % 97)
+    return f"{' '.join(parts)} request {row:09d}"
+
+
+def input_file(folder: Path, rows: int, *, first: int = 0, repeat_share: float = 0.0) -> Path:
+    """A JSONL file of `rows` texts with ids of their own; `repeat_share` of them repeat an earlier text."""
+    path = folder / f"rows-{first}-{rows}-{repeat_share}.jsonl"
+    if not path.exists():
+        every = int(1 / repeat_share) if repeat_share else 0
+        with path.open("wb") as stream:
+            for row in range(first, first + rows):
+                shown = row // 2 if every and row % every == every - 1 else row
+                stream.write(orjson.dumps({"id": f"id-{row:08d}", "text": text_of(shown)}) + b"\n")
+    return path
+
+
+class CannedServer:
+    """The server's process."""
+
+    def __init__(self) -> None:
+        self.url = f"http://127.0.0.1:{free_port()}"
+        port = self.url.rsplit(":", 1)[1]
+        self.process = subprocess.Popen([sys.executable, HERE / "canned_server.py", "--port", port])
+        deadline = time.monotonic() + 20
+        while True:
+            try:
+                self.stats()
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def reset(self, latency_s: float, rate: float = 0) -> None:
+        """Forget what was asked; answer so from now on."""
+        self._call("/reset", orjson.dumps({"latency_s": latency_s, "rate": rate}))
+
+    def stats(self) -> dict[str, Any]:
+        """What was asked since the last reset."""
+        return dict(orjson.loads(self._call("/stats")))
+
+    def _call(self, path: str, body: bytes | None = None) -> bytes:
+        with urllib.request.urlopen(self.url + path, data=body, timeout=10) as answer:  # noqa: S310 - loopback
+            return bytes(answer.read())
+
+
+@dataclass
+class Stack:
+    """Redis, a fresh database and worker processes, all of one run."""
+
+    env: dict[str, str]
+    database_url: str
+    folder: Path
+    workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    postmaster: int | None = None
+
+    def python(self, *arguments: str | Path, timeout_s: float = 1800) -> dict[str, Any]:
+        """Run a script with this stack's environment. Returns the JSON of its last line."""
+        done = subprocess.run(
+            [sys.executable, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, check=True,
+            timeout=timeout_s,
+        )  # fmt: skip
+        return dict(orjson.loads(done.stdout.strip().splitlines()[-1]))
+
+    def producer(self, act: str, *arguments: str | Path) -> dict[str, Any]:
+        """One act of the producer's, see `producer_side`."""
+        return self.python(HERE / "producer_side.py", act, *arguments)
+
+    def wait_for(self, batch_id: str, timeout_s: float = 1800) -> float:
+        """Wait until a batch has ended well. Returns the moment (`time.time()`) at which that was seen."""
+        engine = connect(self.database_url)
+        deadline = time.monotonic() + timeout_s
+        while time.monotonic() < deadline:
+            with engine.connect().execution_options(read_only=True) as connection:
+                state = connection.scalar(text("SELECT state FROM batches WHERE id = :id"), {"id": batch_id})
+            if state == "completed":
+                engine.dispose()
+                return time.time()
+            if state in ("failed", "cancelled", "paused"):
+                raise RuntimeError(f"{batch_id} is {state}")
+            time.sleep(0.02)
+        raise TimeoutError(f"{batch_id} has not ended")
+
+    def count(self, table: str) -> int:
+        """How many rows a table has."""
+        engine = connect(self.database_url)
+        with engine.connect().execution_options(read_only=True) as connection:
+            found = connection.scalar(text(f"SELECT count(*) FROM {table}"))  # noqa: S608 - our own names
+        engine.dispose()
+        return int(found or 0)
+
+    def worker_cpu_s(self) -> float:
+        """CPU seconds of all worker processes so far."""
+        return sum(_cpu_s(worker.pid) for worker in self.workers)
+
+    def database_cpu_s(self) -> float:
+        """CPU seconds of the PostgreSQL server so far, with its ended processes; 0 for SQLite, which has none."""
+        if self.postmaster is None:
+            return 0.0
+        children = sum(_cpu_s(pid) for pid in _children(self.postmaster))
+        return children + _cpu_s(self.postmaster, ended_children=True)
+
+    def worker_peaks_kb(self) -> list[int]:
+        """The largest resident memory of each worker process so far."""
+        found = []
+        for worker in self.workers:
+            lines = Path(f"/proc/{worker.pid}/status").read_text().splitlines()
+            found.append(next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:")))
+        return found
+
+
+def _stat_fields(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+
+
+def _cpu_s(pid: int, *, ended_children: bool = False) -> float:
+    try:
+        fields = _stat_fields(pid)
+    except OSError:
+        return 0.0
+    return sum(int(value) for value in fields[11 : 15 if ended_children else 13]) / _TICK
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if int(_stat_fields(int(entry.name))[1]) == parent:
+                    found.append(int(entry.name))
+    return found
+
+
+class Machine:
+    """What outlives a run: the canned server, a PostgreSQL cluster when asked for, a folder for files."""
+
+    def __init__(self, folder: Path, database: str) -> None:
+        self.folder = folder
+        self.database = database
+        self.server = CannedServer()
+        self.postgres: EmbeddedPostgres | None = None
+        if database == "postgresql":
+            self.postgres = EmbeddedPostgres()
+            self.postgres.start()
+
+    def stop(self) -> None:
+        """End the processes."""
+        self.server.process.terminate()
+        self.server.process.wait()
+        if self.postgres is not None:
+            self.postgres.stop()
+
+    @contextlib.contextmanager
+    def database_only(self) -> Iterator[Stack]:
+        """A fresh, migrated database and nothing else."""
+        name = f"run_{secrets.token_hex(4)}"
+        if self.postgres is not None:
+            self.postgres.execute(f"CREATE DATABASE {name}")
+            url = self.postgres.url(name)
+        else:
+            url = f"sqlite:///{self.folder / name}.db"
+        engine = connect(url)
+        upgrade(engine)
+        engine.dispose()
+        env = {key: value for key, value in os.environ.items() if not key.startswith("LABELMILL_")}
+        env |= {
+            "LABELMILL_DATABASE_URL": url, "LABELMILL_MISTRAL_URL": self.server.url, "MISTRAL_API_KEY": "bench",
+            "LABELMILL_DATA_DIR": str(self.folder / "data"), "BENCH_DATABASE": url, "BENCH_SERVER": self.server.url,
+        }  # fmt: skip
+        stack = Stack(env, url, self.folder)
+        if self.postgres is not None and self.postgres._process is not None:
+            stack.postmaster = self.postgres._process.pid
+        try:
+            yield stack
+        finally:
+            if self.postgres is not None:
+                self.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
+            else:
+                for path in self.folder.glob(f"{name}.db*"):
+                    path.unlink()
+
+    @contextlib.contextmanager
+    def running(self, workers: int, settings: dict[str, object] | None = None, *, naive: bool = False) -> Iterator[Stack]:
+        """A database, Redis, beat and `workers` worker processes that are ready."""
+        with self.database_only() as stack, EmbeddedRedis(self.folder / f"redis-{secrets.token_hex(4)}") as redis:
+            stack.env |= {"LABELMILL_BROKER_URL": redis.url, "BENCH_BROKER": redis.url}
+            stack.env |= {name: str(value) for name, value in (settings or {}).items()}
+            log = (self.folder / "workers.log").open("ab")
+            others: list[subprocess.Popen[bytes]] = []
+
+            def celery(*arguments: str) -> subprocess.Popen[bytes]:
+                command = [sys.executable, "-m", "celery", *arguments]
+                return subprocess.Popen(command, env=stack.env, cwd=HERE, stdout=log, stderr=log)
+
+            try:
+                for number in range(workers):
+                    name = ("-n", f"bench{number}@localhost", "--loglevel", "WARNING")
+                    if naive:
+                        one = celery("-A", "celery_per_text", "worker", "--pool", "threads", "-c", "100", *name)
+                    else:
+                        queues = ("-Q", "prepare,train,classify", "-c", "4")
+                        one = celery("-A", "labelmill_worker.app", "worker", *queues, *name)
+                    stack.workers.append(one)
+                if not naive:
+                    schedule = str(self.folder / f"beat-{secrets.token_hex(4)}")
+                    others.append(celery("-A", "labelmill_worker.app", "beat", "--schedule", schedule))
+                _wait_until_ready(redis.url, workers)
+                if not naive:
+                    self._warm_up(stack)
+                yield stack
+            finally:
+                for process in (*others, *stack.workers):
+                    process.terminate()
+                for process in (*others, *stack.workers):
+                    try:
+                        process.wait(15)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+                        process.wait()
+                log.close()
+
+    def _warm_up(self, stack: Stack) -> None:
+        """Let every process connect to what it needs, and the model's labels be learnt."""
+        self.server.reset(0.0)
+        one = input_file(self.folder, 1, first=900_000_000)
+        engine = connect(stack.database_url)
+        sender = MessageSender.connect(Settings(broker_url=stack.env["LABELMILL_BROKER_URL"]))
+        batches = [
+            submit_batch(engine, sender, source=str(one), model="ft:classifier:bench:x") for _ in range(4 * len(stack.workers))
+        ]
+        engine.dispose()
+        for batch in batches:
+            stack.wait_for(batch, 60)
+
+
+def _wait_until_ready(broker_url: str, workers: int) -> None:
+    app = Celery(broker=broker_url, set_as_current=False)
+    deadline = time.monotonic() + 60
+    while len(app.control.ping(timeout=0.5, limit=workers) or []) < workers:
+        if time.monotonic() > deadline:
+            raise TimeoutError("the workers did not start")
+    app.close()
