@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyped]
+from sklearn.linear_model import LogisticRegression
 
 from labelmill_ops.emulator.training_data import TargetSpec, TrainingData
 from labelmill_ops.emulator.weighting import TfidfWeights
