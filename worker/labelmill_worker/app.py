@@ -14,6 +14,7 @@ from celery import Celery, signals
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill_worker.bootstrap import forget_services
+from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
 
 
@@ -30,6 +31,7 @@ def create_app(settings: Settings | None = None) -> Celery:
             "options": {"queue": "train", "expires": max(settings.sweep_s, 1.0), "priority": 0},
         }
     }
+    app.steps["consumer"].add(SendTaskEventsAtOnce)
     register_tasks(app, settings)
     return app
 
@@ -39,6 +41,11 @@ def _configure_logging(**_: Any) -> None:
     from labelmill_worker.logging import configure_logging  # noqa: PLC0415 - only a process of Celery's logs
 
     configure_logging(load_settings())
+
+
+@signals.beat_init.connect
+def _keep_sweeps_out_of_flower(sender: Any, **_: Any) -> None:
+    sender.app.conf.task_send_sent_event = False  # a line every few seconds would bury the jobs
 
 
 @signals.worker_process_init.connect

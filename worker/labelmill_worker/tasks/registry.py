@@ -50,7 +50,8 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                         record_fault(process_services(settings, sender).engine, message, fault)
                     raise
 
-        app.task(name=name, typing=False)(task)
+        # sweeps come every few seconds: in Flower they would bury the jobs
+        app.task(name=name, typing=False, send_events=name != SWEEP)(task)
 
     add(PREPARE, JobMessage, prepare.run)
     add(TRAIN, JobMessage, train.run)
