@@ -17,38 +17,58 @@ from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.settings import Settings
 
 #: Keys: {prefix}:next (earliest start of the next request), {prefix}:tokens (moment at which all reserved tokens are
-#: paid off), {prefix}:pause (nobody starts before). All in seconds by Redis' clock, gone a minute after they pass.
+#: paid off), {prefix}:pause (nobody starts before), {prefix}:slow (hash: `factor` of the rate that is used after 429s, and
+#: `at`, when it last changed). Moments are seconds by Redis' clock.
 #: Arguments: requests per second (0: no limit), tokens per second (0), tokens of this request, longest wait in s.
 #: Returns the wait in ms; negative: longer than the longest wait, nothing was reserved.
 _RESERVE = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-local start = now
 local rate, token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
+local slow = redis.call('HMGET', KEYS[4], 'factor', 'at')
+local factor = tonumber(slow[1] or '1')
+if factor < 1 and now - tonumber(slow[2]) > 10 then
+  factor = math.min(1, factor * 1.1)
+  if factor < 1 then redis.call('HSET', KEYS[4], 'factor', factor, 'at', string.format('%.6f', now))
+  else redis.call('DEL', KEYS[4]) end
+end
+local start = now
 for i = 1, 3 do
   local at = tonumber(redis.call('GET', KEYS[i]) or '0')
   if at > start then start = at end
 end
 local wait = start - now
 if wait > tonumber(ARGV[4]) then return -math.ceil(wait * 1000) end
-if rate > 0 then redis.call('SET', KEYS[1], string.format('%.6f', start + 1 / rate), 'PX', math.ceil((wait + 60) * 1000)) end
+local keep = math.ceil((wait + 60) * 1000)
+if rate > 0 then
+  redis.call('SET', KEYS[1], string.format('%.6f', start + 1 / (rate * factor)), 'PX', keep)
+end
 if token_rate > 0 then
-  local tokens = tonumber(ARGV[3])
-  redis.call('SET', KEYS[2], string.format('%.6f', start + tokens / token_rate),
-    'PX', math.ceil((wait + 60 + tokens / token_rate) * 1000))
+  local paid_s = tonumber(ARGV[3]) / (token_rate * factor)
+  redis.call('SET', KEYS[2], string.format('%.6f', start + paid_s), 'PX', keep + math.ceil(paid_s * 1000))
 end
 return math.ceil(wait * 1000)
 """
 
-#: Keys: {prefix}:pause. Arguments: seconds. Holds everybody back; a longer pause is never shortened.
+#: Keys: {prefix}:pause, {prefix}:slow. Arguments: seconds. Holds everybody back; a longer pause is never shortened. The
+#: rate shrinks by a quarter, once a second however many requests were refused together.
 _PAUSE = """
 local t = redis.call('TIME')
-local until_at = tonumber(t[1]) + tonumber(t[2]) / 1000000 + tonumber(ARGV[1])
+local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+local until_at = now + tonumber(ARGV[1])
 if tonumber(redis.call('GET', KEYS[1]) or '0') < until_at then
   redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil(ARGV[1] * 1000) + 1000)
 end
+local slow = redis.call('HMGET', KEYS[2], 'factor', 'at')
+if now - tonumber(slow[2] or '0') > 1 then
+  local factor = math.max(0.05, tonumber(slow[1] or '1') * 0.75)
+  redis.call('HSET', KEYS[2], 'factor', factor, 'at', string.format('%.6f', now + tonumber(ARGV[1])))
+  redis.call('EXPIRE', KEYS[2], 3600)
+end
 return 0
 """
+
+_PAUSE_LOOK_S = 0.25  #: Without a limit, how often a process looks whether another one was told to slow down.
 
 
 class HeldBack(Exception):  # noqa: N818 - not an error: the limit says "later"
@@ -60,7 +80,10 @@ class HeldBack(Exception):  # noqa: N818 - not an error: the limit says "later"
 
 
 class FleetLimiter:
-    """Spaces the requests of all processes that share a key. Belongs to one event loop."""
+    """Spaces the requests of all processes that share a key. Belongs to one event loop.
+
+    A limit that is set too high adapts: every 429 shrinks the rate by a quarter, ten quiet seconds give a tenth back.
+    """
 
     def __init__(
         self, redis_url: str, prefix: str, requests_per_second: float | None, tokens_per_minute: float | None
@@ -68,12 +91,14 @@ class FleetLimiter:
         self._redis = redis.asyncio.Redis.from_url(
             redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
         )
-        self._keys = [f"{prefix}:next", f"{prefix}:tokens", f"{prefix}:pause"]
+        self._keys = [f"{prefix}:next", f"{prefix}:tokens", f"{prefix}:pause", f"{prefix}:slow"]
         self._rate = requests_per_second or 0.0
         self._token_rate = (tokens_per_minute or 0.0) / 60
         self._reserve = self._redis.register_script(_RESERVE)
         self._pause = self._redis.register_script(_PAUSE)
-        self._paused_here_until = 0.0
+        self._paused_until = 0.0  # by the loop's clock; the fleet's pause as far as this process knows
+        self._look_at = 0.0
+        self._look: asyncio.Task[None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> FleetLimiter:
@@ -91,13 +116,7 @@ class FleetLimiter:
         knows what the others send, and nothing is sent.
         """
         if not self._rate and not self._token_rate:
-            # without a limit only a pause can hold us back; a 429 that others met is ours a moment later
-            remaining_s = self._paused_here_until - asyncio.get_running_loop().time()
-            if remaining_s <= 0:
-                return
-            if remaining_s > max_wait_s:
-                raise HeldBack(remaining_s)
-            await asyncio.sleep(remaining_s)
+            await self._wait_out_pause(max_wait_s)
             return
         try:
             answer = await self._reserve(keys=self._keys, args=[self._rate, self._token_rate, tokens, max_wait_s])
@@ -109,12 +128,32 @@ class FleetLimiter:
         if wait_s:
             await asyncio.sleep(wait_s)
 
-    async def pause(self, seconds: float) -> None:
-        """Hold the whole fleet back, as a 429 asks."""
-        loop = asyncio.get_running_loop()
-        self._paused_here_until = max(self._paused_here_until, loop.time() + seconds)
+    async def _wait_out_pause(self, max_wait_s: float) -> None:
+        """Without a limit there is nothing to reserve, and no question to Redis for each request: only a pause counts."""
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at:
+            self._look_at = now + _PAUSE_LOOK_S
+            self._look = asyncio.create_task(self._read_pause())
+        remaining_s = self._paused_until - now
+        if remaining_s > max_wait_s:
+            raise HeldBack(remaining_s)
+        if remaining_s > 0:
+            await asyncio.sleep(remaining_s)
+
+    async def _read_pause(self) -> None:
         try:
-            await self._pause(keys=[self._keys[2]], args=[seconds])
+            left_ms = await self._redis.pttl(self._keys[2])
+        except (RedisError, OSError):
+            return  # no limit is set: without Redis nothing is forbidden
+        until = asyncio.get_running_loop().time() + (left_ms - 1000) / 1000  # the key outlives the pause by a second
+        self._paused_until = max(self._paused_until, until)
+
+    async def pause(self, seconds: float) -> None:
+        """Hold the whole fleet back, as a 429 asks. Raises BrokerUnavailable."""
+        loop = asyncio.get_running_loop()
+        self._paused_until = max(self._paused_until, loop.time() + seconds)
+        try:
+            await self._pause(keys=self._keys[2:], args=[seconds])
         except (RedisError, OSError) as error:
             raise BrokerUnavailable("Redis, which holds the shared rate limit, cannot be reached") from error
 
