@@ -91,8 +91,7 @@ def plain_results(output: str) -> dict[str, Any]:
         cursor.copy(_READ_BACK) as copy,
         Path(output).open("wb") as stream,
     ):
-        for block in copy:
-            stream.write(block)
+        stream.writelines(copy)
     return {"seconds": time.perf_counter() - start}
 
 

@@ -16,11 +16,11 @@ import orjson
 _DOCS = Path(__file__).parents[2] / "docs"
 _INTRODUCTION = """# Benchmarks
 
-Every figure comes from `make bench` (`python ops/bench/run.py`): the canned server, the load, the database and what it is
-compared with run side by side on one machine, in turns, so that only the ratios mean something elsewhere. The
-*reference* ([reference.py](../ops/bench/reference.py)) is what an expert would write instead, with no queue: one asyncio script
-with aiohttp and orjson that reads the file, calls the API with the same concurrency and writes the same rows to the same
-database with its fastest bulk insert. Medians, with the smallest and the largest run in brackets.
+Every figure comes from `make bench` (`python ops/bench/run.py`): the canned server, the load, the database and what it
+is compared with run side by side on one machine, in turns, so that only the ratios mean something elsewhere. The
+*reference* ([reference.py](../ops/bench/reference.py)) is what an expert would write instead, with no queue: one
+asyncio script with aiohttp and orjson that reads the file, calls the API with the same concurrency and writes the same
+rows to the same database with its fastest bulk insert. Medians, with the smallest and the largest run in brackets.
 """
 
 
@@ -32,7 +32,7 @@ class Figure:
     values: list[float]
     bound: float | None = None
     at_most: bool = False
-    unit: str = "×"
+    unit: str = "times"
     note: str = ""
 
     @property
@@ -57,7 +57,7 @@ class Figure:
 
 
 def _number(value: float, unit: str) -> str:
-    return f"{value:,.0f}" if unit == "rows/s" else f"{value:.2f}" if value < 100 else f"{value:.0f}"  # noqa: PLR2004
+    return f"{value:,.0f}" if unit == "rows/s" else f"{value:.2f}" if value < 100 else f"{value:.0f}"
 
 
 def _line(one: dict[str, Any]) -> list[str]:
@@ -118,12 +118,12 @@ def _plot(kept: dict[str, Any]) -> bool:
     """Draw measured over required for every bound, when matplotlib happens to be there."""
     if find_spec("matplotlib") is None:
         return (_DOCS / "benchmarks.png").exists()
-    from matplotlib import pyplot  # type: ignore[import-not-found]  # noqa: PLC0415 - no dependency of ours
+    import matplotlib.pyplot as plt  # type: ignore[import-not-found]  # noqa: PLC0415 - no dependency of ours
 
     bounded = [one for measurement in kept.values() for one in measurement["figures"] if one["bound"]]
     shares = [one["bound"] / one["median"] if one["at_most"] else one["median"] / one["bound"] for one in bounded]
-    figure, axes = pyplot.subplots(figsize=(10, 0.35 * len(bounded) + 1.2))
-    colours = ["#2b7a4b" if share >= 0.995 else "#b3402a" for share in shares]  # noqa: PLR2004
+    figure, axes = plt.subplots(figsize=(10, 0.35 * len(bounded) + 1.2))
+    colours = ["#2b7a4b" if share >= 0.995 else "#b3402a" for share in shares]
     axes.barh([one["name"] for one in bounded], shares, color=colours)
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")

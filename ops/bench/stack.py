@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from labelmill_ops.ports import free_port
 
 HERE = Path(__file__).parent
 _TICK = os.sysconf("SC_CLK_TCK")
-_WORDS = (
+_WORDS = (  # noqa: SIM905 - a list would fill the page
     "play turn on off the lights music weather tomorrow alarm at seven kitchen please remind me to call set volume "
     "what is news about football order pizza train ticket london my calendar add milk shopping list send an email"
 ).split()
@@ -222,7 +222,9 @@ class Machine:
                     path.unlink()
 
     @contextlib.contextmanager
-    def running(self, workers: int, settings: dict[str, object] | None = None, *, naive: bool = False) -> Iterator[Stack]:
+    def running(
+        self, workers: int, settings: Mapping[str, object] | None = None, *, naive: bool = False
+    ) -> Iterator[Stack]:
         """A database, Redis, beat and `workers` worker processes that are ready."""
         with self.database_only() as stack, EmbeddedRedis(self.folder / f"redis-{secrets.token_hex(4)}") as redis:
             stack.env |= {"LABELMILL_BROKER_URL": redis.url, "BENCH_BROKER": redis.url}
@@ -268,7 +270,8 @@ class Machine:
         engine = connect(stack.database_url)
         sender = MessageSender.connect(Settings(broker_url=stack.env["LABELMILL_BROKER_URL"]))
         batches = [
-            submit_batch(engine, sender, source=str(one), model="ft:classifier:bench:x") for _ in range(4 * len(stack.workers))
+            submit_batch(engine, sender, source=str(one), model="ft:classifier:bench:x")
+            for _ in range(4 * len(stack.workers))
         ]
         engine.dispose()
         for batch in batches:
