@@ -24,6 +24,7 @@ from labelmill.contracts.tables import (
     TrainingRow,
     utc_now,
 )
+from labelmill.jobs import status_document
 
 _BATCH_OPEN = [
     BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNING.value, BatchState.PAUSED.value,
@@ -50,9 +51,10 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
         elif kind is Kind.DATASET:
             raise InvalidInput("a dataset cannot be cancelled: it costs nothing and ends by itself")
         else:
-            raise NotFound(f"no job has the id {job_id!r}")
-    if not done:
-        raise InvalidInput(f"{job_id} is unknown or has ended already")
+            raise NotFound(f"no job has the id {job_id!r}; `labelmill status` lists the latest")
+        if not done:
+            state = status_document(connection, job_id)["state"]
+            raise InvalidInput(f"{job_id} is {state}: there is nothing left to cancel")
     if kind is Kind.TRAINING:
         try:
             sender.send(TRAIN, [JobMessage(job_id=job_id)])
@@ -102,7 +104,7 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
     """Run the failed and unanswered rows of a batch again. Raises NotFound, InvalidInput."""
     with writing(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.state, BatchRow.started_at).where(BatchRow.id == job_id)
+            select(BatchRow.no, BatchRow.state, BatchRow.error_code, BatchRow.started_at).where(BatchRow.id == job_id)
         ).first()
         if batch is None:
             raise NotFound(f"no batch has the id {job_id!r}")
@@ -110,23 +112,25 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
             raise InvalidInput(f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried")
         mine = ChunkRow.batch_no == batch.no
         owed = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
-        if batch.started_at is None and batch.state == BatchState.FAILED.value and not connection.scalar(
-            select(ChunkRow.number).where(mine).limit(1)
-        ):
+        if batch.started_at is None and batch.error_code == InvalidInput.code:
             raise InvalidInput(f"{job_id} failed at submission: submit it again")
         if connection.scalar(select(ChunkRow.number).where(mine, owed).limit(1)) is None:
             raise InvalidInput(f"{job_id} has no failed row")
-        connection.execute(
-            update(ChunkRow)
-            .where(mine, owed, ChunkRow.state != ChunkState.CLAIMED.value)
-            .values(state=ChunkState.PENDING.value, failed=0, attempts=0, sent_at=None)
-        )
-        connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
-        connection.execute(
+        runs_again = connection.execute(
             update(BatchRow)
             .where(BatchRow.no == batch.no, BatchRow.state == batch.state)
             .values(state=BatchState.RUNNING.value, finished_at=None, error=None, error_code=None)
-        )
+        ).rowcount
+        if not runs_again:
+            raise InvalidInput(f"{job_id} is being retried by somebody else")
+        # a chunk that a worker of the stopped batch still holds is taken from it: its errors go, so must its counts
+        connection.execute(
+            update(ChunkRow)
+            .where(mine, owed)
+            .values(state=ChunkState.PENDING.value, failed=0, attempts=0, sent_at=None, lease_token=None,
+                    lease_until=None)
+        )  # fmt: skip
+        connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
         _add_event(connection, job_id, BatchState.RUNNING.value, "failed rows are run again")
     try:
         dispatch_batch(engine, sender, job_id)

@@ -7,6 +7,7 @@ import itertools
 import os
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,6 +17,7 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 _GROUP = 10_000
+_NO_PYARROW = 'Parquet needs pyarrow: pip install "labelmill[parquet]"'
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -25,13 +27,27 @@ class CannotWrite(LabelmillError):
     code = "cannot_write"
 
 
+def check_output(output: Path) -> None:
+    """Raise InvalidInput for a file that results cannot be written to, as far as can be told beforehand."""
+    suffix = output.suffix.lower()
+    if suffix not in FORMATS:
+        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}")
+    if suffix == ".parquet" and find_spec("pyarrow") is None:
+        raise InvalidInput(_NO_PYARROW)
+    if output.is_dir():
+        raise InvalidInput(f"{output} is a folder; name a file in it")
+    if not output.parent.is_dir():
+        raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you")
+
+
 def write_results(rows: Iterable[dict[str, Any]], targets: list[str], output: Path | None) -> int:
     """Write rows to `output`, or as JSONL to stdout. Returns how many. Raises InvalidInput, CannotWrite."""
     if output is None:
         return _write_jsonl(rows, sys.stdout.buffer)
+    check_output(output)
     suffix = output.suffix.lower()
-    if suffix not in FORMATS:
-        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}")
     partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         if suffix == ".parquet":
@@ -96,7 +112,7 @@ def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], path: Pat
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError as error:
-        raise InvalidInput('Parquet needs pyarrow: pip install "labelmill[parquet]"') from error
+        raise InvalidInput(_NO_PYARROW) from error
     fields = [("row", pa.int64()), ("id", pa.string()), ("text", pa.string())]
     for target in targets:
         fields += [(target, pa.string()), (f"{target}_score", pa.float32()), (f"{target}_scores", pa.string())]

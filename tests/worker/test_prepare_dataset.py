@@ -130,7 +130,7 @@ def test_a_rare_label_reaches_every_split_without_changing_their_sizes(tmp_path:
 
 
 def test_nothing_left_says_where_the_rows_went(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match=r"no row is left.*20 below_min_per_label"):
+    with pytest.raises(InvalidInput, match=r"no row is left.*20 below min per label"):
         prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=20)), min_per_label=50)
 
 

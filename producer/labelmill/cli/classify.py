@@ -12,7 +12,7 @@ from labelmill.cli.context import connected, exit_for, finish_submission, follow
 from labelmill.cli.jobs import save_results
 from labelmill.cli.progress import bar
 from labelmill.contracts.errors import InvalidInput
-from labelmill.export import FORMATS
+from labelmill.export import check_output
 
 
 def register(app: typer.Typer) -> None:
@@ -48,8 +48,10 @@ def classify(
 ) -> None:
     """Classify every text of SOURCE with a model. Prints {"id", "kind", "state"}; --wait prints the final status."""
     del as_json
-    if output is not None and (not wait or output.suffix.lower() not in FORMATS):
-        raise InvalidInput(f"-o goes with --wait and names a file that ends in {', '.join(FORMATS)}")
+    if output is not None:
+        if not wait:
+            raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
+        check_output(output)  # before anything is paid for
     client = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)

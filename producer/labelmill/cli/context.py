@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from labelmill.cli.progress import follow
 from labelmill.client import Client
@@ -36,7 +37,19 @@ def remember_flags(flags: Flags) -> None:
 
 def messages() -> Console:
     """Where messages and progress go: stderr, plain when it is no terminal."""
-    return Console(stderr=True)
+    # what users write may look like markup: [red], :tada:
+    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+
+
+def tables() -> Console:
+    """Where tables go: stdout, as it is, and wide enough for whole ids when it is no terminal."""
+    console = Console(markup=False, emoji=False, highlight=False)
+    return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=240)
+
+
+def say(word: str, style: str, message: str) -> None:
+    """One message on stderr: `word: message`."""
+    messages().print(Text.assemble((f"{word}:", style), " ", message))
 
 
 def settings() -> Settings:
@@ -59,7 +72,7 @@ def finish_submission(client: Client, job_id: str, *, wait: bool) -> None:
     """Print `{"id", "kind", "state"}`; with `wait`, follow the job to its end, print its status document instead and
     exit with the job's code. Ctrl-C while waiting detaches (130)."""
     for warning in client.warnings:
-        messages().print(f"[yellow]warning:[/] {warning}", highlight=False, soft_wrap=True)
+        say("warning", "yellow", warning)
     document = client.status(job_id)
     if not wait:
         print_json({key: document[key] for key in ("id", "kind", "state")})
@@ -83,7 +96,7 @@ def exit_for(document: dict[str, Any]) -> None:
     code = exit_code_of(document)
     if code:
         if document.get("error"):
-            messages().print(f"{document['id']} {document['state']}: {document['error']}", markup=False, soft_wrap=True)
+            messages().print(f"{document['id']} {document['state']}: {document['error']}")
         raise typer.Exit(code)
 
 

@@ -6,16 +6,15 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 
-from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
+from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json, tables
 from labelmill.cli.progress import bar
 from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import BatchRow, ModelRow
-from labelmill.export import write_results
+from labelmill.export import check_output, write_results
 from labelmill.results import Only, read_results
 
 JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
@@ -40,13 +39,13 @@ def status(
         if as_json:
             print_json(found)
         else:
-            Console().print(_job_table(found))
+            tables().print(_job_table(found))
         return
     document = client.status(job_id)
     if as_json:
         print_json(document)
     else:
-        Console().print(_details(document))
+        tables().print(_details(document))
 
 
 def _job_table(found: list[dict[str, Any]]) -> Table:
@@ -82,6 +81,8 @@ def results(
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch ends.")] = False,
 ) -> None:
     """Write a batch's rows in input order."""
+    if output is not None:
+        check_output(output)
     save_results(connected(), job_id, output, only=only, follow=follow)
 
 
@@ -107,7 +108,7 @@ def save_results(
 
         count = write_results(counted(), targets, output)
     if output is not None:
-        messages().print(f"{count} rows in {output}", highlight=False)
+        messages().print(f"{count} rows in {output}")
 
 
 def cancel(job_id: JobId) -> None:

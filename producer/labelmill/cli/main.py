@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+import traceback
 from importlib.metadata import entry_points
-from typing import Annotated
+from typing import Annotated, Any, NoReturn
 
 import typer
 
 from labelmill import __version__
 from labelmill.cli import classify, database, evaluate, jobs, prepare, train
-from labelmill.cli.context import Flags, messages, remember_flags
+from labelmill.cli.context import Flags, messages, remember_flags, say
 from labelmill.contracts.errors import LabelmillError
 
 COMMANDS = "labelmill.commands"  #: Entry points: worker and ops add their commands here.
@@ -59,20 +60,62 @@ def _global_options(
     )  # fmt: skip
 
 
-def run() -> None:
-    """The console script. Never returns: exits with a documented code."""
+def run() -> NoReturn:
+    """The console script. Exits with a documented code; whatever goes wrong is one sentence on stderr."""
+    code = _outcome()
     try:
-        build_app()()
+        sys.stdout.flush()
+    except OSError:
+        _discard_output()
+        code = code or 1
+    sys.exit(code)
+
+
+def _outcome() -> int:
+    try:
+        code = build_app()(standalone_mode=False)
+        sys.stdout.flush()
     except LabelmillError as error:
-        messages().print(f"[bold red]error:[/] {_escaped(error.message)}", highlight=False, soft_wrap=True)
-        sys.exit(error.exit_code)
+        say("error", "bold red", error.message)
+        return error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        return 130
+    except SystemExit as error:
+        # the reader of our output has enough (`| head`): Typer notices first
+        _discard_output()
+        return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except BrokenPipeError:
-        # the reader of our output has enough (`| head`)
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
-    except KeyboardInterrupt:
-        sys.exit(130)
+        _discard_output()
+        return 0
+    except Exception as error:  # noqa: BLE001 - the boundary: no traceback reaches a user
+        return _usage(error) if callable(getattr(error, "format_message", None)) else _unforeseen(error)
+    return code if isinstance(code, int) else 0
 
 
-def _escaped(text: str) -> str:
-    return text.replace("[", r"\[")
+def _usage(error: Any) -> int:
+    """Arguments that Typer refused. Its errors are Click's in some versions and its own in others."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
+        sys.stderr.write(context.get_help() + "\n")
+        return 2
+    say("error", "bold red", " ".join(error.format_message().split()))
+    if context is not None:
+        messages().print(f"`{context.command_path} --help` shows what there is")
+    return int(error.exit_code)
+
+
+def _unforeseen(error: Exception) -> int:
+    if os.environ.get("LABELMILL_DEBUG", "") not in ("", "0"):
+        traceback.print_exc()
+    if isinstance(error, OSError) and error.strerror:
+        _discard_output()  # a full disk would be met again when Python flushes at its end
+        say("error", "bold red", f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        return 1
+    first_line = next(iter(str(error).strip().splitlines()), "")
+    what = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
+    say("error", "bold red", f"something unforeseen went wrong ({what}); LABELMILL_DEBUG=1 shows where")
+    return 1
+
+
+def _discard_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

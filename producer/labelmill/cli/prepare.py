@@ -6,11 +6,10 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy import select
 
-from labelmill.cli.context import connected, finish_submission, print_json
+from labelmill.cli.context import connected, finish_submission, print_json, tables
 from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import DatasetRow
@@ -90,9 +89,7 @@ def datasets(
             *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
             labels, f"{one['created_at']:%Y-%m-%d %H:%M}",
         )  # fmt: skip
-    console = Console()
-    # a pipe has no width: ids must come out whole
-    (console if console.is_terminal else Console(width=240)).print(table)
+    tables().print(table)
 
 
 def list_datasets(client: Client, limit: int) -> list[dict[str, Any]]:

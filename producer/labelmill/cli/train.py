@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 from sqlalchemy.engine import Connection
 
 from labelmill import registry
-from labelmill.cli.context import connected, finish_submission, messages, print_json
+from labelmill.cli.context import connected, finish_submission, messages, print_json, tables
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import ModelRow
 from labelmill.train_submission import approve, submit_training
@@ -94,7 +93,7 @@ def list_models(
             one["model"], "yes" if one["promoted"] else "", one["state"], one["method"], targets,
             one["remote_model"] or "", one["created_at"][:16].replace("T", " "),
         )  # fmt: skip
-    Console().print(table)
+    tables().print(table)
 
 
 def promote(ref: Reference) -> None:
@@ -115,4 +114,4 @@ def delete(ref: Reference) -> None:
 def _change(act: Callable[[Connection, str], ModelRow], ref: str, done: str) -> None:
     with writing(connected().engine) as connection:
         act(connection, ref)
-    messages().print(f"{ref} {done}", markup=False, highlight=False, soft_wrap=True)
+    messages().print(f"{ref} {done}")

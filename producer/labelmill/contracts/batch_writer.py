@@ -14,7 +14,6 @@ from sqlalchemy.exc import IntegrityError
 from labelmill.contracts.bulk import bulk_insert
 from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk, encode_chunk
 from labelmill.contracts.database import reading, writing
-from labelmill.contracts.distinct import DistinctTexts
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
@@ -55,12 +54,15 @@ class BatchWriter:
         self._batch_no = batch_no
         self._batch_id = batch_id
         self._chunk_texts = chunk_texts
+        from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - NumPy, which other commands spare
+
         self._distinct = DistinctTexts()
         self._digest = ContentDigest()
         self._chunk = 0
         self._texts: list[str] = []
         self._ids: list[str | None] = []
         self._firsts: list[int] = []
+        self._chars = 0  # of the texts that wait
         self.rows = 0
         self.duplicates = 0
 
@@ -80,7 +82,8 @@ class BatchWriter:
         self._texts += texts
         self._ids += ids
         self._firsts += first_rows
-        while len(self._texts) >= self._chunk_texts and (size := self._next_size()):
+        self._chars += sum(map(len, texts))
+        while (len(self._texts) >= self._chunk_texts or self._chars >= CHUNK_CHARS) and (size := self._next_size()):
             self._flush(size)
 
     def finish(self) -> None:
@@ -116,6 +119,7 @@ class BatchWriter:
         texts, self._texts = self._texts[:size], self._texts[size:]
         ids, self._ids = self._ids[:size], self._ids[size:]
         firsts, self._firsts = self._firsts[:size], self._firsts[size:]
+        self._chars -= sum(map(len, texts))
         repeats = {index: first for index, first in enumerate(firsts) if first >= 0}
         named = any(external_id is not None for external_id in ids)
         names = [self._name(external_id, index) for index, external_id in enumerate(ids)] if named else None

@@ -9,13 +9,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Double, create_engine, event, make_url, text
+from sqlalchemy import Double, create_engine, event, inspect, make_url, text
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
@@ -59,7 +55,11 @@ def connect(url: str, *, pool_size: int = 8) -> Engine:
     if backend != "sqlite":
         raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}")
     if parsed.database:
-        Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(parsed.database).parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DatabaseUnavailable(f"the database's folder {folder} cannot be made: {error.strerror}") from error
     engine = create_engine(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
@@ -106,6 +106,9 @@ def translating_errors() -> Iterator[None]:
     except DBAPIError as error:
         if "UndefinedTable" in type(error.orig).__name__:
             raise outdated() from error
+        # without a statement it failed while connecting; a plain DatabaseError is SQLite's word for a broken file
+        if error.statement is None or type(error) is DatabaseError:
+            raise DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}") from error
         raise
 
 
@@ -114,40 +117,66 @@ def _first_line(error: DBAPIError) -> str:
 
 
 def outdated() -> DatabaseOutdated:
-    return DatabaseOutdated("the database's tables are missing or of another version: run `labelmill db upgrade`")
+    """Some table is missing."""
+    return DatabaseOutdated("the database's tables are missing: run `labelmill db upgrade`")
 
 
-def _alembic() -> Config:
-    config = Config()
-    config.set_main_option("script_location", str(files("labelmill.contracts") / "migrations"))
-    return config
+_MIGRATIONS = files("labelmill.contracts") / "migrations"
+
+
+def revisions() -> list[str]:
+    """The versions of the tables that this code knows, oldest first: their files' names begin with them."""
+    names = (file.name for file in (_MIGRATIONS / "versions").iterdir() if file.name.endswith(".py"))
+    return sorted(name.partition("_")[0] for name in names)
 
 
 def head_revision() -> str:
     """The version of the tables that this code needs."""
-    head = ScriptDirectory.from_config(_alembic()).get_current_head()
-    if head is None:
-        raise RuntimeError("the distribution holds no migrations")
-    return head
+    return revisions()[-1]
 
 
 def current_revision(engine: Engine) -> str | None:
     """The version of the tables in the database; None when it has none."""
     with reading(engine) as connection:
-        return MigrationContext.configure(connection).get_current_revision()
+        if not inspect(connection).has_table("alembic_version"):
+            return None
+        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return found
 
 
 def check_tables(engine: Engine) -> None:
     """Raise DatabaseOutdated unless the tables are the ones this code needs."""
-    if current_revision(engine) != head_revision():
+    current, needed = current_revision(engine), head_revision()
+    if current == needed:
+        return
+    if current is None:
         raise outdated()
+    _refuse_newer(current)
+    raise DatabaseOutdated(
+        f"the database's tables are of version {current}, older than {needed}: run `labelmill db upgrade`"
+    )
+
+
+def _refuse_newer(current: str | None) -> None:
+    if current is not None and current not in revisions():
+        raise DatabaseOutdated(
+            f"the database's tables are of version {current}, which a newer Labelmill made: upgrade this one"
+        )
 
 
 def upgrade(engine: Engine) -> None:
-    """Bring the tables to this code's version. Does nothing when they are; safe from several processes at once."""
+    """Bring the tables to this code's version. Does nothing when they are; safe from several processes at once.
+
+    Raises DatabaseOutdated for tables that a newer Labelmill made, DatabaseUnavailable.
+    """
+    from alembic import command  # noqa: PLC0415 - slow to import, and every command imports this module
+    from alembic.config import Config  # noqa: PLC0415
+
+    _refuse_newer(current_revision(engine))
     with writing(engine) as connection:
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-        config = _alembic()
+        config = Config()
+        config.set_main_option("script_location", str(_MIGRATIONS))
         config.attributes["connection"] = connection
         command.upgrade(config, "head")

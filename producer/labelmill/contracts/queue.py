@@ -7,17 +7,21 @@ messages that a killed worker held (Redis is a hint only; the sweeper is what gu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
-
-from celery import Celery
-from kombu.exceptions import OperationalError
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PRIORITY_OF, QUEUE_OF, QUEUES, JobMessage
 from labelmill.contracts.settings import Settings
 
+if TYPE_CHECKING:
+    from celery import Celery
+
 #: Above the longest chunk task plus the longest countdown. A later redelivery does no harm: claims are in SQL.
 VISIBILITY_TIMEOUT_S = 300
+
+#: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s.
+_ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1}
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -55,23 +59,37 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
+def _sending_app(settings: Settings) -> Celery:
+    from celery import Celery  # noqa: PLC0415 - slow to import; most commands send nothing
+
+    app = Celery("labelmill", set_as_current=False)
+    configuration = celery_settings(settings)
+    configuration["broker_transport_options"] |= _ONE_MORE_TRY
+    app.conf.update(configuration)
+    return app
+
+
 class MessageSender:
     """Sends messages; the tasks themselves need not be known to the sender."""
 
-    def __init__(self, app: Celery) -> None:
-        self._app = app
+    def __init__(self, app: Celery | Settings) -> None:
+        self._given = app
 
     @classmethod
     def connect(cls, settings: Settings) -> MessageSender:
         """A sender of its own, for processes that are no worker. Opens no connection yet."""
-        app = Celery("labelmill", set_as_current=False)
-        app.conf.update(celery_settings(settings))
-        return cls(app)
+        return cls(settings)
+
+    @cached_property
+    def _app(self) -> Celery:
+        return _sending_app(self._given) if isinstance(self._given, Settings) else self._given
 
     def send(
         self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
     ) -> None:
         """Put `messages` on the task's queue. Raises BrokerUnavailable; SQL still owes the work then."""
+        from kombu.exceptions import OperationalError  # noqa: PLC0415 - as in _sending_app
+
         try:
             with self._app.producer_or_acquire() as producer:
                 for message in messages:

@@ -10,12 +10,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from labelmill.contracts.errors import InvalidInput
 
 STACK_FILE = "stack.json"
+_REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://", "sentinel://")
 
 
 class Settings(BaseSettings):
@@ -43,6 +45,13 @@ class Settings(BaseSettings):
     request_timeout_s: float = Field(default=60, gt=0)  #: Total time of one request to Mistral.
     poll_s: float = Field(default=2, gt=0)  #: Shortest pause between two looks at a remote job.
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_redis(cls, url: str) -> str:
+        if not url.startswith(_REDIS_SCHEMES):
+            raise PydanticCustomError("redis_url", "write a Redis URL: redis://host:6379/0")
+        return url
 
     @property
     def data_path(self) -> Path:
@@ -97,6 +106,8 @@ def load_settings(**flags: Any) -> Settings:
     given = {name: value for name, value in flags.items() if value is not None}
     try:
         return Settings(**given)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the file .env cannot be read: {error}") from error
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = str(first["loc"][0]).upper()

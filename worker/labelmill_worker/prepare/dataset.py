@@ -177,8 +177,8 @@ def _balanced_by(columns: list[LabelColumn]) -> int:
 
 
 def _nothing_left(dropped: Counter[str]) -> str:
-    reasons = ", ".join(f"{count} {reason}" for reason, count in dropped.most_common() if count)
-    return f"no row is left to make a dataset of: {reasons}"
+    reasons = ", ".join(f"{count} {reason.replace('_', ' ')}" for reason, count in dropped.most_common() if count)
+    return f"no row is left to make a dataset of; left out were: {reasons}"
 
 
 @contextlib.contextmanager
