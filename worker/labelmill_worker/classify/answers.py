@@ -55,9 +55,13 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
         raise MalformedAnswer(f"an answer to {name!r} has other labels than the model's")
     rows = [pick(scores) for scores in answers]
     values = np.array(rows, dtype=object if not rows else None).reshape(len(results), size)
-    if values.dtype.kind not in "fi" or not np.isfinite(values).all():
+    if values.dtype.kind not in "fi":
         raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
-    return values.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
+    return narrow
 
 
 def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:

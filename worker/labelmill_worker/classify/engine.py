@@ -34,7 +34,8 @@ class ClassifyEngine:
         self.slots = asyncio.Semaphore(settings.max_in_flight)
         self._verdicts: dict[str, BatchVerdict] = {}
         self.loop = asyncio.new_event_loop()
-        threading.Thread(target=self.loop.run_forever, name="mistral-loop", daemon=True).start()
+        self._thread = threading.Thread(target=self.loop.run_forever, name="mistral-loop", daemon=True)
+        self._thread.start()
 
     @classmethod
     def from_settings(cls, settings: Settings, engine: Engine) -> ClassifyEngine:
@@ -59,6 +60,18 @@ class ClassifyEngine:
                 self.slots.release()
 
         self.loop.call_soon_threadsafe(release)
+
+    def close(self) -> None:
+        """End the connections and the loop; no chunk may be in work."""
+
+        async def end() -> None:
+            await self.client.close()
+            await self.limiter.close()
+
+        self.start(end()).result()
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
 
 
 class ListClassification:

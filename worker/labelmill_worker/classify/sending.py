@@ -21,6 +21,7 @@ from labelmill_worker.mistral.limiter import HeldBack
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
 MALFORMED_TRIES = 3  #: Then a request is halved, to find the row that Mistral cannot answer well.
+MALFORMED_BASE_S = 0.1  #: Short: halving comes with further tries, and all of them should fit a task.
 PAUSE_S = 2.0  #: After a 429 that names no Retry-After.
 
 
@@ -69,6 +70,10 @@ class PutOff:
 
     error: LabelmillError | None
     wait_s: float
+
+    def or_worse(self, other: PutOff | None) -> PutOff:
+        """Both in one: a fault is not forgotten for a request that merely came too late."""
+        return self if other is None else PutOff(self.error or other.error, max(self.wait_s, other.wait_s))
 
 
 Outcome = Answer | RowFailed | Stop | PutOff
@@ -168,8 +173,13 @@ class ChunkSender:
                 malformed += 1
                 if malformed >= MALFORMED_TRIES:
                     return await self._halve(request, error)
+                await asyncio.sleep(next_delay_s(malformed, self._rng, base_s=MALFORMED_BASE_S))
             except RateLimited as error:
-                await self._turnstile.pause(error.retry_after_s or PAUSE_S)
+                try:
+                    await self._turnstile.pause(error.retry_after_s or PAUSE_S)
+                except BrokerUnavailable as gone:
+                    self.stop()
+                    return [PutOff(gone, 5.0)]
             except Retryable as error:
                 delay_s = max(error.retry_after_s or 0.0, next_delay_s(tries, self._rng))
                 if asyncio.get_running_loop().time() + delay_s >= self.deadline:
@@ -184,24 +194,40 @@ class ChunkSender:
     async def _take_apart(self, request: Request, error: RequestRefused) -> list[Outcome]:
         if self._verdict.answered:
             return await self._halve(request, error)
-        async with self._verdict.lock:
-            outcomes = await self._halve(request, error)
-            failures = [outcome.error for outcome in outcomes if isinstance(outcome, RowFailed)]
-            alike = len(failures) == len(request) > 1 and len({str(failure) for failure in failures}) == 1
-            if alike and not self._verdict.answered:
-                self.stop()
-                return [Stop(error)]
-            self._verdict.answered = self._verdict.answered or any(isinstance(one, Answer) for one in outcomes)
-            return outcomes
+        # who waits for the verdict lends its slot to the request that is taken apart
+        lent = True
+        self._slots.release()
+        try:
+            async with self._verdict.lock:
+                await self._slots.acquire()
+                lent = False
+                return await self._judge(request, error)
+        finally:
+            if lent:
+                await self._slots.acquire()
+
+    async def _judge(self, request: Request, error: RequestRefused) -> list[Outcome]:
+        if self._late():
+            return [PutOff(None, 0.0)]
+        outcomes = await self._halve(request, error)
+        failures = [outcome.error for outcome in outcomes if isinstance(outcome, RowFailed)]
+        alike = len(failures) == len(request) > 1 and len({str(failure) for failure in failures}) == 1
+        if alike and not self._verdict.answered:
+            self.stop()
+            return [Stop(error)]
+        self._verdict.answered = self._verdict.answered or any(isinstance(one, Answer) for one in outcomes)
+        return outcomes
 
     async def _halve(self, request: Request, error: LabelmillError) -> list[Outcome]:
         if len(request) == 1:
             return [RowFailed(request.rows[0], error)]
-        outcomes: list[Outcome] = []
-        for half in request.halves():
-            # within a request that is taken apart, a refusal needs no verdict: the lock is held already
-            outcomes += await self._send(half, in_parts=True)
-        return outcomes
+        # within a request that is taken apart, a refusal needs no verdict: the lock is held already
+        left, right = request.halves()
+        if self._slots.locked():
+            return [*await self._send(left, in_parts=True), *await self._send(right, in_parts=True)]
+        async with self._slots:  # one is free: both halves at once
+            both = await asyncio.gather(self._send(left, in_parts=True), self._send(right, in_parts=True))
+        return [outcome for outcomes in both for outcome in outcomes]
 
 
 def next_delay_s(tries: int, rng: random.Random, *, base_s: float = 0.5, cap_s: float = 30.0) -> float:

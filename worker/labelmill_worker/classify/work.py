@@ -59,7 +59,9 @@ class _ChunkWork:
         self._lease_s = shared.settings.lease_s
         self._outcomes: queue.SimpleQueue[list[Outcome] | None] = queue.SimpleQueue()
         self._left: set[int] = set()
-        self._unrecorded_requests = 0
+        self._recorded_requests = 0
+        self._sent_all = False
+        self._progressed = False
         self._stop: Stop | None = None
         self._put_off: PutOff | None = None
         self._wanted = True
@@ -89,9 +91,17 @@ class _ChunkWork:
             sending.result()
         except BaseException:
             self._sender.stop()
-            sending.cancel()
+            self._let_go()
             raise
         self._finish()
+
+    def _let_go(self) -> None:
+        """Wait for what is under way and record none of it: its slots must not stay taken."""
+        while not self._sent_all:
+            if self._outcomes.get() is None:
+                self._sent_all = True
+            else:
+                self._shared.release_slots(1)
 
     def _unanswered(self) -> tuple[list[int], list[str]]:
         """The rows still to send. A blank text fails unsent."""
@@ -115,23 +125,22 @@ class _ChunkWork:
     def _record_as_they_come(self) -> None:
         """Write outcomes as they arrive, all that have gathered in one transaction. Renews the lease at least every
         third of it."""
-        ended = False
-        while not ended:
+        while not self._sent_all:
             groups: list[list[Outcome]] = []
             try:
                 first = self._outcomes.get(timeout=min(self._lease_s / 3, 1.0))
-                ended = first is None
+                self._sent_all = first is None
                 if first is not None:
                     groups.append(first)
-                while not ended:
+                while not self._sent_all:
                     following = self._outcomes.get_nowait()
-                    ended = following is None
+                    self._sent_all = following is None
                     if following is not None:
                         groups.append(following)
             except queue.Empty:
                 pass
             try:
-                self._record(groups, closing=ended)
+                self._record(groups, closing=self._sent_all)
             finally:
                 self._shared.release_slots(len(groups))
             if not self._wanted or self._stop:
@@ -148,9 +157,11 @@ class _ChunkWork:
                 elif isinstance(outcome, Stop):
                     self._stop = self._stop or outcome
                 else:
-                    self._put_off = outcome
-        progress.requests = self._sender.requests - self._unrecorded_requests
-        self._unrecorded_requests = self._sender.requests
+                    self._put_off = outcome.or_worse(self._put_off)
+        sent = self._sender.requests  # read once: the loop goes on counting
+        progress.requests = sent - self._recorded_requests
+        self._recorded_requests = sent
+        self._progressed = self._progressed or bool(progress.predictions or progress.errors)
         done = closing and not self._left
         self._wanted = record_progress(self._shared.engine, self._claim, progress, self._lease_s, done=done)
 
@@ -203,14 +214,16 @@ class _ChunkWork:
             hand_back(engine, claim)
             return
         error = self._put_off.error if self._put_off else None
-        if error is not None and claim.attempts >= GIVE_UP_AFTER:
+        # a limit, the end of a slice or a Redis that is gone say nothing about Mistral
+        fruitless = error is not None and not isinstance(error, BrokerUnavailable) and not self._progressed
+        if error is not None and fruitless and claim.attempts >= GIVE_UP_AFTER:
             self._record([[RowFailed(row, error) for row in sorted(self._left)]], closing=True)
             complete_batch(engine, claim.batch_no, claim.batch_id)
             return
-        # a fruitless claim is tried again later and later; a limit or the end of a slice is no fault
+        # a fruitless claim is tried again later and later
         asked_s = self._put_off.wait_s if self._put_off else 0.0
-        wait_s = min(60.0, max(asked_s, 2.0 ** min(claim.attempts, 6) if error else 0.0))
-        hand_back(engine, claim, wait_s=wait_s)
+        wait_s = min(60.0, max(asked_s, 2.0 ** min(claim.attempts, 6) if fruitless else 0.0))
+        hand_back(engine, claim, wait_s=wait_s, fruitless=fruitless)
         self._send_again(wait_s)
 
     def _send_again(self, wait_s: float) -> None:

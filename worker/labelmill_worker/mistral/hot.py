@@ -27,6 +27,7 @@ from labelmill.contracts.errors import (
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import utc_now
 
+_LONGEST_WAIT_S = 600.0  #: A Retry-After beyond this is not believed: we ask again then.
 _SHOWN = 300  #: Characters of Mistral's own words in an error.
 
 
@@ -77,7 +78,7 @@ class HotClient:
         try:
             async with self._session.post(self._base_url + path, data=orjson.dumps(body)) as response:
                 payload = await response.read()
-        except asyncio.TimeoutError as error:
+        except TimeoutError as error:
             raise RemoteUnavailable(f"Mistral did not answer within {self._timeout.total:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise RemoteUnavailable(f"Mistral cannot be reached: {type(error).__name__}") from error
@@ -94,7 +95,7 @@ class HotClient:
 
 def refusal(status: int, payload: bytes, retry_after: str | None, key: str) -> LabelmillError:
     """The error that an HTTP status stands for, with Mistral's own words and never the key."""
-    words = _words(payload).replace(key, "[key]") if key else _words(payload)
+    words = _words(payload, key)
     if status in (401, 403):
         return CredentialsRefused(f"Mistral refused the key ({status}): {words}")
     if status in (400, 413, 422):
@@ -113,16 +114,17 @@ def retry_after_s(header: str | None) -> float | None:
     if not header:
         return None
     try:
-        return max(0.0, float(header))
+        return min(max(0.0, float(header)), _LONGEST_WAIT_S)
     except ValueError:
         pass
     try:
-        return max(0.0, (parsedate_to_datetime(header) - utc_now()).total_seconds())
+        wait_s = (parsedate_to_datetime(header) - utc_now()).total_seconds()
+        return min(max(0.0, wait_s), _LONGEST_WAIT_S)
     except (ValueError, TypeError):
         return None
 
 
-def _words(payload: bytes) -> str:
+def _words(payload: bytes, key: str) -> str:
     """What a body says: the usual fields of an error document, or its beginning."""
     text = payload[:4000].decode("utf-8", "replace")
     try:
@@ -132,4 +134,7 @@ def _words(payload: bytes) -> str:
     if isinstance(document, dict):
         found = document.get("message") or document.get("detail") or document.get("error") or text
         text = found if isinstance(found, str) else orjson.dumps(found).decode()
+    text = text.replace("\x00", "")  # PostgreSQL keeps none
+    if key:
+        text = text.replace(key, "[key]")  # before it is cut, so that no part of the key is left
     return " ".join(text.split())[:_SHOWN]

@@ -91,7 +91,12 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
             ).rowcount
             if started:
                 add_event(connection, batch_id, "running", state=BatchState.RUNNING.value)
-    return _read_claim(engine, batch_id, number, token, batch)
+    try:
+        return _read_claim(engine, batch_id, number, token, batch)
+    except ValueError as error:
+        fail_chunk(engine, batch.no, batch_id, number, token, str(error))
+        complete_batch(engine, batch.no, batch_id)
+        return None
 
 
 def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: Any) -> Claim:
@@ -123,10 +128,10 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
                        DuplicateRow.first_row < last_row)
                 .group_by(DuplicateRow.first_row)
             )  # fmt: skip
-            repeats = {row: count for row, count in connection.execute(counted)}
+            repeats = {row: int(count) for row, count in connection.execute(counted)}
     return Claim(
-        batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options, ModelRow(**model),
-        decode_chunk(chunk.data), frozenset(answered), repeats,
+        batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options,
+        ModelRow(**model), decode_chunk(chunk.data), frozenset(answered), repeats,
     )  # fmt: skip
 
 
@@ -161,14 +166,16 @@ def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: f
     return bool(state == BatchState.RUNNING.value)
 
 
-def hand_back(engine: Engine, claim: Claim, *, requests: int = 0, wait_s: float | None = None) -> None:
-    """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then."""
+def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:
+    """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then.
+    Only `fruitless` claims are counted."""
     with writing(engine) as connection:
         _guarded_update(
             connection, claim,
             {
                 "state": ChunkState.PENDING.value, "lease_token": None, "lease_until": None,
-                "sent_at": None if wait_s is None else db_now() + wait_s, "requests": ChunkRow.requests + requests,
+                "sent_at": None if wait_s is None else db_now() + wait_s,
+                "attempts": ChunkRow.attempts - (0 if fruitless else 1),
             },
         )  # fmt: skip
 
@@ -213,15 +220,29 @@ def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
             add_event(connection, claim.batch_id, reason, state=BatchState.FAILED.value, chunk=claim.number)
 
 
-def fail_chunk(engine: Engine, batch_id: str, number: int, token: str, reason: str) -> None:
-    """Set a chunk aside that cannot be worked on."""
+def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token: str, reason: str) -> None:
+    """Set a chunk aside whose input cannot be read: each of its rows that has no answer gets the reason."""
+    mine = (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & (ChunkRow.lease_token == token)
     with writing(engine) as connection:
-        batch_no = connection.scalar(select(BatchRow.no).where(BatchRow.id == batch_id))
+        chunk = connection.execute(select(ChunkRow.first_row, ChunkRow.rows).where(mine).with_for_update()).first()
+        if chunk is None:
+            return
+
+        def rows_of(table: type[PredictionRow | RowErrorRow | DuplicateRow], column: Any) -> list[int]:
+            within = (column >= chunk.first_row) & (column < chunk.first_row + chunk.rows)
+            return list(connection.scalars(select(column).where(table.batch_no == batch_no, within)))
+
+        known = {row for table in (PredictionRow, RowErrorRow, DuplicateRow) for row in rows_of(table, table.row)}
+        failed = set(range(chunk.first_row, chunk.first_row + chunk.rows)) - known
+        repeats = sum(row in failed for row in rows_of(DuplicateRow, DuplicateRow.first_row))
+        errors = [(batch_no, row, None, "unreadable_input", reason) for row in sorted(failed)]
+        bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
         connection.execute(
             update(ChunkRow)
-            .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, ChunkRow.lease_token == token)
-            .values(state=ChunkState.FAILED.value, lease_token=None, lease_until=None)
-        )
+            .where(mine)
+            .values(state=ChunkState.FAILED.value, lease_token=None, lease_until=None,
+                    failed=ChunkRow.failed + len(failed) + repeats)
+        )  # fmt: skip
         add_event(connection, batch_id, reason, chunk=number)
 
 

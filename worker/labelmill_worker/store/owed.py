@@ -5,13 +5,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import Sequence
 
-from sqlalchemy import and_, insert, or_, select, update
+from sqlalchemy import and_, exists, insert, or_, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState, State
-from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, LockRow, TrainingRow
+from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, LockRow, TrainingRow, utc_now
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.jobs import add_event
 
@@ -104,7 +104,7 @@ def open_batches(engine: Engine) -> list[str]:
 
 
 def complete_finished_batches(engine: Engine) -> None:
-    """End batches whose last chunk was closed by a worker that died before it could say so."""
+    """End batches whose last chunk was closed by a worker that died before it could say so, or that have no row."""
     with reading(engine) as connection:
         running = connection.execute(
             select(BatchRow.no, BatchRow.id).where(
@@ -112,4 +112,11 @@ def complete_finished_batches(engine: Engine) -> None:
             )
         ).all()
     for no, batch_id in running:
+        with writing(engine) as connection:
+            connection.execute(
+                update(BatchRow)
+                .where(BatchRow.no == no, BatchRow.state == BatchState.QUEUED.value)
+                .where(~exists().where(ChunkRow.batch_no == no))
+                .values(state=BatchState.RUNNING.value, started_at=utc_now())
+            )
         complete_batch(engine, no, batch_id)
