@@ -105,7 +105,7 @@ class Mill:
             found = connection.execute(
                 text("SELECT row, label FROM predictions WHERE batch_id = :batch ORDER BY row"), {"batch": batch_id}
             ).all()
-        labels = {row: label for row, label in found}
+        labels = {row: str(label) if label is not None else None for row, label in found}
         assert len(labels) == len(found), "a row has two answers"
         return labels
 
@@ -114,7 +114,7 @@ class Mill:
             found = connection.execute(
                 text("SELECT row, code FROM row_errors WHERE batch_id = :batch ORDER BY row"), {"batch": batch_id}
             ).all()
-        codes = {row: code for row, code in found}
+        codes = {row: str(code) for row, code in found}
         assert len(codes) == len(found), "a row has two errors"
         return codes
 
@@ -173,7 +173,14 @@ def test_every_row_is_answered_once_and_billed_once(mill: Mill) -> None:
     batch = mill.submit(texts, chunk_texts=60)
     status = mill.run(batch)
     assert status["state"] == "completed"
-    assert status["rows"] == {"submitted": 250, "labelled": 250, "abstained": 0, "failed": 0, "cancelled": 0, "pending": 0}
+    assert status["rows"] == {
+        "submitted": 250,
+        "labelled": 250,
+        "abstained": 0,
+        "failed": 0,
+        "cancelled": 0,
+        "pending": 0,
+    }
     _all_labelled(mill, batch, texts)
     _billed_once(mill, texts)
     assert status["requests"] == mill.mistral.requests == 25
@@ -554,7 +561,15 @@ def test_no_more_requests_are_in_flight_than_allowed(mill: Mill) -> None:
 
 
 def test_odd_texts_survive(mill: Mill) -> None:
-    texts = ["👩🏽‍🚀 zażółć", "bell \x07 and escape \x1b", "a NUL \x00 within", "y" * 300_000, "\u202eright to left", "a\nb\r\nc", "{}"]
+    texts = [
+        "👩🏽‍🚀 zażółć",
+        "bell \x07 and escape \x1b",
+        "a NUL \x00 within",
+        "y" * 300_000,
+        "\u202eright to left",
+        "a\nb\r\nc",
+        "{}",
+    ]
     batch = mill.submit(texts)
     assert mill.run(batch)["rows"]["labelled"] == len(texts)
     _billed_once(mill, texts)

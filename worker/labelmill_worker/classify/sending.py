@@ -109,7 +109,7 @@ class ChunkSender:
         self._slots = slots
         self._verdict = verdict
         self._emit = emit
-        self._rng = rng or random.Random()  # noqa: S311 - jitter, not a secret
+        self._rng = rng or random.Random()
         self._stopped = False
         self.deadline = 0.0  #: No request starts after this moment of the loop's clock.
         self.requests = 0  #: Sent so far.
@@ -149,7 +149,9 @@ class ChunkSender:
             self._verdict.answered = True
         self._emit(outcomes)
 
-    async def _send(self, request: Request, *, in_parts: bool = False) -> list[Outcome]:
+    async def _send(  # noqa: C901, PLR0912 - one branch for each fate of a request
+        self, request: Request, *, in_parts: bool = False
+    ) -> list[Outcome]:
         """Send until answered, refused or put off."""
         tries = malformed = 0
         while True:

@@ -5,7 +5,6 @@ A conformance test holds what this reads to what the SDK decodes.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from email.utils import parsedate_to_datetime
 from importlib.metadata import version
