@@ -1,0 +1,108 @@
+"""The shared rate limit against a real Redis: moments are computed by Redis' clock, so nothing is timed by sleeping."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import pytest
+import redis
+
+from labelmill.contracts.errors import BrokerUnavailable
+from labelmill_worker.mistral.limiter import FleetLimiter, HeldBack
+
+_numbers = itertools.count()
+Talk = Callable[[FleetLimiter, FleetLimiter], Awaitable[None]]
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"test:limit:{next(_numbers)}"
+
+
+def _with_two(url: str, prefix: str, rate: float | None, tokens: float | None, talk: Talk) -> None:
+    async def run() -> None:
+        both = [FleetLimiter(url, prefix, rate, tokens) for _ in range(2)]
+        try:
+            await talk(*both)
+        finally:
+            for limiter in both:
+                await limiter.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def test_two_processes_share_one_rate_evenly_spaced(redis_url: str, prefix: str) -> None:
+    """What is reserved after n requests lies n spacings after the first: no burst was given away."""
+    rate, count = 50.0, 40
+
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        loop = asyncio.get_running_loop()
+        starts: list[float] = []
+
+        async def start(limiter: FleetLimiter) -> None:
+            await limiter.wait_turn(1, 5)
+            starts.append(loop.time())
+
+        began = loop.time()
+        await asyncio.gather(*(start(limiter) for _ in range(count // 2) for limiter in (one, other)))
+        # a late wake-up delays a start, none may come early: the n-th is never before n spacings
+        for number, moment in enumerate(sorted(starts)):
+            assert moment - began >= number / rate - 0.005, f"start {number} came early"
+
+    with redis.Redis.from_url(redis_url) as client:
+        seconds, micros = client.time()
+        began = seconds + micros / 1e6
+        _with_two(redis_url, prefix, rate, None, talk)
+        reserved_until = float(client.get(f"{prefix}:next") or 0)
+    assert reserved_until - began >= count / rate
+
+
+def test_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        await one.wait_turn(100, 0)  # 6,000 a minute: one second's worth
+        with pytest.raises(HeldBack) as held:
+            await other.wait_turn(1, 0.1)
+        assert 0.5 < held.value.wait_s <= 1.01
+
+    _with_two(redis_url, prefix, None, 6000, talk)
+
+
+def test_who_is_held_back_reserves_nothing(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        await one.wait_turn(1, 0)
+        waits = []
+        for limiter in (one, other) * 10:
+            with pytest.raises(HeldBack) as held:
+                await limiter.wait_turn(1, 0.1)
+            waits.append(held.value.wait_s)
+        assert max(waits) <= 2.001
+
+    _with_two(redis_url, prefix, 0.5, None, talk)
+
+
+@pytest.mark.parametrize("rate", [None, 1000.0])
+def test_a_pause_holds_back_the_whole_fleet(redis_url: str, prefix: str, rate: float | None) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        await one.pause(60)
+        await other.pause(1)  # a longer pause is never shortened
+        for limiter in (one, other):
+            with pytest.raises(HeldBack) as held:
+                async with asyncio.timeout(5):
+                    while True:  # without a limit the other learns of it a moment later
+                        await limiter.wait_turn(1, 2)
+                        await asyncio.sleep(0.01)
+            assert 50 < held.value.wait_s <= 60.01
+
+    _with_two(redis_url, prefix, rate, None, talk)
+
+
+def test_without_redis_nothing_may_start(prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        with pytest.raises(BrokerUnavailable):
+            await one.wait_turn(1, 5)
+        with pytest.raises(BrokerUnavailable):
+            await other.pause(1)
+
+    _with_two("redis://127.0.0.1:1/0", prefix, 10, None, talk)
