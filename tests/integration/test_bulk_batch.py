@@ -107,7 +107,7 @@ def wait_for(condition: Callable[[], object], explain: Callable[[], str] = lambd
 @pytest.fixture
 def fleet(tmp_path: Path, database_url: str) -> Iterator[Fleet]:
     with StrictMistral() as mistral:
-        mistral.latency_s = 0.1
+        mistral.latency_s = 0.05
         made = Fleet(tmp_path, database_url, mistral)
         try:
             yield made
