@@ -73,7 +73,7 @@ def run() -> NoReturn:
 
 def _outcome() -> int:
     try:
-        code = build_app()(standalone_mode=False)
+        code = build_app()(prog_name="labelmill", standalone_mode=False)
         sys.stdout.flush()
     except LabelmillError as error:
         say("error", "bold red", error.message)

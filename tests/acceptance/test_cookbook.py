@@ -1,0 +1,166 @@
+"""The main job as its users run it: `labelmill up --emulator`, then every command as a process of its own."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from labelmill.contracts.settings import running_stack
+from labelmill_ops.ports import free_port
+from labelmill_ops.sample import SAMPLE_PATH
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+
+_MASSIVE = Path(__file__).parents[3] / "shared" / "data" / "massive_intent_en" / "train.jsonl"
+
+
+@pytest.fixture(scope="module")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running stack with the emulator."""
+    folder = tmp_path_factory.mktemp("stack") / "data"
+    up = subprocess.Popen(
+        [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up", "--emulator",
+         "--flower-port", str(free_port())],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_clean_environment(),
+    )  # fmt: skip
+    try:
+        deadline = time.monotonic() + 120
+        while running_stack(folder) is None:
+            assert up.poll() is None, "the stack did not start"
+            assert time.monotonic() < deadline, "the stack did not start in time"
+            time.sleep(0.1)
+        yield folder
+    finally:
+        up.send_signal(signal.SIGTERM)
+        try:
+            up.wait(60)
+        except subprocess.TimeoutExpired:
+            up.kill()
+            up.wait()
+
+
+def _clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items()
+            if not name.startswith(("LABELMILL_", "FLOWER_")) and name != "MISTRAL_API_KEY"}  # fmt: skip
+
+
+def _run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "labelmill", "--data-dir", str(folder), *arguments], capture_output=True, text=True,
+        check=False, timeout=240, env=_clean_environment(),
+    )  # fmt: skip
+    assert ended.returncode == code, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout) if ended.stdout.strip() else {}
+    return document
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _read_back(path: Path) -> list[tuple[int, str, str, str]]:
+    """`(row, id, text, label)` of a results file of any format."""
+    if path.suffix == ".jsonl":
+        return [(one["row"], one["id"], one["text"], one["predictions"]["intent"]["label"]) for one in _rows(path)]
+    if path.suffix == ".csv":
+        with path.open(newline="") as lines:
+            found: list[dict[str, Any]] = list(csv.DictReader(lines))
+    else:
+        found = pq.read_table(path).to_pylist()
+    return [(int(one["row"]), one["id"], one["text"], one["intent"]) for one in found]
+
+
+def test_the_sample_is_prepared_trained_evaluated_and_classified(stack: Path, tmp_path: Path) -> None:
+    dataset = _run(stack, "prepare", "sample", str(SAMPLE_PATH), "--target", "intent=intent", "--wait")
+    assert (dataset["state"], sum(dataset["splits"].values())) == ("ready", len(_rows(SAMPLE_PATH)))
+
+    training = _run(stack, "train", "words", "--dataset", "sample", "--method", "factory", "--wait", code=4)
+    assert training["state"] == "awaiting_approval"
+    assert training["estimate"]["amount"] > 0
+    training = _run(stack, "approve", training["id"], "--wait")
+    assert (training["state"], training["model"]) == ("succeeded", "words@1")
+    assert training["checkpoints"]
+
+    evaluation = _run(stack, "evaluate", "words", "--dataset", "sample", "--wait")
+    assert evaluation["metrics"]["intent"]["accuracy"] >= 0.8
+
+    given = _rows(SAMPLE_PATH)[:700]
+    given += [given[5] | {"id": "again"}, given[6]]  # a repeated text, and a repeated row with its id
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in given))
+    first = tmp_path / "rows.jsonl"
+    batch = _run(stack, "classify", str(source), "--model", "words", "--id", "id", "--wait", "-o", str(first))
+    assert batch["rows"] == {
+        "submitted": 702, "labelled": 702, "abstained": 0, "failed": 0, "cancelled": 0, "pending": 0,
+    }  # fmt: skip
+    for path in (first, tmp_path / "rows.csv", tmp_path / "rows.parquet"):
+        if path is not first:
+            _run(stack, "results", batch["id"], "-o", str(path))
+        found = _read_back(path)
+        expected = [(number, row["id"], row["text"]) for number, row in enumerate(given)]
+        assert [one[:3] for one in found] == expected, path.suffix
+        right = sum(one[3] == row["intent"] for one, row in zip(found, given, strict=True))
+        assert right / len(given) >= 0.8, path.suffix
+
+
+def test_flower_answers(stack: Path) -> None:
+    running = running_stack(stack)
+    assert running is not None
+    with urllib.request.urlopen(f"{running['flower_url']}/healthcheck", timeout=20) as answer:
+        assert answer.status == 200
+
+
+def test_bad_rows_and_blank_labels_are_counted_with_their_lines(stack: Path, tmp_path: Path) -> None:
+    lines = [json.dumps(row) for row in _rows(SAMPLE_PATH)[:400]]
+    lines[4], lines[20] = '{"text": "cut', "[1, 2]"
+    source = tmp_path / "broken.jsonl"
+    source.write_text("\n".join([*lines, '{"text": "no label", "intent": " "}']) + "\n")
+    arguments = ("prepare", "broken", str(source), "--target", "intent=intent", "--wait")
+    refused = _run(stack, *arguments, code=1)
+    assert "2 bad rows in broken.jsonl, line 5, 21" in refused["error"]
+    assert "--on-bad-row skip" in refused["error"]
+    done = _run(stack, *arguments, "--on-bad-row", "skip")
+    assert done["dropped"] == {"bad_row": 2, "blank_label": 1}
+    assert sum(done["splits"].values()) == 398
+
+    lonely = tmp_path / "lonely.jsonl"
+    lonely.write_text("\n".join([*lines[30:], '{"text": "alone", "intent": "lonely"}']) + "\n")
+    refused = _run(stack, "prepare", "lonely", str(lonely), "--target", "intent=intent", "--wait", code=1)
+    assert "'lonely' (1)" in refused["error"]
+    assert "--min-per-label 3" in refused["error"]
+
+
+def test_a_model_that_mistral_does_not_know_fails_the_batch_with_the_reason(stack: Path, tmp_path: Path) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text('{"text": "hello"}\n')
+    batch = _run(stack, "classify", str(source), "--model", "ft:classifier:nobody", "--wait", code=1)
+    assert "no such model" in batch["error"]
+    shown = _run(stack, "status", batch["id"], "--json")
+    assert shown["error"] == batch["error"]
+
+
+@pytest.mark.skipif(not _MASSIVE.exists(), reason="the cookbook's rows are not beside this checkout")
+def test_the_cookbooks_own_rows_give_its_counts_and_accuracy(stack: Path) -> None:
+    dataset = _run(
+        stack, "prepare", "intents", str(_MASSIVE), "--text", "text", "--target", "intent=label_text",
+        "--where", "lang=en", "--min-per-label", "200", "--max-per-label", "600", "--split", "80/10/10",
+        "--seed", "42", "--wait",
+    )  # fmt: skip
+    assert dataset["splits"] == {"train": 5313, "validation": 664, "test": 665}
+    assert len(dataset["labels"]["intent"]["train"]) == 16
+    training = _run(stack, "train", "intents", "--dataset", "intents", "--method", "factory", "--yes", "--wait")
+    assert training["model"] == "intents@1"
+    evaluation = _run(stack, "evaluate", "intents", "--dataset", "intents", "--wait")
+    assert evaluation["metrics"]["intent"]["accuracy"] >= 0.85
