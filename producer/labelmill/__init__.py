@@ -1,10 +1,10 @@
 """Labelmill: classify text in bulk with Mistral models.
 
-    from labelmill import Client
-    batch = Client().classify("texts.jsonl", model="intents")
-    batch.wait()
-    for row in batch.results():
-        print(row["id"], row["predictions"]["intent"]["label"])
+from labelmill import Client
+batch = Client().classify("texts.jsonl", model="intents")
+batch.wait()
+for row in batch.results():
+    print(row["id"], row["predictions"]["intent"]["label"])
 """
 
 from typing import TYPE_CHECKING, Any

@@ -109,7 +109,9 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         if batch is None:
             raise NotFound(f"no batch has the id {job_id!r}")
         if batch.state not in _RETRYABLE:
-            raise InvalidInput(f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried")
+            raise InvalidInput(
+                f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried"
+            )
         mine = ChunkRow.batch_no == batch.no
         owed = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
         if batch.started_at is None and batch.error_code == InvalidInput.code:

@@ -1,4 +1,4 @@
-"""The Python client: submit work, follow it, fetch what came of it. Everything the command line does, it does through here."""
+"""The Python client: submit work, follow it, fetch what came of it. The command line does everything through here."""
 
 from __future__ import annotations
 

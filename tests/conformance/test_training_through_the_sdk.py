@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Self
 
 import orjson
 import pytest
@@ -153,7 +154,7 @@ class Misbehaving:
         self.requests = requests
 
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 - the name that http.server looks for
+            def do_GET(self) -> None:
                 requests.append(self.command)
                 self.rfile.read(int(self.headers.get("content-length") or 0))
                 self.send_response(status)
@@ -172,7 +173,7 @@ class Misbehaving:
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
-    def __enter__(self) -> Misbehaving:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

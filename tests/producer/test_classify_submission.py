@@ -140,7 +140,7 @@ def test_a_submission_is_not_resumed_with_other_content(
 def test_wrong_input_ends_the_batch_and_frees_its_key(engine: Engine, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jsonl"
     broken.write_text('{"id": "a", "text": "fine"}\n{"id": "b", "text"\n')
-    with pytest.raises(InvalidInput, match="broken.jsonl:2"):
+    with pytest.raises(InvalidInput, match=r"broken\.jsonl:2"):
         _submit(engine, broken, idempotency_key="k")
     broken.write_text('{"id": "a", "text": "fine"}\n')
     _submit(engine, broken, idempotency_key="k")

@@ -1,4 +1,4 @@
-"""A strict stand-in for Mistral's classification endpoint: counts every billed text, enforces limits, injects faults."""
+"""A strict stand-in for Mistral's classifications: counts every billed text, enforces limits, injects faults."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import orjson
 from aiohttp import web
@@ -46,7 +46,7 @@ class StrictMistral:
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
 
-    def __enter__(self) -> StrictMistral:
+    def __enter__(self) -> Self:
         self._thread.start()
         self._ready.wait(10)
         return self

@@ -111,9 +111,7 @@ def test_a_message_delivered_twice_does_nothing_the_second_time(services: Servic
 def test_a_dead_workers_preparation_is_taken_up(services: Services, tmp_path: Path) -> None:
     job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
     with writing(services.engine) as connection:
-        connection.execute(
-            update(DatasetRow).values(state="preparing", lease_token="dead", lease_until=db_now() - 1)  # noqa: S106
-        )
+        connection.execute(update(DatasetRow).values(state="preparing", lease_token="dead", lease_until=db_now() - 1))
     leftover = services.settings.data_path / "datasets" / job_id
     leftover.mkdir(parents=True)
     (leftover / "junk").write_text("x")
@@ -177,7 +175,7 @@ def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(servi
         wait_until(much_later)
         assert not lease.lost.is_set()
         with writing(services.engine) as connection:
-            connection.execute(update(DatasetRow).values(lease_token="thief"))  # noqa: S106
+            connection.execute(update(DatasetRow).values(lease_token="thief"))
         assert lease.lost.wait(5)
     assert not renew_job(services.engine, DatasetRow, job_id, token, 1)
     assert not [thread for thread in threading.enumerate() if job_id in thread.name]
@@ -190,7 +188,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(
 
     def robbed(*arguments: Any, **named: Any) -> Any:
         with writing(services.engine) as connection:
-            connection.execute(update(DatasetRow).values(lease_token="thief", lease_until=db_now() + 60))  # noqa: S106
+            connection.execute(update(DatasetRow).values(lease_token="thief", lease_until=db_now() + 60))
         return real(*arguments, **named)
 
     monkeypatch.setattr(work, "prepare_dataset", robbed)

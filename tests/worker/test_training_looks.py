@@ -163,7 +163,7 @@ class Bench:
                     splits={"train": 1, "validation": 1, "test": 0},
                     fingerprint="f1",
                     files={split: str(folder / f"{split}.jsonl") for split in ("train", "validation")},
-                )  # fmt: skip
+                )
             )
 
     def submit(self, **options: Any) -> str:
@@ -178,7 +178,7 @@ class Bench:
         self.watch().look(training_id)
 
     def watch(self) -> TrainingWatch:
-        return TrainingWatch(self.engine, self.outbox, lambda: self.plane(), self.settings, random.Random(1))
+        return TrainingWatch(self.engine, self.outbox, self.plane, self.settings, random.Random(1))
 
     def look_until_it_stops(self, training_id: str, most: int = 40) -> TrainingRow:
         for _ in range(most):
@@ -387,7 +387,7 @@ def test_each_look_asks_for_one_next_look_and_a_second_copy_of_the_message_for_n
 def test_a_training_that_somebody_holds_is_left_alone(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
     with writing(bench.engine) as connection:
-        connection.execute(update(TrainingRow).values(lease_token="other", lease_until=db_now() + 60))  # noqa: S106
+        connection.execute(update(TrainingRow).values(lease_token="other", lease_until=db_now() + 60))
     bench.look(training_id)
     assert bench.row(training_id).state == "queued"
     assert bench.mistral.files == {}
@@ -396,7 +396,7 @@ def test_a_training_that_somebody_holds_is_left_alone(bench: Bench) -> None:
 def test_a_lease_lost_before_the_job_is_created_creates_none(bench: Bench) -> None:
     def take_over(name: str) -> None:
         if name == "find_job":
-            bench.change(lease_token="other", lease_until=9e9)  # noqa: S106
+            bench.change(lease_token="other", lease_until=9e9)
 
     bench.mistral.after_call = take_over
     bench.look(bench.submit(yes=True))

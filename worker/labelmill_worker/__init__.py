@@ -1,0 +1,1 @@
+"""The worker: Celery tasks that prepare, train, classify and evaluate. Calls go tasks → work → ports and store."""

@@ -1,8 +1,8 @@
 """The Celery application. Importing it reads settings and connects to nothing.
 
-    celery -A labelmill_worker.app worker -Q prepare,train,classify -c 4
-    celery -A labelmill_worker.app beat
-    celery -A labelmill_worker.app flower
+celery -A labelmill_worker.app worker -Q prepare,train,classify -c 4
+celery -A labelmill_worker.app beat
+celery -A labelmill_worker.app flower
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Services:
-    """What tasks work with. Made once in a process, on first use: importing or starting a worker connects to nothing."""
+    """What tasks work with. Made once in a process, on first use: starting a worker connects to nothing."""
 
     settings: Settings
     engine: Engine

@@ -1,7 +1,7 @@
 """Task events for Flower, none lost.
 
-Celery gathers task events in a list and empties it after sending; what a pool's thread adds in between is dropped (two in
-five events of short tasks were, measured with the threads pool). Sending each at once, under the dispatcher's own lock,
+Celery gathers task events in a list and empties it after sending; what a pool's thread adds in between is dropped (of
+134 short tasks in the threads pool, 59 never showed as ended). Sending each at once, under the dispatcher's own lock,
 loses none.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from celery import bootsteps
 
 
-class SendTaskEventsAtOnce(bootsteps.StartStopStep):  # type: ignore[misc] - celery-types leave it untyped
+class SendTaskEventsAtOnce(bootsteps.StartStopStep):
     """A step of the worker's consumer, run again after every reconnect."""
 
     requires = ("celery.worker.consumer.events:Events",)

@@ -8,7 +8,7 @@ import typer
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
 
 
-def emulator(  # noqa: PLR0913 - each is an option of the command
+def emulator(
     *,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")] = DEFAULT_PORT,

@@ -25,7 +25,7 @@ class _Speaker:
     """Says sentences at random. Only `Random.random` is drawn from: its sequence is promised across Python versions."""
 
     def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)  # noqa: S311 - sentences, not secrets
+        self._random = random.Random(seed)
 
     def chance(self, share: float) -> bool:
         return self._random.random() < share

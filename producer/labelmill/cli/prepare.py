@@ -17,11 +17,15 @@ from labelmill.prepare_submission import submit_prepare
 
 
 class RowFormat(StrEnum):
+    """How a source's rows are laid out."""
+
     COLUMNS = "columns"
     FACTORY = "factory"
 
 
 class OnBadRow(StrEnum):
+    """What becomes of a row that cannot be read."""
+
     FAIL = "fail"
     SKIP = "skip"
 

@@ -35,6 +35,6 @@ def decode_chunk(data: bytes) -> ChunkInput:
     """The reverse of `encode_chunk`. Raises ValueError for anything else."""
     try:
         document = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
-        return ChunkInput(document["texts"], document["ids"], {index: row for index, row in document["repeats"]})
+        return ChunkInput(document["texts"], document["ids"], dict(document["repeats"]))
     except (zstandard.ZstdError, KeyError, TypeError) as error:
         raise ValueError("a chunk's input is unreadable") from error

@@ -15,4 +15,4 @@ def split_hub_reference(reference: str) -> tuple[str, str | None]:
     parts = reference.split("/", 2)
     if not all(parts) or any(part in (".", "..") or part != part.strip() for part in parts):
         raise InvalidInput(f"hf:{reference} is no dataset of the hub; write hf:owner/name or hf:owner/name/config")
-    return "/".join(parts[:2]), parts[2] if len(parts) > 2 else None  # noqa: PLR2004 - owner, name, config
+    return "/".join(parts[:2]), parts[2] if len(parts) > 2 else None

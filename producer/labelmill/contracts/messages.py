@@ -28,7 +28,6 @@ QUEUE_OF = {PREPARE: "prepare", TRAIN: "train", SWEEP: "train", CLASSIFY: "class
 PRIORITY_OF = {"high": 0, "normal": 3, "low": 6}
 
 
-
 JobId = Annotated[str, StringConstraints(pattern=r"^[a-z]+_[0-9a-f]{8,40}$")]
 
 

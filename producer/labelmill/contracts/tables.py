@@ -98,7 +98,9 @@ class DatasetRow(_Job, _Leased, Base):
     label_schema: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
     files: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: split → path
     fingerprint: Mapped[str | None] = mapped_column(String(80))
-    report: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: Bad rows by line and what else a reader wants to know.
+    report: Mapped[Json | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: Bad rows by line and what else a reader wants to know.
     __table_args__ = (
         Index("ix_datasets_name_version", "name", "version", unique=True,
               sqlite_where=text("repeats IS NULL"), postgresql_where=text("repeats IS NULL")),
@@ -139,7 +141,9 @@ class ModelRow(Base):
     promoted: Mapped[bool] = mapped_column(default=False, server_default=false())
     method: Mapped[str] = mapped_column(String(20))
     remote_model: Mapped[str | None] = mapped_column(String(200))
-    label_schema: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))  #: None until a raw id's first good answer.
+    label_schema: Mapped[list[Json] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: None until a raw id's first good answer.
     thresholds: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: target → threshold
     training_id: Mapped[str | None] = mapped_column(String(64))
     dataset_id: Mapped[str | None] = mapped_column(String(64))

@@ -95,9 +95,7 @@ def decide(scores: NDArray[np.float32], target: Target, threshold: float | None)
     names = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
     if threshold is None:
         return [Decision(name, None, top) for name, top in zip(names, best, strict=True)]
-    return [
-        Decision(name if top >= threshold else None, None, top) for name, top in zip(names, best, strict=True)
-    ]
+    return [Decision(name if top >= threshold else None, None, top) for name, top in zip(names, best, strict=True)]
 
 
 def _label_list(row: NDArray[np.float32], labels: Sequence[str], limit: float) -> str:

@@ -91,8 +91,8 @@ class BatchVerdict:
 class ChunkSender:
     """Sends requests and reports the outcomes of each to `emit` (called on the loop).
 
-    `slots` bounds the requests of the whole process that are under way or not yet recorded: with every call `emit` takes
-    over one slot, and whoever records the outcomes releases it. So a kill costs no more than the slots.
+    `slots` bounds the requests of the whole process that are under way or not yet recorded: with every call `emit`
+    takes over one slot, and whoever records the outcomes releases it. So a kill costs no more than the slots.
     """
 
     def __init__(

@@ -17,8 +17,8 @@ from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.settings import Settings
 
 #: Keys: {prefix}:next (earliest start of the next request), {prefix}:tokens (moment at which all reserved tokens are
-#: paid off), {prefix}:pause (nobody starts before), {prefix}:slow (hash: `factor` of the rate that is used after 429s, and
-#: `at`, when it last changed). Moments are seconds by Redis' clock.
+#: paid off), {prefix}:pause (nobody starts before), {prefix}:slow (hash: `factor` of the rate that is used after 429s,
+#: and `at`, when it last changed). Moments are seconds by Redis' clock.
 #: Arguments: requests per second (0: no limit), tokens per second (0), tokens of this request, longest wait in s.
 #: Returns the wait in ms; negative: longer than the longest wait, nothing was reserved.
 _RESERVE = """
@@ -71,7 +71,7 @@ return 0
 _PAUSE_LOOK_S = 0.25  #: Without a limit, how often a process looks whether another one was told to slow down.
 
 
-class HeldBack(Exception):  # noqa: N818 - not an error: the limit says "later"
+class HeldBack(Exception):
     """The limit allows no start within the longest wait; `wait_s` says when it would."""
 
     def __init__(self, wait_s: float) -> None:
@@ -129,7 +129,7 @@ class FleetLimiter:
             await asyncio.sleep(wait_s)
 
     async def _wait_out_pause(self, max_wait_s: float) -> None:
-        """Without a limit there is nothing to reserve, and no question to Redis for each request: only a pause counts."""
+        """Without a limit there is nothing to reserve, and Redis is not asked for each request: only a pause counts."""
         now = asyncio.get_running_loop().time()
         if now >= self._look_at:
             self._look_at = now + _PAUSE_LOOK_S

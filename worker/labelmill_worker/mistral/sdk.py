@@ -54,7 +54,7 @@ class SdkControlPlane:
         self._wandb_api_key = wandb_api_key
         self._before_request = before_request
         self._sleep = sleep
-        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._rng = rng or random.Random()
         self._http = httpx.Client(follow_redirects=True)
         sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
         # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.

@@ -71,7 +71,7 @@ class _BadRows:
     def sentence(self) -> str:
         first = self.first[0]
         lines = ", ".join(str(bad.line) for bad in self.first[:5] if bad.file == first.file)
-        more = ", …" if self.count > 5 else ""  # noqa: PLR2004 - as many as are named
+        more = ", …" if self.count > 5 else ""
         rows = "row" if self.count == 1 else "rows"
         return (
             f"{self.count} bad {rows} in {first.file}, line {lines}{more} ({first.reason}); "

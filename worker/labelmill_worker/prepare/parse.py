@@ -14,7 +14,7 @@ from labelmill.contracts.specs import PrepareSpec
 BLANK_TEXT, BLANK_LABEL, NOT_WHERE, BAD_ROW = "blank_text", "blank_label", "not_where", "bad_row"
 
 
-class UnusableRow(Exception):  # noqa: N818 - for many rows a normal outcome
+class UnusableRow(Exception):
     """`reason` is a key of `dropped`; `detail` says more for a bad row."""
 
     def __init__(self, reason: str, detail: str = "") -> None:

@@ -92,7 +92,7 @@ def apply_cap(selection: Selection, column: LabelColumn, entries: Mask, max_rows
         rows = np.flatnonzero(selection.kept)
         codes = column.codes[rows]
         for rows_of_label in np.split(rows[np.argsort(codes, kind="stable")], _ends(codes, len(column.labels))):
-            draw = np.random.RandomState(seed % SEEDS)  # noqa: NPY002 - see above
+            draw = np.random.RandomState(seed % SEEDS)
             size = min(len(rows_of_label), max_rows)
             if size:
                 parts.append(rows_of_label[draw.choice(len(rows_of_label), size, replace=False)])
@@ -111,7 +111,7 @@ def _draw_multi(kept: Mask, column: LabelColumn, entries: Mask, max_rows: int, s
     starts = np.searchsorted(column.owner, np.arange(len(kept) + 1))
     counts = np.zeros(len(column.labels), np.int64)
     chosen = []
-    for row in np.random.RandomState(seed % SEEDS).permutation(np.flatnonzero(kept)):  # noqa: NPY002 - one kind of seed
+    for row in np.random.RandomState(seed % SEEDS).permutation(np.flatnonzero(kept)):
         mine = slice(starts[row], starts[row + 1])
         codes = column.codes[mine][entries[mine]]
         if (counts[codes] < max_rows).any():

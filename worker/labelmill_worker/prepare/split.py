@@ -54,7 +54,7 @@ def _cut(rows: Positions, strata: NDArray[np.int64], second: int, seed: int) -> 
         return rows, nothing
     if second == len(rows):
         return nothing, rows
-    draw = np.random.RandomState(seed % SEEDS)  # noqa: NPY002 - scikit-learn's generator
+    draw = np.random.RandomState(seed % SEEDS)
     mine = strata[rows]
     counts = np.bincount(mine)
     counts = counts[counts > 0]
@@ -97,7 +97,7 @@ def _fill_gaps(splits: list[Positions], strata: NDArray[np.int64]) -> None:
         for poor in np.flatnonzero(counts[:, stratum] == 0):
             rich = int(counts[:, stratum].argmax())
             other = int(counts[poor].argmax())
-            if counts[rich, stratum] < 2 or counts[poor, other] < 2:  # noqa: PLR2004 - one must stay behind
+            if counts[rich, stratum] < 2 or counts[poor, other] < 2:
                 continue
             give = np.flatnonzero(strata[splits[rich]] == stratum)[-1]
             take = np.flatnonzero(strata[splits[poor]] == other)[-1]

@@ -7,7 +7,7 @@ import importlib
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,7 +63,7 @@ class StagedRows:
         self._schema = self._arrow.schema([("body", self._arrow.binary())])
         self._writer = writer(path=str(file), schema=self._schema)
 
-    def __enter__(self) -> StagedRows:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

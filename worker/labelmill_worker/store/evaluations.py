@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 from sqlalchemy import delete, insert, select, update
@@ -25,8 +24,8 @@ from labelmill.contracts.tables import (
     PredictionRow,
     utc_now,
 )
-from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.chunks import LeaseLostError
+from labelmill_worker.store.jobs import add_event
 
 
 @dataclass(frozen=True)
@@ -117,4 +116,3 @@ def read_answers(engine: Engine, batch_no: int, rows: int) -> list[dict[int, Ans
         ):
             answers[row] = answers[first_row]
     return answers
-

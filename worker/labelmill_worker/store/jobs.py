@@ -96,7 +96,13 @@ def move_job(
 
 
 def fail_job(
-    engine: Engine, table: type[Job], job_id: str, old: State, new: State, error: LabelmillError, token: str | None = None
+    engine: Engine,
+    table: type[Job],
+    job_id: str,
+    old: State,
+    new: State,
+    error: LabelmillError,
+    token: str | None = None,
 ) -> bool:
     """End a job with its reason."""
     with writing(engine) as connection:

@@ -1,4 +1,4 @@
-"""`labelmill.evaluate`: one look at an evaluation. It begins the batch, waits without holding a worker, then measures."""
+"""`labelmill.evaluate`: one look at an evaluation: begin its batch, wait without holding a worker, then measure."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class TrainingWatch:
         rng: random.Random | None = None,
     ) -> None:
         self._engine, self._sender, self._plane, self._settings = engine, sender, plane, settings
-        self._rng = rng or random.Random()  # noqa: S311 - spreads retries, guards nothing
+        self._rng = rng or random.Random()
 
     def look(self, training_id: str) -> None:
         """Bring the training on as far as it goes now. Does nothing when it is not due, or somebody else has it."""

@@ -177,7 +177,7 @@ def _blocks_of_rows(source: Path, columns: list[str], block_rows: int, on_bad_ro
         yield block
 
 
-class _NoText(ValueError):  # noqa: N818 - reads like a word where it is caught
+class _NoText(ValueError):
     """A cell that cannot be a text or an id."""
 
 
