@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from array import array
 from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
+import numpy as np
 import orjson
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
@@ -117,14 +117,19 @@ def _read_predictions(
         PredictionRow.row, PredictionRow.target, PredictionRow.label, PredictionRow.labels, PredictionRow.score,
         PredictionRow.scores,
     ).where(PredictionRow.batch_no == batch_no, conditions(PredictionRow))  # fmt: skip
-    for row, number, label, labels, score, raw in connection.execute(statement):
-        target = schema.targets[number]
-        values = [round(value, 7) for value in array("f", raw)]
-        scores = dict(zip(target.labels, values, strict=True))
-        if target.multi:
-            prediction: dict[str, Any] = {"labels": orjson.loads(labels) if labels is not None else None}
-        else:
-            prediction = {"label": label}
-        if label is None and labels is None:
-            prediction = {"label": None, "abstained": True}
-        into.setdefault(row, {})[target.name] = prediction | {"score": round(score, 7), "scores": scores}
+    found = connection.execute(statement).all()
+    for number, target in enumerate(schema.targets):
+        mine = [one for one in found if one[1] == number] if len(schema.targets) > 1 else found
+        # all of a chunk's scores at once: a call of `round` for each would be over half of the time of reading
+        raws = np.frombuffer(b"".join([one[5] for one in mine]), "<f4").astype(np.float64)
+        rows = np.round(raws, 7).reshape(len(mine), len(target.labels)).tolist()
+        for (row, _, label, labels, score, _), values in zip(mine, rows, strict=True):
+            if label is None and labels is None:
+                prediction: dict[str, Any] = {"label": None, "abstained": True}
+            elif target.multi:
+                prediction = {"labels": orjson.loads(labels)}
+            else:
+                prediction = {"label": label}
+            prediction["score"] = round(score, 7)
+            prediction["scores"] = dict(zip(target.labels, values, strict=True))
+            into.setdefault(row, {})[target.name] = prediction
