@@ -28,6 +28,7 @@ from labelmill.contracts.tables import (
 from labelmill_worker.store.jobs import add_event
 
 _PREDICTION_COLUMNS = ("batch_no", "row", "target", "external_id", "label", "labels", "score", "scores")
+_PREDICTION_TYPES = ("int8", "int8", "int2", "text", "text", "text", "float4", "bytea")
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 _OPEN = (ChunkState.PENDING.value, ChunkState.CLAIMED.value)
 
@@ -159,7 +160,10 @@ def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: f
     with writing(engine) as connection:
         _guarded_update(connection, claim, values)
         if progress.predictions:
-            bulk_insert(connection, "prediction_rows", _PREDICTION_COLUMNS, progress.predictions)
+            bulk_insert(
+                connection, "prediction_rows", _PREDICTION_COLUMNS, progress.predictions,
+                postgres_types=_PREDICTION_TYPES,
+            )  # fmt: skip
         if progress.errors:
             bulk_insert(connection, "error_rows", _ERROR_COLUMNS, progress.errors)
         state = connection.scalar(select(BatchRow.state).where(BatchRow.no == claim.batch_no))
