@@ -19,7 +19,7 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.readers import BadRow, Input, expand_source, read_text_blocks
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.tables import BatchRow, EventRow, utc_now
+from labelmill.contracts.tables import BatchRow, EventRow, ModelRow, utc_now
 from labelmill.registry import resolve_model
 
 REDIS_IS_DOWN = "Redis cannot be reached: the job is accepted and starts when Redis is back"
@@ -88,6 +88,7 @@ def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, prior
     model or other options."""
     with writing(engine) as connection:
         row = resolve_model(connection, model)
+        _check_thresholds(spec, row)
         if key is not None:
             there = connection.execute(
                 select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.content_digest, BatchRow.options,
@@ -111,6 +112,16 @@ def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, prior
         event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))
     return _Opened(batch_no, batch_id, BatchState.SUBMITTING.value)
+
+
+def _check_thresholds(spec: ClassifySpec, model: ModelRow) -> None:
+    """A misspelt target must not silently leave a batch without its threshold."""
+    if model.label_schema is None:
+        return  # a raw id: its targets are not known yet
+    targets = [target["name"] for target in model.label_schema]
+    for name in spec.thresholds:
+        if name not in ("*", *targets):
+            raise InvalidInput(f"--threshold names {name!r}; the model's targets are {', '.join(targets)}")
 
 
 def _require_same_content(batch: _Opened, blocks: Iterable[Block], on_progress: Callable[[int], None]) -> None:

@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, text
+from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import Engine
 
 from labelmill.classify_submission import submit_batch
 from labelmill.contracts import batch_writer
 from labelmill.contracts.batch_writer import BatchWriter, ContentDigest
-from labelmill.contracts.database import reading
+from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
-from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow
+from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow, ModelRow
 from labelmill.jobs import status_document
 
 MODEL = "ft:classifier:test"
@@ -108,7 +108,8 @@ def test_a_submission_that_died_half_way_is_resumed_by_its_key(
         flush(writer, size)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_writer.BatchWriter, "_flush", die_at_the_third)
+        patch.setattr(batch_writer, "_CHUNKS_PER_COMMIT", 1)
+        patch.setattr(BatchWriter, "_flush", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             _submit(engine, texts, idempotency_key="k")
     resumed = _submit(engine, texts, idempotency_key="k")
@@ -129,12 +130,26 @@ def test_a_submission_is_not_resumed_with_other_content(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
+        patch.setattr(batch_writer, "_CHUNKS_PER_COMMIT", 1)
         patch.setattr(BatchWriter, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             _submit(engine, texts, idempotency_key="k")
     texts.write_text(texts.read_text().replace("text 17", "text XVII", 1))
     with pytest.raises(InvalidInput, match="differ"):
         _submit(engine, texts, idempotency_key="k")
+
+
+def test_a_threshold_for_a_target_the_model_has_not_is_refused(engine: Engine, texts: Path) -> None:
+    with writing(engine) as connection:
+        connection.execute(
+            insert(ModelRow).values(
+                name="m", version=1, promoted=True, method="factory", remote_model="ft:x",
+                label_schema=[{"name": "intent", "labels": ["a", "b"], "multi": False}],
+            )
+        )  # fmt: skip
+    with pytest.raises(InvalidInput, match="intent"):
+        submit_batch(engine, Outbox(), source=str(texts), model="m", thresholds={"intnet": 0.5})
+    submit_batch(engine, Outbox(), source=str(texts), model="m", thresholds={"intent": 0.5})
 
 
 def test_wrong_input_ends_the_batch_and_frees_its_key(engine: Engine, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventR
 #: small enough that a worker that dies holds back little.
 CHUNK_TEXTS = 2_000
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
+_CHUNKS_PER_COMMIT = 16
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
 
 
@@ -39,6 +41,13 @@ class ContentDigest:
     def hexdigest(self) -> str:
         """The fingerprint of all rows so far."""
         return self._hash.hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    number: int
+    first_row: int
+    input: ChunkInput
 
 
 class BatchWriter:
@@ -63,6 +72,7 @@ class BatchWriter:
         self._ids: list[str | None] = []
         self._firsts: list[int] = []
         self._chars = 0  # of the texts that wait
+        self._waiting: list[_Chunk] = []
         self.rows = 0
         self.duplicates = 0
 
@@ -90,6 +100,7 @@ class BatchWriter:
         """Write the rest and open the batch for work (`queued`)."""
         while self._texts:
             self._flush(self._next_size() or len(self._texts))
+        self._commit()
         with writing(self._engine) as connection:
             done = connection.execute(
                 update(BatchRow)
@@ -123,40 +134,44 @@ class BatchWriter:
         repeats = {index: first for index, first in enumerate(firsts) if first >= 0}
         named = any(external_id is not None for external_id in ids)
         names = [self._name(external_id, index) for index, external_id in enumerate(ids)] if named else None
-        chunk = ChunkInput(texts, names, repeats)
-        try:
-            with writing(self._engine) as connection:
-                self._write_chunk(connection, encode_chunk(chunk), size, size - len(repeats))
-                if repeats:
-                    bulk_insert(
-                        connection, "duplicate_rows", ("batch_no", "row", "first_row", "external_id"),
-                        [
-                            (self._batch_no, self.rows + index, first, names[index] if names else None)
-                            for index, first in repeats.items()
-                        ],
-                    )  # fmt: skip
-                connection.execute(
-                    update(BatchRow)
-                    .where(BatchRow.no == self._batch_no)
-                    .values(rows=self.rows + size, duplicates=self.duplicates + len(repeats))
-                )
-        except IntegrityError:
-            self._compare_with_written(chunk)
+        self._waiting.append(_Chunk(self._chunk, self.rows, ChunkInput(texts, names, repeats)))
         self.rows += size
         self.duplicates += len(repeats)
         self._chunk += 1
+        if len(self._waiting) >= _CHUNKS_PER_COMMIT or sum(map(len, texts)) >= CHUNK_CHARS:
+            self._commit()
 
-    def _compare_with_written(self, chunk: ChunkInput) -> None:
+    def _commit(self) -> None:
+        """Write the chunks that wait, in one transaction: a commit for each would cost more than all the rest."""
+        waiting, self._waiting = self._waiting, []
+        try:
+            self._write(waiting)
+        except IntegrityError:  # some are there already, from an attempt that broke
+            for chunk in waiting:
+                try:
+                    self._write([chunk])
+                except IntegrityError:
+                    self._compare_with_written(chunk)
+
+    def _write(self, chunks: Sequence[_Chunk]) -> None:
+        with writing(self._engine) as connection:
+            for chunk in chunks:
+                self._write_chunk(connection, chunk)
+            connection.execute(
+                update(BatchRow).where(BatchRow.no == self._batch_no).values(rows=self.rows, duplicates=self.duplicates)
+            )
+
+    def _compare_with_written(self, chunk: _Chunk) -> None:
         """An earlier attempt wrote a chunk of this number: it must be the same one."""
         with reading(self._engine) as connection:
             written = connection.scalar(
                 select(ChunkInputRow.data).where(
-                    ChunkInputRow.batch_no == self._batch_no, ChunkInputRow.number == self._chunk
+                    ChunkInputRow.batch_no == self._batch_no, ChunkInputRow.number == chunk.number
                 )
             )
-        if written is None or decode_chunk(written) != ChunkInput(list(chunk.texts), chunk.ids, chunk.repeats):
+        if written is None or decode_chunk(written) != chunk.input:
             raise InvalidInput(
-                f"rows from {self.rows} on differ from what was submitted before as {self._batch_id}: "
+                f"rows from {chunk.first_row} on differ from what was submitted before as {self._batch_id}: "
                 "an idempotency key stands for one content"
             )
 
@@ -167,11 +182,23 @@ class BatchWriter:
             raise InvalidInput(f"row {self.rows + index}: its id holds a NUL character, which no database keeps")
         return external_id
 
-    def _write_chunk(self, connection: Connection, data: bytes, rows: int, texts: int) -> None:
-        key: dict[str, Any] = {"batch_no": self._batch_no, "number": self._chunk}
+    def _write_chunk(self, connection: Connection, chunk: _Chunk) -> None:
+        held = chunk.input
+        rows, texts = len(held.texts), len(held.texts) - len(held.repeats)
+        key: dict[str, Any] = {"batch_no": self._batch_no, "number": chunk.number}
         # a chunk that only repeats earlier texts is answered by their answers
         state = ChunkState.PENDING if texts else ChunkState.DONE
         connection.execute(
-            insert(ChunkRow).values(**key, state=state.value, first_row=self.rows, rows=rows, texts=texts)
+            insert(ChunkRow).values(**key, state=state.value, first_row=chunk.first_row, rows=rows, texts=texts)
         )
-        connection.execute(insert(ChunkInputRow).values(**key, data=data))
+        connection.execute(insert(ChunkInputRow).values(**key, data=encode_chunk(held)))
+        if held.repeats:
+            bulk_insert(
+                connection,
+                "duplicate_rows",
+                ("batch_no", "row", "first_row", "external_id"),
+                [
+                    (self._batch_no, chunk.first_row + index, first, held.ids[index] if held.ids else None)
+                    for index, first in held.repeats.items()
+                ],
+            )

@@ -75,6 +75,9 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
         ).first()  # fmt: skip
         if batch is None or batch.state not in (BatchState.QUEUED.value, BatchState.RUNNING.value):
             return None
+        if batch.state == BatchState.QUEUED.value and connection.dialect.name == "postgresql":
+            # batch before chunk, as a dispatcher locks them: two that wait for each other would both be stuck
+            connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
         mine = (ChunkRow.batch_no == batch.no) & (ChunkRow.number == number)
         claimed = connection.execute(
             update(ChunkRow)
