@@ -118,6 +118,9 @@ class BatchWriter:
 
     def _next_size(self) -> int:
         """How many of the waiting rows make the next chunk; 0: not yet enough."""
+        head = self._firsts[: self._chunk_texts]
+        if self._chars < CHUNK_CHARS and len(head) == self._chunk_texts and max(head) < 0:
+            return self._chunk_texts  # the usual case: short texts, none of them repeated
         distinct = chars = 0
         for index, (text, first) in enumerate(zip(self._texts, self._firsts, strict=True)):
             distinct += first < 0
