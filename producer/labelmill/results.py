@@ -126,7 +126,7 @@ def _read_predictions(
         for (row, _, label, labels, score, _), values in zip(mine, rows, strict=True):
             if label is None and labels is None:
                 prediction: dict[str, Any] = {"label": None, "abstained": True}
-            elif target.multi:
+            elif labels is not None:
                 prediction = {"labels": orjson.loads(labels)}
             else:
                 prediction = {"label": label}
