@@ -8,13 +8,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed-from-lock
 
-.PHONY: demo test lint format clean lock
+.PHONY: demo test bench lint format clean lock
 
 demo: $(READY)
 	$(BIN)/labelmill demo
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+# Over an hour on two cores; `python ops/bench/run.py --only NAME --rows N` for one measure.
+bench: $(READY)
+	$(BIN)/python ops/bench/run.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
