@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
 import orjson
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
@@ -113,6 +112,8 @@ def _row_conditions(first_row: int, rows: int, elsewhere: Sequence[int]) -> Iter
 def _read_predictions(
     connection: Connection, batch_no: int, schema: LabelSchema, conditions: Any, into: dict[int, dict[str, Any]]
 ) -> None:
+    import numpy as np  # noqa: PLC0415 - a tenth of a second that commands which only look need not wait
+
     statement = select(
         PredictionRow.row, PredictionRow.target, PredictionRow.label, PredictionRow.labels, PredictionRow.score,
         PredictionRow.scores,
