@@ -7,13 +7,12 @@ from collections.abc import Callable
 from sqlalchemy import delete, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.classify_submission import REDIS_IS_DOWN
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.states import BatchState, ChunkState, EvaluationState, TrainingState
 from labelmill.contracts.tables import (
     BatchRow,

@@ -15,14 +15,12 @@ from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PRIORITY_OF
-from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.readers import BadRow, Input, expand_source, read_text_blocks
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import BatchRow, EventRow, ModelRow, utc_now
 from labelmill.registry import resolve_model
-
-REDIS_IS_DOWN = "Redis cannot be reached: the job is accepted and starts when Redis is back"
 
 Block = Sequence[tuple[str | None, str]]
 

@@ -7,12 +7,11 @@ from collections.abc import Callable
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.classify_submission import REDIS_IS_DOWN
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import EVALUATE, JobMessage
-from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.contracts.tables import DatasetRow, EvaluationRow, EventRow, utc_now
 from labelmill.registry import resolve_model

@@ -87,11 +87,6 @@ def model_ref(connection: Connection, model_no: int) -> str:
     return f"{model.name}@{model.version}" if model.version else str(model.name)
 
 
-def count_rows(connection: Connection, batch: RowMapping) -> dict[str, int]:
-    """How the rows of a batch stand; `submitted` is the sum of the others at every moment (one statement reads all)."""
-    return _counts(batch, connection.execute(_sums(batch["no"])).mappings().one())
-
-
 def _sums(batch_no: int) -> Select[Any]:
     names = ("labelled", "abstained", "failed", "requests", "tokens", "rows", "texts")
     columns = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0).label(name) for name in names]
@@ -99,6 +94,7 @@ def _sums(batch_no: int) -> Select[Any]:
 
 
 def _counts(batch: RowMapping, sums: RowMapping) -> dict[str, int]:
+    """How the rows of a batch stand; `submitted` is the sum of the others at every moment (one statement reads all)."""
     submitted = int(sums["rows"])
     ended = {name: int(sums[name]) for name in ("labelled", "abstained", "failed")}
     left = submitted - sum(ended.values())

@@ -13,13 +13,12 @@ from pydantic import ValidationError
 from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
-from labelmill.classify_submission import REDIS_IS_DOWN
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, Permanent
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.readers import check_columns, expand_source, first_columns
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.specs import PrepareSpec, TargetSpec

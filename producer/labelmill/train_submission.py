@@ -10,12 +10,11 @@ from pydantic import ValidationError
 from sqlalchemy import and_, insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.classify_submission import REDIS_IS_DOWN
 from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import EventRow, TrainingRow, utc_now

@@ -34,7 +34,7 @@ from labelmill.registry import resolve_model
 from labelmill.results import read_results
 from labelmill_worker.classify.engine import ClassifyEngine
 from labelmill_worker.classify.work import work_on_chunk
-from labelmill_worker.mistral.hot import retry_after_s
+from labelmill_worker.mistral.http_errors import retry_after_s
 from labelmill_worker.store.chunks import LeaseLostError, Progress, claim_chunk, hand_back, record_progress
 from labelmill_worker.store.owed import complete_finished_batches, return_expired_chunks
 
@@ -269,7 +269,7 @@ def test_a_fault_that_will_not_pass_stops_the_batch_at_once(mill: Mill, status: 
     document = mill.run(batch)
     assert (document["state"], document["error_code"]) == ("failed", code)
     assert KEY not in document["error"]
-    assert "[key]" in document["error"]
+    assert "[secret]" in document["error"]
     assert document["rows"]["pending"] == 400
     assert mill.mistral.requests <= 8  # what was in flight when the first answer came
 

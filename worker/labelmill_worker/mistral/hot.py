@@ -6,28 +6,17 @@ A conformance test holds what this reads to what the SDK decodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from email.utils import parsedate_to_datetime
 from importlib.metadata import version
 from typing import Any
 
 import aiohttp
 import orjson
 
-from labelmill.contracts.errors import (
-    CredentialsRefused,
-    LabelmillError,
-    MalformedAnswer,
-    Permanent,
-    RateLimited,
-    RemoteFailed,
-    RemoteUnavailable,
-    RequestRefused,
-)
+from labelmill.contracts.errors import CredentialsRefused, MalformedAnswer, RemoteUnavailable
 from labelmill.contracts.settings import Settings
-from labelmill.contracts.tables import utc_now
+from labelmill_worker.mistral.http_errors import error_for_status
 
-_LONGEST_WAIT_S = 600.0  #: A Retry-After beyond this is not believed: we ask again then.
-_SHOWN = 300  #: Characters of Mistral's own words in an error.
+_READ = 10_000  #: Bytes of a refusal that are read for Mistral's own words.
 
 
 class HotClient:
@@ -82,7 +71,8 @@ class HotClient:
         except (aiohttp.ClientError, OSError) as error:
             raise RemoteUnavailable(f"Mistral cannot be reached: {type(error).__name__}") from error
         if response.status != 200:
-            raise refusal(response.status, payload, response.headers.get("Retry-After"), self._key)
+            said = payload[:_READ].decode("utf-8", "replace")
+            raise error_for_status(response.status, said, response.headers.get("Retry-After"), [self._key])
         try:
             document = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
@@ -90,50 +80,3 @@ class HotClient:
         if not isinstance(document, dict):
             raise MalformedAnswer("Mistral's answer is no JSON object")
         return document
-
-
-def refusal(status: int, payload: bytes, retry_after: str | None, key: str) -> LabelmillError:
-    """The error that an HTTP status stands for, with Mistral's own words and never the key."""
-    words = _words(payload, key)
-    if status in (401, 403):
-        return CredentialsRefused(f"Mistral refused the key ({status}): {words}")
-    if status in (400, 413, 422):
-        return RequestRefused(f"Mistral refused the request ({status}): {words}", status)
-    if status == 404:
-        return RemoteFailed(f"Mistral knows no such model (404): {words}")
-    if status == 429:
-        return RateLimited(f"Mistral asks to slow down (429): {words}", retry_after_s(retry_after))
-    if status >= 500 or status in (408, 409, 425):
-        return RemoteUnavailable(f"Mistral is out of order ({status}): {words}", retry_after_s(retry_after))
-    return Permanent(f"Mistral answered {status}: {words}")
-
-
-def retry_after_s(header: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds seconds or a date; None when there is none."""
-    if not header:
-        return None
-    try:
-        return min(max(0.0, float(header)), _LONGEST_WAIT_S)
-    except ValueError:
-        pass
-    try:
-        wait_s = (parsedate_to_datetime(header) - utc_now()).total_seconds()
-        return min(max(0.0, wait_s), _LONGEST_WAIT_S)
-    except (ValueError, TypeError):
-        return None
-
-
-def _words(payload: bytes, key: str) -> str:
-    """What a body says: the usual fields of an error document, or its beginning."""
-    text = payload[:4000].decode("utf-8", "replace")
-    try:
-        document = orjson.loads(payload)
-    except orjson.JSONDecodeError:
-        document = None
-    if isinstance(document, dict):
-        found = document.get("message") or document.get("detail") or document.get("error") or text
-        text = found if isinstance(found, str) else orjson.dumps(found).decode()
-    text = text.replace("\x00", "")  # PostgreSQL keeps none
-    if key:
-        text = text.replace(key, "[key]")  # before it is cut, so that no part of the key is left
-    return " ".join(text.split())[:_SHOWN]

@@ -34,24 +34,26 @@ def record_fault(engine: Engine, message: JobMessage, fault: BaseException) -> N
             _end(connection, message.job_id, chunk, f"{note}, {count} times; the workers' logs have the details")
 
 
+_OPEN: dict[Kind, tuple[type[DatasetRow | EvaluationRow | BatchRow], list[str], str]] = {
+    Kind.DATASET: (
+        DatasetRow,
+        [DatasetState.QUEUED.value, DatasetState.PREPARING.value],
+        DatasetState.FAILED.value,
+    ),
+    Kind.EVALUATION: (
+        EvaluationRow,
+        [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value],
+        EvaluationState.FAILED.value,
+    ),
+    Kind.BATCH: (BatchRow, [BatchState.QUEUED.value, BatchState.RUNNING.value], BatchState.FAILED.value),
+}
+
+
 def _end(connection: Connection, job_id: str, chunk: int | None, reason: str) -> None:
     kind = kind_of(job_id)
-    values = {"finished_at": utc_now(), "error": reason, "error_code": "unexpected"}
-    if kind is Kind.DATASET:
-        states = [DatasetState.QUEUED.value, DatasetState.PREPARING.value]
-        ended = (
-            update(DatasetRow)
-            .where(DatasetRow.id == job_id, DatasetRow.state.in_(states))
-            .values(state=DatasetState.FAILED.value, lease_token=None, lease_until=None, **values)
-        )
-    elif kind is Kind.EVALUATION:
-        states = [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value]
-        ended = (
-            update(EvaluationRow)
-            .where(EvaluationRow.id == job_id, EvaluationRow.state.in_(states))
-            .values(state=EvaluationState.FAILED.value, lease_token=None, lease_until=None, **values)
-        )
-    elif kind is Kind.BATCH:
+    if kind is None or kind not in _OPEN:
+        return
+    if chunk is not None:
         batch_no = select(BatchRow.no).where(BatchRow.id == job_id).scalar_subquery()
         connection.execute(
             update(ChunkRow)
@@ -59,13 +61,10 @@ def _end(connection: Connection, job_id: str, chunk: int | None, reason: str) ->
             .where(ChunkRow.state == ChunkState.CLAIMED.value)
             .values(state=ChunkState.FAILED.value, lease_token=None, lease_until=None)
         )
-        states = [BatchState.QUEUED.value, BatchState.RUNNING.value]
-        ended = (
-            update(BatchRow)
-            .where(BatchRow.id == job_id, BatchRow.state.in_(states))
-            .values(state=BatchState.FAILED.value, **values)
-        )
-    else:
-        return
-    if connection.execute(ended).rowcount:
-        add_event(connection, job_id, reason, state="failed", chunk=chunk)
+    table, open_states, failed = _OPEN[kind]
+    values = {"state": failed, "finished_at": utc_now(), "error": reason, "error_code": "unexpected"}
+    if table is not BatchRow:
+        values |= {"lease_token": None, "lease_until": None}
+    statement = update(table).where(table.id == job_id, table.state.in_(open_states)).values(values)
+    if connection.execute(statement).rowcount:
+        add_event(connection, job_id, reason, state=failed, chunk=chunk)
