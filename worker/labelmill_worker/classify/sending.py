@@ -16,6 +16,7 @@ from labelmill.contracts.errors import (
     RequestRefused,
     Retryable,
 )
+from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.classify.planning import Request
 from labelmill_worker.mistral.limiter import HeldBack
 
@@ -27,6 +28,11 @@ PAUSE_S = 2.0  #: After a 429 that names no Retry-After.
 
 class Strategy(Protocol):
     """How rows become a request and an answer becomes scores: all that differs between kinds of call."""
+
+    @property
+    def schema(self) -> LabelSchema | None:
+        """Targets and labels in the order of an answer's scores; known after the first answer at the latest."""
+        ...
 
     async def ask(self, request: Request) -> Answer:
         """Send one request. Raises LabelmillError."""

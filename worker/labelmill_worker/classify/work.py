@@ -13,9 +13,10 @@ from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill_worker.classify.answers import Scores, decide, threshold_of
-from labelmill_worker.classify.engine import ClassifyEngine, ListClassification
+from labelmill_worker.classify.engine import ClassifyEngine
 from labelmill_worker.classify.planning import plan_requests
 from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, PutOff, RowFailed, Stop
+from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
@@ -65,8 +66,7 @@ class _ChunkWork:
         self._stop: Stop | None = None
         self._put_off: PutOff | None = None
         self._wanted = True
-        options = claim.options
-        self._strategy = ListClassification(shared, claim.model, tuple(options.get("multi", ())))
+        self._strategy = strategy_for(shared, claim.model, claim.options)
         self._sender = ChunkSender(
             self._strategy, shared.limiter, shared.slots, shared.verdict(claim.batch_id), self._outcomes.put
         )

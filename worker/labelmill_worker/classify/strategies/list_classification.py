@@ -1,0 +1,43 @@
+"""`/v1/classifications` with a list of texts."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.tables import ModelRow
+from labelmill_worker.classify.answers import check_scores, learn_schema
+from labelmill_worker.classify.planning import Request
+from labelmill_worker.classify.sending import Answer
+from labelmill_worker.store.chunks import save_learned_schema
+
+if TYPE_CHECKING:
+    from labelmill_worker.classify.engine import ClassifyEngine
+
+
+class ListClassification:
+    """Asks a fine-tuned classifier. The labels of a model known by its id alone are those of its first good answer."""
+
+    def __init__(self, shared: ClassifyEngine, model: ModelRow, multi: tuple[str, ...]) -> None:
+        self._shared = shared
+        self._model = model
+        self._multi = multi
+        self._learning = asyncio.Lock()
+        self.schema = LabelSchema.from_json(model.label_schema) if model.label_schema else None
+
+    async def ask(self, request: Request) -> Answer:
+        results, tokens = await self._shared.client.classify(self._model.remote_model or "", request.texts)
+        schema = self.schema or await self._learn(results, request)
+        return Answer(request, check_scores(results, len(request), schema), tokens)
+
+    async def _learn(self, results: object, request: Request) -> LabelSchema:
+        async with self._learning:
+            if self.schema is None:
+                found = learn_schema(results, self._multi)
+                check_scores(results, len(request), found)  # labels are learnt from a good answer only
+                kept = await asyncio.to_thread(
+                    save_learned_schema, self._shared.engine, self._model.no, found.to_json()
+                )
+                self.schema = LabelSchema.from_json(kept)
+            return self.schema
