@@ -82,15 +82,17 @@ def test_a_raw_model_s_labels_are_those_of_its_answer() -> None:
 
 def test_a_row_under_the_threshold_abstains_and_one_at_it_does_not() -> None:
     scores = np.array([[0.2, 0.5, 0.3], [0.9, 0.05, 0.05]], np.float32)
-    decisions = decide(scores, SCHEMA.targets[0], 0.5)
-    assert [decision.label for decision in decisions] == ["b", "a"]
-    assert [decision.label for decision in decide(scores, SCHEMA.targets[0], 0.6)] == [None, "a"]
+    assert decide(scores, SCHEMA.targets[0], 0.5).labels == ["b", "a"]
+    decided = decide(scores, SCHEMA.targets[0], 0.6)
+    assert decided.labels == [None, "a"]
+    assert decided.abstained.tolist() == [True, False]
+    assert decided.best.tolist() == pytest.approx([0.5, 0.9])
 
 
 def test_a_multi_label_row_has_every_label_from_half_on() -> None:
     target = Target("topic", ("x", "y", "z"), multi=True)
-    decisions = decide(np.array([[0.9, 0.5, 0.1], [0.1, 0.2, 0.3]], np.float32), target, None)
-    assert [json.loads(decision.labels or "null") for decision in decisions] == [["x", "y"], []]
+    decided = decide(np.array([[0.9, 0.5, 0.1], [0.1, 0.2, 0.3]], np.float32), target, None)
+    assert [json.loads(found or "null") for found in decided.label_lists] == [["x", "y"], []]
 
 
 def test_a_target_s_own_threshold_comes_before_the_one_for_all() -> None:

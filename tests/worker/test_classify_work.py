@@ -10,6 +10,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
+import numpy as np
 import orjson
 import pytest
 from aiohttp import web
@@ -37,6 +38,7 @@ from labelmill_worker.classify.work import work_on_chunk
 from labelmill_worker.mistral.http_errors import retry_after_s
 from labelmill_worker.store.chunks import LeaseLostError, Progress, claim_chunk, hand_back, record_progress
 from labelmill_worker.store.owed import complete_finished_batches, return_expired_chunks
+from labelmill_worker.store.predictions import PredictionBlock
 
 MODEL = "ft:classifier:stand-in"
 PER_REQUEST = 10
@@ -436,6 +438,13 @@ def test_a_batch_without_rows_completes(mill: Mill) -> None:
     assert mill.status(batch)["state"] == "completed"
 
 
+def _answers(labels: list[str]) -> PredictionBlock:
+    """Answers to the first rows of a batch."""
+    count = len(labels)
+    scores = np.full((count, len(LABELS)), 0.05, np.float32)
+    return PredictionBlock(0, np.arange(count), None, labels, [None] * count, scores.max(axis=1), scores)
+
+
 def test_a_late_worker_writes_nothing(mill: Mill) -> None:
     texts = _texts(20)
     batch = mill.submit(texts)
@@ -443,7 +452,7 @@ def test_a_late_worker_writes_nothing(mill: Mill) -> None:
     assert claim is not None
     with writing(mill.engine) as connection:
         connection.execute(update(ChunkRow).values(lease_token="another's"))
-    progress = Progress(predictions=[(claim.batch_no, 0, 0, None, "alpha", None, 0.9, b"\0" * 16)], labelled=1)
+    progress = Progress(blocks=[_answers(["alpha"])], labelled=1)
     with pytest.raises(LeaseLostError):
         record_progress(mill.engine, claim, progress, 15, done=True)
     with pytest.raises(LeaseLostError):
@@ -479,8 +488,8 @@ def test_a_chunk_of_a_dead_worker_is_owed_again_and_only_its_unanswered_rows_are
     mill.fake.waiting.clear()
     dead = claim_chunk(mill.engine, batch, 0, 15)
     assert dead is not None
-    answered = [(dead.batch_no, row, 0, None, label_of(other[row]), None, 0.85, b"\0" * 16) for row in range(25)]
-    record_progress(mill.engine, dead, Progress(predictions=answered, labelled=25), 15, done=False)
+    answered = _answers([label_of(text) for text in other[:25]])
+    record_progress(mill.engine, dead, Progress(blocks=[answered], labelled=25), 15, done=False)
     mill.work(batch)
     assert mill.mistral.billed == Counter(), "a chunk under a live lease was worked on"
     with writing(mill.engine) as connection:

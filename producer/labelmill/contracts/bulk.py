@@ -8,28 +8,32 @@ from typing import Any
 from sqlalchemy.engine import Connection
 
 
-def bulk_insert(
-    connection: Connection,
-    table: str,
-    columns: Sequence[str],
-    rows: Iterable[Sequence[Any]],
-    *,
-    postgres_types: Sequence[str] | None = None,
-) -> None:
-    """Insert `rows` (tuples in the order of `columns`) within the connection's transaction.
-
-    With the columns' `postgres_types` PostgreSQL is sent binary rows: a third less work here than text.
-    """
+def bulk_insert(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    """Insert `rows` (tuples in the order of `columns`) within the connection's transaction."""
     names = ", ".join(f'"{column}"' for column in columns)
-    driver = connection.connection.driver_connection
-    assert driver is not None  # noqa: S101 - a checked-out connection has one
+    driver = _driver(connection)
     if connection.dialect.name == "postgresql":
-        form = "" if postgres_types is None else " (FORMAT BINARY)"
-        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN{form}") as copy:
-            if postgres_types is not None:
-                copy.set_types(postgres_types)
+        with driver.cursor() as cursor, cursor.copy(f"COPY {table} ({names}) FROM STDIN") as copy:
             for row in rows:
                 copy.write_row(row)
         return
     marks = ", ".join("?" * len(columns))
     driver.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608 - names of ours, never input
+
+
+#: What begins and ends PostgreSQL's binary COPY: signature, no flags, no extension; a row of -1 fields.
+_BINARY_HEAD, _BINARY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+
+
+def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows: bytes) -> None:
+    """Insert rows that are in PostgreSQL's binary COPY format already, within the connection's transaction."""
+    names = ", ".join(f'"{column}"' for column in columns)
+    statement = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
+    with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
+        copy.write(_BINARY_HEAD + rows + _BINARY_END)
+
+
+def _driver(connection: Connection) -> Any:
+    driver = connection.connection.driver_connection
+    assert driver is not None  # noqa: S101 - a checked-out connection has one
+    return driver

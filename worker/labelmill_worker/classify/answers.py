@@ -19,14 +19,13 @@ Scores = list[NDArray[np.float32]]
 """For each target, float32 (rows, labels) in label order."""
 
 
-class Decision(NamedTuple):
-    """What one target's scores say: `label`, or `labels` of a multi-label target, or neither when abstained."""
+class Decisions(NamedTuple):
+    """What one target's scores say, an entry a row. A row that abstained has neither a label nor a list."""
 
-    # a tuple, for one is made for every row: a frozen dataclass takes twice the time
-
-    label: str | None
-    labels: str | None  #: A JSON list.
-    score: float
+    labels: list[str | None]
+    label_lists: list[str | None]  #: JSON lists, of a multi-label target.
+    best: NDArray[np.float32]
+    abstained: NDArray[np.bool_]
 
 
 def check_scores(results: object, count: int, schema: LabelSchema) -> Scores:
@@ -78,24 +77,24 @@ def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
     return LabelSchema(targets)
 
 
-def decide(scores: NDArray[np.float32], target: Target, threshold: float | None) -> list[Decision]:
+def decide(scores: NDArray[np.float32], target: Target, threshold: float | None) -> Decisions:
     """Label every row: the best label, or for a multi-label target all whose score reaches 0.5.
 
     A row whose best score is under `threshold` abstains.
     """
-    best = scores.max(axis=1).tolist()
+    best = scores.max(axis=1)
+    abstained = np.zeros(len(best), bool) if threshold is None else best.astype(np.float64) < threshold
+    nothing: list[str | None] = [None] * len(best)
     if target.multi:
-        limit = DEFAULT_MULTI_THRESHOLD
-        return [
-            Decision(None, None, top)
-            if threshold is not None and top < threshold
-            else Decision(None, _label_list(row, target.labels, limit), top)
-            for row, top in zip(scores, best, strict=True)
+        found = [
+            None if silent else _label_list(row, target.labels, DEFAULT_MULTI_THRESHOLD)
+            for row, silent in zip(scores, abstained.tolist(), strict=True)
         ]
-    names = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
-    if threshold is None:
-        return [Decision(name, None, top) for name, top in zip(names, best, strict=True)]
-    return [Decision(name if top >= threshold else None, None, top) for name, top in zip(names, best, strict=True)]
+        return Decisions(nothing, found, best, abstained)
+    names: list[str | None] = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
+    for index in np.flatnonzero(abstained).tolist():
+        names[index] = None
+    return Decisions(names, nothing, best, abstained)
 
 
 def _label_list(row: NDArray[np.float32], labels: Sequence[str], limit: float) -> str:

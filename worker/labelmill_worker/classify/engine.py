@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.settings import Settings
+from labelmill_worker.classify.recording import Recorder
 from labelmill_worker.classify.sending import BatchVerdict
 from labelmill_worker.mistral.hot import HotClient
 from labelmill_worker.mistral.limiter import FleetLimiter
@@ -31,6 +32,7 @@ class ClassifyEngine:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
+        self.recorder = Recorder(engine, settings.lease_s, self._release_slots)
 
     @classmethod
     def from_settings(cls, settings: Settings, engine: Engine) -> ClassifyEngine:
@@ -47,14 +49,15 @@ class ClassifyEngine:
             self._verdicts.clear()
         return self._verdicts.setdefault(batch_id, BatchVerdict())
 
-    def release_slots(self, count: int) -> None:
+    def _release_slots(self, count: int) -> None:
         """Let as many further requests start, once the answers of earlier ones are recorded."""
 
         def release() -> None:
             for _ in range(count):
                 self.slots.release()
 
-        self.loop.call_soon_threadsafe(release)
+        if count:
+            self.loop.call_soon_threadsafe(release)
 
     def close(self) -> None:
         """End the connections and the loop; no chunk may be in work."""
@@ -63,6 +66,7 @@ class ClassifyEngine:
             await self.client.close()
             await self.limiter.close()
 
+        self.recorder.close()
         self.start(end()).result()
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -117,7 +118,8 @@ class ChunkSender:
         self._emit = emit
         self._rng = rng or random.Random()
         self._stopped = False
-        self.deadline = 0.0  #: No request starts after this moment of the loop's clock.
+        self.slice_until = 0.0  #: No request starts after this moment, nor after the next (of the monotonic clock).
+        self.lease_until = 0.0
         self.requests = 0  #: Sent so far.
 
     def stop(self) -> None:
@@ -143,7 +145,11 @@ class ChunkSender:
                 task.cancel()
 
     def _late(self) -> bool:
-        return self._stopped or asyncio.get_running_loop().time() >= self.deadline
+        return self._stopped or time.monotonic() >= self._deadline
+
+    @property
+    def _deadline(self) -> float:
+        return min(self.slice_until, self.lease_until)
 
     async def _send_holding_slot(self, request: Request) -> None:
         try:
@@ -190,7 +196,7 @@ class ChunkSender:
                     return [PutOff(gone, 5.0)]
             except Retryable as error:
                 delay_s = max(error.retry_after_s or 0.0, next_delay_s(tries, self._rng))
-                if asyncio.get_running_loop().time() + delay_s >= self.deadline:
+                if time.monotonic() + delay_s >= self._deadline:
                     self.stop()
                     return [PutOff(error, delay_s)]
                 await asyncio.sleep(delay_s)

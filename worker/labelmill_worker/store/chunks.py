@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import Boolean, bindparam, case, exists, func, insert, null, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.bulk import bulk_insert
@@ -26,10 +28,10 @@ from labelmill.contracts.tables import (
     utc_now,
 )
 from labelmill_worker.store.jobs import add_event
+from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
 
-_PREDICTION_COLUMNS = ("batch_no", "row", "target", "external_id", "label", "labels", "score", "scores")
-_PREDICTION_TYPES = ("int8", "int8", "int2", "text", "text", "text", "float4", "bytea")
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
+_COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens")
 _OPEN = (ChunkState.PENDING.value, ChunkState.CLAIMED.value)
 
 
@@ -48,14 +50,15 @@ class Claim:
     model: ModelRow
     input: ChunkInput
     answered: frozenset[int]  #: Rows that have their answer or error from an earlier claim.
+    claimed_at: float = 0.0  #: When the lease was asked for, by this process' monotonic clock.
     repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
 
 
 @dataclass
 class Progress:
-    """What one transaction records: prediction and error tuples, and how many rows (with their duplicates) they are."""
+    """What one transaction records: predictions, error tuples, and how many rows (with their duplicates) they are."""
 
-    predictions: list[tuple[Any, ...]] = field(default_factory=list)
+    blocks: list[PredictionBlock] = field(default_factory=list)
     errors: list[tuple[Any, ...]] = field(default_factory=list)
     labelled: int = 0
     abstained: int = 0
@@ -63,10 +66,32 @@ class Progress:
     requests: int = 0
     tokens: int = 0
 
+    @property
+    def has_rows(self) -> bool:
+        """Whether any row got its answer or error."""
+        return bool(self.blocks or self.errors)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """One chunk's part of a transaction; `done` closes the chunk with it."""
+
+    claim: Claim
+    progress: Progress
+    done: bool
+
+
+class Standing(Enum):
+    """How a chunk stands after a transaction."""
+
+    LOST = "another worker may have the chunk by now; nothing was written"
+    WANTED = "written; the batch runs"
+    UNWANTED = "written; the batch runs no more"
+
 
 def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
     """Take the lease on a chunk that is owed. None: done, taken by another worker, or the batch runs no more."""
-    token = secrets.token_hex(8)
+    token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(
             select(BatchRow.no, BatchRow.state, BatchRow.options, BatchRow.model_no, BatchRow.duplicates,
@@ -96,14 +121,14 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
             if started:
                 add_event(connection, batch_id, "running", state=BatchState.RUNNING.value)
     try:
-        return _read_claim(engine, batch_id, number, token, batch)
+        return _read_claim(engine, batch_id, number, token, batch, asked_at)
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         complete_batch(engine, batch.no, batch_id)
         return None
 
 
-def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: Any) -> Claim:
+def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: Any, asked_at: float) -> Claim:
     with reading(engine) as connection:
         chunk = connection.execute(
             select(ChunkRow.first_row, ChunkRow.rows, ChunkRow.attempts, ChunkRow.labelled, ChunkRow.abstained,
@@ -135,7 +160,7 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
             repeats = {row: int(count) for row, count in connection.execute(counted)}
     return Claim(
         batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options,
-        ModelRow(**model), decode_chunk(chunk.data), frozenset(answered), repeats,
+        ModelRow(**model), decode_chunk(chunk.data), frozenset(answered), asked_at, repeats,
     )  # fmt: skip
 
 
@@ -143,34 +168,64 @@ class LeaseLostError(Exception):
     """Another worker may have the chunk by now; nothing was written."""
 
 
+_MINE = (
+    (ChunkRow.batch_no == bindparam("of_batch")) & (ChunkRow.number == bindparam("of_chunk"))
+    & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == bindparam("under"))
+)  # fmt: skip
+_DONE = bindparam("done", type_=Boolean)
+# One statement for every case, made once: building it anew would cost more than running it.
+_RECORD = (
+    update(ChunkRow)
+    .where(_MINE)
+    .values(
+        **{name: getattr(ChunkRow, name) + bindparam(f"more_{name}") for name in _COUNTERS},
+        # attempts counts claims since the last progress
+        attempts=case((bindparam("progressed", type_=Boolean), 1), else_=ChunkRow.attempts),
+        state=case((_DONE, ChunkState.DONE.value), else_=ChunkState.CLAIMED.value),
+        lease_token=case((_DONE, null()), else_=ChunkRow.lease_token),
+        lease_until=case((_DONE, null()), else_=db_now() + bindparam("lease_s")),
+    )
+)
+_BATCH_STATE = select(BatchRow.state).where(BatchRow.no == bindparam("of_batch"))
+
+
+def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: float) -> list[Standing]:
+    """Write the answers of several chunks and renew their leases, within the connection's transaction.
+
+    A chunk whose lease was lost gets nothing written; the others do.
+    """
+    standings: dict[Entry, Standing] = {}
+    states: dict[int, str | None] = {}
+    for entry in sorted(entries, key=lambda one: (one.claim.batch_no, one.claim.number)):
+        claim, progress = entry.claim, entry.progress
+        values = {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
+            "of_batch": claim.batch_no, "of_chunk": claim.number, "under": claim.token, "done": entry.done,
+            "progressed": progress.has_rows, "lease_s": lease_s,
+        }  # fmt: skip
+        if not connection.execute(_RECORD, values).rowcount:
+            standings[entry] = Standing.LOST
+            continue
+        for block in progress.blocks:
+            insert_predictions(connection, claim.batch_no, block)
+        if progress.errors:
+            bulk_insert(connection, "error_rows", _ERROR_COLUMNS, progress.errors)
+        if claim.batch_no not in states:
+            states[claim.batch_no] = connection.scalar(_BATCH_STATE, {"of_batch": claim.batch_no})
+        runs = states[claim.batch_no] == BatchState.RUNNING.value
+        standings[entry] = Standing.WANTED if runs else Standing.UNWANTED
+    return [standings[entry] for entry in entries]
+
+
 def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
-    """Write answers and renew the lease in one transaction; `done` closes the chunk with it.
+    """Write one chunk's answers in a transaction of their own.
 
     Returns whether the batch still wants more work. Raises LeaseLostError.
     """
-    values: dict[str, Any] = {
-        "labelled": ChunkRow.labelled + progress.labelled,
-        "abstained": ChunkRow.abstained + progress.abstained,
-        "failed": ChunkRow.failed + progress.failed,
-        "requests": ChunkRow.requests + progress.requests,
-        "tokens": ChunkRow.tokens + progress.tokens,
-        "lease_until": db_now() + lease_s,
-    }
-    if progress.predictions or progress.errors:
-        values["attempts"] = 1  # attempts counts claims since the last progress
-    if done:
-        values |= {"state": ChunkState.DONE.value, "lease_token": None, "lease_until": None}
     with writing(engine) as connection:
-        _guarded_update(connection, claim, values)
-        if progress.predictions:
-            bulk_insert(
-                connection, "prediction_rows", _PREDICTION_COLUMNS, progress.predictions,
-                postgres_types=_PREDICTION_TYPES,
-            )  # fmt: skip
-        if progress.errors:
-            bulk_insert(connection, "error_rows", _ERROR_COLUMNS, progress.errors)
-        state = connection.scalar(select(BatchRow.state).where(BatchRow.no == claim.batch_no))
-    return bool(state == BatchState.RUNNING.value)
+        (standing,) = record_entries(connection, [Entry(claim, progress, done)], lease_s)
+    if standing is Standing.LOST:
+        raise LeaseLostError
+    return standing is Standing.WANTED
 
 
 def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:
