@@ -125,7 +125,7 @@ class Mill:
 
         async def count() -> int:
             await asyncio.sleep(0)
-            return self.shared.slots._value
+            return self.shared.turnstile.free
 
         return self.shared.start(count()).result(5)
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.settings import Settings
 from labelmill_worker.classify.recording import Recorder
 from labelmill_worker.classify.sending import BatchVerdict
+from labelmill_worker.classify.turnstile import Turnstile
 from labelmill_worker.mistral.hot import HotClient
 from labelmill_worker.mistral.limiter import FleetLimiter
 
@@ -27,7 +28,7 @@ class ClassifyEngine:
         self.engine = engine
         self.client = client
         self.limiter = limiter
-        self.slots = asyncio.Semaphore(settings.max_in_flight)
+        self.turnstile = Turnstile(limiter, settings.max_in_flight)
         self._verdicts: dict[str, BatchVerdict] = {}
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="mistral-loop", daemon=True)
@@ -51,13 +52,8 @@ class ClassifyEngine:
 
     def _release_slots(self, count: int) -> None:
         """Let as many further requests start, once the answers of earlier ones are recorded."""
-
-        def release() -> None:
-            for _ in range(count):
-                self.slots.release()
-
         if count:
-            self.loop.call_soon_threadsafe(release)
+            self.loop.call_soon_threadsafe(self.turnstile.leave, count)
 
     def close(self) -> None:
         """End the connections and the loop; no chunk may be in work."""

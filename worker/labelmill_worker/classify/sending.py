@@ -19,9 +19,9 @@ from labelmill.contracts.errors import (
 )
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.classify.planning import Request
+from labelmill_worker.classify.turnstile import Lane, Turnstile
 from labelmill_worker.mistral.limiter import HeldBack
 
-MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
 MALFORMED_TRIES = 3  #: Then a request is halved, to find the row that Mistral cannot answer well.
 MALFORMED_BASE_S = 0.1  #: Short: halving comes with further tries, and all of them should fit a task.
 PAUSE_S = 2.0  #: After a 429 that names no Retry-After.
@@ -37,14 +37,6 @@ class Strategy(Protocol):
 
     async def ask(self, request: Request) -> Answer:
         """Send one request. Raises LabelmillError."""
-
-
-class Turnstile(Protocol):
-    """Says when a request may start."""
-
-    async def wait_turn(self, tokens: int, max_wait_s: float) -> None: ...
-
-    async def pause(self, seconds: float) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,22 +90,22 @@ class BatchVerdict:
 class ChunkSender:
     """Sends requests and reports the outcomes of each to `emit` (called on the loop).
 
-    `slots` bounds the requests of the whole process that are under way or not yet recorded: with every call `emit`
-    takes over one slot, and whoever records the outcomes releases it. So a kill costs no more than the slots.
+    With every call `emit` takes over one slot of the turnstile's, and whoever records the outcomes gives it back. So a
+    kill costs no more than the slots.
     """
 
     def __init__(
         self,
         strategy: Strategy,
         turnstile: Turnstile,
-        slots: asyncio.Semaphore,
+        lane: Lane,
         verdict: BatchVerdict,
-        emit: Callable[[list[Outcome]], None],
+        emit: Callable[[list[Outcome], int], None],
         rng: random.Random | None = None,
     ) -> None:
         self._strategy = strategy
         self._turnstile = turnstile
-        self._slots = slots
+        self._lane = lane
         self._verdict = verdict
         self._emit = emit
         self._rng = rng or random.Random()
@@ -131,10 +123,13 @@ class ChunkSender:
         tasks: set[asyncio.Task[None]] = set()
         try:
             for request in requests:
-                await self._slots.acquire()
                 if self._late():
-                    self._slots.release()
                     break  # whoever asked sees that rows are left
+                try:
+                    await self._turnstile.enter(self._lane, request.tokens)
+                except (HeldBack, BrokerUnavailable) as error:
+                    self._emit_unsent(error)
+                    break
                 task = asyncio.create_task(self._send_holding_slot(request))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -143,6 +138,10 @@ class ChunkSender:
         finally:
             for task in tasks:
                 task.cancel()
+
+    def _emit_unsent(self, error: HeldBack | BrokerUnavailable) -> None:
+        self.stop()
+        self._emit([_put_off(error)], 0)
 
     def _late(self) -> bool:
         return self._stopped or time.monotonic() >= self._deadline
@@ -153,34 +152,33 @@ class ChunkSender:
 
     async def _send_holding_slot(self, request: Request) -> None:
         try:
-            outcomes = await self._send(request)
+            outcomes = await self._send(request, may_start=True)
         except BaseException:
-            self._slots.release()
+            self._turnstile.leave()
             raise
         if any(isinstance(outcome, Answer) for outcome in outcomes):
             self._verdict.answered = True
-        self._emit(outcomes)
+        self._emit(outcomes, 1)
 
     async def _send(  # noqa: C901, PLR0912 - one branch for each fate of a request
-        self, request: Request, *, in_parts: bool = False
+        self, request: Request, *, in_parts: bool = False, may_start: bool = False
     ) -> list[Outcome]:
-        """Send until answered, refused or put off."""
+        """Send until answered, refused or put off. `may_start`: the turnstile let it in just now."""
         tries = malformed = 0
         while True:
             if self._late():
                 return [PutOff(None, 0.0)]
             try:
-                await self._turnstile.wait_turn(request.tokens, MAX_LIMIT_WAIT_S)
-                if self._late():
-                    return [PutOff(None, 0.0)]
+                if not may_start:
+                    await self._turnstile.again(self._lane, request.tokens)
+                    if self._late():
+                        return [PutOff(None, 0.0)]
+                may_start = False
                 self.requests += 1
-                return [await self._strategy.ask(request)]
-            except HeldBack as held:
+                return [await self._ask(request)]
+            except (HeldBack, BrokerUnavailable) as error:
                 self.stop()
-                return [PutOff(None, held.wait_s)]
-            except BrokerUnavailable as error:
-                self.stop()
-                return [PutOff(error, 5.0)]
+                return [_put_off(error)]
             except RequestRefused as error:
                 return await (self._halve if in_parts else self._take_apart)(request, error)
             except MalformedAnswer as error:
@@ -190,10 +188,10 @@ class ChunkSender:
                 await asyncio.sleep(next_delay_s(malformed, self._rng, base_s=MALFORMED_BASE_S))
             except RateLimited as error:
                 try:
-                    await self._turnstile.pause(error.retry_after_s or PAUSE_S)
+                    await self._turnstile.limiter.pause(error.retry_after_s or PAUSE_S)
                 except BrokerUnavailable as gone:
                     self.stop()
-                    return [PutOff(gone, 5.0)]
+                    return [_put_off(gone)]
             except Retryable as error:
                 delay_s = max(error.retry_after_s or 0.0, next_delay_s(tries, self._rng))
                 if time.monotonic() + delay_s >= self._deadline:
@@ -205,20 +203,26 @@ class ChunkSender:
                 return [Stop(error)]
             tries += 1
 
+    async def _ask(self, request: Request) -> Answer:
+        answer = await self._strategy.ask(request)
+        if self._turnstile.limiter.counts_tokens:
+            await self._turnstile.limiter.settle(request.tokens, answer.tokens)
+        return answer
+
     async def _take_apart(self, request: Request, error: RequestRefused) -> list[Outcome]:
         if self._verdict.answered:
             return await self._halve(request, error)
         # who waits for the verdict lends its slot to the request that is taken apart
         lent = True
-        self._slots.release()
+        self._turnstile.leave()
         try:
             async with self._verdict.lock:
-                await self._slots.acquire()
+                await self._turnstile.slot(self._lane)
                 lent = False
                 return await self._judge(request, error)
         finally:
             if lent:
-                await self._slots.acquire()
+                await self._turnstile.slot(self._lane)
 
     async def _judge(self, request: Request, error: RequestRefused) -> list[Outcome]:
         if self._late():
@@ -237,11 +241,17 @@ class ChunkSender:
             return [RowFailed(request.rows[0], error)]
         # within a request that is taken apart, a refusal needs no verdict: the lock is held already
         left, right = request.halves()
-        if self._slots.locked():
+        if not self._turnstile.take_free_slot():
             return [*await self._send(left, in_parts=True), *await self._send(right, in_parts=True)]
-        async with self._slots:  # one is free: both halves at once
+        try:  # one was free: both halves at once
             both = await asyncio.gather(self._send(left, in_parts=True), self._send(right, in_parts=True))
+        finally:
+            self._turnstile.leave()
         return [outcome for outcomes in both for outcome in outcomes]
+
+
+def _put_off(error: HeldBack | BrokerUnavailable) -> PutOff:
+    return PutOff(None, error.wait_s) if isinstance(error, HeldBack) else PutOff(error, 5.0)
 
 
 def next_delay_s(tries: int, rng: random.Random, *, base_s: float = 0.5, cap_s: float = 30.0) -> float:

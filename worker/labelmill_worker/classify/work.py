@@ -8,7 +8,7 @@ import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
-from labelmill.contracts.messages import CLASSIFY, ChunkMessage
+from labelmill.contracts.messages import CLASSIFY, PRIORITY_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill_worker.classify.engine import ClassifyEngine
 from labelmill_worker.classify.planning import plan_requests
@@ -16,6 +16,7 @@ from labelmill_worker.classify.recording import ChunkRecord
 from labelmill_worker.classify.sending import ChunkSender, Outcome, RowFailed
 from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
+from labelmill_worker.classify.turnstile import Lane
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
@@ -56,11 +57,12 @@ class _ChunkWork:
         self._messages = messages
         self._claim = claim
         strategy = strategy_for(shared, claim.model, claim.options)
-        self._sender = ChunkSender(strategy, shared.limiter, shared.slots, shared.verdict(claim.batch_id), self._emit)
+        lane = Lane(claim.batch_no, PRIORITY_OF[claim.priority])
+        self._sender = ChunkSender(strategy, shared.turnstile, lane, shared.verdict(claim.batch_id), self._emit)
         self._record = ChunkRecord(claim, strategy, self._sender, set())
 
-    def _emit(self, outcomes: list[Outcome]) -> None:
-        self._shared.recorder.put(self._record, outcomes)
+    def _emit(self, outcomes: list[Outcome], slots: int) -> None:
+        self._shared.recorder.put(self._record, outcomes, slots=slots)
 
     def run(self) -> None:
         """Send what is unanswered and record it; ends with the chunk closed, handed back or the batch stopped."""

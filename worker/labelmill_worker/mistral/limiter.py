@@ -9,70 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import deque
 
 import redis.asyncio
 from redis.exceptions import RedisError
 
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.settings import Settings
+from labelmill_worker.mistral import limit_scripts
 
-#: Keys: {prefix}:next (earliest start of the next request), {prefix}:tokens (moment at which all reserved tokens are
-#: paid off), {prefix}:pause (nobody starts before), {prefix}:slow (hash: `factor` of the rate that is used after 429s,
-#: and `at`, when it last changed). Moments are seconds by Redis' clock.
-#: Arguments: requests per second (0: no limit), tokens per second (0), tokens of this request, longest wait in s.
-#: Returns the wait in ms; negative: longer than the longest wait, nothing was reserved.
-_RESERVE = """
-local t = redis.call('TIME')
-local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-local rate, token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
-local slow = redis.call('HMGET', KEYS[4], 'factor', 'at')
-local factor = tonumber(slow[1] or '1')
-if factor < 1 and now - tonumber(slow[2]) > 10 then
-  factor = math.min(1, factor * 1.1)
-  if factor < 1 then redis.call('HSET', KEYS[4], 'factor', factor, 'at', string.format('%.6f', now))
-  else redis.call('DEL', KEYS[4]) end
-end
-local start = now
-for i = 1, 3 do
-  local at = tonumber(redis.call('GET', KEYS[i]) or '0')
-  if at > start then start = at end
-end
-local wait = start - now
-if wait > tonumber(ARGV[4]) then return -math.ceil(wait * 1000) end
-local keep = math.ceil((wait + 60) * 1000)
-if rate > 0 then
-  redis.call('SET', KEYS[1], string.format('%.6f', start + 1 / (rate * factor)), 'PX', keep)
-end
-if token_rate > 0 then
-  local paid_s = tonumber(ARGV[3]) / (token_rate * factor)
-  redis.call('SET', KEYS[2], string.format('%.6f', start + paid_s), 'PX', keep + math.ceil(paid_s * 1000))
-end
-return math.ceil(wait * 1000)
-"""
+#: Requests are spaced a little wider than the limit: what a busy machine or the network delays would otherwise stand
+#: beside the next ones in Mistral's window, one too many. 4% of a second is more than a start varies.
+MARGIN = 1.04
 
-#: Keys: {prefix}:pause, {prefix}:slow. Arguments: seconds. Holds everybody back; a longer pause is never shortened. The
-#: rate shrinks by a quarter, once a second however many requests were refused together.
-_PAUSE = """
-local t = redis.call('TIME')
-local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
-local until_at = now + tonumber(ARGV[1])
-if tonumber(redis.call('GET', KEYS[1]) or '0') < until_at then
-  redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil(ARGV[1] * 1000) + 1000)
-end
-local slow = redis.call('HMGET', KEYS[2], 'factor', 'at')
-if now - tonumber(slow[2] or '0') > 1 then
-  local factor = math.max(0.05, tonumber(slow[1] or '1') * 0.75)
-  redis.call('HSET', KEYS[2], 'factor', factor, 'at', string.format('%.6f', now + tonumber(ARGV[1])))
-  redis.call('EXPIRE', KEYS[2], 3600)
-end
-return 0
-"""
-
-#: Requests are spaced a little wider than the limit: what the network delays would otherwise stand beside the next ones
-#: in Mistral's window, one too many. 3% of a second is more than a request's start varies on a busy machine.
-MARGIN = 1.03
-
-_PAUSE_LOOK_S = 0.25  #: Without a limit, how often a process looks whether another one was told to slow down.
+_LATE_S = 0.02  #: A request that wakes up so late gives its moment up: it would stand beside the next ones.
+_BLOCK_S = 0.04  #: Moments are reserved for so long ahead, in one call, where they are close together.
+_MOST_AT_ONCE = 32
+_LOOK_S = 0.25  #: Without a limit, how often a process looks whether another one was told to slow down.
+_GONE = "Redis, which holds the shared rate limit, cannot be reached"
 
 
 class HeldBack(Exception):
@@ -86,7 +40,8 @@ class HeldBack(Exception):
 class FleetLimiter:
     """Spaces the requests of all processes that share a key. Belongs to one event loop.
 
-    A limit that is set too high adapts: every 429 shrinks the rate by a quarter, ten quiet seconds give a tenth back.
+    It adapts where it is set wrong: 429s shrink the rate, quiet seconds let it recover. Where no limit is set, the
+    first 429 makes one of what the fleet sent so far.
     """
 
     def __init__(
@@ -95,14 +50,21 @@ class FleetLimiter:
         self._redis = redis.asyncio.Redis.from_url(
             redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
         )
-        self._keys = [f"{prefix}:next", f"{prefix}:tokens", f"{prefix}:pause", f"{prefix}:slow"]
+        self._next, self._tokens, self._pause, self._slow, self._sent = (
+            f"{prefix}:{name}" for name in ("next", "tokens", "pause", "slow", "sent")
+        )
         self._rate = (requests_per_second or 0.0) / MARGIN
         self._token_rate = (tokens_per_minute or 0.0) / 60 / MARGIN
-        self._reserve = self._redis.register_script(_RESERVE)
-        self._pause = self._redis.register_script(_PAUSE)
+        self._reserve_script = self._redis.register_script(limit_scripts.RESERVE)
+        self._pause_script = self._redis.register_script(limit_scripts.PAUSE)
+        self._settle_script = self._redis.register_script(limit_scripts.SETTLE)
+        self._look_script = self._redis.register_script(limit_scripts.LOOK)
+        self._moments: deque[float] = deque()  # reserved ahead, by the loop's clock
         self._paused_until = 0.0  # by the loop's clock; the fleet's pause as far as this process knows
+        self._learned = False
         self._look_at = 0.0
-        self._look: asyncio.Task[None] | None = None
+        self._uncounted = 0  # requests started since the last look
+        self._look_task: asyncio.Task[None] | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> FleetLimiter:
@@ -113,53 +75,111 @@ class FleetLimiter:
             settings.broker_url, f"labelmill:limit:{name}", settings.requests_per_second, settings.tokens_per_minute
         )
 
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether requests are limited by their tokens too."""
+        return self._token_rate > 0
+
+    def is_open(self) -> bool:
+        """Whether a request may start at once without asking anybody; it is counted as started then."""
+        if self._rate or self._token_rate or self._learned:
+            return False
+        now = asyncio.get_running_loop().time()
+        if now >= self._look_at or now < self._paused_until:
+            return False
+        self._uncounted += 1
+        return True
+
     async def wait_turn(self, tokens: int, max_wait_s: float) -> None:
         """Sleep until a request of `tokens` tokens may start.
 
         Raises HeldBack when that is more than `max_wait_s` away, BrokerUnavailable when Redis is gone: then nobody
         knows what the others send, and nothing is sent.
         """
-        if not self._rate and not self._token_rate:
+        if not self._rate and not self._token_rate and not self._learned:
             await self._wait_out_pause(max_wait_s)
             return
+        loop = asyncio.get_running_loop()
+        for is_last in (False, True):
+            start = await self._next_moment(tokens, max_wait_s)
+            if (wait_s := start - loop.time()) > 0:
+                await asyncio.sleep(wait_s)
+            if is_last or loop.time() - start <= _LATE_S:
+                return
+            self._moments.clear()
+
+    async def _next_moment(self, tokens: int, max_wait_s: float) -> float:
+        loop = asyncio.get_running_loop()
+        while self._moments:
+            moment = self._moments.popleft()
+            if loop.time() - moment <= _LATE_S and moment >= self._paused_until:
+                return moment
+        count = 1
+        if not self._token_rate:
+            count = max(1, min(_MOST_AT_ONCE, int(self._rate * _BLOCK_S)))
+        keys = [self._next, self._tokens, self._pause, self._slow]
+        asked_at = loop.time()
         try:
-            answer = await self._reserve(keys=self._keys, args=[self._rate, self._token_rate, tokens, max_wait_s])
+            wait_us, spacing_us = await self._reserve_script(
+                keys=keys, args=[self._rate, self._token_rate, tokens, max_wait_s, count]
+            )
         except (RedisError, OSError) as error:
-            raise BrokerUnavailable("Redis, which holds the shared rate limit, cannot be reached") from error
-        wait_s = int(answer) / 1000
-        if wait_s < 0:
-            raise HeldBack(-wait_s)
-        if wait_s:
-            await asyncio.sleep(wait_s)
+            raise BrokerUnavailable(_GONE) from error
+        if wait_us < 0:
+            raise HeldBack(-wait_us / 1e6)
+        if not spacing_us and not self._token_rate:
+            self._learned = False  # what was learnt is forgotten: nobody was refused for long
+        # Redis read its clock between asking and answering: taken as late as it can have been, no moment comes early
+        first: float = (loop.time() if wait_us else asked_at) + wait_us / 1e6
+        self._moments.extend(first + index * spacing_us / 1e6 for index in range(1, count))
+        return first
 
     async def _wait_out_pause(self, max_wait_s: float) -> None:
         """Without a limit there is nothing to reserve, and Redis is not asked for each request: only a pause counts."""
         now = asyncio.get_running_loop().time()
         if now >= self._look_at:
-            self._look_at = now + _PAUSE_LOOK_S
-            self._look = asyncio.create_task(self._read_pause())
+            self._look_at = now + _LOOK_S
+            self._look_task = asyncio.create_task(self._look())
         remaining_s = self._paused_until - now
         if remaining_s > max_wait_s:
             raise HeldBack(remaining_s)
         if remaining_s > 0:
             await asyncio.sleep(remaining_s)
+        self._uncounted += 1
 
-    async def _read_pause(self) -> None:
+    async def _look(self) -> None:
+        count, self._uncounted = self._uncounted, 0
         try:
-            left_ms = await self._redis.pttl(self._keys[2])
+            left_ms, learned = await self._look_script(keys=[self._pause, self._slow, self._sent], args=[count])
         except (RedisError, OSError):
             return  # no limit is set: without Redis nothing is forbidden
-        until = asyncio.get_running_loop().time() + (left_ms - 1000) / 1000  # the key outlives the pause by a second
-        self._paused_until = max(self._paused_until, until)
+        self._learned = bool(learned)
+        if left_ms > 0:
+            self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + left_ms / 1000)
 
     async def pause(self, seconds: float) -> None:
         """Hold the whole fleet back, as a 429 asks. Raises BrokerUnavailable."""
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
+        self._moments.clear()
+        limited = bool(self._rate or self._token_rate)
+        count, self._uncounted = self._uncounted, 0
         try:
-            await self._pause(keys=self._keys[2:], args=[seconds])
+            await self._pause_script(
+                keys=[self._pause, self._slow, self._sent], args=[max(seconds, 0.001), int(limited), count]
+            )
         except (RedisError, OSError) as error:
-            raise BrokerUnavailable("Redis, which holds the shared rate limit, cannot be reached") from error
+            raise BrokerUnavailable(_GONE) from error
+        self._learned = self._learned or not limited
+
+    async def settle(self, reserved: int, used: int) -> None:
+        """Give back tokens that an answer did not use, or take what it used beyond its reservation."""
+        if not self._token_rate or not used or used == reserved:
+            return
+        try:
+            await self._settle_script(keys=[self._tokens], args=[self._token_rate, used - reserved])
+        except (RedisError, OSError):
+            pass  # the reservation stands, which is the careful side
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -1,0 +1,118 @@
+"""What the fleet's rate limit does inside Redis, atomically and by Redis' own clock.
+
+Keys, all of one workspace: `next` (earliest start of the next request), `tokens` (moment at which all reserved tokens
+are paid off), `pause` (nobody starts before), `slow` (hash: `factor` of the rate that is used since the 429 at `at`;
+`seen`, the latest 429; `learned`, requests a second where no limit is set), `sent` (hash: second → requests started,
+where no limit is set). Moments are seconds since 1970.
+"""
+
+_CLOCK = """
+local t = redis.call('TIME')
+local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+-- the factor recovers by a hundredth a second, after five quiet seconds
+local function factor_at(factor, at)
+  return tonumber(factor or '1') * 1.01 ^ math.max(0, now - tonumber(at or now) - 5)
+end
+"""
+
+#: Keys: next, tokens, pause, slow. Arguments: requests per second (0: no limit), tokens per second (0), tokens of the
+#: requests, longest wait in s, how many requests. Reserves moments for them, evenly spaced, and returns the wait for
+#: the first in µs and the spacing in µs; a negative wait: longer than the longest, nothing was reserved.
+RESERVE = (
+    _CLOCK
+    + """
+local rate, token_rate, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
+local slow = redis.call('HMGET', KEYS[4], 'factor', 'at', 'learned')
+local factor = 1
+if slow[1] then
+  factor = factor_at(slow[1], slow[2])
+  if rate > 0 or token_rate > 0 then
+    if factor >= 1 then
+      factor = 1
+      redis.call('HDEL', KEYS[4], 'factor', 'at')
+    end
+  elseif factor > 4 then
+    redis.call('DEL', KEYS[4])
+  else
+    rate = tonumber(slow[3] or '0')
+  end
+end
+local start = now
+for i = 1, 3 do
+  local at = tonumber(redis.call('GET', KEYS[i]) or '0')
+  if at > start then start = at end
+end
+local wait = start - now
+if wait > tonumber(ARGV[4]) then return {-math.ceil(wait * 1000000), 0} end
+local spacing = 0
+if rate > 0 then
+  spacing = 1 / (rate * factor)
+  local until_at = start + count * spacing
+  redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil((until_at - now + 60) * 1000))
+end
+if token_rate > 0 then
+  local until_at = start + tonumber(ARGV[3]) / (token_rate * factor)
+  redis.call('SET', KEYS[2], string.format('%.6f', until_at), 'PX', math.ceil((until_at - now + 60) * 1000))
+end
+return {math.ceil(wait * 1000000), math.ceil(spacing * 1000000)}
+"""
+)
+
+#: Keys: tokens. Arguments: tokens per second, tokens to add to what is reserved (negative: to give back).
+SETTLE = (
+    _CLOCK
+    + """
+local until_at = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0')) + tonumber(ARGV[2]) / tonumber(ARGV[1])
+if until_at <= now then redis.call('DEL', KEYS[1]) return 0 end
+redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil((until_at - now + 60) * 1000))
+return 0
+"""
+)
+
+#: Keys: pause, slow, sent. Arguments: seconds, 1 if a limit is set, requests started here that `sent` does not know of.
+#: Holds everybody back; a longer pause is never shortened. The rate shrinks, once however many requests were refused
+#: together: to 85% when another 429 came within the minute (one alone may be bad luck), and where no limit is set to
+#: 85% of what the fleet sent in its busiest second of late.
+PAUSE = (
+    _CLOCK
+    + """
+local until_at = now + tonumber(ARGV[1])
+if tonumber(redis.call('GET', KEYS[1]) or '0') < until_at then
+  redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil(ARGV[1] * 1000) + 1000)
+end
+local slow = redis.call('HMGET', KEYS[2], 'factor', 'at', 'seen', 'learned')
+local seen = tonumber(slow[3] or '0')
+if now - seen < 1 then return 0 end
+local limited, second = ARGV[2] == '1', math.floor(now)
+redis.call('HSET', KEYS[2], 'seen', string.format('%.6f', until_at))
+redis.call('EXPIRE', KEYS[2], 3600)
+if not limited and not slow[4] then
+  redis.call('HINCRBY', KEYS[3], second, ARGV[3])
+  local most = 1
+  for back = 0, 2 do most = math.max(most, tonumber(redis.call('HGET', KEYS[3], second - back) or '0')) end
+  redis.call('HSET', KEYS[2], 'learned', most)
+elseif limited and now - seen > 60 and not slow[1] then
+  return 0
+end
+local factor = math.max(0.02, math.min(factor_at(slow[1], slow[2]), 1) * 0.85)
+if not limited then factor = math.max(0.02, factor_at(slow[1], slow[2]) * 0.85) end
+redis.call('HSET', KEYS[2], 'factor', factor, 'at', string.format('%.6f', until_at))
+return 0
+"""
+)
+
+#: Keys: pause, slow, sent. Argument: requests started since the last look, where no limit is set. Returns the ms that a
+#: pause has left, and whether a rate was learnt.
+LOOK = (
+    _CLOCK
+    + """
+local second = math.floor(now)
+if tonumber(ARGV[1]) > 0 then
+  redis.call('HINCRBY', KEYS[3], second, ARGV[1])
+  redis.call('HDEL', KEYS[3], second - 5, second - 6, second - 7)
+  redis.call('EXPIRE', KEYS[3], 10)
+end
+local pause = tonumber(redis.call('GET', KEYS[1]) or '0') - now
+return {math.ceil(pause * 1000), redis.call('HEXISTS', KEYS[2], 'learned')}
+"""
+)
