@@ -19,11 +19,13 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
 
-#: Distinct texts of a chunk: 20 requests of 100 texts. Large enough that a chunk's own statements cost little a row,
-#: small enough that a worker that dies holds back little.
-CHUNK_TEXTS = 2_000
+#: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
+CHUNK_TEXTS = 5_000
+#: The first chunks are smaller, so that a batch of a few thousand rows keeps a fleet busy: they grow by so much …
+_GROWTH_TEXTS = 1_000
+_GROWTH_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
-_CHUNKS_PER_COMMIT = 16
+_CHUNKS_PER_COMMIT = 8
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
 
 
@@ -62,7 +64,7 @@ class BatchWriter:
         self._engine = engine
         self._batch_no = batch_no
         self._batch_id = batch_id
-        self._chunk_texts = chunk_texts
+        self._most_texts = chunk_texts
         from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - NumPy, which other commands spare
 
         self._distinct = DistinctTexts()
@@ -93,7 +95,7 @@ class BatchWriter:
         self._ids += ids
         self._firsts += first_rows
         self._chars += sum(map(len, texts))
-        while (len(self._texts) >= self._chunk_texts or self._chars >= CHUNK_CHARS) and (size := self._next_size()):
+        while (len(self._texts) >= self._chunk_texts() or self._chars >= CHUNK_CHARS) and (size := self._next_size()):
             self._flush(size)
 
     def finish(self) -> None:
@@ -116,16 +118,21 @@ class BatchWriter:
                 event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
                 connection.execute(insert(EventRow).values(**event))
 
+    def _chunk_texts(self) -> int:
+        """Distinct texts of the next chunk: of its number alone, so that a resumed submission cuts the same chunks."""
+        return min(self._most_texts, _GROWTH_TEXTS * (1 + self._chunk // _GROWTH_EVERY))
+
     def _next_size(self) -> int:
         """How many of the waiting rows make the next chunk; 0: not yet enough."""
-        head = self._firsts[: self._chunk_texts]
-        if self._chars < CHUNK_CHARS and len(head) == self._chunk_texts and max(head) < 0:
-            return self._chunk_texts  # the usual case: short texts, none of them repeated
+        most = self._chunk_texts()
+        head = self._firsts[:most]
+        if self._chars < CHUNK_CHARS and len(head) == most and max(head) < 0:
+            return most  # the usual case: short texts, none of them repeated
         distinct = chars = 0
         for index, (text, first) in enumerate(zip(self._texts, self._firsts, strict=True)):
             distinct += first < 0
             chars += len(text)
-            if distinct >= self._chunk_texts or index + 1 >= _CHUNK_ROWS or chars >= CHUNK_CHARS:
+            if distinct >= most or index + 1 >= _CHUNK_ROWS or chars >= CHUNK_CHARS:
                 return index + 1
         return 0
 

@@ -12,7 +12,7 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkRow
 
-WINDOW = 24  #: Chunks of one batch that are on the queue or in work.
+WINDOW = 32  #: Chunks of one batch that are on the queue or in work.
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -20,11 +21,14 @@ from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, PutOff, RowFailed, Stop, Strategy
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.store.chunks import Claim, Entry, LeaseLostError, Standing, record_entries
+from labelmill_worker.store.fairness import unserved_batch
 
 log = structlog.get_logger()
 
 _AT_ONCE = 500  #: Requests recorded in one transaction at most.
 _DATABASE_PAUSE_S = 0.5  #: Between two tries while the database is out of reach.
+_LOOK_S = 0.5  #: How often the recorder looks for batches that nobody serves.
+_SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
 PATIENCE_S = 120.0  #: Answers are kept so long while the database is out of reach; then they are lost, and paid again.
 
 
@@ -78,6 +82,7 @@ class Recorder:
         self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._open: set[ChunkRecord] = set()  # touched by the recorder's thread alone
         self._connection: Connection | None = None
+        self._look_at = 0.0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
 
@@ -103,6 +108,7 @@ class Recorder:
             try:
                 items, stopping = self._take()
                 self._record(self._gather(items))
+                self._yield_to_unserved()
                 if stopping:
                     self._disconnect()
                     return
@@ -228,6 +234,22 @@ class Recorder:
             record.sender.lease_until = asked_at + self._lease_s
             record.wanted = standing is Standing.WANTED
             record.progressed = record.progressed or entry.progress.has_rows
+
+    def _yield_to_unserved(self) -> None:
+        """End one chunk's task early when a batch waits that has none in work: its turn is now, not in some seconds."""
+        now = time.monotonic()
+        if now < self._look_at or not self._open:
+            return
+        self._look_at = now + _LOOK_S
+        try:
+            if unserved_batch(self._engine) is None:
+                return
+        except DatabaseUnavailable:
+            return
+        in_work = Counter(record.claim.batch_no for record in self._open)
+        settled = [record for record in self._open if now - record.claim.claimed_at > _SETTLED_S]
+        if settled:
+            max(settled, key=lambda one: (in_work[one.claim.batch_no], -one.claim.claimed_at)).sender.stop()
 
     def _disconnect(self) -> None:
         if self._connection is not None:

@@ -1,0 +1,63 @@
+"""Which batch a worker should serve next, and whether one is not served at all."""
+
+from __future__ import annotations
+
+from sqlalchemy import bindparam, case, func, or_, select
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.database import db_now, reading
+from labelmill.contracts.messages import PRIORITY_OF
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.tables import BatchRow, ChunkRow
+
+_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
+_of_its_batch = ChunkRow.batch_no == BatchRow.no
+_is_owed = (ChunkRow.state == ChunkState.PENDING.value) & or_(
+    ChunkRow.sent_at.is_(None), ChunkRow.sent_at <= db_now()
+)  # `sent_at` lies ahead where a chunk is to be left alone for a while
+_rank = case(*((BatchRow.priority == name, rank) for name, rank in PRIORITY_OF.items()), else_=99).label("rank")
+_busy = (
+    select(func.count())
+    .select_from(ChunkRow)
+    .where(_of_its_batch, ChunkRow.state == ChunkState.CLAIMED.value)
+    .correlate(BatchRow)
+    .scalar_subquery()
+    .label("busy")
+)
+_first_owed = (
+    select(func.min(ChunkRow.number)).where(_of_its_batch, _is_owed).correlate(BatchRow).scalar_subquery()
+)  # fmt: skip
+_open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(BatchRow.state.in_(_RUNS))
+_owing = _open.subquery()
+_DESERVING = (
+    select(_owing).where(_owing.c.number.is_not(None)).order_by(_owing.c.rank, _owing.c.busy, _owing.c.no).limit(1)
+)
+_OWN = (
+    select(_rank, _busy)
+    .join(ChunkRow, _of_its_batch)
+    .where(BatchRow.id == bindparam("id"), BatchRow.state.in_(_RUNS), ChunkRow.number == bindparam("chunk"))
+    .where(ChunkRow.state == ChunkState.PENDING.value)
+)
+_UNSERVED = select(_owing.c.id).where(_owing.c.number.is_not(None), _owing.c.busy == 0).limit(1)
+
+
+def most_deserving_chunk(engine: Engine, batch_id: str, number: int) -> tuple[str, int] | None:
+    """Which chunk a worker should take whom a message asks to take this one.
+
+    A message says no more than that there is work, so that the order of messages decides nothing: the batch of the
+    highest priority that has the fewest chunks in work comes first, among equals the message's own. None: nothing is
+    owed.
+    """
+    with reading(engine) as connection:
+        best = connection.execute(_DESERVING).first()
+        own = connection.execute(_OWN, {"id": batch_id, "chunk": number}).first()
+    if own is not None and (best is None or (own.rank, own.busy) <= (best.rank, best.busy)):
+        return batch_id, number
+    return None if best is None else (best.id, best.number)
+
+
+def unserved_batch(engine: Engine) -> str | None:
+    """A batch that is owed work and has none of its chunks in work."""
+    with reading(engine) as connection:
+        found: str | None = connection.scalar(_UNSERVED)
+        return found
