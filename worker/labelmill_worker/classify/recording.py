@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 _AT_ONCE = 500  #: Requests recorded in one transaction at most.
 _DATABASE_PAUSE_S = 0.5  #: Between two tries while the database is out of reach.
-_LOOK_S = 0.5  #: How often the recorder looks for batches that nobody serves.
+_LOOK_S = 0.25  #: How often the recorder looks for batches that nobody serves.
 _SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
 PATIENCE_S = 120.0  #: Answers are kept so long while the database is out of reach; then they are lost, and paid again.
 

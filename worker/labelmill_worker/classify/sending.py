@@ -126,7 +126,8 @@ class ChunkSender:
                 if self._late():
                     break  # whoever asked sees that rows are left
                 try:
-                    await self._turnstile.enter(self._lane, request.tokens)
+                    if not await self._turnstile.enter(self._lane, request.tokens, self._deadline):
+                        break
                 except (HeldBack, BrokerUnavailable) as error:
                     self._emit_unsent(error)
                     break
@@ -170,9 +171,9 @@ class ChunkSender:
                 return [PutOff(None, 0.0)]
             try:
                 if not may_start:
-                    await self._turnstile.again(self._lane, request.tokens)
-                    if self._late():
-                        return [PutOff(None, 0.0)]
+                    may_start = await self._turnstile.again(self._lane, request.tokens, self._deadline)
+                if not may_start or self._late():
+                    return [PutOff(None, 0.0)]
                 may_start = False
                 self.requests += 1
                 return [await self._ask(request)]

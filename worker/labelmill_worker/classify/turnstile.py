@@ -7,13 +7,15 @@ whose time is up leaves without having reserved what others could use.
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+import time
+from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
 from labelmill_worker.mistral.limiter import FleetLimiter
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
+_CREDIT = 20  #: So many requests a batch that has just come may be ahead of those that have been served for long.
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,41 +28,51 @@ class Lane:
 
 @dataclass(eq=False, slots=True)
 class _Waiter:
-    done: asyncio.Future[None]
+    done: asyncio.Future[bool]
     tokens: int
+    until: float  #: Of the monotonic clock; then it is let go without a turn.
     needs_slot: bool
     needs_turn: bool
 
+    @property
+    def is_late(self) -> bool:
+        return time.monotonic() >= self.until
+
 
 class Turnstile:
-    """Slots bound the requests of the process that are under way or not yet recorded. Belongs to one event loop."""
+    """Slots bound the requests of the process that are under way or not yet recorded. Belongs to one event loop.
+
+    What lets in says whether the request may start: False when its time was up first; no slot is taken then.
+    """
 
     def __init__(self, limiter: FleetLimiter, slots: int) -> None:
         self.limiter = limiter
         self.free = slots
-        self._waiting: OrderedDict[Lane, deque[_Waiter]] = OrderedDict()
+        self._waiting: dict[Lane, deque[_Waiter]] = {}
+        self._served: dict[Lane, int] = {}  # requests let in; a lane that comes late starts `_CREDIT` behind the others
+        self._clock = 0  # what the lane that was served last has been served
         self._slot_came_free = asyncio.Event()
         self._pump_task: asyncio.Task[None] | None = None
 
-    async def enter(self, lane: Lane, tokens: int) -> None:
+    async def enter(self, lane: Lane, tokens: int, until: float) -> bool:
         """Take a slot and the right to start. Raises HeldBack, BrokerUnavailable; no slot is taken then."""
         if self.free > 0 and not self._waiting and self.limiter.is_open():
             self.free -= 1
-            return
-        await self._wait(lane, tokens, needs_slot=True)
+            return True
+        return await self._wait(lane, tokens, until, needs_slot=True)
 
-    async def again(self, lane: Lane, tokens: int) -> None:
+    async def again(self, lane: Lane, tokens: int, until: float) -> bool:
         """The right to start once more, for who holds a slot already. Raises HeldBack, BrokerUnavailable."""
         if not self._waiting and self.limiter.is_open():
-            return
-        await self._wait(lane, tokens, needs_slot=False)
+            return True
+        return await self._wait(lane, tokens, until, needs_slot=False)
 
     async def slot(self, lane: Lane) -> None:
-        """Take a slot alone."""
+        """Take a slot alone, however long it takes."""
         if self.free > 0:
             self.free -= 1
         else:
-            await self._wait(lane, 0, needs_slot=True, needs_turn=False)
+            await self._wait(lane, 0, float("inf"), needs_slot=True, needs_turn=False)
 
     def take_free_slot(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
@@ -74,20 +86,22 @@ class Turnstile:
         self.free += slots
         self._slot_came_free.set()
 
-    async def _wait(self, lane: Lane, tokens: int, *, needs_slot: bool, needs_turn: bool = True) -> None:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), tokens, needs_slot, needs_turn)
+    async def _wait(self, lane: Lane, tokens: int, until: float, *, needs_slot: bool, needs_turn: bool = True) -> bool:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), tokens, until, needs_slot, needs_turn)
         self._waiting.setdefault(lane, deque()).append(waiter)
+        self._served[lane] = max(self._served.get(lane, 0), self._clock - _CREDIT)
         if self._pump_task is None or self._pump_task.done():
             self._pump_task = asyncio.create_task(self._pump())
         try:
-            await waiter.done
+            return await waiter.done
         except asyncio.CancelledError:
-            if waiter.done.done() and not waiter.done.cancelled() and not waiter.done.exception() and needs_slot:
-                self.leave()  # it was let in at the same moment
+            if waiter.done.done() and not waiter.done.cancelled() and not waiter.done.exception():
+                self.leave(int(needs_slot and waiter.done.result()))  # it was let in at the same moment
             raise
 
     async def _pump(self) -> None:
         """Let waiters in, one after the other, until none is left."""
+        has_turn = False
         while self._waiting:
             waiter = self._next_waiter()
             if waiter is None:
@@ -95,30 +109,41 @@ class Turnstile:
                 await self._slot_came_free.wait()
                 continue
             try:
-                if waiter.needs_turn:
+                if waiter.needs_turn and not has_turn and not waiter.is_late:
                     await self.limiter.wait_turn(waiter.tokens, MAX_LIMIT_WAIT_S)
+                    has_turn = True
             except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent
                 if not waiter.done.done():
                     waiter.done.set_exception(error)
                 continue
             if waiter.done.done():
-                continue  # it left meanwhile; its turn is lost
+                continue  # cancelled meanwhile: the next one gets its turn
+            if waiter.is_late:
+                waiter.done.set_result(False)
+                continue
             if waiter.needs_slot:
                 self.free -= 1
-            waiter.done.set_result(None)
+            has_turn = has_turn and not waiter.needs_turn
+            waiter.done.set_result(True)
 
     def _next_waiter(self) -> _Waiter | None:
         """Take the most deserving waiter out of its lane; None: all of them need a slot and none is free."""
-        for lane in sorted(self._waiting, key=lambda one: one.rank):  # stable: lanes of a rank keep their order
+        for lane in sorted(self._waiting, key=lambda one: (one.rank, self._served[one])):
             line = self._waiting[lane]
-            while line and line[0].done.done():
-                line.popleft()
-            found = next((one for one in line if not one.needs_slot or self.free > 0), None)
-            if found is not None:
-                line.remove(found)
-                self._waiting.move_to_end(lane)
+            found = next((one for one in line if one.done.done() or not one.needs_slot or self.free > 0), None)
+            if found is None:
+                continue
+            line.remove(found)
             if not line:
                 del self._waiting[lane]
-            if found is not None:
-                return found
+            self._clock = self._served[lane]
+            self._served[lane] += 1
+            self._forget_idle_lanes()
+            return found
         return None
+
+    def _forget_idle_lanes(self) -> None:
+        if len(self._served) > 1000:
+            floor = self._clock - _CREDIT
+            kept = {lane: count for lane, count in self._served.items() if count > floor or lane in self._waiting}
+            self._served = kept
