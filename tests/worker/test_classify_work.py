@@ -37,7 +37,7 @@ from labelmill_worker.classify.engine import ClassifyEngine
 from labelmill_worker.classify.work import work_on_chunk
 from labelmill_worker.mistral.http_errors import retry_after_s
 from labelmill_worker.store.chunks import LeaseLostError, Progress, claim_chunk, hand_back, record_progress
-from labelmill_worker.store.owed import complete_finished_batches, return_expired_chunks
+from labelmill_worker.store.owed import complete_finished_batches, open_batches, return_expired_chunks
 from labelmill_worker.store.predictions import PredictionBlock
 
 MODEL = "ft:classifier:stand-in"
@@ -434,7 +434,7 @@ def test_a_batch_of_empty_texts_alone_asks_nothing(mill: Mill) -> None:
 
 def test_a_batch_without_rows_completes(mill: Mill) -> None:
     batch = mill.submit([])
-    complete_finished_batches(mill.engine)
+    complete_finished_batches(mill.engine, open_batches(mill.engine))
     assert mill.status(batch)["state"] == "completed"
 
 

@@ -11,8 +11,10 @@ from typing import Any
 
 from celery import Celery, signals
 
+from labelmill.contracts.messages import QUEUE_OF, SWEEP
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import Settings, load_settings
+from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
@@ -23,12 +25,12 @@ def create_app(settings: Settings | None = None) -> Celery:
     settings = settings or load_settings()
     app = Celery("labelmill")
     app.conf.update(celery_settings(settings))
+    app.conf.beat_scheduler = "labelmill_worker.beat:SweepScheduler"
     app.conf.beat_schedule = {
         "sweep": {
-            "task": "labelmill.sweep",
-            "schedule": settings.sweep_s,
-            # a sweep that nobody took within its period is replaced by the next one
-            "options": {"queue": "train", "expires": max(settings.sweep_s, 1.0), "priority": 0},
+            "task": SWEEP,
+            "schedule": Steadily(settings.sweep_s),
+            "options": {"queue": QUEUE_OF[SWEEP], "priority": 0},
         }
     }
     app.steps["consumer"].add(SendTaskEventsAtOnce)

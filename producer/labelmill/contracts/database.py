@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Double, create_engine, event, inspect, make_url, text
+from sqlalchemy import ColumnElement, Double, create_engine, event, inspect, make_url, or_, text
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError, DatabaseError, DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.orm import InstrumentedAttribute
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnavailable, InvalidInput
 
 BUSY_TIMEOUT_MS = 30_000
+#: A network that drops packets in silence is noticed within 30 s, under a statement or between two.
+_POSTGRES_CONNECTION = {
+    "connect_timeout": 5, "tcp_user_timeout": 30_000,
+    "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4,
+}  # fmt: skip
 _UPGRADE_LOCK = 7_140_521  # an advisory lock of PostgreSQL; any fixed number
 
 
@@ -41,6 +49,16 @@ def _postgres_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
+#: No lease and no wait between two looks lasts as long.
+FAR_S = 3600.0
+
+
+def has_passed(moment: ColumnElement[float | None] | InstrumentedAttribute[float | None]) -> ColumnElement[bool]:
+    """Whether a moment by the database's clock lies behind. One that is further ahead than anything is ever put off
+    was written before the clock was set back, and counts as passed."""
+    return or_(moment < db_now(), moment > db_now() + FAR_S)
+
+
 def connect(url: str, *, pool_size: int = 8) -> Engine:
     """An engine for `url`; opens no connection yet. Raises InvalidInput for a URL that cannot be read."""
     try:
@@ -51,7 +69,7 @@ def connect(url: str, *, pool_size: int = 8) -> Engine:
     if backend == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
         return create_engine(parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True,
-                             connect_args={"connect_timeout": 5})  # fmt: skip
+                             connect_args=dict(_POSTGRES_CONNECTION))  # fmt: skip
     if backend != "sqlite":
         raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}")
     if parsed.database:
@@ -94,6 +112,11 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+_DRIVER_FAULTS = {
+    (driver, name) for driver in ("psycopg", "sqlite3") for name in ("OperationalError", "InterfaceError")
+}
+
+
 @contextlib.contextmanager
 def translating_errors() -> Iterator[None]:
     """Turn a driver's connection faults into DatabaseUnavailable, missing tables into DatabaseOutdated."""
@@ -103,12 +126,19 @@ def translating_errors() -> Iterator[None]:
         if "no such table" in str(error.orig):
             raise outdated() from error
         raise DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}") from error
+    except PoolTimeoutError as error:
+        raise DatabaseUnavailable("the database cannot be used: every connection waits for an answer") from error
     except DBAPIError as error:
         if "UndefinedTable" in type(error.orig).__name__:
             raise outdated() from error
         # without a statement it failed while connecting; a plain DatabaseError is SQLite's word for a broken file
         if error.statement is None or type(error) is DatabaseError:
             raise DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}") from error
+        raise
+    except Exception as error:
+        # COPY and `executemany` speak to the driver past SQLAlchemy, and raise its own errors
+        if {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__} & _DRIVER_FAULTS:
+            raise DatabaseUnavailable(f"the database cannot be used: {error}") from error
         raise
 
 
@@ -124,10 +154,19 @@ def outdated() -> DatabaseOutdated:
 _MIGRATIONS = files("labelmill.contracts") / "migrations"
 
 
+_LINK = re.compile(r'^down_revision\b.*= (?:None|"(\w+)")$', re.MULTILINE)
+
+
 def revisions() -> list[str]:
-    """The versions of the tables that this code knows, oldest first: their files' names begin with them."""
-    names = (file.name for file in (_MIGRATIONS / "versions").iterdir() if file.name.endswith(".py"))
-    return sorted(name.partition("_")[0] for name in names)
+    """The versions of the tables that this code knows, oldest first. Each file's name begins with its version and names
+    the one before; files are read as text, for Alembic is slow to import and every command asks."""
+    files_ = [file for file in (_MIGRATIONS / "versions").iterdir() if file.name.endswith(".py")]
+    links = {file.name.partition("_")[0]: _LINK.search(file.read_text()) for file in files_}
+    after = {link[1] if link else None: version for version, link in links.items()}
+    found: list[str] = []
+    while (version := after.get(found[-1] if found else None)) is not None:
+        found.append(version)
+    return found
 
 
 def head_revision() -> str:

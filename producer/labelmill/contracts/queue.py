@@ -23,8 +23,9 @@ VISIBILITY_TIMEOUT_S = 300
 #: What a producer is told when its message could not be sent.
 REDIS_IS_DOWN = "Redis cannot be reached: the job is accepted and starts when Redis is back"
 
-#: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s.
-_ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1}
+#: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s, and waits for a Redis
+#: that is frozen as long as it is frozen.
+_ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1, "socket_timeout": 3}
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:

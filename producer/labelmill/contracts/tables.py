@@ -12,6 +12,7 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     DateTime,
     Double,
     ForeignKey,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     TypeDecorator,
     UniqueConstraint,
     false,
+    literal_column,
     text,
 )
 from sqlalchemy.engine import Dialect
@@ -200,6 +202,10 @@ class ChunkRow(Base):
               sqlite_where=text("state IN ('pending', 'claimed')"),
               postgresql_where=text("state IN ('pending', 'claimed')")),
     )  # fmt: skip
+
+
+#: In a query's WHERE it lets SQLite use `ix_chunks_open`: with parameters it cannot know that the index holds the rows.
+OPEN_CHUNK = literal_column("chunks.state IN ('pending', 'claimed')", Boolean)
 
 
 class ChunkInputRow(Base):

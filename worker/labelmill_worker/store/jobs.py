@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import db_now, reading, writing
+from labelmill.contracts.database import db_now, has_passed, reading, writing
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.states import ENDED, State, moves_to
 from labelmill.contracts.tables import DatasetRow, EvaluationRow, EventRow, TrainingRow, utc_now
@@ -28,7 +28,7 @@ def claim_job(engine: Engine, table: type[Job], job_id: str, lease_s: float) -> 
     token = secrets.token_hex(8)
     statement = (
         update(table)
-        .where(table.id == job_id, or_(table.lease_until.is_(None), table.lease_until < db_now()))
+        .where(table.id == job_id, or_(table.lease_until.is_(None), has_passed(table.lease_until)))
         .where(table.state.not_in([state.value for state in ENDED]))
         .values(lease_token=token, lease_until=db_now() + lease_s, attempts=table.attempts + 1)
     )

@@ -1,21 +1,47 @@
-"""What SQL says is owed: jobs that nobody looks at, chunks whose worker died, batches whose last closer died."""
+"""What SQL says is owed: jobs that nobody looks at, chunks whose worker died, batches whose last closer died.
+
+Reads come first, and what they find is few: a write is worth its lock only when something is owed.
+"""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from sqlalchemy import and_, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, insert, or_, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.database import db_now, reading, writing
+from labelmill.contracts.database import FAR_S, db_now, has_passed, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState, State
-from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, LockRow, TrainingRow, utc_now
+from labelmill.contracts.tables import (
+    OPEN_CHUNK,
+    BatchRow,
+    ChunkRow,
+    DatasetRow,
+    EvaluationRow,
+    LockRow,
+    TrainingRow,
+    utc_now,
+)
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.jobs import add_event
 
+#: A message is on its queue or in work within moments. Work that is neither after so long has lost it.
+LOST_AFTER_S = 5.0
 _AT_ONCE = 200
+_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
+
+JobTable = type[DatasetRow | TrainingRow | EvaluationRow]
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that is owed work."""
+
+    no: int
+    id: str
 
 
 def take_lease(engine: Engine, name: str, seconds: float) -> bool:
@@ -24,7 +50,7 @@ def take_lease(engine: Engine, name: str, seconds: float) -> bool:
     with writing(engine) as connection:
         taken = connection.execute(
             update(LockRow)
-            .where(LockRow.name == name, LockRow.until < db_now())
+            .where(LockRow.name == name, has_passed(LockRow.until))
             .values(token=token, until=db_now() + seconds * 0.9)
         ).rowcount
         if taken:
@@ -39,41 +65,44 @@ def take_lease(engine: Engine, name: str, seconds: float) -> bool:
     return True
 
 
-def owed_jobs(
-    engine: Engine,
-    table: type[DatasetRow | TrainingRow | EvaluationRow],
-    states: Sequence[State],
-    *,
-    late_s: float,
-    again_in_s: float,
-) -> list[str]:
-    """Ids of jobs whose look is `late_s` overdue and that nobody holds. They are not owed again before `again_in_s`.
+def _is_open(table: JobTable, states: Sequence[State]) -> ColumnElement[bool]:
+    free = or_(table.lease_until.is_(None), has_passed(table.lease_until))
+    return and_(table.state.in_([state.value for state in states]), free)
 
-    A job that was never looked at is overdue `late_s` after the first sweep that saw it.
+
+def overdue_jobs(engine: Engine, table: JobTable, states: Sequence[State]) -> list[str]:
+    """Ids of jobs that nobody holds and whose look is `LOST_AFTER_S` late, or whose worker died.
+
+    A job that was never looked at is late `LOST_AFTER_S` after the first sweep that saw it.
     """
-    free = or_(table.lease_until.is_(None), table.lease_until < db_now())
-    open_ = table.state.in_([state.value for state in states])
-    with writing(engine) as connection:
-        connection.execute(update(table).where(open_, free, table.next_look_at.is_(None)).values(next_look_at=db_now()))
-        ids = list(
-            connection.scalars(
-                select(table.id).where(open_, free, table.next_look_at < db_now() - late_s).limit(_AT_ONCE)
-            )
-        )
-        if ids:
-            connection.execute(
-                update(table).where(table.id.in_(ids)).values(next_look_at=db_now() + again_in_s - late_s)
-            )
+    open_ = _is_open(table, states)
+    late = or_(table.next_look_at < db_now() - LOST_AFTER_S, table.next_look_at > db_now() + FAR_S)
+    with reading(engine) as connection:
+        ids = list(connection.scalars(select(table.id).where(open_, late).limit(_AT_ONCE)))
+        unseen = connection.scalar(select(table.id).where(open_, table.next_look_at.is_(None)).limit(1))
+    if unseen is not None:
+        # a lease that ran out is a worker that died: its job is late as it is
+        since = case((table.lease_until.is_not(None), db_now() - LOST_AFTER_S), else_=db_now())
+        with writing(engine) as connection:
+            connection.execute(update(table).where(open_, table.next_look_at.is_(None)).values(next_look_at=since))
     return ids
+
+
+def put_off(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
+    """Jobs that have a message now are not late for another `LOST_AFTER_S`."""
+    with writing(engine) as connection:
+        connection.execute(update(table).where(table.id.in_(ids)).values(next_look_at=db_now()))
 
 
 def return_expired_chunks(engine: Engine) -> int:
     """Hand back chunks whose lease ran out (`claimed` → `pending`), each with a line in `events`."""
+    runs = select(BatchRow.no).where(BatchRow.state.in_(_RUNS))
     with reading(engine) as connection:
         expired = connection.execute(
             select(ChunkRow.batch_no, ChunkRow.number, ChunkRow.lease_token, BatchRow.id)
             .join(BatchRow, BatchRow.no == ChunkRow.batch_no)
-            .where(ChunkRow.state == ChunkState.CLAIMED.value, ChunkRow.lease_until < db_now())
+            .where(ChunkRow.batch_no.in_(runs), OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
+            .where(has_passed(ChunkRow.lease_until))
             .limit(_AT_ONCE)
         ).all()
     returned = 0
@@ -82,7 +111,8 @@ def return_expired_chunks(engine: Engine) -> int:
             gone = and_(ChunkRow.state == ChunkState.CLAIMED.value, ChunkRow.lease_token == token)
             done = connection.execute(
                 update(ChunkRow)
-                .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, gone, ChunkRow.lease_until < db_now())
+                .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, gone)
+                .where(has_passed(ChunkRow.lease_until))
                 .values(state=ChunkState.PENDING.value, lease_token=None, lease_until=None, sent_at=None)
             ).rowcount
             if done:
@@ -91,32 +121,62 @@ def return_expired_chunks(engine: Engine) -> int:
     return returned
 
 
-def open_batches(engine: Engine) -> list[str]:
+def open_batches(engine: Engine) -> list[OpenBatch]:
     """Batches that are owed work, the oldest first."""
     with reading(engine) as connection:
-        return list(
-            connection.scalars(
-                select(BatchRow.id)
-                .where(BatchRow.state.in_((BatchState.QUEUED.value, BatchState.RUNNING.value)))
-                .order_by(BatchRow.no)
-            )
+        found = connection.execute(
+            select(BatchRow.no, BatchRow.id).where(BatchRow.state.in_(_RUNS)).order_by(BatchRow.no)
         )
+        return [OpenBatch(no, batch_id) for no, batch_id in found]
 
 
-def complete_finished_batches(engine: Engine) -> None:
-    """End batches whose last chunk was closed by a worker that died before it could say so, or that have no row."""
+def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:
+    """Chunks whose message was sent `LOST_AFTER_S` ago and that nobody claimed: it waits on its queue, or is lost."""
+    # those with a message come first, for chunks are sent in order: no look at the 10⁵ behind them
+    first = (
+        select(ChunkRow.number, ChunkRow.sent_at).where(_pending(batch_no)).order_by(ChunkRow.number).limit(_AT_ONCE)
+    )
+    ahead = first.subquery()
+    late = or_(ahead.c.sent_at < db_now() - LOST_AFTER_S, ahead.c.sent_at > db_now() + FAR_S)
     with reading(engine) as connection:
-        running = connection.execute(
-            select(BatchRow.no, BatchRow.id).where(
-                BatchRow.state.in_((BatchState.QUEUED.value, BatchState.RUNNING.value))
+        return list(connection.scalars(select(ahead.c.number).where(late).order_by(ahead.c.sent_at)))
+
+
+def forget_messages(engine: Engine, batch_no: int, numbers: Iterable[int]) -> None:
+    """The messages of these chunks are lost."""
+    if lost := list(numbers):
+        with writing(engine) as connection:
+            pending = ChunkRow.state == ChunkState.PENDING.value
+            connection.execute(
+                update(ChunkRow)
+                .where(ChunkRow.batch_no == batch_no, ChunkRow.number.in_(lost), pending)
+                .values(sent_at=None)
             )
-        ).all()
-    for no, batch_id in running:
+
+
+def has_unsent_chunk(engine: Engine, batch_no: int) -> bool:
+    """Whether a message could be sent for the batch, if its window has room."""
+    with reading(engine) as connection:
+        unsent = select(ChunkRow.number).where(_pending(batch_no), ChunkRow.sent_at.is_(None)).limit(1)
+        return connection.scalar(unsent) is not None
+
+
+def _pending(batch_no: int) -> ColumnElement[bool]:
+    return and_(ChunkRow.batch_no == batch_no, OPEN_CHUNK, ChunkRow.state == ChunkState.PENDING.value)
+
+
+def complete_finished_batches(engine: Engine, batches: Iterable[OpenBatch]) -> None:
+    """End batches whose last chunk was closed by a worker that died before it could say so, or that have no row."""
+    for batch in batches:
+        with reading(engine) as connection:
+            open_chunk = select(ChunkRow.number).where(ChunkRow.batch_no == batch.no, OPEN_CHUNK).limit(1)
+            if connection.scalar(open_chunk) is not None:
+                continue
         with writing(engine) as connection:
             connection.execute(
                 update(BatchRow)
-                .where(BatchRow.no == no, BatchRow.state == BatchState.QUEUED.value)
-                .where(~exists().where(ChunkRow.batch_no == no))
+                .where(BatchRow.no == batch.no, BatchRow.state == BatchState.QUEUED.value)
+                .where(~exists().where(ChunkRow.batch_no == batch.no, OPEN_CHUNK))
                 .values(state=BatchState.RUNNING.value, started_at=utc_now())
             )
-        complete_batch(engine, no, batch_id)
+        complete_batch(engine, batch.no, batch.id)
