@@ -1,4 +1,4 @@
-"""Adds the commands of this package to `labelmill`: `up`, `demo`, `emulator`."""
+"""Adds the commands of this package to `labelmill`: `up`, `demo`, `emulator`, `rehearse`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import typer
 
 from labelmill_ops.demo.command import demo
 from labelmill_ops.emulator.command import emulator
+from labelmill_ops.emulator.rehearse import rehearse
 from labelmill_ops.stack.command import up
 
 
@@ -14,3 +15,4 @@ def register(app: typer.Typer) -> None:
     app.command("up")(up)
     app.command("demo")(demo)
     app.command("emulator")(emulator)
+    app.command("rehearse")(rehearse)

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.faults import RequestBucket
+from labelmill_ops.emulator.pace import RequestBucket
 from labelmill_ops.emulator.thread import EmulatorThread
 
 KEY = {"Authorization": "Bearer any"}
@@ -32,12 +32,12 @@ def test_a_request_without_a_bearer_key_gets_401(emulator: EmulatorThread, heade
 def test_requests_and_texts_are_counted_until_reset(emulator: EmulatorThread) -> None:
     httpx.post(f"{emulator.url}/v1/embeddings", headers=KEY, json=EMBED)
     httpx.get(f"{emulator.url}/v1/files/none", headers=KEY)
-    stats = httpx.get(f"{emulator.url}/emulator/stats").json()
+    stats = httpx.get(f"{emulator.url}/_control/stats").json()
     assert stats == emulator.stats()
     assert stats["requests"] == {"/v1/embeddings": 1, "/v1/files/{file_id}": 1}
     assert stats["statuses"] == {"200": 1, "404": 1}
     assert stats["texts"] == 3
-    assert httpx.post(f"{emulator.url}/emulator/reset-stats").json()["texts"] == 0
+    assert httpx.post(f"{emulator.url}/_control/reset-stats").json()["texts"] == 0
     assert emulator.stats()["requests"] == {}
 
 
@@ -69,7 +69,7 @@ def test_above_the_rate_limit_requests_get_429_with_retry_after() -> None:
         assert refused
         assert int(refused[0].headers["Retry-After"]) >= 1
         assert refused[0].json()["type"] == "rate_limited"
-        assert client.get(f"{emulator.url}/emulator/stats").status_code == 200
+        assert client.get(f"{emulator.url}/_control/stats").status_code == 200
 
 
 def test_evenly_spaced_requests_at_the_limit_are_never_refused() -> None:
@@ -103,7 +103,7 @@ def test_the_command_prints_its_url_and_ends_on_sigterm() -> None:
         line = process.stderr.readline()
         assert line.startswith("Mistral emulator at http://127.0.0.1:")
         assert "not Mistral" in line
-        assert httpx.get(f"{line.split()[3]}/emulator/stats").json()["texts"] == 0
+        assert httpx.get(f"{line.split()[3]}/_control/stats").json()["texts"] == 0
         process.terminate()
         assert process.wait(timeout=20) == 0
 

@@ -10,7 +10,7 @@ MISTRAL_PATHS = "/v1/"
 
 
 def bearer_auth(config: EmulatorConfig) -> Middleware:
-    """Return the middleware that answers 401 to requests without a good key; `/emulator` needs none."""
+    """Return the middleware that answers 401 to requests without a good key; the control endpoint needs none."""
 
     @web.middleware
     async def check_key(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -6,6 +6,31 @@ from typing import Annotated
 import typer
 
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
+from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
+
+
+def check_faults(written: list[str] | None) -> list[str] | None:
+    """Refuse a fault that is not written as it should be. A Typer callback."""
+    for one in written or ():
+        try:
+            parse_fault(one)
+        except UnknownFaultError as error:
+            raise typer.BadParameter(str(error)) from error
+    return written
+
+
+FaultOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fault",
+        metavar="KIND[@CALL][xTIMES][:PROBABILITY][:PARAMETER]",
+        callback=check_faults,
+        help="Go wrong on purpose: 502:0.1, slow@classify:0.05:20, 500x3 (repeatable). "
+        "`labelmill rehearse --list` shows what there is.",
+        show_default=False,
+    ),
+]
+FaultSeedOption = Annotated[int, typer.Option("--fault-seed", help="Seed of the dice that say when a fault strikes.")]
 
 
 def emulator(
@@ -20,11 +45,17 @@ def emulator(
     ] = None,
     validate_s: Annotated[float, typer.Option(min=0, help="Least seconds of a job's validation.")] = 0.5,
     train_s: Annotated[float, typer.Option(min=0, help="Least seconds of a job's training.")] = 1.5,
+    fault: FaultOption = None,
+    fault_seed: FaultSeedOption = 0,
     state: Annotated[
         Path | None, typer.Option(file_okay=False, help="Keep files, jobs and models in this folder. Default: memory.")
     ] = None,
 ) -> None:
-    """Serve a stand-in for the Mistral API. It is not Mistral: its accuracy and prices say nothing about Mistral's."""
+    """Serve a stand-in for the Mistral API. It is not Mistral: its accuracy and prices say nothing about Mistral's.
+
+    While it runs, `labelmill rehearse` changes its faults, and GET /_control/stats (from this machine) counts what was
+    billed, created and uploaded.
+    """
     from labelmill_ops.emulator.server import run  # noqa: PLC0415 - scikit-learn is slow to import, --help is not
 
     config = EmulatorConfig(
@@ -36,6 +67,8 @@ def emulator(
         requests_per_second=requests_per_second,
         validate_s=validate_s,
         train_s=train_s,
+        faults=tuple(map(parse_fault, fault or ())),
+        fault_seed=fault_seed,
         state_dir=state,
     )
     try:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from labelmill_ops.emulator.fault_kinds import Fault
+
 DEFAULT_PORT = 8377
 
 
@@ -23,6 +25,8 @@ class EmulatorConfig:
     max_file_bytes: int = 512 * 1024 * 1024
     max_body_bytes: int = 64 * 1024 * 1024  #: of a JSON request; above it 413
     inference_threads: int = 2
+    faults: tuple[Fault, ...] = ()  #: what goes wrong on purpose
+    fault_seed: int = 0
     state_dir: Path | None = None  #: files, jobs and models survive a restart here; None keeps them in memory
 
     def __post_init__(self) -> None:

@@ -13,6 +13,7 @@ from aiohttp import web
 
 from labelmill_ops.emulator.classifier import Classifier, Losses, train
 from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.fault_kinds import FaultPlan
 from labelmill_ops.emulator.pricing import quoted
 from labelmill_ops.emulator.store import Store, StoredJob
 from labelmill_ops.emulator.training_data import AskedTarget, BadTrainingFileError, TrainingData, read_training_data
@@ -27,15 +28,19 @@ class WrongStatusError(Exception):
 
 
 class _CancelledTrainingError(Exception):
-    """The job was cancelled between two checkpoints."""
+    """The job was cancelled between two checkpoints, or is gone."""
+
+
+class _FailedTrainingError(Exception):
+    """The job fails on purpose."""
 
 
 class JobRunner:
     """Runs every job as a task of the server's event loop; reading and training happen in a thread."""
 
-    def __init__(self, config: EmulatorConfig, store: Store) -> None:
+    def __init__(self, config: EmulatorConfig, store: Store, plan: FaultPlan) -> None:
         """Take nothing up yet: `resume` does, once the loop runs."""
-        self._config, self._store = config, store
+        self._config, self._store, self._plan = config, store, plan
         self._executor = ThreadPoolExecutor(max_workers=2, thread_name_prefix="training")
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._cancelled: dict[str, threading.Event] = {}
@@ -62,7 +67,9 @@ class JobRunner:
         await asyncio.to_thread(self._executor.shutdown, cancel_futures=True)
 
     def create(self, job: StoredJob) -> None:
-        """Queue a new job."""
+        """Queue a new job. Its fate, if a fault has one for it, is decided here."""
+        if fault := self._plan.draw("create-job", job=True):
+            job.fate, job.fate_status = fault.kind, fault.parameter
         self._move(job, "QUEUED")
         self._spawn(job, validate=True)
 
@@ -71,6 +78,8 @@ class JobRunner:
         if job.status != "VALIDATED":
             message = f"Job {job.id} cannot be started: its status is {job.status}, not VALIDATED"
             raise WrongStatusError(message)
+        if (job.fate, job.fate_status) == ("job-stuck", "VALIDATED"):
+            return  # accepted, and nothing comes of it
         self._move(job, "RUNNING")
         self._spawn(job, validate=False)
 
@@ -92,18 +101,41 @@ class JobRunner:
     async def _run(self, job: StoredJob, *, validate: bool) -> None:
         try:
             data = await self._validate(job) if validate else await self._read(job)
+            await self._meet_fate(job)
             if validate and job.status == "VALIDATED" and job.auto_start:
                 self._move(job, "RUNNING")
             if job.status == "RUNNING":
+                await self._meet_fate(job)
                 await self._train(job, data)
         except BadTrainingFileError as error:
             if job.status not in ENDED:
                 self._move(job, "FAILED_VALIDATION", str(error))
         except _CancelledTrainingError:
-            if job.status not in ENDED:
+            if job.status not in ENDED and job.id in self._store.jobs:
                 self._move(job, "CANCELLED")
+        except _FailedTrainingError as error:
+            self._move(job, "FAILED", str(error))
         except Exception as error:  # noqa: BLE001 - a job that dies silently would be polled for ever
             self._move(job, "FAILED", f"{type(error).__name__}: {error}")
+
+    async def _meet_fate(self, job: StoredJob) -> None:
+        """What a fault has in store for the job in the status it is in."""
+        if job.fate == "job-invalid" and job.status == "VALIDATING":
+            raise BadTrainingFileError("line 1: the emulator was told to find something wrong here")
+        if job.fate == "job-fails" and job.status == "RUNNING":
+            raise _FailedTrainingError("the emulator was told to fail this job")
+        if job.status != job.fate_status:
+            return
+        if job.fate == "job-cancelled":
+            self.cancel(job)
+            raise _CancelledTrainingError
+        if job.fate == "job-vanishes":
+            self._store.delete_job(job.id)
+            raise _CancelledTrainingError
+        if job.fate == "job-stuck":
+            while not self._cancelled[job.id].is_set():  # noqa: ASYNC110 - a threading.Event cannot be awaited
+                await asyncio.sleep(_CANCEL_WITHIN_S)
+            raise _CancelledTrainingError
 
     async def _read(self, job: StoredJob) -> TrainingData:
         return await asyncio.get_running_loop().run_in_executor(self._executor, self._read_files, job)
@@ -127,8 +159,10 @@ class JobRunner:
         began = time.monotonic()
         # A moment in the queue, so that pollers see the status.
         await asyncio.sleep(self._config.validate_s * 0.2)
+        await self._meet_fate(job)
         if job.status == "QUEUED":
             self._move(job, "VALIDATING")
+        await self._meet_fate(job)
         data = await self._read(job)
         await asyncio.sleep(max(0.0, self._config.validate_s - (time.monotonic() - began)))
         if job.status != "VALIDATING":

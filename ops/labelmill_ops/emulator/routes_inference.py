@@ -49,7 +49,7 @@ def inference_routes(config: EmulatorConfig, executor: Executor) -> list[web.Rou
         reply = await compute(
             lambda: json_reply({"id": request_id, "model": name, "results": classifier.classify(texts)})
         )
-        request.app[STATS].texts += len(texts)
+        request.app[STATS].bill(request, texts)
         return reply
 
     async def embeddings(request: web.Request) -> web.Response:
@@ -69,7 +69,7 @@ def inference_routes(config: EmulatorConfig, executor: Executor) -> list[web.Rou
             return json_reply({"id": uuid.uuid4().hex, "object": "list", "model": name, "usage": usage, "data": data})
 
         answer = await compute(reply)
-        request.app[STATS].texts += len(texts)
+        request.app[STATS].bill(request, texts)
         return answer
 
     return [

@@ -64,6 +64,8 @@ async def _create(request: web.Request) -> web.Response:
     stats = request.app[STATS]
     stats.jobs_created += 1
     request.app[JOBS].create(job)
+    if job.fate:
+        stats.faults[job.fate] += 1
     return json_reply(_described(job))
 
 

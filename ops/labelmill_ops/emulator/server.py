@@ -10,14 +10,18 @@ from aiohttp import web
 
 from labelmill_ops.emulator.auth import bearer_auth
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.faults import latency, rate_limit
+from labelmill_ops.emulator.control import control_from_loopback, control_routes
+from labelmill_ops.emulator.door import DOOR, Door
+from labelmill_ops.emulator.fault_kinds import FaultPlan
+from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
+from labelmill_ops.emulator.pace import latency, rate_limit
 from labelmill_ops.emulator.replies import refusals_as_json
 from labelmill_ops.emulator.routes_files import file_routes
 from labelmill_ops.emulator.routes_inference import inference_routes
 from labelmill_ops.emulator.routes_jobs import job_routes
 from labelmill_ops.emulator.routes_models import model_routes
-from labelmill_ops.emulator.stats import STATS, Stats, count_requests, reset_stats, show_stats
+from labelmill_ops.emulator.stats import STATS, Stats, count_requests
 from labelmill_ops.emulator.store import STORE, Store
 
 _SHUTDOWN_S = 2.0
@@ -26,18 +30,27 @@ _SHUTDOWN_S = 2.0
 def create_app(config: EmulatorConfig) -> web.Application:
     """Return an application that emulates Mistral as configured; nothing runs until it is served."""
     executor = ThreadPoolExecutor(max_workers=config.inference_threads, thread_name_prefix="inference")
-    # From the outside in: everything is counted, a wrong key costs no rate, a refused request costs no latency.
-    middlewares = [count_requests, refusals_as_json, bearer_auth(config), rate_limit(config), latency(config)]
+    middlewares = [  # from the outside in
+        count_requests,  # everything
+        refusals_as_json,
+        control_from_loopback,
+        bearer_auth(config),  # a wrong key costs no rate
+        rate_limit(config),  # a refused request costs no latency
+        latency(config),
+        inject_faults,
+    ]
     app = web.Application(middlewares=middlewares, client_max_size=config.max_body_bytes)
     app[STATS] = Stats()
     app[STORE] = Store(config.state_dir)
-    app[JOBS] = JobRunner(config, app[STORE])
+    app[PLAN] = FaultPlan(config.faults, config.fault_seed)
+    app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
     app.add_routes([*file_routes(config), *job_routes(), *model_routes(), *inference_routes(config, executor)])
-    app.add_routes([web.get("/emulator/stats", show_stats), web.post("/emulator/reset-stats", reset_stats)])
+    app.add_routes(control_routes())
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         app[JOBS].resume()
         yield
+        app[DOOR].close()
         await app[JOBS].close()
         executor.shutdown(cancel_futures=True)
 
@@ -48,9 +61,10 @@ def create_app(config: EmulatorConfig) -> web.Application:
 async def listen(app: web.Application, config: EmulatorConfig) -> tuple[web.AppRunner, str]:
     """Serve app on the running loop. Returns its runner, to be cleaned up, and its URL. Raises OSError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
+    door = app[DOOR] = Door(runner, config.host, config.port)
     await runner.setup()
     try:
-        await web.TCPSite(runner, config.host, config.port, backlog=1024).start()
+        await door.open()
     except OSError:
         await runner.cleanup()
         raise

@@ -65,6 +65,8 @@ class StoredJob(BaseModel):
     events: list[dict[str, Any]] = []  #: oldest first
     checkpoints: list[dict[str, Any]] = []  #: oldest first
     message: str | None = None  #: why it failed
+    fate: str | None = None  #: the fault that awaits it
+    fate_status: str | None = None  #: where it meets it
 
 
 class Store:
@@ -122,6 +124,11 @@ class Store:
         """Keep a job as it is now."""
         self.jobs[job.id] = job
         self._save("jobs", job.id, job)
+
+    def delete_job(self, job_id: str) -> None:
+        """Forget a job, as if it had never been. Raises KeyError."""
+        del self.jobs[job_id]
+        self._forget("jobs", job_id)
 
     def add_model(self, job: StoredJob, classifier: Classifier) -> StoredModel:
         """Keep the model a job trained, under `job.fine_tuned_model`."""

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill_ops.emulator.command import FaultOption, FaultSeedOption
 
 
 def _port(default: str) -> Any:
@@ -23,6 +24,8 @@ def up(
     redis_port: Annotated[int | None, _port("any free one")] = None,
     flower_port: Annotated[int | None, _port("5555 if it is free")] = None,
     emulator_port: Annotated[int | None, _port("any free one")] = None,
+    fault: FaultOption = None,
+    fault_seed: FaultSeedOption = 0,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that workers have to finish at the end.")] = 30,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers log.")] = False,
 ) -> None:
@@ -36,9 +39,12 @@ def up(
     options = StackOptions(
         emulator=emulator, flower=flower, worker_processes=worker_processes, concurrency=concurrency,
         redis_port=redis_port, flower_port=flower_port, emulator_port=emulator_port,
+        faults=tuple(fault or ()), fault_seed=fault_seed,
     )  # fmt: skip
     if emulator_port and not emulator:
         raise InvalidInput("--emulator-port needs --emulator")
+    if fault and not emulator:
+        raise InvalidInput("--fault needs --emulator: Mistral itself cannot be told to fail")
     if flower_port and not flower:
         raise InvalidInput("--flower-port cannot go with --no-flower")
     with contextlib.suppress(KeyboardInterrupt):

@@ -44,6 +44,8 @@ class StackOptions:
     redis_port: int | None = None
     flower_port: int | None = None
     emulator_port: int | None = None
+    faults: tuple[str, ...] = ()  #: What the emulator does wrong, as `--fault` writes it.
+    fault_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ def plan_stack(settings: Settings, options: StackOptions) -> LocalStack:
     if flower_port:
         specs.append(_flower(flower_port, environment))
     if emulator_port:
-        specs.append(_emulator(emulator_port, data_dir, environment))
+        specs.append(_emulator(emulator_port, options, data_dir, environment))
     redis = _redis(redis_port, data_dir, environment) if redis_port else None
     return LocalStack(shared, redis, tuple(specs))
 
@@ -159,10 +161,11 @@ def _flower(port: int, environment: dict[str, str]) -> ChildSpec:
     return ChildSpec("flower", command, environment, is_ready, Drain.WATCH)
 
 
-def _emulator(port: int, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
+def _emulator(port: int, options: StackOptions, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
     # its files and models are kept: a model version in the database must still answer after a restart
     state = str(data_dir / "emulator")
-    command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", str(port), "--state", state]
+    command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", str(port), "--state", state,
+               "--fault-seed", str(options.fault_seed), *(f"--fault={fault}" for fault in options.faults)]  # fmt: skip
     return ChildSpec("emulator", command, environment, lambda: answers(port), Drain.WATCH)
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: latency and a rate limit. Further faults belong here, one middleware each."""
+"""How fast the emulator answers: latency and a rate limit. What goes wrong on purpose is in `injection`."""
 
 import asyncio
 import math

@@ -1,0 +1,227 @@
+"""The faults an emulator can show, how they are written, and when each strikes. Pure but for the plan's own dice.
+
+A fault is written `KIND[@CALL[,CALL]][xTIMES][:PROBABILITY][:PARAMETER]`: `502:0.1`, `slow@classify:0.05:20`,
+`500@create-jobx2`. Unset, a fault strikes every request of its calls, for ever.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+#: Calls that a fault can be narrowed to, by method and path.
+CALLS: dict[tuple[str, str], str] = {
+    ("POST", "/v1/classifications"): "classify",
+    ("POST", "/v1/chat/classifications"): "classify-chats",
+    ("POST", "/v1/embeddings"): "embed",
+    ("POST", "/v1/chat/completions"): "chat",
+    ("POST", "/v1/files"): "upload",
+    ("GET", "/v1/files"): "list-files",
+    ("GET", "/v1/files/{file_id}"): "get-file",
+    ("GET", "/v1/files/{file_id}/content"): "download",
+    ("DELETE", "/v1/files/{file_id}"): "delete-file",
+    ("POST", "/v1/fine_tuning/jobs"): "create-job",
+    ("GET", "/v1/fine_tuning/jobs"): "list-jobs",
+    ("GET", "/v1/fine_tuning/jobs/{job_id}"): "get-job",
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/start"): "start-job",
+    ("POST", "/v1/fine_tuning/jobs/{job_id}/cancel"): "cancel-job",
+    ("POST", "/v1/batch/jobs"): "create-batch",
+    ("GET", "/v1/batch/jobs"): "list-batches",
+    ("GET", "/v1/batch/jobs/{job_id}"): "get-batch",
+    ("POST", "/v1/batch/jobs/{job_id}/cancel"): "cancel-batch",
+    ("GET", "/v1/models"): "list-models",
+    ("GET", "/v1/models/{model_id}"): "get-model",
+}
+INFERENCE = frozenset({"classify", "classify-chats", "embed", "chat"})
+CREATE_JOB = frozenset({"create-job"})
+JOB_STATUSES = ("QUEUED", "VALIDATING", "VALIDATED", "RUNNING")
+
+
+class Stage(Enum):
+    """Where on a request's way a fault strikes."""
+
+    BEFORE = "before"  #: Nothing is carried out, nothing is billed.
+    ANSWER = "answer"  #: Carried out and billed; the answer does not arrive as it should.
+    CONTENT = "content"  #: As before, and the answer looks well at first sight.
+    JOB = "job"  #: The fate of a fine-tuning job, decided when it is created.
+
+
+class UnknownFaultError(ValueError):
+    """A fault that is not written as it should be; its words are for the user."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of fault. `default` is its parameter when none is given; None: it takes none."""
+
+    summary: str
+    stage: Stage
+    default: str | None = None
+    check: Callable[[str], bool] = lambda _: False
+    calls: frozenset[str] | None = None  #: Calls it strikes unless it is narrowed; None: all.
+
+
+def _seconds(text: str) -> bool:
+    try:
+        return 0 <= float(text) < math.inf
+    except ValueError:
+        return False
+
+
+def _seconds_or_none(text: str) -> bool:
+    return text == "none" or _seconds(text)
+
+
+def _one_of(*words: str) -> Callable[[str], bool]:
+    return lambda text: text in words
+
+
+KINDS: dict[str, Kind] = {
+    "429": Kind("refused for its rate; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "1", _seconds_or_none),
+    "429-storm": Kind("for PARAMETER s everything is refused for its rate, without Retry-After", Stage.BEFORE, "5",
+                      _seconds),
+    "500": Kind("internal error", Stage.BEFORE),
+    "502": Kind("bad gateway, an HTML page", Stage.BEFORE),
+    "503": Kind("unavailable; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "none", _seconds_or_none),
+    "outage": Kind("for PARAMETER s everything gets 503", Stage.BEFORE, "10", _seconds),
+    "refused": Kind("for PARAMETER s every connection is cut and no new one accepted", Stage.BEFORE, "3", _seconds),
+    "cut": Kind("the connection is reset before any answer", Stage.BEFORE),
+    "hang": Kind("no answer for PARAMETER s, then the connection is reset", Stage.BEFORE, "600", _seconds),
+    "reset": Kind("the connection is reset in the middle of the answer", Stage.ANSWER),
+    "slow": Kind("the answer drips in over PARAMETER s", Stage.ANSWER, "120", _seconds),
+    "truncated": Kind("the first half of the answer, as if it were all", Stage.ANSWER),
+    "malformed": Kind("status 200 with broken JSON", Stage.ANSWER),
+    "html": Kind("status 200 with an HTML page", Stage.ANSWER),
+    "too-few": Kind("one result is missing", Stage.CONTENT, calls=INFERENCE),
+    "too-many": Kind("one result comes twice", Stage.CONTENT, calls=INFERENCE),
+    "unknown-label": Kind("a label the model does not have", Stage.CONTENT, calls=INFERENCE),
+    "nan": Kind("a score that is NaN", Stage.CONTENT, calls=INFERENCE),
+    "infinity": Kind("a score no float can hold (1e999)", Stage.CONTENT, calls=INFERENCE),
+    "lost": Kind("carried out, but the answer is PARAMETER: 502, reset or hang", Stage.ANSWER, "502",
+                 _one_of("502", "reset", "hang"), CREATE_JOB),
+    "job-stuck": Kind("the job never leaves the status PARAMETER", Stage.JOB, "QUEUED", _one_of(*JOB_STATUSES),
+                      CREATE_JOB),
+    "job-invalid": Kind("the job fails validation", Stage.JOB, calls=CREATE_JOB),
+    "job-fails": Kind("the job fails while it trains", Stage.JOB, calls=CREATE_JOB),
+    "job-cancelled": Kind("somebody cancels the job when it reaches the status PARAMETER", Stage.JOB, "RUNNING",
+                          _one_of(*JOB_STATUSES), CREATE_JOB),
+    "job-vanishes": Kind("the job is gone (404) once it has reached the status PARAMETER", Stage.JOB, "RUNNING",
+                         _one_of(*JOB_STATUSES), CREATE_JOB),
+}  # fmt: skip
+
+_WRITTEN = re.compile(
+    r"(?P<kind>[a-z0-9-]+?)(?:@(?P<calls>[a-z,-]+?))?(?:x(?P<times>\d+))?(?::(?P<probability>[^:]*))?(?::(?P<parameter>[^:]*))?"
+)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault to show. Made by `parse_fault`, so its parts fit together."""
+
+    kind: str
+    calls: frozenset[str] | None = None
+    times: int | None = None  #: How often at most; None: no end.
+    probability: float = 1.0
+    parameter: str | None = None
+
+    @property
+    def stage(self) -> Stage:
+        """Where it strikes."""
+        return KINDS[self.kind].stage
+
+    @property
+    def seconds(self) -> float:
+        """The parameter as seconds."""
+        return float(self.parameter or 0)
+
+    def strikes(self, call: str) -> bool:
+        """Whether requests of this call can be hit."""
+        return self.calls is None or call in self.calls
+
+    def __str__(self) -> str:
+        """The fault as it is written."""
+        calls = KINDS[self.kind].calls
+        narrowed = f"@{','.join(sorted(self.calls))}" if self.calls is not None and self.calls != calls else ""
+        times = "" if self.times is None else f"x{self.times}"
+        parameter = "" if self.parameter is None else f":{self.parameter}"
+        return f"{self.kind}{narrowed}{times}:{self.probability:g}{parameter}"
+
+
+def parse_fault(written: str) -> Fault:
+    """Read a fault as users write it. Raises UnknownFaultError saying what is wrong and what there is."""
+    form = _WRITTEN.fullmatch(written.strip())
+    name = form["kind"] if form else re.split(r"[@:]", written.strip())[0]
+    kind = KINDS.get(name)
+    if kind is None:
+        raise UnknownFaultError(f"there is no fault {name!r}; there are {', '.join(KINDS)}")
+    if form is None:
+        raise UnknownFaultError(f"{written!r} is not KIND[@CALL][xTIMES][:PROBABILITY][:PARAMETER]")
+    calls = frozenset(form["calls"].split(",")) if form["calls"] else kind.calls
+    if unknown := (calls or frozenset()) - set(CALLS.values()):
+        raise UnknownFaultError(f"there is no call {min(unknown)!r}; there are {', '.join(CALLS.values())}")
+    if kind.stage is Stage.JOB and calls != CREATE_JOB:
+        raise UnknownFaultError(f"{name} is the fate of a job: it strikes create-job alone")
+    try:
+        probability = float(form["probability"] or 1)
+    except ValueError:
+        probability = math.nan
+    if not 0 <= probability <= 1:
+        raise UnknownFaultError(f"the probability in {written!r} must be a number from 0 to 1")
+    parameter = form["parameter"] or kind.default
+    if form["parameter"] and kind.default is None:
+        raise UnknownFaultError(f"{name} takes no parameter: {kind.summary}")
+    if form["parameter"] and not kind.check(form["parameter"]):
+        raise UnknownFaultError(f"{form['parameter']!r} does not fit {name}: {kind.summary}")
+    return Fault(name, calls, int(form["times"]) if form["times"] else None, probability, parameter)
+
+
+class FaultPlan:
+    """Which faults are on, and the seeded dice that say when each strikes. Storms are remembered here."""
+
+    def __init__(self, faults: Iterable[Fault] = (), seed: int = 0) -> None:
+        """Arm the faults."""
+        self.arm(faults, seed)
+
+    def arm(self, faults: Iterable[Fault], seed: int) -> None:
+        """Replace all faults and start the dice anew; what was in the middle of striking goes on."""
+        self.seed = seed
+        self.faults = tuple(faults)
+        self.struck = [0] * len(self.faults)
+        self.storm: tuple[Fault, float] | None = None  #: A fault that holds everything back, and until when.
+        self._dice = random.Random(seed)
+
+    def draw(self, call: str, *, job: bool = False) -> Fault | None:
+        """The fault that strikes this request, if any: the first on the list whose dice fall so.
+
+        `job` asks for the fate of a fine-tuning job instead.
+        """
+        for number, fault in enumerate(self.faults):
+            if (fault.stage is Stage.JOB) is not job or not fault.strikes(call):
+                continue
+            if fault.times is not None and self.struck[number] >= fault.times:
+                continue
+            if self._dice.random() < fault.probability:
+                self.struck[number] += 1
+                return fault
+        return None
+
+    def as_json(self) -> dict[str, Any]:
+        """What is on, and how often each has struck."""
+        armed = [
+            {"fault": str(fault), "struck": struck} for fault, struck in zip(self.faults, self.struck, strict=True)
+        ]
+        return {"seed": self.seed, "faults": armed}
+
+
+def described_kinds() -> str:
+    """All kinds, a line each, for people."""
+    width = max(map(len, KINDS))
+    return "\n".join(
+        f"{name:<{width}}  {kind.summary}" + (f" (default {kind.default})" if kind.default else "")
+        for name, kind in KINDS.items()
+    )
