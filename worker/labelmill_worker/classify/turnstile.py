@@ -7,6 +7,7 @@ whose time is up leaves without having reserved what others could use.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from collections.abc import Hashable
@@ -51,7 +52,7 @@ class Turnstile:
         self._waiting: dict[Lane, deque[_Waiter]] = {}
         self._served: dict[Lane, int] = {}  # requests let in; a lane that comes late starts `_CREDIT` behind the others
         self._clock = 0  # what the lane that was served last has been served
-        self._slot_came_free = asyncio.Event()
+        self._news = asyncio.Event()
         self._pump_task: asyncio.Task[None] | None = None
 
     async def enter(self, lane: Lane, tokens: int, until: float) -> bool:
@@ -84,11 +85,12 @@ class Turnstile:
     def leave(self, slots: int = 1) -> None:
         """Give slots back."""
         self.free += slots
-        self._slot_came_free.set()
+        self._news.set()
 
     async def _wait(self, lane: Lane, tokens: int, until: float, *, needs_slot: bool, needs_turn: bool = True) -> bool:
         waiter = _Waiter(asyncio.get_running_loop().create_future(), tokens, until, needs_slot, needs_turn)
         self._waiting.setdefault(lane, deque()).append(waiter)
+        self._news.set()  # the pump may be waiting for a slot that this one does not need
         self._served[lane] = max(self._served.get(lane, 0), self._clock - _CREDIT)
         if self._pump_task is None or self._pump_task.done():
             self._pump_task = asyncio.create_task(self._pump())
@@ -105,8 +107,7 @@ class Turnstile:
         while self._waiting:
             waiter = self._next_waiter()
             if waiter is None:
-                self._slot_came_free.clear()
-                await self._slot_came_free.wait()
+                await self._wait_for_news()
                 continue
             try:
                 if waiter.needs_turn and not has_turn and not waiter.is_late:
@@ -126,11 +127,22 @@ class Turnstile:
             has_turn = has_turn and not waiter.needs_turn
             waiter.done.set_result(True)
 
+    async def _wait_for_news(self) -> None:
+        """Until a slot is free, somebody comes, or a waiter's time is up."""
+        self._news.clear()
+        until = min(waiter.until for line in self._waiting.values() for waiter in line)
+        patience_s = None if until == float("inf") else max(0.0, until - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience_s):
+                await self._news.wait()
+
     def _next_waiter(self) -> _Waiter | None:
         """Take the most deserving waiter out of its lane; None: all of them need a slot and none is free."""
         for lane in sorted(self._waiting, key=lambda one: (one.rank, self._served[one])):
             line = self._waiting[lane]
-            found = next((one for one in line if one.done.done() or not one.needs_slot or self.free > 0), None)
+            found = next(
+                (one for one in line if one.done.done() or one.is_late or not one.needs_slot or self.free > 0), None
+            )
             if found is None:
                 continue
             line.remove(found)
