@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
-from labelmill.contracts.states import BatchState
+from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
 
 TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | BatchRow | EvaluationRow]] = {
@@ -67,7 +67,8 @@ def _dataset(connection: Connection, row: RowMapping) -> dict[str, Any]:
 
 def _training(connection: Connection, row: RowMapping) -> dict[str, Any]:
     return {
-        "model": model_ref(connection, row["model_no"]) if row["model_no"] is not None else None,
+        # a version that is still being tuned is not yet the training's result
+        "model": model_ref(connection, row["model_no"]) if row["state"] == TrainingState.SUCCEEDED.value else None,
         "name": row["name"],
         "dataset": row["dataset_id"],
         "method": row["method"],
@@ -78,6 +79,8 @@ def _training(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "max_cost": row["max_cost"],
         "cost": row["cost"],
         "checkpoints": row["checkpoints"] or [],
+        "batch": row["batch_id"],
+        "details": row["details"],
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,14 +15,27 @@ from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
-from labelmill.contracts.specs import TrainSpec
+from labelmill.contracts.specs import BASE_MODELS, TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import EventRow, TrainingRow, utc_now
 from labelmill.evaluate_submission import ready_dataset
 from labelmill.registry import check_name
 
-METHODS = ("factory",)
-_OPTIONS = {"base_model": "model", "steps": "steps", "learning_rate": "learning-rate", "wandb_project": "wandb-project"}
+METHODS = ("embedding", "factory", "prompt")
+DEFAULT_METHOD = "embedding"
+
+#: Options that only some method has, by the field of `TrainSpec`.
+_ONLY = {
+    "steps": "factory",
+    "learning_rate": "factory",
+    "wandb_project": "factory",
+    "suffix": "factory",
+    "target_weights": "factory",
+    "descriptions": "prompt",
+    "shots": "prompt",
+    "shot_selection": "prompt",
+}
+_OPTION_OF = {"base_model": "model", "target_weights": "target-weight", "descriptions": "label-description"}
 
 
 def submit_training(
@@ -31,31 +44,29 @@ def submit_training(
     *,
     name: str,
     dataset: str,
-    method: str | None,
-    base_model: str | None = None,
-    steps: int | None = None,
-    learning_rate: float | None = None,
+    method: str = DEFAULT_METHOD,
     max_cost: float | None = None,
     yes: bool = False,
-    wandb_project: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
+    **options: Any,
 ) -> str:
     """Submit a training of a new version of model `name` on `dataset` (`name` or `name@version`). Returns its id.
 
-    It waits for `approve` if it would cost more than `max_cost` (in the currency Mistral bills in), or if there is
-    neither `max_cost` nor `yes`. With Redis down it is accepted all the same and `warn` is told.
-    Raises NotFound, InvalidInput.
+    `options` are fields of `TrainSpec`; None stands for the default. The training waits for `approve` if it would cost
+    more than `max_cost` (in the currency of its estimate), or anything at all where there is neither `max_cost` nor
+    `yes`. With Redis down it is accepted all the same and `warn` is told. Raises NotFound, InvalidInput.
     """
     check_name(name)
     check_method(method)
     if max_cost is not None and not (math.isfinite(max_cost) and max_cost >= 0):
         raise InvalidInput("--max-cost must be 0 or more")
-    spec = _specify(base_model=base_model, steps=steps, learning_rate=learning_rate, wandb_project=wandb_project)
+    spec = _specify(method, options)
     job_id = new_id(Kind.TRAINING)
     with writing(engine) as connection:
         dataset_row = ready_dataset(connection, dataset)
-        if not (dataset_row.splits or {}).get("train"):
+        if not (dataset_row.splits or {}).get("train") and (method != "prompt" or spec.shots):
             raise InvalidInput(f"dataset {dataset!r} has no rows to train on")
+        check_labels(spec, dataset_row.label_schema or [])
         values = {
             "id": job_id, "state": TrainingState.QUEUED.value, "name": name, "method": method,
             "dataset_id": dataset_row.id, "options": spec.model_dump(mode="json"), "max_cost": max_cost,
@@ -101,20 +112,43 @@ def approve(
     _tell_worker(sender, training_id, warn)
 
 
-def check_method(method: str | None) -> None:
-    """Raise InvalidInput unless `method` is one that trains today."""
-    if method is None:
-        raise InvalidInput("say how to train: --method factory")
+def check_method(method: str) -> None:
+    """Raise InvalidInput unless there is such a method."""
     if method not in METHODS:
-        raise InvalidInput(f"there is no method {method!r} yet: --method factory is the only one")
+        raise InvalidInput(f"--method is one of {', '.join(METHODS)}, not {method!r}")
 
 
-def _specify(**fields: Any) -> TrainSpec:
+def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
+    """A misspelt target or label must not silently go without its weight or description. Raises InvalidInput."""
+    targets = {target["name"] for target in schema}
+    for name in spec.target_weights:
+        if name not in targets:
+            raise InvalidInput(
+                f"--target-weight names {name!r}; the dataset's targets are {', '.join(sorted(targets))}"
+            )
+    known = {label for target in schema for label in target["labels"]}
+    known |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
+    for name in spec.descriptions:
+        if name not in known:
+            raise InvalidInput(f"{name!r} is described, but the dataset has no such label")
+
+
+def _specify(method: str, options: Mapping[str, Any]) -> TrainSpec:
+    given = {name: value for name, value in options.items() if value is not None and value != {}}
+    for name in given:
+        if _ONLY.get(name, method) != method:
+            raise InvalidInput(f"--{_option(name)} goes with --method {_ONLY[name]}, not with {method}")
+    if given.get("shot_selection") and not given.get("shots"):
+        raise InvalidInput("--shot-selection needs --shots: how many examples of each label to show")
     try:
-        return TrainSpec(**{name: value for name, value in fields.items() if value is not None})
+        return TrainSpec(**{"base_model": BASE_MODELS[method]} | given)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        raise InvalidInput(f"--{_OPTIONS.get(str(first['loc'][0]), first['loc'][0])}: {first['msg']}") from error
+        raise InvalidInput(f"--{_option(str(first['loc'][0]))}: {first['msg']}") from error
+
+
+def _option(field: str) -> str:
+    return _OPTION_OF.get(field, field.replace("_", "-"))
 
 
 def _tell_worker(sender: MessageSender, training_id: str, warn: Callable[[str], None]) -> None:

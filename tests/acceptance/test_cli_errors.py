@@ -152,8 +152,11 @@ def test_options_of_prepare_are_checked_at_submission(run: Run, arguments: tuple
     [
         ("prepare a/b good.jsonl --target intent=intent", "'a/b' is no name for a dataset"),
         ("train intents --dataset nope --method factory", "no dataset 'nope' is ready"),
-        ("train intents --dataset nope", "say how to train: --method factory"),
-        ("train intents --dataset nope --method magic", "there is no method 'magic' yet"),
+        ("train intents --dataset nope", "no dataset 'nope' is ready"),
+        ("train intents --dataset nope --method magic", "--method is one of embedding, factory, prompt"),
+        ("train intents --dataset nope --steps 5", "--steps goes with --method factory"),
+        ("train intents --dataset nope --method factory --target-weight intent", "is no NAME=VALUE"),
+        ("train intents --dataset nope --method prompt --describe nope.json", "No such file"),
         ("train in/tents --dataset nope --method factory", "is no name for a model"),
         ("train intents --dataset nope --method factory --max-cost=-1", "--max-cost must be 0 or more"),
         ("train intents --dataset nope --method factory --learning-rate nan", "--learning-rate"),

@@ -86,7 +86,7 @@ def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
 ) -> None:
     file_id = plane.upload_file(train_file, "a-train.jsonl")
     assert plane.find_job(file_id) is None
-    created = plane.create_job(JobOrder("ministral-3b-latest", file_id, file_id, "intents", 50, 0.001))
+    created = plane.create_job(JobOrder("ministral-3b-latest", (file_id,), (file_id,), (), "intents", 50, 0.001))
     found = plane.find_job(file_id)
     assert found is not None
     assert found.id == created.id
@@ -107,10 +107,10 @@ def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
 
 def test_a_job_is_found_beyond_the_first_page(plane: SdkControlPlane, train_file: Path) -> None:
     wanted = plane.upload_file(train_file, "wanted-train.jsonl")
-    job = plane.create_job(JobOrder("ministral-3b-latest", wanted))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (wanted,)))
     other = plane.upload_file(train_file, "other-train.jsonl")
     for _ in range(101):
-        plane.create_job(JobOrder("ministral-3b-latest", other))
+        plane.create_job(JobOrder("ministral-3b-latest", (other,)))
     found = plane.find_job(wanted)
     assert found is not None
     assert found.id == job.id
@@ -119,7 +119,7 @@ def test_a_job_is_found_beyond_the_first_page(plane: SdkControlPlane, train_file
 def test_a_refused_file_ends_in_failed_validation_with_the_reason(plane: SdkControlPlane, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": "no labels"}\n')
-    job = plane.create_job(JobOrder("ministral-3b-latest", plane.upload_file(path, "bad-train.jsonl")))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (plane.upload_file(path, "bad-train.jsonl"),)))
     assert any("error" in event.data for event in job_in(plane, job.id, "FAILED_VALIDATION").events)
 
 
@@ -143,7 +143,7 @@ def test_without_a_usable_key_nothing_is_sent(key: str | None) -> None:
 
 def test_a_wandb_project_needs_the_workers_key(plane: SdkControlPlane) -> None:
     with pytest.raises(InvalidInput, match="WANDB_API_KEY"):
-        plane.create_job(JobOrder("ministral-3b-latest", "file", wandb_project="labels"))
+        plane.create_job(JobOrder("ministral-3b-latest", ("file",), wandb_project="labels"))
 
 
 class Misbehaving:
@@ -213,7 +213,7 @@ def test_every_answer_becomes_the_error_that_says_whether_to_try_again(
         again = READ_ATTEMPTS if expected in (RemoteUnavailable, MalformedAnswer) else 1
         assert server.requests == ["GET"] * again
         with pytest.raises(expected) as made:
-            plane.create_job(JobOrder("ministral-3b-latest", "file"))
+            plane.create_job(JobOrder("ministral-3b-latest", ("file",)))
         assert server.requests[again:] == ["POST"]
         plane.close()
     for raised in (read.value, made.value):

@@ -72,7 +72,7 @@ class MemoryMistral:
     def create_job(self, order: JobOrder) -> RemoteJob:
         def create() -> RemoteJob:
             self.orders.append(order)
-            job = RemoteJob(f"job-{len(self.jobs)}", "QUEUED", 1, (order.training_file,))
+            job = RemoteJob(f"job-{len(self.jobs)}", "QUEUED", 1, order.training_files)
             self.jobs[job.id] = job
             return job
 
@@ -222,7 +222,7 @@ def test_a_training_becomes_a_promoted_version_with_targets_cost_and_checkpoints
     assert row.estimate["train_tokens"] == 10
     assert row.checkpoints == [{"step": 10, "train_loss": 0.5, "valid_loss": 0.6}]
     assert (bench.mistral.orders[0].steps, bench.mistral.orders[0].learning_rate) == (250, 0.001)
-    assert bench.mistral.orders[0].validation_file is not None
+    assert bench.mistral.orders[0].validation_files
     with reading(bench.engine) as connection:
         model = connection.execute(select(ModelRow.__table__)).one()
         targets = connection.execute(select(ModelTargetRow.target, ModelTargetRow.name)).all()

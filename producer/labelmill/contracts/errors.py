@@ -7,6 +7,7 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     CredentialsRefused          Mistral refused the key                                 exit 5
     RequestRefused              Mistral refused one request for its content (400, 413, 422)
     RemoteFailed                Mistral ended a job, or knows no such thing
+    FactoryClosed               the account cannot fine-tune classifiers
     DatabaseOutdated            tables are missing or of another version                exit 7
   Retryable                     will pass: try again, not before `retry_after_s`
     RateLimited                 429
@@ -61,6 +62,10 @@ class RequestRefused(Permanent):
 
 class RemoteFailed(Permanent):
     code = "remote_failed"
+
+
+class FactoryClosed(Permanent):
+    code = "factory_closed"
 
 
 class DatabaseOutdated(Permanent):

@@ -38,13 +38,25 @@ class PrepareSpec(_Spec):
     on_bad_row: Literal["fail", "skip"] = "fail"
 
 
+#: The model that a method starts from, unless another is named.
+BASE_MODELS = {"factory": "ministral-3b-latest", "embedding": "mistral-embed", "prompt": "ministral-8b-latest"}
+EMBEDDING_MODEL = BASE_MODELS["embedding"]
+
+
 class TrainSpec(_Spec):
     """How a model version is trained."""
 
-    base_model: str = "ministral-3b-latest"
+    base_model: str = BASE_MODELS["factory"]
+    # factory
     steps: int | None = Field(default=None, ge=1)
     learning_rate: float | None = Field(default=None, gt=0)
     wandb_project: str | None = None
+    suffix: str | None = Field(default=None, min_length=1, max_length=18, pattern=r"^[A-Za-z0-9_.-]+$")
+    target_weights: dict[str, float] = Field(default_factory=dict)  #: target → its weight in the loss
+    # prompt
+    descriptions: dict[str, str] = Field(default_factory=dict)  #: label, or target.label → what it means
+    shots: int = Field(default=0, ge=0, le=20)  #: Examples per label.
+    shot_selection: Literal["balanced", "nearest"] = "balanced"
 
 
 class ClassifySpec(_Spec):
@@ -55,4 +67,5 @@ class ClassifySpec(_Spec):
     id: str | None = None
     thresholds: dict[str, float] = Field(default_factory=dict)  #: target (or "*") → least best score
     multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
+    chats: bool = False  #: The texts are chats; a model that was trained on chats needs no telling.
     cache: bool = False

@@ -18,10 +18,10 @@ class DatasetState(StrEnum):
 
 class TrainingState(StrEnum):
     QUEUED = "queued"  #: Accepted; nothing was sent to Mistral.
-    UPLOADING = "uploading"  #: Training files go to Mistral.
-    VALIDATING = "validating"  #: Mistral checks the files and weighs the cost.
+    UPLOADING = "uploading"  #: Training files go to Mistral; skipped where none are needed.
+    VALIDATING = "validating"  #: The files are checked and the cost is weighed.
     AWAITING_APPROVAL = "awaiting_approval"  #: Costs more than was allowed; `approve` lets it go on.
-    RUNNING = "running"  #: Mistral trains; money is being spent.
+    RUNNING = "running"  #: It trains; money may be spent.
     SUCCEEDED = "succeeded"  #: A model version exists.
     FAILED = "failed"  #: Ended with Mistral's own reason.
     CANCELLED = "cancelled"  #: Stopped by a person.
@@ -65,7 +65,7 @@ TRANSITIONS: dict[type[StrEnum], dict[State, frozenset[State]]] = {
         _D.FAILED: frozenset(),
     },
     TrainingState: {
-        _T.QUEUED: frozenset({_T.UPLOADING, _T.FAILED, _T.CANCELLED}),
+        _T.QUEUED: frozenset({_T.UPLOADING, _T.VALIDATING, _T.FAILED, _T.CANCELLED}),
         _T.UPLOADING: frozenset({_T.VALIDATING, _T.FAILED, _T.CANCELLED}),
         _T.VALIDATING: frozenset({_T.AWAITING_APPROVAL, _T.RUNNING, _T.FAILED, _T.CANCELLED}),
         _T.AWAITING_APPROVAL: frozenset({_T.RUNNING, _T.FAILED, _T.CANCELLED}),

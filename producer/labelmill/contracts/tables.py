@@ -129,6 +129,8 @@ class TrainingRow(_Job, _Leased, Base):
     cost: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
     checkpoints: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
     model_no: Mapped[int | None] = mapped_column(ForeignKey("models.no"))
+    batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that embeds or classifies for it.
+    details: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: What the method reports, by target.
     __table_args__ = (Index("ix_trainings_state", "state"),)
 
 
@@ -146,7 +148,10 @@ class ModelRow(Base):
     label_schema: Mapped[list[Json] | None] = mapped_column(
         JSON(none_as_null=True)
     )  #: None until a raw id's first good answer.
-    thresholds: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: target → threshold
+    thresholds: Mapped[Json | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: target → threshold, or label → threshold
+    recipe: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: What the method needs to classify.
     training_id: Mapped[str | None] = mapped_column(String(64))
     dataset_id: Mapped[str | None] = mapped_column(String(64))
     dataset_fingerprint: Mapped[str | None] = mapped_column(String(80))
@@ -251,6 +256,15 @@ class RowErrorRow(Base):
     external_id: Mapped[str | None] = mapped_column(Text)
     code: Mapped[str] = mapped_column(String(40))
     message: Mapped[str] = mapped_column(Text)
+
+
+class VectorRow(Base):
+    """The embedding of a text, kept so that no text is embedded twice for training."""
+
+    __tablename__ = "vectors"
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"), primary_key=True)
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)  #: BLAKE2b of the text, 16 bytes.
+    data: Mapped[bytes] = mapped_column(LargeBinary)  #: Little-endian float16.
 
 
 class EvaluationRow(_Job, _Leased, Base):

@@ -77,8 +77,18 @@ def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
     return LabelSchema(targets)
 
 
-def decide(scores: NDArray[np.float32], target: Target, threshold: float | None) -> Decisions:
-    """Label every row: the best label, or for a multi-label target all whose score reaches 0.5.
+Thresholds = Mapping[str, float | Mapping[str, float]]
+"""target, or `*` for all → the least best score that is believed; for a multi-label target of a model also label → the
+least score from which that label holds."""
+
+
+def decide(
+    scores: NDArray[np.float32],
+    target: Target,
+    threshold: float | None,
+    limits: NDArray[np.float32] | float = DEFAULT_MULTI_THRESHOLD,
+) -> Decisions:
+    """Label every row: the best label, or for a multi-label target all whose score reaches their limit.
 
     A row whose best score is under `threshold` abstains.
     """
@@ -87,8 +97,8 @@ def decide(scores: NDArray[np.float32], target: Target, threshold: float | None)
     nothing: list[str | None] = [None] * len(best)
     if target.multi:
         found = [
-            None if silent else _label_list(row, target.labels, DEFAULT_MULTI_THRESHOLD)
-            for row, silent in zip(scores, abstained.tolist(), strict=True)
+            None if silent else _label_list(row, target.labels)
+            for row, silent in zip(scores >= limits, abstained.tolist(), strict=True)
         ]
         return Decisions(nothing, found, best, abstained)
     names: list[str | None] = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
@@ -97,13 +107,22 @@ def decide(scores: NDArray[np.float32], target: Target, threshold: float | None)
     return Decisions(names, nothing, best, abstained)
 
 
-def _label_list(row: NDArray[np.float32], labels: Sequence[str], limit: float) -> str:
-    return orjson.dumps([labels[index] for index in np.flatnonzero(row >= limit).tolist()]).decode()
+def _label_list(holds: NDArray[np.bool_], labels: Sequence[str]) -> str:
+    return orjson.dumps([labels[index] for index in np.flatnonzero(holds).tolist()]).decode()
 
 
-def threshold_of(target: str, *sources: Mapping[str, float] | None) -> float | None:
+def threshold_of(target: str, *sources: Thresholds | None) -> float | None:
     """The threshold for a target: of the first source that has one by the target's name or for all (`*`)."""
     for source in sources:
-        if source and (found := source.get(target, source.get("*"))) is not None:
+        found = source.get(target, source.get("*")) if source else None
+        if isinstance(found, (int, float)):
             return found
     return None
+
+
+def label_limits(target: Target, thresholds: Thresholds | None) -> NDArray[np.float32] | float:
+    """From which score on each label of a multi-label target holds, in label order: the model's, or 0.5."""
+    found = thresholds.get(target.name) if thresholds else None
+    if not isinstance(found, Mapping):
+        return DEFAULT_MULTI_THRESHOLD
+    return np.array([found.get(label, DEFAULT_MULTI_THRESHOLD) for label in target.labels], np.float32)

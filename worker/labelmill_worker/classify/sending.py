@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -35,8 +35,12 @@ class Strategy(Protocol):
         """Targets and labels in the order of an answer's scores; known after the first answer at the latest."""
         ...
 
+    def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterable[Request]:
+        """Cut rows into requests that this kind of call takes."""
+        ...
+
     async def ask(self, request: Request) -> Answer:
-        """Send one request. Raises LabelmillError."""
+        """Send one request. Raises LabelmillError, HeldBack."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +50,7 @@ class Answer:
     request: Request
     scores: object
     tokens: int
+    vectors: Sequence[tuple[bytes, bytes]] = ()  #: `(digest, data)` of texts that were embedded to be kept.
 
 
 @dataclass(frozen=True, slots=True)

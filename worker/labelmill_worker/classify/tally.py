@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill_worker.classify.answers import Scores, decide, threshold_of
+from labelmill_worker.classify.answers import Scores, decide, label_limits, threshold_of
 from labelmill_worker.classify.sending import Answer, RowFailed
 from labelmill_worker.store.chunks import Claim, Progress
 from labelmill_worker.store.predictions import PredictionBlock
@@ -40,7 +40,7 @@ def _add_answers(progress: Progress, claim: Claim, schema: LabelSchema, answers:
         parts = [cast("Scores", answer.scores)[number] for answer in answers]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
         threshold = threshold_of(target.name, claim.options.get("thresholds"), claim.model.thresholds)
-        decided = decide(scores, target, threshold)
+        decided = decide(scores, target, threshold, label_limits(target, claim.model.thresholds))
         silent |= decided.abstained
         progress.blocks.append(
             PredictionBlock(number, numbers, names, decided.labels, decided.label_lists, decided.best, scores)
@@ -52,3 +52,4 @@ def _add_answers(progress: Progress, claim: Claim, schema: LabelSchema, answers:
     progress.abstained += abstained
     progress.labelled += weight - abstained
     progress.tokens += sum(answer.tokens for answer in answers)
+    progress.vectors += [vector for answer in answers for vector in answer.vectors]

@@ -7,13 +7,12 @@ import time
 import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent
 from labelmill.contracts.messages import CLASSIFY, PRIORITY_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill_worker.classify.engine import ClassifyEngine
-from labelmill_worker.classify.planning import plan_requests
 from labelmill_worker.classify.recording import ChunkRecord
-from labelmill_worker.classify.sending import ChunkSender, Outcome, RowFailed
+from labelmill_worker.classify.sending import ChunkSender, Outcome, RowFailed, Strategy
 from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.classify.turnstile import Lane
@@ -43,7 +42,12 @@ def work_on_chunk(shared: ClassifyEngine, sender: MessageSender, batch_id: str, 
         log.debug("nothing owed")
         return
     try:
-        _ChunkWork(shared, sender, claim).run()
+        _ChunkWork(shared, sender, claim, strategy_for(shared, claim.model, claim.options)).run()
+    except Permanent as error:  # the model cannot be asked at all
+        stop_batch(shared.engine, claim, error.code, error.message)
+        hand_back(shared.engine, claim)
+        log.error("batch stopped", reason=error.message)
+        return
     except LeaseLostError:
         log.warning("lease lost; nothing more is written")
     if claim.number % _DISPATCH_EVERY == 0:
@@ -68,11 +72,11 @@ def _claim_what_is_owed(shared: ClassifyEngine, batch_id: str, number: int) -> C
 class _ChunkWork:
     """One claim at work."""
 
-    def __init__(self, shared: ClassifyEngine, messages: MessageSender, claim: Claim) -> None:
+    def __init__(self, shared: ClassifyEngine, messages: MessageSender, claim: Claim, strategy: Strategy) -> None:
         self._shared = shared
         self._messages = messages
         self._claim = claim
-        strategy = strategy_for(shared, claim.model, claim.options)
+        self._strategy = strategy
         lane = Lane(claim.batch_no, PRIORITY_OF[claim.priority])
         self._sender = ChunkSender(strategy, shared.turnstile, lane, shared.verdict(claim.batch_id), self._emit)
         self._record = ChunkRecord(claim, strategy, self._sender, set())
@@ -93,7 +97,7 @@ class _ChunkWork:
 
         async def send() -> None:
             try:
-                await self._sender.send_all(plan_requests(rows, texts, shared.settings.texts_per_request))
+                await self._sender.send_all(self._strategy.plan(rows, texts))
             finally:
                 shared.recorder.end(record)
 

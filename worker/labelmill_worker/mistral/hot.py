@@ -20,7 +20,10 @@ _READ = 10_000  #: Bytes of a refusal that are read for Mistral's own words.
 
 
 class HotClient:
-    """Asks Mistral for classifications. Belongs to one event loop."""
+    """Asks Mistral for classifications, vectors and chat answers. Belongs to one event loop.
+
+    Every call raises CredentialsRefused, RequestRefused, RemoteFailed, RateLimited, RemoteUnavailable, MalformedAnswer.
+    """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
         self._base_url = base_url.rstrip("/")
@@ -38,14 +41,38 @@ class HotClient:
         )
 
     async def classify(self, model: str, texts: Sequence[str]) -> tuple[object, int]:
-        """Classify texts. Returns the answer's `results`, unchecked, and the tokens Mistral reports (0: none).
-
-        Raises CredentialsRefused, RequestRefused, RemoteFailed, RateLimited, RemoteUnavailable, MalformedAnswer.
-        """
+        """Classify texts. Returns the answer's `results`, unchecked, and the tokens Mistral reports (0: none)."""
         document = await self._post("/v1/classifications", {"model": model, "input": texts})
-        usage = document.get("usage")
-        tokens = usage.get("total_tokens") if isinstance(usage, dict) else 0
-        return document.get("results"), tokens if isinstance(tokens, int) else 0
+        return document.get("results"), _tokens(document)
+
+    async def classify_chats(self, model: str, chats: Sequence[Sequence[dict[str, Any]]]) -> tuple[object, int]:
+        """Classify chats, each a list of messages. Returns as `classify` does."""
+        body = {"model": model, "input": [{"messages": messages} for messages in chats]}
+        document = await self._post("/v1/chat/classifications", body)
+        return document.get("results"), _tokens(document)
+
+    async def embed(self, model: str, texts: Sequence[str]) -> tuple[object, int]:
+        """Embed texts. Returns the answer's `data`, unchecked, and the tokens Mistral reports (0: none)."""
+        document = await self._post("/v1/embeddings", {"model": model, "input": texts})
+        return document.get("data"), _tokens(document)
+
+    async def chat(self, body: dict[str, Any]) -> tuple[str, int]:
+        """Let a chat model answer; `body` is the request. Returns the first choice's text and the tokens of both
+        question and answer that Mistral reports (0: none). An answer that was cut short counts as malformed."""
+        document = await self._post("/v1/chat/completions", body)
+        try:
+            choice = document["choices"][0]
+            content = choice["message"]["content"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise MalformedAnswer("Mistral's answer holds no choice") from error
+        if choice.get("finish_reason") in ("length", "error", "model_length"):
+            raise MalformedAnswer(f"Mistral's answer was cut short ({choice['finish_reason']})")
+        if isinstance(content, list):  # in chunks, of which only those of text are the answer
+            parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
+            content = "".join(part for part in parts if isinstance(part, str))
+        if not isinstance(content, str):
+            raise MalformedAnswer("Mistral's answer holds no text")
+        return content, _tokens(document)
 
     async def close(self) -> None:
         if self._session is not None:
@@ -80,3 +107,9 @@ class HotClient:
         if not isinstance(document, dict):
             raise MalformedAnswer("Mistral's answer is no JSON object")
         return document
+
+
+def _tokens(document: dict[str, Any]) -> int:
+    usage = document.get("usage")
+    tokens = usage.get("total_tokens") if isinstance(usage, dict) else 0
+    return tokens if isinstance(tokens, int) else 0

@@ -72,12 +72,23 @@ class RemoteJob:
 
 
 @dataclass(frozen=True, slots=True)
+class OrderedTarget:
+    """A question that a classifier learns to answer; `weight` is its share of the loss."""
+
+    name: str
+    labels: tuple[str, ...]
+    multi: bool = False
+    weight: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class JobOrder:
     """What a classifier is trained from. It is created unstarted: creating costs nothing, starting does."""
 
     base_model: str
-    training_file: str
-    validation_file: str | None = None
+    training_files: tuple[str, ...]  #: Ids; a job is found again by the first.
+    validation_files: tuple[str, ...] = ()
+    targets: tuple[OrderedTarget, ...] = ()  #: None: Mistral takes targets and labels from the files.
     suffix: str | None = None  #: Becomes part of the model's id at Mistral.
     steps: int | None = None
     learning_rate: float | None = None
@@ -109,11 +120,11 @@ class ControlPlane(Protocol):
         ...
 
     def create_job(self, order: JobOrder) -> RemoteJob:
-        """Create a classifier job with `auto_start=False`. Look with `find_job` first."""
+        """Create a classifier job with `auto_start=False`. Look with `find_job` first. Raises FactoryClosed."""
         ...
 
     def find_job(self, training_file_id: str) -> RemoteJob | None:
-        """The job that trains on this file, the oldest if there are several."""
+        """The job that trains on this file, the oldest if there are several. Raises FactoryClosed."""
         ...
 
     def get_job(self, job_id: str) -> RemoteJob:

@@ -6,6 +6,7 @@ makes or changes something is sent once, and the caller looks before it sends ag
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -14,11 +15,14 @@ from typing import Any, TypeVar
 
 import httpx
 from mistralai.client import Mistral
+from mistralai.client.errors import MistralError
 from mistralai.client.models import ClassifierTrainingParameters, File, TrainingFile, WandbIntegration
 
 from labelmill.contracts.errors import (
     CredentialsRefused,
+    FactoryClosed,
     InvalidInput,
+    LabelmillError,
     MalformedAnswer,
     RemoteFailed,
     RemoteUnavailable,
@@ -113,33 +117,41 @@ class SdkControlPlane:
         if order.learning_rate is not None:
             parameters["learning_rate"] = order.learning_rate
         optional: dict[str, Any] = {}
-        if order.validation_file:
-            optional["validation_files"] = [order.validation_file]
+        if order.validation_files:
+            optional["validation_files"] = list(order.validation_files)
+        if order.targets:
+            # with a weight each: the SDK drops targets without one, silently
+            optional["classifier_targets"] = [
+                {"name": target.name, "labels": list(target.labels), "weight": target.weight,
+                 "loss_function": "multi_class" if target.multi else "single_class"}
+                for target in order.targets
+            ]  # fmt: skip
         if order.suffix:
             optional["suffix"] = order.suffix
         if order.wandb_project:
             optional["integrations"] = [self._wandb(order.wandb_project)]
-        return self._once(
-            # No `classifier_targets`: Mistral reads targets and labels from the file, which `prepare` wrote whole.
-            lambda: job_of(
-                self._jobs.create(
-                    model=order.base_model,
-                    job_type="classifier",
-                    training_files=[TrainingFile(file_id=order.training_file, weight=1)],
-                    hyperparameters=ClassifierTrainingParameters(**parameters),
-                    auto_start=False,
-                    **optional,
+        with _closed_factory():
+            return self._once(
+                lambda: job_of(
+                    self._jobs.create(
+                        model=order.base_model,
+                        job_type="classifier",
+                        training_files=[TrainingFile(file_id=file, weight=1) for file in order.training_files],
+                        hyperparameters=ClassifierTrainingParameters(**parameters),
+                        auto_start=False,
+                        **optional,
+                    )
                 )
             )
-        )
 
     def find_job(self, training_file_id: str) -> RemoteJob | None:
         def page(number: int) -> list[Any]:
             return self._jobs.list(page=number, page_size=PAGE_SIZE).data or []
 
-        # Jobs of a kind that this SDK cannot read are none of ours.
-        jobs = (job_of(entry) for entry in self._pages(page) if hasattr(entry, "training_files"))
-        ours = [job for job in jobs if training_file_id in job.training_files]
+        with _closed_factory():
+            # Jobs of a kind that this SDK cannot read are none of ours.
+            jobs = (job_of(entry) for entry in self._pages(page) if hasattr(entry, "training_files"))
+            ours = [job for job in jobs if training_file_id in job.training_files]
         return min(ours, key=lambda job: job.created_at) if ours else None
 
     def get_job(self, job_id: str) -> RemoteJob:
@@ -197,6 +209,23 @@ class SdkControlPlane:
                 return
             seen |= ids
             yield from entries
+
+
+@contextlib.contextmanager
+def _closed_factory() -> Iterator[None]:
+    """Name the remedy where Mistral no longer lets this account fine-tune."""
+    try:
+        yield
+    except LabelmillError as error:
+        cause = error.__cause__
+        status = cause.status_code if isinstance(cause, MistralError) else None
+        wrong_model = isinstance(cause, MistralError) and "invalid_model" in cause.body
+        if status not in (403, 404, 405, 410) or wrong_model:
+            raise
+        raise FactoryClosed(
+            "Mistral does not let this account fine-tune classifiers any more; train with --method embedding instead "
+            f"({error.message})"
+        ) from error
 
 
 def usable_key(settings: Settings) -> str:

@@ -29,6 +29,7 @@ from labelmill.contracts.tables import (
 )
 from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
+from labelmill_worker.store.vectors import VECTORS, keep_vectors, rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 _COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens")
@@ -52,6 +53,7 @@ class Claim:
     answered: frozenset[int]  #: Rows that have their answer or error from an earlier claim.
     claimed_at: float = 0.0  #: When the lease was asked for, by this process' monotonic clock.
     repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
+    uncounted: int = 0  #: Rows whose texts another batch embedded: answered, but not yet in the chunk's counts.
 
 
 @dataclass
@@ -65,11 +67,12 @@ class Progress:
     failed: int = 0
     requests: int = 0
     tokens: int = 0
+    vectors: list[tuple[bytes, bytes]] = field(default_factory=list)  #: `(digest, data)` to keep.
 
     @property
     def has_rows(self) -> bool:
         """Whether any row got its answer or error."""
-        return bool(self.blocks or self.errors)
+        return bool(self.blocks or self.errors or self.vectors)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -121,7 +124,13 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
             if started:
                 add_event(connection, batch_id, "running", state=BatchState.RUNNING.value)
     try:
-        return _read_claim(engine, batch_id, number, token, batch, asked_at)
+        claim = _read_claim(engine, batch_id, number, token, batch, asked_at)
+        if claim.uncounted:
+            with writing(engine) as connection:
+                _guarded_update(connection, claim, {"labelled": ChunkRow.labelled + claim.uncounted})
+        return claim
+    except LeaseLostError:
+        return None
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         complete_batch(engine, batch.no, batch_id)
@@ -158,9 +167,14 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
                 .group_by(DuplicateRow.first_row)
             )  # fmt: skip
             repeats = {row: int(count) for row, count in connection.execute(counted)}
+        held, uncounted = decode_chunk(chunk.data), 0
+        if model["method"] == VECTORS:
+            embedded = rows_with_vectors(connection, batch.model_no, held, chunk.first_row) - answered
+            uncounted = sum(1 + repeats.get(row, 0) for row in embedded) - chunk.labelled
+            answered |= embedded
     return Claim(
         batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options,
-        ModelRow(**model), decode_chunk(chunk.data), frozenset(answered), asked_at, repeats,
+        ModelRow(**model), held, frozenset(answered), asked_at, repeats, uncounted,
     )  # fmt: skip
 
 
@@ -209,6 +223,8 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
             insert_predictions(connection, claim.batch_no, block)
         if progress.errors:
             bulk_insert(connection, "error_rows", _ERROR_COLUMNS, progress.errors)
+        if progress.vectors:
+            keep_vectors(connection, claim.model.no, progress.vectors)
         if claim.batch_no not in states:
             states[claim.batch_no] = connection.scalar(_BATCH_STATE, {"of_batch": claim.batch_no})
         runs = states[claim.batch_no] == BatchState.RUNNING.value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow, TrainingRow, utc_now
@@ -12,11 +12,21 @@ from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow, Tra
 _NAME_LOCK = 7_140_522  # with the name's hash: an advisory lock of PostgreSQL
 
 
+READY, TUNING = "ready", "tuning"  #: A version that is being tuned is in no list yet.
+
+
 def register_version(
-    connection: Connection, training: TrainingRow, dataset: DatasetRow, remote_model: str
+    connection: Connection,
+    training: TrainingRow,
+    dataset: DatasetRow,
+    remote_model: str,
+    *,
+    recipe: dict[str, Any] | None = None,
+    thresholds: dict[str, Any] | None = None,
+    state: str = READY,
 ) -> tuple[int, int, bool]:
     """Add the next version of the training's model. Returns its key, its version, and whether it was promoted, which
-    a name's first version is by itself."""
+    a name's first version is by itself once it is ready."""
     if connection.dialect.name == "postgresql":
         # Two trainings of one name may end together; SQLite has one writer at a time anyway.
         connection.execute(
@@ -27,12 +37,25 @@ def register_version(
     version = (newest or 0) + 1
     schema: list[dict[str, Any]] = dataset.label_schema or []
     statement = insert(ModelRow).values(
-        name=training.name, version=version, state="ready", promoted=version == 1, method=training.method,
-        remote_model=remote_model, label_schema=schema, training_id=training.id, dataset_id=dataset.id,
-        dataset_fingerprint=dataset.fingerprint, created_at=utc_now(),
+        name=training.name, version=version, state=state, promoted=version == 1 and state == READY,
+        method=training.method, remote_model=remote_model, label_schema=schema, training_id=training.id,
+        dataset_id=dataset.id, dataset_fingerprint=dataset.fingerprint, created_at=utc_now(), recipe=recipe,
+        thresholds=thresholds or None,
     )  # fmt: skip
     key = connection.execute(statement.returning(ModelRow.no)).scalar_one()
     names = [{"model_no": key, "target": number, "name": entry["name"]} for number, entry in enumerate(schema)]
     if names:
         connection.execute(insert(ModelTargetRow), names)
-    return key, version, version == 1
+    return key, version, version == 1 and state == READY
+
+
+def publish_version(connection: Connection, model_no: int, thresholds: dict[str, Any] | None) -> tuple[str, bool]:
+    """Make a tuned version ready. Returns its name and version, and whether it was promoted."""
+    row = connection.execute(select(ModelRow.name, ModelRow.version).where(ModelRow.no == model_no)).one()
+    promoted = row.version == 1
+    connection.execute(
+        update(ModelRow)
+        .where(ModelRow.no == model_no, ModelRow.state == TUNING)
+        .values(state=READY, promoted=promoted, thresholds=thresholds or None)
+    )
+    return f"{row.name}@{row.version}", promoted

@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.database import writing
 from labelmill.contracts.errors import (
     BrokerUnavailable,
     CredentialsRefused,
@@ -24,11 +25,13 @@ from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.store.inner_batches import cancel_inner_batch
 from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job
 from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
+from labelmill_worker.train.looking import Look
 from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
-from labelmill_worker.train.steps import Look, take_step
+from labelmill_worker.train.steps import take_step
 
 log = structlog.get_logger()
 
@@ -93,7 +96,7 @@ class TrainingWatch:
         if dataset is None:
             raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
         return Look(
-            self._engine, self._plane(), row, dataset, now,
+            self._engine, self._sender, self._plane, row, dataset, now,
             data_path=Path(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
         )  # fmt: skip
 
@@ -117,6 +120,9 @@ class TrainingWatch:
 
     def _fail(self, row: TrainingRow, token: str, error: Permanent) -> None:
         log.error("training failed", reason=error.message)
+        if row.batch_id:
+            with writing(self._engine) as connection:
+                cancel_inner_batch(connection, row.batch_id, f"its training {row.id} failed")
         fail_job(self._engine, TrainingRow, row.id, TrainingState(row.state), TrainingState.FAILED, error, token)
 
     def _is_due(self, training_id: str) -> bool:

@@ -1,14 +1,23 @@
 """How rows become a request and an answer becomes scores: all that differs between kinds of call, a file for each.
 
-`strategy_for` picks by the model's method. A strategy never retries, waits or writes: it asks once and checks.
+`strategy_for` picks by the model's method. A strategy never retries or writes: it asks once and checks.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
+from labelmill_worker.classify.examples import ExamplePool
+from labelmill_worker.classify.head import Head
+from labelmill_worker.classify.strategies.chat_classification import ChatClassification
+from labelmill_worker.classify.strategies.chat_prompt import ChatPrompt
+from labelmill_worker.classify.strategies.embedding import Embedding
+from labelmill_worker.classify.strategies.embedding_head import EmbeddingHead
 from labelmill_worker.classify.strategies.list_classification import ListClassification
+from labelmill_worker.store.vectors import VECTORS
 
 if TYPE_CHECKING:
     from labelmill_worker.classify.engine import ClassifyEngine
@@ -16,5 +25,25 @@ if TYPE_CHECKING:
 
 
 def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any]) -> Strategy:
-    """The way to ask `model`; `options` are the batch's (a `ClassifySpec`)."""
-    return ListClassification(shared, model, tuple(options.get("multi", ())))
+    """The way to ask `model`; `options` are the batch's (a `ClassifySpec`).
+
+    Raises Permanent when the model's own file is missing or was changed.
+    """
+    recipe: dict[str, Any] = model.recipe or {}
+    name = f"{model.name}@{model.version}"
+    if model.method == "embedding":
+        path = shared.settings.data_path / recipe["file"]
+        return EmbeddingHead(shared, model, Head.load(path, recipe["sha256"], name))
+    if model.method == "prompt":
+        pool = None
+        if "file" in recipe:
+            schema = LabelSchema.from_json(model.label_schema or [])
+            pool = ExamplePool.load(shared.settings.data_path / recipe["file"], recipe["sha256"], name, schema)
+        return ChatPrompt(shared, model, pool)
+    if model.method == VECTORS:
+        return Embedding(shared, model)
+    if model.method != "factory":
+        raise InvalidInput(f"model {name} was made by the method {model.method!r}, which this worker does not know")
+    multi = (*options.get("multi", ()), *recipe.get("multi", ()))
+    kind = ChatClassification if options.get("chats") or recipe.get("chats") else ListClassification
+    return kind(shared, model, multi)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.answers import check_scores, learn_schema
-from labelmill_worker.classify.planning import Request
+from labelmill_worker.classify.planning import Request, plan_requests
 from labelmill_worker.classify.sending import Answer
 from labelmill_worker.store.chunks import save_learned_schema
 
@@ -26,10 +27,16 @@ class ListClassification:
         self._learning = asyncio.Lock()
         self.schema = LabelSchema.from_json(model.label_schema) if model.label_schema else None
 
+    def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
+        return plan_requests(rows, texts, self._shared.settings.texts_per_request)
+
     async def ask(self, request: Request) -> Answer:
-        results, tokens = await self._shared.client.classify(self._model.remote_model or "", request.texts)
+        results, tokens = await self._call(self._model.remote_model or "", request.texts)
         schema = self.schema or await self._learn(results, request)
         return Answer(request, check_scores(results, len(request), schema), tokens)
+
+    async def _call(self, model: str, texts: Sequence[str]) -> tuple[object, int]:
+        return await self._shared.client.classify(model, texts)
 
     async def _learn(self, results: object, request: Request) -> LabelSchema:
         async with self._learning:

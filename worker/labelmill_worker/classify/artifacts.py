@@ -1,0 +1,70 @@
+"""A model's own file: a plain zip of one JSON document and NumPy arrays, without pickle.
+
+Its SHA-256 stands in the database and is checked whenever it is read: a file that was changed is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from labelmill.contracts.errors import Permanent
+
+Arrays = dict[str, NDArray[Any]]
+
+_DOCUMENT = "model.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model makes the same bytes
+
+
+class ArtifactRefused(Permanent):
+    """A model's own file is missing, was changed or cannot be read."""
+
+    code = "model_file_refused"
+
+
+def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Write the file, whole or not at all. Returns its SHA-256. Raises Permanent when the disk refuses."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(zipfile.ZipInfo(_DOCUMENT, _EPOCH), orjson.dumps(document))
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array, allow_pickle=False)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), content.getvalue())
+    data = buffer.getvalue()
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished.write_bytes(data)
+        unfinished.replace(path)
+    except OSError as error:
+        raise Permanent(f"the model's file cannot be written to the data folder: {error.strerror}") from error
+    return hashlib.sha256(data).hexdigest()
+
+
+def load_artifact(path: Path, sha256: str, model: str) -> tuple[dict[str, Any], Arrays]:
+    """The document and the arrays of a file. `model` is how a refusal names it. Raises ArtifactRefused."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ArtifactRefused(f"the file of model {model} cannot be read: {error.strerror} ({path})") from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ArtifactRefused(f"the file of model {model} is not the one that was trained ({path}): train it again")
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            names = [name for name in archive.namelist() if name != _DOCUMENT]
+            arrays = {
+                name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False) for name in names
+            }
+            return orjson.loads(archive.read(_DOCUMENT)), arrays
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+        raise ArtifactRefused(f"the file of model {model} cannot be understood ({path}): train it again") from error

@@ -1,0 +1,73 @@
+"""`/v1/chat/completions` with a JSON schema whose enums are the labels: one text a request."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.tables import ModelRow
+from labelmill_worker.classify.examples import ExamplePool
+from labelmill_worker.classify.planning import Request
+from labelmill_worker.classify.prompting import Example, check_answer, prompt_tokens, request_body
+from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.turnstile import MAX_LIMIT_WAIT_S
+from labelmill_worker.classify.vectors import check_vectors, embedding_input
+
+if TYPE_CHECKING:
+    from labelmill_worker.classify.engine import ClassifyEngine
+
+_KEPT_VECTORS = 256
+
+
+class ChatPrompt:
+    """Asks a chat model with the version's prompt. With a pool of examples every text is embedded first, and shown the
+    examples nearest to it."""
+
+    def __init__(self, shared: ClassifyEngine, model: ModelRow, pool: ExamplePool | None) -> None:
+        self._shared = shared
+        self._model = model.remote_model or ""
+        self._recipe: dict[str, Any] = model.recipe or {}
+        self._pool = pool
+        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._examples: Sequence[Example] = self._recipe.get("examples") or ()
+        self.schema = LabelSchema.from_json(model.label_schema or [])
+
+    def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
+        shown = self._examples
+        if self._pool is not None:
+            shown = self._pool.rows[: len(self._pool.members) * int(self._recipe["shots"])]  # about as long as others
+        overhead = prompt_tokens(self._recipe, self.schema, shown)
+        for index in range(len(rows)):
+            yield Request(rows[index : index + 1], texts[index : index + 1], overhead)
+
+    async def ask(self, request: Request) -> Answer:
+        (text,) = request.texts
+        examples, tokens = self._examples, 0
+        if self._pool is not None:
+            vector, tokens = await self._embedded(text)
+            examples = self._pool.nearest(vector, int(self._recipe["shots"]))
+        body = request_body(self._model, self._recipe, self.schema, text, examples)
+        content, used = await self._shared.client.chat(body)
+        return Answer(request, check_answer(content, self.schema), tokens + used)
+
+    async def _embedded(self, text: str) -> tuple[NDArray[np.float32], int]:
+        """The text's vector and the tokens paid for it. Kept for a while: a chat that must be asked again does not pay
+        for it again."""
+        if (known := self._vectors.get(text)) is not None:
+            return known, 0
+        # a request of its own, for which the limit is asked on its own: the turn that `ask` was called with is this
+        # one's, the next is the chat's
+        model, inputs = str(self._recipe["embedding_model"]), embedding_input([text])
+        data, tokens = await self._shared.client.embed(model, inputs)
+        assert self._pool is not None  # noqa: S101 - only with a pool
+        vector = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
+        self._vectors[text] = vector
+        if len(self._vectors) > _KEPT_VECTORS:
+            self._vectors.popitem(last=False)
+        await self._shared.limiter.wait_turn(0, MAX_LIMIT_WAIT_S)  # its tokens are settled with the answer's
+        return vector, tokens

@@ -1,0 +1,41 @@
+"""`/v1/embeddings` for training: vectors to keep, no predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.tables import ModelRow
+from labelmill_worker.classify.planning import Request
+from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.vectors import (
+    DIMENSIONS,
+    check_vectors,
+    embedding_input,
+    pack_vectors,
+    plan_embedding,
+)
+from labelmill_worker.store.vectors import digest_of
+
+if TYPE_CHECKING:
+    from labelmill_worker.classify.engine import ClassifyEngine
+
+
+class Embedding:
+    """Embeds the texts of a dataset. The vectors are written in the transaction that counts their rows."""
+
+    schema = LabelSchema(())
+
+    def __init__(self, shared: ClassifyEngine, model: ModelRow) -> None:
+        self._shared = shared
+        self._model = model.remote_model or ""
+
+    def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
+        return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
+
+    async def ask(self, request: Request) -> Answer:
+        data, tokens = await self._shared.client.embed(self._model, embedding_input(request.texts))
+        vectors = check_vectors(data, len(request), DIMENSIONS.get(self._model))
+        digests = map(digest_of, request.texts)
+        return Answer(request, [], tokens, vectors=list(zip(digests, pack_vectors(vectors), strict=True)))

@@ -1,0 +1,33 @@
+"""`/v1/embeddings`, then the model's own head: linear, a softmax or sigmoids over each target's labels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from labelmill.contracts.tables import ModelRow
+from labelmill_worker.classify.head import Head
+from labelmill_worker.classify.planning import Request
+from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.vectors import check_vectors, embedding_input, plan_embedding
+
+if TYPE_CHECKING:
+    from labelmill_worker.classify.engine import ClassifyEngine
+
+
+class EmbeddingHead:
+    """Embeds texts and applies the head to all of a request at once."""
+
+    def __init__(self, shared: ClassifyEngine, model: ModelRow, head: Head) -> None:
+        self._shared = shared
+        self._model = model.remote_model or ""
+        self._head = head
+        self.schema = head.schema
+
+    def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
+        return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
+
+    async def ask(self, request: Request) -> Answer:
+        data, tokens = await self._shared.client.embed(self._model, embedding_input(request.texts))
+        vectors = check_vectors(data, len(request), self._head.dimensions)
+        return Answer(request, self._head.scores(vectors), tokens)

@@ -1,0 +1,122 @@
+"""Batches that a training runs through the bulk engine: texts to embed, or a validation split to classify."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import reading, writing
+from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.states import BatchState
+from labelmill.contracts.tables import (
+    BatchRow,
+    ChunkInputRow,
+    ChunkRow,
+    DuplicateRow,
+    PredictionRow,
+    RowErrorRow,
+    TrainingRow,
+    utc_now,
+)
+from labelmill_worker.store.jobs import add_event
+from labelmill_worker.store.leases import LeaseLost
+
+_OPEN = (BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNING.value, BatchState.PAUSED.value)
+
+
+@dataclass(frozen=True)
+class InnerBatch:
+    """How a training's batch stands. Counts are of rows, duplicates included."""
+
+    no: int
+    id: str
+    state: str
+    error: str | None
+    error_code: str | None
+    rows: int
+    answered: int
+    failed: int
+    tokens: int
+
+
+def read_inner_batch(engine: Engine, batch_id: str) -> InnerBatch:
+    """The batch as it stands now."""
+    with reading(engine) as connection:
+        batch = connection.execute(
+            select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.error, BatchRow.error_code, BatchRow.rows)
+            .where(BatchRow.id == batch_id)
+        ).one()  # fmt: skip
+        done = ChunkRow.labelled + ChunkRow.abstained
+        sums = [func.coalesce(func.sum(column), 0) for column in (done, ChunkRow.failed, ChunkRow.tokens)]
+        counts = connection.execute(select(*sums).where(ChunkRow.batch_no == batch.no)).one()
+    return InnerBatch(*batch, *map(int, counts))
+
+
+def open_inner_batch(
+    engine: Engine, training_id: str, token: str, *, model_no: int, model_ref: str, source: str, chats: bool = False
+) -> str:
+    """Open a batch and tie it to the training, in one transaction. Returns its id. Raises LeaseLost."""
+    batch_id = new_id(Kind.BATCH)
+    with writing(engine) as connection:
+        connection.execute(
+            insert(BatchRow).values(
+                id=batch_id, state=BatchState.SUBMITTING.value, model_no=model_no, model_ref=model_ref,
+                mode="realtime", priority="normal", created_at=utc_now(),
+                options=ClassifySpec(source=source, chats=chats).model_dump(mode="json"),
+            )
+        )  # fmt: skip
+        held = (TrainingRow.id == training_id) & (TrainingRow.lease_token == token)
+        if not connection.execute(update(TrainingRow).where(held).values(batch_id=batch_id)).rowcount:
+            raise LeaseLost(f"the lease on {training_id} was lost")
+        add_event(connection, batch_id, f"for {training_id}", state=BatchState.SUBMITTING.value)
+    return batch_id
+
+
+def clear_inner_batch(engine: Engine, batch_no: int) -> None:
+    """Forget what an attempt that died had written of a batch that never opened."""
+    with writing(engine) as connection:
+        for table in (ChunkInputRow, DuplicateRow, ChunkRow):
+            connection.execute(delete(table).where(table.batch_no == batch_no))
+
+
+def cancel_inner_batch(connection: Connection, batch_id: str, why: str) -> None:
+    """Stop a batch that has not ended: nothing more of it is sent."""
+    stopped = (
+        update(BatchRow)
+        .where(BatchRow.id == batch_id, BatchRow.state.in_(_OPEN))
+        .values(state=BatchState.CANCELLED.value, finished_at=utc_now())
+    )
+    if connection.execute(stopped).rowcount:
+        add_event(connection, batch_id, why, state=BatchState.CANCELLED.value)
+
+
+def first_row_error(engine: Engine, batch_no: int) -> str | None:
+    """Why the first failed row failed."""
+    with reading(engine) as connection:
+        return connection.scalar(
+            select(RowErrorRow.message).where(RowErrorRow.batch_no == batch_no).order_by(RowErrorRow.row).limit(1)
+        )
+
+
+def read_scores(engine: Engine, batch_no: int, target: int, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """`(row, scores)` of a target's answers, duplicates filled in; failed rows are left out."""
+    with reading(engine) as connection:
+        found = {
+            row: np.frombuffer(scores, "<f4")
+            for row, scores in connection.execute(
+                select(PredictionRow.row, PredictionRow.scores).where(
+                    PredictionRow.batch_no == batch_no, PredictionRow.target == target, PredictionRow.row < rows
+                )
+            )
+        }
+        repeated = connection.execute(
+            select(DuplicateRow.row, DuplicateRow.first_row).where(DuplicateRow.batch_no == batch_no)
+        ).all()
+    found.update({row: found[first_row] for row, first_row in repeated if first_row in found})
+    yield from sorted(found.items())

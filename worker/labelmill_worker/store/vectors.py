@@ -1,0 +1,81 @@
+"""Vectors in SQL: what was embedded for training, by the text's digest, so that no text is paid for twice."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+
+from sqlalchemy import select
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.chunk_codec import ChunkInput
+from labelmill.contracts.database import reading
+from labelmill.contracts.tables import ModelRow, VectorRow, utc_now
+
+VECTORS = "vectors"  #: The method of the inner models that embed datasets; they make no predictions.
+_INNER = "inner"  #: Their state: they are in no list, and nobody can name them.
+_AT_ONCE = 1_000  # parameters of one statement
+
+
+def digest_of(text: str) -> bytes:
+    """What a text's vector is found by."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def embedding_model(connection: Connection, remote_model: str) -> int:
+    """The key of the inner model for an embedding model of Mistral's, made on its first use."""
+    named = {"name": remote_model, "version": 0, "state": _INNER, "promoted": False, "method": VECTORS,
+             "remote_model": remote_model, "label_schema": [], "created_at": utc_now()}  # fmt: skip
+    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+    connection.execute(kind.insert(ModelRow).values(named).on_conflict_do_nothing())
+    return int(
+        connection.execute(
+            select(ModelRow.no).where(ModelRow.name == remote_model, ModelRow.version == 0, ModelRow.method == VECTORS)
+        ).scalar_one()
+    )
+
+
+def known_digests(connection: Connection, model_no: int, digests: Iterable[bytes]) -> set[bytes]:
+    """Those of `digests` that have a vector."""
+    wanted = list(dict.fromkeys(digests))
+    found: set[bytes] = set()
+    for start in range(0, len(wanted), _AT_ONCE):
+        part = wanted[start : start + _AT_ONCE]
+        found.update(
+            connection.scalars(
+                select(VectorRow.digest).where(VectorRow.model_no == model_no, VectorRow.digest.in_(part))
+            )
+        )
+    return found
+
+
+def read_vectors(engine: Engine, model_no: int, digests: Sequence[bytes]) -> dict[bytes, bytes]:
+    """The vectors there are, as they are stored."""
+    wanted = list(dict.fromkeys(digests))
+    found: dict[bytes, bytes] = {}
+    with reading(engine) as connection:
+        for start in range(0, len(wanted), _AT_ONCE):
+            part = wanted[start : start + _AT_ONCE]
+            rows = connection.execute(
+                select(VectorRow.digest, VectorRow.data).where(
+                    VectorRow.model_no == model_no, VectorRow.digest.in_(part)
+                )
+            )
+            found.update((digest, data) for digest, data in rows)
+    return found
+
+
+def rows_with_vectors(connection: Connection, model_no: int, held: ChunkInput, first_row: int) -> set[int]:
+    """Rows of a chunk whose texts have a vector."""
+    digests = {index: digest_of(text) for index, text in enumerate(held.texts) if index not in held.repeats}
+    known = known_digests(connection, model_no, digests.values())
+    return {first_row + index for index, digest in digests.items() if digest in known}
+
+
+def keep_vectors(connection: Connection, model_no: int, vectors: Sequence[tuple[bytes, bytes]]) -> None:
+    """Keep `(digest, data)` within the connection's transaction; what another batch kept meanwhile stays."""
+    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+    rows = [{"model_no": model_no, "digest": digest, "data": data} for digest, data in sorted(vectors)]
+    # in one order everywhere: two batches that keep the same texts must not wait for each other
+    connection.execute(kind.insert(VectorRow).on_conflict_do_nothing(), rows)

@@ -1,0 +1,48 @@
+"""The rows of a prepared split, as they are read for training."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from labelmill.contracts.chats import text_of_row
+from labelmill.contracts.errors import Permanent
+
+BLOCK_ROWS = 4_096
+
+Row = tuple[str, dict[str, Any]]
+"""A text, or what stands for a chat, and its labels by target."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Every row of a split, in order. Raises Permanent when it is gone or broken."""
+    try:
+        with path.open("rb") as lines:
+            for line in lines:
+                row = orjson.loads(line)
+                yield text_of_row(row), row["labels"]
+    except (OSError, ValueError, KeyError) as error:
+        raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
+
+
+def in_blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    """The same rows, some thousand at a time."""
+    left = iter(rows)
+    while block := list(islice(left, BLOCK_ROWS)):
+        yield block
+
+
+def holds_chats(path: Path | None) -> bool:
+    """Whether a split's rows are chats. Raises Permanent."""
+    if path is None:
+        return False
+    try:
+        with path.open("rb") as lines:
+            first = lines.readline()
+        return bool(first) and "messages" in orjson.loads(first)
+    except (OSError, ValueError) as error:
+        raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error

@@ -1,0 +1,243 @@
+"""The method `embedding`: vectors by Mistral, a linear head of our own.
+
+queued → validating (count what is not yet embedded, weigh the cost) → running (a batch of the bulk engine embeds; then
+the head is fitted on a worker) → succeeded. Vectors are kept by text: a training that died, or another one on the same
+texts, pays for none of them again.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from labelmill.contracts.database import reading, writing
+from labelmill.contracts.distinct import DistinctTexts
+from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.prices import cost_of
+from labelmill.contracts.states import BatchState, TrainingState
+from labelmill.contracts.tables import TrainingRow
+from labelmill.contracts.token_counts import count_all
+from labelmill_worker.store import vectors
+from labelmill_worker.store.inner_batches import (
+    cancel_inner_batch,
+    first_row_error,
+    open_inner_batch,
+    read_inner_batch,
+)
+from labelmill_worker.store.jobs import add_event, move_job
+from labelmill_worker.store.leases import LeaseLost
+from labelmill_worker.store.models import register_version
+from labelmill_worker.store.trainings import update_held
+from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
+from labelmill_worker.train.fit import fit_head
+from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
+from labelmill_worker.train.looking import Look, NextLook
+from labelmill_worker.train.pace import next_look_s
+from labelmill_worker.train.remote import SPLITS, may_start
+from labelmill_worker.train.vector_rows import VectorRows, write_vector_rows
+
+log = structlog.get_logger()
+
+MODELS_FOLDER = "models"  #: Within the data folder.
+
+Texts = Callable[[Look], Iterator[list[str]]]
+
+
+def begin(look: Look) -> NextLook:
+    """queued → validating."""
+    look.move(TrainingState.VALIDATING, "counts what is to be embedded")
+    return 0.0
+
+
+def validate(look: Look) -> NextLook:
+    """validating → running or awaiting_approval: what it would cost."""
+    if look.split_path("train") is None:
+        raise InvalidInput("the dataset has no rows to train on")
+    return weigh(look, look.spec.base_model, texts_of(look))
+
+
+def weigh(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
+    """Count the tokens of texts that have no vector yet; start, or wait for a person's word."""
+    texts = tokens = 0
+    for block in unembedded(look, model, blocks):
+        texts += len(block)
+        tokens += count_all(block)
+    price = cost_of(model, tokens)
+    amount = 0.0 if not texts else price["amount"] if price else None
+    if amount is not None:
+        currency = price["currency"] if price else None
+        look.save(estimate={"amount": amount, "currency": currency, "texts": texts, "tokens": tokens})
+    said = f"{texts} texts of about {tokens} tokens to embed"
+    said += f", about {amount:g} USD" if amount is not None else "; the price of the model is not known"
+    if amount == 0 or may_start(amount, look.row.max_cost, approved=look.row.approved):
+        look.move(TrainingState.RUNNING, f"starts; {said}")
+        return 0.0
+    cap = look.row.max_cost
+    why = "no cost was allowed yet" if cap is None else f"only {cap:g} was allowed"
+    look.move(TrainingState.AWAITING_APPROVAL, f"waits for approval: {said}; {why}")
+    return next_look_s(TrainingState.AWAITING_APPROVAL, 0, look.poll_s)
+
+
+def await_approval(look: Look) -> NextLook:
+    """awaiting_approval → running, once a person said yes."""
+    if not look.row.approved:
+        return next_look_s(look.state, 0, look.poll_s)
+    look.move(TrainingState.RUNNING, "approved")
+    return 0.0
+
+
+def run(look: Look) -> NextLook:
+    """running → succeeded: embed, then fit."""
+    wait_s = embed(look, look.spec.base_model, texts_of(look))
+    if wait_s is not None:
+        return wait_s
+    succeed(look, *fit(look))
+    return None
+
+
+def embed(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
+    """Bring the training's batch on. Returns when to look again; None: every text that can have a vector has one."""
+    if look.row.batch_id is None:
+        missing = unembedded(look, model, blocks)
+        first = next(missing, None)
+        if first is None:
+            return None  # nothing to send
+        with writing(look.engine) as connection:
+            model_no = vectors.embedding_model(connection, model)
+        open_inner_batch(look.engine, look.row.id, look.token, model_no=model_no, model_ref=model,
+                         source=f"{look.dataset.name}@{look.dataset.version}")  # fmt: skip
+        return 0.0  # the next step reads the training anew, and submits
+    batch = read_inner_batch(look.engine, look.row.batch_id)
+    if batch.state == BatchState.SUBMITTING.value:
+        submit_inner_batch(look, batch.id, unembedded(look, model, blocks))
+        return wait_for(look, read_inner_batch(look.engine, batch.id))
+    if not has_ended(batch):
+        return wait_for(look, batch)
+    require_completed(batch)
+    if batch.failed:
+        _tell_of_failures(look, batch.no, batch.failed)
+    return None
+
+
+def texts_of(look: Look) -> Iterator[list[str]]:
+    """The texts of every split that a head is fitted or checked on."""
+    for split in SPLITS:
+        path = look.split_path(split)
+        if path is not None:
+            for block in in_blocks(read_rows(path)):
+                yield [text for text, _ in block]
+
+
+def unembedded(look: Look, model: str, blocks: Iterator[list[str]]) -> Iterator[list[str]]:
+    """Those of the texts that have no vector, each once."""
+    with writing(look.engine) as connection:
+        model_no = vectors.embedding_model(connection, model)
+    distinct = DistinctTexts()
+    seen = 0
+    for block in blocks:
+        first_rows = distinct.first_rows(block, seen).tolist()
+        seen += len(block)
+        new = {vectors.digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
+        with reading(look.engine) as connection:
+            known = vectors.known_digests(connection, model_no, new)
+        missing = [text for digest, text in new.items() if digest not in known]
+        if missing:
+            yield missing
+
+
+def vectors_of(look: Look, model: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[bytes, Any, str]]:
+    """`(vector as stored, labels, text)` of the rows whose text has a vector."""
+    with writing(look.engine) as connection:
+        model_no = vectors.embedding_model(connection, model)
+    for block in in_blocks(rows):
+        digests = [vectors.digest_of(text) for text, _ in block]
+        found = vectors.read_vectors(look.engine, model_no, digests)
+        for digest, (text, labels) in zip(digests, block, strict=True):
+            if digest in found:
+                yield found[digest], labels, text
+
+
+def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Fit the head and write its file. Returns the recipe, the thresholds and what was found. Raises Permanent."""
+    schema = LabelSchema.from_json(look.dataset.label_schema or [])
+    folder = look.data_path / MODELS_FOLDER / f"{look.row.id}.{look.token}.part"
+    try:
+        splits = {split: _split_vectors(look, split, schema, folder) for split in SPLITS}
+        train = splits["train"]
+        if train is None or not train.count:
+            raise Permanent("none of the texts to train on could be embedded")
+        log.info("fits the head", rows=train.count)
+        fitted = fit_head(train, splits["validation"], schema)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    file = f"{MODELS_FOLDER}/{look.row.id}.zip"
+    sha256 = fitted.head.save(look.data_path / file)
+    recipe = {"file": file, "sha256": sha256, "dimensions": fitted.head.dimensions,
+              "chats": holds_chats(look.split_path("train"))}  # fmt: skip
+    return recipe, dict(fitted.thresholds), {"targets": fitted.report}
+
+
+def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path) -> VectorRows | None:
+    path = look.split_path(split)
+    if path is None:
+        return None
+    found = vectors_of(look, look.spec.base_model, read_rows(path))
+    return write_vector_rows(folder / f"{split}.f16", schema, ((data, labels) for data, labels, _ in found))
+
+
+def succeed(look: Look, recipe: dict[str, Any], thresholds: dict[str, Any], found: dict[str, Any]) -> None:
+    """Register the model version and end the training, in one transaction. Raises LeaseLost."""
+    remote_model = look.spec.base_model
+    details = {**(look.row.details or {}), **found}
+    with writing(look.engine) as connection:
+        update_held(connection, look.row.id, look.token, remote_model=remote_model, details=details)
+        number, version, promoted = register_version(
+            connection, look.row, look.dataset, remote_model, recipe=recipe, thresholds=thresholds
+        )
+        moved = move_job(
+            connection, TrainingRow, look.row.id, TrainingState.RUNNING, TrainingState.SUCCEEDED,
+            token=look.token, model_no=number, cost=_cost(look, str(recipe.get("embedding_model", remote_model))),
+            message=f"made {look.row.name}@{version}{', promoted' if promoted else ''}",
+        )  # fmt: skip
+        if not moved:
+            raise LeaseLost(f"{look.row.id} was moved by somebody else")
+
+
+def cancel(look: Look) -> NextLook:
+    """Any state → cancelled, its batch with it; the vectors that were paid for are kept."""
+    if look.row.batch_id:
+        with writing(look.engine) as connection:
+            cancel_inner_batch(connection, look.row.batch_id, f"cancelled with {look.row.id}")
+    look.move(TrainingState.CANCELLED, "cancelled")
+    return None
+
+
+def _cost(look: Look, model: str) -> dict[str, Any] | None:
+    """By the tokens that Mistral reported; by the counted ones, marked as such, where it reported none."""
+    if look.row.batch_id is None:
+        return {"amount": 0.0, "currency": (look.row.estimate or {}).get("currency")}
+    tokens = read_inner_batch(look.engine, look.row.batch_id).tokens
+    if tokens:
+        cost = cost_of(model, tokens)
+        return cost and cost | {"tokens": tokens}
+    estimate = look.row.estimate or {}
+    return {name: estimate.get(name) for name in ("amount", "currency", "tokens")} | {"counted": True}
+
+
+def _tell_of_failures(look: Look, batch_no: int, failed: int) -> None:
+    why = first_row_error(look.engine, batch_no)
+    with writing(look.engine) as connection:
+        add_event(connection, look.row.id, f"{failed} texts could not be embedded and are left out: {why}")
+
+
+STEPS: dict[TrainingState, Callable[[Look], NextLook]] = {
+    TrainingState.QUEUED: begin,
+    TrainingState.VALIDATING: validate,
+    TrainingState.AWAITING_APPROVAL: await_approval,
+    TrainingState.RUNNING: run,
+}

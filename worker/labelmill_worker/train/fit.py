@@ -1,0 +1,171 @@
+"""From labelled vectors to a head: regularisation by cross-validation on train, thresholds by validation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill_worker.classify.head import Head, probabilities
+from labelmill_worker.train.minibatch import fit_minibatch
+from labelmill_worker.train.solvers import Linear, fit_sigmoids, fit_softmax
+from labelmill_worker.train.thresholds import f1_scores, tune_thresholds
+from labelmill_worker.train.vector_rows import Matrix, TargetLabels, VectorRows
+
+IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
+IN_MEMORY_CELLS = 4_000_000  #: Rows times labels.
+STRENGTHS = (0.5, 2.0, 8.0, 32.0, 128.0)  #: scikit-learn's C, tried in turn until the loss rises.
+FOLDS = 3
+_CV_ROWS, _CV_CELLS = 6_000, 600_000
+_CHECK_ROWS = 20_000  #: Of validation at most; thresholds need no more.
+_SEED = 42
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A head, the thresholds of its multi-label targets, and what was found for each target."""
+
+    head: Head
+    thresholds: dict[str, dict[str, float]]
+    report: dict[str, Any]
+
+
+def fit_head(train: VectorRows, validation: VectorRows | None, schema: LabelSchema) -> Fitted:
+    """Fit a head for every target. Raises InvalidInput when a target has nothing to learn from."""
+    # beside other work, BLAS threads that wait for each other take more time than they save
+    with threadpool_limits(1, user_api="blas"):
+        return _fit_targets(train, validation, schema)
+
+
+def _fit_targets(train: VectorRows, validation: VectorRows | None, schema: LabelSchema) -> Fitted:
+    fits: list[Linear] = []
+    thresholds: dict[str, dict[str, float]] = {}
+    report: dict[str, Any] = {}
+    for number, target in enumerate(schema.targets):
+        labels = train.labels[number]
+        rows = labels.labelled()
+        if not len(labels.codes):
+            raise InvalidInput(f"no row of train has a label for the target {target.name!r}")
+        chosen = choose_strength(train, labels)
+        fitted = _fit(train, labels, rows, chosen.strength)
+        fits.append(fitted)
+        checked = _check(fitted, validation, number, target) if validation and validation.count else None
+        scores, truth = checked or (chosen.scores, chosen.truth)
+        report[target.name] = {"rows": len(rows), "C": chosen.strength, "cross_validation": chosen.losses}
+        if target.multi and len(scores):
+            thresholds[target.name] = tune_thresholds(scores, truth, target)
+        if checked:
+            report[target.name]["validation"] = _measure(scores, truth, target, thresholds.get(target.name))
+    head = Head(schema, [fit.weights for fit in fits], [fit.intercepts for fit in fits])
+    return Fitted(head, thresholds, report)
+
+
+def _fit(rows: VectorRows, labels: TargetLabels, taking_part: NDArray[np.int64], strength: float) -> Linear:
+    if len(taking_part) > IN_MEMORY_ROWS or len(taking_part) * len(labels.target.labels) > IN_MEMORY_CELLS:
+        return fit_minibatch(rows, labels, strength)
+    return _solve(rows.take(taking_part), labels, taking_part, strength)
+
+
+def _solve(vectors: Matrix, labels: TargetLabels, rows: NDArray[np.int64], strength: float) -> Linear:
+    if labels.target.multi:
+        return fit_sigmoids(vectors, labels.present(rows), strength)
+    return fit_softmax(vectors, labels.single(rows), len(labels.target.labels), strength)
+
+
+@dataclass(frozen=True)
+class ChosenStrength:
+    """The C with the least loss on rows that its fit had not seen, and the scores of those rows."""
+
+    strength: float
+    losses: list[dict[str, float]]
+    scores: Matrix
+    truth: NDArray[np.bool_]
+
+
+def choose_strength(rows: VectorRows, labels: TargetLabels) -> ChosenStrength:
+    """Cross-validate on train, on a part of it where it is large: the best C depends little on the number of rows."""
+    target = labels.target
+    part = _sample(labels, min(_CV_ROWS, max(_CV_CELLS // len(target.labels), 4 * len(target.labels), 500)))
+    nothing = ChosenStrength(STRENGTHS[2], [], np.empty((0, len(target.labels)), np.float32),
+                             np.empty((0, len(target.labels)), bool))  # fmt: skip
+    if len(part) < 2 * FOLDS:
+        return nothing
+    vectors, truth = rows.take(part), labels.present(part)
+    folds = _folds(labels, part)
+    best, losses = nothing, []
+    for strength in STRENGTHS:
+        scores = np.empty(truth.shape, np.float32)
+        for fold in range(FOLDS):
+            held, fitted_on = folds == fold, folds != fold
+            fitted = _solve(vectors[fitted_on], labels, part[fitted_on], strength)
+            scores[held] = probabilities(vectors[held] @ fitted.weights + fitted.intercepts, target)
+        loss = log_loss(scores, truth, target)
+        losses.append({"C": strength, "log_loss": round(loss, 6)})
+        if len(losses) > 1 and loss >= min(one["log_loss"] for one in losses[:-1]):
+            break
+        best = ChosenStrength(strength, losses, scores, truth)
+    return best
+
+
+def _sample(labels: TargetLabels, count: int) -> NDArray[np.int64]:
+    """Rows of every label, in ascending order: the common ones in proportion, the rare ones at least a few times."""
+    rows = labels.labelled()
+    if len(rows) <= count:
+        return rows
+    rng = np.random.default_rng(_SEED)
+    chosen = np.zeros(len(labels.starts) - 1, bool)
+    chosen[rng.choice(rows, count, replace=False)] = True
+    owners = np.repeat(np.arange(len(labels.starts) - 1), np.diff(labels.starts))
+    few = max(2, count // (4 * len(labels.target.labels)))
+    for label in np.flatnonzero(np.bincount(labels.codes[chosen[owners]], minlength=len(labels.target.labels)) < few):
+        chosen[owners[labels.codes == label][:few]] = True
+    found: NDArray[np.int64] = np.flatnonzero(chosen)
+    return found
+
+
+def _folds(labels: TargetLabels, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The fold of each row: the rows of a label are dealt out evenly, by the rarest label of a row."""
+    rng = np.random.default_rng(_SEED)
+    counts = np.bincount(labels.codes, minlength=len(labels.target.labels))
+    rarest = np.array([min(labels.codes[labels.starts[row] : labels.starts[row + 1]], key=lambda code: counts[code],
+                           default=-1) for row in rows])  # fmt: skip
+    order = np.lexsort((rng.random(len(rows)), rarest))
+    folds = np.empty(len(rows), np.int64)
+    folds[order] = np.arange(len(rows)) % FOLDS
+    return folds
+
+
+def log_loss(scores: Matrix, truth: NDArray[np.bool_], target: Target) -> float:
+    """Mean log-loss of a row, over all labels of a multi-label target."""
+    clipped = np.clip(scores.astype(np.float64), 1e-7, 1 - 1e-7)
+    if target.multi:
+        return float(-np.where(truth, np.log(clipped), np.log1p(-clipped)).mean())
+    return float(-np.log(clipped[truth]).mean())
+
+
+def _check(
+    fitted: Linear, validation: VectorRows, number: int, target: Target
+) -> tuple[Matrix, NDArray[np.bool_]] | None:
+    labels = validation.labels[number]
+    rows = labels.labelled()
+    rows = rows[:: max(1, -(-len(rows) // _CHECK_ROWS))]
+    if not len(rows):
+        return None
+    return probabilities(validation.take(rows) @ fitted.weights + fitted.intercepts, target), labels.present(rows)
+
+
+def _measure(
+    scores: Matrix, truth: NDArray[np.bool_], target: Target, thresholds: dict[str, float] | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"rows": len(scores), "log_loss": round(log_loss(scores, truth, target), 6)}
+    if target.multi:
+        limits = np.array([(thresholds or {}).get(label, 0.5) for label in target.labels], np.float32)
+        micro, macro = f1_scores(scores >= limits, truth)
+        return found | {"micro_f1": round(micro, 6), "macro_f1": round(macro, 6)}
+    right = truth[np.arange(len(scores)), scores.argmax(axis=1)]
+    return found | {"accuracy": round(float(right.mean()), 6)}

@@ -1,0 +1,58 @@
+"""A training's own batch: submitted once, whatever crashes, and followed without holding a worker."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable
+
+from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.dispatch import dispatch_batch
+from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
+from labelmill.contracts.states import ENDED, BatchState
+from labelmill_worker.store.inner_batches import InnerBatch, clear_inner_batch, read_inner_batch
+from labelmill_worker.store.trainings import record_look
+from labelmill_worker.train.looking import Look, NextLook
+from labelmill_worker.train.pace import is_lifeless, next_look_s
+
+_ENDED = {state.value for state in ENDED}
+_FIRST_LOOK_S = 0.5
+
+
+def submit_inner_batch(look: Look, batch_id: str, blocks: Iterable[list[str]]) -> None:
+    """Write the texts of a batch that is not yet open, from the beginning, and send its first chunks."""
+    batch = read_inner_batch(look.engine, batch_id)
+    if batch.state == BatchState.SUBMITTING.value:
+        clear_inner_batch(look.engine, batch.no)
+        writer = BatchWriter(look.engine, batch.no, batch_id)
+        for block in blocks:
+            writer.add([(None, text) for text in block])
+        look.confirm_lease()
+        writer.finish()
+    with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
+        dispatch_batch(look.engine, look.sender, batch_id)
+
+
+def has_ended(batch: InnerBatch) -> bool:
+    """Whether the batch goes no further by itself."""
+    return batch.state in _ENDED
+
+
+def wait_for(look: Look, batch: InnerBatch) -> NextLook:
+    """When to look again at a batch that runs. Raises Permanent when nothing has moved for too long."""
+    done = batch.answered + batch.failed
+    details = dict(look.row.details or {})
+    changed = details.get("rows_done") != done
+    details |= {"rows": batch.rows, "rows_done": done}
+    record_look(look.engine, look.row.id, look.token, [], changed=changed, details=details)
+    unchanged_s = 0.0 if changed or look.row.changed_at is None else max(0.0, look.now - look.row.changed_at)
+    if is_lifeless(unchanged_s):
+        raise Permanent(f"its batch {batch.id} has not moved for {unchanged_s / 3600:.0f} hours")
+    return next_look_s(look.state, unchanged_s, min(look.poll_s, _FIRST_LOOK_S))
+
+
+def require_completed(batch: InnerBatch) -> None:
+    """Raise the batch's own reason unless it was worked off."""
+    if batch.state == BatchState.COMPLETED.value:
+        return
+    kind = CredentialsRefused if batch.error_code == CredentialsRefused.code else Permanent
+    raise kind(f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}")

@@ -1,0 +1,95 @@
+"""What every step of a training is handed: the training as it stands, under its lease, and the means to change it.
+
+A step is a function `Look → NextLook`: it takes one step and returns the seconds until the next; 0 goes on at once,
+None means that the training has ended. Every step can be repeated after a crash at any line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.database import db_now, writing
+from labelmill.contracts.errors import RemoteFailed
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.specs import TrainSpec
+from labelmill.contracts.states import TrainingState
+from labelmill.contracts.tables import DatasetRow, TrainingRow
+from labelmill_worker.mistral import port
+from labelmill_worker.store.jobs import move_job, renew_job
+from labelmill_worker.store.leases import LeaseLost
+from labelmill_worker.store.trainings import update_held
+
+NextLook = float | None
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at one training, under its lease. `row` is as read at `now` (seconds, the database's clock)."""
+
+    engine: Engine
+    sender: MessageSender
+    plane_of: Callable[[], port.ControlPlane]
+    row: TrainingRow
+    dataset: DatasetRow
+    now: float
+    data_path: Path
+    poll_s: float
+    lease_s: float
+
+    @property
+    def plane(self) -> port.ControlPlane:
+        """Files and jobs at Mistral. Raises CredentialsRefused without a key."""
+        return self.plane_of()
+
+    @property
+    def spec(self) -> TrainSpec:
+        """What was asked for."""
+        return TrainSpec.model_validate(self.row.options)
+
+    def split_path(self, split: str) -> Path | None:
+        """Where a split of the dataset lies; None when it has no rows."""
+        path = (self.dataset.files or {}).get(split)
+        # an absolute path stays what it is
+        return self.data_path / path if path and (self.dataset.splits or {}).get(split) != 0 else None
+
+    @property
+    def token(self) -> str:
+        """What writes are guarded by."""
+        return self.row.lease_token or ""
+
+    @property
+    def state(self) -> TrainingState:
+        """Where the training stands."""
+        return TrainingState(self.row.state)
+
+    def save(self, **values: Any) -> None:
+        """Write facts about the training. Raises LeaseLost."""
+        with writing(self.engine) as connection:
+            update_held(connection, self.row.id, self.token, **values)
+
+    def confirm_lease(self) -> None:
+        """Renew the lease now, before what must not be done twice. Raises LeaseLost."""
+        if not renew_job(self.engine, TrainingRow, self.row.id, self.token, self.lease_s):
+            raise LeaseLost(f"the lease on {self.row.id} was lost")
+
+    def move(self, new: TrainingState, message: str, **values: Any) -> None:
+        """Move the training and leave a line in its history. Raises LeaseLost when somebody moved it first."""
+        with writing(self.engine) as connection:
+            moved = move_job(
+                connection, TrainingRow, self.row.id, self.state, new, token=self.token,
+                message=message, changed_at=db_now(), attempts=0, **values,
+            )  # fmt: skip
+            if not moved:
+                raise LeaseLost(f"{self.row.id} was moved by somebody else")
+
+    def remote_job(self, job_id: str) -> port.RemoteJob:
+        """The job at Mistral. Raises RemoteFailed when it is gone."""
+        try:
+            return self.plane.get_job(job_id)
+        except RemoteFailed as error:
+            raise RemoteFailed(f"Mistral no longer knows this training's job {job_id}") from error
