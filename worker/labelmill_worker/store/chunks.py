@@ -124,13 +124,7 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
             if started:
                 add_event(connection, batch_id, "running", state=BatchState.RUNNING.value)
     try:
-        claim = _read_claim(engine, batch_id, number, token, batch, asked_at)
-        if claim.uncounted:
-            with writing(engine) as connection:
-                _guarded_update(connection, claim, {"labelled": ChunkRow.labelled + claim.uncounted})
-        return claim
-    except LeaseLostError:
-        return None
+        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at))
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         complete_batch(engine, batch.no, batch_id)
@@ -176,6 +170,18 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
         batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options,
         ModelRow(**model), held, frozenset(answered), asked_at, repeats, uncounted,
     )  # fmt: skip
+
+
+def _counted(engine: Engine, claim: Claim) -> Claim | None:
+    """The claim, once the rows that another batch embedded are counted. None: its lease was lost."""
+    if not claim.uncounted:
+        return claim
+    try:
+        with writing(engine) as connection:
+            _guarded_update(connection, claim, {"labelled": ChunkRow.labelled + claim.uncounted})
+    except LeaseLostError:
+        return None
+    return claim
 
 
 class LeaseLostError(Exception):
