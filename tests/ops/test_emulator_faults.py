@@ -79,7 +79,7 @@ def job_in(plane: SdkControlPlane, job_id: str, status: str) -> RemoteJob:
 
 @pytest.fixture(scope="module")
 def model(plane: SdkControlPlane, training_file: str) -> str:
-    job = plane.create_job(JobOrder("ministral-3b-latest", training_file))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (training_file,)))
     job_in(plane, job.id, "VALIDATED")
     plane.start_job(job.id)
     return job_in(plane, job.id, "SUCCESS").fine_tuned_model or ""
@@ -212,7 +212,7 @@ def test_a_job_whose_creation_got_no_answer_is_there(
     before = emulator.stats()["jobs_created"]
     arm(emulator, f"lostx1:1:{how}")
     with pytest.raises(RemoteUnavailable):
-        plane.create_job(JobOrder("ministral-3b-latest", training_file))
+        plane.create_job(JobOrder("ministral-3b-latest", (training_file,)))
     assert emulator.stats()["jobs_created"] == before + 1
     assert plane.find_job(training_file) is not None
 
@@ -240,7 +240,7 @@ def test_a_job_meets_its_fate_before_it_is_started(
     emulator: EmulatorThread, plane: SdkControlPlane, training_file: str, fault: str, status: str
 ) -> None:
     arm(emulator, fault)
-    job_in(plane, plane.create_job(JobOrder("ministral-3b-latest", training_file)).id, status)
+    job_in(plane, plane.create_job(JobOrder("ministral-3b-latest", (training_file,))).id, status)
 
 
 @pytest.mark.parametrize(("fault", "status"), [("job-fails", "FAILED"), ("job-cancelled", "CANCELLED")])
@@ -248,7 +248,7 @@ def test_a_job_meets_its_fate_while_it_trains(
     emulator: EmulatorThread, plane: SdkControlPlane, training_file: str, fault: str, status: str
 ) -> None:
     arm(emulator, fault)
-    job = plane.create_job(JobOrder("ministral-3b-latest", training_file))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (training_file,)))
     job_in(plane, job.id, "VALIDATED")
     plane.start_job(job.id)
     ended = job_in(plane, job.id, status)
@@ -261,7 +261,7 @@ def test_a_stuck_job_stays_where_it_is_until_it_is_cancelled(
     emulator: EmulatorThread, plane: SdkControlPlane, training_file: str, status: str
 ) -> None:
     arm(emulator, f"job-stuck:1:{status}")
-    job = plane.create_job(JobOrder("ministral-3b-latest", training_file))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (training_file,)))
     if status in {"VALIDATED", "RUNNING"}:
         job_in(plane, job.id, "VALIDATED")
         plane.start_job(job.id)
@@ -276,7 +276,7 @@ def test_a_vanished_job_is_known_to_nobody(
     emulator: EmulatorThread, plane: SdkControlPlane, training_file: str
 ) -> None:
     arm(emulator, "job-vanishes:1:VALIDATED")
-    job = plane.create_job(JobOrder("ministral-3b-latest", training_file))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (training_file,)))
     with pytest.raises(RemoteFailed, match="404"):
         job_in(plane, job.id, "nowhere")
 
