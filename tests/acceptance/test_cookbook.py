@@ -146,7 +146,7 @@ def test_a_model_that_mistral_does_not_know_fails_the_batch_with_the_reason(stac
     source = tmp_path / "texts.jsonl"
     source.write_text('{"text": "hello"}\n')
     batch = _run(stack, "classify", str(source), "--model", "ft:classifier:nobody", "--wait", code=1)
-    assert "no such model" in batch["error"]
+    assert "no such thing" in batch["error"]
     shown = _run(stack, "status", batch["id"], "--json")
     assert shown["error"] == batch["error"]
 
