@@ -16,13 +16,11 @@ from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
-from labelmill.contracts.readers import BadRow, Input, expand_source, read_text_blocks
+from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source, read_text_blocks
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import BatchRow, EventRow, ModelRow, utc_now
 from labelmill.registry import resolve_model
-
-Block = Sequence[tuple[str | None, str]]
 
 
 def submit_batch(
@@ -122,30 +120,28 @@ def _check_thresholds(spec: ClassifySpec, model: ModelRow) -> None:
             raise InvalidInput(f"--threshold names {name!r}; the model's targets are {', '.join(targets)}")
 
 
-def _require_same_content(batch: _Opened, blocks: Iterable[Block], on_progress: Callable[[int], None]) -> None:
+def _require_same_content(batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
     digest = ContentDigest()
     for block in blocks:
-        digest.add(block)
+        digest.add(block.texts, block.ids)
         on_progress(len(block))
     if digest.hexdigest() != batch.content_digest:
         raise InvalidInput(f"the idempotency key stands for {batch.id}, which has other content: use another key")
 
 
-def _write(engine: Engine, batch: _Opened, blocks: Iterable[Block], on_progress: Callable[[int], None]) -> None:
-    writer = BatchWriter(engine, batch.no, batch.id)
-    for block in blocks:
-        writer.add(block)
-        on_progress(len(block))
-    writer.finish()
+def _write(engine: Engine, batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
+    with BatchWriter(engine, batch.no, batch.id) as writer:
+        for block in blocks:
+            writer.add(block.texts, block.ids)
+            on_progress(len(block))
+        writer.finish()
 
 
-def _blocks(inputs: Sequence[Input], text: str, id_column: str | None) -> Iterator[Block]:
+def _blocks(inputs: Sequence[Input], text: str, id_column: str | None) -> Iterator[TextBlock]:
     def refuse(bad: BadRow) -> None:
         raise InvalidInput(f"{bad.file}:{bad.line}: {bad.reason}")
 
-    for block in read_text_blocks(inputs, text, id_column, on_bad_row=refuse):
-        # a missing text fails as an empty one does: unsent, as a row of its own
-        yield [(external_id, content or "") for external_id, content in block]
+    return read_text_blocks(inputs, text, id_column, on_bad_row=refuse)
 
 
 def _give_up(engine: Engine, batch_no: int, error: InvalidInput) -> None:

@@ -100,16 +100,16 @@ def test_a_submission_that_died_half_way_is_resumed_by_its_key(
     engine: Engine, texts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _submit(engine, texts)
-    flush = BatchWriter._flush
+    cut = BatchWriter._cut
 
     def die_at_the_third(writer: BatchWriter, size: int) -> None:
         if writer._chunk == 2:
             raise KeyboardInterrupt
-        flush(writer, size)
+        cut(writer, size)
 
     with monkeypatch.context() as patch:
         patch.setattr(batch_writer, "_CHUNKS_PER_COMMIT", 1)
-        patch.setattr(BatchWriter, "_flush", die_at_the_third)
+        patch.setattr(BatchWriter, "_cut", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             _submit(engine, texts, idempotency_key="k")
     resumed = _submit(engine, texts, idempotency_key="k")
@@ -162,9 +162,9 @@ def test_wrong_input_ends_the_batch_and_frees_its_key(engine: Engine, tmp_path: 
 
 
 def test_a_digest_does_not_depend_on_how_rows_come_in_blocks() -> None:
-    rows = [(f"{n}", f"text {n}") for n in range(10)]
+    ids, texts = [f"{n}" for n in range(10)], [f"text {n}" for n in range(10)]
     whole, parts = ContentDigest(), ContentDigest()
-    whole.add(rows)
+    whole.add(texts, ids)
     for start in range(0, 10, 3):
-        parts.add(rows[start : start + 3])
+        parts.add(texts[start : start + 3], ids[start : start + 3])
     assert whole.hexdigest() == parts.hexdigest()

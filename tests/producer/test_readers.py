@@ -144,16 +144,15 @@ def test_text_blocks_hold_ids_and_texts_as_strings_in_order(tmp_path: Path, name
         file = parquet_file(tmp_path / name, {"t": ["a", None, "c"], "id": [1, 2, None]})
     else:
         file = write(tmp_path / name, '{"t": "a", "id": 1}\n{"t": null, "id": 2}\n{"t": "c"}\n')
-    blocks = list(read_text_blocks([file], "t", "id", block_rows=2, on_bad_row=refuse))
-    assert blocks == [[("1", "a"), ("2", "")], [(None, "c")]]
+    (block,) = read_text_blocks([file], "t", "id", on_bad_row=refuse)
+    assert (block.texts, block.ids) == (["a", "", "c"], ["1", "2", None])
 
 
 def test_text_blocks_read_a_stream_and_report_what_is_no_text() -> None:
     stream = io.BytesIO(b'{"t": "a"}\n{"t": ["b"]}\n{"t": 3}\n"x"\n{}\n{')
     bad: list[BadRow] = []
-    assert list(read_text_blocks([stream], "t", None, on_bad_row=bad.append)) == [
-        [(None, "a"), (None, "3"), (None, "")]
-    ]
+    (block,) = read_text_blocks([stream], "t", None, on_bad_row=bad.append)
+    assert (block.texts, block.ids) == (["a", "3", ""], None)
     assert [(one.file, one.line) for one in bad] == [("<stdin>", 2), ("<stdin>", 4), ("<stdin>", 6)]
 
 
@@ -163,6 +162,6 @@ def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(t
         write(tmp_path / "b.jsonl", ""),
         write(tmp_path / "c.csv", "t\nc\n"),
     ]
-    assert [pair for block in read_text_blocks(files, "t", None, on_bad_row=refuse) for pair in block] == [
-        (None, "a"), (None, "c"),
+    assert [text for block in read_text_blocks(files, "t", None, on_bad_row=refuse) for text in block.texts] == [
+        "a", "c",
     ]  # fmt: skip

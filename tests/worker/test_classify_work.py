@@ -74,9 +74,9 @@ class Mill:
                            model_ref=MODEL, options=spec.model_dump(mode="json"), created_at=utc_now())  # fmt: skip
             values = {c.key: getattr(row, c.key) for c in BatchRow.__table__.columns if getattr(row, c.key) is not None}
             number = connection.execute(BatchRow.__table__.insert().values(values).returning(BatchRow.no)).scalar_one()
-        writer = BatchWriter(self.engine, number, row.id, chunk_texts=chunk_texts)
-        writer.add([(None, content) for content in texts])
-        writer.finish()
+        with BatchWriter(self.engine, number, row.id, chunk_texts=chunk_texts) as writer:
+            writer.add(texts)
+            writer.finish()
         dispatch_batch(self.engine, self.sender, row.id)
         return row.id
 

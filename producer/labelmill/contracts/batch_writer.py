@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+from collections import deque
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
 
 import orjson
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.bulk import bulk_insert
+from labelmill.contracts.bulk import bulk_insert, copy_binary
 from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk, encode_chunk
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 #: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
 CHUNK_TEXTS = 5_000
@@ -25,84 +32,110 @@ CHUNK_TEXTS = 5_000
 _GROWTH_TEXTS = 1_000
 _GROWTH_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
-_CHUNKS_PER_COMMIT = 8
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
+_CHUNKS_PER_COMMIT = 8
+_COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
+
+Ids = Sequence[str | None] | None
 
 
 class ContentDigest:
     """A fingerprint of rows in order, however they come in blocks."""
 
     def __init__(self) -> None:
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._texts = hashlib.blake2b(digest_size=16)
+        self._ids = hashlib.blake2b(digest_size=16)
 
-    def add(self, rows: Sequence[tuple[str | None, str]]) -> None:
-        """Take the next rows."""
-        if rows:
-            self._hash.update(orjson.dumps(rows)[1:-1] + b",")
+    def add(self, texts: Sequence[str], ids: Ids = None) -> None:
+        """Take the next rows. Raises TypeError for a text that is not valid Unicode."""
+        if texts:
+            self._texts.update(orjson.dumps(texts)[1:-1] + b",")
+            if ids is not None:
+                self._ids.update(orjson.dumps(ids)[1:-1] + b",")
 
     def hexdigest(self) -> str:
         """The fingerprint of all rows so far."""
-        return self._hash.hexdigest()
+        return hashlib.blake2b(self._texts.digest() + self._ids.digest(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
     number: int
     first_row: int
-    input: ChunkInput
+    texts: list[str]
+    given_ids: Ids
+    ids: list[str] | None  #: With a row's number where it has no id; None: no row has one.
+    firsts: NDArray[np.int64]  #: For each row the earlier row with the same text, or -1.
+    rows_so_far: int  #: With this chunk's.
+    duplicates_so_far: int
+
+    @property
+    def input(self) -> ChunkInput:
+        """What is kept of it."""
+        indices = (self.firsts >= 0).nonzero()[0]
+        repeats = dict(zip(indices.tolist(), self.firsts[indices].tolist(), strict=True))
+        return ChunkInput(self.texts, self.ids, repeats)
 
 
 class BatchWriter:
-    """Writes the rows of one batch, chunk by chunk. Each `add` commits what it completed: memory stays flat.
+    """Writes the rows of one batch, chunk by chunk, from a thread of its own while the next rows are read.
 
     The same rows make the same chunks, so a submission that broke is resumed by writing it again: chunks that are
-    there already are compared and skipped.
-
+    there already are compared and skipped. Use it as a context manager: leaving it ends the thread.
     """
 
     def __init__(self, engine: Engine, batch_no: int, batch_id: str, *, chunk_texts: int = CHUNK_TEXTS) -> None:
+        import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
+
+        from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
+
         self._engine = engine
         self._batch_no = batch_no
         self._batch_id = batch_id
         self._most_texts = chunk_texts
-        from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - NumPy, which other commands spare
-
+        self._np = np
         self._distinct = DistinctTexts()
-        self._digest = ContentDigest()
+        self._digest = ContentDigest()  # fed in the thread, chunk after chunk
         self._chunk = 0
-        self._texts: list[str] = []
-        self._ids: list[str | None] = []
-        self._firsts: list[int] = []
-        self._chars = 0  # of the texts that wait
+        self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
+        self._ids: list[str | None] | None = None
+        self._firsts = np.empty(0, np.int64)
+        self._lengths = np.empty(0, np.int64)
         self._waiting: list[_Chunk] = []
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch-writer")
+        self._commits: deque[Future[None]] = deque()
         self.rows = 0
         self.duplicates = 0
 
-    def add(self, rows: Sequence[tuple[str | None, str]]) -> None:
-        """Take some thousand rows `(id or None, text)`. Raises InvalidInput, DatabaseUnavailable."""
-        if not rows:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, texts: Sequence[str], ids: Ids = None) -> None:
+        """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable."""
+        if not texts:
             return
-        try:
-            self._digest.add(rows)
-        except TypeError as error:
-            raise InvalidInput(
-                f"a text among rows {self.rows} to {self.rows + len(self._texts) + len(rows) - 1} is not valid Unicode"
-            ) from error
-        texts = [text for _, text in rows]
-        ids = [external_id for external_id, _ in rows]
-        first_rows = self._distinct.first_rows(texts, self.rows + len(self._texts)).tolist()
+        next_row = self.rows + len(self._texts)
+        self._add_ids(len(texts), ids)
         self._texts += texts
-        self._ids += ids
-        self._firsts += first_rows
-        self._chars += sum(map(len, texts))
-        while (len(self._texts) >= self._chunk_texts() or self._chars >= CHUNK_CHARS) and (size := self._next_size()):
-            self._flush(size)
+        firsts = self._distinct.first_rows(texts, next_row)
+        lengths = self._np.fromiter(map(len, texts), self._np.int64, len(texts))
+        self._firsts = self._np.concatenate([self._firsts, firsts])
+        self._lengths = self._np.concatenate([self._lengths, lengths])
+        while size := self._next_size():
+            self._cut(size)
 
     def finish(self) -> None:
         """Write the rest and open the batch for work (`queued`)."""
-        while self._texts:
-            self._flush(self._next_size() or len(self._texts))
-        self._commit()
+        if self._texts:
+            self._cut(len(self._texts))
+        self._hand_over()
+        while self._commits:
+            self._commits.popleft().result()
         with writing(self._engine) as connection:
             done = connection.execute(
                 update(BatchRow)
@@ -118,57 +151,93 @@ class BatchWriter:
                 event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
                 connection.execute(insert(EventRow).values(**event))
 
-    def _chunk_texts(self) -> int:
-        """Distinct texts of the next chunk: of its number alone, so that a resumed submission cuts the same chunks."""
-        return min(self._most_texts, _GROWTH_TEXTS * (1 + self._chunk // _GROWTH_EVERY))
+    def _add_ids(self, count: int, ids: Ids) -> None:
+        if ids is None:
+            if self._ids is not None:
+                self._ids += [None] * count
+            return
+        if self._ids is None:
+            self._ids = [None] * len(self._texts)
+        self._ids += ids
 
     def _next_size(self) -> int:
-        """How many of the waiting rows make the next chunk; 0: not yet enough."""
-        most = self._chunk_texts()
-        head = self._firsts[:most]
-        if self._chars < CHUNK_CHARS and len(head) == most and max(head) < 0:
-            return most  # the usual case: short texts, none of them repeated
-        distinct = chars = 0
-        for index, (text, first) in enumerate(zip(self._texts, self._firsts, strict=True)):
-            distinct += first < 0
-            chars += len(text)
-            if distinct >= most or index + 1 >= _CHUNK_ROWS or chars >= CHUNK_CHARS:
-                return index + 1
-        return 0
+        """How many of the waiting rows make the next chunk; 0: not yet enough.
 
-    def _flush(self, size: int) -> None:
+        A chunk's size depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
+        """
+        np = self._np
+        most = min(self._most_texts, _GROWTH_TEXTS * (1 + self._chunk // _GROWTH_EVERY))
+        firsts, lengths = self._firsts[:_CHUNK_ROWS], self._lengths[:_CHUNK_ROWS]
+        enough_texts = int(np.searchsorted(np.cumsum(firsts < 0), most)) + 1
+        enough_chars = int(np.searchsorted(np.cumsum(lengths), CHUNK_CHARS)) + 1
+        size = min(enough_texts, enough_chars, _CHUNK_ROWS)
+        return size if size <= len(self._texts) else 0
+
+    def _cut(self, size: int) -> None:
+        """Make a chunk of the first `size` waiting rows."""
+        ids = None
+        given: Ids = None
+        if self._ids is not None:
+            given, self._ids = self._ids[:size], self._ids[size:]
+            ids = self._named(given) if any(given) else None
         texts, self._texts = self._texts[:size], self._texts[size:]
-        ids, self._ids = self._ids[:size], self._ids[size:]
-        firsts, self._firsts = self._firsts[:size], self._firsts[size:]
-        self._chars -= sum(map(len, texts))
-        repeats = {index: first for index, first in enumerate(firsts) if first >= 0}
-        named = any(external_id is not None for external_id in ids)
-        names = [self._name(external_id, index) for index, external_id in enumerate(ids)] if named else None
-        self._waiting.append(_Chunk(self._chunk, self.rows, ChunkInput(texts, names, repeats)))
+        firsts, self._firsts = self._firsts[:size].copy(), self._firsts[size:]
+        self._lengths = self._lengths[size:]
+        first_row, number = self.rows, self._chunk
         self.rows += size
-        self.duplicates += len(repeats)
+        self.duplicates += int((firsts >= 0).sum())
         self._chunk += 1
+        self._waiting.append(_Chunk(number, first_row, texts, given, ids, firsts, self.rows, self.duplicates))
         if len(self._waiting) >= _CHUNKS_PER_COMMIT or sum(map(len, texts)) >= CHUNK_CHARS:
-            self._commit()
+            self._hand_over()
 
-    def _commit(self) -> None:
-        """Write the chunks that wait, in one transaction: a commit for each would cost more than all the rest."""
-        waiting, self._waiting = self._waiting, []
+    def _named(self, ids: Sequence[str | None]) -> list[str]:
+        """A row without an id is known by its number."""
+        named = [str(self.rows + index) if one is None else one for index, one in enumerate(ids)]
+        if "\x00" in "".join(named):
+            row = next(index for index, one in enumerate(named) if "\x00" in one)
+            raise InvalidInput(f"row {self.rows + row}: its id holds a NUL character, which no database keeps")
+        return named
+
+    def _hand_over(self) -> None:
+        """Let the thread write the chunks that wait, in one transaction: a commit for each would cost more than all
+        the rest."""
+        if not self._waiting:
+            return
+        while len(self._commits) >= _COMMITS_AHEAD:
+            self._commits.popleft().result()
+        self._commits.append(self._thread.submit(self._commit, self._waiting))
+        self._waiting = []
+
+    def _commit(self, chunks: Sequence[_Chunk]) -> None:
+        for chunk in chunks:
+            try:
+                self._digest.add(chunk.texts, chunk.given_ids)
+            except TypeError as error:
+                rows = f"{chunk.first_row} to {chunk.rows_so_far - 1}"
+                raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
         try:
-            self._write(waiting)
+            self._write(chunks)
         except IntegrityError:  # some are there already, from an attempt that broke
-            for chunk in waiting:
+            for chunk in chunks:
                 try:
                     self._write([chunk])
                 except IntegrityError:
                     self._compare_with_written(chunk)
 
     def _write(self, chunks: Sequence[_Chunk]) -> None:
+        # all that can be done before the transaction is: it holds SQLite's one lock
+        inputs = [{"batch_no": self._batch_no, "number": one.number, "data": encode_chunk(one.input)} for one in chunks]
+        rows = [self._chunk_row(chunk) for chunk in chunks]
         with writing(self._engine) as connection:
-            for chunk in chunks:
-                self._write_chunk(connection, chunk)
+            # a statement for all of them: the thread that reads has the interpreter between any two
+            connection.execute(insert(ChunkRow), rows)
+            connection.execute(insert(ChunkInputRow), inputs)
+            self._write_duplicates(connection, chunks)
             connection.execute(
-                update(BatchRow).where(BatchRow.no == self._batch_no).values(rows=self.rows, duplicates=self.duplicates)
+                update(BatchRow)
+                .where(BatchRow.no == self._batch_no)
+                .values(rows=chunks[-1].rows_so_far, duplicates=chunks[-1].duplicates_so_far)
             )
 
     def _compare_with_written(self, chunk: _Chunk) -> None:
@@ -185,30 +254,34 @@ class BatchWriter:
                 "an idempotency key stands for one content"
             )
 
-    def _name(self, external_id: str | None, index: int) -> str:
-        if external_id is None:
-            return str(self.rows + index)
-        if "\x00" in external_id:
-            raise InvalidInput(f"row {self.rows + index}: its id holds a NUL character, which no database keeps")
-        return external_id
-
-    def _write_chunk(self, connection: Connection, chunk: _Chunk) -> None:
-        held = chunk.input
-        rows, texts = len(held.texts), len(held.texts) - len(held.repeats)
-        key: dict[str, Any] = {"batch_no": self._batch_no, "number": chunk.number}
+    def _chunk_row(self, chunk: _Chunk) -> dict[str, Any]:
+        rows = len(chunk.texts)
+        texts = rows - int((chunk.firsts >= 0).sum())
         # a chunk that only repeats earlier texts is answered by their answers
         state = ChunkState.PENDING if texts else ChunkState.DONE
-        connection.execute(
-            insert(ChunkRow).values(**key, state=state.value, first_row=chunk.first_row, rows=rows, texts=texts)
-        )
-        connection.execute(insert(ChunkInputRow).values(**key, data=encode_chunk(held)))
-        if held.repeats:
-            bulk_insert(
-                connection,
-                "duplicate_rows",
-                ("batch_no", "row", "first_row", "external_id"),
-                [
-                    (self._batch_no, chunk.first_row + index, first, held.ids[index] if held.ids else None)
-                    for index, first in held.repeats.items()
-                ],
-            )
+        return {
+            "batch_no": self._batch_no, "number": chunk.number, "state": state.value, "first_row": chunk.first_row,
+            "rows": rows, "texts": texts,
+        }  # fmt: skip
+
+    def _write_duplicates(self, connection: Connection, chunks: Sequence[_Chunk]) -> None:
+        np = self._np
+        found = [(chunk, (chunk.firsts >= 0).nonzero()[0]) for chunk in chunks]
+        rows = np.concatenate([chunk.first_row + indices for chunk, indices in found])
+        firsts = np.concatenate([chunk.firsts[indices] for chunk, indices in found])
+        names = [chunk.ids[index] if chunk.ids else None for chunk, indices in found for index in indices.tolist()]
+        count = len(rows)
+        if not count:
+            return
+        columns = ("batch_no", "row", "first_row", "external_id")
+        if connection.dialect.name == "postgresql":
+            from labelmill.contracts.binary_copy import pack_rows, text_field  # noqa: PLC0415 - NumPy
+
+            numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
+            packed = pack_rows(count, numbers, [map(text_field, names)], fields=len(columns))
+            copy_binary(connection, "duplicate_rows", columns, packed)
+            return
+        bulk_insert(
+            connection, "duplicate_rows", columns,
+            zip([self._batch_no] * count, rows.tolist(), firsts.tolist(), names, strict=True),
+        )  # fmt: skip

@@ -27,11 +27,11 @@ def begin(services: Services, evaluation_id: str, token: str, split: Path) -> No
     batch = evaluations.open_batch(services.engine, evaluation_id, token, str(split))
     if batch.state == BatchState.SUBMITTING.value:
         evaluations.clear_submission(services.engine, batch.no)
-        writer = BatchWriter(services.engine, batch.no, batch.id)
         rows = (row["text"] for row in read_split(split))
-        while block := list(islice(rows, _BLOCK)):
-            writer.add([(None, text) for text in block])
-        writer.finish()
+        with BatchWriter(services.engine, batch.no, batch.id) as writer:
+            while block := list(islice(rows, _BLOCK)):
+                writer.add(block)
+            writer.finish()
     try:
         dispatch_batch(services.engine, services.sender, batch.id)
     except BrokerUnavailable:

@@ -6,13 +6,15 @@
 
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow
 from labelmill.contracts.readers.files import Input, expand_source
-from labelmill.contracts.readers.rows import Row, check_columns, first_columns, read_rows, read_text_blocks
+from labelmill.contracts.readers.rows import Row, check_columns, first_columns, read_rows
+from labelmill.contracts.readers.text_blocks import TextBlock, read_text_blocks
 
 __all__ = [
     "BadRow",
     "Input",
     "OnBadRow",
     "Row",
+    "TextBlock",
     "check_columns",
     "expand_source",
     "first_columns",
