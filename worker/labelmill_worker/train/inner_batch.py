@@ -23,11 +23,11 @@ def submit_inner_batch(look: Look, batch_id: str, blocks: Iterable[list[str]]) -
     batch = read_inner_batch(look.engine, batch_id)
     if batch.state == BatchState.SUBMITTING.value:
         clear_inner_batch(look.engine, batch.no)
-        writer = BatchWriter(look.engine, batch.no, batch_id)
-        for block in blocks:
-            writer.add([(None, text) for text in block])
-        look.confirm_lease()
-        writer.finish()
+        with BatchWriter(look.engine, batch.no, batch_id) as writer:
+            for block in blocks:
+                writer.add(block)
+            look.confirm_lease()
+            writer.finish()
     with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
         dispatch_batch(look.engine, look.sender, batch_id)
 
