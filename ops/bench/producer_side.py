@@ -25,7 +25,7 @@ from labelmill.contracts.database import connect
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import load_settings
 from labelmill.export import write_results
-from labelmill.results import read_results
+from labelmill.results import read_result_lines
 
 _TEXTS = "CREATE TABLE plain_texts (row BIGINT PRIMARY KEY, external_id TEXT, text TEXT)"
 _READ_BACK = """COPY (SELECT p.row, p.external_id, t.text, p.label, p.score, p.scores FROM prediction_rows p
@@ -52,7 +52,7 @@ def results(batch_id: str, output: str) -> dict[str, Any]:
     """Read a batch back as `labelmill results` does."""
     engine = connect(load_settings().sql_url)
     start = time.perf_counter()
-    rows = write_results(read_results(engine, batch_id), ["intent"], Path(output))
+    rows = write_results(read_result_lines(engine, batch_id), ["intent"], Path(output))
     return {"seconds": time.perf_counter() - start, "rows": rows}
 
 

@@ -3,24 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.states import ENDED, ChunkState
-from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, ModelRow, PredictionRow, RowErrorRow
+from labelmill.contracts.states import ENDED, BatchState, ChunkState
+from labelmill.contracts.tables import (
+    BatchRow,
+    ChunkInputRow,
+    ChunkRow,
+    DuplicateRow,
+    ModelRow,
+    PredictionRow,
+    RowErrorRow,
+)
+
+if TYPE_CHECKING:
+    from labelmill.result_lines import ChunkResults
 
 _ENDED = {state.value for state in ENDED}
 _LOOK_S = 0.3
-_AT_ONCE = 500  # repeated rows looked up in one statement; SQLite takes no more than some thousand parameters
 
 
 class Only(StrEnum):
@@ -37,100 +49,115 @@ def read_results(
 
     With `follow`, waits for each chunk in turn until the batch ends. Raises NotFound at the first row.
     """
-    number = 0
-    while True:
-        with reading(engine) as connection:
-            batch = connection.execute(
-                select(BatchRow.no, BatchRow.state, BatchRow.model_no).where(BatchRow.id == batch_id)
-            ).first()
-            if batch is None:
-                raise NotFound(f"no batch has the id {batch_id!r}")
-            chunk = connection.execute(
-                select(ChunkRow.state, ChunkRow.first_row, ChunkRow.rows, ChunkInputRow.data)
-                .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no)
-                      & (ChunkInputRow.number == ChunkRow.number))
-                .where(ChunkRow.batch_no == batch.no, ChunkRow.number == number)
-            ).first()  # fmt: skip
-            ended = batch.state in _ENDED
-            ready = ended or (chunk is not None and chunk.state == ChunkState.DONE.value)
-            documents = _read_chunk(connection, batch, chunk) if chunk is not None and (ready or not follow) else []
-        if chunk is None and (ended or not follow or batch.state != "submitting"):
-            return
-        if follow and not ready:
-            time.sleep(_LOOK_S)
-            continue
-        for document in documents:
-            if only is None or _is(document, only):
-                yield document
-        number += 1
+    for lines in read_result_lines(engine, batch_id, only=only, follow=follow):
+        yield from map(orjson.loads, lines.splitlines())
 
 
-def _is(document: dict[str, Any], only: Only) -> bool:
-    if only is Only.FAILED:
-        return document["error"] is not None
-    return any(prediction.get("abstained") for prediction in document["predictions"].values())
-
-
-def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> list[dict[str, Any]]:
-    schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
-    schema = LabelSchema.from_json(schema_json or [])
-    held = decode_chunk(chunk.data)
-    first_row = chunk.first_row
-    predictions: dict[int, dict[str, Any]] = {}
-    errors: dict[int, dict[str, str]] = {}
-    for conditions in _row_conditions(first_row, chunk.rows, sorted(set(held.repeats.values()))):
-        _read_predictions(connection, batch.no, schema, conditions, predictions)
-        for row, code, message in connection.execute(
-            select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(
-                RowErrorRow.batch_no == batch.no, conditions(RowErrorRow)
-            )
-        ):
-            errors[row] = {"code": code, "message": message}
-    documents = []
-    for index, text in enumerate(held.texts):
-        answered_by = held.repeats.get(index, first_row + index)
-        found, error = predictions.get(answered_by), errors.get(answered_by)
-        if found is None and error is None:
-            continue
-        row = first_row + index
-        documents.append(
-            {"row": row, "id": held.ids[index] if held.ids else str(row), "text": text, "predictions": found or {},
-             "error": error}
-        )  # fmt: skip
-    return documents
-
-
-def _row_conditions(first_row: int, rows: int, elsewhere: Sequence[int]) -> Iterator[Any]:
-    """Conditions on the row number that cover the chunk's own rows, then the earlier ones that its rows repeat."""
-    yield lambda table: (table.row >= first_row) & (table.row < first_row + rows)
-    outside = [row for row in elsewhere if row < first_row]
-    for start in range(0, len(outside), _AT_ONCE):
-        part = outside[start : start + _AT_ONCE]
-        yield lambda table, part=part: table.row.in_(part)
-
-
-def _read_predictions(
-    connection: Connection, batch_no: int, schema: LabelSchema, conditions: Any, into: dict[int, dict[str, Any]]
-) -> None:
-    import numpy as np  # noqa: PLC0415 - a tenth of a second that commands which only look need not wait
-
-    statement = select(
-        PredictionRow.row, PredictionRow.target, PredictionRow.label, PredictionRow.labels, PredictionRow.score,
-        PredictionRow.scores,
-    ).where(PredictionRow.batch_no == batch_no, conditions(PredictionRow))  # fmt: skip
-    found = connection.execute(statement).all()
-    for number, target in enumerate(schema.targets):
-        mine = [one for one in found if one[1] == number] if len(schema.targets) > 1 else found
-        # all of a chunk's scores at once: a call of `round` for each would be over half of the time of reading
-        raws = np.frombuffer(b"".join([one[5] for one in mine]), "<f4").astype(np.float64)
-        rows = np.round(raws, 7).reshape(len(mine), len(target.labels)).tolist()
-        for (row, _, label, labels, score, _), values in zip(mine, rows, strict=True):
-            if label is None and labels is None:
-                prediction: dict[str, Any] = {"label": None, "abstained": True}
-            elif labels is not None:
-                prediction = {"labels": orjson.loads(labels)}
+def read_result_lines(
+    engine: Engine, batch_id: str, *, only: Only | None = None, follow: bool = False
+) -> Iterator[bytes]:
+    """The same rows as lines of JSON, some thousands in one piece."""
+    with ThreadPoolExecutor(1, thread_name_prefix="results") as ahead:  # reads a chunk while the one before is shown
+        number = 0
+        coming = ahead.submit(_look, engine, batch_id, number, follow=follow)
+        while True:
+            look = coming.result()
+            if look.is_end:
+                return
+            if look.is_early:
+                time.sleep(_LOOK_S)
             else:
-                prediction = {"label": label}
-            prediction["score"] = round(score, 7)
-            prediction["scores"] = dict(zip(target.labels, values, strict=True))
-            into.setdefault(row, {})[target.name] = prediction
+                number += 1
+            coming = ahead.submit(_look, engine, batch_id, number, follow=follow)
+            if look.found is not None and (
+                lines := look.found.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
+            ):
+                yield lines
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What a look at one chunk brought: its rows, or that it is to be looked at again, or that there is none."""
+
+    found: ChunkResults | None = None
+    is_early: bool = False
+    is_end: bool = False
+
+
+def _look(engine: Engine, batch_id: str, number: int, *, follow: bool) -> _Look:
+    with reading(engine) as connection:
+        batch = connection.execute(_BATCH, {"id": batch_id}).first()
+        if batch is None:
+            raise NotFound(f"no batch has the id {batch_id!r}")
+        chunk = connection.execute(_CHUNK, {"of_batch": batch.no, "number": number}).first()
+        ended = batch.state in _ENDED
+        if chunk is None:
+            coming = follow and not ended and batch.state == BatchState.SUBMITTING.value
+            return _Look(is_early=True) if coming else _Look(is_end=True)
+        if follow and not ended and chunk.state != ChunkState.DONE.value:
+            return _Look(is_early=True)
+        return _Look(_read_chunk(connection, batch, chunk))
+
+
+# made once: a statement that is built anew for every chunk takes longer to build than to run
+_BATCH = select(BatchRow.no, BatchRow.state, BatchRow.model_no).where(BatchRow.id == bindparam("id"))
+_CHUNK = (
+    select(ChunkRow.state, ChunkRow.first_row, ChunkRow.rows, ChunkInputRow.data)
+    .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number))
+    .where(ChunkRow.batch_no == bindparam("of_batch"), ChunkRow.number == bindparam("number"))
+)
+
+
+def _within(table: type[PredictionRow | RowErrorRow | DuplicateRow]) -> Any:
+    return (
+        (table.batch_no == bindparam("of_batch")) & (table.row >= bindparam("first")) & (table.row < bindparam("end"))
+    )
+
+
+def _of_first(table: type[PredictionRow | RowErrorRow]) -> Any:
+    return (table.batch_no == DuplicateRow.batch_no) & (table.row == DuplicateRow.first_row)
+
+
+# Handed to the driver as they are: a row of the toolkit's own for every row of a million takes as long as reading it.
+_OWN_ANSWERS = (
+    "SELECT row, label, labels, score, scores FROM prediction_rows "
+    "WHERE batch_no = ? AND row >= ? AND row < ? AND target = ? ORDER BY row"
+)
+_REPEATED_ANSWERS = (
+    "SELECT d.row, p.label, p.labels, p.score, p.scores FROM duplicate_rows d "
+    "JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
+    "WHERE d.batch_no = ? AND d.row >= ? AND d.row < ? AND p.target = ?"
+)
+_OWN_ERRORS = select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(_within(RowErrorRow))
+_REPEATED_ERRORS = (
+    select(DuplicateRow.row, RowErrorRow.code, RowErrorRow.message)
+    .join(RowErrorRow, _of_first(RowErrorRow))
+    .where(_within(DuplicateRow))
+)
+
+
+def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
+    from labelmill.result_lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
+
+    schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
+    held = decode_chunk(chunk.data)
+    of_chunk = {"of_batch": batch.no, "first": chunk.first_row, "end": chunk.first_row + chunk.rows}
+    results = ChunkResults(chunk.first_row, held, [])
+    for number, target in enumerate(LabelSchema.from_json(schema_json or []).targets):
+        rows = _fetch(connection, _OWN_ANSWERS, (*of_chunk.values(), number))
+        if held.repeats:
+            rows += _fetch(connection, _REPEATED_ANSWERS, (*of_chunk.values(), number))
+        results.answers.append((target, rows))
+    for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if held.repeats else (_OWN_ERRORS,):
+        for row, code, message in connection.execute(statement, of_chunk):
+            results.errors[row] = (code, message)
+    return results
+
+
+def _fetch(connection: Connection, statement: str, values: tuple[Any, ...]) -> list[Any]:
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        return list(driver.execute(statement, values))
+    with driver.cursor(binary=True) as cursor:  # bytes as they are, not as twice as many hexadecimal digits
+        found: list[Any] = cursor.execute(statement.replace("?", "%s"), values).fetchall()
+        return found

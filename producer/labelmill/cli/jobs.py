@@ -15,7 +15,7 @@ from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import BatchRow, ModelRow
 from labelmill.export import check_output, write_results
-from labelmill.results import Only, read_results
+from labelmill.results import Only, read_result_lines
 
 JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -101,10 +101,9 @@ def save_results(
         task = progress.add_task("writing results", total=None)
 
         def counted() -> Any:
-            for number, row in enumerate(read_results(client.engine, batch_id, only=only, follow=follow), 1):
-                if number % 1000 == 0:
-                    progress.update(task, completed=number)
-                yield row
+            for lines in read_result_lines(client.engine, batch_id, only=only, follow=follow):
+                yield lines
+                progress.advance(task, lines.count(b"\n"))
 
         count = write_results(counted(), targets, output)
     if output is not None:
