@@ -35,6 +35,7 @@ def submit_batch(
     priority: str = "normal",
     thresholds: Mapping[str, float] | None = None,
     multi: Sequence[str] = (),
+    chats: bool = False,
     idempotency_key: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -48,7 +49,8 @@ def submit_batch(
     if mode != "realtime":
         raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
     inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
-    spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi))
+    spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi),
+                        chats=chats)  # fmt: skip
     batch = _open_batch(engine, model, spec, mode, priority, idempotency_key)
     batch_id = batch.id
     blocks = _blocks(inputs, text, id_column)

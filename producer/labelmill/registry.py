@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
@@ -47,6 +48,33 @@ def resolve_model(connection: Connection, ref: str) -> ModelRow:
     if row is None or row.version == 0:
         raise NotFound(f"there is no model {ref}; `labelmill models` lists them")
     _check_usable(row)
+    return row
+
+
+def register(
+    connection: Connection, name: str, remote_id: str, *, multi: Sequence[str] = (), chats: bool = False
+) -> ModelRow:
+    """Give a classifier that was fine-tuned elsewhere a name: the next version of `name`. Its labels are learnt from its
+    first good answer. Raises InvalidInput."""
+    check_name(name)
+    if not remote_id.startswith(RAW_PREFIX) or any(letter.isspace() for letter in remote_id):
+        raise InvalidInput(f"{remote_id!r} is no id of a fine-tuned model: it begins with {RAW_PREFIX}")
+    same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
+    if (there := _first(connection, *same)) is not None:
+        return there
+    version = (connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == name)) or 0) + 1
+    recipe = {"multi": list(multi), "chats": chats} if multi or chats else None
+    try:
+        connection.execute(
+            insert(ModelRow).values(
+                name=name, version=version, state=READY, promoted=version == 1, method="factory",
+                remote_model=remote_id, recipe=recipe, created_at=utc_now(),
+            )
+        )  # fmt: skip
+    except IntegrityError as error:
+        raise InvalidInput(f"{name}@{version} was made by somebody else just now: try again") from error
+    row = _first(connection, ModelRow.name == name, ModelRow.version == version)
+    assert row is not None  # noqa: S101 - written a line above
     return row
 
 
@@ -144,6 +172,8 @@ def _check_usable(row: ModelRow) -> None:
         raise NotFound(f"the model {ref} was deleted")
     if row.state == ARCHIVED:
         raise InvalidInput(f"the model {ref} is archived")
+    if row.state != READY:
+        raise NotFound(f"the model {ref} is not ready yet: its training goes on")
 
 
 def _first(connection: Connection, *conditions: Any) -> ModelRow | None:

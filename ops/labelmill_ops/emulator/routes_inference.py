@@ -16,6 +16,7 @@ from labelmill_ops.emulator.store import STORE
 from labelmill_ops.emulator.training_data import chat_text, estimated_tokens
 
 EMBEDDING_MODEL = "mistral-embed"
+MAX_EMBEDDED_TEXTS, MAX_EMBEDDED_TOKENS, MAX_EMBEDDED_TEXT_TOKENS = 512, 16_384, 8_192  #: of one request, of one text
 Answer = TypeVar("Answer")
 
 
@@ -58,7 +59,15 @@ def inference_routes(config: EmulatorConfig, executor: Executor) -> list[web.Rou
         if name != EMBEDDING_MODEL:
             raise invalid_model(name)
         texts = _texts(body, config)
-        tokens = sum(map(estimated_tokens, texts))
+        counts = list(map(estimated_tokens, texts))
+        tokens = sum(counts)
+        if len(texts) > MAX_EMBEDDED_TEXTS:
+            raise refusal(400, "Too many inputs in request, split into more batches.", ("invalid_request", "3210"))
+        if max(counts) > MAX_EMBEDDED_TEXT_TOKENS:
+            message = f"Input id {counts.index(max(counts))} has {max(counts)} tokens, exceeding max 8192 tokens."
+            raise refusal(400, message, PROMPT_TOO_LONG)
+        if tokens > MAX_EMBEDDED_TOKENS:
+            raise refusal(400, f"Too many tokens in batch. Max is {MAX_EMBEDDED_TOKENS} got {tokens}")
 
         def reply() -> web.Response:
             data = [

@@ -17,6 +17,7 @@ from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
 from labelmill_ops.emulator.pace import latency, rate_limit
 from labelmill_ops.emulator.replies import refusals_as_json
+from labelmill_ops.emulator.routes_chat import chat_routes
 from labelmill_ops.emulator.routes_files import file_routes
 from labelmill_ops.emulator.routes_inference import inference_routes
 from labelmill_ops.emulator.routes_jobs import job_routes
@@ -44,7 +45,15 @@ def create_app(config: EmulatorConfig) -> web.Application:
     app[STORE] = Store(config.state_dir)
     app[PLAN] = FaultPlan(config.faults, config.fault_seed)
     app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
-    app.add_routes([*file_routes(config), *job_routes(), *model_routes(), *inference_routes(config, executor)])
+    app.add_routes(
+        [
+            *file_routes(config),
+            *job_routes(),
+            *model_routes(),
+            *inference_routes(config, executor),
+            *chat_routes(executor),
+        ]
+    )
     app.add_routes(control_routes())
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:

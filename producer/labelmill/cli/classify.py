@@ -36,6 +36,9 @@ def classify(
     multi: Annotated[
         list[str] | None, typer.Option(help="A multi-label target of a raw Mistral id. Repeatable.")
     ] = None,
+    chats: Annotated[
+        bool, typer.Option("--chats", help="A raw Mistral id that was trained on chats (lists of messages).")
+    ] = False,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
@@ -57,7 +60,7 @@ def classify(
         reading = progress.add_task("submitting", total=None)
         batch_id = classify_submission.submit_batch(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
-            priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (),
+            priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
             idempotency_key=idempotency_key, warn=client.warnings.append,
             on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip

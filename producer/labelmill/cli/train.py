@@ -32,6 +32,7 @@ def register(app: typer.Typer) -> None:
     models = typer.Typer(help="List models; promote, archive or delete a version.", invoke_without_command=True)
     models.callback()(list_models)
     models.command("promote")(promote)
+    models.command("register")(register_model)
     models.command("archive")(archive)
     models.command("delete")(delete)
     app.add_typer(models, name="models")
@@ -185,6 +186,18 @@ def list_models(
             one["remote_model"] or "", one["created_at"][:16].replace("T", " "),
         )  # fmt: skip
     tables().print(table)
+
+
+def register_model(
+    name: Annotated[str, typer.Argument(help="The name it gets here.")],
+    remote_id: Annotated[str, typer.Argument(metavar="ID", help="Its id at Mistral: ft:classifier:….")],
+    multi: Annotated[list[str] | None, typer.Option(help="A multi-label target of it. Repeatable.")] = None,
+    chats: Annotated[bool, typer.Option("--chats", help="It was trained on chats.")] = False,
+) -> None:
+    """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer."""
+    with writing(connected().engine) as connection:
+        row = registry.register(connection, name, remote_id, multi=multi or (), chats=chats)
+    print_json({"model": f"{row.name}@{row.version}", "remote_model": row.remote_model})
 
 
 def promote(ref: Reference) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.label_schema import LabelSchema
@@ -27,7 +28,7 @@ def begin(services: Services, evaluation_id: str, token: str, split: Path) -> No
     batch = evaluations.open_batch(services.engine, evaluation_id, token, str(split))
     if batch.state == BatchState.SUBMITTING.value:
         evaluations.clear_submission(services.engine, batch.no)
-        rows = (row["text"] for row in read_split(split))
+        rows = map(text_of_row, read_split(split))
         with BatchWriter(services.engine, batch.no, batch.id) as writer:
             while block := list(islice(rows, _BLOCK)):
                 writer.add(block)

@@ -57,12 +57,14 @@ def parse_column_row(values: dict[str, Any], spec: PrepareSpec) -> ParsedRow:
     for column, wanted in spec.where:
         if value_as_text(values.get(column)) != wanted:
             raise UnusableRow(NOT_WHERE)
-    text = _text(spec.text, values.get(spec.text))
+    given = values.get(spec.text)
+    chat = isinstance(given, list) and bool(given) and isinstance(given[0], dict)
+    body = {"messages": _messages(given)} if chat else {"text": _text(spec.text, given)}
     labels = []
     for target in spec.targets:
         cell = values.get(target.column)
         labels.append(_several(target.column, cell) if target.multi else [_one(target.column, cell)])
-    return ParsedRow(orjson.dumps({"text": text}), labels)
+    return ParsedRow(orjson.dumps(body), labels)
 
 
 def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:

@@ -11,6 +11,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from labelmill.contracts.chats import chat_as_text, is_chat
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value, storable, value_as_text
 from labelmill.contracts.readers.files import BOM, Input, display_name, format_of, open_bytes
@@ -138,7 +139,8 @@ def _new_block(columns: Sequence[str]) -> TextBlock:
 def _add(block: TextBlock, values: dict[str, Any], columns: list[str], place: BadRow, on_bad_row: OnBadRow) -> None:
     found: list[str] = []
     for column in columns:
-        text = value_as_text(values.get(column))
+        value = values.get(column)
+        text = chat_as_text(value) if column is columns[0] and is_chat(value) else value_as_text(value)
         reason = None
         if text is None:
             reason = f"{column!r} is {kind_of_value(values[column])}, not a text"

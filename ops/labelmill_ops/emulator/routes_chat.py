@@ -1,0 +1,103 @@
+"""`/v1/chat/completions`, for answers that follow a JSON schema."""
+
+import asyncio
+import time
+import uuid
+from concurrent.futures import Executor
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from labelmill_ops.emulator.chat import UnsupportedSchemaError, answer, text_of
+from labelmill_ops.emulator.replies import invalid_model, json_body, json_reply, refusal, unprocessable
+from labelmill_ops.emulator.routes_models import BASE_MODELS
+from labelmill_ops.emulator.stats import STATS
+from labelmill_ops.emulator.training_data import estimated_tokens
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid")  # as Mistral does with fields it does not know
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="allow")
+
+    role: Literal["system", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+
+
+class _JsonSchema(_Part):
+    name: str = Field(min_length=1)
+    schema_: dict[str, Any] = Field(alias="schema")
+    description: str | None = None
+    strict: bool = False
+
+
+class _ResponseFormat(_Part):
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    json_schema: _JsonSchema | None = None
+
+
+class _Completion(_Part):
+    model: str = Field(min_length=1)
+    messages: list[_Message] = Field(min_length=1)
+    temperature: float | None = Field(default=None, ge=0, le=1.5)
+    top_p: float | None = None
+    max_tokens: int | None = Field(default=None, ge=0)
+    stream: bool = False
+    stop: str | list[str] | None = None
+    random_seed: int | None = None
+    n: int | None = None
+    response_format: _ResponseFormat | None = None
+    safe_prompt: bool = False
+
+
+def chat_routes(executor: Executor) -> list[web.RouteDef]:
+    """Return the route of chat completions."""
+
+    async def complete(request: web.Request) -> web.Response:
+        body = await json_body(request)
+        try:
+            asked = _Completion.model_validate(body)
+        except ValidationError as error:
+            first = error.errors(include_input=False)[0]
+            raise unprocessable(".".join(map(str, first["loc"])), first["msg"], first["type"]) from error
+        if not BASE_MODELS.get(asked.model, {}).get("completion_chat"):
+            raise invalid_model(asked.model, 400)
+        if asked.messages[-1].role not in ("user", "tool"):
+            raise refusal(400, "Expected last role User or Tool for serving")
+        if asked.stream or asked.response_format is None or asked.response_format.json_schema is None:
+            raise refusal(400, "The emulator answers with a JSON schema only, and does not stream")
+        messages = [message.model_dump() for message in asked.messages]
+        schema = asked.response_format.json_schema.schema_
+        try:
+            content = await asyncio.get_running_loop().run_in_executor(executor, answer, messages, schema)
+        except UnsupportedSchemaError as error:
+            raise refusal(400, str(error)) from error
+        request.app[STATS].bill(request, [text_of(messages[-1])])
+        return json_reply(_reply(asked, messages, content))
+
+    return [web.post("/v1/chat/completions", complete)]
+
+
+def _reply(asked: _Completion, messages: list[dict[str, Any]], content: str) -> dict[str, Any]:
+    prompt = sum(estimated_tokens(text_of(message)) + 4 for message in messages)
+    written = estimated_tokens(content)
+    finish = "stop"
+    if asked.max_tokens is not None and written > asked.max_tokens:
+        content, written, finish = content[: asked.max_tokens * 4], asked.max_tokens, "length"
+    return {
+        "id": uuid.uuid4().hex,
+        "object": "chat.completion",
+        "model": asked.model,
+        "created": int(time.time()),
+        "choices": [
+            {
+                "index": 0,
+                "message": {"role": "assistant", "content": content, "tool_calls": None, "prefix": False},
+                "finish_reason": finish,
+            }
+        ],
+        "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
+    }
