@@ -54,8 +54,9 @@ def resolve_model(connection: Connection, ref: str) -> ModelRow:
 def register(
     connection: Connection, name: str, remote_id: str, *, multi: Sequence[str] = (), chats: bool = False
 ) -> ModelRow:
-    """Give a classifier that was fine-tuned elsewhere a name: the next version of `name`. Its labels are learnt from its
-    first good answer. Raises InvalidInput."""
+    """Give a classifier that was fine-tuned elsewhere a name: it is the next version of `name`.
+
+    Its labels are learnt from its first good answer. Raises InvalidInput."""
     check_name(name)
     if not remote_id.startswith(RAW_PREFIX) or any(letter.isspace() for letter in remote_id):
         raise InvalidInput(f"{remote_id!r} is no id of a fine-tuned model: it begins with {RAW_PREFIX}")

@@ -5,6 +5,7 @@ of a user and an assistant are examples. What it knows beyond that is nothing.
 """
 
 import re
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -42,7 +43,7 @@ def text_of(message: dict[str, Any]) -> str:
 
 def _examples(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     found = []
-    for asked, answered in zip(messages, messages[1:], strict=False):
+    for asked, answered in pairwise(messages):
         if asked["role"] == "user" and answered["role"] == "assistant":
             try:
                 shown = orjson.loads(text_of(answered))
@@ -71,9 +72,8 @@ def _value(
 def _likeness(
     name: str, labels: list[str], question: str, system: str, examples: list[tuple[str, dict[str, Any]]]
 ) -> Any:
-    lines = {
-        match[1].strip(): match[2] or "" for match in re.finditer(r"^- ([^:\n]+)(?::(.*))?$", system, re.MULTILINE)
-    }
+    described = re.finditer(r"^- ([^:\n]+)(?::(.*))?$", system, re.MULTILINE)
+    lines = {match[1].strip(): match[2] or "" for match in described}
     said = [f"{re.sub(r'[_-]+', ' ', label)} {lines.get(label, '')}" for label in labels]
     vectors = embed([question, *said, *(text for text, _ in examples)])
     alike = vectors[1:] @ vectors[0]

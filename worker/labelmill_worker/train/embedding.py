@@ -193,7 +193,7 @@ def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path) ->
 def succeed(look: Look, recipe: dict[str, Any], thresholds: dict[str, Any], found: dict[str, Any]) -> None:
     """Register the model version and end the training, in one transaction. Raises LeaseLost."""
     remote_model = look.spec.base_model
-    details = {**(look.row.details or {}), **found}
+    details = found or None  # how far the batch is was only of interest while it ran
     with writing(look.engine) as connection:
         update_held(connection, look.row.id, look.token, remote_model=remote_model, details=details)
         number, version, promoted = register_version(
