@@ -1,8 +1,9 @@
-"""A strict stand-in for Mistral's classifications: counts every billed text, enforces limits, injects faults."""
+"""A strict stand-in for Mistral's answers to texts: counts every billed text, enforces limits, injects faults."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class StrictMistral:
     def __init__(self) -> None:
         self.billed: Counter[str] = Counter()
         self.requests = 0
+        self.bodies: deque[dict[str, Any]] = deque(maxlen=1000)
         self.refused_429 = 0
         self.concurrent = self.most_concurrent = 0
         self.latency_s = 0.0
@@ -59,6 +61,9 @@ class StrictMistral:
         asyncio.set_event_loop(self._loop)
         app = web.Application(client_max_size=1 << 28)
         app.router.add_post("/v1/classifications", self._classify)
+        app.router.add_post("/v1/chat/classifications", self._classify)
+        app.router.add_post("/v1/embeddings", self._classify)
+        app.router.add_post("/v1/chat/completions", self._classify)
         runner = web.AppRunner(app)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
@@ -71,8 +76,15 @@ class StrictMistral:
 
     async def _classify(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
-        texts = body["input"]
+        path = request.path
+        if path == "/v1/chat/completions":
+            texts = [body["messages"][-1]["content"]]
+        elif path == "/v1/chat/classifications":
+            texts = [chat["messages"][-1]["content"] for chat in body["input"]]
+        else:
+            texts = body["input"]
         self.requests += 1
+        self.bodies.append(body)
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return web.Response(status=401, body=b'{"detail":"Unauthorized"}')
         if self.per_second is not None and not self._within_limit():
@@ -87,6 +99,10 @@ class StrictMistral:
                 if reply is not None:
                     return reply
             self.billed.update(texts)
+            if path == "/v1/embeddings":
+                return embedded(texts)
+            if path == "/v1/chat/completions":
+                return completed(body)
             return ok([result_of(text) for text in texts])
         finally:
             self.concurrent -= 1
@@ -99,6 +115,38 @@ class StrictMistral:
             return False
         self._starts.append(now)
         return True
+
+
+def vector_of(text: str) -> list[float]:
+    """1024 numbers in which the text's label can be read."""
+    vector = [float(digit) / 255 for digit in hashlib.shake_128(text.encode()).digest(1024)]
+    place = LABELS.index(label_of(text))
+    return [number + 20.0 if at == place else number for at, number in enumerate(vector)]
+
+
+def embedded(texts: list[str]) -> web.Response:
+    """Vectors, in another order than the texts: `index` says whose each is."""
+    data = [{"object": "embedding", "index": at, "embedding": vector_of(text)} for at, text in enumerate(texts)]
+    usage = {"prompt_tokens": 7 * len(texts), "completion_tokens": 0, "total_tokens": 7 * len(texts)}
+    body = {"id": "e-1", "object": "list", "model": "mistral-embed", "data": data[::-1], "usage": usage}
+    return web.Response(body=orjson.dumps(body), content_type="application/json")
+
+
+def completed(body: dict[str, Any], content: str | None = None, finish: str = "stop") -> web.Response:
+    """An answer that follows the request's schema: the text's label for every target that has it, else the first."""
+    if content is None:
+        label = label_of(body["messages"][-1]["content"])
+        answer: dict[str, Any] = {}
+        for name, part in body["response_format"]["json_schema"]["schema"]["properties"].items():
+            labels = part["items"]["enum"] if part["type"] == "array" else part["enum"]
+            chosen = label if label in labels else labels[0]
+            answer[name] = [chosen] if part["type"] == "array" else chosen
+        content = orjson.dumps(answer).decode()
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}
+    usage = {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55}
+    reply = {"id": "c-1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice],
+             "usage": usage}  # fmt: skip
+    return web.Response(body=orjson.dumps(reply), content_type="application/json")
 
 
 def ok(results: Any) -> web.Response:

@@ -111,7 +111,8 @@ class TrainingWatch:
 
     def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> float | None:
         # A key that is being replaced must not cost a model that is being paid for.
-        paid = row.state == TrainingState.RUNNING and not is_lifeless(now - (row.changed_at or now))
+        at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
+        paid = at_mistral and not is_lifeless(now - (row.changed_at or now))
         if isinstance(error, CredentialsRefused) and paid:
             log.error("cannot follow the training", reason=error.message)
             return MAX_PAUSE_S

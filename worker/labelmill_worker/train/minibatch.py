@@ -13,10 +13,10 @@ from labelmill_worker.classify.head import probabilities
 from labelmill_worker.train.solvers import Linear
 from labelmill_worker.train.vector_rows import Matrix, TargetLabels, VectorRows
 
-_BATCH_ROWS = 512
+_BATCH_ROWS = 256
 _WANTED_STEPS = 6_000
-_MAX_EPOCHS, _MIN_EPOCHS = 20, 3
-_RATE = 0.02
+_MAX_EPOCHS, _MIN_EPOCHS = 30, 3
+_RATE = 0.05
 _BETA_1, _BETA_2 = 0.9, 0.99
 _SEED = 42
 
@@ -29,7 +29,7 @@ def fit_minibatch(rows: VectorRows, labels: TargetLabels, inverse_strength: floa
     steps_an_epoch = max(1, len(taking_part) // _BATCH_ROWS)
     epochs = min(_MAX_EPOCHS, max(_MIN_EPOCHS, round(_WANTED_STEPS / steps_an_epoch)))
     total = epochs * (steps_an_epoch + rows.count // 8_192 + 1)
-    scale = float(np.sqrt(rows.dimensions))  # vectors of length 1 have tiny components: Adam wants them near 1
+    scale = _scale(rows)
     penalty = scale**2 / (inverse_strength * max(1, len(taking_part)))
     adam = _Adam((rows.dimensions + 1, len(target.labels)), total)
     rng = np.random.default_rng(_SEED)
@@ -50,6 +50,12 @@ def fit_minibatch(rows: VectorRows, labels: TargetLabels, inverse_strength: floa
     weights = (found[:-1] * scale).astype(np.float32)
     weights[:, counts == 0] = 0
     return Linear(weights, intercepts)
+
+
+def _scale(rows: VectorRows) -> float:
+    """What brings the components near 1, where Adam's rate fits: those of vectors of length 1 are tiny."""
+    _, block = next(iter(rows.blocks()))
+    return float(1 / max(np.sqrt(np.square(block).mean()), 1e-6))
 
 
 def _errors(vectors: Matrix, values: Matrix, labels: TargetLabels, rows: NDArray[np.int64]) -> Matrix:

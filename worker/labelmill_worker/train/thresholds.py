@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import Target
 
-MIN_POSITIVES = 8  #: A label with fewer rows gets the threshold that suits all labels together.
+MIN_POSITIVES = 20  #: A label with fewer rows gets the threshold that suits all labels together.
 _FALLBACK = 0.5
 
 Scores = NDArray[np.float32]

@@ -1,0 +1,195 @@
+"""Heads: fitted as scikit-learn would, for few rows and for many, kept in a file that nobody can change unnoticed."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from labelmill.contracts.errors import Permanent
+from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill_worker.classify.artifacts import ArtifactRefused
+from labelmill_worker.classify.head import Head, probabilities
+from labelmill_worker.train import fit as fitting
+from labelmill_worker.train.fit import fit_head
+from labelmill_worker.train.minibatch import fit_minibatch
+from labelmill_worker.train.solvers import fit_sigmoids, fit_softmax
+from labelmill_worker.train.thresholds import best_threshold, tune_thresholds
+from labelmill_worker.train.vector_rows import VectorRows, write_vector_rows
+
+DIMENSIONS = 16
+SINGLE = Target("intent", ("a", "b", "c"))
+MULTI = Target("tags", ("x", "y", "z"), multi=True)
+
+
+def made_up(folder: Path, count: int, schema: LabelSchema, seed: int = 1, name: str = "train") -> VectorRows:
+    """Rows whose labels can be read from their vectors, with some noise."""
+    rng = np.random.default_rng(seed)
+    directions = np.random.default_rng(0).normal(size=(8, DIMENSIONS))
+    vectors = rng.normal(size=(count, DIMENSIONS)).astype(np.float16)
+    margins = vectors.astype(np.float64) @ directions.T + rng.normal(scale=0.3, size=(count, 8))
+    rows = []
+    for row in range(count):
+        labels: dict[str, Any] = {}
+        for target in schema.targets:
+            mine = margins[row, : len(target.labels)]
+            if target.multi:
+                labels[target.name] = [label for label, one in zip(target.labels, mine, strict=True) if one > 2]
+            else:
+                labels[target.name] = target.labels[int(mine.argmax())]
+        rows.append((vectors[row].tobytes(), labels))
+    return write_vector_rows(folder / name, schema, rows)
+
+
+def all_rows(rows: VectorRows) -> np.ndarray[Any, Any]:
+    return np.arange(rows.count)
+
+
+def test_one_vs_rest_solved_together_is_what_scikit_learn_solves_one_by_one(tmp_path: Path) -> None:
+    rows = made_up(tmp_path, 400, LabelSchema((MULTI,)))
+    vectors, present = rows.take(all_rows(rows)), rows.labels[0].present(all_rows(rows))
+    found = fit_sigmoids(vectors, present, 2.0)
+    scores = probabilities(vectors @ found.weights + found.intercepts, MULTI)
+    for number in range(3):
+        alone = LogisticRegression(C=2.0, tol=1e-6, max_iter=1000).fit(vectors, present[:, number])
+        assert np.abs(scores[:, number] - alone.predict_proba(vectors)[:, 1]).max() < 0.02
+
+
+def test_many_rows_are_fitted_as_well_in_mini_batches(tmp_path: Path) -> None:
+    schema = LabelSchema((SINGLE, MULTI))
+    rows, held = made_up(tmp_path, 9_000, schema), made_up(tmp_path, 2_000, schema, seed=2, name="held")
+    unseen = held.take(all_rows(held))
+    for number, target in enumerate(schema.targets):
+        labels = rows.labels[number]
+        whole = fitting._solve(rows.take(all_rows(rows)), labels, all_rows(rows), 8.0)
+        parts = fit_minibatch(rows, labels, 8.0)
+        truth = held.labels[number].present(all_rows(held))
+        losses = [
+            fitting.log_loss(probabilities(unseen @ one.weights + one.intercepts, target), truth, target)
+            for one in (whole, parts)
+        ]
+        assert losses[1] < losses[0] * 1.1 + 0.01, target.name
+
+
+def test_a_hundred_rows_are_enough_to_learn_from(tmp_path: Path) -> None:
+    schema = LabelSchema((SINGLE,))
+    fitted = fit_head(made_up(tmp_path, 100, schema), made_up(tmp_path, 300, schema, 2, "held"), schema)
+    assert fitted.report["intent"]["validation"]["accuracy"] > 0.8
+    assert fitted.report["intent"]["C"] in fitting.STRENGTHS
+
+
+def test_without_a_validation_split_thresholds_come_from_rows_the_fit_had_not_seen(tmp_path: Path) -> None:
+    schema = LabelSchema((MULTI,))
+    fitted = fit_head(made_up(tmp_path, 300, schema), None, schema)
+    assert set(fitted.thresholds["tags"]) == {"x", "y", "z"}
+    assert "validation" not in fitted.report["tags"]
+
+
+def test_labels_that_train_does_not_have_are_never_chosen_and_break_nothing(tmp_path: Path) -> None:
+    known = LabelSchema((SINGLE, MULTI))
+    wide = LabelSchema(
+        (Target("intent", ("a", "b", "c", "never")), Target("tags", ("x", "y", "z", "never"), multi=True))
+    )
+    made_up(tmp_path, 200, known)
+    rows = [
+        (np.full(DIMENSIONS, value, "<f2").tobytes(), {"intent": intent, "tags": tags})
+        for value, intent, tags in [(1, "a", ["x"]), (-1, "b", ["y"]), (0, "c", ["z", "unheard of"])] * 10
+    ]
+    train = write_vector_rows(tmp_path / "wide", wide, rows)
+    only_validation = [(rows[0][0], {"intent": "never", "tags": ["never"]}), (rows[1][0], {"intent": "unheard of"})] * 3
+    fitted = fit_head(train, write_vector_rows(tmp_path / "held", wide, only_validation), wide)
+    intent, tags = fitted.head.scores(train.take(all_rows(train)))
+    assert (intent.argmax(axis=1) < 3).all()
+    assert tags[:, 3].max() < 1e-6
+    assert np.isfinite(intent).all()
+
+
+def test_two_labels_and_one_label_make_scores_that_sum_to_one() -> None:
+    vectors = np.random.default_rng(0).normal(size=(40, 4)).astype(np.float32)
+    codes = (vectors[:, 0] > 0).astype(np.int32)
+    both = fit_softmax(vectors, codes, 2, 1.0)
+    scores = probabilities(vectors @ both.weights + both.intercepts, Target("t", ("a", "b")))
+    assert scores.sum(axis=1) == pytest.approx(1)
+    expected = LogisticRegression(C=1.0).fit(vectors, codes).predict_proba(vectors)
+    assert np.abs(scores - expected).max() < 0.01
+    alone = fit_softmax(vectors, np.zeros(40, np.int32), 1, 1.0)
+    assert (probabilities(vectors @ alone.weights + alone.intercepts, Target("t", ("a",))) == 1).all()
+
+
+@pytest.fixture
+def head() -> Head:
+    rng = np.random.default_rng(0)
+    weights = [rng.normal(size=(DIMENSIONS, 3)).astype(np.float32) for _ in range(2)]
+    return Head(LabelSchema((SINGLE, MULTI)), weights, [np.zeros(3, np.float32)] * 2)
+
+
+def test_a_head_is_read_as_it_was_written_and_the_same_head_makes_the_same_bytes(head: Head, tmp_path: Path) -> None:
+    digest = head.save(tmp_path / "deep" / "head.zip")
+    assert head.save(tmp_path / "again.zip") == digest
+    read = Head.load(tmp_path / "deep" / "head.zip", digest, "m@1")
+    vectors = np.ones((2, DIMENSIONS), np.float32)
+    assert all(map(np.array_equal, read.scores(vectors), head.scores(vectors)))
+    assert (read.schema, read.dimensions) == (head.schema, DIMENSIONS)
+
+
+def test_a_head_that_was_changed_by_one_byte_is_refused(head: Head, tmp_path: Path) -> None:
+    path = tmp_path / "head.zip"
+    digest = head.save(path)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(ArtifactRefused, match=r"model m@1 is not the one that was trained.*train it again"):
+        Head.load(path, digest, "m@1")
+    path.unlink()
+    with pytest.raises(ArtifactRefused, match="cannot be read"):
+        Head.load(path, digest, "m@1")
+
+
+def test_no_file_of_a_model_is_unpickled(head: Head, tmp_path: Path) -> None:
+    path = tmp_path / "head.zip"
+    head.save(path)
+    harmful = np.array([{"a": 1}], dtype=object)
+    with zipfile.ZipFile(path, "a") as archive, archive.open("weights_9.npy", "w") as member:
+        np.lib.format.write_array(member, harmful, allow_pickle=True)
+    import hashlib  # noqa: PLC0415
+
+    with pytest.raises(ArtifactRefused, match="cannot be understood"):
+        Head.load(path, hashlib.sha256(path.read_bytes()).hexdigest(), "m@1")
+
+
+def test_the_threshold_with_the_best_f1_lies_between_two_scores() -> None:
+    scores = np.array([0.9, 0.8, 0.3, 0.2, 0.1], np.float32)
+    assert best_threshold(scores, np.array([True, True, True, False, False])) == pytest.approx(0.25)
+    assert best_threshold(scores, np.array([False] * 5)) is None
+
+
+def test_scores_that_sum_to_one_get_thresholds_that_fit_them() -> None:
+    rng = np.random.default_rng(0)
+    truth = rng.random((400, 3)) < 0.4
+    scores = (truth + 0.1 * rng.random((400, 3))).astype(np.float32)
+    scores /= scores.sum(axis=1, keepdims=True)
+    limits = tune_thresholds(scores, truth, MULTI)
+    holds = scores >= np.array([limits[label] for label in MULTI.labels])
+    usual = scores >= 0.5
+    assert (holds == truth).mean() > 0.9 > (usual == truth).mean() + 0.1
+    assert max(limits.values()) < 0.5
+
+
+def test_a_label_with_few_rows_shares_the_threshold_that_suits_all() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.zeros((200, 3), bool)
+    truth[:80, 0] = truth[100:180, 1] = truth[:12, 2] = True
+    scores = np.where(truth, 0.6, 0.2).astype(np.float32) + rng.random((200, 3)).astype(np.float32) * 0.1
+    scores[0, 2] = 0.99
+    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(
+        best_threshold(scores.ravel(), truth.ravel()), abs=1e-5
+    )
+
+
+def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(Permanent, match="several lengths"):
+        write_vector_rows(tmp_path / "v", LabelSchema((SINGLE,)), [(b"\0" * 8, {}), (b"\0" * 6, {})])
