@@ -10,6 +10,7 @@ import os
 import pwd
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -55,9 +56,13 @@ def _as_ordinary_user() -> dict[str, Any]:
 
 
 class EmbeddedPostgres:
-    """One server with its own temporary folder; use it as a context manager or by `start` and `stop`."""
+    """One server with its own temporary folder; use it as a context manager or by `start` and `stop`.
 
-    def __init__(self) -> None:
+    With `survives_crash` what was committed is there after `halt(SIGQUIT)`, though not after a crash of the machine.
+    """
+
+    def __init__(self, *, survives_crash: bool = False) -> None:
+        self._survives_crash = survives_crash
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self.port = 0
@@ -83,10 +88,16 @@ class EmbeddedPostgres:
             self.stop()
             raise DatabaseUnavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
         self.port = free_port()
+        self._launch(timeout_s)
+
+    def _launch(self, timeout_s: float) -> None:
+        programs, account = find_programs(), _as_ordinary_user()
+        assert self._folder is not None  # noqa: S101 - `start` made it
+        cluster = self._folder / "cluster"
         options = {"listen_addresses": LOOPBACK, "port": self.port, "unix_socket_directories": self._folder,
-                   "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "max_connections": 200,
-                   "shared_buffers": "128MB"}  # fmt: skip
-        log = (self._folder / "log").open("wb")
+                   "fsync": "off", "synchronous_commit": "on" if self._survives_crash else "off",
+                   "full_page_writes": "off", "max_connections": 200, "shared_buffers": "128MB"}  # fmt: skip
+        log = (self._folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
                 [programs / "postgres", "-D", cluster, *(f"--{key}={value}" for key, value in options.items())],
@@ -110,16 +121,24 @@ class EmbeddedPostgres:
         with psycopg.connect(self.url(), autocommit=True) as connection:
             connection.execute(statement.encode())
 
-    def stop(self) -> None:
-        """End the server at once (SIGINT: its fast shutdown) and remove its folder."""
+    def halt(self, number: int = signal.SIGINT) -> None:
+        """End the server and keep what it holds: SIGINT is its fast shutdown, SIGQUIT an end as by a crash."""
         if self._process is not None:
-            self._process.send_signal(2)
+            self._process.send_signal(number)
             try:
                 self._process.wait(20)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
             self._process = None
+
+    def resume(self, timeout_s: float = 60) -> None:
+        """Start it again after `halt`, on the same port."""
+        self._launch(timeout_s)
+
+    def stop(self) -> None:
+        """End the server at once and remove its folder."""
+        self.halt()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

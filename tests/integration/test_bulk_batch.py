@@ -128,6 +128,18 @@ def test_a_killed_worker_costs_no_more_than_what_it_had_in_flight(fleet: Fleet) 
     assert fleet.mistral.most_concurrent <= 2 * MAX_IN_FLIGHT
 
 
+def test_a_worker_told_to_end_hands_back_at_once_and_nothing_is_paid_twice(fleet: Fleet) -> None:
+    victim = fleet.start_worker()
+    fleet.start_worker()
+    # no beat: what is handed back is taken over without a sweep
+    batch = fleet.submit()
+    wait_for(lambda: fleet.billed() > ROWS // 5, fleet.logs)
+    victim.send_signal(signal.SIGTERM)
+    victim.wait(10)
+    fleet.check(batch)
+    assert fleet.billed() == ROWS
+
+
 def test_losing_all_of_redis_delays_a_batch_and_loses_nothing(fleet: Fleet) -> None:
     import redis  # noqa: PLC0415 - this test alone speaks to it
 

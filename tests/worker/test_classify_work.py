@@ -342,6 +342,15 @@ def test_a_text_that_is_always_answered_badly_fails_alone(
     assert sorted(mill.predictions(batch)) == [row for row in range(20) if row != 3]
 
 
+def test_a_mistral_that_answers_everybody_badly_for_a_while_costs_no_row(mill: Mill) -> None:
+    mill.run(mill.submit(["a first text, so that the labels are known"]))
+    mill.mistral.faults = [first_times(80, _html)]  # more than it takes to come down to single rows
+    texts = _texts(10)
+    batch = mill.submit(texts)
+    assert mill.run(batch)["rows"]["labelled"] == 10
+    _all_labelled(mill, batch, texts)
+
+
 def test_labels_are_not_learnt_from_a_malformed_answer(mill: Mill) -> None:
     mill.mistral.faults = [first_times(1, _too_few), first_times(1, _null_scores)]
     texts = _texts(10)

@@ -14,8 +14,10 @@ from celery import Celery, signals
 from labelmill.contracts.messages import QUEUE_OF, SWEEP
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import Settings, load_settings
+from labelmill_worker import draining
 from labelmill_worker.beat import Steadily
-from labelmill_worker.bootstrap import forget_services
+from labelmill_worker.bootstrap import forget_services, give_up_requests
+from labelmill_worker.rubbish import OutliveRubbish
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
 
@@ -34,6 +36,7 @@ def create_app(settings: Settings | None = None) -> Celery:
         }
     }
     app.steps["consumer"].add(SendTaskEventsAtOnce)
+    app.steps["consumer"].add(OutliveRubbish)
     register_tasks(app, settings)
     return app
 
@@ -48,6 +51,11 @@ def _configure_logging(**_: Any) -> None:
 @signals.beat_init.connect
 def _keep_sweeps_out_of_flower(sender: Any, **_: Any) -> None:
     sender.app.conf.task_send_sent_event = False  # a line every few seconds would bury the jobs
+
+
+@signals.worker_shutting_down.connect
+def _drain(**_: Any) -> None:
+    draining.begin(give_up_requests)
 
 
 @signals.worker_process_init.connect

@@ -71,3 +71,10 @@ def forget_services() -> None:
         if _services is not None:
             _services.engine.dispose(close=False)
         _services = None
+
+
+def give_up_requests() -> None:
+    """Break off the requests of this process that carry texts: they count as not answered."""
+    # not under the lock: it may be held by who waits for such a request
+    if _services is not None and "classify_engine" in vars(_services):
+        _services.classify_engine.give_up_requests()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sqlite3
+import threading
 from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
@@ -27,6 +28,7 @@ _POSTGRES_CONNECTION = {
     "connect_timeout": 5, "tcp_user_timeout": 30_000,
     "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4,
 }  # fmt: skip
+_one_upgrade = threading.Lock()
 _UPGRADE_LOCK = 7_140_521  # an advisory lock of PostgreSQL; any fixed number
 
 
@@ -212,7 +214,7 @@ def upgrade(engine: Engine) -> None:
     from alembic.config import Config  # noqa: PLC0415
 
     _refuse_newer(current_revision(engine))
-    with writing(engine) as connection:
+    with _one_upgrade, writing(engine) as connection:  # Alembic keeps its state in the process
         if connection.dialect.name == "postgresql":
             connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         config = Config()

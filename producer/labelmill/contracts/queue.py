@@ -47,6 +47,7 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},
         "broker_connection_retry_on_startup": True,
         "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,  # a Redis whose memory is full refuses commands: no reason to end
         "broker_transport_options": {
             "visibility_timeout": VISIBILITY_TIMEOUT_S,
             "unacked_restore_interval": 2,

@@ -55,6 +55,10 @@ class ClassifyEngine:
         if count:
             self.loop.call_soon_threadsafe(self.turnstile.leave, count)
 
+    def give_up_requests(self) -> None:
+        """Break off what is under way; nothing can be asked any more. For a process that ends."""
+        self.start(self.client.close())
+
     def close(self) -> None:
         """End the connections and the loop; no chunk may be in work."""
 

@@ -20,6 +20,7 @@ from labelmill.contracts.errors import (
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.classify.planning import Request
 from labelmill_worker.classify.turnstile import Lane, Turnstile
+from labelmill_worker.draining import is_draining
 from labelmill_worker.mistral.limiter import HeldBack
 
 MALFORMED_TRIES = 3  #: Then a request is halved, to find the row that Mistral cannot answer well.
@@ -118,6 +119,7 @@ class ChunkSender:
         self.slice_until = 0.0  #: No request starts after this moment, nor after the next (of the monotonic clock).
         self.lease_until = 0.0
         self.requests = 0  #: Sent so far.
+        self.believes_in_better_answers = False  #: A row that Mistral cannot answer well is put off instead of failed.
 
     def stop(self) -> None:
         """Start nothing more; what is under way is awaited."""
@@ -150,7 +152,7 @@ class ChunkSender:
         self._emit([_put_off(error)], 0)
 
     def _late(self) -> bool:
-        return self._stopped or time.monotonic() >= self._deadline
+        return self._stopped or is_draining() or time.monotonic() >= self._deadline
 
     @property
     def _deadline(self) -> float:
@@ -244,6 +246,8 @@ class ChunkSender:
 
     async def _halve(self, request: Request, error: LabelmillError) -> list[Outcome]:
         if len(request) == 1:
+            if isinstance(error, MalformedAnswer) and self.believes_in_better_answers:
+                return [PutOff(error, 0.0)]
             return [RowFailed(request.rows[0], error)]
         # within a request that is taken apart, a refusal needs no verdict: the lock is held already
         left, right = request.halves()

@@ -32,6 +32,9 @@ log = structlog.get_logger()
 SLICE_S = 5.0  #: A task that has run so long hands back the rest, so that batches share the workers fairly.
 _DISPATCH_EVERY = 4  #: Not every chunk that ends looks for the next ones: those on the queue are many times more.
 _CLAIM_TRIES = 5  #: Another worker may be quicker to take the chunk that both of them chose.
+#: Claims in a row that brought nothing but malformed answers to a row before the row gets its error: half a minute. A
+#: Mistral that answers everybody badly for some seconds must not cost rows that it can answer.
+MALFORMED_CLAIMS = 5
 GIVE_UP_AFTER = 60  #: Claims without any progress; then the rows left get the last error. About an hour of faults.
 
 
@@ -79,6 +82,7 @@ class _ChunkWork:
         self._strategy = strategy
         lane = Lane(claim.batch_no, PRIORITY_OF[claim.priority])
         self._sender = ChunkSender(strategy, shared.turnstile, lane, shared.verdict(claim.batch_id), self._emit)
+        self._sender.believes_in_better_answers = claim.attempts < MALFORMED_CLAIMS
         self._record = ChunkRecord(claim, strategy, self._sender, set())
 
     def _emit(self, outcomes: list[Outcome], slots: int) -> None:

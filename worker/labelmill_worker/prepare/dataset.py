@@ -88,6 +88,8 @@ def prepare_dataset(
     disk fails, RemoteUnavailable when the hub does not answer; `folder` is then as it was.
     """
     work = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
+    for left in folder.parent.glob(f"{folder.name}.*.part"):
+        shutil.rmtree(left, ignore_errors=True)  # of an attempt whose worker died
     with _disk_errors():
         work.mkdir(parents=True)
         try:

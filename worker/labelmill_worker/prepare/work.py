@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from functools import partial
@@ -9,11 +10,13 @@ from functools import partial
 import structlog
 
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import LabelmillError, Permanent, Retryable
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable
+from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.contracts.states import DatasetState
 from labelmill.contracts.tables import DatasetRow
 from labelmill_worker.bootstrap import Services
+from labelmill_worker.draining import WorkerEnds, is_draining
 from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 from labelmill_worker.prepare.folders import data_folder, dataset_folder, drop_sources, source_files
 from labelmill_worker.store.datasets import record_dataset
@@ -22,7 +25,7 @@ from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
 
 log = structlog.get_logger()
 
-MAX_ATTEMPTS = 5  #: Of a job that meets faults which ought to pass, or whose workers die.
+MAX_ATTEMPTS = 10  #: Of a job that meets faults which ought to pass, or whose workers die.
 RETRY_S = 10.0
 _PROGRESS_S = 1.0
 
@@ -47,6 +50,8 @@ def prepare_job(services: Services, job_id: str) -> None:
         _record(services, job, token, prepared)
     except LeaseLost:
         log.warning("another worker has taken over")
+    except WorkerEnds:
+        _hand_back(services, job, token)
     except Retryable as error:
         if job.attempts < MAX_ATTEMPTS:
             log.warning("put off", reason=error.message)
@@ -60,6 +65,14 @@ def prepare_job(services: Services, job_id: str) -> None:
             _clean(services, job_id)
 
 
+def _hand_back(services: Services, job: DatasetRow, token: str) -> None:
+    """Let another worker begin anew, at once; that this one was told to end is no failed attempt."""
+    save_job(services.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
+    release_job(services.engine, DatasetRow, job.id, token, look_again_in_s=0.0)
+    with contextlib.suppress(BrokerUnavailable):  # the sweeper sends it
+        services.sender.send(PREPARE, [JobMessage(job_id=job.id)])
+
+
 def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
     folder = data_folder(services.settings)
     spec = PrepareSpec.model_validate(job.spec)
@@ -68,6 +81,8 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
     def on_progress(rows: int) -> None:
         nonlocal next_report
         lease.check()
+        if is_draining():
+            raise WorkerEnds("the worker ends; another one prepares")
         if time.monotonic() >= next_report:
             save_job(services.engine, DatasetRow, job.id, token, report={"rows_read": rows})
             next_report = time.monotonic() + _PROGRESS_S

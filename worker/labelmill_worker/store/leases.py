@@ -32,6 +32,7 @@ class LeaseKeeper(Generic[Job]):
         self._job_id = job_id
         self._token = token
         self._lease_s = lease_s
+        self._good_until = time.monotonic() + lease_s
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease of {job_id}", daemon=True)
 
@@ -47,20 +48,20 @@ class LeaseKeeper(Generic[Job]):
 
     def check(self) -> None:
         """Raise LeaseLost once the lease is gone: to be called now and then by the work."""
-        if self.lost.is_set():
+        # by the clock as well: after a freeze this thread may be awake before the one that renews
+        if self.lost.is_set() or time.monotonic() > self._good_until:
             raise LeaseLost(f"the lease on {self._job_id} was lost")
 
     def _renew(self) -> None:
-        # this process' own clock: the lease is over here when it may be over there
-        good_until = time.monotonic() + self._lease_s
+        # by this process' own clock, and from when it asked: the lease is over here before it is over there
         while not self._done.wait(self._lease_s / 3):
             asked_at = time.monotonic()
             try:
                 held = renew_job(self._engine, self._table, self._job_id, self._token, self._lease_s)
             except DatabaseUnavailable:
-                held = asked_at < good_until
+                held = asked_at < self._good_until
             else:
-                good_until = asked_at + self._lease_s
+                self._good_until = asked_at + self._lease_s
             if not held:
                 self.lost.set()
                 return

@@ -1,0 +1,80 @@
+"""Redis gone, emptied, out of reach, frozen or full."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+
+from proxy import Way
+from rig import Rig
+
+from faults import Fault, Heal
+
+
+def _flush(rig: Rig, rng: random.Random) -> None:
+    del rng
+    with rig.admin() as client:
+        client.flushall()
+
+
+def _kill(rig: Rig, rng: random.Random) -> Heal:
+    empty = rng.random() < 0.6
+    rig.redis.kill()
+
+    def start() -> None:
+        if empty:
+            for path in (rig.folder / "redis").iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        rig.redis.start()
+
+    return start
+
+
+def _cut(rig: Rig, rng: random.Random) -> Heal:
+    del rng
+    rig.redis_proxy.set(Way.CUT)
+    return lambda: rig.redis_proxy.set(Way.OPEN)
+
+
+def _hang(rig: Rig, rng: random.Random) -> Heal:
+    del rng
+    rig.redis_proxy.set(Way.HUNG)
+    return lambda: rig.redis_proxy.set(Way.OPEN)
+
+
+def _reset(rig: Rig, rng: random.Random) -> None:
+    del rng
+    rig.redis_proxy.reset_connections()
+
+
+def _freeze(rig: Rig, rng: random.Random) -> Heal:
+    del rng
+    assert rig.redis._process is not None  # noqa: S101 - it runs
+    pid = rig.redis._process.pid
+    os.kill(pid, signal.SIGSTOP)
+    return lambda: os.kill(pid, signal.SIGCONT)
+
+
+def _full(rig: Rig, rng: random.Random) -> Heal:
+    del rng
+    with rig.admin() as client:
+        client.config_set("maxmemory", "1")
+
+    def make_room() -> None:
+        with rig.admin() as client:
+            client.config_set("maxmemory", "0")
+
+    return make_room
+
+
+FAULTS = (
+    Fault("FLUSHALL", _flush),
+    Fault("Redis killed", _kill, (0.2, 4.0)),
+    Fault("Redis refuses connections", _cut, (0.5, 5.0)),
+    Fault("Redis swallows what it is sent", _hang, (1.0, 7.0)),
+    Fault("connections to Redis are reset", _reset),
+    Fault("Redis frozen", _freeze, (1.0, 7.0)),
+    Fault("Redis full", _full, (1.0, 4.0)),
+)

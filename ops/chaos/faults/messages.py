@@ -1,0 +1,81 @@
+"""Messages on Redis that come twice, out of order, from elsewhere, or as rubbish."""
+
+from __future__ import annotations
+
+import base64
+import json
+import random
+import uuid
+from typing import Any
+
+from rig import Rig
+
+from faults import Fault
+
+_LISTS = [f"{queue}{step}" for queue in ("prepare", "train", "classify") for step in ("", "\x06\x163", "\x06\x166")]
+
+
+def _double(rig: Rig, rng: random.Random) -> None:
+    del rng
+    with rig.admin() as client:
+        for name in _LISTS:
+            if there := client.lrange(name, 0, -1):
+                client.rpush(name, *there)
+        # what workers hold now comes again, as after a reset connection
+        for held in client.hvals("unacked"):
+            message, _, queue = json.loads(held)
+            client.rpush(queue, json.dumps(message))
+
+
+def _shuffle(rig: Rig, rng: random.Random) -> None:
+    with rig.admin() as client:
+        for name in _LISTS:
+            there = client.lrange(name, 0, -1)
+            if there:
+                rng.shuffle(there)
+                with client.pipeline() as both:
+                    both.delete(name)
+                    both.rpush(name, *there)
+                    both.execute()
+
+
+def _message(task: str, arguments: Any, queue: str) -> str:
+    number = str(uuid.uuid4())
+    body = base64.b64encode(json.dumps([[], arguments, {"callbacks": None}]).encode()).decode()
+    return json.dumps({
+        "body": body, "content-encoding": "utf-8", "content-type": "application/json",
+        "headers": {"lang": "py", "task": task, "id": number, "root_id": number, "parent_id": None, "group": None},
+        "properties": {"correlation_id": number, "delivery_mode": 2, "priority": 0, "delivery_tag": str(uuid.uuid4()),
+                       "delivery_info": {"exchange": "", "routing_key": queue}, "body_encoding": "base64"},
+    })  # fmt: skip
+
+
+def _rubbish(rig: Rig, rng: random.Random) -> None:
+    wrong: list[tuple[str, Any]] = [
+        ("labelmill.classify", {"job_id": "batch_00000000", "chunk": 3}),
+        ("labelmill.classify", {"job_id": "../../etc/passwd", "chunk": 1}),
+        ("labelmill.classify", {"job_id": 7, "chunk": "x" * 5000}),
+        ("labelmill.classify", {}),
+        ("labelmill.train", {"job_id": "train_ffffffff", "v": 99}),
+        ("labelmill.prepare", {"job_id": "prep_ffffffff", "unknown": [1, 2]}),
+        ("labelmill.evaluate", {"chunk": None}),
+        ("os.system", {"command": "true"}),
+    ]
+    with rig.admin() as client:
+        for task, arguments in rng.sample(wrong, 4):
+            queue = rng.choice(("prepare", "train", "classify"))
+            client.lpush(queue, _message(task, arguments, queue))
+
+
+def _rubbish_below(rig: Rig, rng: random.Random) -> None:
+    with rig.admin() as client:
+        for _ in range(2):
+            client.lpush(rng.choice(_LISTS), rng.choice(("not json", "[]", "{}", '{"body": 1}', "\x00\xff", "null")))
+
+
+FAULTS = (
+    Fault("messages come twice", _double),
+    Fault("messages come in another order", _shuffle),
+    Fault("messages with rubbish in them", _rubbish),
+    Fault("rubbish in place of messages", _rubbish_below),
+)

@@ -1,0 +1,71 @@
+"""Worker and beat processes that are killed, told to end, frozen, or run twice."""
+
+from __future__ import annotations
+
+import random
+import signal
+
+from rig import BEAT, Rig
+
+from faults import Fault, Heal
+
+
+def _kill_one(rig: Rig, rng: random.Random) -> None:
+    rig.costs_in_flight(1)
+    rig.kill(rng.choice(rig.workers))
+
+
+def _kill_all(rig: Rig, rng: random.Random) -> None:
+    del rng
+    rig.costs_in_flight(len(rig.workers))
+    for worker in rig.workers:
+        rig.kill(worker)
+
+
+def _kill_beat(rig: Rig, rng: random.Random) -> None:
+    del rng
+    for process in rig.processes:
+        if process.name == "beat":
+            rig.kill(process)
+
+
+def _terminate_one(rig: Rig, rng: random.Random) -> None:
+    rig.terminate(rng.choice(rig.workers))
+
+
+def _terminate_all(rig: Rig, rng: random.Random) -> None:
+    del rng
+    for worker in rig.workers:
+        rig.terminate(worker)
+
+
+def _freeze_one(rig: Rig, rng: random.Random) -> Heal:
+    worker = rng.choice(rig.workers)
+    pid = worker.pid
+    rig.costs_in_flight(1)
+    worker.frozen = True
+    rig.signal(worker, signal.SIGSTOP)
+
+    def thaw() -> None:
+        if worker.pid == pid:
+            rig.signal(worker, signal.SIGCONT)
+            worker.frozen = False
+
+    return thaw
+
+
+def _second_beat(rig: Rig, rng: random.Random) -> Heal:
+    del rng
+    second = rig.add("second-beat", *BEAT, kept=False)
+    return lambda: rig.kill(second)
+
+
+FAULTS = (
+    Fault("kill one worker", _kill_one),
+    Fault("kill all workers", _kill_all),
+    Fault("kill beat", _kill_beat),
+    Fault("SIGTERM to one worker", _terminate_one),
+    Fault("SIGTERM to all workers", _terminate_all),
+    Fault("freeze a worker past its lease", _freeze_one, (2.5, 5.0)),
+    Fault("two beats", _second_beat, (2.0, 5.0)),
+)
