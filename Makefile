@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed-from-lock
 
-.PHONY: demo test bench lint format clean lock
+.PHONY: demo test bench chaos lint format clean lock
 
 demo: $(READY)
 	$(BIN)/labelmill demo
@@ -19,6 +19,10 @@ test: $(READY)
 # Over an hour on two cores; `python ops/bench/run.py --only NAME --rows N` for one measure.
 bench: $(READY)
 	$(BIN)/python ops/bench/run.py
+
+# A hundred seeded schedules of faults, under 20 minutes on two cores; what it does: docs/reliability.md.
+chaos: $(READY)
+	$(BIN)/python ops/chaos/run.py --seeds 100
 
 lint: $(READY)
 	$(BIN)/ruff check .

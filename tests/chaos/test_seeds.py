@@ -1,0 +1,31 @@
+"""A few of `make chaos`'s seeds, which between them meet every family of faults on both databases."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+_RUN = Path(__file__).parents[2] / "ops" / "chaos" / "run.py"
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(170)]
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        ("kill one worker", "kill all workers", "SIGTERM to one worker", "freeze a worker past its lease"),
+        ("FLUSHALL", "Redis killed", "PostgreSQL restarted", "SQLite locked by another process", "disk full"),
+        ("Mistral: answers are lost", "Mistral: 503", "messages come twice", "rubbish in place of messages"),
+    ],
+    ids=["processes", "servers and disk", "Mistral and messages"],
+)
+def test_every_promise_holds_under_a_few_random_schedules(faults: tuple[str, ...]) -> None:
+    chosen = [part for name in faults for part in ("--fault", name)]
+    ended = subprocess.run(
+        [sys.executable, str(_RUN), "--seeds", "2", "--lanes", "2", *chosen],
+        capture_output=True, text=True, check=False, timeout=160,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]

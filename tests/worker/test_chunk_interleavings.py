@@ -1,0 +1,216 @@
+"""Claims, leases, records, hand-backs and retries in any order, against a model: two never win, sums always hold.
+
+Steps are chosen by hypothesis, time passes by explicit steps: a worker that "freezes" simply acts again later.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
+from sqlalchemy import insert, text, update
+
+from labelmill import actions
+from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.database import connect, reading, upgrade, writing
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill.contracts.states import TRANSITIONS, BatchState, ChunkState, moves_to
+from labelmill.contracts.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
+from labelmill.jobs import status_document
+from labelmill_worker.store.chunks import (
+    Claim,
+    LeaseLostError,
+    Progress,
+    claim_chunk,
+    complete_batch,
+    hand_back,
+    record_progress,
+)
+from labelmill_worker.store.owed import return_expired_chunks
+from labelmill_worker.store.predictions import PredictionBlock
+
+_CHUNKS, _ROWS = 3, 4
+_NO_REDIS = MessageSender.connect(Settings(broker_url="redis://127.0.0.1:1/0"))
+_SCHEMA = [{"name": "t", "labels": ["a", "b"], "multi": False}]
+_folder = Path(tempfile.mkdtemp(prefix="labelmill-model-"))
+
+
+def _template() -> Path:
+    path = _folder / "template.db"
+    if not path.exists():
+        engine = connect(f"sqlite:///{path}")
+        upgrade(engine)
+        engine.dispose()
+    return path
+
+
+class Chunks(RuleBasedStateMachine):
+    """Workers, a sweeper and a person on one batch. `owner` is the model's word on who may write a chunk."""
+
+    claims = Bundle("claims")
+
+    @initialize()
+    def submit(self) -> None:
+        path = _folder / f"{new_id(Kind.BATCH)}.db"
+        shutil.copy(_template(), path)
+        self.path, self.engine = path, connect(f"sqlite:///{path}")
+        self.batch = new_id(Kind.BATCH)
+        with writing(self.engine) as connection:
+            connection.execute(
+                insert(ModelRow).values(no=1, name="m", version=1, method="factory", label_schema=_SCHEMA)
+            )
+            connection.execute(insert(ModelTargetRow).values(model_no=1, target=0, name="t"))
+            values = {"no": 1, "id": self.batch, "state": "submitting", "model_no": 1, "model_ref": "m", "options": {}}
+            connection.execute(insert(BatchRow).values(values))
+        writer = BatchWriter(self.engine, 1, self.batch, chunk_texts=_ROWS)
+        writer.add([f"text {row}" for row in range(_CHUNKS * _ROWS)])
+        writer.finish()
+        self.owner: dict[int, str | None] = dict.fromkeys(range(_CHUNKS))
+        self.answered: set[int] = set()
+        self.failed: set[int] = set()
+        self.seen_state = "queued"
+
+    @rule(target=claims, number=st.integers(0, _CHUNKS - 1))
+    def claim(self, number: int) -> Claim | None:
+        claim = claim_chunk(self.engine, self.batch, number, 60)
+        if claim is not None:
+            assert self.owner[number] is None, "two workers hold one chunk"
+            assert not self._is_done(number)
+            rows = set(range(claim.first_row, claim.first_row + _ROWS))
+            assert set(claim.answered) == rows & (self.answered | self.failed), "answered rows would be sent again"
+            self.owner[number] = claim.token
+        return claim
+
+    @rule(claim=claims, count=st.integers(0, _ROWS), failing=st.booleans())
+    def record(self, claim: Claim | None, count: int, failing: bool) -> None:
+        if claim is None:
+            return
+        rows = [row for row in range(claim.first_row, claim.first_row + _ROWS) if row not in claim.answered][:count]
+        rows = [row for row in rows if row not in self.answered | self.failed] if self._owns(claim) else rows
+        left = set(range(claim.first_row, claim.first_row + _ROWS)) - self.answered - self.failed - set(rows)
+        try:
+            record_progress(self.engine, claim, _progress(claim, rows, failing=failing), 60, done=not left)
+        except LeaseLostError:
+            assert not self._owns(claim), "a worker that holds the lease was refused"
+            return
+        assert self._owns(claim), "a late worker wrote"
+        (self.failed if failing else self.answered).update(rows)
+        if not left:
+            self.owner[claim.number] = None
+            complete_batch(self.engine, 1, self.batch)
+
+    @rule(claim=consumes(claims), fruitless=st.booleans())
+    def give_back(self, claim: Claim | None, fruitless: bool) -> None:
+        if claim is None:
+            return
+        try:
+            hand_back(self.engine, claim, wait_s=0.0, fruitless=fruitless)
+        except LeaseLostError:
+            assert not self._owns(claim)
+            return
+        assert self._owns(claim)
+        self.owner[claim.number] = None
+
+    @rule(number=st.integers(0, _CHUNKS - 1), hours_ahead=st.booleans())
+    def lease_runs_out(self, number: int, hours_ahead: bool) -> None:
+        until = 9e9 if hours_ahead else 1.0  # also what a clock that was set back makes of a lease
+        with writing(self.engine) as connection:
+            connection.execute(
+                update(ChunkRow).where(ChunkRow.number == number, ChunkRow.state == "claimed").values(lease_until=until)
+            )
+        runs = self.seen_state in ("queued", "running")
+        returned = return_expired_chunks(self.engine)
+        assert returned == int(self.owner[number] is not None and runs)
+        assert return_expired_chunks(self.engine) == 0
+        if returned:
+            self.owner[number] = None
+
+    @rule()
+    def retry(self) -> None:
+        try:
+            actions.retry(self.engine, _NO_REDIS, self.batch)
+        except InvalidInput:
+            return
+        assert self.seen_state in ("completed", "failed", "paused")
+        self.failed.clear()
+        self.owner = dict.fromkeys(range(_CHUNKS))
+
+    @rule()
+    def cancel(self) -> None:
+        if len(self.answered) < _CHUNKS:  # rarely, or nothing else would be seen
+            return
+        try:
+            actions.cancel(self.engine, _NO_REDIS, self.batch)
+        except InvalidInput:
+            assert self.seen_state in ("completed", "failed", "cancelled")
+
+    @invariant()
+    def every_row_ends_once_and_sums_hold(self) -> None:
+        if not hasattr(self, "engine"):
+            return
+        with reading(self.engine) as connection:
+            rows = status_document(connection, self.batch)["rows"]
+            state = status_document(connection, self.batch)["state"]
+            answers = connection.scalars(text("SELECT row FROM predictions")).all()
+            errors = connection.scalars(text("SELECT row FROM row_errors")).all()
+        assert rows["submitted"] == _CHUNKS * _ROWS == sum(n for name, n in rows.items() if name != "submitted")
+        assert min(rows.values()) >= 0
+        assert sorted(answers) == sorted(self.answered)
+        assert sorted(errors) == sorted(self.failed)
+        assert (rows["labelled"], rows["failed"]) == (len(answers), len(errors))
+        assert state == self.seen_state or _reaches(BatchState(self.seen_state), BatchState(state))
+        if state == "completed":
+            assert len(answers) + len(errors) == _CHUNKS * _ROWS
+        self.seen_state = state
+
+    def teardown(self) -> None:
+        if hasattr(self, "engine"):
+            self.engine.dispose()
+            for path in _folder.glob(f"{self.path.name}*"):
+                path.unlink()
+
+    def _owns(self, claim: Claim) -> bool:
+        return self.owner[claim.number] == claim.token
+
+    def _is_done(self, number: int) -> bool:
+        return set(range(number * _ROWS, (number + 1) * _ROWS)) <= self.answered | self.failed
+
+
+def _reaches(old: BatchState, new: BatchState) -> bool:
+    """Within two moves: a step may start and end a batch."""
+    return moves_to(old, new) or any(moves_to(old, one) and moves_to(one, new) for one in BatchState)  # type: ignore[arg-type]
+
+
+def _progress(claim: Claim, rows: list[int], *, failing: bool) -> Progress:
+    if failing:
+        errors: list[Any] = [(claim.batch_no, row, None, "request_refused", "no") for row in rows]
+        return Progress(errors=errors, failed=len(rows))
+    if not rows:
+        return Progress()
+    scores = np.full((len(rows), 2), 0.5, np.float32)
+    best = scores.max(axis=1)
+    block = PredictionBlock(0, np.array(rows), None, ["a"] * len(rows), [None] * len(rows), best, scores)
+    return Progress(blocks=[block], labelled=len(rows))
+
+
+TestChunks = Chunks.TestCase
+TestChunks.settings = settings(
+    max_examples=25, stateful_step_count=25, deadline=None, derandomize=True,
+    suppress_health_check=[HealthCheck.too_slow],
+)  # fmt: skip
+
+
+def test_every_move_of_a_chunk_and_a_batch_is_between_known_states() -> None:
+    for kind in (BatchState, ChunkState):
+        for old, targets in TRANSITIONS[kind].items():
+            assert isinstance(old, kind)
+            assert all(isinstance(new, kind) and new != old for new in targets)

@@ -1,0 +1,148 @@
+"""The sweeper finds what Redis lost, sends it once, and costs a quiet system next to nothing."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import event, insert, text, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import reading, writing
+from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.messages import PREPARE, JobMessage
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
+from labelmill_worker.bootstrap import Services
+from labelmill_worker.store.owed import take_lease
+from labelmill_worker.sweep import sweep
+
+_CLASSIFY, _PREPARE = "classify\x06\x163", "prepare\x06\x163"
+
+
+@pytest.fixture
+def services(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Services]:
+    settings = Settings(broker_url=redis_url, data_dir=str(tmp_path), sweep_s=0.001)
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+    yield Services(settings, engine, MessageSender.connect(settings))
+
+
+def _waiting(services: Services, name: str) -> int:
+    with redis.Redis.from_url(services.settings.broker_url) as client:
+        return int(client.llen(name))
+
+
+def _sweep(services: Services) -> None:
+    with writing(services.engine) as connection:
+        connection.execute(update(LockRow).values(until=0.0))
+    sweep(services)
+
+
+def _batch(connection: Connection, chunks: int, *, state: str = "running", chunk_state: str = "pending") -> int:
+    if connection.scalar(text("SELECT count(*) FROM models")) == 0:
+        connection.execute(insert(ModelRow).values(no=1, name="m", version=1, method="factory"))
+    values = {"id": new_id(Kind.BATCH), "state": state, "model_no": 1, "model_ref": "m", "options": {}}
+    number = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
+    rows = [
+        {
+            "batch_no": number,
+            "number": n,
+            "state": chunk_state,
+            "first_row": n,
+            "rows": 1,
+            "texts": 1,
+            "sent_at": time.time() - 60,
+        }
+        for n in range(chunks)
+    ]
+    if rows:
+        connection.execute(insert(ChunkRow), rows)
+    return int(number)
+
+
+def test_lost_messages_of_a_batch_are_sent_again_and_no_second_time(services: Services) -> None:
+    with writing(services.engine) as connection:
+        _batch(connection, 5)
+    _sweep(services)
+    assert _waiting(services, _CLASSIFY) == 5
+    with writing(services.engine) as connection:
+        connection.execute(update(ChunkRow).values(sent_at=time.time() - 60))  # they wait for long, on a busy queue
+    _sweep(services)
+    assert _waiting(services, _CLASSIFY) == 5
+    with redis.Redis.from_url(services.settings.broker_url) as client:
+        client.lpop(_CLASSIFY)
+        client.lpop(_CLASSIFY)
+    _sweep(services)
+    assert _waiting(services, _CLASSIFY) == 5
+
+
+def test_a_job_whose_message_waits_is_not_sent_a_second_time(services: Services) -> None:
+    job_id = new_id(Kind.DATASET)
+    with writing(services.engine) as connection:
+        connection.execute(insert(DatasetRow).values(id=job_id, state="queued", name="n", spec={}, next_look_at=1.0))
+    services.sender.send(PREPARE, [JobMessage(job_id=job_id)])
+    _sweep(services)
+    assert _waiting(services, _PREPARE) == 1
+    with redis.Redis.from_url(services.settings.broker_url) as client:
+        client.flushall()
+    with writing(services.engine) as connection:
+        connection.execute(update(DatasetRow).values(next_look_at=1.0))
+    _sweep(services)
+    assert _waiting(services, _PREPARE) == 1
+
+
+def test_a_job_whose_worker_died_is_sent_by_the_sweep_after_its_lease(services: Services) -> None:
+    job_id = new_id(Kind.DATASET)
+    dead = {"id": job_id, "state": "preparing", "name": "n", "spec": {}, "lease_token": "t", "lease_until": 1.0}
+    with writing(services.engine) as connection:
+        connection.execute(insert(DatasetRow).values(dead))
+    _sweep(services)
+    _sweep(services)
+    assert _waiting(services, _PREPARE) == 1
+
+
+def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(services: Services) -> None:
+    hours_ahead = time.time() + 5 * 3600
+    with writing(services.engine) as connection:
+        _batch(connection, 2)
+        connection.execute(update(ChunkRow).values(state="claimed", lease_token="t", lease_until=hours_ahead))
+        connection.execute(insert(LockRow).values(name="sweep", token="t", until=hours_ahead))
+    sweep(services)
+    assert _waiting(services, _CLASSIFY) == 2
+
+
+def test_many_sweeps_at_once_take_one_lease(engine: Engine) -> None:
+    assert [take_lease(engine, "sweep", 60) for _ in range(5)] == [True, False, False, False, False]
+
+
+def test_a_quiet_system_is_swept_by_a_handful_of_indexed_reads(services: Services) -> None:
+    with writing(services.engine) as connection:
+        for _ in range(40):
+            _batch(connection, 0, state="completed")
+        _batch(connection, 20_000, state="completed", chunk_state="done")
+    _sweep(services)
+    with writing(services.engine) as connection:
+        connection.execute(update(LockRow).values(until=0.0))
+    asked: list[tuple[str, object]] = []
+
+    def note(_c: object, _cursor: object, statement: str, values: object, _x: object, _many: object) -> None:
+        asked.append((statement, values))
+
+    event.listen(services.engine, "before_cursor_execute", note)
+    sweep(services)
+    event.remove(services.engine, "before_cursor_execute", note)
+    assert len(asked) < 20, [statement for statement, _ in asked]
+    if services.engine.dialect.name == "sqlite":
+        with reading(services.engine) as connection:
+            plans = [
+                str(row[3])
+                for statement, values in asked
+                if statement.startswith("SELECT")
+                for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, values).all()  # type: ignore[arg-type]
+            ]
+        assert not [plan for plan in plans if plan.startswith("SCAN chunks") or plan.startswith("SCAN batches")], plans
