@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,11 +24,11 @@ _CLASSIFY, _PREPARE = "classify\x06\x163", "prepare\x06\x163"
 
 
 @pytest.fixture
-def services(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Services]:
+def services(engine: Engine, redis_url: str, tmp_path: Path) -> Services:
     settings = Settings(broker_url=redis_url, data_dir=str(tmp_path), sweep_s=0.001)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    yield Services(settings, engine, MessageSender.connect(settings))
+    return Services(settings, engine, MessageSender.connect(settings))
 
 
 def _waiting(services: Services, name: str) -> int:
@@ -145,4 +144,4 @@ def test_a_quiet_system_is_swept_by_a_handful_of_indexed_reads(services: Service
                 if statement.startswith("SELECT")
                 for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, values).all()  # type: ignore[arg-type]
             ]
-        assert not [plan for plan in plans if plan.startswith("SCAN chunks") or plan.startswith("SCAN batches")], plans
+        assert not [plan for plan in plans if plan.startswith(("SCAN chunks", "SCAN batches"))], plans
