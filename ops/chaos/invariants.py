@@ -14,14 +14,14 @@ from stand_in import REFUSED_WORD, label_of
 from workload import Classify, Pipeline, Work
 
 _QUEUES = [f"{queue}{step}" for queue in ("prepare", "train", "classify") for step in ("", "\x06\x163", "\x06\x166")]
-_MOST_REQUESTS = 60  #: Beside those that are needed and those that troubles ate: tries on top of tries are a storm.
+_EXPIRED = "SELECT count(*) FROM events WHERE job_id = ? AND message LIKE 'its worker''s lease%'"
 
 
 def query(rig: Rig, statement: str, *values: Any) -> list[tuple[Any, ...]]:
     """Rows of a statement with `?` for values, through the driver alone."""
     if rig.postgres is not None:
         with psycopg.connect(str(rig.client.settings.database_url)) as connection:
-            return connection.execute(statement.replace("?", "%s").encode(), values).fetchall()
+            return connection.execute(statement.replace("%", "%%").replace("?", "%s").encode(), values).fetchall()
     lite = sqlite3.connect(f"file:{rig.data}/labelmill.db?mode=ro", uri=True, timeout=30)
     try:
         return lite.execute(statement, values).fetchall()
@@ -108,7 +108,7 @@ def _money(rig: Rig, works: Sequence[Work]) -> list[str]:
     twice = sum(times - 1 for times in counts.billed.values() if times > 1)
     # on a machine that is too busy, a worker may be frozen past its lease without any fault of ours
     expired = sum(
-        query(rig, "SELECT count(*) FROM events WHERE job_id = ? AND message LIKE ?", batch, "its worker's lease%")[0][0]
+        query(rig, _EXPIRED, batch)[0][0]
         for work in works for batch in work.truth
     )  # fmt: skip
     if twice > counts.spoilt + max(rig.allowed_twice, expired * MAX_IN_FLIGHT * PER_REQUEST):
