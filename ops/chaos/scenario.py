@@ -46,7 +46,11 @@ class Scenario:
 def scenario_of(seed: int, databases: Sequence[str], only: Sequence[str] = ()) -> Scenario:
     """The same for the same arguments. `only`: draw from these faults alone."""
     rng = random.Random(seed)
-    database = databases[seed % len(databases)]
+    wanted = [fault for name, fault in all_faults().items() if not only or name in only]
+    usable = [one for one in databases if any(one in fault.databases for fault in wanted)]
+    if not usable:
+        raise SystemExit(f"these faults are not of {' or '.join(databases)}")
+    database = usable[seed % len(usable)]
     work = rng.choice(_WORK)
     faults = {name: fault for name, fault in all_faults().items() if database in fault.databases}
     names = [name for name in faults if not only or name in only]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import shutil
@@ -54,7 +55,12 @@ def _freeze(rig: Rig, rng: random.Random) -> Heal:
     assert rig.redis._process is not None  # noqa: S101 - it runs
     pid = rig.redis._process.pid
     os.kill(pid, signal.SIGSTOP)
-    return lambda: os.kill(pid, signal.SIGCONT)
+
+    def thaw() -> None:
+        with contextlib.suppress(ProcessLookupError):  # another fault may have killed it
+            os.kill(pid, signal.SIGCONT)
+
+    return thaw
 
 
 def _full(rig: Rig, rng: random.Random) -> Heal:

@@ -12,20 +12,25 @@ from labelmill.contracts.tables import EvaluationRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate import run as evaluation
 from labelmill_worker.store import evaluations
+from labelmill_worker.store.chunks import LeaseLostError
 from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job
+from labelmill_worker.store.leases import LeaseKeeper
 
 _QUEUED, _RUNNING = EvaluationState.QUEUED, EvaluationState.RUNNING
-LEASE_S = 60.0  #: Writing a split's chunks and measuring take seconds; a dead worker's evaluation is taken up after it.
 
 
 def run(services: Services, message: JobMessage) -> None:
     """Do the next step and say when to look again."""
-    token = claim_job(services.engine, EvaluationRow, message.job_id, LEASE_S)
+    lease_s = services.settings.lease_s
+    token = claim_job(services.engine, EvaluationRow, message.job_id, lease_s)
     job = read_job(services.engine, EvaluationRow, message.job_id) if token else None
     if token is None or job is None:
         return
     try:
-        wait_s = _step(services, job, token)
+        with LeaseKeeper(services.engine, EvaluationRow, job.id, token, lease_s):
+            wait_s = _step(services, job, token)
+    except LeaseLostError:
+        return  # another worker has it
     except Permanent as error:
         state = EvaluationState(job.state)
         fail_job(services.engine, EvaluationRow, job.id, state, EvaluationState.FAILED, error, token)
