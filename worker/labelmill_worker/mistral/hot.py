@@ -11,11 +11,13 @@ from typing import Any
 
 import aiohttp
 import orjson
+from yarl import URL
 
 from labelmill.contracts.errors import CredentialsRefused, MalformedAnswer, RemoteUnavailable
 from labelmill.contracts.settings import Settings
 from labelmill_worker.mistral.http_errors import error_for_status
 
+_PATHS = ("/v1/classifications", "/v1/chat/classifications", "/v1/embeddings", "/v1/chat/completions")
 _READ = 10_000  #: Bytes of a refusal that are read for Mistral's own words.
 
 
@@ -26,7 +28,8 @@ class HotClient:
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
-        self._base_url = base_url.rstrip("/")
+        base = base_url.rstrip("/")
+        self._urls = {path: URL(base + path) for path in _PATHS}  # parsed once, not for every call
         self._key = api_key
         self._timeout = aiohttp.ClientTimeout(total=timeout_s, connect=min(10.0, timeout_s))
         self._session: aiohttp.ClientSession | None = None
@@ -82,6 +85,7 @@ class HotClient:
         if self._session is None:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30),
+                cookie_jar=aiohttp.DummyCookieJar(),  # Mistral sets none that a client needs; looking costs every call
                 headers={
                     "Authorization": f"Bearer {self._key}",
                     "Content-Type": "application/json",
@@ -91,7 +95,7 @@ class HotClient:
                 timeout=self._timeout,
             )
         try:
-            async with self._session.post(self._base_url + path, data=orjson.dumps(body)) as response:
+            async with self._session.post(self._urls[path], data=orjson.dumps(body)) as response:
                 payload = await response.read()
         except TimeoutError as error:
             raise RemoteUnavailable(f"Mistral did not answer within {self._timeout.total:g} s") from error
