@@ -35,6 +35,7 @@ def submit_batch(
     priority: str = "normal",
     thresholds: Mapping[str, float] | None = None,
     multi: Sequence[str] = (),
+    cache: bool = False,
     chats: bool = False,
     idempotency_key: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
@@ -42,6 +43,7 @@ def submit_batch(
 ) -> str:
     """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
 
+    `cache`: reuse what earlier batches of the same model version were answered.
     `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
     """
     if priority not in PRIORITY_OF:
@@ -50,7 +52,7 @@ def submit_batch(
         raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
     inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
     spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi),
-                        chats=chats)  # fmt: skip
+                        chats=chats, cache=cache)  # fmt: skip
     batch = _open_batch(engine, model, spec, mode, priority, idempotency_key)
     batch_id = batch.id
     blocks = _blocks(inputs, text, id_column)

@@ -91,7 +91,7 @@ def model_ref(connection: Connection, model_no: int) -> str:
 
 
 def _sums(batch_no: int) -> Select[Any]:
-    names = ("labelled", "abstained", "failed", "requests", "tokens", "rows", "texts")
+    names = ("labelled", "abstained", "failed", "requests", "tokens", "rows", "cached")
     columns = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0).label(name) for name in names]
     return select(*columns).where(ChunkRow.batch_no == batch_no)
 
@@ -113,6 +113,7 @@ def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "priority": row["priority"],
         "rows": _counts(row, sums),
         "duplicates": row["duplicates"],
+        "cached": int(sums["cached"]),
         "requests": int(sums["requests"]),
         "tokens": int(sums["tokens"]),
         "cost": None,

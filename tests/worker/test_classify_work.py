@@ -650,3 +650,25 @@ def test_a_429_with_redis_gone_puts_the_chunk_off(engine: Engine, mistral: Stric
 def test_a_retry_after_without_end_does_not_hold_the_fleet_forever() -> None:
     assert retry_after_s("inf") is not None
     assert max(retry_after_s(value) or 0.0 for value in ("inf", "1e12", "nan", "-3")) <= 3600
+
+
+def test_the_cache_answers_what_an_earlier_batch_of_the_model_was_answered(mill: Mill) -> None:
+    texts = _texts(60)
+    first = mill.submit(texts[:40], chunk_texts=20)
+    assert mill.run(first)["cached"] == 0
+    mill.mistral.billed.clear()
+    mixed = [*texts[20:], texts[0], texts[59]]  # 20 known, 20 new, one known from elsewhere, one repeated
+    second = mill.submit(mixed, chunk_texts=25, cache=True)
+    document = mill.run(second)
+    assert document["state"] == "completed"
+    assert mill.mistral.billed == Counter(texts[40:])
+    assert (document["cached"], document["rows"]["labelled"], document["duplicates"]) == (21, 42, 1)
+    assert mill.predictions(second) == {row: label_of(content) for row, content in enumerate(mixed)}
+
+
+def test_a_batch_that_does_not_ask_for_the_cache_asks_mistral(mill: Mill) -> None:
+    texts = _texts(20)
+    mill.run(mill.submit(texts))
+    mill.mistral.billed.clear()
+    mill.run(mill.submit(texts))
+    assert mill.mistral.billed == Counter(texts)

@@ -40,6 +40,9 @@ def classify(
         bool, typer.Option("--chats", help="A raw Mistral id that was trained on chats (lists of messages).")
     ] = False,
     priority: Annotated[str, typer.Option(help="high, normal or low.")] = "normal",
+    cache: Annotated[
+        bool, typer.Option("--cache", help="Reuse answers that earlier batches of this model version had.")
+    ] = False,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
     ] = None,
@@ -61,7 +64,7 @@ def classify(
         batch_id = classify_submission.submit_batch(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
             priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
-            idempotency_key=idempotency_key, warn=client.warnings.append,
+            cache=cache, idempotency_key=idempotency_key, warn=client.warnings.append,
             on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip
     if output is None:

@@ -202,6 +202,7 @@ class ChunkRow(Base):
     failed: Mapped[int] = mapped_column(Number, default=0, server_default="0")
     requests: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     tokens: Mapped[int] = mapped_column(Number, default=0, server_default="0")
+    cached: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Of those answered, by the cache.
     __table_args__ = (
         Index("ix_chunks_open", "batch_no", "state", "number",
               sqlite_where=text("state IN ('pending', 'claimed')"),
@@ -265,6 +266,24 @@ class VectorRow(Base):
     model_no: Mapped[int] = mapped_column(ForeignKey("models.no"), primary_key=True)
     digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True)  #: BLAKE2b of the text, 16 bytes.
     data: Mapped[bytes] = mapped_column(LargeBinary)  #: Little-endian float16.
+
+
+class AnswerIndexRow(Base):
+    """Where a model version has answered a text: its digest → a row of an earlier batch."""
+
+    __tablename__ = "answer_index"
+    model_no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
+    digest: Mapped[bytes] = mapped_column(LargeBinary, primary_key=True, autoincrement=False)
+    batch_no: Mapped[int] = mapped_column(Number)
+    row: Mapped[int] = mapped_column(Number)
+
+
+class IndexedChunkRow(Base):
+    """A chunk whose answers are in `answer_index`."""
+
+    __tablename__ = "indexed_chunks"
+    batch_no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
 
 
 class EvaluationRow(_Job, _Leased, Base):

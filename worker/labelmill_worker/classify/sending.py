@@ -51,6 +51,7 @@ class Answer:
     request: Request
     scores: object
     tokens: int
+    is_cached: bool = False  #: An earlier batch's; nothing was sent.
     vectors: Sequence[tuple[bytes, bytes]] = ()  #: `(digest, data)` of texts that were embedded to be kept.
 
 

@@ -51,5 +51,7 @@ def _add_answers(progress: Progress, claim: Claim, schema: LabelSchema, answers:
         abstained, weight = int(weights[silent].sum()), int(weights.sum())
     progress.abstained += abstained
     progress.labelled += weight - abstained
+    cached = [row for answer in answers if answer.is_cached for row in answer.request.rows]
+    progress.cached += sum(1 + claim.repeats.get(row, 0) for row in cached)
     progress.tokens += sum(answer.tokens for answer in answers)
     progress.vectors += [vector for answer in answers for vector in answer.vectors]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
 import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
@@ -11,11 +12,13 @@ from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Perman
 from labelmill.contracts.messages import CLASSIFY, PRIORITY_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill_worker.classify.engine import ClassifyEngine
+from labelmill_worker.classify.planning import Request
 from labelmill_worker.classify.recording import ChunkRecord
-from labelmill_worker.classify.sending import ChunkSender, Outcome, RowFailed, Strategy
+from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, RowFailed, Strategy
 from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.classify.turnstile import Lane
+from labelmill_worker.store.answer_cache import earlier_scores, index_earlier_answers
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
@@ -99,6 +102,9 @@ class _ChunkWork:
         if blank:
             shared.recorder.put(record, list(blank), slots=0)
 
+        if claim.options.get("cache"):
+            rows, texts = self._reuse_answers(rows, texts)
+
         async def send() -> None:
             try:
                 await self._sender.send_all(self._strategy.plan(rows, texts))
@@ -109,6 +115,26 @@ class _ChunkWork:
         record.wait()
         sending.result()
         self._finish()
+
+    def _reuse_answers(self, rows: list[int], texts: list[str]) -> tuple[list[int], list[str]]:
+        """Answer what an earlier batch of this model version has answered. Returns what is left to send: nothing when
+        finding out took all the time there was."""
+        schema, engine, model = self._strategy.schema, self._shared.engine, self._claim.model
+        if schema is None or not texts:
+            return rows, texts
+        if not index_earlier_answers(engine, model.no, until=self._sender.slice_until):
+            return [], []
+        found = earlier_scores(engine, model.no, schema, texts)
+        if found:
+            known = sorted(found)
+            request = Request([rows[index] for index in known], [texts[index] for index in known])
+            scores = [
+                np.stack([found[index][target] for index in known]).astype(np.float32)
+                for target in range(len(schema.targets))
+            ]
+            self._emit([Answer(request, scores, 0, is_cached=True)], 0)
+        left = [index for index in range(len(rows)) if index not in found]
+        return [rows[index] for index in left], [texts[index] for index in left]
 
     def _unanswered(self) -> tuple[list[int], list[str], list[RowFailed]]:
         """The rows still to send and their texts, and those that fail unsent because they are blank."""

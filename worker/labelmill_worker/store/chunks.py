@@ -32,7 +32,7 @@ from labelmill_worker.store.predictions import PredictionBlock, insert_predictio
 from labelmill_worker.store.vectors import VECTORS, keep_vectors, rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
-_COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens")
+_COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
 _OPEN = (ChunkState.PENDING.value, ChunkState.CLAIMED.value)
 
 
@@ -67,6 +67,7 @@ class Progress:
     failed: int = 0
     requests: int = 0
     tokens: int = 0
+    cached: int = 0  #: Of those labelled and abstained, answered by an earlier batch.
     vectors: list[tuple[bytes, bytes]] = field(default_factory=list)  #: `(digest, data)` to keep.
 
     @property
