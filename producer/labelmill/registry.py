@@ -193,6 +193,7 @@ def _document(row: ModelRow) -> dict[str, Any]:
         "method": row.method,
         "remote_model": row.remote_model,
         "targets": {target["name"]: len(target["labels"]) for target in schema},
+        "thresholds": row.thresholds or {},
         "training": row.training_id,
         "dataset": row.dataset_id,
         "created_at": row.created_at.isoformat(),

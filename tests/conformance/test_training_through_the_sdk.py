@@ -14,6 +14,7 @@ import pytest
 
 from labelmill.contracts.errors import (
     CredentialsRefused,
+    FactoryClosed,
     InvalidInput,
     LabelmillError,
     MalformedAnswer,
@@ -25,7 +26,7 @@ from labelmill.contracts.errors import (
 from labelmill.contracts.settings import Settings
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.thread import EmulatorThread
-from labelmill_worker.mistral.port import JobOrder, RemoteJob
+from labelmill_worker.mistral.port import JobOrder, OrderedTarget, RemoteJob
 from labelmill_worker.mistral.sdk import READ_ATTEMPTS, SdkControlPlane
 
 KEY = "sk-very-secret-key"
@@ -224,6 +225,49 @@ def test_every_answer_becomes_the_error_that_says_whether_to_try_again(
         assert read.value.retry_after_s == 7
     if status == 422:
         assert "body.model: unknown" in read.value.message
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 410])
+def test_an_account_without_the_factory_is_told_the_remedy(status: int) -> None:
+    with Misbehaving(status, b'{"message": "fine-tuning has ended"}', {}) as server:
+        plane = plane_for(server.url)
+        for call in (lambda: plane.find_job("file"), lambda: plane.create_job(JobOrder("ministral-3b-latest", ("f",)))):
+            with pytest.raises(FactoryClosed, match=r"train with --method embedding instead.*fine-tuning has ended"):
+                call()
+        plane.close()
+
+
+def test_a_model_that_cannot_be_tuned_is_no_closed_factory() -> None:
+    body = b'{"object":"error","message":"Invalid model: x","type":"invalid_model","code":"1500"}'
+    with Misbehaving(404, body, {}) as server:
+        plane = plane_for(server.url)
+        with pytest.raises(RemoteFailed, match="Invalid model"):
+            plane.create_job(JobOrder("x", ("f",)))
+        plane.close()
+
+
+def test_targets_are_sent_with_their_weights(plane: SdkControlPlane, tmp_path: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    path.write_bytes(
+        b"".join(
+            orjson.dumps({"text": f"text {n}", "labels": {"a": "xy"[n % 2], "b": ["z"] if n % 3 else ["w"]}}) + b"\n"
+            for n in range(40)
+        )
+    )
+    parts = [plane.upload_file(path, f"part-{number}.jsonl") for number in (1, 2)]
+    targets = (OrderedTarget("a", ("x", "y"), weight=2.0), OrderedTarget("b", ("z", "w", "never"), multi=True))
+    job = plane.create_job(JobOrder("ministral-3b-latest", tuple(parts), targets=targets))
+    assert job.training_files == tuple(parts)
+    assert plane.find_job(parts[0]) is not None
+    deadline = time.monotonic() + 20
+    while (status := plane.get_job(job.id).status) not in ("VALIDATED", "FAILED_VALIDATION"):
+        assert time.monotonic() < deadline
+    assert status == "VALIDATED"
+    shown = plane._jobs.get(job_id=job.id)
+    assert [(one.name, one.weight, one.labels) for one in shown.classifier_targets] == [
+        ("a", 2.0, ["x", "y"]),
+        ("b", 1.0, ["z", "w", "never"]),
+    ]
 
 
 def test_a_server_that_is_not_there_is_worth_another_try() -> None:
