@@ -115,6 +115,34 @@ def test_the_sample_is_prepared_trained_evaluated_and_classified(stack: Path, tm
         assert right / len(given) >= 0.8, path.suffix
 
 
+def test_without_a_method_a_head_is_trained_on_vectors_once_somebody_allows_it(stack: Path) -> None:
+    _run(stack, "prepare", "heads", str(SAMPLE_PATH), "--target", "intent=intent", "--seed", "7", "--wait")
+    waiting = _run(stack, "train", "heads", "--dataset", "heads", "--wait", code=4)
+    assert (waiting["method"], waiting["state"]) == ("embedding", "awaiting_approval")
+    assert waiting["estimate"]["amount"] > 0
+    training = _run(stack, "approve", waiting["id"], "--wait")
+    assert (training["state"], training["model"]) == ("succeeded", "heads@1")
+    assert training["cost"]["tokens"] > 0
+    evaluation = _run(stack, "evaluate", "heads", "--dataset", "heads", "--wait")
+    assert evaluation["metrics"]["intent"]["accuracy"] >= 0.8
+    again = _run(stack, "train", "heads", "--dataset", "heads", "--wait")
+    assert (again["model"], again["cost"]["amount"]) == ("heads@2", 0.0)
+
+
+def test_a_prompt_answers_one_text_a_request(stack: Path, tmp_path: Path) -> None:
+    _run(stack, "prepare", "prompts", str(SAMPLE_PATH), "--target", "intent=intent", "--wait")
+    described = tmp_path / "labels.json"
+    described.write_text(json.dumps({"play_music": "start a song"}))
+    training = _run(stack, "train", "prompts", "--dataset", "prompts", "--method", "prompt", "--shots", "2",
+                    "--describe", str(described), "--wait")  # fmt: skip
+    assert (training["state"], training["estimate"]["amount"]) == ("succeeded", 0.0)
+    source = tmp_path / "texts.jsonl"
+    source.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in _rows(SAMPLE_PATH)[:20]))
+    batch = _run(stack, "classify", str(source), "--model", "prompts", "--wait")
+    assert (batch["rows"]["labelled"], batch["requests"]) == (20, 20)
+    assert batch["tokens"] > 0
+
+
 def test_flower_answers(stack: Path) -> None:
     running = running_stack(stack)
     assert running is not None
