@@ -14,6 +14,7 @@ from stand_in import REFUSED_WORD, label_of
 from workload import Classify, Pipeline, Work
 
 _QUEUES = [f"{queue}{step}" for queue in ("prepare", "train", "classify") for step in ("", "\x06\x163", "\x06\x166")]
+_FULL = ("disk is full", "File too large")
 _EXPIRED = "SELECT count(*) FROM events WHERE job_id = ? AND message LIKE 'its worker''s lease%'"
 
 
@@ -45,7 +46,8 @@ def findings(rig: Rig, works: Sequence[Work]) -> list[str]:
 def _job(rig: Rig, job_id: str) -> list[str]:
     status = rig.client.status(job_id)
     found = []
-    if status["state"] not in ("ready", "succeeded", "completed"):
+    explained = any(words in (status["error"] or "") for words in _FULL)  # a full disk is a reason to end
+    if status["state"] not in ("ready", "succeeded", "completed") and not explained:
         found.append(f"{job_id} is {status['state']}: {status['error']}")
     unforeseen = query(rig, "SELECT message FROM events WHERE job_id = ? AND message LIKE ?", job_id, "unexpected%")
     if unforeseen:
