@@ -222,6 +222,13 @@ class Machine:
                     path.unlink()
 
     @contextlib.contextmanager
+    def without_workers(self) -> Iterator[Stack]:
+        """A database and a Redis: nothing but the producer works."""
+        with self.database_only() as stack, EmbeddedRedis(self.folder / f"redis-{secrets.token_hex(4)}") as redis:
+            stack.env["LABELMILL_BROKER_URL"] = redis.url
+            yield stack
+
+    @contextlib.contextmanager
     def running(
         self, workers: int, settings: Mapping[str, object] | None = None, *, naive: bool = False
     ) -> Iterator[Stack]:
