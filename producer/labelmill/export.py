@@ -6,7 +6,7 @@ import csv
 import itertools
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError
+from labelmill.contracts.readers.bad_rows import value_as_text
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 _GROUP = 10_000
@@ -42,8 +43,10 @@ def check_output(output: Path) -> None:
         raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you")
 
 
-def write_results(blocks: Iterable[bytes], targets: list[str], output: Path | None) -> int:
+def write_results(blocks: Iterable[bytes], targets: list[str], output: Path | None, keep: Sequence[str] = ()) -> int:
     """Write rows, blocks of lines of JSON, to `output` or to stdout. Returns how many.
+
+    `keep`: the columns in their `keep`, which follow the others in CSV and Parquet.
 
     Raises InvalidInput, CannotWrite.
     """
@@ -54,13 +57,13 @@ def write_results(blocks: Iterable[bytes], targets: list[str], output: Path | No
     partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         if suffix == ".parquet":
-            count = _write_parquet(_documents(blocks), targets, partial)
+            count = _write_parquet(_documents(blocks), targets, keep, partial)
         else:
             with partial.open("wb") as stream:
                 if suffix == ".jsonl":
                     count = _write_jsonl(blocks, stream)
                 else:
-                    count = _write_csv(_documents(blocks), targets, stream)
+                    count = _write_csv(_documents(blocks), targets, keep, stream)
         partial.replace(output)
     except OSError as error:
         raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
@@ -82,8 +85,9 @@ def _write_jsonl(blocks: Iterable[bytes], stream: BinaryIO) -> int:
     return count
 
 
-def flat(row: dict[str, Any], targets: list[str]) -> dict[str, Any]:
-    """One row as columns: `row`, `id`, `text`, then `TARGET`, `TARGET_score`, `TARGET_scores`, and the error's."""
+def flat(row: dict[str, Any], targets: list[str], keep: Sequence[str] = ()) -> dict[str, Any]:
+    """One row as columns: `row`, `id`, `text`, then `TARGET`, `TARGET_score`, `TARGET_scores`, the error's, and what is
+    kept (as `source_NAME` where the name is taken)."""
     columns = {"row": row["row"], "id": row["id"], "text": row["text"]}
     for target in targets:
         found = row["predictions"].get(target, {})
@@ -92,16 +96,27 @@ def flat(row: dict[str, Any], targets: list[str]) -> dict[str, Any]:
         columns[f"{target}_score"] = found.get("score")
         columns[f"{target}_scores"] = orjson.dumps(found["scores"]).decode() if found else None
     error = row["error"] or {}
-    return columns | {"error_code": error.get("code"), "error_message": error.get("message")}
+    columns |= {"error_code": error.get("code"), "error_message": error.get("message")}
+    kept = row.get("keep", {})
+    taken = set(columns)
+    return columns | {f"source_{name}" if name in taken else name: _cell(kept.get(name)) for name in keep}
 
 
-def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], stream: BinaryIO) -> int:
+def _cell(value: Any) -> str | None:
+    """A kept value as text: a column of a JSONL file may hold whatever it likes."""
+    if value is None:
+        return None
+    text = value_as_text(value)
+    return orjson.dumps(value).decode() if text is None else text
+
+
+def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], stream: BinaryIO) -> int:
     count = 0
     empty = {"row": 0, "id": "", "text": "", "predictions": {}, "error": None}
-    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets)), lineterminator="\n")
+    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets, keep)), lineterminator="\n")
     lines.writeheader()
     for count, row in enumerate(rows, 1):  # noqa: B007 - see above
-        lines.writerow({name: _harmless(value) for name, value in flat(row, targets).items()})
+        lines.writerow({name: _harmless(value) for name, value in flat(row, targets, keep).items()})
     return count
 
 
@@ -118,7 +133,7 @@ class _Utf8:
         return self._stream.write(text.encode("utf-8"))
 
 
-def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], path: Path) -> int:
+def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], path: Path) -> int:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
@@ -127,12 +142,15 @@ def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], path: Pat
     fields = [("row", pa.int64()), ("id", pa.string()), ("text", pa.string())]
     for target in targets:
         fields += [(target, pa.string()), (f"{target}_score", pa.float32()), (f"{target}_scores", pa.string())]
-    schema = pa.schema([*fields, ("error_code", pa.string()), ("error_message", pa.string())])
+    fields += [("error_code", pa.string()), ("error_message", pa.string())]
+    taken = {name for name, _ in fields}
+    fields += [(f"source_{name}" if name in taken else name, pa.string()) for name in keep]
+    schema = pa.schema(fields)
     count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for group in _groups(rows):
             count += len(group)
-            writer.write_table(pa.Table.from_pylist([flat(row, targets) for row in group], schema=schema))
+            writer.write_table(pa.Table.from_pylist([flat(row, targets, keep) for row in group], schema=schema))
     return count
 
 

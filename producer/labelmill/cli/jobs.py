@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,8 +14,10 @@ from labelmill.cli.context import connected, exit_for, finish_submission, follow
 from labelmill.cli.progress import bar
 from labelmill.client import Client
 from labelmill.contracts.database import reading
+from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.tables import BatchRow, ModelRow
 from labelmill.export import check_output, write_results
+from labelmill.kept_columns import keep_columns
 from labelmill.results import Only, read_result_lines
 
 JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
@@ -78,34 +81,45 @@ def results(
         Path | None, typer.Option("-o", "--output", help="A .jsonl, .csv or .parquet file; default: JSONL on stdout.")
     ] = None,
     only: Annotated[Only | None, typer.Option(help="Only rows that failed, or that abstained.")] = None,
+    keep: Annotated[
+        list[str] | None,
+        typer.Option(help="A column of the source file to write beside the results. Repeatable; reads the file again."),
+    ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch ends.")] = False,
 ) -> None:
     """Write a batch's rows in input order."""
     if output is not None:
         check_output(output)
-    save_results(connected(), job_id, output, only=only, follow=follow)
+    save_results(connected(), job_id, output, only=only, follow=follow, keep=keep or ())
 
 
 def save_results(
-    client: Client, batch_id: str, output: Path | None, *, only: Only | None = None, follow: bool = False
+    client: Client,
+    batch_id: str,
+    output: Path | None,
+    *,
+    only: Only | None = None,
+    follow: bool = False,
+    keep: Sequence[str] = (),
 ) -> None:
     """Stream a batch's rows to a file or stdout, with a progress bar."""
     with reading(client.engine) as connection:
-        schema = connection.scalar(
-            select(ModelRow.label_schema)
+        batch = connection.execute(
+            select(ModelRow.label_schema, BatchRow.options)
             .join(BatchRow, BatchRow.model_no == ModelRow.no)
             .where(BatchRow.id == batch_id)
-        )
-    targets = [target["name"] for target in schema or []]
+        ).first()
+    targets = [target["name"] for target in (batch.label_schema if batch else None) or []]
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
 
         def counted() -> Any:
-            for lines in read_result_lines(client.engine, batch_id, only=only, follow=follow):
+            blocks = read_result_lines(client.engine, batch_id, only=only, follow=follow)
+            for lines in keep_columns(blocks, ClassifySpec(**batch.options), keep) if keep and batch else blocks:
                 yield lines
                 progress.advance(task, lines.count(b"\n"))
 
-        count = write_results(counted(), targets, output)
+        count = write_results(counted(), targets, output, keep)
     if output is not None:
         messages().print(f"{count} rows in {output}")
 

@@ -1,0 +1,51 @@
+"""Columns of the input file beside the results of its rows: `results --keep`.
+
+A batch keeps texts and ids alone. The other columns are read from the source again, which must be where it was and
+still hold the same texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.readers import BadRow, expand_source, read_rows
+from labelmill.contracts.readers.bad_rows import value_as_text
+from labelmill.contracts.specs import ClassifySpec
+
+
+def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:
+    """The same lines of JSON, each with `"keep": {column: value}`. Raises InvalidInput when the source has changed."""
+    if spec.source == "-":
+        raise InvalidInput("--keep reads the source again, and this batch was read from standard input")
+    rows = enumerate(read_rows(expand_source(spec.source), columns=[spec.text, *columns], on_bad_row=_refuse))
+    for block in blocks:
+        lines = []
+        for line in block.splitlines():
+            document = orjson.loads(line)
+            values = _row(rows, document["row"], spec)
+            if not spec.chats and (value_as_text(values.get(spec.text)) or "") != document["text"]:
+                raise _changed(spec, document["row"])
+            document["keep"] = {column: values.get(column) for column in columns}
+            lines.append(orjson.dumps(document, default=str))
+        yield b"\n".join(lines) + b"\n"
+
+
+def _row(rows: Iterator[tuple[int, Any]], wanted: int, spec: ClassifySpec) -> dict[str, Any]:
+    for number, row in rows:
+        if number == wanted:
+            return dict(row.values)
+    raise _changed(spec, wanted)
+
+
+def _refuse(bad: BadRow) -> None:
+    raise InvalidInput(f"{bad.file}:{bad.line}: {bad.reason}")
+
+
+def _changed(spec: ClassifySpec, row: int) -> InvalidInput:
+    return InvalidInput(
+        f"{spec.source} is not what was classified: row {row} has another text; --keep needs it unchanged"
+    )
