@@ -9,9 +9,12 @@ where no limit is set). Moments are seconds since 1970.
 _CLOCK = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
--- the factor recovers by a hundredth a second, after five quiet seconds
-local function factor_at(factor, at)
-  return tonumber(factor or '1') * 1.01 ^ math.max(0, now - tonumber(at or now) - 5)
+-- the factor recovers by a hundredth a second, after five quiet seconds. A rate that was learnt in a bad moment may be
+-- far too low: it recovers faster and faster, and is forgotten after a quiet minute or so
+local function factor_at(factor, at, learned)
+  local quiet = math.max(0, now - tonumber(at or now) - 5)
+  if learned then quiet = math.min(1000, quiet + quiet * quiet / 20) end
+  return tonumber(factor or '1') * 1.01 ^ quiet
 end
 """
 
@@ -25,7 +28,7 @@ local rate, token_rate, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(A
 local slow = redis.call('HMGET', KEYS[4], 'factor', 'at', 'learned')
 local factor = 1
 if slow[1] then
-  factor = factor_at(slow[1], slow[2])
+  factor = factor_at(slow[1], slow[2], slow[3])
   if rate > 0 or token_rate > 0 then
     if factor >= 1 then
       factor = 1
@@ -94,8 +97,8 @@ if not limited and not slow[4] then
 elseif limited and now - seen > 60 and not slow[1] then
   return 0
 end
-local factor = math.max(0.02, math.min(factor_at(slow[1], slow[2]), 1) * 0.85)
-if not limited then factor = math.max(0.02, factor_at(slow[1], slow[2]) * 0.85) end
+local factor = math.max(0.02, math.min(factor_at(slow[1], slow[2], slow[4]), 1) * 0.85)
+if not limited then factor = math.max(0.02, factor_at(slow[1], slow[2], slow[4]) * 0.85) end
 redis.call('HSET', KEYS[2], 'factor', factor, 'at', string.format('%.6f', until_at))
 return 0
 """
