@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -165,12 +166,27 @@ def test_a_request_of_the_thin_client_has_one_deadline_for_all_of_it(
         ("html", MalformedAnswer),
     ],
 )
-def test_the_sdk_adapter_names_every_fault(
-    emulator: EmulatorThread, plane: SdkControlPlane, fault: str, error: type[LabelmillError]
-) -> None:
+def test_the_sdk_adapter_names_every_fault(emulator: EmulatorThread, fault: str, error: type[LabelmillError]) -> None:
     arm(emulator, fault)
+    plane = SdkControlPlane("any", emulator.url, timeout_s=10, sleep=lambda _: None)
     with pytest.raises(error):
         plane.list_models()
+    plane.close()
+
+
+@pytest.mark.parametrize("fault", ["hang", "slow:1:20"])
+def test_a_call_of_the_sdk_adapter_has_one_deadline_for_all_of_it(emulator: EmulatorThread, fault: str) -> None:
+    arm(emulator, fault)
+    plane = SdkControlPlane("any", emulator.url, timeout_s=0.6, sleep=lambda _: None)
+    began = time.monotonic()
+    with pytest.raises(RemoteUnavailable, match=r"not answer (in time|within 0\.6 s)"):
+        plane.get_job("none")
+    assert time.monotonic() - began < 6
+    for thread in threading.enumerate():  # what was given up ends by itself
+        if thread.name == "mistral-call":
+            thread.join(10)
+            assert not thread.is_alive()
+    plane.close()
 
 
 def test_refused_connections_end_by_themselves(emulator: EmulatorThread, plane: SdkControlPlane) -> None:

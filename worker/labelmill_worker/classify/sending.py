@@ -183,6 +183,7 @@ class ChunkSender:
                 if not may_start or self._late():
                     return [PutOff(None, 0.0)]
                 may_start = False
+                self._turnstile.breaker.check()
                 self.requests += 1
                 return [await self._ask(request)]
             except (HeldBack, BrokerUnavailable) as error:
@@ -213,7 +214,13 @@ class ChunkSender:
             tries += 1
 
     async def _ask(self, request: Request) -> Answer:
-        answer = await self._strategy.ask(request)
+        breaker = self._turnstile.breaker
+        try:
+            answer = await self._strategy.ask(request)
+        except LabelmillError as error:
+            breaker.record(error)
+            raise
+        breaker.record(None)
         if self._turnstile.limiter.counts_tokens:
             await self._turnstile.limiter.settle(request.tokens, answer.tokens)
         return answer

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Hashable
 from dataclasses import dataclass
 
+from labelmill_worker.mistral.breaker import CircuitBreaker
 from labelmill_worker.mistral.limiter import FleetLimiter
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
@@ -48,6 +49,7 @@ class Turnstile:
 
     def __init__(self, limiter: FleetLimiter, slots: int) -> None:
         self.limiter = limiter
+        self.breaker = CircuitBreaker()
         self.free = slots
         self._waiting: dict[Lane, deque[_Waiter]] = {}
         self._served: dict[Lane, int] = {}  # requests let in; a lane that comes late starts `_CREDIT` behind the others

@@ -1,7 +1,8 @@
 """`ControlPlane` on Mistral's own SDK. One instance serves every thread of a process.
 
 The SDK is never given a RetryConfig: with one it would POST a job twice. Reads are repeated here a few times; whatever
-makes or changes something is sent once, and the caller looks before it sends again.
+makes or changes something is sent once, and the caller looks before it sends again. Every request has one
+deadline for all of it: the SDK's own time-out is for each read.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ from labelmill.contracts.errors import (
     RemoteUnavailable,
 )
 from labelmill.contracts.settings import Settings
+from labelmill_worker.mistral.breaker import CircuitBreaker
+from labelmill_worker.mistral.deadline import call_within, cut_late_bodies
 from labelmill_worker.mistral.decoding import file_of, id_of, job_of, model_of
 from labelmill_worker.mistral.errors import REMOTE_ERRORS, translate_error
 from labelmill_worker.mistral.gate import fleet_gate, no_gate
@@ -37,6 +40,7 @@ Answer = TypeVar("Answer")
 
 READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's own pace of looks takes over after that.
 PAGE_SIZE = 100
+UPLOAD_BYTES_PER_S = 100_000  #: An upload may take so much longer than other requests.
 _MAX_PAGES = 10_000  # a server that ignores `page` must not hold a worker for ever
 
 
@@ -59,7 +63,9 @@ class SdkControlPlane:
         self._before_request = before_request
         self._sleep = sleep
         self._rng = rng or random.Random()
-        self._http = httpx.Client(follow_redirects=True)
+        self._timeout_s = timeout_s
+        self._breaker = CircuitBreaker()
+        self._http = httpx.Client(follow_redirects=True, event_hooks={"response": [cut_late_bodies]})
         sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
         # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.
         self._files, self._jobs, self._models = sdk.files, sdk.fine_tuning.jobs, sdk.models
@@ -90,7 +96,8 @@ class SdkControlPlane:
         try:
             with path.open("rb") as content:
                 file = File(file_name=name, content=content, content_type="application/jsonl")
-                return str(self._once(lambda: self._files.upload(file=file, purpose="fine-tune")).id)
+                longer_s = path.stat().st_size / UPLOAD_BYTES_PER_S
+                return str(self._once(lambda: self._files.upload(file=file, purpose="fine-tune"), longer_s).id)
         except OSError as error:
             raise InvalidInput(f"the training file {path.name} cannot be read: {error.strerror}") from error
 
@@ -181,10 +188,20 @@ class SdkControlPlane:
             raise InvalidInput("--wandb-project needs WANDB_API_KEY in the worker's environment")
         return WandbIntegration(project=project, api_key=self._wandb_api_key)
 
-    def _once(self, call: Callable[[], Answer]) -> Answer:
+    def _once(self, call: Callable[[], Answer], longer_s: float = 0.0) -> Answer:
+        self._breaker.check()
         self._before_request()
         try:
-            return call()
+            answer = self._translated(call, longer_s)
+        except LabelmillError as error:
+            self._breaker.record(error)
+            raise
+        self._breaker.record(None)
+        return answer
+
+    def _translated(self, call: Callable[[], Answer], longer_s: float) -> Answer:
+        try:
+            return call_within(call, self._timeout_s + longer_s)
         except REMOTE_ERRORS as error:
             # A cause that repeats a key would carry it into the logs.
             telling = any(secret in str(error) for secret in self._secrets)
