@@ -53,8 +53,11 @@ class CircuitBreaker:
         raise RemoteUnavailable(f"Mistral has failed {self._faults} times in a row: no request for a while", wait_s)
 
     def record(self, error: LabelmillError | None) -> None:
-        """Take note of a request's outcome. A refusal is an answer too: the service is there."""
-        if not isinstance(error, (RemoteUnavailable, MalformedAnswer)):
+        """Take note of a request's outcome. A refusal is an answer too: the service is there. A malformed answer says
+        neither: it may be one text's own."""
+        if isinstance(error, MalformedAnswer):
+            return
+        if not isinstance(error, RemoteUnavailable):
             if self._faults:
                 self._close()
             return
