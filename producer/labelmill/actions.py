@@ -42,9 +42,11 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
                 connection, EvaluationRow, job_id,
                 [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value], EvaluationState.CANCELLED.value,
             )  # fmt: skip
-            inner = connection.scalar(select(EvaluationRow.batch_id).where(EvaluationRow.id == job_id))
-            if inner:
-                _end(connection, BatchRow, inner, _BATCH_OPEN, BatchState.CANCELLED.value)
+            inner = connection.execute(
+                select(EvaluationRow.batch_id, EvaluationRow.calibration_batch_id).where(EvaluationRow.id == job_id)
+            ).first()
+            for batch_id in filter(None, inner or ()):
+                _end(connection, BatchRow, batch_id, _BATCH_OPEN, BatchState.CANCELLED.value)
         elif kind is Kind.TRAINING:
             done = _cancel_training(connection, job_id)
         elif kind is Kind.DATASET:

@@ -37,11 +37,12 @@ class Client:
         )
         return Batch(self, batch_id)
 
-    def evaluate(self, model: str, dataset: str, split: str = "test") -> Job:
+    def evaluate(self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False) -> Job:
         """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
         job_id = evaluate_submission.submit_evaluation(
-            self.engine, self.sender, model=model, dataset=dataset, split=split, warn=self.warnings.append
-        )
+            self.engine, self.sender, model=model, dataset=dataset, split=split, calibrate=calibrate,
+            warn=self.warnings.append,
+        )  # fmt: skip
         return Job(self, job_id)
 
     def job(self, job_id: str) -> Job:

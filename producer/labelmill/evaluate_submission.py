@@ -12,8 +12,9 @@ from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
+from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
-from labelmill.contracts.tables import DatasetRow, EvaluationRow, EventRow, utc_now
+from labelmill.contracts.tables import DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
 from labelmill.registry import resolve_model
 
 
@@ -24,23 +25,29 @@ def submit_evaluation(
     model: str,
     dataset: str,
     split: str = "test",
+    calibrate: bool = False,
     warn: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Submit an evaluation of `model` on a split of `dataset` (`name` or `name@version`). Returns its id.
 
+    `calibrate`: fit a temperature for each target on the validation split and keep it with the model version.
     Raises NotFound, InvalidInput.
     """
     job_id = new_id(Kind.EVALUATION)
     with writing(engine) as connection:
         model_row = resolve_model(connection, model)
         dataset_row = ready_dataset(connection, dataset)
-        if split not in (dataset_row.files or {}):
-            there = ", ".join(dataset_row.files or {})
-            raise InvalidInput(f"dataset {dataset!r} has no split {split!r}; it has {there}")
+        check_split(dataset_row, split)
+        multi = check_targets(model_row, dataset_row)
+        if calibrate:
+            check_split(dataset_row, "validation")
+            if split == "validation":
+                raise InvalidInput("--calibrate fits on the validation split: evaluate another one, such as test")
+        spec = EvaluateSpec(calibrate=calibrate, thresholds=model_row.thresholds, multi=multi)
         values = {
             "id": job_id, "state": EvaluationState.QUEUED.value, "model_no": model_row.no, "model_ref": model,
             "dataset_id": dataset_row.id, "dataset_ref": f"{dataset_row.name}@{dataset_row.version}", "split": split,
-            "created_at": utc_now(),
+            "options": spec.model_dump(mode="json"), "created_at": utc_now(),
         }  # fmt: skip
         connection.execute(insert(EvaluationRow).values(values))
         event = {"job_id": job_id, "at": utc_now(), "state": EvaluationState.QUEUED.value, "message": "submitted"}
@@ -50,6 +57,37 @@ def submit_evaluation(
     except BrokerUnavailable:
         warn(REDIS_IS_DOWN)
     return job_id
+
+
+def check_split(dataset: DatasetRow, split: str) -> None:
+    """Raise InvalidInput unless the dataset has rows in that split."""
+    there = [name for name, rows in (dataset.splits or {}).items() if rows]
+    if split not in there:
+        raise InvalidInput(
+            f"dataset {dataset.name}@{dataset.version} has no rows in a split {split!r}; "
+            + (f"it has {', '.join(there)}" if there else "it has none at all")
+        )
+
+
+def check_targets(model: ModelRow, dataset: DatasetRow) -> tuple[str, ...]:
+    """Raise InvalidInput unless the dataset has labels for some target of the model, of its shape.
+
+    Returns the dataset's multi-label targets for a model whose own are not known yet: it learns them from its first
+    answer.
+    """
+    asked = {target["name"]: bool(target.get("multi")) for target in dataset.label_schema or []}
+    if model.label_schema is None:
+        return tuple(name for name, multi in asked.items() if multi)
+    answered = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
+    if not answered.keys() & asked.keys():
+        raise InvalidInput(
+            f"dataset {dataset.name!r} has labels for {', '.join(asked) or 'nothing'}, the model answers "
+            f"{', '.join(answered)}: prepare it with --target {next(iter(answered))}=COLUMN"
+        )
+    for name in answered.keys() & asked.keys():
+        if asked[name] and not answered[name]:
+            raise InvalidInput(f"{name!r} is multi-label in dataset {dataset.name!r}, and the model gives one label")
+    return ()
 
 
 def ready_dataset(connection: Connection, ref: str) -> DatasetRow:

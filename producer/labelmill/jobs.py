@@ -127,7 +127,9 @@ def _evaluation(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "dataset": row["dataset_ref"],
         "split": row["split"],
         "batch": row["batch_id"],
+        "calibration_batch": row["calibration_batch_id"],
         "metrics": row["metrics"],
+        "summary": row["summary"],
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -69,3 +69,12 @@ class ClassifySpec(_Spec):
     multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
     chats: bool = False  #: The texts are chats; a model that was trained on chats needs no telling.
     cache: bool = False
+
+
+class EvaluateSpec(_Spec):
+    """How a model is evaluated. `thresholds` are the model's as they stood: another evaluation with other ones is not
+    the same."""
+
+    calibrate: bool = False  #: Fit a temperature on the validation split and keep it with the model version.
+    thresholds: dict[str, Any] | None = None
+    multi: tuple[str, ...] = ()  #: Multi-label targets of the dataset, for a model whose labels are not known yet.

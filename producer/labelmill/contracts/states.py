@@ -52,6 +52,14 @@ class ChunkState(StrEnum):
     FAILED = "failed"  #: It cannot be worked on at all (its input is unreadable).
 
 
+class RemoteWish(StrEnum):
+    """What a worker owes to Mistral for a fine-tuned model that a person put away."""
+
+    ARCHIVE = "archive"  #: Stops its storage fee.
+    UNARCHIVE = "unarchive"
+    DELETE = "delete"
+
+
 State = DatasetState | TrainingState | BatchState | EvaluationState | ChunkState
 
 _D, _T, _B, _E, _C = DatasetState, TrainingState, BatchState, EvaluationState, ChunkState

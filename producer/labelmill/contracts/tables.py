@@ -134,8 +134,11 @@ class TrainingRow(_Job, _Leased, Base):
     __table_args__ = (Index("ix_trainings_state", "state"),)
 
 
-class ModelRow(Base):
-    """One model version. A raw Mistral id used directly is a row too, with version 0 and its id as name."""
+class ModelRow(_Leased, Base):
+    """One model version. A raw Mistral id used directly is a row too, with version 0 and its id as name.
+
+    Its lease is for what is owed to Mistral: `remote_wish`.
+    """
 
     __tablename__ = "models"
     no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
@@ -156,7 +159,34 @@ class ModelRow(Base):
     dataset_id: Mapped[str | None] = mapped_column(String(64))
     dataset_fingerprint: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
-    __table_args__ = (UniqueConstraint("name", "version"),)
+    note: Mapped[str | None] = mapped_column(Text)  #: A person's words about it.
+    calibration: Mapped[Json | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: target → its temperature and what it was fitted on
+    remote_state: Mapped[str | None] = mapped_column(String(12))  #: `archived` or `deleted` at Mistral, if it is.
+    remote_wish: Mapped[str | None] = mapped_column(String(12))  #: A `RemoteWish` that a worker owes to Mistral.
+    remote_error: Mapped[str | None] = mapped_column(Text)  #: What Mistral last said against it.
+    __table_args__ = (UniqueConstraint("name", "version"), Index("ix_models_remote_wish", "remote_wish"))
+
+
+class ModelAliasRow(Base):
+    """A second name of a version: `intents@champion`."""
+
+    __tablename__ = "model_aliases"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(100), primary_key=True)
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
+
+
+class PromotionRow(Base):
+    """Which version answered to a bare name, since when: append-only but for what a rollback takes back."""
+
+    __tablename__ = "promotions"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    undone: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class ModelTargetRow(Base):
@@ -180,7 +210,7 @@ class BatchRow(_Job, Base):
     rows: Mapped[int] = mapped_column(Number, default=0)  #: Rows written so far, duplicates included.
     duplicates: Mapped[int] = mapped_column(Number, default=0)
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    __table_args__ = (Index("ix_batches_state", "state"),)
+    __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
 
 
 class ChunkRow(Base):
@@ -295,7 +325,18 @@ class EvaluationRow(_Job, _Leased, Base):
     split: Mapped[str] = mapped_column(String(20))
     batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies the split.
     metrics: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
-    __table_args__ = (Index("ix_evaluations_state", "state"),)
+    options: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: An `EvaluateSpec`.
+    calibration_batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies validation.
+    summary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: Counts, time and cost of all targets.
+    __table_args__ = (Index("ix_evaluations_state", "state"), Index("ix_evaluations_model_no", "model_no"))
+
+
+class AnalysisRow(Base):
+    """What a report draws of a job, compressed (see `analysis_codec`); too much for the job's own row."""
+
+    __tablename__ = "analyses"
+    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
 class EventRow(Base):

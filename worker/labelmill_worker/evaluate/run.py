@@ -1,79 +1,150 @@
-"""One evaluation: the split becomes a batch of the bulk engine; when that has ended, its answers meet the truth."""
+"""The steps of an evaluation: its splits become batches of the bulk engine, then answers meet the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.chats import text_of_row
+from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, Permanent
+from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.prices import PRICES_AS_OF
+from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
 from labelmill.contracts.states import ENDED, BatchState
+from labelmill.contracts.tables import EvaluationRow, ModelRow
 from labelmill_worker.bootstrap import Services
-from labelmill_worker.evaluate.metrics import multi_label_metrics, single_label_metrics
+from labelmill_worker.evaluate.cost import cost_of_texts, per_1000
+from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
+from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.store import evaluations
+from labelmill_worker.store.evaluations import BatchColumn, BatchFacts, InnerBatch
+from labelmill_worker.store.inner_batches import cancel_inner_batch
 
 _ENDED = {state.value for state in ENDED}
 _BLOCK = 4096
+CALIBRATION_SPLIT = "validation"
 
 
-def begin(services: Services, evaluation_id: str, token: str, split: Path) -> None:
-    """Submit the split as a batch, once: a later attempt finds the batch that an earlier one opened."""
-    batch = evaluations.open_batch(services.engine, evaluation_id, token, str(split))
-    if batch.state == BatchState.SUBMITTING.value:
-        evaluations.clear_submission(services.engine, batch.no)
-        rows = map(text_of_row, read_split(split))
-        with BatchWriter(services.engine, batch.no, batch.id) as writer:
-            while block := list(islice(rows, _BLOCK)):
-                writer.add(block)
-            writer.finish()
-    try:
-        dispatch_batch(services.engine, services.sender, batch.id)
-    except BrokerUnavailable:
-        pass  # the sweeper sends what is owed
+def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
+    """The batches that an evaluation needs, and the split of each."""
+    wanted: dict[BatchColumn, str] = {"batch_id": job.split}
+    if _spec_of(job).calibrate:
+        wanted["calibration_batch_id"] = CALIBRATION_SPLIT
+    return wanted
 
 
-def read_split(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a prepared split: `{"text", "labels"}`. Raises Permanent when it is gone."""
-    try:
-        with path.open("rb") as lines:
-            yield from map(orjson.loads, lines)
-    except (OSError, ValueError) as error:
-        raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
+def begin(services: Services, job: EvaluationRow, token: str) -> None:
+    """Submit the splits as batches, once: a later attempt finds those that an earlier one opened."""
+    spec = _spec_of(job)
+    for column, split in batches_of(job).items():
+        path = _path(services, job, split)
+        holds_chats = "messages" in next(read_split(path), {})
+        batch_spec = ClassifySpec(source=str(path), multi=spec.multi, chats=holds_chats)
+        batch = evaluations.open_batch(services.engine, job.id, token, column, batch_spec)
+        if batch.state == BatchState.SUBMITTING.value:
+            evaluations.clear_submission(services.engine, batch.no)
+            rows = map(text_of_row, read_split(path))
+            with BatchWriter(services.engine, batch.no, batch.id) as writer:
+                while block := list(islice(rows, _BLOCK)):
+                    writer.add(block)
+                writer.finish()
+        with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
+            dispatch_batch(services.engine, services.sender, batch.id)
 
 
-def measure(services: Services, batch_no: int, schema: LabelSchema, split: Path) -> dict[str, Any]:
-    """Metrics of every target that the split has labels for."""
-    truth = [row["labels"] for row in read_split(split)]
-    answers = evaluations.read_answers(services.engine, batch_no, len(truth))
-    metrics: dict[str, Any] = {}
-    for number, target in enumerate(schema.targets):
-        numbers = [row for row, labels in enumerate(truth) if labels.get(target.name) is not None]
-        if not numbers:
-            continue
-        given = [answers[row].get(number) for row in numbers]
-        if target.multi:
-            real = [_as_list(truth[row][target.name]) for row in numbers]
-            sets = [answer[1] if answer else None for answer in given]
-            metrics[target.name] = multi_label_metrics(real, sets, target.labels)
-        else:
-            single = [_as_list(truth[row][target.name])[0] for row in numbers]
-            metrics[target.name] = single_label_metrics(single, [answer[0] if answer else None for answer in given])
-    if not metrics:
-        raise Permanent("the dataset has no labels for any target of the model")
-    return metrics
+def give_up(services: Services, job: EvaluationRow) -> None:
+    """Stop what an evaluation that failed has under way: nothing more is paid for."""
+    with writing(services.engine) as connection:
+        for batch_id in filter(None, (job.batch_id, job.calibration_batch_id)):
+            cancel_inner_batch(connection, batch_id, f"its evaluation {job.id} failed")
 
 
-def _as_list(value: Any) -> list[str]:
-    return list(value) if isinstance(value, list) else [value]
+def have_ended(services: Services, job: EvaluationRow) -> bool:
+    """Whether all of its batches go no further by themselves. Raises the reason of one that did not complete."""
+    found = [_batch(services, job, column) for column in batches_of(job)]
+    for batch in found:
+        if batch.state in _ENDED and batch.state != BatchState.COMPLETED.value:
+            kind = CredentialsRefused if batch.error_code == CredentialsRefused.code else Permanent
+            raise kind(f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}")
+    return all(batch.state in _ENDED for batch in found)
 
 
-def has_ended(state: str) -> bool:
-    """Whether a batch in that state goes no further by itself."""
-    return state in _ENDED
+def conclude(services: Services, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:
+    """Measure, and record it. `check` raises once nothing more may be written. Raises Permanent."""
+    model = evaluations.read_model(services.engine, job.model_no)
+    schema = LabelSchema.from_json(model.label_schema or [])
+    if not schema.targets:
+        raise Permanent("no text was answered, so the model's labels are not known: nothing can be measured")
+    calibration = model.calibration
+    if _spec_of(job).calibrate:
+        split = _classified(services, job, schema, "calibration_batch_id", CALIBRATION_SPLIT)
+        source = {"dataset": job.dataset_ref, "split": CALIBRATION_SPLIT, "evaluation": job.id}
+        calibration = {name: one | source for name, one in fit_temperatures(split, check).items()}
+    train = evaluations.split_path(services.engine, model.dataset_id, "train")
+    split = _classified(services, job, schema, "batch_id", job.split)
+    temperatures = {name: one["temperature"] for name, one in (calibration or {}).items()}
+    seen_path = Path(train) if train and Path(train).is_file() else None
+    measured = measure(split, temperatures, seen_path, check)
+    facts = evaluations.batch_facts(services.engine, split.batch_no)
+    evaluations.complete(
+        services.engine, job, token, metrics=measured.metrics, analysis=measured.analysis,
+        summary=_summary(measured, facts, model, schema, calibration),
+        calibration=calibration if _spec_of(job).calibrate else None,
+    )  # fmt: skip
+
+
+def _summary(
+    measured: Measured,
+    facts: BatchFacts,
+    model: ModelRow,
+    schema: LabelSchema,
+    calibration: dict[str, Any] | None,
+) -> dict[str, Any]:
+    texts = facts.rows - facts.duplicates
+    tokens = facts.tokens or measured.tokens  # of classifications Mistral reports none
+    cost = cost_of_texts(model.remote_model or "", model.method, tokens, texts, schema)
+    return {
+        "rows": measured.rows,
+        "answered": facts.rows - facts.failed,
+        "failed": facts.failed,
+        "failures": facts.failures,
+        "duplicates": facts.duplicates,
+        "seen_in_training": measured.seen,
+        "requests": facts.requests,
+        "tokens": tokens,
+        "tokens_are": "reported" if facts.tokens else "counted",
+        "cost": cost,
+        "cost_per_1000": per_1000(cost, texts),
+        "prices_as_of": PRICES_AS_OF if cost else None,
+        "seconds": facts.seconds,
+        "seconds_per_1000": facts.seconds * 1000 / texts if facts.seconds is not None and texts else None,
+        "calibration": calibration,
+    }
+
+
+def _spec_of(job: EvaluationRow) -> EvaluateSpec:
+    return EvaluateSpec.model_validate(job.options or {})
+
+
+def _path(services: Services, job: EvaluationRow, split: str) -> Path:
+    path = evaluations.split_path(services.engine, job.dataset_id, split)
+    if path is None:
+        raise Permanent(f"the dataset's split {split!r} is gone")
+    return Path(path)
+
+
+def _batch(services: Services, job: EvaluationRow, column: BatchColumn) -> InnerBatch:
+    return evaluations.find_batch(services.engine, str(getattr(job, column)))
+
+
+def _classified(
+    services: Services, job: EvaluationRow, schema: LabelSchema, column: BatchColumn, split: str
+) -> ClassifiedSplit:
+    batch = _batch(services, job, column)
+    return ClassifiedSplit(services.engine, batch.no, schema, _path(services, job, split))

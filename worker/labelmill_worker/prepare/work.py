@@ -9,6 +9,7 @@ from functools import partial
 
 import structlog
 
+from labelmill.contracts.analysis_codec import save_analysis
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable
 from labelmill.contracts.messages import PREPARE, JobMessage
@@ -19,6 +20,7 @@ from labelmill_worker.bootstrap import Services
 from labelmill_worker.draining import WorkerEnds, is_draining
 from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 from labelmill_worker.prepare.folders import data_folder, dataset_folder, drop_sources, source_files
+from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.store.datasets import record_dataset
 from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job, save_job
 from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
@@ -88,7 +90,12 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
             next_report = time.monotonic() + _PROGRESS_S
 
     sources = source_files(folder, spec.files)
-    return prepare_dataset(spec, sources, dataset_folder(folder, job.id), on_progress=on_progress)
+    prepared = prepare_dataset(spec, sources, dataset_folder(folder, job.id), on_progress=on_progress)
+    rows = prepared.report["rows_read"]
+    likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))
+    with writing(services.engine) as connection:
+        save_analysis(connection, job.id, {"likeness": likeness})
+    return prepared
 
 
 def _record(services: Services, job: DatasetRow, token: str, prepared: PreparedDataset) -> None:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
-import orjson
-from sqlalchemy import delete, insert, select, update
-from sqlalchemy.engine import Engine
+from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.analysis_codec import save_analysis
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
-from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import BatchState
+from labelmill.contracts.states import BatchState, EvaluationState
 from labelmill.contracts.tables import (
     BatchRow,
     ChunkInputRow,
@@ -21,16 +21,18 @@ from labelmill.contracts.tables import (
     DuplicateRow,
     EvaluationRow,
     ModelRow,
-    PredictionRow,
+    RowErrorRow,
     utc_now,
 )
 from labelmill_worker.store.chunks import LeaseLostError
-from labelmill_worker.store.jobs import add_event
+from labelmill_worker.store.jobs import add_event, move_job
+
+BatchColumn = Literal["batch_id", "calibration_batch_id"]
 
 
 @dataclass(frozen=True)
 class InnerBatch:
-    """The batch that classifies an evaluation's split."""
+    """A batch that classifies a split for an evaluation."""
 
     no: int
     id: str
@@ -49,30 +51,32 @@ def find_batch(engine: Engine, batch_id: str) -> InnerBatch:
     return InnerBatch(*row)
 
 
-def open_batch(engine: Engine, evaluation_id: str, token: str, source: str) -> InnerBatch:
+def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColumn, spec: ClassifySpec) -> InnerBatch:
     """The evaluation's batch: the one there is, or a new one, tied to it in the same transaction.
 
     Raises LeaseLostError.
     """
     with writing(engine) as connection:
         found = connection.execute(
-            select(EvaluationRow.batch_id, EvaluationRow.model_no, EvaluationRow.model_ref).where(
+            select(EvaluationRow.__table__).where(
                 EvaluationRow.id == evaluation_id, EvaluationRow.lease_token == token
             )
-        ).first()
+        ).mappings().first()  # fmt: skip
         if found is None:
             raise LeaseLostError
-        batch_id = found.batch_id
+        batch_id = found[column]
         if batch_id is None:
             batch_id = new_id(Kind.BATCH)
             connection.execute(
                 insert(BatchRow).values(
-                    id=batch_id, state=BatchState.SUBMITTING.value, model_no=found.model_no, model_ref=found.model_ref,
-                    mode="realtime", priority="normal", created_at=utc_now(),
-                    options=ClassifySpec(source=source).model_dump(mode="json"),
+                    id=batch_id, state=BatchState.SUBMITTING.value, model_no=found["model_no"],
+                    model_ref=found["model_ref"], mode="realtime", priority="normal", created_at=utc_now(),
+                    options=spec.model_dump(mode="json"),
                 )
             )  # fmt: skip
-            connection.execute(update(EvaluationRow).where(EvaluationRow.id == evaluation_id).values(batch_id=batch_id))
+            connection.execute(
+                update(EvaluationRow).where(EvaluationRow.id == evaluation_id).values({column: batch_id})
+            )
             add_event(connection, batch_id, f"for {evaluation_id}", state=BatchState.SUBMITTING.value)
     return find_batch(engine, batch_id)
 
@@ -84,35 +88,99 @@ def clear_submission(engine: Engine, batch_no: int) -> None:
             connection.execute(delete(table).where(table.batch_no == batch_no))
 
 
-def split_path(engine: Engine, dataset_id: str, split: str) -> str | None:
+def read_model(engine: Engine, model_no: int) -> ModelRow:
+    """The model version that is measured."""
+    with reading(engine) as connection:
+        return ModelRow(
+            **connection.execute(select(ModelRow.__table__).where(ModelRow.no == model_no)).mappings().one()
+        )
+
+
+def split_path(engine: Engine, dataset_id: str | None, split: str) -> str | None:
     """Where a dataset's split lies."""
     with reading(engine) as connection:
         files = connection.scalar(select(DatasetRow.files).where(DatasetRow.id == dataset_id))
     return (files or {}).get(split)
 
 
-def model_schema(engine: Engine, model_no: int) -> LabelSchema:
-    """The label schema of a model; empty before a raw id's first answer."""
+def complete(
+    engine: Engine,
+    job: EvaluationRow,
+    token: str,
+    *,
+    metrics: dict[str, Any],
+    summary: dict[str, Any],
+    analysis: dict[str, Any],
+    calibration: dict[str, Any] | None,
+) -> None:
+    """running → completed, with everything that was found; a new `calibration` goes to the model version."""
+    with writing(engine) as connection:
+        done = move_job(
+            connection, EvaluationRow, job.id, EvaluationState.RUNNING, EvaluationState.COMPLETED, token=token,
+            metrics=metrics, summary=summary,
+        )  # fmt: skip
+        if not done:
+            return
+        save_analysis(connection, job.id, analysis)
+        if calibration is not None:
+            connection.execute(update(ModelRow).where(ModelRow.no == job.model_no).values(calibration=calibration))
+
+
+# Handed to the driver as they are, in places of the batch: a split may have a million rows.
+_OWN = (
+    "SELECT row, label, labels, scores FROM prediction_rows WHERE batch_no = ? AND row >= ? AND row < ? AND target = ?"
+)
+_REPEATED = (
+    "SELECT d.row, p.label, p.labels, p.scores FROM duplicate_rows d "
+    "JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
+    "WHERE d.batch_no = ? AND d.row >= ? AND d.row < ? AND p.target = ?"
+)
+
+Answer = tuple[int, str | None, str | None, bytes]  #: row, label, labels as JSON, scores
+
+
+def read_answers(connection: Connection, batch_no: int, first: int, end: int, target: int) -> list[Answer]:
+    """The answers to the rows from `first` to before `end`, by row; those that repeat an earlier text too."""
+    values = (batch_no, first, end, target)
+    return sorted(_fetch(connection, _OWN, values) + _fetch(connection, _REPEATED, values), key=lambda one: one[0])
+
+
+def _fetch(connection: Connection, statement: str, values: tuple[int, ...]) -> list[Answer]:
+    driver: Any = connection.connection.driver_connection
+    if connection.dialect.name == "sqlite":
+        return list(driver.execute(statement, values))
+    with driver.cursor(binary=True) as cursor:
+        found: list[Answer] = cursor.execute(statement.replace("?", "%s"), values).fetchall()
+        return found
+
+
+@dataclass(frozen=True)
+class BatchFacts:
+    """What a batch took. Counts are of rows, duplicates included."""
+
+    rows: int
+    failed: int
+    duplicates: int
+    requests: int
+    tokens: int
+    seconds: float | None
+    failures: dict[str, int]  #: code → rows
+
+
+def batch_facts(engine: Engine, batch_no: int) -> BatchFacts:
+    """Counts of an ended batch."""
     with reading(engine) as connection:
-        return LabelSchema.from_json(
-            connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == model_no)) or []
-        )
-
-
-Answer = tuple[str | None, list[str] | None]
-
-
-def read_answers(engine: Engine, batch_no: int, rows: int) -> list[dict[int, Answer]]:
-    """For each row the `(label, labels)` of each answered target number, duplicates filled in."""
-    answers: list[dict[int, Answer]] = [{} for _ in range(rows)]
-    with reading(engine) as connection:
-        for row, target, label, labels in connection.execute(
-            select(PredictionRow.row, PredictionRow.target, PredictionRow.label, PredictionRow.labels)
-            .where(PredictionRow.batch_no == batch_no)
-        ):  # fmt: skip
-            answers[row][target] = (label, orjson.loads(labels) if labels is not None else None)
-        for row, first_row in connection.execute(
-            select(DuplicateRow.row, DuplicateRow.first_row).where(DuplicateRow.batch_no == batch_no)
-        ):
-            answers[row] = answers[first_row]
-    return answers
+        batch = connection.execute(
+            select(BatchRow.rows, BatchRow.duplicates, BatchRow.started_at, BatchRow.finished_at)
+            .where(BatchRow.no == batch_no)
+        ).one()  # fmt: skip
+        sums = [func.coalesce(func.sum(column), 0) for column in (ChunkRow.failed, ChunkRow.requests, ChunkRow.tokens)]
+        counts = connection.execute(select(*sums).where(ChunkRow.batch_no == batch_no)).one()
+        failures = connection.execute(
+            select(RowErrorRow.code, func.count()).where(RowErrorRow.batch_no == batch_no).group_by(RowErrorRow.code)
+        ).all()
+    took = (batch.finished_at - batch.started_at).total_seconds() if batch.started_at and batch.finished_at else None
+    return BatchFacts(
+        batch.rows, int(counts[0]), batch.duplicates, int(counts[1]), int(counts[2]), took,
+        {code: int(count) for code, count in failures},
+    )  # fmt: skip

@@ -1,0 +1,105 @@
+"""Workers without Celery: messages of every kind are carried out one after the other in this process."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from sqlalchemy import insert
+from sqlalchemy.engine import Engine
+from strict_mistral import KEY, StrictMistral
+
+from labelmill.contracts.database import reading, writing
+from labelmill.contracts.messages import CLASSIFY, EVALUATE, TRAIN, ChunkMessage, JobMessage
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow
+from labelmill.jobs import status_document
+from labelmill_worker.bootstrap import Services
+from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.tasks import classify, evaluate, train
+
+DEADLINE_S = 60.0
+
+
+class Queue:
+    """Keeps what is sent."""
+
+    def __init__(self) -> None:
+        self.waiting: deque[tuple[str, JobMessage]] = deque()
+
+    def send(
+        self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
+    ) -> None:
+        self.waiting += [(task, message) for message in messages]
+
+
+class Workshop:
+    """A database, a queue, a data folder and a worker; `mistral` answers the texts."""
+
+    def __init__(
+        self, engine: Engine, mistral: StrictMistral, redis_url: str, folder: Path, plane: ControlPlane | None = None
+    ) -> None:
+        self.engine, self.mistral, self.folder = engine, mistral, folder
+        self.queue = Queue()
+        self.sender = cast("MessageSender", self.queue)
+        settings = Settings(broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY=KEY, lease_s=15,
+                            texts_per_request=10, max_in_flight=4, data_dir=str(folder), poll_s=0.1)  # fmt: skip
+        self.services = Services(settings, engine, self.sender, plane)
+
+    def dataset(self, name: str, schema: list[dict[str, Any]], **splits: list[dict[str, Any]]) -> str:
+        """A prepared dataset of these rows. Returns its id."""
+        files = {}
+        for split, rows in splits.items():
+            path = self.folder / f"{name}-{split}.jsonl"
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+            files[split] = str(path)
+        dataset_id = f"prep_{len(list(self.folder.glob('*.jsonl'))):010x}"
+        with writing(self.engine) as connection:
+            connection.execute(
+                insert(DatasetRow).values(
+                    id=dataset_id, state="ready", name=name, version=1, spec={}, label_schema=schema, files=files,
+                    splits={split: len(rows) for split, rows in splits.items()}, fingerprint=f"print of {name}",
+                )
+            )  # fmt: skip
+        return dataset_id
+
+    def model(self, name: str, schema: list[dict[str, Any]] | None, **values: Any) -> int:
+        """A fine-tuned model version. Returns its key."""
+        given = {"version": 1, "promoted": True, "method": "factory", "remote_model": f"ft:classifier:{name}"} | values
+        with writing(self.engine) as connection:
+            key = connection.execute(
+                insert(ModelRow).values(name=name, label_schema=schema, **given).returning(ModelRow.no)
+            ).scalar_one()
+            for number, target in enumerate(schema or []):
+                connection.execute(insert(ModelTargetRow).values(model_no=key, target=number, name=target["name"]))
+        return int(key)
+
+    def run(self, job_id: str) -> dict[str, Any]:
+        """Carry out messages until the job has ended."""
+        end = time.monotonic() + DEADLINE_S
+        while (document := self.status(job_id))["state"] in ("queued", "running", "submitting"):
+            assert time.monotonic() < end, document
+            self.step()
+        return document
+
+    def step(self) -> None:
+        """Carry out one message."""
+        task, message = self.queue.waiting.popleft()
+        if task == CLASSIFY:
+            assert isinstance(message, ChunkMessage)
+            classify.run(self.services, message)
+        elif task == EVALUATE:
+            evaluate.run(self.services, message)
+        else:
+            assert task == TRAIN
+            train.run(self.services, message)
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """The job's status document."""
+        with reading(self.engine) as connection:
+            return status_document(connection, job_id)

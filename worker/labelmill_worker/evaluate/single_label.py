@@ -1,0 +1,190 @@
+"""Every metric of a single-label target, tallied block by block: memory holds a few numbers a row. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmill.contracts.analysis_codec import pack_bits
+from labelmill_worker.evaluate import f1
+from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
+from labelmill_worker.evaluate.bootstrap import intervals
+from labelmill_worker.evaluate.mistakes import confident_mistakes, suspects
+from labelmill_worker.evaluate.probabilities import Reliability, coverage_curve, histogram, losses_of
+from labelmill_worker.evaluate.scores import Scores, are_probabilities
+from labelmill_worker.evaluate.temperature import scaled
+from labelmill_worker.evaluate.truth import Truth
+
+UNANSWERED = "(none)"  #: Stands for the answer to a row that abstained or failed: always wrong.
+
+
+class _Quality:
+    """What the scores of rows were worth: the true label's, the best one, the sum of squared errors."""
+
+    def __init__(self, rows: int) -> None:
+        self.of_truth, self.best, self.squares = np.zeros(rows), np.zeros(rows), np.zeros(rows)
+
+    def add(self, at: NDArray[np.int64], scores: Scores, truth: NDArray[np.int32]) -> None:
+        known = truth < scores.shape[1]
+        of_truth = np.zeros(len(at))
+        of_truth[known] = scores[np.flatnonzero(known), truth[known]]
+        self.of_truth[at], self.best[at] = of_truth, scores.max(axis=1)
+        # (1 - p)² for the true label and p² for each other; a label the model does not know has a score of 0
+        self.squares[at] = np.square(scores).sum(axis=1) - 2 * of_truth + 1
+
+    def summary(self, scored: NDArray[np.bool_], right: NDArray[np.bool_], labels: int) -> dict[str, Any]:
+        if not scored.any():
+            return {"log_loss": None, "brier": None, "ece": None}
+        # of two labels scikit-learn counts one
+        share = 0.5 if labels < 3 else 1.0
+        return {
+            "log_loss": float(losses_of(self.of_truth[scored]).mean()),
+            "brier": float(self.squares[scored].mean() * share),
+            "ece": self.reliability(scored, right).error(),
+        }
+
+    def reliability(self, scored: NDArray[np.bool_], right: NDArray[np.bool_]) -> Reliability:
+        found = Reliability()
+        found.add(np.clip(self.best[scored], 0, 1), right[scored])
+        return found
+
+
+class SingleLabelTally:
+    """Takes blocks of answers; `temperature` is the model version's, if it has one."""
+
+    def __init__(self, truth: Truth, temperature: float | None = None) -> None:
+        self.truth, self._temperature = truth, temperature
+        self._real = truth.single()
+        rows = len(self._real)
+        self._numbers = {name: number for number, name in enumerate(truth.names)}
+        self._given = np.full(rows, -1, np.int32)
+        self._top = np.full(rows, -1, np.int32)
+        self._scored = np.zeros(rows, bool)
+        self._raw, self._calibrated = _Quality(rows), _Quality(rows) if temperature else None
+        self._probabilities = True
+
+    def add(self, block: AnswerBlock) -> None:
+        """Add the answers to some rows, each row once."""
+        at, scores = block.at, block.scores
+        if not len(at):
+            return
+        numbers = self._numbers
+        self._given[at] = [-1 if label is None else numbers[label] for label in block.labels]
+        self._top[at], self._scored[at] = scores.argmax(axis=1), True
+        self._probabilities = self._probabilities and are_probabilities(scores)
+        self._raw.add(at, scores, self._real[at])
+        if self._calibrated is not None and self._temperature:
+            self._calibrated.add(at, scaled(scores, self._temperature, multi=False), self._real[at])
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """Which rows were labelled right."""
+        right: NDArray[np.bool_] = self._given == self._real
+        return right
+
+    def metrics(self) -> dict[str, Any]:
+        """The target's part of an evaluation's `metrics`."""
+        names, rows, answered = self.truth.names, len(self._real), self._given >= 0
+        real, given, hits = self._counts()
+        present = int(((real + given) > 0).sum())
+        averages = f1.averages(hits, real, given, present_only=True)
+        shown = (real + given) > 0
+        there = [name for name, is_there in zip(names, shown, strict=True) if is_there]
+        found = {
+            "accuracy": float(self.correct.mean()),
+            **{name: float(value) for name, value in averages.items()},
+            "per_label": f1.per_label(there, hits[shown], real[shown], given[shown]),
+            "confusion": self._confusion(),
+            "rows": rows,
+            "answered": int(answered.sum()),
+            "abstained": int((self._scored & ~answered).sum()),
+            "failed": int((~self._scored).sum()),
+            "unanswered": int((~answered).sum()),
+            "accuracy_answered": float(self.correct[answered].mean()) if answered.any() else None,
+            "labels_averaged": present,
+            **self._quality(self._raw),
+            "coverage": self._coverage(20),
+            "intervals": self._intervals(),
+            **unfamiliar(self.truth, real),
+        }
+        if self._calibrated is not None:
+            found["calibrated"] = {"temperature": self._temperature, **self._quality(self._calibrated)}
+        return found
+
+    def analysis(self) -> dict[str, Any]:
+        """What a report draws."""
+        scored, names = self._scored, self.truth.names
+        is_top = self._top == self._real
+        found = {
+            "multi": False,
+            "labels": names,
+            "known_labels": len(self.truth.target.labels),
+            "reliability": self._raw.reliability(scored, is_top).points() if self._probabilities else [],
+            "coverage": self._coverage(100),
+            "histogram": histogram(self._raw.best[scored]),
+            "given": counts_by_name(names, np.bincount(self._given[self._given >= 0], minlength=len(names))),
+            "truth": counts_by_name(names, np.bincount(self._real, minlength=len(names))),
+            "rows": len(self._real),
+            "has_truth": self.truth.rows,
+            "correct": pack_bits(self.correct),
+            "mistakes": confident_mistakes(self.truth, self._top, self._raw.best, self._raw.of_truth, scored),
+            **suspects(self.truth, self._top, self._raw.best, self._raw.of_truth, scored),
+        }
+        if self._calibrated is not None and self._probabilities:
+            found["reliability_calibrated"] = self._calibrated.reliability(scored, is_top).points()
+        return found
+
+    def _counts(self) -> tuple[Any, Any, Any]:
+        size = len(self.truth.names)
+        real, given = np.bincount(self._real, minlength=size), self._given[self._given >= 0]
+        hits = np.bincount(self._real[self.correct], minlength=size)
+        return real.astype(float), np.bincount(given, minlength=size).astype(float), hits.astype(float)
+
+    def _cases(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Each distinct pair of truth and answer (-1: none), and its rows."""
+        width = len(self.truth.names) + 1
+        keys, counts = np.unique(self._real.astype(np.int64) * width + self._given + 1, return_counts=True)
+        return keys // width, keys % width - 1, counts
+
+    def _confusion(self) -> dict[str, dict[str, int]]:
+        names: dict[str, dict[str, int]] = {}
+        for real, given, count in zip(*(column.tolist() for column in self._cases()), strict=True):
+            answer = UNANSWERED if given < 0 else self.truth.names[given]
+            names.setdefault(self.truth.names[real], {})[answer] = count
+        return {name: dict(sorted(names[name].items())) for name in sorted(names)}
+
+    def _intervals(self) -> dict[str, Any]:
+        reals, givens, rows = self._cases()
+        size = len(self.truth.names)
+        is_real = np.eye(size)[reals]
+        is_given = np.eye(size + 1)[givens][:, :size]  # -1, no answer, is the column that is cut off
+        right = reals == givens
+
+        def statistics(drawn: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+            averages = f1.averages(
+                drawn @ (is_real * right[:, None]), drawn @ is_real, drawn @ is_given, present_only=True
+            )
+            return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
+
+        return intervals(rows, size, statistics)
+
+    def _quality(self, quality: _Quality) -> dict[str, Any]:
+        if not self._probabilities:
+            return {"log_loss": None, "brier": None, "ece": None}
+        return quality.summary(self._scored, self._top == self._real, len(self.truth.names))
+
+    def _coverage(self, steps: int) -> list[dict[str, Any]]:
+        is_top = (self._top == self._real)[self._scored]
+        return coverage_curve(self._raw.best[self._scored], is_top, len(self._real), steps)
+
+
+def unfamiliar(truth: Truth, real: NDArray[Any]) -> dict[str, Any]:
+    """Labels that only one side knows: `unknown_labels` of the dataset, with their rows, `absent_labels` of
+    the model."""
+    known = len(truth.target.labels)
+    return {
+        "unknown_labels": {name: int(real[at]) for at, name in enumerate(truth.names) if at >= known},
+        "absent_labels": sorted(name for at, name in enumerate(truth.names[:known]) if not real[at]),
+    }
