@@ -23,10 +23,32 @@ def write(folder: Path, **splits: list[tuple[str, str]]) -> tuple[dict[str, Path
     return files, {split: len(rows) for split, rows in splits.items()}
 
 
-WORDS = (
-    "please turn off the light in kitchen play music loud weather tomorrow bring coffee wake me early cancel meeting "
-    "send mail boss long train"
-).split()
+WORDS = [
+    "please",
+    "turn",
+    "off",
+    "the",
+    "light",
+    "in",
+    "kitchen",
+    "play",
+    "music",
+    "loud",
+    "weather",
+    "tomorrow",
+    "bring",
+    "coffee",
+    "wake",
+    "me",
+    "early",
+    "cancel",
+    "meeting",
+    "send",
+    "mail",
+    "boss",
+    "long",
+    "train",
+]
 
 
 def sentences(count: int, seed: int) -> list[tuple[str, str]]:
