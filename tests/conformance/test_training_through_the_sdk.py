@@ -106,6 +106,23 @@ def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
     assert plane.get_model(done.fine_tuned_model).can_classify
 
 
+def test_a_model_is_archived_brought_back_and_deleted(plane: SdkControlPlane, train_file: Path) -> None:
+    job = plane.create_job(JobOrder("ministral-3b-latest", (plane.upload_file(train_file, "archived.jsonl"),)))
+    job_in(plane, job.id, "VALIDATED")
+    plane.start_job(job.id)
+    model_id = job_in(plane, job.id, "SUCCESS").fine_tuned_model
+    assert model_id is not None
+    assert not plane.get_model(model_id).is_archived
+    plane.archive_model(model_id)
+    assert plane.get_model(model_id).is_archived
+    plane.unarchive_model(model_id)
+    assert not plane.get_model(model_id).is_archived
+    plane.delete_model(model_id)
+    for act in (plane.get_model, plane.archive_model, plane.delete_model):
+        with pytest.raises(RemoteFailed):
+            act(model_id)
+
+
 def test_a_job_is_found_beyond_the_first_page(plane: SdkControlPlane, train_file: Path) -> None:
     wanted = plane.upload_file(train_file, "wanted-train.jsonl")
     job = plane.create_job(JobOrder("ministral-3b-latest", (wanted,)))

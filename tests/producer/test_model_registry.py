@@ -34,7 +34,8 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         for version in (1, 2):
             connection.execute(
                 insert(ModelRow).values(
-                    name="intents", version=version, method="factory", promoted=version == 1, remote_model="ft:x",
+                    name="intents", version=version, method="factory", promoted=version == 1,
+                    remote_model=f"ft:x{version}",
                 )
             )  # fmt: skip
         for version, state in ((1, "ready"), (2, "failed")):

@@ -12,11 +12,13 @@ import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
 from labelmill.contracts.states import DatasetState, EvaluationState, State, TrainingState
 from labelmill.contracts.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.store import owed
+from labelmill_worker.store.remote_wishes import overdue_wishes, put_off_wishes
 from labelmill_worker.waiting import WaitingMessages
 
 log = structlog.get_logger()
@@ -42,6 +44,7 @@ def sweep(services: Services) -> None:
     try:
         for task, table, states in _JOBS:
             _send_overdue_jobs(services, waiting, task, table, states)
+        _send_overdue_wishes(services, waiting)
         _forget_lost_messages(services, waiting, batches)
         for batch in batches:
             if owed.has_unsent_chunk(engine, batch.no):
@@ -61,6 +64,15 @@ def _send_overdue_jobs(
     owed.put_off(services.engine, table, overdue)
     if lost:
         log.info("jobs sent again", task=task, jobs=lost)
+
+
+def _send_overdue_wishes(services: Services, waiting: WaitingMessages) -> None:
+    overdue = overdue_wishes(services.engine, owed.LOST_AFTER_S)
+    if not overdue or waiting.jobs is None:
+        return
+    ids = [work_id for work_id in map(model_work_id, overdue) if work_id not in waiting.jobs]
+    services.sender.send(TRAIN, [JobMessage(job_id=work_id) for work_id in ids])
+    put_off_wishes(services.engine, overdue)
 
 
 def _forget_lost_messages(services: Services, waiting: WaitingMessages, batches: Sequence[owed.OpenBatch]) -> None:

@@ -1,41 +1,26 @@
-"""`labelmill train`, `labelmill approve`, `labelmill models`."""
+"""`labelmill train`, `labelmill approve`."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.table import Table
-from sqlalchemy.engine import Connection
 
-from labelmill import registry
-from labelmill.cli.context import connected, finish_submission, messages, print_json, tables
-from labelmill.contracts.database import reading, writing
+from labelmill.cli.context import connected, finish_submission
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
-from labelmill.contracts.tables import ModelRow
 from labelmill.train_submission import DEFAULT_METHOD, approve, submit_training
 
 FACTORY, PROMPT = "For --method factory", "For --method prompt"
-Reference = Annotated[str, typer.Argument(metavar="REF", help="A version such as intents@2.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add `train`, `approve` and `models`."""
+    """Add `train` and `approve`."""
     app.command("train")(train)
     app.command("approve")(approve_training)
-    models = typer.Typer(help="List models; promote, archive or delete a version.", invoke_without_command=True)
-    models.callback()(list_models)
-    models.command("promote")(promote)
-    models.command("register")(register_model)
-    models.command("archive")(archive)
-    models.command("delete")(delete)
-    app.add_typer(models, name="models")
 
 
 def train(
@@ -161,61 +146,3 @@ def approve_training(
     client = connected()
     approve(client.engine, client.sender, training_id, warn=client.warnings.append)
     finish_submission(client, training_id, wait=wait)
-
-
-def list_models(
-    context: typer.Context,
-    everything: Annotated[bool, typer.Option("--all", help="Archived versions too.")] = False,
-    as_json: Json = False,
-) -> None:
-    """List models; promote, archive or delete a version."""
-    if context.invoked_subcommand:
-        return
-    with reading(connected().engine) as connection:
-        found = registry.list_models(connection, everything=everything)
-    if as_json:
-        print_json(found)
-        return
-    table = Table(box=None)
-    for heading in ("model", "promoted", "state", "method", "targets", "remote model", "created"):
-        table.add_column(heading)
-    for one in found:
-        targets = ", ".join(f"{target}: {count}" for target, count in one["targets"].items())
-        table.add_row(
-            one["model"], "yes" if one["promoted"] else "", one["state"], one["method"], targets,
-            one["remote_model"] or "", one["created_at"][:16].replace("T", " "),
-        )  # fmt: skip
-    tables().print(table)
-
-
-def register_model(
-    name: Annotated[str, typer.Argument(help="The name it gets here.")],
-    remote_id: Annotated[str, typer.Argument(metavar="ID", help="Its id at Mistral: ft:classifier:….")],
-    multi: Annotated[list[str] | None, typer.Option(help="A multi-label target of it. Repeatable.")] = None,
-    chats: Annotated[bool, typer.Option("--chats", help="It was trained on chats.")] = False,
-) -> None:
-    """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer."""
-    with writing(connected().engine) as connection:
-        row = registry.register(connection, name, remote_id, multi=multi or (), chats=chats)
-    print_json({"model": f"{row.name}@{row.version}", "remote_model": row.remote_model})
-
-
-def promote(ref: Reference) -> None:
-    """Let a version answer to the model's bare name; an archived one comes back."""
-    _change(registry.promote, ref, "is promoted")
-
-
-def archive(ref: Reference) -> None:
-    """Put a version away: nothing new runs on it until it is promoted."""
-    _change(registry.archive, ref, "is archived")
-
-
-def delete(ref: Reference) -> None:
-    """Remove a version for good; what it predicted stays."""
-    _change(registry.delete, ref, "is deleted")
-
-
-def _change(act: Callable[[Connection, str], ModelRow], ref: str, done: str) -> None:
-    with writing(connected().engine) as connection:
-        act(connection, ref)
-    messages().print(f"{ref} {done}")

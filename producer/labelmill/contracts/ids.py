@@ -27,3 +27,16 @@ def new_id(kind: Kind) -> str:
 def kind_of(job_id: str) -> Kind | None:
     """The kind an id's prefix names, or None when it is no job id."""
     return next((kind for kind, prefix in _PREFIX.items() if job_id.startswith(prefix)), None)
+
+
+_MODEL_WORK = "model_"
+
+
+def model_work_id(model_no: int) -> str:
+    """How messages and events name what is owed to Mistral for a model version; no job."""
+    return f"{_MODEL_WORK}{model_no:012x}"
+
+
+def model_of_work(work_id: str) -> int | None:
+    """The model version's key, or None for the id of a job."""
+    return int(work_id.removeprefix(_MODEL_WORK), 16) if work_id.startswith(_MODEL_WORK) else None

@@ -102,6 +102,7 @@ class RemoteModel:
     id: str
     can_fine_tune: bool = False
     can_classify: bool = False
+    is_archived: bool = False
 
 
 class ControlPlane(Protocol):
@@ -145,6 +146,18 @@ class ControlPlane(Protocol):
 
     def get_model(self, model_id: str) -> RemoteModel:
         """One model. Raises RemoteFailed when Mistral knows no such model."""
+        ...
+
+    def archive_model(self, model_id: str) -> None:
+        """Put a fine-tuned model away: it answers no more, and costs no storage. Raises RemoteFailed."""
+        ...
+
+    def unarchive_model(self, model_id: str) -> None:
+        """Bring an archived model back. Raises RemoteFailed when Mistral knows no such model."""
+        ...
+
+    def delete_model(self, model_id: str) -> None:
+        """Remove a fine-tuned model for good. Raises RemoteFailed when Mistral knows no such model."""
         ...
 
     def check_key(self) -> None:

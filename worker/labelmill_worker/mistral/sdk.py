@@ -178,6 +178,15 @@ class SdkControlPlane:
     def get_model(self, model_id: str) -> RemoteModel:
         return self._read(lambda: model_of(self._models.retrieve(model_id=model_id)))
 
+    def archive_model(self, model_id: str) -> None:
+        self._once(lambda: self._models.archive(model_id=model_id))
+
+    def unarchive_model(self, model_id: str) -> None:
+        self._once(lambda: self._models.unarchive(model_id=model_id))
+
+    def delete_model(self, model_id: str) -> None:
+        self._once(lambda: self._models.delete(model_id=model_id))
+
     def check_key(self) -> None:
         self.list_models()
 

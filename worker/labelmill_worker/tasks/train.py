@@ -1,14 +1,20 @@
-"""labelmill.train: one look at one training."""
+"""labelmill.train: one look at one training, or what is owed to Mistral for a model that a person put away."""
 
 from __future__ import annotations
 
+from labelmill.contracts.ids import model_of_work
 from labelmill.contracts.messages import JobMessage
 from labelmill_worker.bootstrap import Services
+from labelmill_worker.train.housekeeping import carry_out_wish
 from labelmill_worker.train.look import TrainingWatch
 
 
 def run(services: Services, message: JobMessage) -> None:
     """Look at the training and record what is there; the next look is a message of its own."""
+    model_no = model_of_work(message.job_id)
+    if model_no is not None:
+        carry_out_wish(services.engine, lambda: services.control_plane, model_no)
+        return
     TrainingWatch(services.engine, services.sender, lambda: services.control_plane, services.settings).look(
         message.job_id
     )

@@ -1,0 +1,204 @@
+"""`labelmill models`: the registry."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+from sqlalchemy.engine import Connection
+
+from labelmill import registry
+from labelmill.cli.context import connected, messages, print_json, say, tables
+from labelmill.contracts.database import reading, writing
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.tables import ModelRow
+
+Version = Annotated[str, typer.Argument(metavar="REF", help="A version: intents@2, or intents@ALIAS.")]
+Model = Annotated[str, typer.Argument(metavar="REF", help="intents (the promoted version), intents@2, intents@ALIAS.")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+HereOnly = Annotated[
+    bool, typer.Option("--here-only", help="Leave the fine-tuned model at Mistral as it is: its storage fee goes on.")
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add `models` and its commands."""
+    models = typer.Typer(help="List models; promote, compare, archive or delete versions.", invoke_without_command=True)
+    models.callback()(list_models)
+    models.command("show")(show)
+    models.command("promote")(promote)
+    models.command("rollback")(rollback)
+    models.command("alias")(alias)
+    models.command("note")(note)
+    models.command("threshold")(threshold)
+    models.command("register")(register_model)
+    models.command("archive")(archive)
+    models.command("delete")(delete)
+    app.add_typer(models, name="models")
+
+
+def list_models(
+    context: typer.Context,
+    everything: Annotated[bool, typer.Option("--all", help="Archived versions too.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List models; promote, compare, archive or delete versions."""
+    if context.invoked_subcommand:
+        return
+    with reading(connected().engine) as connection:
+        found = registry.list_models(connection, everything=everything)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(box=None)
+    for heading in ("model", "answers to", "method", "targets", "accuracy", "state", "created", "note"):
+        table.add_column(heading, no_wrap=heading in ("model", "created"))
+    for one in found:
+        targets = ", ".join(f"{target}: {count} labels" for target, count in one["targets"].items())
+        names = [one["name"]] if one["promoted"] else []
+        names += [f"@{alias}" for alias in one["aliases"]]
+        table.add_row(
+            one["model"], ", ".join(names), one["method"], targets, _accuracy(one["evaluated"]), _state(one),
+            one["created_at"][:16].replace("T", " "), one["note"] or "",
+        )  # fmt: skip
+    tables().print(table)
+
+
+def _accuracy(evaluated: dict[str, Any] | None) -> str:
+    if evaluated is None:
+        return ""
+    figures = ", ".join(f"{one['accuracy']:.3f}" for one in evaluated["targets"].values())
+    return f"{figures} on {evaluated['dataset']} {evaluated['split']}"
+
+
+def _state(one: dict[str, Any]) -> str:
+    words = [one["state"]]
+    if one["remote_wish"]:
+        words.append(f"{one['remote_wish']} at Mistral is owed")
+    elif one["remote_state"]:
+        words.append(f"{one['remote_state']} at Mistral")
+    if one["remote_error"]:
+        words.append(one["remote_error"])
+    return "; ".join(words)
+
+
+def show(ref: Model, as_json: Json = False) -> None:
+    """Everything about a version: dataset, files, training, job at Mistral, evaluations, batches."""
+    with reading(connected().engine) as connection:
+        found = registry.lineage(connection, ref)
+    if as_json:
+        print_json(found)
+        return
+    table = Table(box=None, show_header=False)
+    for name, value in found.items():
+        if value not in (None, [], {}, ""):
+            table.add_row(name.replace("_", " "), _shown(value))
+    tables().print(table)
+
+
+def _shown(value: Any) -> str:
+    """A value to read: a line for each entry of a list, names before what they hold."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return "\n".join(map(_shown, value))
+    if isinstance(value, dict):
+        text = ", ".join(f"{name} {_shown(one)}" for name, one in value.items() if one not in (None, [], {}, ""))
+    elif isinstance(value, list):
+        text = ", ".join(map(str, value))
+    else:
+        text = str(value)
+    return text if len(text) < 600 else f"{text[:600]} … (--json shows all)"
+
+
+def promote(ref: Version) -> None:
+    """Let a version answer to the model's bare name; an archived one comes back."""
+    _change(registry.promote, ref, "is promoted")
+
+
+def rollback(name: Annotated[str, typer.Argument(help="The model's bare name.")]) -> None:
+    """Promote the version that was promoted before; again: the one before that."""
+    _change(registry.rollback, name, "is promoted again")
+
+
+def alias(
+    ref: Version,
+    name: Annotated[
+        str | None, typer.Argument(metavar="ALIAS", help="champion: NAME@champion means this version.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Forget the alias that REF names.")] = False,
+) -> None:
+    """Give a version a second name, or move that name to it."""
+    if remove:
+        with writing(connected().engine) as connection:
+            registry.remove_alias(connection, ref)
+        messages().print(f"{ref} means nothing any more")
+        return
+    if name is None:
+        raise InvalidInput("say the alias: labelmill models alias NAME@2 champion")
+    _change(lambda connection, which: registry.set_alias(connection, which, name), ref, f"answers to @{name}")
+
+
+def note(
+    ref: Version, text: Annotated[str, typer.Argument(help="What to know about it; an empty text removes the note.")]
+) -> None:
+    """Write a note on a version."""
+    _change(lambda connection, which: registry.set_note(connection, which, text), ref, "has the note")
+
+
+def threshold(
+    ref: Model,
+    values: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="THRESHOLD…", help="0.6 for every target, TARGET=0.6, or TARGET.LABEL=0.6 (multi-label)."
+        ),
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="Forget all of the version's thresholds.")] = False,
+) -> None:
+    """Set from which score on a version is believed: under it a single-label target abstains, a label of a multi-label
+    one does not hold. Without a threshold, show them."""
+    client = connected()
+    with writing(client.engine) as connection:
+        if clear:
+            row = registry.clear_thresholds(connection, ref)
+        elif values:
+            row = registry.set_thresholds(connection, ref, values)
+        else:
+            row = registry.resolve_model(connection, ref)
+        document = {"model": registry.ref_of(row), "thresholds": row.thresholds or {}}
+    print_json(document)
+
+
+def register_model(
+    name: Annotated[str, typer.Argument(help="The name it gets here.")],
+    remote_id: Annotated[str, typer.Argument(metavar="ID", help="Its id at Mistral: ft:classifier:….")],
+    multi: Annotated[list[str] | None, typer.Option(help="A multi-label target of it. Repeatable.")] = None,
+    chats: Annotated[bool, typer.Option("--chats", help="It was trained on chats.")] = False,
+) -> None:
+    """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer."""
+    with writing(connected().engine) as connection:
+        row = registry.register(connection, name, remote_id, multi=multi or (), chats=chats)
+    print_json({"model": registry.ref_of(row), "remote_model": row.remote_model})
+
+
+def archive(ref: Version, here_only: HereOnly = False) -> None:
+    """Put a version away: nothing new runs on it until it is promoted. A fine-tuned one is archived at Mistral too,
+    which stops its storage fee."""
+    _change(lambda connection, which: registry.archive(connection, which, at_mistral=not here_only), ref, "is archived")
+
+
+def delete(ref: Version, here_only: HereOnly = False) -> None:
+    """Remove a version for good, at Mistral too; what it predicted stays."""
+    _change(lambda connection, which: registry.delete(connection, which, at_mistral=not here_only), ref, "is deleted")
+
+
+def _change(act: Callable[[Connection, str], ModelRow], ref: str, done: str) -> None:
+    client = connected()
+    with writing(client.engine) as connection:
+        row = act(connection, ref)
+    registry.send_wish(client.sender, row, client.warnings.append)
+    for warning in client.warnings:
+        say("warning", "yellow", warning)
+    owed = f"; a worker will {row.remote_wish} it at Mistral" if row.remote_wish else ""
+    messages().print(f"{registry.ref_of(row)} {done}{owed}")

@@ -1,0 +1,36 @@
+"""The models there are: finding one by what a person writes (`resolving`), listing them and where each comes from
+(`listing`), promoting, archiving and deleting versions (`versions`), their aliases, notes and thresholds
+(`settings_of`), telling workers what is owed to Mistral (`at_mistral`).
+"""
+
+from labelmill.registry.at_mistral import send_wish
+from labelmill.registry.listing import lineage, list_models
+from labelmill.registry.resolving import check_name, find_version, ref_of, register, resolve_model
+from labelmill.registry.settings_of import (
+    clear_thresholds,
+    remove_alias,
+    set_alias,
+    set_note,
+    set_thresholds,
+)
+from labelmill.registry.versions import archive, delete, promote, rollback
+
+__all__ = [
+    "archive",
+    "check_name",
+    "clear_thresholds",
+    "delete",
+    "find_version",
+    "lineage",
+    "list_models",
+    "promote",
+    "ref_of",
+    "register",
+    "remove_alias",
+    "resolve_model",
+    "rollback",
+    "send_wish",
+    "set_alias",
+    "set_note",
+    "set_thresholds",
+]
