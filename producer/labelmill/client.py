@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from labelmill import actions, classify_submission, evaluate_submission, jobs
-from labelmill.contracts.database import check_tables, connect, reading
+from labelmill.contracts.database import check_tables, connect, reading, writing
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.states import ENDED
@@ -44,6 +44,26 @@ class Client:
             warn=self.warnings.append,
         )  # fmt: skip
         return Job(self, job_id)
+
+    def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job]:
+        """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
+        ended, `comparison` puts them side by side. Raises InvalidInput, NotFound."""
+        ids: list[str] = []
+        for model in models:
+            with writing(self.engine) as connection:
+                job_id = evaluate_submission.find_evaluation(connection, model, dataset, split)
+            if job_id is None:
+                job_id = self.evaluate(model, dataset, split).id
+            if job_id not in ids:
+                ids.append(job_id)
+        return [Job(self, job_id) for job_id in ids]
+
+    def comparison(self, evaluations: Sequence[str], level: float = 0.05) -> dict[str, Any]:
+        """The document of `labelmill compare --json`, from the ids of evaluations. Raises NotFound, InvalidInput."""
+        from labelmill.comparison import compare_evaluations  # noqa: PLC0415 - NumPy, which other commands spare
+
+        with reading(self.engine) as connection:
+            return compare_evaluations(connection, evaluations, level)
 
     def job(self, job_id: str) -> Job:
         """A handle on any job, by id."""

@@ -14,7 +14,7 @@ from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
-from labelmill.contracts.tables import DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
+from labelmill.contracts.tables import AnalysisRow, DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
 from labelmill.registry import resolve_model
 
 
@@ -57,6 +57,28 @@ def submit_evaluation(
     except BrokerUnavailable:
         warn(REDIS_IS_DOWN)
     return job_id
+
+
+def find_evaluation(connection: Connection, model: str, dataset: str, split: str) -> str | None:
+    """An evaluation of the same model version, with the thresholds it has now, on the same rows: one that is done or
+    under way. Raises NotFound, InvalidInput."""
+    model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
+    has_analysis = select(AnalysisRow.job_id).where(AnalysisRow.job_id == EvaluationRow.id).exists()
+    statement = (
+        select(EvaluationRow.id, EvaluationRow.options)
+        .join(DatasetRow, DatasetRow.id == EvaluationRow.dataset_id)
+        .where(EvaluationRow.model_no == model_row.no, EvaluationRow.split == split)
+        .where(DatasetRow.fingerprint == dataset_row.fingerprint)
+        .where(
+            EvaluationRow.state.in_((EvaluationState.QUEUED.value, EvaluationState.RUNNING.value))
+            | ((EvaluationRow.state == EvaluationState.COMPLETED.value) & has_analysis)
+        )
+        .order_by(EvaluationRow.no.desc())
+    )
+    for job_id, options in connection.execute(statement):
+        if ((options or {}).get("thresholds") or None) == (model_row.thresholds or None):
+            return str(job_id)
+    return None
 
 
 def check_split(dataset: DatasetRow, split: str) -> None:

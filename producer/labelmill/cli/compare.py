@@ -1,0 +1,114 @@
+"""`labelmill compare`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from labelmill.cli.context import connected, exit_for, messages, print_json, say, tables
+from labelmill.cli.progress import follow
+from labelmill.client import Client, Job
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.states import ENDED
+
+_ENDED = {state.value for state in ENDED}
+
+
+def register(app: typer.Typer) -> None:
+    """Add `compare`."""
+    app.command("compare")(compare)
+
+
+def compare(
+    refs: Annotated[list[str], typer.Argument(metavar="REF…", help="Two models or more: intents, intents@2, ….")],
+    dataset: Annotated[str, typer.Option(help="The dataset: NAME or NAME@VERSION.")],
+    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    level: Annotated[float, typer.Option(min=0, max=1, help="A smaller p-value is a difference.")] = 0.05,
+    wait: Annotated[
+        bool, typer.Option("--wait/--no-wait", help="Follow the evaluations to their end; Ctrl-C detaches.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Put models side by side on the same rows, and name the cheapest that is not significantly worse than the best.
+
+    Each is evaluated once; evaluations that are there already are used again.
+    """
+    if len(set(refs)) < 2:
+        raise InvalidInput("name two models or more: labelmill compare intents@1 intents@2 --dataset NAME")
+    client = connected()
+    jobs = client.compare(refs, dataset, split)
+    for warning in client.warnings:
+        say("warning", "yellow", warning)
+    documents = _wait_for(client, jobs) if wait else [job.status() for job in jobs]
+    if not wait and any(one["state"] not in _ENDED for one in documents):
+        print_json({"evaluations": [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]})
+        return
+    document = client.comparison([job.id for job in jobs], level)
+    if as_json:
+        print_json(document)
+    else:
+        for name, judged in _judged(document).items():
+            tables().print(_table(document, name, judged))
+        tables().print(document["verdict"] or "nothing could be compared")
+    for one in documents:
+        exit_for(one)
+
+
+def _wait_for(client: Client, jobs: list[Job]) -> list[dict[str, Any]]:
+    try:
+        return [follow(client, job.id, messages()) for job in jobs]
+    except KeyboardInterrupt:
+        ids = " ".join(job.id for job in jobs)
+        messages().print(f"detached; the evaluations go on ({ids}): the same command shows them when they are done")
+        raise typer.Exit(130) from None
+
+
+def _judged(document: dict[str, Any]) -> dict[str, Any]:
+    judged = dict(document["targets"])
+    if len(judged) > 1:
+        judged["all targets"] = document["overall"]
+    return judged
+
+
+def _table(document: dict[str, Any], name: str, judged: dict[str, Any]) -> Table:
+    title = f"{name}, {document['dataset']} {document['split']}"
+    table = Table(box=None, title=title, title_justify="left", title_style="bold")
+    for heading in ("model", "accuracy", "macro F1", "log-loss", "ECE", "cost of 1,000", "s for 1,000", "p", ""):
+        table.add_column(heading, no_wrap=True)
+    against = {one["model"]: one for one in judged["comparisons"]}
+    for one in sorted(document["models"], key=lambda one: -judged["accuracies"].get(one["model"], -1)):
+        model, metrics = one["model"], one["targets"].get(name, {})
+        intervals = metrics.get("intervals", {})
+        accuracy = judged["accuracies"].get(model)
+        table.add_row(
+            model, _figure(accuracy, intervals.get("accuracy")),
+            _figure(metrics.get("macro_f1"), intervals.get("macro_f1")), _figure(metrics.get("log_loss")),
+            _figure(metrics.get("ece")), _money(one["cost_per_1000"]), _figure(one["seconds_per_1000"]),
+            f"{against[model]['p_value']:.2g}" if model in against else "", _remark(one, judged, against.get(model)),
+        )  # fmt: skip
+    return table
+
+
+def _remark(one: dict[str, Any], judged: dict[str, Any], compared: dict[str, Any] | None) -> str:
+    if one["model"] not in judged["accuracies"]:
+        return f"{one['state']}: {one['error'] or 'not measured'}"
+    words = ["best"] if one["model"] == judged["best"] else []
+    if compared is not None:
+        words.append("significantly worse" if compared["significantly_worse"] else "not significantly worse")
+    if one["model"] == judged["cheapest_not_worse"]:
+        words.append("the cheapest of the good")
+    if one["failed"]:
+        words.append(f"{one['failed']} rows failed")
+    return ", ".join(words)
+
+
+def _figure(value: float | None, interval: list[float] | None = None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
+
+
+def _money(cost: dict[str, Any] | None) -> str:
+    return f"{cost['amount']:.4f} {cost['currency']}" if cost else "not known"

@@ -1,0 +1,204 @@
+"""Models side by side on the same rows: McNemar's test against the best, and the cheapest that is not worse.
+
+The maths are pure; `compare_evaluations` reads what evaluations have left in SQL. Which rows each model got right
+stands in its evaluation, a bit a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.analysis_codec import load_analysis, unpack_bits
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.states import EvaluationState
+from labelmill.contracts.tables import DatasetRow, EvaluationRow
+from labelmill.jobs import status_document
+
+LEVEL = 0.05  #: A difference with a smaller p-value is believed.
+EXACT_UP_TO = 1_000  #: Discordant rows; beyond, the chi-square approximation differs in no digit that matters.
+
+_SHOWN = ("accuracy", "macro_f1", "weighted_f1", "micro_f1", "log_loss", "brier", "ece", "intervals", "answered",
+          "abstained", "failed", "rows")  # fmt: skip
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How two models differ on the same rows."""
+
+    only_first: int  #: Rows that only the first got right.
+    only_second: int
+    p_value: float
+    test: str  #: `exact` (binomial, two-sided) or `chi2` (with continuity correction).
+
+
+def mcnemar(first: Bools, second: Bools) -> McNemar:
+    """McNemar's test of two models' right rows. No discordant row: p = 1."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    if discordant <= EXACT_UP_TO:
+        ways = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
+        p_value = min(1.0, 2 * ways / 2**discordant)
+        return McNemar(only_first, only_second, p_value, "exact")
+    statistic = (abs(only_first - only_second) - 1) ** 2 / discordant
+    return McNemar(only_first, only_second, math.erfc(math.sqrt(statistic / 2)), "chi2")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model with the rows it got right; `cost` is of 1,000 texts, None where it is not known."""
+
+    model: str
+    right: Bools
+    cost: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """The share of rows it got right."""
+        return float(self.right.mean()) if len(self.right) else 0.0
+
+
+def judge(contenders: Sequence[Contender], level: float = LEVEL) -> dict[str, Any]:
+    """`{"best", "cheapest_not_worse", "comparisons"}`; p-values are of each model against the best, uncorrected."""
+    best = max(contenders, key=lambda one: (one.accuracy, -(math.inf if one.cost is None else one.cost)))
+    comparisons, good = [], [best]
+    for one in contenders:
+        if one is best:
+            continue
+        found = mcnemar(one.right, best.right)
+        worse = found.p_value < level and one.accuracy < best.accuracy
+        if not worse:
+            good.append(one)
+        comparisons.append(
+            {
+                "model": one.model,
+                "against": best.model,
+                "only_this_right": found.only_first,
+                "only_best_right": found.only_second,
+                "p_value": found.p_value,
+                "test": found.test,
+                "significantly_worse": worse,
+            }
+        )
+    priced = [(one.cost, -one.accuracy, one.model) for one in good if one.cost is not None]
+    return {
+        "best": best.model,
+        "accuracies": {one.model: one.accuracy for one in contenders},
+        "cheapest_not_worse": min(priced)[2] if priced else None,
+        "not_worse": [one.model for one in good],
+        "without_cost": [one.model for one in good if one.cost is None],
+        "comparisons": comparisons,
+    }
+
+
+def compare_evaluations(connection: Connection, job_ids: Sequence[str], level: float = LEVEL) -> dict[str, Any]:
+    """The document of `labelmill compare --json`. Raises InvalidInput when the models have no target in common."""
+    found = [status_document(connection, job_id) for job_id in job_ids]
+    done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
+    document: dict[str, Any] = {
+        "dataset": found[0]["dataset"],
+        "fingerprint": _fingerprint(connection, job_ids[0]),
+        "split": found[0]["split"],
+        "level": level,
+        "models": [_entry(one) for one in found],
+        "targets": {},
+        "overall": None,
+        "verdict": None,
+    }
+    if not done:
+        return document
+    analyses = {one["id"]: load_analysis(connection, one["id"])["targets"] for one in done}
+    shared = [name for name in done[0]["metrics"] if all(name in one["metrics"] for one in done)]
+    if not shared:
+        raise InvalidInput("the models have no target in common: there is nothing to compare")
+    rights = {name: {one["id"]: _right(analyses[one["id"]][name]) for one in done} for name in shared}
+    document["targets"] = {name: judge(_contenders(done, rights[name]), level) for name in shared}
+    overall = document["targets"][shared[0]]
+    if len(shared) > 1:
+        overall = judge(_contenders(done, _all_right(analyses, rights)), level)
+    document["overall"] = overall
+    document["verdict"] = verdict_of(overall, found)
+    return document
+
+
+def _fingerprint(connection: Connection, job_id: str) -> str | None:
+    return connection.scalar(
+        select(DatasetRow.fingerprint)
+        .join(EvaluationRow, EvaluationRow.dataset_id == DatasetRow.id)
+        .where(EvaluationRow.id == job_id)
+    )
+
+
+def _entry(one: Mapping[str, Any]) -> dict[str, Any]:
+    summary = one["summary"] or {}
+    return {
+        "model": one["model"],
+        "evaluation": one["id"],
+        "state": one["state"],
+        "error": one["error"],
+        "rows": summary.get("rows"),
+        "failed": summary.get("failed"),
+        "cost_per_1000": summary.get("cost_per_1000"),
+        "seconds_per_1000": summary.get("seconds_per_1000"),
+        "targets": {
+            name: {key: metrics[key] for key in _SHOWN if key in metrics}
+            for name, metrics in (one["metrics"] or {}).items()
+        },
+    }
+
+
+def _right(analysis: Mapping[str, Any]) -> Bools:
+    return unpack_bits(analysis["correct"], analysis["rows"])
+
+
+def _contenders(done: Sequence[Mapping[str, Any]], right: Mapping[str, Bools]) -> list[Contender]:
+    costs = [one["summary"]["cost_per_1000"] for one in done]
+    one_currency = len({cost["currency"] for cost in costs if cost}) == 1
+    return [
+        Contender(one["model"], right[one["id"]], cost["amount"] if cost and one_currency else None)
+        for one, cost in zip(done, costs, strict=True)
+    ]
+
+
+def _all_right(
+    analyses: Mapping[str, Mapping[str, Any]], rights: Mapping[str, Mapping[str, Bools]]
+) -> dict[str, Bools]:
+    """For each evaluation the rows that are right in every target; rows without truth for one of them do not count."""
+    joint = {}
+    for job_id, targets in analyses.items():
+        rows = [np.array(targets[name]["has_truth"], np.int64) for name in rights]
+        common = rows[0]
+        for other in rows[1:]:
+            common = np.intersect1d(common, other)
+        parts = [rights[name][job_id][np.isin(of, common)] for name, of in zip(rights, rows, strict=True)]
+        joint[job_id] = np.logical_and.reduce(parts)
+    return joint
+
+
+def verdict_of(overall: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence that a person can act on."""
+    best, cheapest = overall["best"], overall["cheapest_not_worse"]
+    unfinished = [one["model"] for one in found if one["state"] != EvaluationState.COMPLETED.value]
+    also = f" ({', '.join(unfinished)} could not be measured)" if unfinished else ""
+    if len(overall["accuracies"]) == 1:
+        return f"only {best} was measured{also}"
+    if cheapest is None:
+        return f"{best} is the best; what its rivals cost is not known{also}"
+    if cheapest == best:
+        worse = len(overall["not_worse"]) == 1
+        why = "every other model is significantly worse" if worse else "it is also the cheapest that is not worse"
+        return f"take {best}: it is the best, and {why}{also}"
+    p_value = next(one["p_value"] for one in overall["comparisons"] if one["model"] == cheapest)
+    return (
+        f"take {cheapest}: it is the cheapest, and not significantly worse than the best, {best} "
+        f"(p = {p_value:.2g}){also}"
+    )

@@ -1,0 +1,123 @@
+"""Comparisons over evaluations that a worker made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from sqlalchemy import update
+from sqlalchemy.engine import Engine
+from strict_mistral import LABELS, StrictMistral, label_of, ok
+from workshop import Workshop
+
+from labelmill import registry
+from labelmill.client import Client
+from labelmill.contracts.database import writing
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.tables import EvaluationRow
+
+SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False},
+          {"name": "parity", "labels": ["even", "odd"], "multi": False}]  # fmt: skip
+
+
+def row(number: int) -> dict[str, Any]:
+    text = f"text {number} {'x' * (number % 4)}"
+    return {"text": text, "labels": {"intent": label_of(text), "parity": "odd" if number % 2 else "even"}}
+
+
+def by_model(texts: list[str], body: dict[str, Any]) -> web.Response:
+    """`good` is always right, `poor` never in parity and in every third intent."""
+    results = []
+    for text in texts:
+        number = int(text.split()[1])
+        poor = body["model"] != "ft:classifier:good"
+        label = "alpha" if poor and number % 3 == 0 else label_of(text)
+        odd = (number % 2 == 1) != poor
+        results.append(
+            {
+                "intent": {"scores": {name: 0.85 if name == label else 0.05 for name in LABELS}},
+                "parity": {"scores": {"odd": 0.9 if odd else 0.1, "even": 0.1 if odd else 0.9}},
+            }
+        )
+    return ok(results)
+
+
+@pytest.fixture
+def shop(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
+    with StrictMistral() as mistral:
+        mistral.faults.append(by_model)
+        made = Workshop(engine, mistral, redis_url, tmp_path)
+        made.dataset("small", SCHEMA, test=[row(number) for number in range(90)])
+        made.model("good", SCHEMA)
+        made.model("poor", SCHEMA)
+        yield made
+
+
+@pytest.fixture
+def client(shop: Workshop, database_url: str) -> Client:
+    client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
+    client.sender = shop.sender
+    return client
+
+
+def test_models_are_compared_on_the_same_rows(shop: Workshop, client: Client) -> None:
+    jobs = client.compare(["good", "poor", "good@1"], "small")
+    assert len(jobs) == 2
+    for job in jobs:
+        assert shop.run(job.id)["state"] == "completed"
+    document = client.comparison([job.id for job in jobs])
+    assert [one["model"] for one in document["models"]] == ["good@1", "poor@1"]
+    intent = document["targets"]["intent"]
+    wrong = sum(number % 3 == 0 and label_of(row(number)["text"]) != "alpha" for number in range(90))
+    assert intent["accuracies"] == {"good@1": 1.0, "poor@1": pytest.approx(1 - wrong / 90)}
+    (compared,) = intent["comparisons"]
+    assert (compared["only_best_right"], compared["only_this_right"]) == (wrong, 0)
+    assert compared["significantly_worse"]
+    assert document["targets"]["parity"]["accuracies"]["poor@1"] == 0.0
+    assert document["overall"]["accuracies"] == {"good@1": 1.0, "poor@1": 0.0}
+    assert document["verdict"].startswith("take good@1" if document["overall"]["cheapest_not_worse"] else "good@1")
+
+
+def test_an_evaluation_that_is_there_is_used_again(shop: Workshop, client: Client) -> None:
+    first = client.compare(["good", "poor"], "small")
+    assert [job.id for job in client.compare(["poor", "good"], "small")] == [job.id for job in reversed(first)]
+    for job in first:
+        shop.run(job.id)
+    billed = shop.mistral.requests
+    assert [job.id for job in client.compare(["good", "poor"], "small")] == [job.id for job in first]
+    assert shop.mistral.requests == billed
+
+
+def test_other_thresholds_other_rows_and_failures_are_measured_anew(shop: Workshop, client: Client) -> None:
+    shop.dataset("other", SCHEMA, test=[row(number) for number in range(20)])
+    (first, _) = client.compare(["good", "poor"], "small")
+    shop.run(first.id)
+    assert client.compare(["good", "poor"], "other")[0].id != first.id
+    with writing(client.engine) as connection:
+        registry.set_thresholds(connection, "good", ["intent=0.9"])
+    second = client.compare(["good", "poor"], "small")[0]
+    assert second.id != first.id
+    found = shop.run(second.id)["metrics"]["intent"]
+    assert (found["accuracy"], found["abstained"], found["accuracy_answered"]) == (0.0, 90, None)
+    with writing(client.engine) as connection:
+        connection.execute(update(EvaluationRow).where(EvaluationRow.id == second.id).values(state="failed"))
+    assert client.compare(["good", "poor"], "small")[0].id not in (first.id, second.id)
+
+
+def test_models_without_a_common_target_are_not_compared(shop: Workshop, client: Client) -> None:
+    shop.model("half", [SCHEMA[0]])
+    shop.model("other half", [SCHEMA[1]])
+    shop.mistral.faults[:] = [
+        lambda texts, body: ok(
+            [{"parity": {"scores": {"odd": 1, "even": 0}}} if "other" in body["model"] else
+             {"intent": {"scores": dict.fromkeys(LABELS, 0.25)}} for _ in texts]
+        )
+    ]  # fmt: skip
+    jobs = client.compare(["half", "other half"], "small")
+    for job in jobs:
+        shop.run(job.id)
+    with pytest.raises(InvalidInput, match="no target in common"):
+        client.comparison([job.id for job in jobs])
