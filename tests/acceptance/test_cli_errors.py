@@ -370,7 +370,18 @@ def test_every_command_explains_itself(run: Run) -> None:
 
 
 def test_commands_that_only_look_load_nothing_heavy(run: Run) -> None:
-    heavy = {"celery", "kombu", "alembic", "numpy", "pyarrow", "sklearn", "datasets", "mistralai", "aiohttp"}
+    heavy = {
+        "celery",
+        "kombu",
+        "alembic",
+        "numpy",
+        "matplotlib",
+        "pyarrow",
+        "sklearn",
+        "datasets",
+        "mistralai",
+        "aiohttp",
+    }
     code = f"import sys, labelmill.cli.main as m; m.build_app(); print(sorted({heavy!r} & set(sys.modules)))"
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout.strip() == "[]"

@@ -1,0 +1,37 @@
+"""`labelmill report`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labelmill.cli.context import connected, messages
+
+
+def register(app: typer.Typer) -> None:
+    """Add `report`."""
+    app.command("report")(report)
+
+
+def report(
+    job_id: Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="The HTML file.", show_default="ID.html")
+    ] = None,
+    assets: Annotated[
+        Path | None, typer.Option(help="A folder for a PNG and a JSON of every figure.", show_default=False)
+    ] = None,
+) -> None:
+    """Write a page about a job: one HTML file that needs no network. Exits with 0 for any job that exists."""
+    # what loads NumPy stays away from commands that only look
+    from labelmill.report.gather import gather_report  # noqa: PLC0415
+    from labelmill.report.writing import write_report  # noqa: PLC0415
+
+    page = output or Path(f"{job_id}.html")
+    found = gather_report(connected().engine, job_id)
+    written = write_report(found, page, assets)
+    typer.echo(page)
+    if len(written) > 1:
+        messages().print(f"{len(written) - 1} files in {assets}")

@@ -1,0 +1,159 @@
+"""The report of an evaluation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.analysis_codec import load_analysis
+from labelmill.report.parts import Curves, Dots, Figure, Grid, Heading, Histogram, Matrix, Note, Part, facts, money
+
+_LABELS_SHOWN = 40
+_PAIRS_SHOWN = 20
+_CASES_SHOWN = 25
+_WHOLE_MATRIX = 150  #: Labels; a larger matrix shows nothing on a page.
+_MEASURES = (
+    ("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("weighted_f1", "weighted F1"), ("micro_f1", "micro F1"),
+    ("accuracy_answered", "accuracy of answered rows"), ("accuracy_unseen", "accuracy of rows not seen in training"),
+    ("log_loss", "log-loss"), ("brier", "Brier score"), ("ece", "expected calibration error"),
+)  # fmt: skip
+
+
+def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
+    """What an evaluation's page holds."""
+    summary = document["summary"] or {}
+    parts: list[Part] = [
+        facts(
+            {
+                "model": document["model"],
+                "dataset": document["dataset"],
+                "split": document["split"],
+                "rows": summary.get("rows"),
+                "answered": summary.get("answered"),
+                "failed": summary.get("failed"),
+                "duplicates": summary.get("duplicates"),
+                "cost": money(summary.get("cost")),
+                "cost per 1,000 texts": money(summary.get("cost_per_1000")),
+                "prices as of": summary.get("prices_as_of"),
+                "tokens": summary.get("tokens"),
+                "seconds per 1,000 texts": summary.get("seconds_per_1000"),
+                "batch": document["batch"],
+            }
+        )
+    ]
+    if failures := summary.get("failures"):
+        parts.append(Grid(("failed because of", "rows"), sorted(failures.items()), "Failed rows"))
+    if (seen := summary.get("seen_in_training")) is not None:
+        parts.append(_leakage(seen, summary["rows"]))
+    analysis = load_analysis(connection, document["id"]).get("targets", {})
+    for name, metrics in (document["metrics"] or {}).items():
+        parts += [Heading(f"Target {name}"), *_target(name, metrics, analysis.get(name, {}))]
+    return parts
+
+
+def _leakage(seen: int, rows: int) -> Note:
+    if not seen:
+        return Note("No row of this split has a text that the model was trained on.", "good")
+    return Note(
+        f"{seen:,} of {rows:,} rows have a text that the model was trained on: their labels say nothing about texts to "
+        "come. The accuracy of the others stands below.",
+        "warning",
+    )
+
+
+def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
+    intervals = metrics.get("intervals", {})
+    rows = [
+        (title, metrics[key], _interval(intervals.get(key))) for key, title in _MEASURES if metrics.get(key) is not None
+    ]
+    counts = (
+        f"{metrics['rows']:,} rows: {metrics.get('answered', 0):,} answered, {metrics.get('abstained', 0):,} "
+        f"abstained, {metrics.get('failed', 0):,} failed. Rows without an answer count as wrong."
+    )
+    parts: list[Part] = [Grid(("measure", "value", "95 % interval"), rows, "Metrics"), Note(counts)]
+    if unknown := metrics.get("unknown_labels"):
+        listed = ", ".join(f"{label} ({count:,} rows)" for label, count in unknown.items())
+        parts.append(Note(f"Labels that the model does not know, and therefore never gives: {listed}.", "warning"))
+    parts += _figures(name, metrics, analysis)
+    parts.append(_labels(metrics["per_label"]))
+    if not analysis.get("multi") and (pairs := _confused(metrics["confusion"])):
+        parts.append(Grid(("label", "was given", "rows"), pairs, "Most confused"))
+    parts += _cases(analysis)
+    return parts
+
+
+def _interval(bounds: list[float] | None) -> str | None:
+    # no-break spaces: on a phone the bounds would stand below each other
+    return f"{bounds[0]:.4f}\N{NO-BREAK SPACE}\N{EN DASH}\N{NO-BREAK SPACE}{bounds[1]:.4f}" if bounds else None
+
+
+def _figures(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Figure]:
+    found: list[Figure] = []
+    if analysis and not analysis["multi"] and len(metrics["confusion"]) <= _WHOLE_MATRIX:
+        found.append(_matrix(name, metrics["confusion"]))
+    if analysis.get("reliability"):
+        series = {"scores": _points(analysis["reliability"], "confidence", "accuracy")}
+        if analysis.get("reliability_calibrated"):
+            series["with temperature"] = _points(analysis["reliability_calibrated"], "confidence", "accuracy")
+        axes = ("score", "share that is right")
+        found.append(Curves(f"{name}-reliability", "Reliability", series, axes, diagonal=True, unit_axes=True))
+    if analysis.get("coverage"):
+        points = _points(analysis["coverage"], "coverage", "accuracy")
+        axes = ("share of rows kept (highest scores first)", "accuracy")
+        found.append(Curves(f"{name}-coverage", "Accuracy against coverage", {"accuracy": points}, axes, y_most=1.0))
+    if any(analysis.get("histogram", ())):
+        found.append(Histogram(f"{name}-scores", "Best scores", analysis["histogram"], "best score"))
+    if analysis:
+        found.append(_given(name, analysis))
+    return found
+
+
+def _points(rows: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
+    return [(row[x], row[y]) for row in rows if row[y] is not None]
+
+
+def _matrix(name: str, confusion: dict[str, dict[str, int]]) -> Matrix:
+    columns = sorted(set(confusion) | {given for row in confusion.values() for given in row})
+    counts = [[row.get(column, 0) for column in columns] for row in confusion.values()]
+    return Matrix(f"{name}-confusion", "Confusion", list(confusion), columns, counts, ("label", "answer"))
+
+
+def _given(name: str, analysis: dict[str, Any]) -> Dots:
+    truth, given, rows = analysis["truth"], analysis["given"], analysis["rows"]
+    labels = sorted(truth.keys() | given.keys(), key=lambda label: -truth.get(label, 0))[:_LABELS_SHOWN]
+    series = {
+        "labels": [truth.get(label, 0) / rows for label in labels],
+        "answers": [given.get(label, 0) / rows for label in labels],
+    }
+    return Dots(f"{name}-labels", "Labels and answers", labels, series, "share of rows")
+
+
+def _labels(per_label: dict[str, dict[str, Any]]) -> Grid:
+    worst = sorted(per_label.items(), key=lambda item: (item[1]["f1"], -item[1]["support"]))
+    rows = [(label, one["support"], one["precision"], one["recall"], one["f1"]) for label, one in worst]
+    note = f" (the {_LABELS_SHOWN} worst of {len(rows)})" if len(rows) > _LABELS_SHOWN else ""
+    headings = ("label", "support", "precision", "recall", "F1")
+    return Grid(headings, rows[:_LABELS_SHOWN], f"By label, worst first{note}")
+
+
+def _confused(confusion: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
+    pairs = [
+        (label, given, count) for label, row in confusion.items() for given, count in row.items() if given != label
+    ]
+    return sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS_SHOWN]
+
+
+def _cases(analysis: dict[str, Any]) -> list[Part]:
+    parts: list[Part] = []
+    headings, texts = ("row", "label", "answer", "score", "text"), frozenset({4})
+    for key, caption in (("mistakes", "Most confident mistakes"), ("suspects", "Labels that are probably wrong")):
+        cases = analysis.get(key) or []
+        rows = [
+            (case["row"], case["label"], case["predicted"], case["score"], case.get("text", ""))
+            for case in cases[:_CASES_SHOWN]
+        ]
+        total = f": {analysis['suspected']:,} rows in all" if key == "suspects" and rows else ""
+        if rows:
+            parts.append(Grid(headings, rows, caption + total, texts))
+    return parts

@@ -1,0 +1,42 @@
+"""From a job's id to its report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import reading
+from labelmill.contracts.ids import Kind
+from labelmill.jobs import status_document
+from labelmill.report import batch, dataset, evaluation, training
+from labelmill.report.parts import Note, Part, Report
+
+_PARTS_OF: dict[str, Callable[[Connection, dict[str, Any]], list[Part]]] = {
+    Kind.BATCH.value: batch.parts_of,
+    Kind.DATASET.value: dataset.parts_of,
+    Kind.EVALUATION.value: evaluation.parts_of,
+    Kind.TRAINING.value: training.parts_of,
+}
+_DONE = {"ready", "succeeded", "completed"}
+
+
+def gather_report(engine: Engine, job_id: str) -> Report:
+    """Everything the database knows about a job, in whatever state it is. Raises NotFound."""
+    with reading(engine) as connection:
+        document = status_document(connection, job_id)
+        parts = _PARTS_OF[document["kind"]](connection, document)
+    state = document["state"]
+    if document["error"]:
+        parts.insert(0, Note(f"It {state}: {document['error']}", "bad"))
+    elif state not in _DONE:
+        parts.insert(0, Note(f"It is {state.replace('_', ' ')}: this is how it stands now.", "warning"))
+    subject = document.get("model") or document.get("name") or job_id
+    when = f", finished {_minute(document['finished_at'])}" if document["finished_at"] else ""
+    subtitle = f"{job_id}, {state.replace('_', ' ')}, created {_minute(document['created_at'])}{when} (UTC)"
+    return Report(f"{document['kind'].capitalize()}: {subject}", subtitle, parts)
+
+
+def _minute(moment: str) -> str:
+    return moment[:16].replace("T", " ")

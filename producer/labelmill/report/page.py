@@ -1,0 +1,114 @@
+"""The page: one HTML file that loads nothing. Every text of a user is escaped."""
+
+from __future__ import annotations
+
+from html import escape
+
+from labelmill.report.drawing import svg_of
+from labelmill.report.parts import Figure, Grid, Heading, Note, Part, Report
+
+_STYLE = """
+:root { color-scheme: light; --line: #d8dde3; --soft: #f5f7f9; }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 70rem; padding: 1rem; font: 16px/1.5 system-ui, sans-serif; color: #1c2430;
+       background: #fff; overflow-wrap: anywhere; }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 0; }
+h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--line); }
+.subtitle { color: #55606e; margin: 0 0 1rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 26rem), 1fr)); gap: 1rem;
+           align-items: start; }
+figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .5rem; break-inside: avoid; }
+figcaption, caption { font-weight: 600; text-align: left; padding: .25rem 0; }
+figure svg { display: block; width: 100%; height: auto; }
+.scroll { overflow-x: auto; margin: .75rem 0; }
+table { border-collapse: collapse; font-size: .9rem; }
+th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
+td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.text { min-width: 14rem; white-space: pre-wrap; }
+table:not(.facts) td:not(.text):not(.number) { overflow-wrap: normal; }
+.facts th { font-weight: 400; color: #55606e; white-space: nowrap; }
+.note { margin: .75rem 0; padding: .5rem .75rem; border-left: 4px solid #8a94a0; background: var(--soft); }
+.note.good { border-color: #2f8a4c; } .note.warning { border-color: #d19a1b; } .note.bad { border-color: #c0392b; }
+@media (max-width: 30rem) { body { padding: .75rem; } .facts th { white-space: normal; min-width: 7rem; } }
+@media print { body { max-width: none; font-size: 11pt; } .scroll { overflow: visible; } tr { break-inside: avoid; }
+               h2 { break-after: avoid; } }
+"""
+
+
+def page_of(report: Report) -> str:
+    """The whole file. Raises InvalidInput without Matplotlib, when the report has figures."""
+    title = escape(report.title)
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
+        'img-src data:">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
+        f'<p class="subtitle">{escape(report.subtitle)}</p>\n{_body(report)}</body>\n</html>\n'
+    )
+
+
+def _body(report: Report) -> str:
+    pieces: list[str] = []
+    beside: list[str] = []  # figures that follow each other stand side by side where there is room
+
+    def lay_out() -> None:
+        if beside:
+            pieces.append(f'<div class="figures">\n{"".join(beside)}</div>\n')
+            beside.clear()
+
+    for part in report.parts:
+        if isinstance(part, Figure):
+            beside.append(_figure(part))
+        else:
+            lay_out()
+            pieces.append(_piece(part))
+    lay_out()
+    return "".join(pieces)
+
+
+def _figure(figure: Figure) -> str:
+    return f"<figure><figcaption>{escape(figure.title)}</figcaption>\n{svg_of(figure)}\n</figure>\n"
+
+
+def _piece(part: Part) -> str:
+    if isinstance(part, Heading):
+        return f"<h2>{escape(part.text)}</h2>\n"
+    if isinstance(part, Note):
+        return f'<p class="note {part.tone}">{escape(part.text)}</p>\n'
+    assert isinstance(part, Grid)  # noqa: S101 - figures are laid out by themselves
+    return _table(part)
+
+
+def _table(grid: Grid) -> str:
+    caption = f"<caption>{escape(grid.caption)}</caption>" if grid.caption else ""
+    if not grid.headings:
+        rows = "".join(f"<tr><th>{escape(str(row[0]))}</th><td>{_written(row[1])}</td></tr>\n" for row in grid.rows)
+        return f'<div class="scroll"><table class="facts">{caption}<tbody>\n{rows}</tbody></table></div>\n'
+    numbers = {
+        at for at in range(len(grid.headings)) if any(isinstance(row[at], int | float) for row in grid.rows)
+    }  # fmt: skip
+    head = "".join(
+        f'<th class="number">{escape(name)}</th>' if at in numbers else f"<th>{escape(name)}</th>"
+        for at, name in enumerate(grid.headings)
+    )
+    rows = "".join(
+        "<tr>" + "".join(_cell(value, at, grid, numbers) for at, value in enumerate(row)) + "</tr>\n"
+        for row in grid.rows
+    )
+    return (
+        f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
+    )
+
+
+def _cell(value: str | float | None, at: int, grid: Grid, numbers: set[int]) -> str:
+    kind = ' class="number"' if at in numbers else ' class="text"' if at in grid.texts else ""
+    return f"<td{kind}>{_written(value)}</td>"
+
+
+def _written(value: str | float | None) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return escape(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}".rstrip("0").rstrip(".") if value else "0"

@@ -1,0 +1,84 @@
+"""The report of a training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.tables import EvaluationRow, ModelRow, TrainingRow
+from labelmill.jobs import status_document
+from labelmill.report import dataset
+from labelmill.report.parts import Curves, Grid, Heading, Part, facts, money
+
+
+def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
+    """What a training's page holds."""
+    source = status_document(connection, document["dataset"])
+    parts: list[Part] = [
+        facts(
+            {
+                "model": document["model"] or document["name"],
+                "method": document["method"],
+                "Mistral's model": document["remote_model"],
+                "Mistral's job": document["remote_job"],
+                "its status": document["remote_status"],
+                "estimate": money(document["estimate"]),
+                "cost": money(document["cost"]),
+                "limit": document["max_cost"],
+                **dataset.facts_of(source),
+            }
+        ),
+        *_losses(document),
+        *_tuning(document["details"] or {}),
+        *_evaluations(connection, document["id"]),
+        *dataset.contents(connection, source),
+    ]
+    return parts
+
+
+def _losses(document: dict[str, Any]) -> list[Part]:
+    checkpoints = document["checkpoints"]
+    names = {"train_loss": "train", "valid_loss": "validation"}
+    series = {
+        title: [(one["step"], one[key]) for one in checkpoints if one.get(key) is not None]
+        for key, title in names.items()
+    }
+    drawn = {title: points for title, points in series.items() if points}
+    return [Heading("Loss"), Curves("loss", "Loss by step", drawn, ("step", "loss"))] if drawn else []
+
+
+def _tuning(details: dict[str, Any]) -> list[Part]:
+    """How the regularisation of each target's head was chosen."""
+    parts: list[Part] = []
+    for name, one in details.get("targets", {}).items():
+        points = [(tried["C"], tried["log_loss"]) for tried in one.get("cross_validation") or [] if "C" in tried]
+        checked = one.get("validation") or {}
+        rows = [(key.replace("_", " "), value) for key, value in checked.items() if isinstance(value, int | float)]
+        if points or rows:
+            parts.append(Heading(f"Fitting {name}"))
+        if points:
+            axes = ("inverse regularisation C", "log-loss")
+            title = f"Cross-validation (C = {one.get('C'):g} was chosen)" if one.get("C") else "Cross-validation"
+            parts.append(Curves(f"{name}-tuning", title, {"log-loss": points}, axes, log_x=True))
+        if rows:
+            parts.append(Grid(("on validation", "value"), rows))
+    return parts
+
+
+def _evaluations(connection: Connection, training_id: str) -> list[Part]:
+    found = connection.execute(
+        select(EvaluationRow.id, EvaluationRow.dataset_ref, EvaluationRow.split, EvaluationRow.metrics)
+        .join(ModelRow, ModelRow.no == EvaluationRow.model_no)
+        .join(TrainingRow, TrainingRow.model_no == ModelRow.no)
+        .where(TrainingRow.id == training_id, EvaluationRow.metrics.is_not(None))
+        .order_by(EvaluationRow.no)
+    )
+    rows = [
+        (one.id, one.dataset_ref, one.split, target, metrics["accuracy"], metrics["macro_f1"])
+        for one in found
+        for target, metrics in one.metrics.items()
+    ]
+    headings = ("evaluation", "dataset", "split", "target", "accuracy", "macro F1")
+    return [Heading("Evaluations"), Grid(headings, rows)] if rows else []

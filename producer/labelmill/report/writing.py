@@ -1,0 +1,38 @@
+"""A report on the disk: the page, and its figures as files of their own."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import orjson
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.report.drawing import png_of
+from labelmill.report.page import page_of
+from labelmill.report.parts import Report
+
+_UNSAFE = re.compile(r"[^\w.-]+")
+
+
+def write_report(report: Report, output: Path, assets: Path | None = None) -> list[Path]:
+    """Write the page to `output`, and a PNG and a JSON of every figure into `assets`. Returns the files written.
+
+    Raises InvalidInput where nothing can be written, or Matplotlib is missing.
+    """
+    page = page_of(report)
+    written = [output]
+    try:
+        output.write_text(page, encoding="utf-8", errors="replace")
+        if assets is not None:
+            assets.mkdir(parents=True, exist_ok=True)
+            for number, figure in enumerate(report.figures(), 1):
+                stem = assets / f"{number:02d}-{_UNSAFE.sub('_', figure.name)[:80]}"
+                png, data = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
+                png.write_bytes(png_of(figure))
+                data.write_bytes(orjson.dumps({"kind": type(figure).__name__.lower()} | asdict(figure)))
+                written += [png, data]
+    except OSError as error:
+        raise InvalidInput(f"{error.filename or output}: {error.strerror}") from error
+    return written

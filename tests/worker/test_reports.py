@@ -1,0 +1,200 @@
+"""What the reports of real jobs say."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from sqlalchemy import insert, update
+from sqlalchemy.engine import Engine
+from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
+from workshop import Workshop
+
+from labelmill.classify_submission import submit_batch
+from labelmill.contracts.analysis_codec import save_analysis
+from labelmill.contracts.database import writing
+from labelmill.contracts.errors import NotFound
+from labelmill.contracts.tables import BatchRow, DatasetRow, EvaluationRow, TrainingRow
+from labelmill.evaluate_submission import submit_evaluation
+from labelmill.report.gather import gather_report
+from labelmill.report.page import page_of
+from labelmill.report.parts import Figure, Grid, Note, Report
+
+LIKENESS = {
+    "checked": {"train": 3, "test": 20},
+    "repeated": {"train": 0, "test": 0},
+    "leaked": {"test in train": 3},
+    "conflicting": 0,
+    "near": {"checked": {"train": 3, "test": 20}, "rows": 0, "leaked": {}},
+    "pairs": [
+        {
+            "likeness": 1.0,
+            "rows": [
+                {"split": "train", "row": 0, "text": "Play jazz", "labels": {"intent": "alpha"}},
+                {"split": "test", "row": 1, "text": "play jazz!", "labels": {"intent": "beta"}},
+            ],
+        }
+    ],
+}
+SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
+
+
+def answer(texts: list[str], body: dict[str, Any]) -> web.Response:
+    """Right but for every tenth text, and sure of it; not sure of texts that say so."""
+    results = []
+    for text in texts:
+        label = label_of(text)
+        if text.startswith("wrong"):
+            label = next(other for other in LABELS if other != label)
+        best = 0.4 if "unsure" in text else 0.91
+        results.append({"intent": {"scores": {name: best if name == label else (1 - best) / 3 for name in LABELS}}})
+    return ok(results)
+
+
+@pytest.fixture
+def mistral() -> Iterator[StrictMistral]:
+    with StrictMistral() as server:
+        server.faults.append(answer)
+        yield server
+
+
+@pytest.fixture
+def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Workshop:
+    made = Workshop(engine, mistral, redis_url, tmp_path)
+    texts = ["wrong <b>text</b> one", "wrong two", *(f"text {n} here" for n in range(18))]
+    rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
+    dataset_id = made.dataset("small", SCHEMA, train=rows[:3], test=rows)
+    labels = {"intent": {"train": {"alpha": 2, "beta": 1}, "validation": dict.fromkeys(LABELS, 50)}}
+    with writing(engine) as connection:
+        connection.execute(
+            update(DatasetRow).values(
+                labels=labels, dropped={"empty_text": 7}, report={"rows_read": 30, "bad_rows": []}
+            )
+        )
+        save_analysis(connection, dataset_id, {"likeness": LIKENESS})
+    made.model("m", SCHEMA, dataset_id=dataset_id)
+    return made
+
+
+def notes(report: Report) -> str:
+    return " ".join(part.text for part in report.parts if isinstance(part, Note))
+
+
+def grid(report: Report, caption: str, *, whole: bool = False) -> list[Any]:
+    grids = [part for part in report.parts if isinstance(part, Grid)]
+    (found,) = (one for one in grids if one.caption == caption or (not whole and one.caption.startswith(caption)))
+    return list(found.rows)
+
+
+def known(report: Report) -> dict[Any, Any]:
+    return dict(row for part in report.parts if isinstance(part, Grid) and not part.headings for row in part.rows)
+
+
+def figure(report: Report, name: str) -> Any:
+    (found,) = (part for part in report.parts if isinstance(part, Figure) and part.name == name)
+    return found
+
+
+def test_an_evaluation_shows_its_metrics_and_its_mistakes(shop: Workshop) -> None:
+    job_id = submit_evaluation(shop.engine, shop.sender, model="m", dataset="small")
+    done = shop.run(job_id)
+    report = gather_report(shop.engine, job_id)
+    assert grid(report, "Metrics")[0][:2] == ("accuracy", 0.9)
+    low, high = done["metrics"]["intent"]["intervals"]["accuracy"]
+    assert f"{low:.4f}" in grid(report, "Metrics")[0][2]
+    assert f"{high:.4f}" in grid(report, "Metrics")[0][2]
+    mistakes = grid(report, "Most confident mistakes")
+    assert {row[4] for row in mistakes} == {"wrong <b>text</b> one", "wrong two"}
+    assert "3 of 20 rows have a text that the model was trained on" in notes(report)
+    assert sum(map(sum, figure(report, "intent-confusion").counts)) == 20
+    assert sum(figure(report, "intent-scores").counts) == 20
+    page = page_of(report)
+    assert "wrong &lt;b&gt;text&lt;/b&gt; one" in page
+    assert "<b>" not in page
+
+
+def test_a_batch_shows_what_came_out_and_what_did_not(shop: Workshop, mistral: StrictMistral) -> None:
+    mistral.faults.insert(0, refuse_texts_with("refused"))
+    texts = [f"text {n}" for n in range(60)] + ["text 1", "refused this", "refused this", "", "unsure 1", "unsure 2"]
+    source = shop.folder / "texts.jsonl"
+    source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    batch_id = submit_batch(shop.engine, shop.sender, source=str(source), model="m", text="text", thresholds={"*": 0.5})
+    done = shop.run(batch_id)
+    assert done["rows"]["failed"] == 3, done
+    report = gather_report(shop.engine, batch_id)
+    assert {(row[0], row[1]) for row in grid(report, "Failed rows")} == {("request_refused", 2), ("empty_text", 1)}
+    assert known(report)["duplicates (not sent again)"] == done["duplicates"]
+    assert "2 rows (3.03%) abstained" in notes(report)
+    counts = figure(report, "intent-scores").counts
+    assert (sum(counts), counts[8], counts[18]) == (63, 2, 61)
+    assert sum(row[1] for row in grid(report, "Labels", whole=True)) == 61
+    assert "Drift" not in notes(report) or "not known" not in notes(report)
+    assert "opulation stability index" in notes(report)
+
+
+def test_a_model_without_a_validation_split_has_no_verdict(shop: Workshop) -> None:
+    with writing(shop.engine) as connection:
+        connection.execute(update(DatasetRow).values(labels={"intent": {"train": {"alpha": 2}}}))
+    source = shop.folder / "texts.jsonl"
+    source.write_text('{"text": "one"}\n')
+    batch_id = submit_batch(shop.engine, shop.sender, source=str(source), model="m", text="text")
+    shop.run(batch_id)
+    assert "Drift is not known" in notes(gather_report(shop.engine, batch_id))
+
+
+def test_a_dataset_shows_its_splits_and_what_leaks(shop: Workshop) -> None:
+    with writing(shop.engine) as connection:
+        dataset_id = connection.execute(DatasetRow.__table__.select()).mappings().one()["id"]
+    report = gather_report(shop.engine, dataset_id)
+    assert (known(report)["fingerprint"], known(report)["rows dropped"]) == ("print of small", 7)
+    assert figure(report, "intent-labels").series["validation"] == [0.25] * 4
+    assert "Labels without any row in train" in notes(report)
+    assert "Texts of one split stand in another" in notes(report)
+    assert grid(report, "Most alike")[0][3:] == ("Play jazz", "play jazz!")
+    assert page_of(report).count("<svg") == 1
+
+
+def test_a_training_shows_its_losses_cost_and_dataset(shop: Workshop) -> None:
+    with writing(shop.engine) as connection:
+        dataset_id = connection.execute(DatasetRow.__table__.select()).mappings().one()["id"]
+        steps = [{"step": step, "train_loss": 1 / step, "valid_loss": None} for step in (10, 20)]
+        connection.execute(
+            insert(TrainingRow).values(
+                id="train_1", state="running", name="m", method="factory", dataset_id=dataset_id, options={},
+                checkpoints=steps, estimate={"amount": 4.0, "currency": "EUR"},
+            )
+        )  # fmt: skip
+    report = gather_report(shop.engine, "train_1")
+    assert figure(report, "loss").series == {"train": [(10, 0.1), (20, 0.05)]}
+    assert (known(report)["estimate"], known(report)["fingerprint"]) == ("4 EUR", "print of small")
+    assert "It is running" in notes(report)
+
+
+@pytest.mark.parametrize(
+    ("table", "state", "words"),
+    [(EvaluationRow, "queued", "It is queued"), (EvaluationRow, "failed", "It failed: because"),
+     (BatchRow, "submitting", "It is submitting"), (DatasetRow, "preparing", "It is preparing")],
+)  # fmt: skip
+def test_any_job_has_a_page_whatever_its_state(shop: Workshop, table: Any, state: str, words: str) -> None:
+    values: dict[str, Any] = {"id": {EvaluationRow: "eval_1", BatchRow: "batch_1", DatasetRow: "prep_1"}[table]}
+    values |= {"state": state, "error": "because" if state == "failed" else None}
+    if table is EvaluationRow:
+        values |= {"model_no": 1, "model_ref": "m", "dataset_id": "d", "dataset_ref": "d@1", "split": "test"}
+    elif table is BatchRow:
+        values |= {"model_no": 1, "model_ref": "m", "options": {}}
+    else:
+        values |= {"name": "fresh", "spec": {}}
+    with writing(shop.engine) as connection:
+        connection.execute(insert(table).values(values))
+    report = gather_report(shop.engine, values["id"])
+    assert words in notes(report)
+    assert "<h1>" in page_of(report)
+
+
+def test_a_job_that_is_not_there_has_none(shop: Workshop) -> None:
+    with pytest.raises(NotFound):
+        gather_report(shop.engine, "batch_unknown")
