@@ -103,3 +103,8 @@ class Workshop:
         """The job's status document."""
         with reading(self.engine) as connection:
             return status_document(connection, job_id)
+
+    def close(self) -> None:
+        """End the worker's connections and threads."""
+        if "classify_engine" in self.services.__dict__:  # made on first use
+            self.services.classify_engine.close()

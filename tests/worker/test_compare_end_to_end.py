@@ -54,13 +54,15 @@ def shop(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
         made.model("good", SCHEMA)
         made.model("poor", SCHEMA)
         yield made
+        made.close()
 
 
 @pytest.fixture
-def client(shop: Workshop, database_url: str) -> Client:
+def client(shop: Workshop, database_url: str) -> Iterator[Client]:
     client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
     client.sender = shop.sender
-    return client
+    yield client
+    client.engine.dispose()
 
 
 def test_models_are_compared_on_the_same_rows(shop: Workshop, client: Client) -> None:

@@ -51,7 +51,7 @@ def mistral() -> Iterator[StrictMistral]:
 
 
 @pytest.fixture
-def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Workshop:
+def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
     made = Workshop(engine, mistral, redis_url, tmp_path)
     train = [row(number) for number in range(400, 460)]
     test = [row(number, "beta" if number % 9 == 0 else None) for number in range(90)]
@@ -60,7 +60,8 @@ def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path)
         "small", SCHEMA, train=train, validation=[row(number) for number in range(200, 260)], test=test
     )
     made.model("m", SCHEMA, dataset_id=dataset_id, dataset_fingerprint="print of small")
-    return made
+    yield made
+    made.close()
 
 
 def evaluate(shop: Workshop, **options: Any) -> dict[str, Any]:

@@ -63,7 +63,7 @@ def mistral() -> Iterator[StrictMistral]:
 
 
 @pytest.fixture
-def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Workshop:
+def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
     made = Workshop(engine, mistral, redis_url, tmp_path)
     texts = ["wrong <b>text</b> one", "wrong two", *(f"text {n} here" for n in range(18))]
     rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
@@ -77,7 +77,8 @@ def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path)
         )
         save_analysis(connection, dataset_id, {"likeness": LIKENESS})
     made.model("m", SCHEMA, dataset_id=dataset_id)
-    return made
+    yield made
+    made.close()
 
 
 def notes(report: Report) -> str:
