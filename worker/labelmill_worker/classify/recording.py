@@ -25,7 +25,7 @@ from labelmill_worker.store.fairness import unserved_batch
 
 log = structlog.get_logger()
 
-_AT_ONCE = 500  #: Requests recorded in one transaction at most.
+_AT_ONCE = 100  #: Requests recorded in one transaction at most: ten thousand rows, whose packing takes memory.
 _LINGER_S = 0.002  #: Outcomes that come alone wait for company: a transaction costs as much as writing a hundred rows.
 _DATABASE_PAUSE_S = 0.5  #: Between two tries while the database is out of reach.
 _LOOK_S = 0.25  #: How often the recorder looks for batches that nobody serves.

@@ -18,7 +18,7 @@ from labelmill.contracts.readers.files import BOM, Input, display_name, format_o
 from labelmill.contracts.readers.jsonl import read_jsonl_line
 from labelmill.contracts.readers.rows import Counting, check_columns, read_rows
 
-_BLOCK_BYTES = 2 << 20  # of a JSONL file
+_BLOCK_BYTES = 1 << 20  # of a JSONL file
 _BLOCK_ROWS = 20_000
 
 
