@@ -22,6 +22,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+CHUNK_TEXTS = 120
+
 _IMPORTED = (
     "celery.__main__", "celery.bin.celery", "celery.apps.worker", "celery.apps.beat", "kombu.transport.redis",
     "datasets", "datasets.arrow_writer", "sklearn.metrics", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",
@@ -72,6 +74,15 @@ def _import_everything() -> None:
     for module in pkgutil.walk_packages(worker.__path__, "labelmill_worker."):
         if module.name != "labelmill_worker.app":  # it reads the environment
             importlib.import_module(module.name)
+    small_chunks()
+
+
+def small_chunks() -> None:
+    """Let a batch of a thousand texts be as many chunks as one of a million usually is, in this process and its
+    children."""
+    from labelmill.contracts.batch_writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
+
+    BatchWriter.__init__.__kwdefaults__["chunk_texts"] = CHUNK_TEXTS
 
 
 def _become(asked: dict[str, Any]) -> None:

@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import orjson
-import psycopg
-from rig import CONCURRENCY, MAX_IN_FLIGHT, PER_REQUEST, Rig
-from stand_in import REFUSED_WORD, label_of
-from workload import Classify, Pipeline, Work
+from answers import REFUSED_WORD, TRUTH
+from look import query
+from money import money
+from pipeline import Pipeline
+from rig import CONCURRENCY, Rig
+from trained import inner_truth, pipeline_findings
+from workload import Work
 
 _QUEUES = [f"{queue}{step}" for queue in ("prepare", "train", "classify") for step in ("", "\x06\x163", "\x06\x166")]
-_FULL = ("disk is full", "File too large")
-_EXPIRED = "SELECT count(*) FROM events WHERE job_id = ? AND message LIKE 'its worker''s lease%'"
-
-
-def query(rig: Rig, statement: str, *values: Any) -> list[tuple[Any, ...]]:
-    """Rows of a statement with `?` for values, through the driver alone."""
-    if rig.postgres is not None:
-        with psycopg.connect(str(rig.client.settings.database_url)) as connection:
-            return connection.execute(statement.replace("%", "%%").replace("?", "%s").encode(), values).fetchall()
-    lite = sqlite3.connect(f"file:{rig.data}/labelmill.db?mode=ro", uri=True, timeout=30)
-    try:
-        return lite.execute(statement, values).fetchall()
-    finally:
-        lite.close()
+_FULL = ("disk is full", "File too large", "No space left")
+_DOOM = ("Mistral ended the job as failed", "cancelled at Mistral", "Mistral no longer knows")
+_GOOD = ("ready", "succeeded", "completed")
 
 
 def findings(rig: Rig, works: Sequence[Work]) -> list[str]:
@@ -37,17 +26,20 @@ def findings(rig: Rig, works: Sequence[Work]) -> list[str]:
         for job_id in work.jobs:
             found += _job(rig, job_id)
         for batch_id, rows in work.truth.items():
-            found += _batch(rig, batch_id, rows)
+            found += _batch(rig, batch_id, rows, work.targets)
         if isinstance(work, Pipeline):
-            found += _pipeline(rig, work)
-    return [*found, *_money(rig, works), *_files(rig)]
+            found += pipeline_findings(rig, work)
+            for batch_id, rows in inner_truth(rig, work).items():
+                found += _batch(rig, batch_id, rows, work.targets)
+    return [*found, *money(rig, works), *_chunks(rig), *_files(rig)]
 
 
 def _job(rig: Rig, job_id: str) -> list[str]:
     status = rig.client.status(job_id)
     found = []
-    explained = any(words in (status["error"] or "") for words in _FULL)  # a full disk is a reason to end
-    if status["state"] not in ("ready", "succeeded", "completed") and not explained:
+    reasons = (*_FULL, *(_DOOM if rig.doomed else ()))  # a full disk is a reason to end, and so is a job that failed
+    explained = any(words in (status["error"] or "") for words in reasons)
+    if status["state"] not in _GOOD and not explained:
         found.append(f"{job_id} is {status['state']}: {status['error']}")
     unforeseen = query(rig, "SELECT message FROM events WHERE job_id = ? AND message LIKE ?", job_id, "unexpected%")
     if unforeseen:
@@ -55,8 +47,16 @@ def _job(rig: Rig, job_id: str) -> list[str]:
     return found
 
 
-def _batch(rig: Rig, batch_id: str, rows: Sequence[tuple[str, str]]) -> list[str]:
-    answers = query(rig, "SELECT row, external_id, label FROM predictions WHERE batch_id = ?", batch_id)
+def _batch(rig: Rig, batch_id: str, rows: Sequence[tuple[str, str]], targets: Sequence[str]) -> list[str]:
+    counted = rig.client.status(batch_id)
+    if counted["state"] != "completed":  # its job says why
+        return []
+    answers = [
+        (row, external_id, target, label if labels is None else tuple(sorted(orjson.loads(labels))))
+        for row, external_id, target, label, labels in query(
+            rig, "SELECT row, external_id, target, label, labels FROM predictions WHERE batch_id = ?", batch_id
+        )
+    ]  # fmt: skip
     errors = query(rig, "SELECT row, external_id, code FROM row_errors WHERE batch_id = ?", batch_id)
     expected_answers, expected_errors = set(), set()
     for number, (external_id, content) in enumerate(rows):
@@ -65,7 +65,10 @@ def _batch(rig: Rig, batch_id: str, rows: Sequence[tuple[str, str]]) -> list[str
         elif REFUSED_WORD in content:
             expected_errors.add((number, external_id, "request_refused"))
         else:
-            expected_answers.add((number, external_id, label_of(content)))
+            for target in targets:
+                truth = TRUTH[target](content)
+                answer = truth if isinstance(truth, str) else tuple(sorted(truth))
+                expected_answers.add((number, external_id, target, answer))
     found = []
     if len(answers) != len(set(answers)) or len(errors) != len(set(errors)):
         found.append(f"{batch_id}: rows stand twice")
@@ -77,59 +80,35 @@ def _batch(rig: Rig, batch_id: str, rows: Sequence[tuple[str, str]]) -> list[str
             found.append(f"{batch_id}: {len(missing)} {what} are missing, such as {min(missing)}")
         if extra := there - expected:
             found.append(f"{batch_id}: {len(extra)} {what} too many, such as {min(extra)}")
-    counted = rig.client.status(batch_id)["rows"]
-    if (counted["labelled"], counted["failed"], counted["submitted"]) != (len(answers), len(errors), len(rows)):
-        found.append(f"{batch_id}: status says {counted}, SQL holds {len(answers)} answers and {len(errors)} errors")
+    sums, answered = counted["rows"], len(answers) // len(targets)
+    if (sums["labelled"], sums["failed"], sums["submitted"]) != (answered, len(errors), len(rows)):
+        found.append(f"{batch_id}: status says {sums}, SQL holds {answered} answers and {len(errors)} errors")
     return found
 
 
-def _pipeline(rig: Rig, work: Pipeline) -> list[str]:
-    if len(work.jobs) < 3:
-        return []
-    found = []
-    dataset = rig.client.status(work.jobs[0])
-    if sum(dataset["splits"].values()) != work.rows:
-        found.append(f"{work.name}: {dataset['splits']} of {work.rows} rows")
-    for split, path in dataset["files"].items():
-        lines = Path(path).read_bytes().splitlines()
-        wrong = [line for line in map(orjson.loads, lines) if line["labels"] != {"intent": label_of(line["text"])}]
-        if len(lines) != dataset["splits"][split] or wrong:
-            found.append(f"{path}: {len(lines)} lines, {len(wrong)} of them wrong")
-    metrics = rig.client.status(work.jobs[2])["metrics"]
-    if metrics and metrics["intent"]["accuracy"] != 1.0:
-        found.append(f"{work.name}: the evaluation found an accuracy of {metrics['intent']['accuracy']}")
-    versions = query(rig, "SELECT count(*) FROM models WHERE name = ?", work.name)[0][0]
-    if versions != 1:
-        found.append(f"{work.name}: {versions} model versions of one training")
-    return found
+_UNEVEN = (
+    "SELECT b.id, b.rows, sum(c.rows), sum(c.labelled + c.abstained + c.failed), count(i.number), count(*)"
+    " FROM batches b JOIN chunks c ON c.batch_no = b.no"
+    " LEFT JOIN chunk_inputs i ON i.batch_no = c.batch_no AND i.number = c.number"
+    " WHERE b.state = 'completed' GROUP BY b.id, b.rows"
+    " HAVING sum(c.rows) <> b.rows OR sum(c.labelled + c.abstained + c.failed) <> b.rows OR count(i.number) <> count(*)"
+)
 
 
-def _money(rig: Rig, works: Sequence[Work]) -> list[str]:
-    counts = rig.mistral.counts
-    found = []
-    twice = sum(times - 1 for times in counts.billed.values() if times > 1)
-    # on a machine that is too busy, a worker may be frozen past its lease without any fault of ours
-    expired = sum(
-        query(rig, _EXPIRED, batch)[0][0]
-        for work in works for batch in work.truth
+def _chunks(rig: Rig) -> list[str]:
+    """Of every completed batch, whoever opened it: its chunks hold all of its rows, each counted once."""
+    uneven = query(rig, _UNEVEN)
+    undone = query(
+        rig, "SELECT b.id, c.number, c.state FROM chunks c JOIN batches b ON b.no = c.batch_no"
+        " WHERE b.state = 'completed' AND c.state IN ('pending', 'claimed')",
     )  # fmt: skip
-    if twice > counts.spoilt + max(rig.allowed_twice, expired * MAX_IN_FLIGHT * PER_REQUEST):
-        found.append(
-            f"{twice} texts were paid twice; {counts.spoilt} answers were spoilt, {rig.allowed_twice} may have been in"
-            " flight"
-        )
-    for what, jobs in (("created", counts.jobs_created), ("started", counts.jobs_started)):
-        found += [f"{times} jobs were {what} for {name}" for name, times in jobs.items() if times > 1]
-    asked = {content for work in works for rows in work.truth.values() for _, content in rows}
-    asked |= {content for work in works if isinstance(work, Classify) for _, content in work.rows}
-    if unasked := [one for one in counts.billed if one not in asked and " say " not in one]:
-        found.append(f"{len(unasked)} texts were sent that nobody submitted, such as {unasked[0]!r}")
-    return found
+    return [f"a completed batch whose chunks do not add up: {row}" for row in uneven] + [
+        f"a completed batch with open chunks: {row}" for row in undone[:3]
+    ]
 
 
 def _files(rig: Rig) -> list[str]:
-    folder = rig.data / "datasets"
-    parts = [path.name for path in folder.glob("*.part")] if folder.exists() else []
+    parts = [path.name for folder in ("datasets", "models") for path in (rig.data / folder).glob("*.part")]
     return [f"left in the data folder: {', '.join(parts)}"] if parts else []
 
 

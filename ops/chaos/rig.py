@@ -67,7 +67,8 @@ class Rig:
     processes: list[Process] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     drains_s: list[float] = field(default_factory=list)
-    allowed_twice: int = 0  #: Texts that the faults of this seed may have had paid twice.
+    lost_slots: int = 0  #: Requests that the faults of this seed may have had paid for nothing.
+    doomed: bool = False  #: A fault of this seed let jobs at Mistral come to a bad end.
 
     @property
     def data(self) -> Path:
@@ -81,7 +82,7 @@ class Rig:
 
     def costs_in_flight(self, workers: int) -> None:
         """A fault took the answers away from so many workers."""
-        self.allowed_twice += workers * MAX_IN_FLIGHT * PER_REQUEST
+        self.lost_slots += workers * MAX_IN_FLIGHT
 
     def admin(self) -> redis.Redis:
         """A client straight to Redis, past the proxy."""

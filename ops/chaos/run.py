@@ -22,170 +22,22 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from faults import all_faults
-from forker import Forker
-from invariants import findings, left_in_redis, open_chunks
+from forker import Forker, small_chunks
+from pipeline import KINDS
 from proxy import LoopThread
-from rig import Rig, open_rig
+from rig import open_rig
 from scenario import Scenario, scenario_of
-from workload import Work, make_work, small_chunks
+from seed_run import Outcome, SeedRun
 
-from labelmill.contracts.errors import DatabaseUnavailable, LabelmillError, Permanent
+from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_ops.embedded_postgres import find_programs
 
 RECOVERY_S = (
     60.0  #: From the end of the last fault to the end of every job, with a lease of 2 s and a sweep each second.
 )
-_TICK_S = 0.05
-_LOOK_EVERY_S = 0.25
-
-
-@dataclass
-class Outcome:
-    """What came of a seed."""
-
-    scenario: Scenario
-    problems: list[str] = field(default_factory=list)
-    took_s: float = 0.0
-    settled_s: float = 0.0  #: From the end of the last fault to the end of every job.
-    resumed_s: float | None = None  #: From there to the first row recorded.
-    paid_twice: int = 0
-    spoilt: int = 0
-    allowed: int = 0
-
-
-class SeedRun:
-    """One seed on one lane."""
-
-    def __init__(self, rig: Rig, scenario: Scenario) -> None:
-        self._rig = rig
-        self._scenario = scenario
-        self._deaths = 0
-        self._rows_seen: dict[str, int] = {}
-        self._look_at = 0.0
-        self._progress_at: float | None = None
-        self._problems: list[str] = []
-
-    def run(self) -> Outcome:
-        rig, scenario = self._rig, self._scenario
-        rig.mistral.reset(scenario.rng("mistral"))
-        rig.allowed_twice, rig.findings = 0, []
-        works = [
-            make_work(kind, rig, f"s{scenario.seed}-{number}", scenario.rng(f"work {number}"))
-            for number, kind in enumerate(scenario.work)
-        ]
-        began = time.monotonic()
-        last_heal = self._play(works, began)
-        settled = self._settle(works, last_heal)
-        outcome = Outcome(scenario, self._problems, took_s=time.monotonic() - began)
-        outcome.settled_s = max(0.0, time.monotonic() - last_heal)
-        if self._progress_at is not None and self._progress_at > last_heal:
-            outcome.resumed_s = self._progress_at - last_heal
-        if settled:
-            self._problems += findings(rig, works) + self._redis_is_clean()
-        self._problems += rig.findings
-        twice = sum(times - 1 for times in rig.mistral.counts.billed.values() if times > 1)
-        outcome.paid_twice, outcome.spoilt, outcome.allowed = twice, rig.mistral.counts.spoilt, rig.allowed_twice
-        return outcome
-
-    def _play(self, works: list[Work], began: float) -> float:
-        """Let the faults begin and end. Returns when the last one ended."""
-        rig, faults = self._rig, all_faults()
-        rng = self._scenario.rng("faults")
-        due = [(began + one.at_s, number, one) for number, one in enumerate(self._scenario.injections)]
-        heals: list[tuple[float, str, object]] = []
-        last_heal = began
-        while due or heals:
-            self._tick(works)
-            now = time.monotonic()
-            while due and due[0][0] <= now:
-                _, _, injection = due.pop(0)
-                try:
-                    heal = faults[injection.fault].begin(rig, rng)
-                except Exception as error:  # noqa: BLE001 - a fault may meet what another one broke
-                    print(f"  ({injection.fault} could not be injected: {type(error).__name__})", file=sys.stderr)
-                    continue
-                last_heal = time.monotonic()
-                if heal is not None:
-                    heals.append((now + injection.lasts_s, injection.fault, heal))
-            for one in [one for one in heals if one[0] <= now]:
-                heals.remove(one)
-                one[2]()  # type: ignore[operator]
-                last_heal = time.monotonic()
-                self._progress_at = None
-        return last_heal
-
-    def _settle(self, works: list[Work], last_heal: float) -> bool:
-        """Wait until everything has ended. Says what has not."""
-        while not all(work.ended for work in works):
-            self._tick(works)
-            if time.monotonic() - last_heal > RECOVERY_S:
-                for work in works:
-                    if work.ended:
-                        continue
-                    states = {job: self._rig.client.status(job)["state"] for job in work.jobs}
-                    self._problems.append(f"{work.name} has not ended {RECOVERY_S:g} s after the last fault: {states}")
-                    self._problems += [f"  {batch}: {open_chunks(self._rig, batch)}" for batch in work.truth]
-                self._problems.append(f"logs are in {self._rig.folder}")
-                return False
-        return True
-
-    def _tick(self, works: list[Work]) -> None:
-        rig = self._rig
-        rig.keep_alive()
-        now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY_S
-            for work in works:
-                if work.ended:
-                    continue
-                try:
-                    work.advance()
-                except Permanent as error:
-                    if "cannot be written" not in error.message and "full" not in error.message:
-                        self._problems.append(f"{work.name}: the producer was told {error.message!r}")
-                        work.ended = True
-                except LabelmillError:
-                    pass  # a clear answer; a producer tries again
-                except Exception as error:  # noqa: BLE001 - that is the finding
-                    self._problems.append(f"{work.name}: the producer got {type(error).__name__}: {error}")
-                    work.ended = True
-            self._check_sums(works)
-        time.sleep(_TICK_S)
-
-    def _check_sums(self, works: list[Work]) -> None:
-        """`status` adds up at every moment, and nothing that was answered is unanswered again."""
-        for work in works:
-            for batch in work.truth:
-                try:
-                    rows = self._rig.client.status(batch)["rows"]
-                except DatabaseUnavailable:
-                    continue
-                if rows["submitted"] != sum(count for name, count in rows.items() if name != "submitted"):
-                    self._problems.append(f"{batch}: the sums of {rows} do not hold")
-                if min(rows.values()) < 0:
-                    self._problems.append(f"{batch}: {rows}")
-                ended = rows["labelled"] + rows["abstained"] + rows["failed"]
-                if ended < self._rows_seen.get(batch, 0):
-                    self._problems.append(f"{batch}: {self._rows_seen[batch]} rows had ended, then {ended}")
-                if ended > self._rows_seen.get(batch, 0) and self._progress_at is None:
-                    self._progress_at = time.monotonic()
-                self._rows_seen[batch] = max(ended, self._rows_seen.get(batch, 0))
-
-    def _redis_is_clean(self) -> list[str]:
-        deadline = time.monotonic() + 15
-        while True:
-            left = left_in_redis(self._rig, 2 * len(self._scenario.injections) + 4)
-            if not left or time.monotonic() > deadline:
-                break
-            self._rig.keep_alive()
-            time.sleep(0.2)
-        with self._rig.admin() as client:
-            client.flushall()  # a seed starts with an empty Redis, or its number would not tell all
-        return left
 
 
 def _lane(
@@ -199,7 +51,7 @@ def _lane(
                 scenario = seeds.get_nowait()
             except queue.Empty:
                 break
-            outcome = SeedRun(rig, scenario).run()
+            outcome = SeedRun(rig, scenario, RECOVERY_S).run()
             done.put(outcome)
             rig.heal_all()
             if outcome.problems:  # what it left may be broken: the next seed gets a stack of its own
@@ -219,8 +71,9 @@ def _print(outcome: Outcome, replay: str) -> None:
     resumed = f", first row after {outcome.resumed_s:.1f} s" if outcome.resumed_s is not None else ""
     verdict = "FAIL" if outcome.problems else "ok  "
     times = f"{outcome.took_s:.1f} s, settled in {outcome.settled_s:.1f} s{resumed}"
-    paid = f"paid twice {outcome.paid_twice} (spoilt {outcome.spoilt}, in flight {outcome.allowed})"
-    print(f"{verdict} seed {outcome.scenario.seed} ({outcome.scenario}): {times}; {paid}", flush=True)
+    paid = f"paid twice {outcome.paid_twice} (spoilt {outcome.spoilt}; requests lost at most {outcome.lost_slots})"
+    unborn = f"; never began: {', '.join(outcome.unborn)}" if outcome.unborn else ""
+    print(f"{verdict} seed {outcome.scenario.seed} ({outcome.scenario}): {times}; {paid}{unborn}", flush=True)
     for problem in outcome.problems:
         print(f"       {problem}")
     if outcome.problems:
@@ -245,6 +98,7 @@ def main() -> int:
     arguments.add_argument("--lanes", type=int, default=6, help="stacks side by side")
     arguments.add_argument("--database", choices=("sqlite", "postgresql"), help="default: both, in turn")
     arguments.add_argument("--fault", action="append", default=[], help="draw from these alone; repeatable")
+    arguments.add_argument("--work", action="append", default=[], choices=("classify", *KINDS), help="repeatable")
     arguments.add_argument("--lease", type=float, default=2)
     arguments.add_argument("--sweep", type=float, default=1)
     arguments.add_argument("--faults", action="store_true", help="list all faults")
@@ -274,7 +128,7 @@ def _run_seeds(asked: argparse.Namespace) -> int:
     numbers = [asked.seed] if asked.seed is not None else list(range(asked.first, asked.first + asked.seeds))
     waiting: dict[str, queue.SimpleQueue[Scenario]] = {database: queue.SimpleQueue() for database in databases}
     for number in numbers:
-        scenario = scenario_of(number, databases, asked.fault)
+        scenario = scenario_of(number, databases, asked.fault, asked.work)
         waiting[scenario.database].put(scenario)
     small_chunks()
     folder = Path(tempfile.mkdtemp(prefix="labelmill-chaos-"))
@@ -297,9 +151,9 @@ def _run_seeds(asked: argparse.Namespace) -> int:
         lane.start()
     outcomes: list[Outcome] = []
     others: list[str] = []
-    flags = "".join(f' --fault "{name}"' for name in asked.fault) + (
-        f" --database {asked.database}" if asked.database else ""
-    )
+    flags = "".join(f' --fault "{name}"' for name in asked.fault)
+    flags += "".join(f' --work "{name}"' for name in asked.work)
+    flags += f" --database {asked.database}" if asked.database else ""
     while any(lane.is_alive() for lane in lanes) or not done.empty():
         try:
             found = done.get(timeout=0.5)

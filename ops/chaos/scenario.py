@@ -7,22 +7,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from faults import all_faults
+from pipeline import KINDS, STEPS
 
-_WORK = (("classify",), ("classify", "classify"), ("pipeline",), ("pipeline",), ("pipeline", "classify"))
-_FIRST_S, _LAST_S = 0.2, 4.5  #: Faults begin within this span.
+_WORK = (
+    ("classify",), ("classify", "classify"), ("factory",), ("factory", "classify"), ("factory, tags",),
+    ("embedding",), ("embedding",), ("embedding", "classify"), ("prompt",), ("prompt, nearest",),
+)  # fmt: skip
+_FIRST_S, _LAST_S = 0.2, 3.5  #: Faults begin within this span of a batch …
+_INTO_STEP_S = 2.5  #: … and within so much of a pipeline's step.
 
 
 @dataclass(frozen=True)
 class Injection:
-    """One fault of a schedule."""
+    """One fault of a schedule. `step`: of the pipeline, counted from 0, in which it begins."""
 
+    step: int
     at_s: float
     fault: str
     lasts_s: float
+    of: str = ""  #: The step's name, for who reads.
 
     def __str__(self) -> str:
         """As it is printed."""
-        return f"{self.at_s:.1f} s {self.fault}" + (f" for {self.lasts_s:.1f} s" if self.lasts_s else "")
+        into = f" into the {self.of}" if self.of else ""
+        return f"{self.at_s:.1f} s{into} {self.fault}" + (f" for {self.lasts_s:.1f} s" if self.lasts_s else "")
 
 
 @dataclass(frozen=True)
@@ -43,20 +51,27 @@ class Scenario:
         return f"{self.database}, {' + '.join(self.work)}: {'; '.join(map(str, self.injections))}"
 
 
-def scenario_of(seed: int, databases: Sequence[str], only: Sequence[str] = ()) -> Scenario:
-    """The same for the same arguments. `only`: draw from these faults alone."""
+def scenario_of(seed: int, databases: Sequence[str], only: Sequence[str] = (), work: Sequence[str] = ()) -> Scenario:
+    """The same for the same arguments. `only`: draw from these faults alone; `work`: these jobs."""
     rng = random.Random(seed)
     wanted = [fault for name, fault in all_faults().items() if not only or name in only]
     usable = [one for one in databases if any(one in fault.databases for fault in wanted)]
     if not usable:
         raise SystemExit(f"these faults are not of {' or '.join(databases)}")
     database = usable[seed % len(usable)]
-    work = rng.choice(_WORK)
+    chosen = tuple(work) or rng.choice(_WORK)
     faults = {name: fault for name, fault in all_faults().items() if database in fault.databases}
     names = [name for name in faults if not only or name in only]
+    if not any("factory" in one for one in chosen):
+        names = [name for name in names if ": jobs " not in name] or names
     injections = []
     for _ in range(1 if len(names) == 1 else rng.choice((1, 2, 2, 3, 4))):
         name = rng.choice(names)
-        lasts_s = rng.uniform(*faults[name].lasts_s)
-        injections.append(Injection(round(rng.uniform(_FIRST_S, _LAST_S), 1), name, round(lasts_s, 1)))
-    return Scenario(seed, database, work, tuple(sorted(injections, key=lambda one: one.at_s)))
+        lasts_s = round(rng.uniform(*faults[name].lasts_s), 1)
+        if any(one in KINDS for one in chosen):
+            step = rng.choice((0, 1, 1, 2, 2, 3))
+            at_s = round(rng.uniform(0, _INTO_STEP_S), 1)
+            injections.append(Injection(step, at_s, name, lasts_s, STEPS[step]))
+        else:
+            injections.append(Injection(0, round(rng.uniform(_FIRST_S, _LAST_S), 1), name, lasts_s))
+    return Scenario(seed, database, chosen, tuple(sorted(injections, key=lambda one: (one.step, one.at_s))))

@@ -1,15 +1,14 @@
 """A strict stand-in for Mistral. It counts every text it has worked on, whoever got the answer, and every job it made.
 
-It shares no code with the emulator. What it labels a text is a function of the text, so the checker knows the truth.
+It shares no code with the emulator. What it answers is a function of the text (`answers`), so the checker knows the
+truth.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 import time
-import uuid
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,39 +16,27 @@ from typing import Any
 
 import orjson
 from aiohttp import web
+from answers import REFUSED_WORD, completed, embedded, result_of
 from proxy import LoopThread
+from remote_jobs import RemoteJobs, answer
 
 KEY = "chaos-key"
-LABELS = ("alpha", "beta", "gamma", "delta")
+KNOWN_MODEL = "ft:classifier:chaos:known"  #: A model that was trained long ago.
 GIVES_UP_AFTER_S = 4.5  #: On a busy machine the stand-in can be too slow itself: who asks waits for 5 s.
-REFUSED_WORD = "forbidden"  #: Requests with such a text are refused with 422.
-
-
-def label_of(text: str) -> str:
-    """The label of a text."""
-    return LABELS[hashlib.md5(text.encode()).digest()[0] % len(LABELS)]  # noqa: S324 - no secret
-
-
-def _result_of(text: str) -> dict[str, Any]:
-    scores = dict.fromkeys(LABELS, 0.05)
-    scores[label_of(text)] = 0.85
-    return {"intent": {"scores": scores}}
+CLASSIFICATIONS, EMBEDDINGS, COMPLETIONS = "/v1/classifications", "/v1/embeddings", "/v1/chat/completions"
+PAID = (CLASSIFICATIONS, EMBEDDINGS, COMPLETIONS)  #: The calls that carry texts.
 
 
 @dataclass
 class Counts:
-    """What a seed's work was asked for."""
+    """What a seed's work was asked for. By kind of call, as in `PAID`."""
 
-    billed: Counter[str] = field(default_factory=Counter)  #: Each text, as often as it was worked on.
-    spoilt: int = 0  #: Texts whose answer the stand-in itself kept back or broke: they must be asked again.
+    billed: dict[str, Counter[str]] = field(default_factory=lambda: {path: Counter() for path in PAID})
+    #: Each text, as often as it was worked on.
+    spoilt: Counter[str] = field(default_factory=Counter)
+    #: Texts whose answer the stand-in itself kept back or broke: they must be asked again.
     requests: Counter[str] = field(default_factory=Counter)
-    jobs_created: Counter[str] = field(default_factory=Counter)  #: By training file's name.
-    jobs_started: Counter[str] = field(default_factory=Counter)
-    in_flight: int = 0
-    peak_in_flight: int = 0
-
-
-Answering = Callable[[web.Request, bytes], Any]
+    in_flight: Counter[str] = field(default_factory=Counter)  #: Texts.
 
 
 class Dropped(Exception):
@@ -74,11 +61,9 @@ class StandIn:
         self._serving = serving
         self._rng = rng
         self.counts = Counts()
+        self.jobs = RemoteJobs()
         self.latency_s = 0.2
-        self.job_step_s = 0.3  #: A job stays in each status so long.
         self.troubles: list[Trouble] = []
-        self._files: dict[str, dict[str, Any]] = {}
-        self._jobs: dict[str, dict[str, Any]] = {}
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
         self.port = 0
@@ -94,9 +79,11 @@ class StandIn:
         self._rng = rng
         self.troubles = []
         self.counts = Counts(in_flight=self.counts.in_flight)
+        self.jobs.reset()
 
     def refuse(self) -> None:
-        """Refuse connections, and reset those there are."""
+        """Refuse connections, and reset those there are: what is under way there is paid for and lost."""
+        self.counts.spoilt.update(self.counts.in_flight)
         self._serving.run(self._stop_listening())
 
     def accept(self) -> None:
@@ -111,14 +98,8 @@ class StandIn:
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 28, middlewares=[self._meet_trouble])
         app.add_routes([
-            web.post("/v1/classifications", self._classify),
-            web.post("/v1/files", self._upload), web.get("/v1/files", self._list_files),
-            web.delete("/v1/files/{id}", self._delete_file),
-            web.post("/v1/fine_tuning/jobs", self._create_job), web.get("/v1/fine_tuning/jobs", self._list_jobs),
-            web.get("/v1/fine_tuning/jobs/{id}", self._get_job),
-            web.post("/v1/fine_tuning/jobs/{id}/start", self._start_job),
-            web.post("/v1/fine_tuning/jobs/{id}/cancel", self._cancel_job),
-            web.get("/v1/models", self._models),
+            web.post(CLASSIFICATIONS, self._classify), web.post(EMBEDDINGS, self._embed),
+            web.post(COMPLETIONS, self._complete), *self.jobs.routes(),
         ])  # fmt: skip
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
@@ -146,9 +127,9 @@ class StandIn:
     @web.middleware
     async def _meet_trouble(self, request: web.Request, handler: Any) -> web.StreamResponse:
         counts, came_at = self.counts, time.monotonic()
-        counts.requests[f"{request.method} {request.path.rsplit('/', 1)[-1][:20]}"] += 1
+        counts.requests[f"{request.method} {request.path}"[:40]] += 1
         if request.headers.get("Authorization") != f"Bearer {KEY}":
-            return _json({"detail": "Unauthorized"}, 401)
+            return answer({"detail": "Unauthorized"}, 401)
         trouble = next(
             (one for one in self.troubles if request.path.startswith(one.paths) and self._rng.random() < one.share),
             None,
@@ -158,9 +139,9 @@ class StandIn:
                 return await _as_response(trouble.before(request))
             response: web.Response = await handler(request)
             if time.monotonic() - came_at > GIVES_UP_AFTER_S and request.transport is None:
-                counts.spoilt += request.get("texts", 0)  # too slow, and who asked is gone
+                counts.spoilt[request.path] += request.get("texts", 0)  # too slow, and who asked is gone
             if trouble is not None and trouble.after is not None and response.status == 200:
-                counts.spoilt += request.get("texts", 0)
+                counts.spoilt[request.path] += request.get("texts", 0)
                 assert isinstance(response.body, bytes)  # noqa: S101 - we made it
                 return await _as_response(trouble.after(request, response.body))
         except Dropped:
@@ -171,116 +152,39 @@ class StandIn:
             return response
 
     async def _classify(self, request: web.Request) -> web.Response:
+        body = orjson.loads(await request.read())
+        model, texts = body["model"], body["input"]
+        targets = ("intent",) if model == KNOWN_MODEL else self.jobs.targets_of(model)
+        if targets is None:
+            return answer({"message": f"Invalid model: {model}", "type": "invalid_model", "code": "1500"}, 400)
+        made = lambda: {"id": "c", "model": model, "results": [result_of(text, targets) for text in texts]}  # noqa: E731
+        return await self._worked_on(request, texts, made)
+
+    async def _embed(self, request: web.Request) -> web.Response:
+        body = orjson.loads(await request.read())
+        if body["model"] != "mistral-embed":
+            return answer({"message": f"Invalid model: {body['model']}", "code": "1500"}, 400)
+        return await self._worked_on(request, body["input"], lambda: embedded(body["model"], body["input"]))
+
+    async def _complete(self, request: web.Request) -> web.Response:
+        body = orjson.loads(await request.read())
+        return await self._worked_on(request, [body["messages"][-1]["content"]], lambda: completed(body))
+
+    async def _worked_on(self, request: web.Request, texts: list[str], made: Callable[[], Any]) -> web.Response:
         counts = self.counts
-        texts: list[str] = orjson.loads(await request.read())["input"]
-        counts.in_flight += 1
-        counts.peak_in_flight = max(counts.peak_in_flight, counts.in_flight)
+        counts.in_flight[request.path] += len(texts)
         try:
             await asyncio.sleep(self.latency_s * self._rng.uniform(0.7, 1.3))
         finally:
-            counts.in_flight -= 1
+            counts.in_flight[request.path] -= len(texts)
         if any(REFUSED_WORD in text for text in texts):
-            return _json({"message": "Input text refused"}, 422)
-        counts.billed.update(texts)
+            return answer({"message": "Input text refused"}, 422)
+        counts.billed[request.path].update(texts)
         request["texts"] = len(texts)
-        return _json({"id": "c", "model": "m", "results": [_result_of(text) for text in texts]})
-
-    # files and jobs, as far as a training needs them
-
-    async def _upload(self, request: web.Request) -> web.Response:
-        form = await request.post()
-        upload = form["file"]
-        assert isinstance(upload, web.FileField)  # noqa: S101 - a form's file
-        content = upload.file.read()
-        entry = {
-            "id": str(uuid.uuid4()), "object": "file", "bytes": len(content), "created_at": int(time.time()),
-            "filename": upload.filename, "purpose": "fine-tune", "sample_type": "instruct", "source": "upload",
-        }  # fmt: skip
-        self._files[entry["id"]] = entry
-        return _json(entry)
-
-    async def _list_files(self, request: web.Request) -> web.Response:
-        wanted = request.query.get("search", "")
-        found = [entry for entry in self._files.values() if wanted in entry["filename"]]
-        return _json({"data": _page(request, found), "object": "list", "total": len(found)})
-
-    async def _delete_file(self, request: web.Request) -> web.Response:
-        found = self._files.pop(request.match_info["id"], None)
-        if found is None:
-            return _json({"message": "no such file"}, 404)
-        return _json({"id": found["id"], "object": "file", "deleted": True})
-
-    async def _create_job(self, request: web.Request) -> web.Response:
-        body = orjson.loads(await request.read())
-        training_file = body["training_files"][0]["file_id"]
-        if training_file not in self._files:
-            return _json({"message": "no such file"}, 404)
-        self.counts.jobs_created[self._files[training_file]["filename"]] += 1
-        job = {"id": str(uuid.uuid4()), "made": time.monotonic(), "started": None, "cancelled": False,
-               "training_files": [training_file], "model": body["model"], "auto_start": body.get("auto_start", True),
-               "created_at": int(time.time())}  # fmt: skip
-        self._jobs[job["id"]] = job
-        return _json(self._shown(job))
-
-    async def _list_jobs(self, request: web.Request) -> web.Response:
-        jobs = [self._shown(job) for job in reversed(self._jobs.values())]
-        return _json({"data": _page(request, jobs), "object": "list", "total": len(jobs)})
-
-    async def _get_job(self, request: web.Request) -> web.Response:
-        job = self._jobs.get(request.match_info["id"])
-        return _json({"message": "no such job"}, 404) if job is None else _json(self._shown(job))
-
-    async def _start_job(self, request: web.Request) -> web.Response:
-        job = self._jobs[request.match_info["id"]]
-        if self._status(job) != "VALIDATED":
-            return _json({"message": f"job is {self._status(job)}"}, 400)
-        job["started"] = time.monotonic()
-        self.counts.jobs_started[self._files[job["training_files"][0]]["filename"]] += 1
-        return _json(self._shown(job))
-
-    async def _cancel_job(self, request: web.Request) -> web.Response:
-        job = self._jobs[request.match_info["id"]]
-        job["cancelled"] = True
-        return _json(self._shown(job))
-
-    async def _models(self, request: web.Request) -> web.Response:
-        del request
-        return _json({"object": "list", "data": []})
-
-    def _status(self, job: dict[str, Any]) -> str:
-        if job["cancelled"]:
-            return "CANCELLED"
-        now, step = time.monotonic(), self.job_step_s
-        if job["started"] is not None:
-            return "SUCCESS" if now - job["started"] > 2 * step else "RUNNING"
-        return ("QUEUED", "VALIDATING", "VALIDATED")[min(2, int((now - job["made"]) / step))]
-
-    def _shown(self, job: dict[str, Any]) -> dict[str, Any]:
-        status = self._status(job)
-        shown = {
-            "id": job["id"], "object": "job", "job_type": "classifier", "status": status, "model": job["model"],
-            "auto_start": job["auto_start"], "created_at": job["created_at"], "modified_at": job["created_at"],
-            "training_files": job["training_files"], "validation_files": [], "hyperparameters": {},
-            "integrations": [], "events": [], "checkpoints": [], "classifier_targets": [],
-        }  # fmt: skip
-        if status in ("VALIDATED", "RUNNING", "SUCCESS"):
-            shown["metadata"] = {"cost": 1.0, "cost_currency": "EUR", "expected_duration_seconds": 1,
-                                 "train_tokens_per_step": 1, "train_tokens": 100, "data_tokens": 100}  # fmt: skip
-        if status == "SUCCESS":
-            shown["fine_tuned_model"] = f"ft:classifier:chaos:{job['id']}"
-        return shown
+        return answer(made())
 
 
 async def _as_response(made: Any) -> web.StreamResponse:
     found = await made if asyncio.iscoroutine(made) else made
     assert isinstance(found, web.StreamResponse)  # noqa: S101 - troubles return responses
     return found
-
-
-def _page(request: web.Request, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    number, size = int(request.query.get("page", 0)), int(request.query.get("page_size", 100))
-    return entries[number * size : (number + 1) * size]
-
-
-def _json(document: Any, status: int = 200) -> web.Response:
-    return web.Response(status=status, body=orjson.dumps(document), content_type="application/json")

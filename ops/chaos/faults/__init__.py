@@ -23,7 +23,7 @@ class Fault:
 
 def all_faults() -> dict[str, Fault]:
     """Every fault by its name."""
-    from faults import broker, database, disk, messages, mistral, processes  # noqa: PLC0415 - they import this
+    from faults import broker, database, disk, jobs, messages, mistral, processes  # noqa: PLC0415 - they import this
 
-    families = (processes, broker, database, mistral, messages, disk)
+    families = (processes, broker, database, mistral, jobs, messages, disk)
     return {fault.name: fault for family in families for fault in family.FAULTS}

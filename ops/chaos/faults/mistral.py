@@ -9,13 +9,14 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from rig import PER_REQUEST, Rig
-from stand_in import Dropped, Trouble
+from rig import Rig
+from stand_in import PAID, Dropped, Trouble
 
 from faults import Fault, Heal
 
-_CLASSIFY = ("/v1/classifications",)
 _CONTROL = ("/v1/files", "/v1/fine_tuning")
+
+Entries = list[Any]
 
 
 def _with(trouble: Callable[[float], Trouble]) -> Callable[[Rig, random.Random], Heal]:
@@ -68,11 +69,13 @@ def _page(request: web.Request, body: bytes) -> web.Response:
     return web.Response(body=b"<html><body>Bad gateway</body></html>", content_type="text/html")
 
 
-def _results(change: Callable[[list[Any]], Any]) -> Callable[[web.Request, bytes], web.Response]:
+def _changed(change: Callable[[Entries], Any]) -> Callable[[web.Request, bytes], web.Response]:
+    """The list that is the heart of every answer becomes another one."""
+
     def spoil(request: web.Request, body: bytes) -> web.Response:
-        del request
         document = orjson.loads(body)
-        document["results"] = change(document["results"])
+        name = {PAID[0]: "results", PAID[1]: "data", PAID[2]: "choices"}[request.path]
+        document[name] = change(document[name])
         return web.Response(body=orjson.dumps(document), content_type="application/json")
 
     return spoil
@@ -80,22 +83,43 @@ def _results(change: Callable[[list[Any]], Any]) -> Callable[[web.Request, bytes
 
 def _not_a_number(request: web.Request, body: bytes) -> web.Response:
     del request
-    return web.Response(body=body.replace(b"0.85", b"NaN", 1), content_type="application/json")
+    for number in (b"0.85", b"20.0", b"\\"):  # a score, a number of a vector, the first label of a chat
+        if number in body:
+            return web.Response(body=body.replace(number, b"NaN", 1), content_type="application/json")
+    return web.Response(body=b"NaN", content_type="application/json")
 
 
-def _null_score(results: list[Any]) -> list[Any]:
-    results[0]["intent"]["scores"]["alpha"] = None
-    return results
+def _null(entries: Entries) -> Entries:
+    first = entries[0]
+    if "message" in first:
+        first["message"]["content"] = None
+    elif "embedding" in first:
+        first["embedding"][17] = None
+    else:
+        first["intent"]["scores"]["alpha"] = None
+    return entries
 
 
-def _other_label(results: list[Any]) -> list[Any]:
-    results[-1]["intent"]["scores"]["omega"] = results[-1]["intent"]["scores"].pop("alpha")
-    return results
+def _unknown(entries: Entries) -> Entries:
+    last = entries[-1]
+    if "message" in last:
+        said = orjson.loads(last["message"]["content"])
+        last["message"]["content"] = orjson.dumps(said | {"intent": "omega"}).decode()
+    elif "embedding" in last:
+        last["embedding"].append(1.0)  # one dimension more than the others
+    else:
+        last["intent"]["scores"]["omega"] = last["intent"]["scores"].pop("alpha")
+    return entries
+
+
+def _more(entries: Entries) -> Entries:
+    if "message" in entries[0]:  # of several choices the first is the answer
+        entries[0]["finish_reason"] = "length"
+    return [*entries, entries[0]]
 
 
 def _refuse(rig: Rig, rng: random.Random) -> Heal:
     del rng
-    rig.mistral.counts.spoilt += rig.mistral.counts.in_flight * PER_REQUEST  # what is under way is cut off
     rig.mistral.refuse()
     return rig.mistral.accept
 
@@ -104,7 +128,7 @@ def _before(name: str, act: Any, paths: tuple[str, ...] = ("/v1/",)) -> Fault:
     return Fault(f"Mistral: {name}", _with(lambda share: Trouble(name, share, before=act, paths=paths)), (0.5, 5.0))
 
 
-def _after(name: str, act: Any, paths: tuple[str, ...] = _CLASSIFY) -> Fault:
+def _after(name: str, act: Any, paths: tuple[str, ...] = PAID) -> Fault:
     return Fault(f"Mistral: {name}", _with(lambda share: Trouble(name, share, after=act, paths=paths)), (0.5, 3.0))
 
 
@@ -115,17 +139,17 @@ FAULTS = (
     _before("502", _says(502, b"<html>bad gateway</html>")),
     _before("503", _says(503, b'{"message":"overloaded"}', {"Retry-After": "1"})),
     _before("resets connections", _drop),
-    _before("hangs", _hang, _CLASSIFY),
+    _before("hangs", _hang, PAID),
     Fault("Mistral: refuses connections", _refuse, (0.5, 5.0)),
     _after("answers are lost", _drop, ("/v1/",)),
     _after("lost answers to what makes something", _drop, _CONTROL),
     _after("slow bodies", _trickle),
     _after("truncated JSON", _cut_short),
     _after("HTML with 200", _page),
-    _after("too few results", _results(lambda results: results[:-1])),
-    _after("too many results", _results(lambda results: [*results, results[0]])),
-    _after("no results", _results(lambda _: None)),
+    _after("too few results", _changed(lambda entries: entries[:-1])),
+    _after("too many results", _changed(_more)),
+    _after("no results", _changed(lambda _: None)),
     _after("NaN", _not_a_number),
-    _after("a score that is null", _results(_null_score)),
-    _after("an unknown label", _results(_other_label)),
+    _after("a score that is null", _changed(_null)),
+    _after("an unknown label", _changed(_unknown)),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -77,14 +77,29 @@ class _Chunk:
         return ChunkInput(self.texts, self.ids, repeats)
 
 
+class _OpenAlreadyError(Exception):
+    """Another submission of the same batch was quicker: it is open for work."""
+
+
 class BatchWriter:
     """Writes the rows of one batch, chunk by chunk, from a thread of its own while the next rows are read.
 
     The same rows make the same chunks, so a submission that broke is resumed by writing it again: chunks that are
-    there already are compared and skipped. Use it as a context manager: leaving it ends the thread.
+    there already are compared and skipped. Nothing is written into a batch that is open for work already. Use it as a
+    context manager: leaving it ends the thread.
+
+    `guard` is called in every transaction, and raises when nothing more may be written.
     """
 
-    def __init__(self, engine: Engine, batch_no: int, batch_id: str, *, chunk_texts: int = CHUNK_TEXTS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        batch_no: int,
+        batch_id: str,
+        *,
+        chunk_texts: int = CHUNK_TEXTS,
+        guard: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
         import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
 
         from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
@@ -93,6 +108,7 @@ class BatchWriter:
         self._batch_no = batch_no
         self._batch_id = batch_id
         self._most_texts = chunk_texts
+        self._guard = guard
         self._np = np
         self._distinct = DistinctTexts()
         self._digest = ContentDigest()  # fed in the thread, chunk after chunk
@@ -137,6 +153,7 @@ class BatchWriter:
         while self._commits:
             self._commits.popleft().result()
         with writing(self._engine) as connection:
+            self._guard(connection)
             done = connection.execute(
                 update(BatchRow)
                 .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
@@ -218,11 +235,11 @@ class BatchWriter:
                 raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
         try:
             self._write(chunks)
-        except IntegrityError:  # some are there already, from an attempt that broke
+        except (IntegrityError, _OpenAlreadyError):  # some are there already, from an attempt that broke
             for chunk in chunks:
                 try:
                     self._write([chunk])
-                except IntegrityError:
+                except (IntegrityError, _OpenAlreadyError):
                     self._compare_with_written(chunk)
 
     def _write(self, chunks: Sequence[_Chunk]) -> None:
@@ -230,15 +247,18 @@ class BatchWriter:
         inputs = [{"batch_no": self._batch_no, "number": one.number, "data": encode_chunk(one.input)} for one in chunks]
         rows = [self._chunk_row(chunk) for chunk in chunks]
         with writing(self._engine) as connection:
+            self._guard(connection)
             # a statement for all of them: the thread that reads has the interpreter between any two
             connection.execute(insert(ChunkRow), rows)
             connection.execute(insert(ChunkInputRow), inputs)
             self._write_duplicates(connection, chunks)
-            connection.execute(
+            still_open = connection.execute(
                 update(BatchRow)
-                .where(BatchRow.no == self._batch_no)
+                .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
                 .values(rows=chunks[-1].rows_so_far, duplicates=chunks[-1].duplicates_so_far)
-            )
+            ).rowcount
+            if not still_open:
+                raise _OpenAlreadyError
 
     def _compare_with_written(self, chunk: _Chunk) -> None:
         """An earlier attempt wrote a chunk of this number: it must be the same one."""

@@ -21,6 +21,7 @@ from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, PutOff, RowFailed, Stop, Strategy
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.store.chunks import Claim, Entry, LeaseLostError, Standing, record_entries
+from labelmill_worker.store.commits import transaction_number, was_committed
 from labelmill_worker.store.fairness import unserved_batch
 
 log = structlog.get_logger()
@@ -212,13 +213,19 @@ class Recorder:
     def _commit(self, entries: dict[ChunkRecord, Entry]) -> None:
         """Write until it is written, or the database was out of reach for too long."""
         give_up_at = time.monotonic() + PATIENCE_S
+        in_doubt: str | None = None  # the transaction that may have been committed, though its answer is lost
+        standings: list[Standing] = []
         while True:
             asked_at = time.monotonic()
             try:
                 with translating_errors():
-                    self._connection = self._connection or self._engine.connect()
-                    with self._connection.begin():
-                        standings = record_entries(self._connection, list(entries.values()), self._lease_s)
+                    self._connection = connection = self._connection or self._engine.connect()
+                    if in_doubt is not None and was_committed(connection, in_doubt):
+                        break
+                    in_doubt = None
+                    with connection.begin():
+                        standings = record_entries(connection, list(entries.values()), self._lease_s)
+                        in_doubt = transaction_number(connection)
                 break
             except DatabaseUnavailable as gone:
                 self._disconnect()

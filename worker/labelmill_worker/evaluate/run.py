@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
@@ -24,7 +24,8 @@ from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_tem
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.store import evaluations
 from labelmill_worker.store.evaluations import BatchColumn, BatchFacts, InnerBatch
-from labelmill_worker.store.inner_batches import cancel_inner_batch
+from labelmill_worker.store.inner_batches import cancel_inner_batch, fill_inner_batch
+from labelmill_worker.store.leases import require_lease
 
 _ENDED = {state.value for state in ENDED}
 _BLOCK = 4096
@@ -42,20 +43,22 @@ def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
 def begin(services: Services, job: EvaluationRow, token: str) -> None:
     """Submit the splits as batches, once: a later attempt finds those that an earlier one opened."""
     spec = _spec_of(job)
+    guard = partial(require_lease, table=EvaluationRow, job_id=job.id, token=token)
     for column, split in batches_of(job).items():
         path = _path(services, job, split)
         holds_chats = "messages" in next(read_split(path), {})
         batch_spec = ClassifySpec(source=str(path), multi=spec.multi, chats=holds_chats)
         batch = evaluations.open_batch(services.engine, job.id, token, column, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
-            evaluations.clear_submission(services.engine, batch.no)
-            rows = map(text_of_row, read_split(path))
-            with BatchWriter(services.engine, batch.no, batch.id) as writer:
-                while block := list(islice(rows, _BLOCK)):
-                    writer.add(block)
-                writer.finish()
+            fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
         with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
             dispatch_batch(services.engine, services.sender, batch.id)
+
+
+def _blocks(path: Path) -> Iterator[list[str]]:
+    rows = map(text_of_row, read_split(path))
+    while block := list(islice(rows, _BLOCK)):
+        yield block
 
 
 def give_up(services: Services, job: EvaluationRow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.analysis_codec import save_analysis
@@ -15,10 +15,8 @@ from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, EvaluationState
 from labelmill.contracts.tables import (
     BatchRow,
-    ChunkInputRow,
     ChunkRow,
     DatasetRow,
-    DuplicateRow,
     EvaluationRow,
     ModelRow,
     RowErrorRow,
@@ -79,13 +77,6 @@ def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColu
             )
             add_event(connection, batch_id, f"for {evaluation_id}", state=BatchState.SUBMITTING.value)
     return find_batch(engine, batch_id)
-
-
-def clear_submission(engine: Engine, batch_no: int) -> None:
-    """Forget what an attempt that died had written of a batch that never opened."""
-    with writing(engine) as connection:
-        for table in (ChunkInputRow, DuplicateRow, ChunkRow):
-            connection.execute(delete(table).where(table.batch_no == batch_no))
 
 
 def read_model(engine: Engine, model_no: int) -> ModelRow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
@@ -78,11 +79,27 @@ def open_inner_batch(
     return batch_id
 
 
-def clear_inner_batch(engine: Engine, batch_no: int) -> None:
-    """Forget what an attempt that died had written of a batch that never opened."""
+def fill_inner_batch(
+    engine: Engine,
+    batch_no: int,
+    batch_id: str,
+    blocks: Iterable[list[str]],
+    guard: Callable[[Connection], None],
+) -> None:
+    """Write the texts of a batch that is not yet open, from the beginning, and open it. What an attempt that died had
+    written is forgotten first. Does nothing to an open one. `guard` is called in every transaction: it raises when
+    another attempt may be at it."""
     with writing(engine) as connection:
+        guard(connection)
+        state = select(BatchRow.state).where(BatchRow.no == batch_no)
+        if connection.scalar(state) != BatchState.SUBMITTING.value:
+            return
         for table in (ChunkInputRow, DuplicateRow, ChunkRow):
             connection.execute(delete(table).where(table.batch_no == batch_no))
+    with BatchWriter(engine, batch_no, batch_id, guard=guard) as writer:
+        for block in blocks:
+            writer.add(block)
+        writer.finish()
 
 
 def cancel_inner_batch(connection: Connection, batch_id: str, why: str) -> None:

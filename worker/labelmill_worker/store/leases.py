@@ -7,7 +7,8 @@ import time
 from types import TracebackType
 from typing import Generic
 
-from sqlalchemy.engine import Engine
+from sqlalchemy import select
+from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable, Retryable
 from labelmill_worker.store.jobs import Job, renew_job
@@ -17,6 +18,13 @@ class LeaseLost(Retryable):
     """Somebody else has the job, or may have it by now: nothing more may be written for it here."""
 
     code = "lease_lost"
+
+
+def require_lease(connection: Connection, table: type[Job], job_id: str, token: str) -> None:
+    """Nobody can take the job until the connection's transaction ends. Raises LeaseLost when somebody has."""
+    held = select(table.id).where(table.id == job_id, table.lease_token == token).with_for_update()
+    if connection.execute(held).first() is None:
+        raise LeaseLost(f"the lease on {job_id} was lost")
 
 
 class LeaseKeeper(Generic[Job]):

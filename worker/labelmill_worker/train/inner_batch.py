@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
 from labelmill.contracts.states import ENDED, BatchState
-from labelmill_worker.store.inner_batches import InnerBatch, clear_inner_batch, read_inner_batch
+from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.trainings import record_look
 from labelmill_worker.train.looking import Look, NextLook
 from labelmill_worker.train.pace import is_lifeless, next_look_s
@@ -21,13 +20,7 @@ _FIRST_LOOK_S = 0.5
 def submit_inner_batch(look: Look, batch_id: str, blocks: Iterable[list[str]]) -> None:
     """Write the texts of a batch that is not yet open, from the beginning, and send its first chunks."""
     batch = read_inner_batch(look.engine, batch_id)
-    if batch.state == BatchState.SUBMITTING.value:
-        clear_inner_batch(look.engine, batch.no)
-        with BatchWriter(look.engine, batch.no, batch_id) as writer:
-            for block in blocks:
-                writer.add(block)
-            look.confirm_lease()
-            writer.finish()
+    fill_inner_batch(look.engine, batch.no, batch_id, blocks, look.require_lease)
     with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
         dispatch_batch(look.engine, look.sender, batch_id)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import RemoteFailed
@@ -21,7 +21,7 @@ from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral import port
 from labelmill_worker.store.jobs import move_job, renew_job
-from labelmill_worker.store.leases import LeaseLost
+from labelmill_worker.store.leases import LeaseLost, require_lease
 from labelmill_worker.store.trainings import update_held
 
 NextLook = float | None
@@ -76,6 +76,10 @@ class Look:
         """Renew the lease now, before what must not be done twice. Raises LeaseLost."""
         if not renew_job(self.engine, TrainingRow, self.row.id, self.token, self.lease_s):
             raise LeaseLost(f"the lease on {self.row.id} was lost")
+
+    def require_lease(self, connection: Connection) -> None:
+        """Keep the lease until the connection's transaction ends. Raises LeaseLost."""
+        require_lease(connection, TrainingRow, self.row.id, self.token)
 
     def move(self, new: TrainingState, message: str, **values: Any) -> None:
         """Move the training and leave a line in its history. Raises LeaseLost when somebody moved it first."""

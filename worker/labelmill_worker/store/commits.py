@@ -1,0 +1,27 @@
+"""A commit whose answer is lost may have been carried out: PostgreSQL is asked before the same is written again.
+
+SQLite answers from within this process: what it says of a commit is so.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import text
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.errors import DatabaseUnavailable
+
+
+def transaction_number(connection: Connection) -> str | None:
+    """What the connection's transaction is known by; None on SQLite."""
+    if connection.dialect.name != "postgresql":
+        return None
+    return str(connection.scalar(text("SELECT pg_current_xact_id()::text")))
+
+
+def was_committed(connection: Connection, number: str) -> bool:
+    """Whether a transaction went through. Raises DatabaseUnavailable while the server is not done with it."""
+    with connection.begin():
+        status = connection.scalar(text("SELECT pg_xact_status(CAST(:number AS xid8))"), {"number": number})
+    if status == "in progress":
+        raise DatabaseUnavailable("the database has not yet noticed that a connection is gone")
+    return bool(status == "committed")
