@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed-from-lock
 
-.PHONY: demo test bench chaos lint format clean lock
+.PHONY: demo test bench chaos chaos-long lint format clean lock
 
 demo: $(READY)
 	$(BIN)/labelmill demo
@@ -23,6 +23,10 @@ bench: $(READY)
 # A hundred seeded schedules of faults, under 20 minutes on two cores; what it does: docs/reliability.md.
 chaos: $(READY)
 	$(BIN)/python ops/chaos/run.py --seeds 100
+
+# Outages of one and two minutes, with the leases of production: some ten minutes, mostly of waiting.
+chaos-long: $(READY)
+	$(BIN)/python ops/chaos/run.py --long --lanes 7
 
 lint: $(READY)
 	$(BIN)/ruff check .

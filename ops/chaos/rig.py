@@ -66,8 +66,11 @@ class Rig:
     mounted: bool
     processes: list[Process] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  #: What a reader may want to know.
     drains_s: list[float] = field(default_factory=list)
     lost_slots: int = 0  #: Requests that the faults of this seed may have had paid for nothing.
+    keeps_processes: bool = True  #: Whether what dies is started again.
+    broken_at: float = 0.0  #: When the first fault of this seed began.
     doomed: bool = False  #: A fault of this seed let jobs at Mistral come to a bad end.
 
     @property
@@ -83,6 +86,12 @@ class Rig:
     def costs_in_flight(self, workers: int) -> None:
         """A fault took the answers away from so many workers."""
         self.lost_slots += workers * MAX_IN_FLIGHT
+
+    def empty_redis(self) -> None:
+        """What Redis keeps in files is lost, if it does not run."""
+        if self.redis._process is None:
+            for path in (self.folder / "redis").iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def admin(self) -> redis.Redis:
         """A client straight to Redis, past the proxy."""
@@ -121,7 +130,7 @@ class Rig:
         now = time.monotonic()
         for process in list(self.processes):
             if process.pid is None:
-                if process.kept and now - process.dead_since > RESTART_AFTER_S:
+                if process.kept and self.keeps_processes and now - process.dead_since > RESTART_AFTER_S:
                     self._start(process)
                 continue
             code = self.forker.exit_code(process.pid)
@@ -149,6 +158,7 @@ class Rig:
 
     def heal_all(self) -> None:
         """Whatever a seed left broken is whole again."""
+        self.keeps_processes = True
         self.redis_proxy.set(Way.OPEN)
         if self.postgres_proxy is not None:
             self.postgres_proxy.set(Way.OPEN)

@@ -4,6 +4,7 @@
     python ops/chaos/run.py --seed 17                # one seed again
     python ops/chaos/run.py --seed 17 --fault "FLUSHALL"
     python ops/chaos/run.py --faults                 # lists them
+    python ops/chaos/run.py --long                   # outages of minutes, with the leases of production
 
 Several lanes run side by side, each with a stack of its own that lives through many seeds: database, Redis, a stand-in
 for Mistral, two worker processes, beat. Of one seed: jobs are submitted, faults begin and end by the schedule, every
@@ -16,76 +17,25 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import queue
 import shutil
 import sys
-import tempfile
-import threading
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults import all_faults
-from forker import Forker, small_chunks
+from lanes import Lanes, Pace, Task
+from long_outages import OUTAGES
 from pipeline import KINDS
-from proxy import LoopThread
-from rig import open_rig
-from scenario import Scenario, scenario_of
-from seed_run import Outcome, SeedRun
+from scenario import scenario_of
+from seed_run import Outcome
 
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_ops.embedded_postgres import find_programs
 
-RECOVERY_S = (
-    60.0  #: From the end of the last fault to the end of every job, with a lease of 2 s and a sweep each second.
-)
-
-
-def _lane(
-    name: str, database: str, folder: Path, forker: Forker, serving: LoopThread, seeds: queue.SimpleQueue[Scenario],
-    done: queue.SimpleQueue[Outcome | str], until: float, leases: tuple[float, float],
-) -> None:  # fmt: skip
-    rig = open_rig(name, database, folder / name, forker, serving, lease_s=leases[0], sweep_s=leases[1])
-    try:
-        while time.monotonic() < until:
-            try:
-                scenario = seeds.get_nowait()
-            except queue.Empty:
-                break
-            outcome = SeedRun(rig, scenario, RECOVERY_S).run()
-            done.put(outcome)
-            rig.heal_all()
-            if outcome.problems:  # what it left may be broken: the next seed gets a stack of its own
-                kept = rig.folder
-                for problem in rig.close():
-                    outcome.problems.append(problem)
-                name = f"{name}x"
-                rig = open_rig(
-                    name, database, kept.parent / name, forker, serving, lease_s=leases[0], sweep_s=leases[1]
-                )
-    finally:
-        for problem in rig.close():
-            done.put(problem)
-
-
-def _print(outcome: Outcome, replay: str) -> None:
-    resumed = f", first row after {outcome.resumed_s:.1f} s" if outcome.resumed_s is not None else ""
-    verdict = "FAIL" if outcome.problems else "ok  "
-    times = f"{outcome.took_s:.1f} s, settled in {outcome.settled_s:.1f} s{resumed}"
-    paid = f"paid twice {outcome.paid_twice} (spoilt {outcome.spoilt}; requests lost at most {outcome.lost_slots})"
-    unborn = f"; never began: {', '.join(outcome.unborn)}" if outcome.unborn else ""
-    print(f"{verdict} seed {outcome.scenario.seed} ({outcome.scenario}): {times}; {paid}{unborn}", flush=True)
-    for problem in outcome.problems:
-        print(f"       {problem}")
-    if outcome.problems:
-        print(f"       again: {replay}", flush=True)
-
-
-def _document(outcome: Outcome) -> dict[str, object]:
-    return {
-        "seed": outcome.scenario.seed, "database": outcome.scenario.database,
-        "faults": list(map(str, outcome.scenario.injections)), "settled_s": outcome.settled_s,
-        "resumed_s": outcome.resumed_s, "paid_twice": outcome.paid_twice, "problems": outcome.problems,
-    }  # fmt: skip
+RECOVERY_S = 60.0  #: From the end of the last fault to the end of every job, with a lease of 2 s …
+LONG_RECOVERY_S = 120.0  #: … and with those of production.
+LONG_PACE = Pace(lease_s=15, sweep_s=5, recovery_s=LONG_RECOVERY_S)
 
 
 def main() -> int:
@@ -94,6 +44,7 @@ def main() -> int:
     arguments.add_argument("--seeds", type=int, default=100, help="how many, from --first on")
     arguments.add_argument("--first", type=int, default=0)
     arguments.add_argument("--seed", type=int, help="this one alone")
+    arguments.add_argument("--long", action="store_true", help="outages of minutes; --seed picks one")
     arguments.add_argument("--minutes", type=float, default=20)
     arguments.add_argument("--lanes", type=int, default=6, help="stacks side by side")
     arguments.add_argument("--database", choices=("sqlite", "postgresql"), help="default: both, in turn")
@@ -109,7 +60,16 @@ def main() -> int:
         return 0
     if unknown := set(asked.fault) - set(all_faults()):
         arguments.error(f"no such fault: {', '.join(sorted(unknown))}")
-    return _run_seeds(asked)
+    if asked.long:
+        tasks, pace = _long_tasks(asked), LONG_PACE
+        flags = " --long"
+    else:
+        tasks, pace = _seed_tasks(asked), Pace(asked.lease, asked.sweep, max(RECOVERY_S, 4 * asked.lease))
+        flags = "".join(f' --fault "{name}"' for name in asked.fault)
+        flags += "".join(f' --work "{name}"' for name in asked.work)
+        flags += f" --database {asked.database}" if asked.database else ""
+    lanes = Lanes(tasks, pace, asked.lanes, asked.minutes)
+    return _run(lanes, len(tasks), lambda seed: f"python ops/chaos/run.py --seed {seed}{flags}", asked.json)
 
 
 def _databases(asked: argparse.Namespace) -> list[str]:
@@ -123,60 +83,68 @@ def _databases(asked: argparse.Namespace) -> list[str]:
     return ["sqlite", "postgresql"]
 
 
-def _run_seeds(asked: argparse.Namespace) -> int:
+def _seed_tasks(asked: argparse.Namespace) -> list[Task]:
     databases = _databases(asked)
     numbers = [asked.seed] if asked.seed is not None else list(range(asked.first, asked.first + asked.seeds))
-    waiting: dict[str, queue.SimpleQueue[Scenario]] = {database: queue.SimpleQueue() for database in databases}
-    for number in numbers:
-        scenario = scenario_of(number, databases, asked.fault, asked.work)
-        waiting[scenario.database].put(scenario)
-    small_chunks()
-    folder = Path(tempfile.mkdtemp(prefix="labelmill-chaos-"))
+    return [Task(scenario_of(number, databases, asked.fault, asked.work)) for number in numbers]
+
+
+def _long_tasks(asked: argparse.Namespace) -> list[Task]:
+    databases = _databases(asked)
+    return [
+        Task(outage.scenario(number), outage.saying)
+        for number, outage in enumerate(OUTAGES)
+        if asked.seed in (None, number) and outage.database in databases
+    ]
+
+
+def _run(lanes: Lanes, count: int, replay: Callable[[int], str], document: Path | None) -> int:
     began = time.monotonic()
-    forker, serving = Forker(), LoopThread()
-    done: queue.SimpleQueue[Outcome | str] = queue.SimpleQueue()
-    lanes = []
-    for number in range(max(len(databases), asked.lanes)):
-        database = databases[number % len(databases)]
-        if number >= waiting[database].qsize() * len(databases):
-            continue
-        lanes.append(
-            threading.Thread(
-                target=_lane, name=f"lane{number}",
-                args=(f"lane{number}", database, folder, forker, serving, waiting[database], done,
-                      began + asked.minutes * 60, (asked.lease, asked.sweep)),
-            )
-        )  # fmt: skip
-    for lane in lanes:
-        lane.start()
     outcomes: list[Outcome] = []
     others: list[str] = []
-    flags = "".join(f' --fault "{name}"' for name in asked.fault)
-    flags += "".join(f' --work "{name}"' for name in asked.work)
-    flags += f" --database {asked.database}" if asked.database else ""
-    while any(lane.is_alive() for lane in lanes) or not done.empty():
-        try:
-            found = done.get(timeout=0.5)
-        except queue.Empty:
-            continue
+    for found in lanes.outcomes():
         if isinstance(found, str):
             others.append(found)
-            continue
-        outcomes.append(found)
-        _print(found, f"python ops/chaos/run.py --seed {found.scenario.seed}{flags}")
-    forker.close()
-    serving.close()
+        else:
+            outcomes.append(found)
+            _print(found, replay(found.scenario.seed))
     failed = [one for one in outcomes if one.problems]
-    if asked.json:
-        asked.json.write_text(json.dumps([_document(one) for one in outcomes], indent=1))
+    if document:
+        document.write_text(json.dumps(_document(outcomes), indent=1))
     for problem in others:
         print(problem)
     took_min = (time.monotonic() - began) / 60
     which = f": {', '.join(str(one.scenario.seed) for one in failed)}" if failed else ""
-    print(f"{len(outcomes)} of {len(numbers)} seeds in {took_min:.1f} minutes, {len(failed)} failed{which}")
+    print(f"{len(outcomes)} of {count} seeds in {took_min:.1f} minutes, {len(failed)} failed{which}")
     if not failed and not others:
-        shutil.rmtree(folder, ignore_errors=True)
-    return 1 if failed or others or len(outcomes) < len(numbers) else 0
+        shutil.rmtree(lanes.folder, ignore_errors=True)
+    return 1 if failed or others or len(outcomes) < count else 0
+
+
+def _print(outcome: Outcome, replay: str) -> None:
+    resumed = f", first row after {outcome.resumed_s:.1f} s" if outcome.resumed_s is not None else ""
+    verdict = "FAIL" if outcome.problems else "ok  "
+    times = f"{outcome.took_s:.1f} s, settled in {outcome.settled_s:.1f} s{resumed}"
+    paid = f"paid twice {outcome.paid_twice} (spoilt {outcome.spoilt}; requests lost at most {outcome.lost_slots})"
+    notes = [*outcome.notes, *([f"never began: {', '.join(outcome.unborn)}"] if outcome.unborn else [])]
+    said = "; ".join([times, paid, *notes])
+    print(f"{verdict} seed {outcome.scenario.seed} ({outcome.scenario}): {said}", flush=True)
+    for problem in outcome.problems:
+        print(f"       {problem}")
+    if outcome.problems:
+        print(f"       again: {replay}", flush=True)
+
+
+def _document(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
+    return [
+        {
+            "seed": outcome.scenario.seed, "database": outcome.scenario.database,
+            "faults": list(map(str, outcome.scenario.injections)), "settled_s": outcome.settled_s,
+            "resumed_s": outcome.resumed_s, "paid_twice": outcome.paid_twice, "notes": outcome.notes,
+            "problems": outcome.problems,
+        }
+        for outcome in outcomes
+    ]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from command import Commanded, Saying
 from faults import all_faults
 from invariants import findings, left_in_redis, open_chunks
 from money import paid_twice
@@ -33,6 +34,7 @@ class Outcome:
     paid_twice: int = 0
     spoilt: int = 0
     lost_slots: int = 0
+    notes: list[str] = field(default_factory=list)  #: What a reader may want to know.
     unborn: list[str] = field(default_factory=list)  #: Faults that never began: everything had ended before.
 
 
@@ -45,10 +47,12 @@ class _Underway:
 
 
 class SeedRun:
-    """`recovery_s`: from the end of the last fault to the end of every job, at most."""
+    """`recovery_s`: from the end of the last fault to the end of every job, at most. `command`: what a producer's
+    command line must say in the middle of the first fault."""
 
-    def __init__(self, rig: Rig, scenario: Scenario, recovery_s: float) -> None:
+    def __init__(self, rig: Rig, scenario: Scenario, recovery_s: float, command: Saying | None = None) -> None:
         self._rig = rig
+        self._command = command
         self._scenario = scenario
         self._recovery_s = recovery_s
         self._rows_seen: dict[str, int] = {}
@@ -62,11 +66,13 @@ class SeedRun:
     def run(self) -> Outcome:
         rig, scenario = self._rig, self._scenario
         rig.mistral.reset(scenario.rng("mistral"))
-        rig.lost_slots, rig.findings, rig.doomed = 0, [], False
+        rig.lost_slots, rig.findings, rig.doomed, rig.broken_at, rig.notes = 0, [], False, 0.0, []
         works = [
             make_work(kind, rig, f"s{scenario.seed}-{number}", scenario.rng(f"work {number}"))
             for number, kind in enumerate(scenario.work)
         ]
+        if self._command is not None:
+            works.append(Commanded(rig, f"s{scenario.seed}-cli", scenario.rng("command"), self._command))
         began = time.monotonic()
         last_heal = self._play(works)
         settled = self._settle(works, last_heal)
@@ -78,13 +84,13 @@ class SeedRun:
             self._problems += findings(rig, works) + self._redis_is_clean()
             outcome.paid_twice = sum(paid_twice(rig, works).values())
         self._problems += rig.findings
-        outcome.unborn = self._unborn
+        outcome.unborn, outcome.notes = self._unborn, rig.notes
         outcome.spoilt, outcome.lost_slots = sum(rig.mistral.counts.spoilt.values()), rig.lost_slots
         return outcome
 
     def _play(self, works: list[Work]) -> float:
         """Let the faults begin and end. Returns when the last one ended."""
-        rng = self._scenario.rng("faults")
+        rig, rng = self._rig, self._scenario.rng("faults")
         due, underway = list(self._scenario.injections), list[_Underway]()
         last_heal = self._moved_at = time.monotonic()
         while (due and not self._nothing_comes(works)) or underway:
@@ -93,6 +99,7 @@ class SeedRun:
             while due and self._is_due(due[0], now):
                 injection = due.pop(0)
                 heal = self._begin(injection, rng)
+                rig.broken_at = rig.broken_at or now
                 self._moved_at = last_heal = time.monotonic()
                 if heal is not None:
                     underway.append(_Underway(now + injection.lasts_s, heal))

@@ -133,8 +133,9 @@ class EmbeddedPostgres:
             self._process = None
 
     def resume(self, timeout_s: float = 60) -> None:
-        """Start it again after `halt`, on the same port."""
-        self._launch(timeout_s)
+        """Start it again after `halt`, on the same port. Does nothing while it runs."""
+        if self._process is None:
+            self._launch(timeout_s)
 
     def stop(self) -> None:
         """End the server at once and remove its folder."""

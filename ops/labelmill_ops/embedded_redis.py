@@ -78,7 +78,10 @@ class EmbeddedRedis:
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def start(self, timeout_s: float = 20) -> None:
-        """Start and wait until PING is answered. Raises BrokerUnavailable with the server's last words."""
+        """Start and wait until PING is answered. Does nothing while it runs. Raises BrokerUnavailable with the server's
+        last words."""
+        if self._process is not None:
+            return
         self._data_dir.mkdir(parents=True, exist_ok=True)
         for _ in range(1 if self._asked_port else _ATTEMPTS):
             self.port = self._asked_port or free_port()

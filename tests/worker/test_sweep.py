@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import redis
-from sqlalchemy import event, insert, text, update
+from sqlalchemy import insert, text, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import reading, writing
+from labelmill.contracts.database import writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.queue import MessageSender
@@ -117,31 +117,3 @@ def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(services: Servi
 
 def test_many_sweeps_at_once_take_one_lease(engine: Engine) -> None:
     assert [take_lease(engine, "sweep", 60) for _ in range(5)] == [True, False, False, False, False]
-
-
-def test_a_quiet_system_is_swept_by_a_handful_of_indexed_reads(services: Services) -> None:
-    with writing(services.engine) as connection:
-        for _ in range(40):
-            _batch(connection, 0, state="completed")
-        _batch(connection, 20_000, state="completed", chunk_state="done")
-    _sweep(services)
-    with writing(services.engine) as connection:
-        connection.execute(update(LockRow).values(until=0.0))
-    asked: list[tuple[str, object]] = []
-
-    def note(_c: object, _cursor: object, statement: str, values: object, _x: object, _many: object) -> None:
-        asked.append((statement, values))
-
-    event.listen(services.engine, "before_cursor_execute", note)
-    sweep(services)
-    event.remove(services.engine, "before_cursor_execute", note)
-    assert len(asked) < 20, [statement for statement, _ in asked]
-    if services.engine.dialect.name == "sqlite":
-        with reading(services.engine) as connection:
-            plans = [
-                str(row[3])
-                for statement, values in asked
-                if statement.startswith("SELECT")
-                for row in connection.exec_driver_sql("EXPLAIN QUERY PLAN " + statement, values).all()  # type: ignore[arg-type]
-            ]
-        assert not [plan for plan in plans if plan.startswith(("SCAN chunks", "SCAN batches"))], plans

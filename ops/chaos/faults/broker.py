@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import random
-import shutil
 import signal
 
 from proxy import Way
@@ -26,8 +25,7 @@ def _kill(rig: Rig, rng: random.Random) -> Heal:
 
     def start() -> None:
         if empty:
-            for path in (rig.folder / "redis").iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            rig.empty_redis()
         rig.redis.start()
 
     return start

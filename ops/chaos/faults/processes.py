@@ -22,6 +22,28 @@ def _kill_all(rig: Rig, rng: random.Random) -> None:
         rig.kill(worker)
 
 
+def _kill_everything(rig: Rig, rng: random.Random) -> Heal:
+    """As when a machine goes down: workers, beat, Redis and PostgreSQL at once. SQLite's file stays."""
+    rig.costs_in_flight(len(rig.workers))
+    rig.keeps_processes = False
+    for process in rig.processes:
+        rig.kill(process)
+    rig.redis.kill()
+    if rig.postgres is not None:
+        rig.postgres.halt(signal.SIGQUIT)
+    empty = rng.random() < 0.5
+
+    def start() -> None:
+        if empty:
+            rig.empty_redis()
+        rig.redis.start()
+        if rig.postgres is not None:
+            rig.postgres.resume()
+        rig.keeps_processes = True
+
+    return start
+
+
 def _kill_beat(rig: Rig, rng: random.Random) -> None:
     del rng
     for process in rig.processes:
@@ -64,6 +86,7 @@ FAULTS = (
     Fault("kill one worker", _kill_one),
     Fault("kill all workers", _kill_all),
     Fault("kill beat", _kill_beat),
+    Fault("kill everything", _kill_everything, (0.2, 3.0)),
     Fault("SIGTERM to one worker", _terminate_one),
     Fault("SIGTERM to all workers", _terminate_all),
     Fault("freeze a worker past its lease", _freeze_one, (2.5, 5.0)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import db_now, writing
@@ -10,10 +10,15 @@ from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import BatchRow, ChunkRow
+from labelmill.contracts.tables import OPEN_CHUNK, BatchRow, ChunkRow
 
 WINDOW = 32  #: Chunks of one batch that are on the queue or in work.
+_AHEAD = 8  # windows
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
+
+
+def _unsent(lost_after_s: float) -> ColumnElement[bool]:
+    return or_(ChunkRow.sent_at.is_(None), ChunkRow.sent_at < db_now() - lost_after_s)
 
 
 def dispatch_batch(
@@ -35,19 +40,21 @@ def dispatch_batch(
             connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
         mine = ChunkRow.batch_no == batch.no
         pending = ChunkRow.state == ChunkState.PENDING.value
-        unsent = or_(ChunkRow.sent_at.is_(None), ChunkRow.sent_at < db_now() - lost_after_s)
-        busy = connection.scalar(
+        claimed = connection.scalar(
             select(func.count())
             .select_from(ChunkRow)
-            .where(mine, or_(ChunkRow.state == ChunkState.CLAIMED.value, pending & ~unsent))
-            .where(ChunkRow.state.in_((ChunkState.PENDING.value, ChunkState.CLAIMED.value)))
+            .where(mine, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
         )
-        room = window - (busy or 0)
-        if room <= 0:
-            return 0
-        numbers = connection.scalars(
-            select(ChunkRow.number).where(mine, pending, unsent).order_by(ChunkRow.number).limit(room)
+        # chunks are sent in order: those with a message are among the first, and nobody looks at the 10⁵ behind them
+        first = connection.execute(
+            select(ChunkRow.number, _unsent(lost_after_s).label("unsent"))
+            .where(mine, OPEN_CHUNK, pending, ChunkRow.number >= 0)  # without it SQLite walks the primary key
+            .order_by(ChunkRow.number)
+            .limit(_AHEAD * window)
         ).all()
+        unsent = [chunk.number for chunk in first if chunk.unsent]
+        room = window - (claimed or 0) - (len(first) - len(unsent))
+        numbers = unsent[: max(0, room)]
         if not numbers:
             return 0
         connection.execute(update(ChunkRow).where(mine, ChunkRow.number.in_(numbers)).values(sent_at=db_now()))

@@ -12,7 +12,6 @@ from typing import Any
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Boolean,
     DateTime,
     Double,
     ForeignKey,
@@ -240,8 +239,8 @@ class ChunkRow(Base):
     )  # fmt: skip
 
 
-#: In a query's WHERE it lets SQLite use `ix_chunks_open`: with parameters it cannot know that the index holds the rows.
-OPEN_CHUNK = literal_column("chunks.state IN ('pending', 'claimed')", Boolean)
+#: In a query's WHERE it lets SQLite use `ix_chunks_open`: it does so where the index's own words stand, and no others.
+OPEN_CHUNK = ChunkRow.state.in_([literal_column("'pending'"), literal_column("'claimed'")])
 
 
 class ChunkInputRow(Base):

@@ -17,6 +17,7 @@ from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import (
+    OPEN_CHUNK,
     BatchRow,
     ChunkInputRow,
     ChunkRow,
@@ -33,7 +34,6 @@ from labelmill_worker.store.vectors import VECTORS, keep_vectors, rows_with_vect
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 _COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
-_OPEN = (ChunkState.PENDING.value, ChunkState.CLAIMED.value)
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def _guarded_update(connection: Connection, claim: Claim, values: dict[str, Any]
 
 def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
     """End a batch whose last chunk is closed. Its own transaction: it must see what every other closer committed."""
-    open_chunk = exists().where(ChunkRow.batch_no == batch_no, ChunkRow.state.in_(_OPEN))
+    open_chunk = exists().where(ChunkRow.batch_no == batch_no, OPEN_CHUNK)
     with reading(engine) as connection:
         if connection.scalar(select(open_chunk)):
             return False

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.database import db_now, reading
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import BatchRow, ChunkRow
+from labelmill.contracts.tables import OPEN_CHUNK, BatchRow, ChunkRow
 
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 _of_its_batch = ChunkRow.batch_no == BatchRow.no
@@ -19,13 +19,13 @@ _rank = case(*((BatchRow.priority == name, rank) for name, rank in PRIORITY_OF.i
 _busy = (
     select(func.count())
     .select_from(ChunkRow)
-    .where(_of_its_batch, ChunkRow.state == ChunkState.CLAIMED.value)
+    .where(_of_its_batch, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
     .correlate(BatchRow)
     .scalar_subquery()
     .label("busy")
 )
 _first_owed = (
-    select(func.min(ChunkRow.number)).where(_of_its_batch, _is_owed).correlate(BatchRow).scalar_subquery()
+    select(func.min(ChunkRow.number)).where(_of_its_batch, OPEN_CHUNK, _is_owed).correlate(BatchRow).scalar_subquery()
 )  # fmt: skip
 _open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(BatchRow.state.in_(_RUNS))
 _owing = _open.subquery()

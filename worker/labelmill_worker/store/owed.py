@@ -135,10 +135,9 @@ def open_batches(engine: Engine) -> list[OpenBatch]:
 def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:
     """Chunks whose message was sent `LOST_AFTER_S` ago and that nobody claimed: it waits on its queue, or is lost."""
     # those with a message come first, for chunks are sent in order: no look at the 10⁵ behind them
-    first = (
-        select(ChunkRow.number, ChunkRow.sent_at).where(_pending(batch_no)).order_by(ChunkRow.number).limit(_AT_ONCE)
-    )
-    ahead = first.subquery()
+    # without the bound SQLite would walk the primary key, through all chunks that are done
+    first = select(ChunkRow.number, ChunkRow.sent_at).where(_pending(batch_no), ChunkRow.number >= 0)
+    ahead = first.order_by(ChunkRow.number).limit(_AT_ONCE).subquery()
     late = or_(ahead.c.sent_at < db_now() - LOST_AFTER_S, ahead.c.sent_at > db_now() + FAR_S)
     with reading(engine) as connection:
         return list(connection.scalars(select(ahead.c.number).where(late).order_by(ahead.c.sent_at)))

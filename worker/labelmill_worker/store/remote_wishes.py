@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import FAR_S, db_now, has_passed, reading, writing
 from labelmill.contracts.ids import model_work_id
+from labelmill.contracts.states import RemoteWish
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.store.jobs import add_event
 
@@ -69,10 +70,9 @@ def overdue_wishes(engine: Engine, late_s: float) -> list[int]:
         ModelRow.next_look_at > db_now() + FAR_S,
     )
     free = or_(ModelRow.lease_until.is_(None), has_passed(ModelRow.lease_until))
+    owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteWish])
     with reading(engine) as connection:
-        return list(
-            connection.scalars(select(ModelRow.no).where(ModelRow.remote_wish.is_not(None), late, free).limit(_AT_ONCE))
-        )
+        return list(connection.scalars(select(ModelRow.no).where(owed, late, free).limit(_AT_ONCE)))
 
 
 def put_off_wishes(engine: Engine, model_nos: list[int]) -> None:

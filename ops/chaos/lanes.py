@@ -1,0 +1,95 @@
+"""Lanes side by side, each with a stack of its own that lives through many seeds."""
+
+from __future__ import annotations
+
+import queue
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from command import Saying
+from forker import Forker, small_chunks
+from proxy import LoopThread
+from rig import Rig, open_rig
+from scenario import Scenario
+from seed_run import Outcome, SeedRun
+
+
+@dataclass(frozen=True)
+class Task:
+    """A scenario, and what a producer's command line must say in the middle of it."""
+
+    scenario: Scenario
+    command: Saying | None = None
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds: the workers' leases and sweeps, and how long recovery may take."""
+
+    lease_s: float
+    sweep_s: float
+    recovery_s: float
+
+
+class Lanes:
+    """`count` lanes, on the databases of the tasks in turn. What has not begun after `minutes` does not begin."""
+
+    def __init__(self, tasks: Sequence[Task], pace: Pace, count: int, minutes: float) -> None:
+        small_chunks()
+        self.folder = Path(tempfile.mkdtemp(prefix="labelmill-chaos-"))
+        self._pace = pace
+        self._until = time.monotonic() + minutes * 60
+        self._forker, self._serving = Forker(), LoopThread()
+        self._done: queue.SimpleQueue[Outcome | str] = queue.SimpleQueue()
+        self._waiting: dict[str, queue.SimpleQueue[Task]] = {}
+        for task in tasks:
+            self._waiting.setdefault(task.scenario.database, queue.SimpleQueue()).put(task)
+        databases = sorted(self._waiting, reverse=True)  # SQLite's begin sooner: its lanes come first
+        self._threads = []
+        for number in range(max(len(databases), count)):
+            database = databases[number % len(databases)]
+            if number // len(databases) < self._waiting[database].qsize():
+                name = f"lane{number}"
+                self._threads.append(threading.Thread(target=self._run, name=name, args=(name, database)))
+
+    def outcomes(self) -> Iterator[Outcome | str]:
+        """What comes of each task, as it comes; in words: what a lane's end brought to light."""
+        for thread in self._threads:
+            thread.start()
+        while any(thread.is_alive() for thread in self._threads) or not self._done.empty():
+            try:
+                yield self._done.get(timeout=0.5)
+            except queue.Empty:
+                continue
+        self._forker.close()
+        self._serving.close()
+
+    def _run(self, name: str, database: str) -> None:
+        rig = self._open(name, database)
+        try:
+            while time.monotonic() < self._until:
+                try:
+                    task = self._waiting[database].get_nowait()
+                except queue.Empty:
+                    break
+                outcome = SeedRun(rig, task.scenario, self._pace.recovery_s, task.command).run()
+                rig.heal_all()
+                if outcome.problems:  # what it left may be broken: the next seed gets a stack of its own
+                    outcome.problems += rig.close()
+                    name = f"{name}x"
+                    rig = self._open(name, database)
+                self._done.put(outcome)
+        finally:
+            for problem in rig.close():
+                self._done.put(problem)
+
+    def _open(self, name: str, database: str) -> Rig:
+        folder = self.folder / name
+        return open_rig(
+            name, database, folder, self._forker, self._serving,
+            lease_s=self._pace.lease_s, sweep_s=self._pace.sweep_s,
+        )  # fmt: skip
