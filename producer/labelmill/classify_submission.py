@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.batch_writer import BatchWriter, ContentDigest
+from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
@@ -125,6 +125,8 @@ def _check_thresholds(spec: ClassifySpec, model: ModelRow) -> None:
 
 
 def _require_same_content(batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
+    from labelmill.contracts.chunk_encoding import ContentDigest  # noqa: PLC0415 - NumPy, a tenth of a second
+
     digest = ContentDigest()
     for block in blocks:
         digest.add(block.texts, block.ids)

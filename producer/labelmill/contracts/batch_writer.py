@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from labelmill.contracts.bulk import bulk_insert, copy_binary
-from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk, encode_chunk
+from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    from labelmill.contracts.chunk_encoding import EncodedChunk, Ids
 
 #: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
 CHUNK_TEXTS = 4_000
@@ -33,48 +29,8 @@ _GROWTH_TEXTS = 1_000
 _GROWTH_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
-_CHUNKS_PER_COMMIT = 4
+_CHUNKS_PER_COMMIT = 8
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
-
-Ids = Sequence[str | None] | None
-
-
-class ContentDigest:
-    """A fingerprint of rows in order, however they come in blocks."""
-
-    def __init__(self) -> None:
-        self._texts = hashlib.blake2b(digest_size=16)
-        self._ids = hashlib.blake2b(digest_size=16)
-
-    def add(self, texts: Sequence[str], ids: Ids = None) -> None:
-        """Take the next rows. Raises TypeError for a text that is not valid Unicode."""
-        if texts:
-            self._texts.update(orjson.dumps(texts)[1:-1] + b",")
-            if ids is not None:
-                self._ids.update(orjson.dumps(ids)[1:-1] + b",")
-
-    def hexdigest(self) -> str:
-        """The fingerprint of all rows so far."""
-        return hashlib.blake2b(self._texts.digest() + self._ids.digest(), digest_size=16).hexdigest()
-
-
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    number: int
-    first_row: int
-    texts: list[str]
-    given_ids: Ids
-    ids: list[str] | None  #: With a row's number where it has no id; None: no row has one.
-    firsts: NDArray[np.int64]  #: For each row the earlier row with the same text, or -1.
-    rows_so_far: int  #: With this chunk's.
-    duplicates_so_far: int
-
-    @property
-    def input(self) -> ChunkInput:
-        """What is kept of it."""
-        indices = (self.firsts >= 0).nonzero()[0]
-        repeats = dict(zip(indices.tolist(), self.firsts[indices].tolist(), strict=True))
-        return ChunkInput(self.texts, self.ids, repeats)
 
 
 class _OpenAlreadyError(Exception):
@@ -82,11 +38,11 @@ class _OpenAlreadyError(Exception):
 
 
 class BatchWriter:
-    """Writes the rows of one batch, chunk by chunk, from a thread of its own while the next rows are read.
+    """Writes the rows of one batch, chunk by chunk, from threads of its own while the next rows are read.
 
     The same rows make the same chunks, so a submission that broke is resumed by writing it again: chunks that are
     there already are compared and skipped. Nothing is written into a batch that is open for work already. Use it as a
-    context manager: leaving it ends the thread.
+    context manager: leaving it ends the threads.
 
     `guard` is called in every transaction, and raises when nothing more may be written.
     """
@@ -102,6 +58,7 @@ class BatchWriter:
     ) -> None:
         import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
 
+        from labelmill.contracts.chunk_encoding import ChunkEncoder  # noqa: PLC0415 - as NumPy
         from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
 
         self._engine = engine
@@ -111,14 +68,16 @@ class BatchWriter:
         self._guard = guard
         self._np = np
         self._distinct = DistinctTexts()
-        self._digest = ContentDigest()  # fed in the thread, chunk after chunk
+        self._encoder = ChunkEncoder()  # used in the encoding thread only, chunk after chunk
         self._chunk = 0
         self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
         self._ids: list[str | None] | None = None
         self._firsts = np.empty(0, np.int64)
         self._lengths = np.empty(0, np.int64)
-        self._waiting: list[_Chunk] = []
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="batch-writer")
+        # two threads: one compresses while the other waits for the database
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="batch-encoder")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="batch-writer")
+        self._waiting: list[Future[EncodedChunk]] = []
         self._commits: deque[Future[None]] = deque()
         self.rows = 0
         self.duplicates = 0
@@ -129,7 +88,8 @@ class BatchWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._encoding.shutdown(wait=True, cancel_futures=True)
+        self._writing.shutdown(wait=True, cancel_futures=True)
 
     def add(self, texts: Sequence[str], ids: Ids = None) -> None:
         """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable."""
@@ -161,7 +121,7 @@ class BatchWriter:
                     state=BatchState.QUEUED.value,
                     rows=self.rows,
                     duplicates=self.duplicates,
-                    content_digest=self._digest.hexdigest(),
+                    content_digest=self._encoder.hexdigest(),
                 )
             ).rowcount
             if done:
@@ -192,29 +152,21 @@ class BatchWriter:
 
     def _cut(self, size: int) -> None:
         """Make a chunk of the first `size` waiting rows."""
-        ids = None
-        given: Ids = None
+        from labelmill.contracts.chunk_encoding import CutChunk  # noqa: PLC0415 - as NumPy
+
+        ids: Ids = None
         if self._ids is not None:
-            given, self._ids = self._ids[:size], self._ids[size:]
-            ids = self._named(given) if any(given) else None
+            ids, self._ids = self._ids[:size], self._ids[size:]
         texts, self._texts = self._texts[:size], self._texts[size:]
         firsts, self._firsts = self._firsts[:size].copy(), self._firsts[size:]
         self._lengths = self._lengths[size:]
-        first_row, number = self.rows, self._chunk
-        self.rows += size
         self.duplicates += int((firsts >= 0).sum())
+        chunk = CutChunk(self._chunk, self.rows, texts, ids, firsts, self.duplicates)
+        self.rows += size
         self._chunk += 1
-        self._waiting.append(_Chunk(number, first_row, texts, given, ids, firsts, self.rows, self.duplicates))
+        self._waiting.append(self._encoding.submit(self._encoder.encode, chunk))
         if len(self._waiting) >= _CHUNKS_PER_COMMIT or sum(map(len, texts)) >= CHUNK_CHARS:
             self._hand_over()
-
-    def _named(self, ids: Sequence[str | None]) -> list[str]:
-        """A row without an id is known by its number."""
-        named = [str(self.rows + index) if one is None else one for index, one in enumerate(ids)]
-        if "\x00" in "".join(named):
-            row = next(index for index, one in enumerate(named) if "\x00" in one)
-            raise InvalidInput(f"row {self.rows + row}: its id holds a NUL character, which no database keeps")
-        return named
 
     def _hand_over(self) -> None:
         """Let the thread write the chunks that wait, in one transaction: a commit for each would cost more than all
@@ -223,16 +175,12 @@ class BatchWriter:
             return
         while len(self._commits) >= _COMMITS_AHEAD:
             self._commits.popleft().result()
-        self._commits.append(self._thread.submit(self._commit, self._waiting))
+        self._commits.append(self._writing.submit(self._commit, self._waiting))
         self._waiting = []
 
-    def _commit(self, chunks: Sequence[_Chunk]) -> None:
-        for chunk in chunks:
-            try:
-                self._digest.add(chunk.texts, chunk.given_ids)
-            except TypeError as error:
-                rows = f"{chunk.first_row} to {chunk.rows_so_far - 1}"
-                raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
+    def _commit(self, encoding: Sequence[Future[EncodedChunk]]) -> None:
+        # all that can be done before the transaction is: it holds SQLite's one lock
+        chunks = [one.result() for one in encoding]
         try:
             self._write(chunks)
         except (IntegrityError, _OpenAlreadyError):  # some are there already, from an attempt that broke
@@ -242,10 +190,10 @@ class BatchWriter:
                 except (IntegrityError, _OpenAlreadyError):
                     self._compare_with_written(chunk)
 
-    def _write(self, chunks: Sequence[_Chunk]) -> None:
-        # all that can be done before the transaction is: it holds SQLite's one lock
-        inputs = [{"batch_no": self._batch_no, "number": one.number, "data": encode_chunk(one.input)} for one in chunks]
+    def _write(self, chunks: Sequence[EncodedChunk]) -> None:
+        inputs = [{"batch_no": self._batch_no, "number": one.number, "data": one.data} for one in chunks]
         rows = [self._chunk_row(chunk) for chunk in chunks]
+        last = chunks[-1]
         with writing(self._engine) as connection:
             self._guard(connection)
             # a statement for all of them: the thread that reads has the interpreter between any two
@@ -255,12 +203,12 @@ class BatchWriter:
             still_open = connection.execute(
                 update(BatchRow)
                 .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
-                .values(rows=chunks[-1].rows_so_far, duplicates=chunks[-1].duplicates_so_far)
+                .values(rows=last.first_row + last.rows, duplicates=last.duplicates_so_far)
             ).rowcount
             if not still_open:
                 raise _OpenAlreadyError
 
-    def _compare_with_written(self, chunk: _Chunk) -> None:
+    def _compare_with_written(self, chunk: EncodedChunk) -> None:
         """An earlier attempt wrote a chunk of this number: it must be the same one."""
         with reading(self._engine) as connection:
             written = connection.scalar(
@@ -268,28 +216,25 @@ class BatchWriter:
                     ChunkInputRow.batch_no == self._batch_no, ChunkInputRow.number == chunk.number
                 )
             )
-        if written is None or decode_chunk(written) != chunk.input:
+        if written is None or decode_chunk(written) != decode_chunk(chunk.data):
             raise InvalidInput(
                 f"rows from {chunk.first_row} on differ from what was submitted before as {self._batch_id}: "
                 "an idempotency key stands for one content"
             )
 
-    def _chunk_row(self, chunk: _Chunk) -> dict[str, Any]:
-        rows = len(chunk.texts)
-        texts = rows - int((chunk.firsts >= 0).sum())
+    def _chunk_row(self, chunk: EncodedChunk) -> dict[str, Any]:
+        texts = chunk.rows - len(chunk.repeats)
         # a chunk that only repeats earlier texts is answered by their answers
         state = ChunkState.PENDING if texts else ChunkState.DONE
         return {
             "batch_no": self._batch_no, "number": chunk.number, "state": state.value, "first_row": chunk.first_row,
-            "rows": rows, "texts": texts,
+            "rows": chunk.rows, "texts": texts,
         }  # fmt: skip
 
-    def _write_duplicates(self, connection: Connection, chunks: Sequence[_Chunk]) -> None:
-        np = self._np
-        found = [(chunk, (chunk.firsts >= 0).nonzero()[0]) for chunk in chunks]
-        rows = np.concatenate([chunk.first_row + indices for chunk, indices in found])
-        firsts = np.concatenate([chunk.firsts[indices] for chunk, indices in found])
-        names = [chunk.ids[index] if chunk.ids else None for chunk, indices in found for index in indices.tolist()]
+    def _write_duplicates(self, connection: Connection, chunks: Sequence[EncodedChunk]) -> None:
+        rows = self._np.concatenate([chunk.repeats for chunk in chunks])
+        firsts = self._np.concatenate([chunk.firsts for chunk in chunks])
+        names = [name for chunk in chunks for name in chunk.names]
         count = len(rows)
         if not count:
             return

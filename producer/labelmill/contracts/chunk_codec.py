@@ -6,7 +6,7 @@ looking anywhere else; the worker skips them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import orjson
@@ -27,8 +27,13 @@ class ChunkInput:
 
 def encode_chunk(chunk: ChunkInput) -> bytes:
     """Compress a chunk's input. Raises TypeError for text that is not valid Unicode."""
-    document = {"texts": chunk.texts, "ids": chunk.ids, "repeats": list(chunk.repeats.items())}
-    return zstandard.ZstdCompressor(level=_LEVEL).compress(orjson.dumps(document))
+    return compress_chunk(orjson.dumps(chunk.texts), orjson.dumps(chunk.ids), chunk.repeats)
+
+
+def compress_chunk(texts: bytes, ids: bytes, repeats: Mapping[int, int]) -> bytes:
+    """The same, of texts and ids that are JSON already."""
+    document = b'{"texts":%b,"ids":%b,"repeats":%b}' % (texts, ids, orjson.dumps(list(repeats.items())))
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(document)
 
 
 def decode_chunk(data: bytes) -> ChunkInput:

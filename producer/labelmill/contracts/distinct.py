@@ -46,8 +46,13 @@ class _Bucket:
 def _merge(
     left: NDArray[np.uint64], left_rows: NDArray[np.uint32], right: NDArray[np.uint64], right_rows: NDArray[np.uint32]
 ) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    at = np.searchsorted(left, right)
-    return np.insert(left, at, right), np.insert(left_rows, at, right_rows)
+    at = np.searchsorted(left, right) + np.arange(right.size)
+    is_left = np.ones(left.size + right.size, bool)
+    is_left[at] = False
+    merged, rows = np.empty(is_left.size, np.uint64), np.empty(is_left.size, np.uint32)
+    merged[at], rows[at] = right, right_rows
+    merged[is_left], rows[is_left] = left, left_rows
+    return merged, rows
 
 
 class DistinctTexts:
