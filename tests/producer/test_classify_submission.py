@@ -12,7 +12,8 @@ from sqlalchemy.engine import Engine
 
 from labelmill.classify_submission import submit_batch
 from labelmill.contracts import batch_writer
-from labelmill.contracts.batch_writer import BatchWriter, ContentDigest
+from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.chunk_encoding import ContentDigest
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow, ModelRow

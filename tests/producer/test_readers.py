@@ -156,6 +156,38 @@ def test_text_blocks_read_a_stream_and_report_what_is_no_text() -> None:
     assert [(one.file, one.line) for one in bad] == [("<stdin>", 2), ("<stdin>", 4), ("<stdin>", 6)]
 
 
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"t": "b", "id": 7}', ("b", "7")),
+        ('{"id": null, "t": "b"}', ("b", None)),
+        ('{"t": "b", "id": ""}', ("b", None)),
+        ('{"t": "b", "id": 36893488147419103232}', ("b", "36893488147419103232")),
+        ('{"t": "b", "id": 1.5}', ("b", "1.5")),
+        ('{"t": "b", "id": true}', ("b", "true")),
+        ('{"t": "b", "t": "c", "id": "x", "other": {"t": [1]}}', ("c", "x")),
+        ('{"t": "\\ud83d\\ude00", "id": "\u00e9"}', ("\U0001f600", "\u00e9")),
+    ],
+)
+def test_an_id_of_any_plain_kind_is_text_among_others(tmp_path: Path, line: str, expected: tuple[str, str]) -> None:
+    file = write(tmp_path / "a.jsonl", f'{{"t": "a", "id": "1"}}\n{line}\n')
+    (block,) = read_text_blocks([file], "t", "id", on_bad_row=refuse)
+    assert block.ids is not None
+    assert (block.texts[1], block.ids[1]) == expected
+
+
+def test_one_column_may_be_both_text_and_id(tmp_path: Path) -> None:
+    (block,) = read_text_blocks([write(tmp_path / "a.jsonl", '{"t": "a"}')], "t", "t", on_bad_row=refuse)
+    assert (block.texts, block.ids) == (["a"], ["a"])
+
+
+def test_lines_that_are_json_only_together_are_bad_rows(tmp_path: Path) -> None:
+    lines = '{"t": "a", "more": [{"t": "b"}\n{"t": "c"}]}\n{"t": "d"}\n'
+    bad: list[BadRow] = []
+    (block,) = read_text_blocks([write(tmp_path / "a.jsonl", lines)], "t", None, on_bad_row=bad.append)
+    assert (block.texts, [one.line for one in bad]) == (["d"], [1, 2])
+
+
 def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(tmp_path: Path) -> None:
     files = [
         write(tmp_path / "a.jsonl", '{"t": "a"}'),

@@ -159,13 +159,13 @@ class BatchWriter:
             ids, self._ids = self._ids[:size], self._ids[size:]
         texts, self._texts = self._texts[:size], self._texts[size:]
         firsts, self._firsts = self._firsts[:size].copy(), self._firsts[size:]
-        self._lengths = self._lengths[size:]
+        chars, self._lengths = int(self._lengths[:size].sum()), self._lengths[size:]
         self.duplicates += int((firsts >= 0).sum())
         chunk = CutChunk(self._chunk, self.rows, texts, ids, firsts, self.duplicates)
         self.rows += size
         self._chunk += 1
         self._waiting.append(self._encoding.submit(self._encoder.encode, chunk))
-        if len(self._waiting) >= _CHUNKS_PER_COMMIT or sum(map(len, texts)) >= CHUNK_CHARS:
+        if len(self._waiting) >= _CHUNKS_PER_COMMIT or chars >= CHUNK_CHARS:
             self._hand_over()
 
     def _hand_over(self) -> None:

@@ -85,6 +85,8 @@ class ChunkEncoder:
             raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
         self._digest.add_json(texts, None if chunk.ids is None else given_ids)
         ids = _named(chunk)
+        if ids and b"\\u0000" in given_ids:
+            _refuse_nul(chunk)
         indices = (chunk.firsts >= 0).nonzero()[0]
         firsts, listed = chunk.firsts[indices], indices.tolist()
         ids_json = given_ids if ids == chunk.ids else orjson.dumps(ids)
@@ -104,8 +106,12 @@ def _named(chunk: CutChunk) -> list[str] | None:
     """An id for every row, its number where it has none of its own; None: no row has one."""
     if chunk.ids is None or not any(chunk.ids):
         return None
-    named = [str(row) if one is None else one for row, one in enumerate(chunk.ids, chunk.first_row)]
-    if "\x00" in "".join(named):
-        row = next(row for row, one in enumerate(named, chunk.first_row) if "\x00" in one)
-        raise InvalidInput(f"row {row}: its id holds a NUL character, which no database keeps")
-    return named
+    if None not in chunk.ids:
+        return list(map(str, chunk.ids))
+    return [str(row) if one is None else one for row, one in enumerate(chunk.ids, chunk.first_row)]
+
+
+def _refuse_nul(chunk: CutChunk) -> None:
+    for row, one in enumerate(chunk.ids or (), chunk.first_row):
+        if one and "\x00" in one:
+            raise InvalidInput(f"row {row}: its id holds a NUL character, which no database keeps")
