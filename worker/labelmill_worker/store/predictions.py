@@ -3,9 +3,9 @@ else that is done with it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import chain, repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,18 +30,23 @@ class PredictionBlock:
     scores: NDArray[np.float32]  #: (rows, labels), in label order.
 
 
-def insert_predictions(connection: Connection, batch_no: int, block: PredictionBlock) -> None:
-    """Write a block within the connection's transaction."""
-    if connection.dialect.name == "postgresql":
-        copy_binary(connection, "prediction_rows", _COLUMNS, _binary_rows(batch_no, block))
+def insert_predictions(connection: Connection, blocks: Sequence[tuple[int, PredictionBlock]]) -> None:
+    """Write blocks, each with its batch's number, within the connection's transaction: one statement for all."""
+    if not blocks:
         return
+    if connection.dialect.name == "postgresql":
+        copy_binary(connection, "prediction_rows", _COLUMNS, *(_binary_rows(*one) for one in blocks))
+    else:
+        bulk_insert(connection, "prediction_rows", _COLUMNS, chain.from_iterable(_rows(*one) for one in blocks))
+
+
+def _rows(batch_no: int, block: PredictionBlock) -> Iterable[tuple[object, ...]]:
     width, raw = block.scores.shape[1] * 4, block.scores.astype("<f4", copy=False).tobytes()
-    rows = zip(
+    return zip(
         repeat(batch_no), block.rows.tolist(), repeat(block.target), block.best.tolist(),
         [raw[at : at + width] for at in range(0, len(raw), width)],
         block.label_lists, block.labels, block.external_ids or repeat(None),
     )  # fmt: skip
-    bulk_insert(connection, "prediction_rows", _COLUMNS, rows)
 
 
 def _binary_rows(batch_no: int, block: PredictionBlock) -> bytes:
