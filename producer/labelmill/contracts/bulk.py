@@ -25,13 +25,16 @@ def bulk_insert(connection: Connection, table: str, columns: Sequence[str], rows
 _BINARY_HEAD, _BINARY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
-def copy_binary(connection: Connection, table: str, columns: Sequence[str], *rows: bytes) -> None:
-    """Insert rows that are in PostgreSQL's binary COPY format already, within the connection's transaction."""
+def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+    """Insert rows that are in PostgreSQL's binary COPY format already, some to a piece, within the connection's
+    transaction."""
     names = ", ".join(f'"{column}"' for column in columns)
     statement = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
     with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
-        for part in (_BINARY_HEAD, *rows, _BINARY_END):
-            copy.write(part)
+        copy.write(_BINARY_HEAD)
+        for some in rows:
+            copy.write(some)
+        copy.write(_BINARY_END)
 
 
 def _driver(connection: Connection) -> Any:

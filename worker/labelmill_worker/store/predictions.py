@@ -35,7 +35,7 @@ def insert_predictions(connection: Connection, blocks: Sequence[tuple[int, Predi
     if not blocks:
         return
     if connection.dialect.name == "postgresql":
-        copy_binary(connection, "prediction_rows", _COLUMNS, *(_binary_rows(*one) for one in blocks))
+        copy_binary(connection, "prediction_rows", _COLUMNS, (_binary_rows(*one) for one in blocks))
     else:
         bulk_insert(connection, "prediction_rows", _COLUMNS, chain.from_iterable(_rows(*one) for one in blocks))
 
