@@ -4,6 +4,7 @@ believed unchecked."""
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections import Counter, deque
@@ -36,7 +37,7 @@ from labelmill.results import read_results
 from labelmill_worker.classify.engine import ClassifyEngine
 from labelmill_worker.classify.work import work_on_chunk
 from labelmill_worker.mistral.http_errors import retry_after_s
-from labelmill_worker.store.chunks import LeaseLostError, Progress, claim_chunk, hand_back, record_progress
+from labelmill_worker.store.chunks import Claim, LeaseLostError, Progress, claim_chunk, hand_back, record_progress
 from labelmill_worker.store.owed import complete_finished_batches, open_batches, return_expired_chunks
 from labelmill_worker.store.predictions import PredictionBlock
 
@@ -186,6 +187,17 @@ def test_every_row_is_answered_once_and_billed_once(mill: Mill) -> None:
     _all_labelled(mill, batch, texts)
     _billed_once(mill, texts)
     assert status["requests"] == mill.mistral.requests == 25
+
+
+def test_a_chunk_that_has_ended_leaves_memory_without_the_garbage_collector(mill: Mill) -> None:
+    batch_id = mill.submit(_texts(40), chunk_texts=20)
+    gc.collect()
+    gc.disable()
+    try:
+        mill.run(batch_id)
+        _until(lambda: not [one for one in gc.get_objects() if isinstance(one, Claim)])
+    finally:
+        gc.enable()
 
 
 def test_duplicates_get_their_own_prediction_and_are_billed_once(mill: Mill) -> None:

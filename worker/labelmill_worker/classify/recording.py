@@ -108,15 +108,19 @@ class Recorder:
     def _run(self) -> None:
         while True:
             try:
-                items, stopping = self._take()
-                self._record(self._gather(items))
-                self._yield_to_unserved()
-                if stopping:
+                if self._write_what_comes():
                     self._disconnect()
                     return
             except Exception:
                 # the thread must outlive a fault of ours: every chunk of the process waits for it
                 log.exception("recording failed")
+
+    def _write_what_comes(self) -> bool:
+        """Wait for outcomes and write them. Returns whether to stop. Holds on to nothing while it waits again."""
+        items, stopping = self._take()
+        self._record(self._gather(items))
+        self._yield_to_unserved()
+        return stopping
 
     def _take(self) -> tuple[list[_Item], bool]:
         """What has arrived, at the latest when a lease is due."""

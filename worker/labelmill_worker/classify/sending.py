@@ -126,6 +126,11 @@ class ChunkSender:
         """Start nothing more; what is under way is awaited."""
         self._stopped = True
 
+    def detach(self) -> None:
+        """Report to nobody any more. Who sends and who records refer to each other: a chunk's texts would stay in
+        memory until the garbage collector came by."""
+        self._emit = _drop
+
     async def send_all(self, requests: Iterable[Request]) -> None:
         """Send everything; returns when every request has its outcome."""
         tasks: set[asyncio.Task[None]] = set()
@@ -266,6 +271,10 @@ class ChunkSender:
         finally:
             self._turnstile.leave()
         return [outcome for outcomes in both for outcome in outcomes]
+
+
+def _drop(outcomes: list[Outcome], slots: int) -> None:  # noqa: ARG001 - as `emit`
+    raise RuntimeError("an outcome came after its chunk had ended")
 
 
 def _put_off(error: HeldBack | BrokerUnavailable) -> PutOff:

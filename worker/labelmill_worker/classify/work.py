@@ -112,8 +112,11 @@ class _ChunkWork:
                 shared.recorder.end(record)
 
         sending = shared.start(send())
-        record.wait()
-        sending.result()
+        try:
+            record.wait()
+            sending.result()
+        finally:
+            self._sender.detach()
         self._finish()
 
     def _reuse_answers(self, rows: list[int], texts: list[str]) -> tuple[list[int], list[str]]:
