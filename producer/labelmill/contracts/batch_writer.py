@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from labelmill.contracts.chunk_encoding import EncodedChunk, Ids
 
 #: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
-CHUNK_TEXTS = 2_000
+CHUNK_TEXTS = 4_000
 #: The first chunks are smaller, so that a batch of a few thousand rows keeps a fleet busy: they grow by so much …
 _GROWTH_TEXTS = 1_000
 _GROWTH_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
-_CHUNKS_PER_COMMIT = 16
+_CHUNKS_PER_COMMIT = 8
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
 
