@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Boolean, bindparam, case, exists, func, insert, null, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import bulk_insert
+from labelmill.contracts.bulk import bulk_insert, scalars_at_once
 from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState
@@ -216,19 +216,11 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
     A chunk whose lease was lost gets nothing written; the others do. Few statements, whatever the number of chunks:
     with one text a request a transaction carries some fifteen rows, and the event loop waits while this thread works.
     """
-    standings: dict[Entry, Standing] = {}
-    for entry in sorted(entries, key=lambda one: (one.claim.batch_no, one.claim.number)):
-        claim, progress = entry.claim, entry.progress
-        values = {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
-            "of_batch": claim.batch_no, "of_chunk": claim.number, "under": claim.token, "done": entry.done,
-            "progressed": progress.has_rows, "lease_s": lease_s,
-        }  # fmt: skip
-        batch_state = connection.scalar(_RECORD, values)
-        if batch_state is None:
-            standings[entry] = Standing.LOST
-        else:
-            runs = batch_state == BatchState.RUNNING.value
-            standings[entry] = Standing.WANTED if runs else Standing.UNWANTED
+    in_order = sorted(
+        entries, key=lambda one: (one.claim.batch_no, one.claim.number)
+    )  # two workers never lock crosswise
+    states = scalars_at_once(connection, _RECORD, [_guard_values(entry, lease_s) for entry in in_order])
+    standings = dict(zip(in_order, map(_standing, states), strict=True))
     kept = [entry for entry in entries if standings[entry] is not Standing.LOST]
     insert_predictions(connection, [(one.claim.batch_no, block) for one in kept for block in one.progress.blocks])
     errors = [error for one in kept for error in one.progress.errors]
@@ -238,6 +230,20 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
         if one.progress.vectors:
             keep_vectors(connection, one.claim.model.no, one.progress.vectors)
     return [standings[entry] for entry in entries]
+
+
+def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
+    claim, progress = entry.claim, entry.progress
+    return {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
+        "of_batch": claim.batch_no, "of_chunk": claim.number, "under": claim.token, "done": entry.done,
+        "progressed": progress.has_rows, "lease_s": lease_s,
+    }  # fmt: skip
+
+
+def _standing(batch_state: str | None) -> Standing:
+    if batch_state is None:
+        return Standing.LOST
+    return Standing.WANTED if batch_state == BatchState.RUNNING.value else Standing.UNWANTED
 
 
 def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
