@@ -15,7 +15,7 @@ from forker import Forker, small_chunks
 from proxy import LoopThread
 from rig import Rig, open_rig
 from scenario import Scenario
-from seed_run import Outcome, SeedRun
+from seed_run import Interrupted, Outcome, SeedRun
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Task:
 
     scenario: Scenario
     command: Saying | None = None
+    settable_clock: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Lanes:
         self._until = time.monotonic() + minutes * 60
         self._forker, self._serving = Forker(), LoopThread()
         self._done: queue.SimpleQueue[Outcome | str] = queue.SimpleQueue()
+        self._stopping = threading.Event()
         self._waiting: dict[str, queue.SimpleQueue[Task]] = {}
         for task in tasks:
             self._waiting.setdefault(task.scenario.database, queue.SimpleQueue()).put(task)
@@ -68,28 +70,43 @@ class Lanes:
         self._forker.close()
         self._serving.close()
 
+    def stop(self) -> None:
+        """End every stack in the middle of what it does."""
+        self._stopping.set()
+        for thread in self._threads:
+            thread.join()
+        self._forker.close()
+        self._serving.close()
+
     def _run(self, name: str, database: str) -> None:
         rig = self._open(name, database)
         try:
-            while time.monotonic() < self._until:
+            while time.monotonic() < self._until and not self._stopping.is_set():
                 try:
                     task = self._waiting[database].get_nowait()
                 except queue.Empty:
                     break
-                outcome = SeedRun(rig, task.scenario, self._pace.recovery_s, task.command).run()
+                if task.settable_clock is not (rig.clock is not None):
+                    for problem in rig.close():
+                        self._done.put(problem)
+                    name = f"{name}c"
+                    rig = self._open(name, database, settable_clock=task.settable_clock)
+                outcome = SeedRun(rig, task.scenario, self._pace.recovery_s, task.command, self._stopping).run()
                 rig.heal_all()
                 if outcome.problems:  # what it left may be broken: the next seed gets a stack of its own
                     outcome.problems += rig.close()
                     name = f"{name}x"
                     rig = self._open(name, database)
                 self._done.put(outcome)
+        except Interrupted:
+            pass  # nobody waits for what came of it
         finally:
             for problem in rig.close():
                 self._done.put(problem)
 
-    def _open(self, name: str, database: str) -> Rig:
+    def _open(self, name: str, database: str, *, settable_clock: bool = False) -> Rig:
         folder = self.folder / name
         return open_rig(
             name, database, folder, self._forker, self._serving,
-            lease_s=self._pace.lease_s, sweep_s=self._pace.sweep_s,
+            lease_s=self._pace.lease_s, sweep_s=self._pace.sweep_s, settable_clock=settable_clock,
         )  # fmt: skip

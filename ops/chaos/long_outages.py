@@ -44,4 +44,8 @@ OUTAGES = (
     Outage("kill everything", "sqlite", ("classify", "embedding"), 30, _ACCEPTED),
     Outage("kill everything", "postgresql", ("classify", "factory"), 30, _REFUSED),
     Outage("Mistral: refuses connections", "sqlite", ("classify", "embedding"), 130, Saying(0, "")),
+    Outage("the clock is set ahead by two hours", "sqlite", ("classify", "factory"), 6, Saying(0, "")),
+    Outage("the clock is set ahead by two hours", "postgresql", ("classify", "embedding"), 6, Saying(0, "")),
+    Outage("the clock is set back by two hours", "sqlite", ("classify", "embedding"), 6, Saying(0, "")),
+    Outage("the clock is set back by two hours", "postgresql", ("classify", "factory"), 6, Saying(0, "")),
 )

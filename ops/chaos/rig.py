@@ -18,6 +18,7 @@ from pathlib import Path
 
 import redis
 from forker import Forker
+from launcher import Clock, Launcher
 from proxy import LoopThread, Proxy, Way
 from stand_in import KEY, StandIn
 
@@ -54,7 +55,7 @@ class Rig:
     name: str
     database: str
     folder: Path
-    forker: Forker
+    forker: Forker | Launcher
     serving: LoopThread
     mistral: StandIn
     redis: EmbeddedRedis
@@ -64,6 +65,7 @@ class Rig:
     environment: dict[str, str]
     client: Client
     mounted: bool
+    clock: Clock | None = None  #: What the stack goes by, where it can be set.
     processes: list[Process] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)  #: What a reader may want to know.
@@ -204,6 +206,7 @@ def open_rig(
     *,
     lease_s: float = 2,
     sweep_s: float = 1,
+    settable_clock: bool = False,
 ) -> Rig:
     """Start a lane's stack; its workers are told to start, and answer when they are ready."""
     folder.mkdir(parents=True)
@@ -214,12 +217,14 @@ def open_rig(
                        capture_output=True).returncode == 0
     )  # fmt: skip
     mistral = StandIn(serving, random.Random(0))
-    server = EmbeddedRedis(folder / "redis")
+    clock = Clock(folder) if settable_clock else None
+    under_clock = clock.environment if clock is not None else {}
+    server = EmbeddedRedis(folder / "redis", environment=under_clock)
     server.start()
     redis_proxy = Proxy(serving, server.port)
     postgres, postgres_proxy = None, None
     if database == "postgresql":
-        postgres = EmbeddedPostgres(survives_crash=True)
+        postgres = EmbeddedPostgres(survives_crash=True, environment=under_clock)
         postgres.start()
         base = f"chaos_{secrets.token_hex(3)}"
         postgres.execute(f"CREATE DATABASE {base}")
@@ -241,8 +246,9 @@ def open_rig(
     environment |= {f"LABELMILL_{name}": value for name, value in settings.items()} | {"MISTRAL_API_KEY": KEY}
     # the producer's way to Redis is the workers'; to the database it has its own, so that it can always look
     client = Client(Settings(broker_url=broker, database_url=own_url, data_dir=str(data), _env_file=None))  # type: ignore[call-arg]
-    rig = Rig(name, database, folder, forker, serving, mistral, server, postgres, redis_proxy, postgres_proxy,
-              environment, client, mounted)  # fmt: skip
+    starter = forker if clock is None else Launcher(clock)
+    rig = Rig(name, database, folder, starter, serving, mistral, server, postgres, redis_proxy, postgres_proxy,
+              environment, client, mounted, clock)  # fmt: skip
     for number in range(WORKERS):
         worker = ("-A", "labelmill_worker.app", "worker", "-Q", "prepare,train,classify", "-c", str(CONCURRENCY))
         rig.add(f"worker{number}", *worker, "-n", f"{name}-{number}@%h")

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from faults import all_faults
 from lanes import Lanes, Pace, Task
+from launcher import Clock
 from long_outages import OUTAGES
 from pipeline import KINDS
 from scenario import scenario_of
@@ -90,11 +91,14 @@ def _seed_tasks(asked: argparse.Namespace) -> list[Task]:
 
 
 def _long_tasks(asked: argparse.Namespace) -> list[Task]:
-    databases = _databases(asked)
+    databases, faults = _databases(asked), all_faults()
+    if not Clock.can_be_set():
+        print("no clock is set: there is no C compiler", file=sys.stderr)
     return [
-        Task(outage.scenario(number), outage.saying)
+        Task(outage.scenario(number), outage.saying, settable_clock=faults[outage.fault].needs_clock)
         for number, outage in enumerate(OUTAGES)
         if asked.seed in (None, number) and outage.database in databases
+        if Clock.can_be_set() or not faults[outage.fault].needs_clock
     ]
 
 
@@ -102,12 +106,16 @@ def _run(lanes: Lanes, count: int, replay: Callable[[int], str], document: Path 
     began = time.monotonic()
     outcomes: list[Outcome] = []
     others: list[str] = []
-    for found in lanes.outcomes():
-        if isinstance(found, str):
-            others.append(found)
-        else:
-            outcomes.append(found)
-            _print(found, replay(found.scenario.seed))
+    try:
+        for found in lanes.outcomes():
+            if isinstance(found, str):
+                others.append(found)
+            else:
+                outcomes.append(found)
+                _print(found, replay(found.scenario.seed))
+    except KeyboardInterrupt:
+        print("ends its stacks", file=sys.stderr)
+        lanes.stop()
     failed = [one for one in outcomes if one.problems]
     if document:
         document.write_text(json.dumps(_document(outcomes), indent=1))

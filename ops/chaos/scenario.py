@@ -61,7 +61,7 @@ def scenario_of(seed: int, databases: Sequence[str], only: Sequence[str] = (), w
     database = usable[seed % len(usable)]
     chosen = tuple(work) or rng.choice(_WORK)
     faults = {name: fault for name, fault in all_faults().items() if database in fault.databases}
-    names = [name for name in faults if not only or name in only]
+    names = [name for name, fault in faults.items() if name in only or not (only or fault.needs_clock)]
     if not any("factory" in one for one in chosen):
         names = [name for name in names if ": jobs " not in name] or names
     injections = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -38,6 +39,10 @@ class Outcome:
     unborn: list[str] = field(default_factory=list)  #: Faults that never began: everything had ended before.
 
 
+class Interrupted(Exception):
+    """Somebody wants the run to end now."""
+
+
 @dataclass
 class _Underway:
     """A fault that has begun."""
@@ -50,8 +55,11 @@ class SeedRun:
     """`recovery_s`: from the end of the last fault to the end of every job, at most. `command`: what a producer's
     command line must say in the middle of the first fault."""
 
-    def __init__(self, rig: Rig, scenario: Scenario, recovery_s: float, command: Saying | None = None) -> None:
+    def __init__(
+        self, rig: Rig, scenario: Scenario, recovery_s: float, command: Saying | None, stopping: threading.Event
+    ) -> None:
         self._rig = rig
+        self._stopping = stopping
         self._command = command
         self._scenario = scenario
         self._recovery_s = recovery_s
@@ -150,6 +158,8 @@ class SeedRun:
         return True
 
     def _tick(self, works: list[Work]) -> None:
+        if self._stopping.is_set():
+            raise Interrupted
         rig = self._rig
         rig.keep_alive()
         now = time.monotonic()

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -61,8 +62,9 @@ class EmbeddedPostgres:
     With `survives_crash` what was committed is there after `halt(SIGQUIT)`, though not after a crash of the machine.
     """
 
-    def __init__(self, *, survives_crash: bool = False) -> None:
+    def __init__(self, *, survives_crash: bool = False, environment: Mapping[str, str] | None = None) -> None:
         self._survives_crash = survives_crash
+        self._environment = dict(os.environ) | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self.port = 0
@@ -101,7 +103,8 @@ class EmbeddedPostgres:
         with log:
             self._process = subprocess.Popen(
                 [programs / "postgres", "-D", cluster, *(f"--{key}={value}" for key, value in options.items())],
-                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, **account,
+                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                env=self._environment, **account,
             )  # fmt: skip
         deadline = time.monotonic() + timeout_s
         while not self._takes_connections():

@@ -6,10 +6,12 @@ memory is full (`noeviction`).
 
 from __future__ import annotations
 
+import os
 import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -66,9 +68,10 @@ class EmbeddedRedis:
     `data_dir` is made when missing and kept at the end. `port` 0 takes a free one.
     """
 
-    def __init__(self, data_dir: Path, *, port: int = 0) -> None:
+    def __init__(self, data_dir: Path, *, port: int = 0, environment: Mapping[str, str] | None = None) -> None:
         self._data_dir = data_dir
         self._asked_port = port
+        self._environment = dict(os.environ) | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
         self.port = port
 
@@ -80,7 +83,7 @@ class EmbeddedRedis:
     def start(self, timeout_s: float = 20) -> None:
         """Start and wait until PING is answered. Does nothing while it runs. Raises BrokerUnavailable with the server's
         last words."""
-        if self._process is not None:
+        if self._process is not None and self._process.poll() is None:
             return
         self._data_dir.mkdir(parents=True, exist_ok=True)
         for _ in range(1 if self._asked_port else _ATTEMPTS):
@@ -94,7 +97,7 @@ class EmbeddedRedis:
         with (self._data_dir / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 server_command(self._data_dir, self.port),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
                 start_new_session=True,  # the terminal's Ctrl-C is not for it
             )  # fmt: skip
         deadline = time.monotonic() + timeout_s

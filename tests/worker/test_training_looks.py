@@ -449,3 +449,12 @@ def test_a_day_in_which_no_worker_ran_is_not_held_against_the_job(bench: Bench) 
     bench.change(changed_at=TrainingRow.changed_at - day_s, due_at=1_000_000_000.0)
     bench.watch().look(training_id)
     assert bench.row(training_id).state == "running"
+
+
+def test_a_clock_that_was_set_back_keeps_no_training_waiting(bench: Bench) -> None:
+    training_id = bench.submit(yes=True)
+    bench.look(training_id)
+    sent = len(bench.outbox.sent)
+    bench.change(due_at=TrainingRow.due_at + timedelta(hours=2).total_seconds())
+    bench.watch().look(training_id)
+    assert len(bench.outbox.sent) == sent + 1

@@ -19,11 +19,12 @@ class Fault:
     begin: Callable[[Rig, random.Random], Heal | None]
     lasts_s: tuple[float, float] = (0.0, 0.0)  #: Shortest and longest.
     databases: tuple[str, ...] = ("sqlite", "postgresql")
+    needs_clock: bool = False  #: Only for a stack whose clock can be set.
 
 
 def all_faults() -> dict[str, Fault]:
     """Every fault by its name."""
-    from faults import broker, database, disk, jobs, messages, mistral, processes  # noqa: PLC0415 - they import this
+    from faults import broker, clock, database, disk, jobs, messages, mistral, processes  # noqa: PLC0415 - they import this
 
-    families = (processes, broker, database, mistral, jobs, messages, disk)
+    families = (processes, broker, database, mistral, jobs, messages, disk, clock)
     return {fault.name: fault for family in families for fault in family.FAULTS}

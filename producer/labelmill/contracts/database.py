@@ -28,6 +28,9 @@ _POSTGRES_CONNECTION = {
     "connect_timeout": 5, "tcp_user_timeout": 30_000,
     "keepalives": 1, "keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 4,
 }  # fmt: skip
+#: The server too: a client that vanished in silence would else hold its locks for the two hours of Linux' default.
+_POSTGRES_SERVER = {"tcp_keepalives_idle": 10, "tcp_keepalives_interval": 5, "tcp_keepalives_count": 4,
+                    "tcp_user_timeout": 30_000}  # fmt: skip
 _one_upgrade = threading.Lock()
 _UPGRADE_LOCK = 7_140_521  # an advisory lock of PostgreSQL; any fixed number
 
@@ -70,8 +73,10 @@ def connect(url: str, *, pool_size: int = 8) -> Engine:
     backend = parsed.get_backend_name()
     if backend == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-        return create_engine(parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True,
-                             connect_args=dict(_POSTGRES_CONNECTION))  # fmt: skip
+        engine = create_engine(parsed, pool_size=pool_size, max_overflow=pool_size, pool_pre_ping=True,
+                               connect_args=dict(_POSTGRES_CONNECTION))  # fmt: skip
+        event.listen(engine, "connect", _let_the_server_notice)
+        return engine
     if backend != "sqlite":
         raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}")
     if parsed.database:
@@ -84,6 +89,13 @@ def connect(url: str, *, pool_size: int = 8) -> Engine:
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _let_the_server_notice(connection: Any, record: object) -> None:
+    del record
+    was, connection.autocommit = connection.autocommit, True
+    connection.execute(";".join(f"SET {name} = {value}" for name, value in _POSTGRES_SERVER.items()))
+    connection.autocommit = was
 
 
 def _prepare_sqlite(connection: sqlite3.Connection, record: object) -> None:

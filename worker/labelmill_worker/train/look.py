@@ -10,7 +10,7 @@ from pathlib import Path
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import writing
+from labelmill.contracts.database import FAR_S, writing
 from labelmill.contracts.errors import (
     BrokerUnavailable,
     CredentialsRefused,
@@ -136,7 +136,8 @@ class TrainingWatch:
         if TrainingState(row.state) in ENDED:
             return False
         early_s = (row.due_at or 0.0) - now
-        return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2)
+        # further ahead than anything is put off: written before the database's clock was set back
+        return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2) or early_s > FAR_S
 
     def _look_again(self, training_id: str, wait_s: float) -> None:
         if wait_s > MAX_PAUSE_S:
