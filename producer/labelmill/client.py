@@ -79,9 +79,10 @@ class Client:
         with reading(self.engine) as connection:
             return jobs.recent_jobs(connection, limit)
 
-    def results(self, batch_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
-        """The rows of a batch in input order, answered ones; with `follow` until the batch ends. Raises NotFound."""
-        return read_results(self.engine, batch_id, only=only, follow=follow)
+    def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
+        """The rows of a batch or an evaluation in input order, answered ones; with `follow` until it ends. Raises
+        NotFound."""
+        return read_results(self.engine, job_id, only=only, follow=follow)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job; what was paid for is kept. Raises NotFound, InvalidInput when it has ended."""

@@ -141,7 +141,7 @@ def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Seq
         raise InvalidInput(_NO_PYARROW) from error
     fields = [("row", pa.int64()), ("id", pa.string()), ("text", pa.string())]
     for target in targets:
-        fields += [(target, pa.string()), (f"{target}_score", pa.float32()), (f"{target}_scores", pa.string())]
+        fields += [(target, pa.string()), (f"{target}_score", pa.float64()), (f"{target}_scores", pa.string())]
     fields += [("error_code", pa.string()), ("error_message", pa.string())]
     taken = {name for name, _ in fields}
     fields += [(f"source_{name}" if name in taken else name, pa.string()) for name in keep]

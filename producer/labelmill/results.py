@@ -10,22 +10,26 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import orjson
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading
 from labelmill.contracts.errors import NotFound
+from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import ENDED, BatchState, ChunkState
 from labelmill.contracts.tables import (
     BatchRow,
     ChunkInputRow,
     ChunkRow,
+    DatasetRow,
     DuplicateRow,
+    EvaluationRow,
     ModelRow,
     PredictionRow,
     RowErrorRow,
+    TrainingRow,
 )
 
 if TYPE_CHECKING:
@@ -42,21 +46,41 @@ class Only(StrEnum):
     ABSTAINED = "abstained"
 
 
+def batch_behind(connection: Connection, job_id: str) -> str | None:
+    """The batch whose rows are a job's: its own, or of an evaluation the one that classifies its split. None: the job
+    has no rows (yet). Raises NotFound."""
+    kind = kind_of(job_id)
+    wanted = {
+        Kind.BATCH: select(BatchRow.id).where(BatchRow.id == job_id),
+        Kind.EVALUATION: select(EvaluationRow.batch_id).where(EvaluationRow.id == job_id),
+        Kind.DATASET: select(null()).where(DatasetRow.id == job_id),
+        Kind.TRAINING: select(null()).where(TrainingRow.id == job_id),
+    }
+    found = connection.execute(wanted[kind]).first() if kind is not None else None
+    if found is None:
+        raise NotFound(f"no job has the id {job_id!r}; `labelmill status` lists the latest")
+    return found[0]
+
+
 def read_results(
-    engine: Engine, batch_id: str, *, only: Only | None = None, follow: bool = False
+    engine: Engine, job_id: str, *, only: Only | None = None, follow: bool = False
 ) -> Iterator[dict[str, Any]]:
-    """Rows that have an answer or an error: `{"row", "id", "text", "predictions", "error"}`, in input order.
+    """Rows of a batch or an evaluation that have an answer or an error, in input order: `{"row", "id", "text",
+    "predictions", "error"}`. Other jobs have none.
 
     With `follow`, waits for each chunk in turn until the batch ends. Raises NotFound at the first row.
     """
-    for lines in read_result_lines(engine, batch_id, only=only, follow=follow):
+    for lines in read_result_lines(engine, job_id, only=only, follow=follow):
         yield from map(orjson.loads, lines.splitlines())
 
 
 def read_result_lines(
-    engine: Engine, batch_id: str, *, only: Only | None = None, follow: bool = False
+    engine: Engine, job_id: str, *, only: Only | None = None, follow: bool = False
 ) -> Iterator[bytes]:
     """The same rows as lines of JSON, some thousands in one piece."""
+    batch_id = _await_batch(engine, job_id, follow=follow)
+    if batch_id is None:
+        return
     with ThreadPoolExecutor(1, thread_name_prefix="results") as ahead:  # reads a chunk while the one before is shown
         number = 0
         coming = ahead.submit(_look, engine, batch_id, number, follow=follow)
@@ -73,6 +97,17 @@ def read_result_lines(
                 lines := look.found.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
             ):
                 yield lines
+
+
+def _await_batch(engine: Engine, job_id: str, *, follow: bool) -> str | None:
+    """The job's batch. With `follow`, waits until an evaluation has one."""
+    while True:
+        with reading(engine) as connection:
+            batch_id = batch_behind(connection, job_id)
+            state = connection.scalar(select(EvaluationRow.state).where(EvaluationRow.id == job_id))
+        if batch_id is not None or not follow or state is None or state in _ENDED:
+            return batch_id
+        time.sleep(_LOOK_S)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,13 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from labelmill.cli import main
 from labelmill.contracts.errors import BrokerUnavailable
@@ -367,6 +368,21 @@ def test_every_command_explains_itself(run: Run) -> None:
         assert command in top.out
     for command in ("classify", "results", "models promote", "db upgrade"):
         assert "Usage: labelmill" in run(*command.split(), "-h").out
+
+
+def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, command in getattr(group, "commands", {}).items():
+        yield from _commands(command, (*path, name))
+
+
+def test_the_help_of_every_command_lists_its_options(run: Run) -> None:
+    commands = list(_commands(typer.main.get_command(main.build_app())))
+    assert len(commands) > 20
+    for command in commands:
+        shown = run(*command, "--help")
+        assert (shown.code, shown.err) == (0, ""), command
+        assert "--help" in shown.out, command
 
 
 def test_commands_that_only_look_load_nothing_heavy(run: Run) -> None:

@@ -18,7 +18,7 @@ from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.tables import BatchRow, ModelRow
 from labelmill.export import check_output, write_results
 from labelmill.kept_columns import keep_columns
-from labelmill.results import Only, read_result_lines
+from labelmill.results import Only, batch_behind, read_result_lines
 
 JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
@@ -87,7 +87,7 @@ def results(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch ends.")] = False,
 ) -> None:
-    """Write a batch's rows in input order."""
+    """Write the rows of a batch or an evaluation in input order. Exits with 0 for any job that exists."""
     if output is not None:
         check_output(output)
     save_results(connected(), job_id, output, only=only, follow=follow, keep=keep or ())
@@ -95,15 +95,16 @@ def results(
 
 def save_results(
     client: Client,
-    batch_id: str,
+    job_id: str,
     output: Path | None,
     *,
     only: Only | None = None,
     follow: bool = False,
     keep: Sequence[str] = (),
 ) -> None:
-    """Stream a batch's rows to a file or stdout, with a progress bar."""
+    """Stream a job's rows to a file or stdout, with a progress bar."""
     with reading(client.engine) as connection:
+        batch_id = batch_behind(connection, job_id)
         batch = connection.execute(
             select(ModelRow.label_schema, BatchRow.options)
             .join(BatchRow, BatchRow.model_no == ModelRow.no)
@@ -114,7 +115,7 @@ def save_results(
         task = progress.add_task("writing results", total=None)
 
         def counted() -> Any:
-            blocks = read_result_lines(client.engine, batch_id, only=only, follow=follow)
+            blocks = read_result_lines(client.engine, job_id, only=only, follow=follow)
             for lines in keep_columns(blocks, ClassifySpec(**batch.options), keep) if keep and batch else blocks:
                 yield lines
                 progress.advance(task, lines.count(b"\n"))
@@ -122,6 +123,8 @@ def save_results(
         count = write_results(counted(), targets, output, keep)
     if output is not None:
         messages().print(f"{count} rows in {output}")
+    if batch_id is None and not count:
+        messages().print(f"{job_id} has no rows (yet): batches and evaluations have some once they run")
 
 
 def cancel(job_id: JobId) -> None:

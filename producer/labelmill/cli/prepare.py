@@ -39,7 +39,8 @@ def register(app: typer.Typer) -> None:
 def prepare(
     name: Annotated[str, typer.Argument(help="The dataset's name; the same name again makes a new version.")],
     source: Annotated[
-        str, typer.Argument(help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or hf:repo[/config].")
+        str,
+        typer.Argument(help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or hf:REPO, hf:REPO/CONFIG."),
     ],
     text: Annotated[str, typer.Option(metavar="COL", help="Column of the texts.")] = "text",
     target: Annotated[

@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDTH_IN = 4.8
+_LARGE_WIDTH_IN = 9.0
 _COLOURS = ("#1f5fa8", "#d1661b", "#2f8a4c", "#8a4ca8")
-_NAMED_CELLS = 30  #: Labels of a matrix that still fit beside it.
+_NAMED_CELLS = 30  #: Labels of a matrix that still fit beside it; those of a larger one are numbered.
+_NUMBERED_EVERY = 5
 _WRITTEN_CELLS = 12  #: Labels of a matrix whose cells hold their counts.
 _LABEL_CHARS = 28
 _STYLE: dict[Any, Any] = {
@@ -32,6 +34,11 @@ _PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _SCHEMAS = re.compile(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"')
 _SIZE = re.compile(r'(<svg[^>]*?)\s(?:width|height)="[^"]*"')
+
+
+def is_large(figure: Figure) -> bool:
+    """Whether a figure needs the whole width of a page."""
+    return isinstance(figure, Matrix) and len(figure.rows) > _NAMED_CELLS
 
 
 def svg_of(figure: Figure) -> str:
@@ -54,7 +61,8 @@ def _saved(figure: Figure, kind: str) -> bytes:
         from matplotlib import rc_context  # noqa: PLC0415 - an extra
 
         with rc_context(_STYLE | {"axes.prop_cycle": cycler(color=_COLOURS)}):
-            canvas = figure_class(figsize=(_WIDTH_IN, _height_in(figure)), layout="constrained")
+            width = _LARGE_WIDTH_IN if is_large(figure) else _WIDTH_IN
+            canvas = figure_class(figsize=(width, _height_in(figure)), layout="constrained")
             _draw(figure, canvas.add_subplot())
             target = io.BytesIO()
             metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
@@ -80,7 +88,7 @@ def _height_in(figure: Figure) -> float:
     if isinstance(figure, Dots):
         return 0.9 + 0.2 * max(3, len(figure.labels))
     if isinstance(figure, Matrix):
-        return 4.8
+        return 4.8 if not is_large(figure) else 1.2 + max(6.0, 0.082 * len(figure.rows))
     return 3.2
 
 
@@ -144,9 +152,8 @@ def _draw_matrix(figure: Matrix, axes: Axes) -> None:
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
     axes.set_xlabel(figure.axes[1])
     axes.set_ylabel(figure.axes[0])
-    if len(figure.rows) > _NAMED_CELLS:
-        axes.set_xticks([])
-        axes.set_yticks([])
+    if is_large(figure):
+        _number_labels(figure, axes)
         return
     size = 9 if len(figure.rows) <= _WRITTEN_CELLS else 6
     axes.set_xticks(range(len(figure.columns)), [_short(name) for name in figure.columns], rotation=90, fontsize=size)
@@ -157,6 +164,25 @@ def _draw_matrix(figure: Matrix, axes: Axes) -> None:
                 if count:
                     colour = "white" if shares[y][x] > 0.5 else "black"
                     axes.text(x, y, str(count), ha="center", va="center", fontsize=8, color=colour)
+
+
+def _number_labels(figure: Matrix, axes: Axes) -> None:
+    """Rows have a number and their name; columns, in the same order, the numbers alone."""
+    numbers = {name: number for number, name in enumerate(figure.columns, 1)}
+    rows = [f"{_short(name)}  {numbers.get(name, '')}" for name in figure.rows]
+    axes.set_yticks(range(len(rows)), rows, fontsize=5.5)
+    axes.tick_params(axis="both", length=2, pad=1)
+    axes.set_xlabel(f"{figure.axes[1]} (numbers as beside the rows)")
+    places = [0, *range(_NUMBERED_EVERY - 1, len(figure.columns), _NUMBERED_EVERY)]
+    for axis in (axes, axes.secondary_xaxis("top")):
+        axis.set_xticks(places, [str(place + 1) for place in places], rotation=90, fontsize=5.5)
+        axis.tick_params(axis="x", length=2, pad=1)
+    nameless = [f"{number} {_short(name)}" for name, number in numbers.items() if name not in figure.rows]
+    if nameless:
+        axes.set_xlabel(f"{axes.get_xlabel()}; only answers: {', '.join(nameless[:3])}")
+    for place in places:
+        axes.axvline(place, color="#888888", linewidth=0.15)
+        axes.axhline(place, color="#888888", linewidth=0.15)
 
 
 def _short(label: str) -> str:

@@ -12,7 +12,7 @@ from labelmill.report.parts import Curves, Dots, Figure, Grid, Heading, Histogra
 _LABELS_SHOWN = 40
 _PAIRS_SHOWN = 20
 _CASES_SHOWN = 25
-_WHOLE_MATRIX = 150  #: Labels; a larger matrix shows nothing on a page.
+_WHOLE_MATRIX = 200  #: Labels; a larger matrix shows nothing on a page, the most confused labels are listed.
 _MEASURES = (
     ("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("weighted_f1", "weighted F1"), ("micro_f1", "micro F1"),
     ("accuracy_answered", "accuracy of answered rows"), ("accuracy_unseen", "accuracy of rows not seen in training"),

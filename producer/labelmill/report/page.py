@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from labelmill.report.drawing import svg_of
+from labelmill.report.drawing import is_large, svg_of
 from labelmill.report.parts import Figure, Grid, Heading, Note, Part, Report
 
 _STYLE = """
@@ -20,18 +20,32 @@ h2 { font-size: 1.2rem; margin: 2rem 0 .5rem; border-bottom: 1px solid var(--lin
 figure { margin: 0; border: 1px solid var(--line); border-radius: 6px; padding: .5rem; break-inside: avoid; }
 figcaption, caption { font-weight: 600; text-align: left; padding: .25rem 0; }
 figure svg { display: block; width: 100%; height: auto; }
+figure.large { grid-column: 1 / -1; overflow-x: auto; }
+figure.large svg { min-width: 44rem; }
 .scroll { overflow-x: auto; margin: .75rem 0; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { padding: .25rem .75rem .25rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 td.text { min-width: 14rem; white-space: pre-wrap; }
-table:not(.facts) td:not(.text):not(.number) { overflow-wrap: normal; }
+td.label { max-width: 24rem; overflow-wrap: break-word; }
 .facts th { font-weight: 400; color: #55606e; white-space: nowrap; }
 .note { margin: .75rem 0; padding: .5rem .75rem; border-left: 4px solid #8a94a0; background: var(--soft); }
 .note.good { border-color: #2f8a4c; } .note.warning { border-color: #d19a1b; } .note.bad { border-color: #c0392b; }
-@media (max-width: 30rem) { body { padding: .75rem; } .facts th { white-space: normal; min-width: 7rem; } }
-@media print { body { max-width: none; font-size: 11pt; } .scroll { overflow: visible; } tr { break-inside: avoid; }
-               h2 { break-after: avoid; } }
+@media (max-width: 40rem) {
+  body { padding: .75rem; } .facts th { white-space: normal; min-width: 7rem; } td.label { max-width: 7.5rem; }
+  table { font-size: .8rem; } th, td { padding-right: .4rem; }
+  table.texts, .texts tbody, .texts caption { display: block; } .texts thead { display: none; }
+  .texts tr { display: block; padding: .35rem 0; border-bottom: 1px solid var(--line); }
+  .texts td { display: inline; border: 0; padding: 0 .5rem 0 0; }
+  .texts td.label { overflow-wrap: anywhere; } .texts td.text { display: block; min-width: 0; }
+  .texts td::before { content: attr(data-name) " "; color: #55606e; }
+}
+@media print {
+  body { max-width: none; padding: 0; font-size: 10pt; } .scroll, figure.large { overflow: visible; }
+  h2, caption { break-after: avoid; } tr { break-inside: avoid; } td.text { min-width: 0; }
+  .figures { display: block; } figure { display: inline-block; width: 49%; margin-bottom: .5rem; vertical-align: top; }
+  figure.large { display: block; width: 100%; } figure svg { max-height: 23cm; } figure.large svg { min-width: 0; }
+}
 """
 
 
@@ -68,7 +82,8 @@ def _body(report: Report) -> str:
 
 
 def _figure(figure: Figure) -> str:
-    return f"<figure><figcaption>{escape(figure.title)}</figcaption>\n{svg_of(figure)}\n</figure>\n"
+    kind = ' class="large"' if is_large(figure) else ""
+    return f"<figure{kind}><figcaption>{escape(figure.title)}</figcaption>\n{svg_of(figure)}\n</figure>\n"
 
 
 def _piece(part: Part) -> str:
@@ -96,14 +111,18 @@ def _table(grid: Grid) -> str:
         "<tr>" + "".join(_cell(value, at, grid, numbers) for at, value in enumerate(row)) + "</tr>\n"
         for row in grid.rows
     )
+    kind = ' class="texts"' if grid.texts else ""
     return (
-        f'<div class="scroll"><table>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n'
+        f'<div class="scroll"><table{kind}>{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table>'
+        "</div>\n"
     )
 
 
 def _cell(value: str | float | None, at: int, grid: Grid, numbers: set[int]) -> str:
-    kind = ' class="number"' if at in numbers else ' class="text"' if at in grid.texts else ""
-    return f"<td{kind}>{_written(value)}</td>"
+    kind = "number" if at in numbers else "text" if at in grid.texts else "label"
+    name = f' data-name="{escape(grid.headings[at])}"' if grid.texts else ""
+    shown = f"{value:.4f}" if isinstance(value, float) else _written(value)  # a column of numbers stands in line
+    return f'<td class="{kind}"{name}>{shown}</td>'
 
 
 def _written(value: str | float | None) -> str:

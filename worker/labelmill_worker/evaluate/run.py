@@ -44,11 +44,12 @@ def begin(services: Services, job: EvaluationRow, token: str) -> None:
     """Submit the splits as batches, once: a later attempt finds those that an earlier one opened."""
     spec = _spec_of(job)
     guard = partial(require_lease, table=EvaluationRow, job_id=job.id, token=token)
-    for column, split in batches_of(job).items():
+    for place, split in batches_of(job).items():
         path = _path(services, job, split)
         holds_chats = "messages" in next(read_split(path), {})
-        batch_spec = ClassifySpec(source=str(path), multi=spec.multi, chats=holds_chats)
-        batch = evaluations.open_batch(services.engine, job.id, token, column, batch_spec)
+        column = "messages" if holds_chats else "text"
+        batch_spec = ClassifySpec(source=str(path), text=column, multi=spec.multi, chats=holds_chats)
+        batch = evaluations.open_batch(services.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
             fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
         with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,14 @@ from labelmill_worker.evaluate.temperature import scaled
 from labelmill_worker.evaluate.truth import Truth
 
 UNANSWERED = "(none)"  #: Stands for the answer to a row that abstained or failed: always wrong.
+
+
+def unanswered_name(labels: Collection[str]) -> str:
+    """`(none)`, in more parentheses where that is a label: `((none))`."""
+    name = UNANSWERED
+    while name in labels:
+        name = f"({name})"
+    return name
 
 
 class _Quality:
@@ -150,8 +159,9 @@ class SingleLabelTally:
 
     def _confusion(self) -> dict[str, dict[str, int]]:
         names: dict[str, dict[str, int]] = {}
+        none = unanswered_name(self.truth.names)
         for real, given, count in zip(*(column.tolist() for column in self._cases()), strict=True):
-            answer = UNANSWERED if given < 0 else self.truth.names[given]
+            answer = none if given < 0 else self.truth.names[given]
             names.setdefault(self.truth.names[real], {})[answer] = count
         return {name: dict(sorted(names[name].items())) for name in sorted(names)}
 

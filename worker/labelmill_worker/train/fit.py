@@ -19,7 +19,8 @@ from labelmill_worker.train.vector_rows import Matrix, TargetLabels, VectorRows
 
 IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
 IN_MEMORY_CELLS = 4_000_000  #: Rows times labels.
-STRENGTHS = (0.5, 2.0, 8.0, 32.0, 128.0)  #: scikit-learn's C, tried in turn until the loss rises.
+STRENGTHS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2048.0)  #: scikit-learn's C, tried in turn until the loss rises.
+WEAKER = (0.125, 0.03, 0.008)  #: Tried in turn where the first of them is better than the second: vectors may be long.
 FOLDS = 3
 _CV_ROWS, _CV_CELLS = 6_000, 600_000
 _CHECK_ROWS = 20_000  #: Of validation at most; thresholds need no more.
@@ -97,18 +98,31 @@ def choose_strength(rows: VectorRows, labels: TargetLabels) -> ChosenStrength:
         return nothing
     vectors, truth = rows.take(part), labels.present(part)
     folds = _folds(labels, part)
-    best, losses = nothing, []
-    for strength in STRENGTHS:
+    best = nothing
+    losses: list[dict[str, float]] = []
+
+    def is_better(strength: float) -> bool:
+        nonlocal best
         scores = np.empty(truth.shape, np.float32)
         for fold in range(FOLDS):
             held, fitted_on = folds == fold, folds != fold
             fitted = _solve(vectors[fitted_on], labels, part[fitted_on], strength)
             scores[held] = probabilities(vectors[held] @ fitted.weights + fitted.intercepts, target)
-        loss = log_loss(scores, truth, target)
-        losses.append({"C": strength, "log_loss": round(loss, 6)})
-        if len(losses) > 1 and loss >= min(one["log_loss"] for one in losses[:-1]):
+        loss = round(log_loss(scores, truth, target), 6)
+        better = not losses or loss < min(one["log_loss"] for one in losses)
+        losses.append({"C": strength, "log_loss": loss})
+        if better:
+            best = ChosenStrength(strength, losses, scores, truth)
+        return better
+
+    for strength in STRENGTHS:
+        if not is_better(strength):
             break
-        best = ChosenStrength(strength, losses, scores, truth)
+    if best.strength == STRENGTHS[0]:
+        for strength in WEAKER:
+            if not is_better(strength):
+                break
+    losses.sort(key=lambda one: one["C"])
     return best
 
 
