@@ -17,6 +17,7 @@ from labelmill.contracts.settings import Settings, load_settings
 from labelmill_worker import draining
 from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
+from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
 from labelmill_worker.rubbish import OutliveRubbish
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
@@ -61,6 +62,12 @@ def _drain(**_: Any) -> None:
 @signals.worker_process_init.connect
 def _forget_parents_connections(**_: Any) -> None:
     forget_services()  # prefork: a child must not use its parent's sockets
+    forget_dead_letters()
+
+
+@signals.worker_shutdown.connect
+def _write_what_was_dropped(**_: Any) -> None:
+    flush_dead_letters()
 
 
 app = create_app()

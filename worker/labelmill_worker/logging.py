@@ -8,9 +8,7 @@ so that no field, message or traceback can leak one.
 from __future__ import annotations
 
 import ast
-import json
 import logging
-import re
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -20,9 +18,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 
 from labelmill.contracts.messages import SWEEP
 from labelmill.contracts.settings import Settings
-
-HIDDEN = "***"
-_URL_PASSWORD = re.compile(r"(\b[a-z][a-z0-9+.-]*://[^\s:/@\"']*:)[^\s@/\"']+(?=@)", re.IGNORECASE)
+from labelmill_worker.redaction import secret_remover
 
 #: Libraries whose every line at INFO would bury our own.
 _TALKATIVE = ("httpx", "httpcore", "urllib3", "datasets", "fsspec", "asyncio", "alembic")
@@ -97,15 +93,11 @@ def _is_worth_a_line(record: logging.LogRecord) -> bool:
 
 
 def redactor(settings: Settings) -> Callable[[WrappedLogger, str, Any], str]:
-    """The last step of every line: replaces the configured keys and the passwords in URLs, wherever they stand."""
-    secrets = [key.get_secret_value() for key in (settings.mistral_api_key, settings.wandb_api_key) if key]
-    # a key may stand in a JSON string, where quotes and backslashes of it are written differently
-    forms = {form for secret in secrets if secret for form in (secret, json.dumps(secret)[1:-1])}
-    keys = re.compile("|".join(re.escape(form) for form in sorted(forms, key=len, reverse=True))) if forms else None
+    """The last step of every line: takes out keys and passwords, wherever they stand."""
+    redact = secret_remover(settings)
 
-    def redact(logger: WrappedLogger, name: str, line: Any) -> str:
+    def redact_line(logger: WrappedLogger, name: str, line: Any) -> str:
         del logger, name
-        text = _URL_PASSWORD.sub(rf"\1{HIDDEN}", str(line))
-        return keys.sub(HIDDEN, text) if keys else text
+        return redact(str(line))
 
-    return redact
+    return redact_line

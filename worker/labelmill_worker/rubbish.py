@@ -1,27 +1,21 @@
-"""What is no message at all on a queue: taken off, logged, and nobody's end.
+"""What is no message of ours on a queue: taken off, kept as a dead letter, and nobody's end.
 
 kombu reads a list's entry as JSON of a certain form and lets whatever that raises end the worker; each worker that is
-started in its place takes the next piece. Celery's own checks (unknown task, unreadable body) come after that.
+started in its place takes the next piece. What the entry may hold is in `envelope.py`.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import structlog
 from celery import bootsteps
 from kombu.transport import redis as transport
 
-log = structlog.get_logger()
-_SHOWN = 200  #: Bytes of a piece of rubbish that the log shows.
+from labelmill.contracts.settings import load_settings
+from labelmill_worker.dead_letters import process_dead_letters
+from labelmill_worker.envelope import NoMessageError, open_envelope
 
-
-class NoMessageError(ValueError):
-    """An entry of a queue's list that kombu could not deliver."""
-
-    def __init__(self, entry: Any) -> None:
-        super().__init__("no message")
-        self.entry = entry
+_SHOWN_BYTES = 5_000  #: Of what is no UTF-8.
 
 
 class _Loads:
@@ -32,18 +26,7 @@ class _Loads:
         self.is_reading_queue = False
 
     def __call__(self, entry: Any) -> Any:
-        if not self.is_reading_queue:
-            return self._loads(entry)
-        try:
-            message = self._loads(entry)
-            if not isinstance(message["body"], str) or not isinstance(message["headers"], dict):
-                raise NoMessageError(entry)
-            properties = message["properties"]
-            if not isinstance(properties["delivery_tag"], str) or not isinstance(properties["delivery_info"], dict):
-                raise NoMessageError(entry)
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise NoMessageError(entry) from error
-        return message
+        return open_envelope(entry, self._loads) if self.is_reading_queue else self._loads(entry)
 
 
 _loads = _Loads(vars(transport)["loads"])
@@ -56,12 +39,22 @@ class RubbishProofChannel(transport.Channel):
         _loads.is_reading_queue = True
         try:
             return super()._brpop_read(**options)  # type: ignore[misc]
-        except (NoMessageError, UnicodeDecodeError) as rubbish:
-            entry = rubbish.entry if isinstance(rubbish, NoMessageError) else rubbish.object
-            log.error("no message; dropped", entry=repr(entry)[:_SHOWN])
+        except NoMessageError as rubbish:
+            self._drop(rubbish)
+            return True
+        except UnicodeDecodeError as error:
+            self._drop(NoMessageError("it is no UTF-8 text", repr(error.object[:_SHOWN_BYTES])))
             return True
         finally:
             _loads.is_reading_queue = False
+
+    def _drop(self, rubbish: NoMessageError) -> None:
+        # kombu has just put the queue that the entry came from at the end of its cycle
+        queues = vars(self)["_queue_cycle"].items
+        process_dead_letters(load_settings()).drop(
+            rubbish.reason, rubbish.excerpt, queue_name=queues[-1] if queues else None,
+            task=rubbish.task, message_id=rubbish.message_id,
+        )  # fmt: skip
 
 
 class OutliveRubbish(bootsteps.StartStopStep):

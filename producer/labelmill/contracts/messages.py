@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from labelmill.contracts.errors import InvalidInput
 
@@ -28,6 +28,11 @@ QUEUE_OF = {PREPARE: "prepare", TRAIN: "train", SWEEP: "train", CLASSIFY: "class
 PRIORITY_OF = {"high": 0, "normal": 3, "low": 6}
 
 
+CONTRACT_VERSION = 1
+
+#: Of a message as it stands on Redis. Ours are below 2 KiB; a worker drops larger ones unread.
+MAX_MESSAGE_BYTES = 64 * 1024
+
 JobId = Annotated[str, StringConstraints(pattern=r"^[a-z]+_[0-9a-f]{8,40}$")]
 
 
@@ -43,7 +48,7 @@ class JobMessage(BaseModel):
 class ChunkMessage(JobMessage):
     """Classify one chunk of a batch."""
 
-    chunk: int  #: The chunk's number within the batch.
+    chunk: int = Field(ge=0, lt=2**31)  #: The chunk's number within the batch.
 
 
 M = TypeVar("M", bound=JobMessage)
@@ -51,6 +56,11 @@ M = TypeVar("M", bound=JobMessage)
 
 def decode(kind: type[M], arguments: dict[str, Any]) -> M:
     """Validate a task's keyword arguments. Raises InvalidInput."""
+    version = arguments.get("v", CONTRACT_VERSION)
+    if version != CONTRACT_VERSION:
+        raise InvalidInput(
+            f"message refused: version {str(version)[:20]} of the contract; this worker reads {CONTRACT_VERSION}"
+        )
     try:
         return kind.model_validate(arguments)
     except ValidationError as error:

@@ -350,6 +350,22 @@ class EventRow(Base):
     message: Mapped[str] = mapped_column(Text)
 
 
+class DeadLetterRow(Base):
+    """A message that a worker took off a queue and dropped; the newest `KEPT_DEAD_LETTERS` are kept."""
+
+    __tablename__ = "dead_letters"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    queue: Mapped[str | None] = mapped_column(String(100))
+    task: Mapped[str | None] = mapped_column(String(100))
+    message_id: Mapped[str | None] = mapped_column(String(100))
+    reason: Mapped[str] = mapped_column(String(500))
+    excerpt: Mapped[str] = mapped_column(String(500))  #: Its beginning, without keys and passwords.
+
+
+KEPT_DEAD_LETTERS = 1000
+
+
 class LockRow(Base):
     """A named lease for work that one process at a time should do (the sweep)."""
 

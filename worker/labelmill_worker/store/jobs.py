@@ -10,10 +10,41 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, has_passed, reading, writing
 from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.ids import Kind, kind_of, model_of_work
 from labelmill.contracts.states import ENDED, State, moves_to
-from labelmill.contracts.tables import DatasetRow, EvaluationRow, EventRow, TrainingRow, utc_now
+from labelmill.contracts.tables import (
+    BatchRow,
+    DatasetRow,
+    EvaluationRow,
+    EventRow,
+    ModelRow,
+    TrainingRow,
+    utc_now,
+)
 
 Job = TypeVar("Job", DatasetRow, TrainingRow, EvaluationRow)
+
+
+_TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow | BatchRow]] = {
+    Kind.DATASET: DatasetRow,
+    Kind.TRAINING: TrainingRow,
+    Kind.EVALUATION: EvaluationRow,
+    Kind.BATCH: BatchRow,
+}
+
+
+def job_exists(engine: Engine, job_id: str) -> bool:
+    """Whether there is such a job, or such a model for what is owed to Mistral."""
+    model_no = model_of_work(job_id)
+    kind = kind_of(job_id)
+    if model_no is not None and model_no < 2**63:
+        statement = select(ModelRow.no).where(ModelRow.no == model_no)
+    elif kind is not None:
+        statement = select(_TABLE_OF[kind].no).where(_TABLE_OF[kind].id == job_id)
+    else:
+        return False
+    with reading(engine) as connection:
+        return connection.scalar(statement) is not None
 
 
 def read_job(engine: Engine, table: type[Job], job_id: str) -> Job | None:

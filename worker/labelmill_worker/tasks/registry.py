@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import structlog
-from celery import Celery
+from celery import Celery, current_task
 
 from labelmill.contracts.errors import InvalidInput, Retryable
 from labelmill.contracts.messages import (
@@ -22,7 +23,9 @@ from labelmill.contracts.messages import (
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill_worker.bootstrap import Services, process_services
+from labelmill_worker.dead_letters import process_dead_letters
 from labelmill_worker.store.faults import record_fault
+from labelmill_worker.store.jobs import job_exists
 from labelmill_worker.tasks import classify, evaluate, prepare, sweep, train
 
 log = structlog.get_logger()
@@ -35,13 +38,16 @@ def register_tasks(app: Celery, settings: Settings) -> None:
 
     def add(name: str, kind: type[JobMessage] | None, work: Callable[[Services, Any], None]) -> None:
         def task(**arguments: Any) -> None:
-            with structlog.contextvars.bound_contextvars(task=name, **arguments):
+            with structlog.contextvars.bound_contextvars(task=name, **_loggable(arguments)):
                 message = None
                 try:
                     message = decode(kind, arguments) if kind else None
-                    work(process_services(settings, sender), message)
+                    services = process_services(settings, sender)
+                    if message is not None and not job_exists(services.engine, message.job_id):
+                        raise InvalidInput("message refused: there is no such job")
+                    work(services, message)
                 except InvalidInput as error:
-                    log.error("message dropped", reason=error.message)
+                    _drop(settings, name, arguments, error.message)
                 except Retryable as error:
                     log.warning("put off", reason=error.message)
                 except Exception as fault:
@@ -58,3 +64,17 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     add(CLASSIFY, ChunkMessage, classify.run)
     add(EVALUATE, JobMessage, evaluate.run)
     add(SWEEP, None, sweep.run)
+
+
+def _loggable(arguments: dict[str, Any]) -> dict[str, Any]:
+    # what came with a message must not stand in for a line's own fields
+    return {name: arguments[name] for name in ("job_id", "chunk") if isinstance(arguments.get(name), str | int)}
+
+
+def _drop(settings: Settings, name: str, arguments: dict[str, Any], reason: str) -> None:
+    request = current_task.request if current_task else None
+    delivery = (request.delivery_info or {}) if request else {}
+    process_dead_letters(settings).drop(
+        reason, json.dumps(arguments, default=repr), queue_name=delivery.get("routing_key"), task=name,
+        message_id=request.id if request else None,
+    )  # fmt: skip

@@ -1,0 +1,127 @@
+"""A real worker and what somebody with access to Redis could write there: nothing runs, all is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from crafted import body_of, envelope
+
+from labelmill.client import Client
+from labelmill.contracts.database import reading
+from labelmill.contracts.messages import CLASSIFY, EVALUATE, MAX_MESSAGE_BYTES, PREPARE, TRAIN
+from labelmill.contracts.settings import Settings
+from labelmill.dead_letters import list_dead_letters
+from labelmill_ops.embedded_redis import EmbeddedRedis
+
+pytestmark = pytest.mark.acceptance
+
+
+class _Shell:
+    """Unpickled, it runs a command."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+
+    def __reduce__(self) -> Any:
+        return os.system, (self._command,)
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[EmbeddedRedis]:
+    server = EmbeddedRedis(tmp_path / "redis")
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def worker(tmp_path: Path, broker: EmbeddedRedis, database_url: str) -> Iterator[subprocess.Popen[bytes]]:
+    environment = {"LABELMILL_BROKER_URL": broker.url, "LABELMILL_DATABASE_URL": database_url,
+                   "LABELMILL_DATA_DIR": str(tmp_path / "data"), "MISTRAL_API_KEY": "the-mistral-key"}  # fmt: skip
+    with (tmp_path / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", "worker",
+             "-Q", "prepare,train,classify", "-c", "2"],
+            env=os.environ | environment, stdout=log, stderr=log, cwd=tmp_path,
+        )  # fmt: skip
+    yield process
+    process.terminate()
+    assert process.wait(20) == 0
+
+
+def _until(condition: Callable[[], Any], what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 60
+    while not (found := condition()):
+        assert time.monotonic() < deadline, what()
+        time.sleep(0.1)
+    return found
+
+
+def test_hostile_messages_run_nothing_read_nothing_and_are_kept_as_dead_letters(
+    tmp_path: Path, broker: EmbeddedRedis, database_url: str, worker: subprocess.Popen[bytes]
+) -> None:
+    sign = tmp_path / "it-ran"
+    shell = pickle.dumps(_Shell(f"touch {sign}"))
+    yaml = f"!!python/object/apply:os.system ['touch {sign}']".encode()
+    good = envelope(CLASSIFY, {"job_id": "batch_0123456789ab", "chunk": 0})
+    crafted: dict[str, tuple[str, Any]] = {
+        "pickle": ("classify", good | {"content-type": "application/x-python-serialize", "body": body_of(shell)}),
+        "pickle that says it is JSON": ("classify", good | {"body": body_of(shell)}),
+        "yaml": ("classify", good | {"content-type": "application/x-yaml", "body": body_of(yaml)}),
+        "an unknown task": ("train", envelope("os.system", {"command": f"touch {sign}"})),
+        "a task of Celery's": ("classify", envelope("celery.map", {"task": "x", "it": [1]})),
+        "a path as an id": ("prepare", envelope(PREPARE, {"job_id": "../../../etc/passwd"})),
+        "no such job": ("prepare", envelope(PREPARE, {"job_id": "prep_0123456789ab"})),
+        "no such batch": ("classify", good),
+        "no such evaluation": ("classify", envelope(EVALUATE, {"job_id": "eval_0123456789ab"})),
+        "no such model": ("train", envelope(TRAIN, {"job_id": "model_" + "f" * 40})),
+        "an older version": ("train", envelope(TRAIN, {"job_id": "train_0123456789ab", "v": 0})),
+        "a key in the arguments": ("train", envelope(TRAIN, {"job_id": "Bearer the-mistral-key"})),
+        "giant": ("classify", envelope(CLASSIFY, {"job_id": "x" * (2 << 20)})),
+        "nested": ("classify", good | {"body": body_of(b'{"a":' * 8_000)}),
+        "callbacks": ("classify", good | {"body": body_of(json.dumps([[], {}, {"chain": [good]}]).encode())}),
+        "compressed": ("classify", good | {"headers": good["headers"] | {"compression": "application/x-gzip"}}),
+        "an odd encoding of the body": ("classify", good | {"properties": good["properties"] | {"body_encoding": "x"}}),
+        "an odd time": ("classify", envelope(CLASSIFY, {}, eta={"a": 1})),
+    }
+    raw = ["not json", "[]", "null", "[" * 60_000, b"\x80\x04\xff"]
+    client = redis.Redis.from_url(broker.url)
+    for queue, message in crafted.values():
+        client.lpush(queue, json.dumps(message))
+    for entry in raw:
+        client.lpush("prepare\x06\x163", entry)
+
+    def letters() -> list[dict[str, Any]]:
+        with reading(reader.engine) as connection:
+            return list_dead_letters(connection, 1000)
+
+    reader = Client(Settings(broker_url=broker.url, database_url=database_url))
+    expected = len(crafted) + len(raw)
+    _until(lambda: len(letters()) >= expected, lambda: (letters(), (tmp_path / "worker.log").read_text()[-3000:]))
+    found = letters()
+    assert len(found) == expected
+    assert all(letter["reason"] and len(letter["excerpt"]) <= 500 for letter in found)
+    assert {letter["queue"] for letter in found} == {"prepare", "train", "classify"}
+    assert any(letter["task"] == "os.system" and letter["reason"] == "no such task" for letter in found)
+    assert any(f"the {MAX_MESSAGE_BYTES} that" in letter["reason"] for letter in found)
+    assert sum("no such job" in letter["reason"] for letter in found) == 4
+    assert any("version 0" in letter["reason"] for letter in found)
+    assert worker.poll() is None
+    log = (tmp_path / "worker.log").read_text()
+    assert "Traceback" not in log
+    assert log.count("message dropped") == expected
+    assert "the-mistral-key" not in log + json.dumps(found)
+    assert not sign.exists()
+    assert sum(client.llen(name) for name in ("prepare", "train", "classify")) == 0
+    client.close()
+    reader.engine.dispose()
