@@ -106,7 +106,9 @@ class Lanes:
 
     def _open(self, name: str, database: str, *, settable_clock: bool = False) -> Rig:
         folder = self.folder / name
-        return open_rig(
+        rig = open_rig(
             name, database, folder, self._forker, self._serving,
             lease_s=self._pace.lease_s, sweep_s=self._pace.sweep_s, settable_clock=settable_clock,
         )  # fmt: skip
+        rig.wait_until_ready()
+        return rig

@@ -34,8 +34,9 @@ def money(rig: Rig, works: Sequence[Work]) -> list[str]:
     counts, found = rig.mistral.counts, []
     twice = paid_twice(rig, works)
     # a worker that a busy machine froze past its lease is a fault as well: each such lease stands in `events`
-    batches = [batch for work in works for batch in batches_of(rig, work)]
-    expired = sum(query(rig, _EXPIRED, batch)[0][0] for batch in batches)
+    expired = sum(query(rig, _EXPIRED, batch)[0][0] for work in works for batch in batches_of(rig, work))
+    if expired:
+        rig.notes.append(f"{expired} leases of chunks ran out")
     slots = max(rig.lost_slots, expired * MAX_IN_FLIGHT)
     needed = sum(max(0, twice[path] - counts.spoilt[path]) / _texts_of_a_request(path) for path in twice)
     if needed > slots:

@@ -150,6 +150,15 @@ class Rig:
             if not process.kept:
                 self.processes.remove(process)
 
+    def wait_until_ready(self, timeout_s: float = 40) -> None:
+        """Wait for the workers' first words: a seed's faults are to meet workers at work."""
+        logs = [self.folder / f"{worker.name}.log" for worker in self.workers]
+        deadline = time.monotonic() + timeout_s
+        while not all(log.exists() and " ready." in log.read_text(errors="replace") for log in logs):
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"the workers did not start within {timeout_s:g} s:\n{self.last_lines()}")
+            time.sleep(0.1)
+
     def last_lines(self, count: int = 12) -> str:
         """The ends of the logs."""
         found = []

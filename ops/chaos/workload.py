@@ -69,7 +69,7 @@ class Classify(Work):
 
     def __init__(
         self, rig: Rig, name: str, rng: random.Random, model: str = KNOWN_MODEL, path: str = CLASSIFICATIONS,
-        count: tuple[int, int] = (900, 1500), targets: tuple[str, ...] = ("intent",),
+        count: tuple[int, int] = (1400, 2400), targets: tuple[str, ...] = ("intent",),
     ) -> None:  # fmt: skip
         super().__init__(rig, name, rng)
         self.model, self.path, self.targets = model, path, targets

@@ -89,6 +89,6 @@ FAULTS = (
     Fault("kill everything", _kill_everything, (0.2, 3.0)),
     Fault("SIGTERM to one worker", _terminate_one),
     Fault("SIGTERM to all workers", _terminate_all),
-    Fault("freeze a worker past its lease", _freeze_one, (2.5, 5.0)),
+    Fault("freeze a worker past its lease", _freeze_one, (3.5, 6.0)),
     Fault("two beats", _second_beat, (2.0, 5.0)),
 )
