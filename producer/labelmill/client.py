@@ -8,6 +8,7 @@ from typing import Any
 
 from labelmill import actions, classify_submission, evaluate_submission, jobs
 from labelmill.contracts.database import check_tables, connect, reading, writing
+from labelmill.contracts.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.states import ENDED
@@ -72,7 +73,7 @@ class Client:
     def status(self, job_id: str) -> dict[str, Any]:
         """The status document of any job. Raises NotFound."""
         with reading(self.engine) as connection:
-            return jobs.status_document(connection, job_id)
+            return jobs.status_document(connection, job_id, PriceList(self.settings.prices))
 
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The latest jobs of every kind, newest first."""

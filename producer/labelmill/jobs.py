@@ -9,8 +9,11 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Connection, RowMapping
 
+from labelmill.contracts.costs import cost_of_texts, priced_model
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.prices import LISTED, PriceList
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
 
@@ -22,8 +25,8 @@ TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | BatchRow | EvaluationRow]] 
 }
 
 
-def status_document(connection: Connection, job_id: str) -> dict[str, Any]:
-    """Everything about one job. Raises NotFound."""
+def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> dict[str, Any]:
+    """Everything about one job; `prices` make the cost of a batch. Raises NotFound."""
     kind = kind_of(job_id)
     row = None
     if kind is not None:
@@ -31,7 +34,10 @@ def status_document(connection: Connection, job_id: str) -> dict[str, Any]:
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
     if kind is None or row is None:
         raise NotFound(f"no job has the id {job_id!r}; `labelmill status` lists the latest")
-    return _head(kind, row) | _DETAILS[kind](connection, row)
+    document = _head(kind, row) | _DETAILS[kind](connection, row)
+    if kind is Kind.BATCH:
+        document["cost"] = _batch_cost(connection, row, document, prices)
+    return document
 
 
 def recent_jobs(connection: Connection, limit: int) -> list[dict[str, Any]]:
@@ -119,6 +125,24 @@ def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "cost": None,
         "started_at": _moment(row["started_at"]),
     }
+
+
+def _batch_cost(
+    connection: Connection, row: RowMapping, document: dict[str, Any], prices: PriceList
+) -> dict[str, Any] | None:
+    """What the tokens that Mistral reported cost by the price list: an estimate. None where it reported none (of
+    classifications it does not), or the price is not known."""
+    model = connection.execute(
+        select(ModelRow.remote_model, ModelRow.method, ModelRow.label_schema).where(ModelRow.no == row["model_no"])
+    ).one()
+    if not document["tokens"]:
+        return None
+    priced = priced_model(model.remote_model or "", prices)
+    answered = document["rows"]["labelled"] + document["rows"]["abstained"]
+    texts = max(0, answered - document["duplicates"] - document["cached"])
+    schema = LabelSchema.from_json(model.label_schema or [])
+    cost = cost_of_texts(priced, model.method, document["tokens"], texts, schema, prices)
+    return cost and cost | {"estimated": True, "prices_as_of": prices.as_of(priced)}
 
 
 def _evaluation(connection: Connection, row: RowMapping) -> dict[str, Any]:

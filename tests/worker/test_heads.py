@@ -193,3 +193,16 @@ def test_a_label_with_few_rows_shares_the_threshold_that_suits_all() -> None:
 def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:
     with pytest.raises(Permanent, match="several lengths"):
         write_vector_rows(tmp_path / "v", LabelSchema((SINGLE,)), [(b"\0" * 8, {}), (b"\0" * 6, {})])
+
+
+def test_vectors_of_any_length_find_a_regularisation_that_fits_them(tmp_path: Path) -> None:
+    schema = LabelSchema((SINGLE,))
+    for scale in (0.01, 100.0):
+        plain = made_up(tmp_path, 300, schema, name=f"plain {scale}")
+        vectors, labels = plain.take(all_rows(plain)) * scale, plain.labels[0].single(all_rows(plain))
+        rows = [(row.astype(np.float16).tobytes(), {"intent": SINGLE.labels[code]})
+                for row, code in zip(vectors, labels, strict=True)]  # fmt: skip
+        scaled = write_vector_rows(tmp_path / f"scaled {scale}", schema, rows)
+        fitted = fit_head(scaled, scaled, schema).report["intent"]
+        assert fitted["C"] < 0.5 if scale > 1 else fitted["C"] > 128
+        assert sum(fitted["validation"]["given"].values()) == 300

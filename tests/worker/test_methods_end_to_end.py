@@ -20,6 +20,7 @@ from labelmill.classify_submission import submit_batch
 from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
+from labelmill.contracts.prices import PRICES_AS_OF, PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EventRow, ModelRow, TrainingRow
@@ -319,6 +320,31 @@ def test_the_nearest_examples_are_chosen_for_each_text(mill: Mill) -> None:
     assert mill.labels(batch["id"]) == [label_of(text)]
     shown = mill.mistral.bodies[-1]["messages"][1:-1]
     assert json.loads(shown[-1]["content"])["intent"] == label_of(text)
+
+
+def test_every_request_for_the_nearest_examples_is_counted_and_its_tokens_paid_once(mill: Mill) -> None:
+    mill.run(mill.train(method="prompt", shots=1, shot_selection="nearest"))
+    text = made_up_row(2001)["text"]
+    plain = mill.run(mill.classify([text]))
+    sent = mill.mistral.requests
+    failures = iter([web.Response(status=503)])
+    mill.mistral.faults.append(lambda texts, body: next(failures, None) if "messages" in body else None)
+    batch = mill.run(mill.classify([text]))
+    assert batch["requests"] == mill.mistral.requests - sent == 3  # a vector, a chat that failed, a chat
+    assert plain["requests"] == 2
+    assert batch["tokens"] == plain["tokens"]
+
+
+def test_what_a_batch_costs_is_estimated_from_its_tokens(mill: Mill) -> None:
+    mill.run(mill.train())
+    batch = mill.run(mill.classify(["one text", "another text", "one text"]))
+    assert batch["tokens"] > 0
+    expected = {"amount": round(batch["tokens"] * 0.1 / 1e6, 8), "currency": "USD", "estimated": True}
+    assert batch["cost"] == expected | {"prices_as_of": PRICES_AS_OF}
+    with reading(mill.engine) as connection:
+        own = status_document(connection, batch["id"], PriceList({"mistral-embed": (7.0, 0.0)}))["cost"]
+    assert own == {"amount": round(batch["tokens"] * 7 / 1e6, 8), "currency": "USD", "estimated": True,
+                   "prices_as_of": "LABELMILL_PRICES"}  # fmt: skip
 
 
 def test_chats_are_embedded_prompted_and_classified_as_their_conversations(mill: Mill) -> None:

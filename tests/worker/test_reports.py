@@ -147,6 +147,28 @@ def test_a_model_without_a_validation_split_has_no_verdict(shop: Workshop) -> No
     assert "Drift is not known" in notes(gather_report(shop.engine, batch_id))
 
 
+def test_a_model_that_errs_as_it_did_on_validation_has_not_drifted(shop: Workshop, tmp_path: Path) -> None:
+    texts = [f"text {number} {'x' * (number % 4)}" for number in range(120)]
+    rows = [{"text": text, "labels": {"intent": "alpha" if n % 3 else label_of(text)}} for n, text in enumerate(texts)]
+    dataset_id = shop.dataset("odd", SCHEMA, validation=rows[:100])
+    counts = {"alpha": sum(row["labels"]["intent"] == "alpha" for row in rows[:100])}
+    with writing(shop.engine) as connection:
+        labels = {"intent": {"validation": counts | {"beta": 100 - counts["alpha"]}}}
+        connection.execute(update(DatasetRow).where(DatasetRow.id == dataset_id).values(labels=labels))
+    shop.model("erring", SCHEMA, dataset_id=dataset_id)
+    source = tmp_path / "again.jsonl"
+    source.write_text("".join(json.dumps({"text": f"{text} again"}) + "\n" for text in texts))
+    batch_id = submit_batch(shop.engine, shop.sender, source=str(source), model="erring")
+    shop.run(batch_id)
+    before = notes(gather_report(shop.engine, batch_id))
+    assert "Strong drift" in before
+    assert "labelmill evaluate erring@1 --split validation" in before
+    shop.run(submit_evaluation(shop.engine, shop.sender, model="erring", dataset="odd", split="validation"))
+    after = notes(gather_report(shop.engine, batch_id))
+    assert "Strong drift" not in after
+    assert "the model's answers to the validation split" in after
+
+
 def test_a_dataset_shows_its_splits_and_what_leaks(shop: Workshop) -> None:
     with writing(shop.engine) as connection:
         dataset_id = connection.execute(DatasetRow.__table__.select()).mappings().one()["id"]

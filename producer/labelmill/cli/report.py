@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import connected, messages
+from labelmill.contracts.prices import PriceList
 
 
 def register(app: typer.Typer) -> None:
@@ -30,7 +31,8 @@ def report(
     from labelmill.report.writing import write_report  # noqa: PLC0415
 
     page = output or Path(f"{job_id}.html")
-    found = gather_report(connected().engine, job_id)
+    client = connected()
+    found = gather_report(client.engine, job_id, PriceList(client.settings.prices))
     written = write_report(found, page, assets)
     typer.echo(page)
     if len(written) > 1:

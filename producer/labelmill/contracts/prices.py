@@ -1,15 +1,22 @@
 """What Mistral asks for a million tokens, and what a job would cost by it.
 
-Prices change: estimates and costs made of them say so by `PRICES_AS_OF`. Where Mistral names a price itself (a
-fine-tuning job's), that one is used.
+Prices change, and are set for each account: `LABELMILL_PRICES` overrides them. Estimates and costs made of them say
+so by `prices_as_of`. Where Mistral names a price itself (a fine-tuning job's), that one is used.
+
+How far the table is sure, as of `PRICES_AS_OF`: Mistral's own page could not be read when it was made; several
+catalogues that copy it agree on mistral-embed, ministral-3b and -8b, mistral-medium (3.5, and 3.1 by its dated ids) and
+mistral-large (3). They do not agree on mistral-small: Small 4 is 0.15 and 0.60 in most, 0.10 and 0.30 (Small 3.2's) in
+some, and the higher is kept. ministral-14b and codestral-embed stand in one only.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-PRICES_AS_OF = "2026-06"  #: From https://mistral.ai/pricing
+PRICES_AS_OF = "2026-06"
+OVERRIDDEN = "LABELMILL_PRICES"  #: What `prices_as_of` says of a price that the setting names.
 CURRENCY = "USD"
 
 
@@ -28,22 +35,45 @@ PRICES: dict[str, Price] = {
     "ministral-3b": Price(0.10, 0.10),
     "ministral-8b": Price(0.15, 0.15),
     "ministral-14b": Price(0.20, 0.20),
-    "mistral-small": Price(0.10, 0.30),
-    "mistral-medium": Price(0.40, 2.00),
+    "mistral-small": Price(0.15, 0.60),
+    "mistral-small-2506": Price(0.10, 0.30),
+    "mistral-medium": Price(1.50, 7.50),
+    "mistral-medium-2505": Price(0.40, 2.00),
+    "mistral-medium-2508": Price(0.40, 2.00),
     "mistral-large": Price(0.50, 1.50),
+    "mistral-large-2411": Price(2.00, 6.00),
 }
 
 
-def price_of(model: str) -> Price | None:
-    """The price of a model by its id, None when it is not known here."""
-    fitting = [name for name in PRICES if model == name or model.startswith(f"{name}-")]
-    return PRICES[max(fitting, key=len)] if fitting else None
+@dataclass(frozen=True, slots=True)
+class PriceList:
+    """The prices above, and those of the setting `LABELMILL_PRICES` before them: model → input and output."""
+
+    overrides: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def price_of(self, model: str) -> Price | None:
+        """The price of a model by its id, None when it is not known here."""
+        name = self._name(model)
+        if name is None:
+            return None
+        return Price(*self.overrides[name]) if name in self.overrides else PRICES[name]
+
+    def cost_of(self, model: str, input_tokens: int, output_tokens: int = 0) -> dict[str, Any] | None:
+        """`{"amount", "currency"}` of so many tokens; None when the model's price is not known."""
+        price = self.price_of(model)
+        if price is None:
+            return None
+        amount = (input_tokens * price.input + output_tokens * price.output) / 1e6
+        return {"amount": round(amount, 8), "currency": CURRENCY}
+
+    def as_of(self, model: str) -> str:
+        """When a model's price was looked up, or that the setting names it."""
+        return OVERRIDDEN if self._name(model) in self.overrides else PRICES_AS_OF
+
+    def _name(self, model: str) -> str | None:
+        fitting = [name for name in {**PRICES, **self.overrides} if model == name or model.startswith(f"{name}-")]
+        own = [name for name in fitting if name in self.overrides]
+        return max(own or fitting, key=len, default=None)
 
 
-def cost_of(model: str, input_tokens: int, output_tokens: int = 0) -> dict[str, Any] | None:
-    """`{"amount", "currency"}` of so many tokens; None when the model's price is not known."""
-    price = price_of(model)
-    if price is None:
-        return None
-    amount = (input_tokens * price.input + output_tokens * price.output) / 1e6
-    return {"amount": round(amount, 8), "currency": CURRENCY}
+LISTED = PriceList()

@@ -10,9 +10,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, NonNegativeFloat, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from labelmill.contracts.errors import InvalidInput
 
@@ -44,6 +44,8 @@ class Settings(BaseSettings):
     sweep_s: float = Field(default=5, gt=0)
     request_timeout_s: float = Field(default=60, gt=0)  #: Total time of one request to Mistral.
     poll_s: float = Field(default=2, gt=0)  #: Shortest pause between two looks at a remote job.
+    #: USD for a million tokens of input and output, as JSON: `{"mistral-medium": [1.5, 7.5]}`; before Labelmill's own.
+    prices: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]] = Field(default_factory=dict)
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
 
     @field_validator("broker_url")
@@ -108,6 +110,9 @@ def load_settings(**flags: Any) -> Settings:
         return Settings(**given)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the file .env cannot be read: {error}") from error
+    except SettingsError as error:  # what is no JSON
+        field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
+        raise InvalidInput(f"setting LABELMILL_{field.upper()}: it is no JSON") from error
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = str(first["loc"][0]).upper()

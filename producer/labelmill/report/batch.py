@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
 
@@ -12,6 +13,7 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import BatchRow, DatasetRow, DuplicateRow, ModelRow, PredictionRow, RowErrorRow
+from labelmill.report.baseline import baseline_of
 from labelmill.report.drift import FEW_ROWS, drift_between
 from labelmill.report.parts import Dots, Grid, Heading, Histogram, Note, Part, Tone, facts, money
 
@@ -45,8 +47,8 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
     labels, scores = _labels_given(connection, batch.no), _scores(connection, batch.no)
     for number, target in enumerate(LabelSchema.from_json(model["label_schema"] or []).targets):
         if scores.get(number):
-            parts += [Heading(f"Target {target.name}"), *_drift(connection, model["dataset_id"], target.name,
-                                                               labels[number])]  # fmt: skip
+            parts.append(Heading(f"Target {target.name}"))
+            parts += _drift(connection, dict(model), target.name, labels[number])
             parts += _target(target.name, labels[number], scores[number])
     return parts
 
@@ -143,19 +145,26 @@ def _target(name: str, given: Counter[str], scores: list[int]) -> list[Part]:
     return [*parts, Grid(("label", "rows", "share"), rows, f"Labels{note}")]
 
 
-def _drift(connection: Connection, dataset_id: str | None, target: str, given: Counter[str]) -> list[Part]:
-    dataset = connection.execute(
-        select(DatasetRow.labels, DatasetRow.dropped).where(DatasetRow.id == dataset_id)
-    ).first()  # fmt: skip
-    before = ((dataset.labels if dataset else None) or {}).get(target, {}).get("validation")
-    if dataset is None or not before:
-        return [Note("Drift is not known: the model has no validation split here.")]
-    found = drift_between(before, given)
+def _drift(connection: Connection, model: Mapping[str, Any], target: str, given: Counter[str]) -> list[Part]:
+    before = baseline_of(connection, model, target)
+    if before is None:
+        return [Note("Drift is not known: the model has no validation split here, and was not evaluated on its own.")]
+    found = drift_between(before.counts, given)
     if found is None:
-        return [Note(f"Drift is not known: it takes {FEW_ROWS} labels here and in the model's validation split.")]
-    index = f" (Population stability index {found.psi:.3f}; up to {found.by_luck:.3f} is luck.)"
+        return [Note(f"Drift is not known: it takes {FEW_ROWS} labels here and in {before.source}.")]
+    index = (
+        f" (Population stability index {found.psi:.3f}; up to {found.by_luck:.3f} is luck. Against {before.source}.)"
+    )
     parts: list[Part] = [Note(found.verdict + index, found.tone)]
-    if found.tone != "good" and (dataset.dropped or {}).get("above_max_per_label"):
+    if found.tone != "good" and not before.is_answers:
+        parts.append(
+            Note(
+                "Answers are compared with labels here, so the model's own mistakes look like drift. To compare "
+                f"answers with answers, run: labelmill evaluate {model['name']}@{model['version']} --split validation."
+            )
+        )
+    dropped = connection.scalar(select(DatasetRow.dropped).where(DatasetRow.id == model["dataset_id"]))
+    if found.tone != "good" and (dropped or {}).get("above_max_per_label"):
         parts.append(
             Note(
                 "The dataset was prepared with --max-per-label, which evens its labels out: where frequent labels are "
@@ -163,4 +172,4 @@ def _drift(connection: Connection, dataset_id: str | None, target: str, given: C
             )
         )
     rows = [(label, f"{old:.2%}", f"{new:.2%}") for label, old, new in found.moved]
-    return [*parts, Grid(("label", "in validation", "in this batch"), rows, "Labels that moved most")]
+    return [*parts, Grid(("label", "before", "in this batch"), rows, "Labels that moved most")]

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import reading
 from labelmill.contracts.ids import Kind
+from labelmill.contracts.prices import LISTED, PriceList
 from labelmill.jobs import status_document
 from labelmill.report import batch, dataset, evaluation, training
 from labelmill.report.parts import Note, Part, Report
@@ -22,10 +23,10 @@ _PARTS_OF: dict[str, Callable[[Connection, dict[str, Any]], list[Part]]] = {
 _DONE = {"ready", "succeeded", "completed"}
 
 
-def gather_report(engine: Engine, job_id: str) -> Report:
+def gather_report(engine: Engine, job_id: str, prices: PriceList = LISTED) -> Report:
     """Everything the database knows about a job, in whatever state it is. Raises NotFound."""
     with reading(engine) as connection:
-        document = status_document(connection, job_id)
+        document = status_document(connection, job_id, prices)
         parts = _PARTS_OF[document["kind"]](connection, document)
     state = document["state"]
     if document["error"]:

@@ -104,5 +104,6 @@ def facts(pairs: Mapping[str, str | float | None]) -> Grid:
 
 
 def money(cost: Mapping[str, object] | None) -> str | None:
-    """`0.0082 USD`."""
-    return f"{cost['amount']:.4g} {cost['currency']}" if cost else None
+    """`0.0082 USD`, `about` where it is an estimate."""
+    about = "about " if cost and cost.get("estimated") else ""
+    return f"{about}{cost['amount']:.4g} {cost['currency']}" if cost else None

@@ -53,6 +53,7 @@ class Answer:
     tokens: int
     is_cached: bool = False  #: An earlier batch's; nothing was sent.
     vectors: Sequence[tuple[bytes, bytes]] = ()  #: `(digest, data)` of texts that were embedded to be kept.
+    further_requests: int = 0  #: That it took, beside the one it answers.
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +227,7 @@ class ChunkSender:
             breaker.record(error)
             raise
         breaker.record(None)
+        self.requests += answer.further_requests
         if self._turnstile.limiter.counts_tokens:
             await self._turnstile.limiter.settle(request.tokens, answer.tokens)
         return answer

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.chats import text_of_row
+from labelmill.contracts.costs import cost_of_texts, per_1000, priced_model
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.prices import PRICES_AS_OF
+from labelmill.contracts.prices import PriceList
 from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
 from labelmill.contracts.states import ENDED, BatchState
 from labelmill.contracts.tables import EvaluationRow, ModelRow
 from labelmill_worker.bootstrap import Services
-from labelmill_worker.evaluate.cost import cost_of_texts, per_1000
 from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.store import evaluations
@@ -98,7 +98,7 @@ def conclude(services: Services, job: EvaluationRow, token: str, check: Callable
     facts = evaluations.batch_facts(services.engine, split.batch_no)
     evaluations.complete(
         services.engine, job, token, metrics=measured.metrics, analysis=measured.analysis,
-        summary=_summary(measured, facts, model, schema, calibration),
+        summary=_summary(measured, facts, model, schema, calibration, PriceList(services.settings.prices)),
         calibration=calibration if _spec_of(job).calibrate else None,
     )  # fmt: skip
 
@@ -109,10 +109,12 @@ def _summary(
     model: ModelRow,
     schema: LabelSchema,
     calibration: dict[str, Any] | None,
+    prices: PriceList,
 ) -> dict[str, Any]:
     texts = facts.rows - facts.duplicates
     tokens = facts.tokens or measured.tokens  # of classifications Mistral reports none
-    cost = cost_of_texts(model.remote_model or "", model.method, tokens, texts, schema)
+    priced = priced_model(model.remote_model or "", prices)
+    cost = cost_of_texts(priced, model.method, tokens, texts, schema, prices)
     return {
         "rows": measured.rows,
         "answered": facts.rows - facts.failed,
@@ -125,7 +127,7 @@ def _summary(
         "tokens_are": "reported" if facts.tokens else "counted",
         "cost": cost,
         "cost_per_1000": per_1000(cost, texts),
-        "prices_as_of": PRICES_AS_OF if cost else None,
+        "prices_as_of": prices.as_of(priced) if cost else None,
         "seconds": facts.seconds,
         "seconds_per_1000": facts.seconds * 1000 / texts if facts.seconds is not None and texts else None,
         "calibration": calibration,

@@ -18,7 +18,6 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.distinct import DistinctTexts
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.prices import cost_of
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.contracts.tables import TrainingRow
 from labelmill.contracts.token_counts import count_all
@@ -67,7 +66,7 @@ def weigh(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
     for block in unembedded(look, model, blocks):
         texts += len(block)
         tokens += count_all(block)
-    price = cost_of(model, tokens)
+    price = look.prices.cost_of(model, tokens)
     amount = 0.0 if not texts else price["amount"] if price else None
     if amount is not None:
         currency = price["currency"] if price else None
@@ -223,7 +222,7 @@ def _cost(look: Look, model: str) -> dict[str, Any] | None:
         return {"amount": 0.0, "currency": (look.row.estimate or {}).get("currency")}
     tokens = read_inner_batch(look.engine, look.row.batch_id).tokens
     if tokens:
-        cost = cost_of(model, tokens)
+        cost = look.prices.cost_of(model, tokens)
         return cost and cost | {"tokens": tokens}
     estimate = look.row.estimate or {}
     return {name: estimate.get(name) for name in ("amount", "currency", "tokens")} | {"counted": True}

@@ -180,6 +180,13 @@ def _measure(
     if target.multi:
         limits = np.array([(thresholds or {}).get(label, 0.5) for label in target.labels], np.float32)
         micro, macro = f1_scores(scores >= limits, truth)
+        found["given"] = _by_label((scores >= limits).sum(axis=0), target)
         return found | {"micro_f1": round(micro, 6), "macro_f1": round(macro, 6)}
+    found["given"] = _by_label(np.bincount(scores.argmax(axis=1), minlength=len(target.labels)), target)
     right = truth[np.arange(len(scores)), scores.argmax(axis=1)]
     return found | {"accuracy": round(float(right.mean()), 6)}
+
+
+def _by_label(counts: NDArray[np.int64], target: Target) -> dict[str, int]:
+    """What the head answered to the rows it is checked on: a report compares later batches with it."""
+    return {label: int(count) for label, count in zip(target.labels, counts, strict=True) if count}

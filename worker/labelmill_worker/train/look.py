@@ -20,6 +20,7 @@ from labelmill.contracts.errors import (
     Retryable,
 )
 from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.contracts.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
@@ -98,6 +99,7 @@ class TrainingWatch:
         return Look(
             self._engine, self._sender, self._plane, row, dataset, now,
             data_path=Path(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
+            prices=PriceList(self._settings.prices),
         )  # fmt: skip
 
     def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> float | None:

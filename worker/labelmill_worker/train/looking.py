@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import RemoteFailed
+from labelmill.contracts.prices import LISTED, PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState
@@ -40,6 +41,7 @@ class Look:
     data_path: Path
     poll_s: float
     lease_s: float
+    prices: PriceList = LISTED
 
     @property
     def plane(self) -> port.ControlPlane:

@@ -34,6 +34,7 @@ class ChatPrompt:
         self._recipe: dict[str, Any] = model.recipe or {}
         self._pool = pool
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._unreported: dict[str, int] = {}  # text → tokens of its vector, until an answer tells of them
         self._examples: Sequence[Example] = self._recipe.get("examples") or ()
         self.schema = LabelSchema.from_json(model.label_schema or [])
 
@@ -47,27 +48,28 @@ class ChatPrompt:
 
     async def ask(self, request: Request) -> Answer:
         (text,) = request.texts
-        examples, tokens = self._examples, 0
+        examples = self._examples
         if self._pool is not None:
-            vector, tokens = await self._embedded(text)
-            examples = self._pool.nearest(vector, int(self._recipe["shots"]))
+            examples = self._pool.nearest(await self._embedded(text), int(self._recipe["shots"]))
         body = request_body(self._model, self._recipe, self.schema, text, examples)
         content, used = await self._shared.client.chat(body)
-        return Answer(request, check_answer(content, self.schema), tokens + used)
+        scores = check_answer(content, self.schema)
+        embedded = self._unreported.pop(text, None)
+        return Answer(request, scores, (embedded or 0) + used, further_requests=int(embedded is not None))
 
-    async def _embedded(self, text: str) -> tuple[NDArray[np.float32], int]:
-        """The text's vector and the tokens paid for it. Kept for a while: a chat that must be asked again does not pay
-        for it again."""
+    async def _embedded(self, text: str) -> NDArray[np.float32]:
+        """The text's vector. Kept for a while: a chat that must be asked again does not pay for it again."""
         if (known := self._vectors.get(text)) is not None:
-            return known, 0
+            return known
         # a request of its own, for which the limit is asked on its own: the turn that `ask` was called with is this
         # one's, the next is the chat's
         model, inputs = str(self._recipe["embedding_model"]), embedding_input([text])
         data, tokens = await self._shared.client.embed(model, inputs)
         assert self._pool is not None  # noqa: S101 - only with a pool
         vector = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
-        self._vectors[text] = vector
+        self._vectors[text], self._unreported[text] = vector, tokens
         if len(self._vectors) > _KEPT_VECTORS:
-            self._vectors.popitem(last=False)
+            gone, _ = self._vectors.popitem(last=False)
+            self._unreported.pop(gone, None)
         await self._shared.limiter.wait_turn(0, MAX_LIMIT_WAIT_S)  # its tokens are settled with the answer's
-        return vector, tokens
+        return vector

@@ -7,17 +7,17 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.prices import cost_of, price_of
+from labelmill.contracts.prices import LISTED, PriceList
 from labelmill.contracts.token_counts import count_tokens
 
 
-def priced_model(remote_model: str) -> str:
+def priced_model(remote_model: str, prices: PriceList = LISTED) -> str:
     """The model whose price counts: of a fine-tuned one (`ft:classifier:ministral-3b-latest:…`) the one it began as."""
-    return next((part for part in remote_model.split(":") if price_of(part)), remote_model)
+    return next((part for part in remote_model.split(":") if prices.price_of(part)), remote_model)
 
 
 def cost_of_texts(
-    remote_model: str, method: str, tokens: int, texts: int, schema: LabelSchema
+    remote_model: str, method: str, tokens: int, texts: int, schema: LabelSchema, prices: PriceList = LISTED
 ) -> dict[str, Any] | None:
     """`{"amount", "currency"}` of `texts` that took `tokens` in all; None when the price is not known.
 
@@ -28,7 +28,7 @@ def cost_of_texts(
     if method == "prompt":
         answer = {target.name: max(target.labels, key=len, default="") for target in schema.targets}
         output = min(tokens, texts * count_tokens(orjson.dumps(answer).decode()))
-    return cost_of(priced_model(remote_model), tokens - output, output)
+    return prices.cost_of(priced_model(remote_model, prices), tokens - output, output)
 
 
 def per_1000(cost: dict[str, Any] | None, texts: int) -> dict[str, Any] | None:
