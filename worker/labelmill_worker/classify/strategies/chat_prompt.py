@@ -66,7 +66,7 @@ class ChatPrompt:
         model, inputs = str(self._recipe["embedding_model"]), embedding_input([text])
         data, tokens = await self._shared.client.embed(model, inputs)
         assert self._pool is not None  # noqa: S101 - only with a pool
-        vector = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
+        vector: NDArray[np.float32] = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
         self._vectors[text], self._unreported[text] = vector, tokens
         if len(self._vectors) > _KEPT_VECTORS:
             gone, _ = self._vectors.popitem(last=False)
