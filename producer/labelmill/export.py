@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ FORMATS = (".jsonl", ".csv", ".parquet")
 _GROUP = 10_000
 _NO_PYARROW = 'Parquet needs pyarrow: pip install "labelmill[parquet]"'
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 
 class CannotWrite(LabelmillError):
@@ -113,16 +115,17 @@ def _cell(value: Any) -> str | None:
 def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], stream: BinaryIO) -> int:
     count = 0
     empty = {"row": 0, "id": "", "text": "", "predictions": {}, "error": None}
-    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets, keep)), lineterminator="\n")
-    lines.writeheader()
+    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets, keep)), lineterminator="\r\n")
+    lines.writerow({name: _harmless(name) for name in lines.fieldnames})
     for count, row in enumerate(rows, 1):  # noqa: B007 - see above
         lines.writerow({name: _harmless(value) for name, value in flat(row, targets, keep).items()})
     return count
 
 
 def _harmless(value: Any) -> Any:
-    """A spreadsheet runs cells that begin like a formula; an apostrophe makes them text."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    """A spreadsheet runs cells that begin like a formula; an apostrophe makes them text. Numbers stay as they are."""
+    is_formula = isinstance(value, str) and value.startswith(_FORMULA) and not _NUMBER.fullmatch(value)
+    return f"'{value}" if is_formula else value
 
 
 class _Utf8:
@@ -130,7 +133,8 @@ class _Utf8:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        return self._stream.write(text.encode("utf-8"))
+        # told of both characters, the csv module quotes cells that hold either: a bare CR would begin a line of its own
+        return self._stream.write((text.removesuffix("\r\n") + "\n").encode("utf-8"))
 
 
 def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], path: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -68,4 +69,27 @@ def test_faults_of_the_hub_are_one_sentence(
 ) -> None:
     stand_in(monkeypatch, fault)
     with pytest.raises(kind, match=sentence):
+        list(source_rows(spec(), [], refuse))
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "../etc", "../../etc/passwd", "/etc/passwd", "etc/../passwd", "file:///etc/passwd", "https://host/name", "json",
+        "./data", "owner/..", "~/x", "owner/name/../../x", "owner/name//x", "owner\\name", "s3://a/b", " a/b", "a/b ",
+    ],
+)  # fmt: skip
+def test_a_hub_reference_is_never_a_path_or_a_url(monkeypatch: pytest.MonkeyPatch, reference: str) -> None:
+    asked = stand_in(monkeypatch, {})
+    hostile = spec().model_copy(update={"hf": reference})
+    with pytest.raises(InvalidInput, match="no dataset of the hub"):
+        list(source_rows(hostile, [], refuse))
+    assert asked == []
+
+
+def test_a_folder_that_is_called_like_a_dataset_is_not_opened(tmp_path: Path) -> None:
+    folder = Path("owner/repo")  # in the folder where the worker was started
+    folder.mkdir(parents=True)
+    (folder / "train.jsonl").write_text('{"text": "secret", "label": "a"}\n')
+    with pytest.raises(InvalidInput, match="a folder on the worker's machine"):
         list(source_rows(spec(), [], refuse))

@@ -134,14 +134,40 @@ def test_a_failure_is_recorded_with_its_reason(services: Services, tmp_path: Pat
     assert list((services.settings.data_path / "datasets").iterdir()) == []
 
 
-@pytest.mark.parametrize("outside", ["../secret.jsonl", "link.jsonl"])
-def test_a_file_outside_of_the_data_folder_is_never_opened(services: Services, tmp_path: Path, outside: str) -> None:
+@pytest.mark.parametrize(
+    "outside",
+    [
+        "../secret.jsonl", "link.jsonl", "sources/ID/link.jsonl", "sources/ID/folder/secret.jsonl",
+        "sources/ID/../../../secret.jsonl", "sources/ID/../other/secret.jsonl", "ABSOLUTE", "file://ABSOLUTE",
+        "https://127.0.0.1:1/x.jsonl", "s3://bucket/x.jsonl", "zip://x.jsonl::ABSOLUTE", "labelmill.jsonl",
+        "sources/ID", "", "/etc/passwd", "/dev/zero",
+    ],
+)  # fmt: skip
+def test_a_file_outside_of_the_jobs_own_place_is_never_opened(services: Services, tmp_path: Path, outside: str) -> None:
     job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
     secret = write_rows(tmp_path / "secret.jsonl")
-    (services.settings.data_path / "link.jsonl").symlink_to(secret)
-    spec = job(services.engine, job_id).spec | {"files": [outside]}
+    data = services.settings.data_path
+    write_rows(data / "labelmill.jsonl")
+    (data / "sources" / "other").mkdir()
+    write_rows(data / "sources" / "other" / "secret.jsonl")
+    (data / "link.jsonl").symlink_to(secret)
+    (data / "sources" / job_id / "link.jsonl").symlink_to(secret)
+    (data / "sources" / job_id / "folder").symlink_to(tmp_path)
+    written = outside.replace("ID", job_id).replace("ABSOLUTE", str(secret))
+    spec = job(services.engine, job_id).spec | {"files": [written]}
     with writing(services.engine) as connection:
         connection.execute(update(DatasetRow).values(spec=spec))
+    ended = run(services, job_id)
+    assert ended.state == "failed"
+    # a folder of its own, or a URL that is read as a name there, is no file
+    assert any(words in (ended.error or "") for words in ("not inside the data folder", "is gone from the data folder"))
+
+
+def test_a_source_place_that_is_itself_a_link_is_not_followed(services: Services, tmp_path: Path) -> None:
+    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+    place = services.settings.data_path / "sources" / job_id
+    place.rename(tmp_path / "elsewhere")
+    place.symlink_to(tmp_path / "elsewhere")
     assert "not inside the data folder" in (run(services, job_id).error or "")
 
 

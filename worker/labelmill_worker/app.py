@@ -14,7 +14,7 @@ from celery import Celery, signals
 from labelmill.contracts.messages import QUEUE_OF, SWEEP
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import Settings, load_settings
-from labelmill_worker import draining
+from labelmill_worker import checkup, draining
 from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
@@ -69,5 +69,7 @@ def _forget_parents_connections(**_: Any) -> None:
 def _write_what_was_dropped(**_: Any) -> None:
     flush_dead_letters()
 
+
+__all__ = ["app", "checkup", "create_app"]  # importing `checkup` adds its command
 
 app = create_app()

@@ -19,9 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from labelmill.contracts.database import connect
 from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import utc_now
-from labelmill_worker.redaction import secret_remover
 from labelmill_worker.store.dead_letters import keep_dead_letters
 
 log = structlog.get_logger()

@@ -17,8 +17,8 @@ import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 from labelmill.contracts.messages import SWEEP
+from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
-from labelmill_worker.redaction import secret_remover
 
 #: Libraries whose every line at INFO would bury our own.
 _TALKATIVE = ("httpx", "httpcore", "urllib3", "datasets", "fsspec", "asyncio", "alembic")

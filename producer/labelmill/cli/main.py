@@ -11,7 +11,19 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from labelmill import __version__
-from labelmill.cli import classify, compare, database, dead_letters, evaluate, jobs, models, prepare, report, train
+from labelmill.cli import (
+    classify,
+    compare,
+    database,
+    dead_letters,
+    doctor,
+    evaluate,
+    jobs,
+    models,
+    prepare,
+    report,
+    train,
+)
 from labelmill.cli.context import Flags, messages, remember_flags, say
 from labelmill.contracts.errors import LabelmillError
 
@@ -28,7 +40,7 @@ def build_app() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_global_options)
-    for group in (prepare, train, models, classify, evaluate, compare, jobs, report, dead_letters, database):
+    for group in (prepare, train, models, classify, evaluate, compare, jobs, report, dead_letters, doctor, database):
         group.register(app)
     for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
         try:

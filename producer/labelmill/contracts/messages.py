@@ -30,6 +30,9 @@ PRIORITY_OF = {"high": 0, "normal": 3, "low": 6}
 
 CONTRACT_VERSION = 1
 
+#: The remote-control command by which `labelmill doctor` asks workers how they are.
+INSPECT = "labelmill_doctor"
+
 #: Of a message as it stands on Redis. Ours are below 2 KiB; a worker drops larger ones unread.
 MAX_MESSAGE_BYTES = 64 * 1024
 

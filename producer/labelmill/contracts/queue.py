@@ -74,6 +74,13 @@ def _sending_app(settings: Settings) -> Celery:
     return app
 
 
+def asking_app(settings: Settings) -> Celery:
+    """An application that asks workers how they are. Close it."""
+    app = _sending_app(settings)
+    app.conf.broker_connection_retry = False
+    return app
+
+
 class MessageSender:
     """Sends messages; the tasks themselves need not be known to the sender."""
 

@@ -102,6 +102,7 @@ class RemoteModel:
     id: str
     can_fine_tune: bool = False
     can_classify: bool = False
+    can_chat: bool = False
     is_archived: bool = False
 
 
@@ -126,6 +127,10 @@ class ControlPlane(Protocol):
 
     def find_job(self, training_file_id: str) -> RemoteJob | None:
         """The job that trains on this file, the oldest if there are several. Raises FactoryClosed."""
+        ...
+
+    def check_factory(self) -> None:
+        """Return if the account may see fine-tuning jobs. Raises FactoryClosed."""
         ...
 
     def get_job(self, job_id: str) -> RemoteJob:

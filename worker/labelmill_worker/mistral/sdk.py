@@ -57,6 +57,7 @@ class SdkControlPlane:
         before_request: Callable[[], None] = no_gate,
         sleep: Callable[[float], None] = time.sleep,
         rng: random.Random | None = None,
+        read_attempts: int = READ_ATTEMPTS,
     ) -> None:
         self._secrets = tuple(secret for secret in (api_key, wandb_api_key) if secret)
         self._wandb_api_key = wandb_api_key
@@ -64,6 +65,7 @@ class SdkControlPlane:
         self._sleep = sleep
         self._rng = rng or random.Random()
         self._timeout_s = timeout_s
+        self._read_attempts = read_attempts
         self._breaker = CircuitBreaker()
         self._http = httpx.Client(follow_redirects=True, event_hooks={"response": [cut_late_bodies]})
         sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
@@ -74,7 +76,7 @@ class SdkControlPlane:
         return f"{type(self).__name__}(…)"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> SdkControlPlane:
+    def from_settings(cls, settings: Settings, *, read_attempts: int = READ_ATTEMPTS) -> SdkControlPlane:
         """Wire the adapter with the fleet's rate limit. Raises CredentialsRefused when there is no usable key."""
         wandb = settings.wandb_api_key
         return cls(
@@ -83,6 +85,7 @@ class SdkControlPlane:
             timeout_s=settings.request_timeout_s,
             wandb_api_key=wandb.get_secret_value().strip() if wandb else None,
             before_request=fleet_gate(settings),
+            read_attempts=read_attempts,
         )
 
     def close(self) -> None:
@@ -161,6 +164,10 @@ class SdkControlPlane:
             ours = [job for job in jobs if training_file_id in job.training_files]
         return min(ours, key=lambda job: job.created_at) if ours else None
 
+    def check_factory(self) -> None:
+        with _closed_factory():
+            self._read(lambda: self._jobs.list(page=0, page_size=1))
+
     def get_job(self, job_id: str) -> RemoteJob:
         return self._read(lambda: job_of(self._jobs.get(job_id=job_id)))
 
@@ -217,7 +224,7 @@ class SdkControlPlane:
             raise translate_error(error, self._secrets) from (None if telling else error)
 
     def _read(self, call: Callable[[], Answer]) -> Answer:
-        for attempt in range(1, READ_ATTEMPTS):
+        for attempt in range(1, self._read_attempts):
             try:
                 return self._once(call)
             except (RemoteUnavailable, MalformedAnswer):

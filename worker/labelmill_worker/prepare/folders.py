@@ -17,14 +17,16 @@ def data_folder(settings: Settings) -> Path:
     return settings.data_path.absolute()
 
 
-def source_files(folder: Path, files: Sequence[str]) -> list[Path]:
-    """The source files, looked up in the data folder. Raises InvalidInput for one that is missing or lies outside."""
+def source_files(folder: Path, job_id: str, files: Sequence[str]) -> list[Path]:
+    """The copies that were made for this job. Raises InvalidInput for one that is missing or lies elsewhere, be it in
+    the data folder: the database and the stack's addresses are there too."""
     root = folder.resolve()
+    own = root / "sources" / job_id
     found = []
     for file in files:
         path = (root / file).resolve()  # links followed: they must not lead out either
-        if not path.is_relative_to(root):
-            raise InvalidInput(f"{file} is not inside the data folder, so it is not opened")
+        if not path.is_relative_to(own):
+            raise InvalidInput(f"{file} is not inside the data folder's place for this job, so it is not opened")
         if not path.is_file():
             raise InvalidInput(f"{path.name} is gone from the data folder; submit the preparation again")
         found.append(path)

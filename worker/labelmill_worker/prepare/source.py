@@ -34,6 +34,9 @@ def _hub_rows(reference: str, columns: list[str] | None) -> Iterator[Row]:
     datasets = importlib.import_module("datasets")  # takes seconds to import; untyped
     errors = importlib.import_module("datasets.exceptions")
     repository, config = split_hub_reference(reference)
+    # the library prefers a folder of that name, wherever the worker was started
+    if Path(repository).exists():
+        raise InvalidInput(f"hf:{repository} is the name of a folder on the worker's machine, so it is not opened")
     try:
         parts = datasets.load_dataset(repository, config, streaming=True)
         # Other splits stay out of it, so that nobody tests on what was trained on

@@ -89,7 +89,7 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
             save_job(services.engine, DatasetRow, job.id, token, report={"rows_read": rows})
             next_report = time.monotonic() + _PROGRESS_S
 
-    sources = source_files(folder, spec.files)
+    sources = source_files(folder, job.id, spec.files)
     prepared = prepare_dataset(spec, sources, dataset_folder(folder, job.id), on_progress=on_progress)
     rows = prepared.report["rows_read"]
     likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))

@@ -1,0 +1,95 @@
+"""Redis: reachable, keeps what it is given, how much waits, what time it has."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import redis
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+
+from labelmill.contracts.messages import PRIORITY_OF, QUEUES
+from labelmill.doctor.checks import Check, failed, ok, warning
+
+SOCKET_TIMEOUT_S = 3.0
+_OLDEST = (6, 2)
+_NEARLY_FULL = 0.9
+_REACH = "start Redis, or correct LABELMILL_BROKER_URL"
+
+
+@dataclass
+class BrokerLook:
+    """`is_up`: the rest that needs Redis can be looked at."""
+
+    checks: list[Check]
+    is_up: bool = False
+    waiting: dict[str, int] = field(default_factory=dict)  #: Messages, by queue.
+    ahead_s: float | None = None  #: Its clock over ours.
+
+
+def look_at_broker(url: str) -> BrokerLook:
+    """Ask Redis. Never raises."""
+    try:
+        with redis.Redis.from_url(
+            url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S
+        ) as client:
+            return _ask(client)
+    except (AuthenticationError, NoPermissionError):
+        return BrokerLook([failed("broker", "Redis refuses the password or the user", "correct LABELMILL_BROKER_URL")])
+    except ResponseError as error:
+        return BrokerLook([failed("broker", f"Redis refuses: {str(error)[:200]}", "see Redis' own log")])
+    except (RedisError, OSError) as error:
+        return BrokerLook([failed("broker", f"Redis cannot be reached ({type(error).__name__})", _REACH)])
+    except ValueError:
+        return BrokerLook([warning("broker", "this kind of Redis URL cannot be checked from here", "ask Redis itself")])
+
+
+def _ask(client: redis.Redis) -> BrokerLook:
+    before = time.time()
+    seconds, microseconds = client.time()
+    after = time.time()
+    info: dict[str, Any] = client.info()
+    waiting = {
+        queue: sum(
+            int(client.llen(name))
+            for name in (queue, *(f"{queue}\x06\x16{step}" for step in PRIORITY_OF.values() if step))
+        )
+        for queue in QUEUES
+    }
+    checks = [_version(info), _memory(info), _persistence(info)]
+    return BrokerLook(checks, is_up=True, waiting=waiting, ahead_s=seconds + microseconds / 1e6 - (before + after) / 2)
+
+
+def _version(info: dict[str, Any]) -> Check:
+    product = "Valkey" if "valkey_version" in info else "Redis"
+    version = str(info.get("valkey_version") or info.get("redis_version", "?"))
+    numbers = tuple(int(part) for part in str(info.get("redis_version", "0")).split(".")[:2] if part.isdigit())
+    if numbers < _OLDEST:
+        return warning(
+            "broker", f"{product} {version} answers, older than what is tested", "upgrade to Redis 6.2 or newer"
+        )
+    return ok("broker", f"{product} {version} answers")
+
+
+def _memory(info: dict[str, Any]) -> Check:
+    name, most, used = "broker memory", int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
+    policy, evicted = str(info.get("maxmemory_policy", "noeviction")), int(info.get("evicted_keys", 0))
+    remedy = "set maxmemory-policy noeviction in Redis"
+    if evicted:
+        return warning(name, f"Redis has thrown away {evicted} keys ({policy}): messages come late", remedy)
+    if policy != "noeviction":
+        return warning(name, f"the eviction policy {policy} may throw messages away", remedy)
+    if most and used > most * _NEARLY_FULL:
+        return warning(name, f"{used / most:.0%} of {most >> 20} MB are used", "raise maxmemory in Redis")
+    limit = f"of {most >> 20} MB" if most else "and no limit"
+    return ok(name, f"{used >> 20} MB used {limit}, noeviction")
+
+
+def _persistence(info: dict[str, Any]) -> Check:
+    if info.get("aof_enabled"):
+        return ok("broker persistence", "the append-only file is on: a restart keeps the queue")
+    return warning(
+        "broker persistence", "the append-only file is off: a restart empties the queue, and work comes late",
+        "set appendonly yes in Redis",
+    )  # fmt: skip

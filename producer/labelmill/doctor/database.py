@@ -1,0 +1,69 @@
+"""The database: reachable, of the right version, and what time it has."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from sqlalchemy import select, text
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import check_tables, connect, current_revision, db_now, reading
+from labelmill.contracts.errors import DatabaseOutdated, LabelmillError
+from labelmill.doctor.checks import Check, failed, ok, warning
+
+UNREACHABLE = 7
+_OLDEST_POSTGRES = 140000
+
+
+@dataclass
+class DatabaseLook:
+    """`engine`: the rest that needs the database can be looked at."""
+
+    checks: list[Check]
+    engine: Engine | None = None
+    ahead_s: float | None = None  #: Its clock over ours.
+
+
+def look_at_database(url: str) -> DatabaseLook:
+    """Ask the database. Never raises a LabelmillError."""
+    try:
+        engine = connect(url)
+        with reading(engine) as connection:
+            before = time.time()
+            theirs = float(connection.scalar(select(db_now())) or 0)
+            ahead_s = theirs - (before + time.time()) / 2
+            server = _server(connection)
+    except LabelmillError as error:
+        remedy = "start the database, or correct LABELMILL_DATABASE_URL"
+        return DatabaseLook([failed("database", error.message, remedy, UNREACHABLE)])
+    try:
+        check_tables(engine)
+        tables = ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them")
+    except DatabaseOutdated as error:
+        remedy = "upgrade this Labelmill" if "newer" in error.message else "run `labelmill db upgrade`"
+        return DatabaseLook([server, failed("database tables", error.message, remedy, UNREACHABLE)], None, ahead_s)
+    except LabelmillError as error:
+        return DatabaseLook(
+            [server, failed("database tables", error.message, "see the database's own log", UNREACHABLE)]
+        )
+    return DatabaseLook([server, tables], engine, ahead_s)
+
+
+def _server(connection: Connection) -> Check:
+    if connection.dialect.name == "sqlite":
+        mode = connection.scalar(text("PRAGMA journal_mode"))
+        version = connection.scalar(text("SELECT sqlite_version()"))
+        if mode == "wal":
+            return ok("database", f"SQLite {version} answers, in WAL mode")
+        return warning(
+            "database", f"SQLite {version} answers, in {mode} mode: readers and writers wait for each other",
+            "keep the database on a local disk, where WAL works",
+        )  # fmt: skip
+    number = int(connection.scalar(text("SHOW server_version_num")) or 0)
+    version = connection.scalar(text("SHOW server_version"))
+    if number < _OLDEST_POSTGRES:
+        return warning(
+            "database", f"PostgreSQL {version} answers, older than what is tested", "upgrade to PostgreSQL 14+"
+        )
+    return ok("database", f"PostgreSQL {version} answers")

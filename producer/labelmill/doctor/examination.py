@@ -1,0 +1,97 @@
+"""All looks in their order."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.redaction import secret_remover
+from labelmill.contracts.settings import Settings
+from labelmill.doctor.broker import BrokerLook, look_at_broker
+from labelmill.doctor.checks import Check, Status, failed, ok, warning, within
+from labelmill.doctor.database import UNREACHABLE, DatabaseLook, look_at_database
+from labelmill.doctor.disk import look_at_disk
+from labelmill.doctor.fleet import ANSWER_S, Answers, ask_workers, checks_of
+from labelmill.doctor.work import look_at_work
+
+_BROKER_S, _DATABASE_S, _DISK_S = 12.0, 12.0, 5.0
+_SKEW_S = 2.0
+
+
+def examine(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> list[Check]:
+    """Look at everything; `mistral_s`: how long Mistral may take. Never raises nor hangs. `say` hears of each step."""
+    redact = secret_remover(settings)
+    return [
+        replace(check, summary=redact(" ".join(check.summary.split())), remedy=redact(check.remedy))
+        for check in _looks(settings, mistral_s, say)
+    ]
+
+
+def exit_code_of(checks: list[Check]) -> int:
+    """0: nothing failed · 7: the database · 5: a key was refused · 1: anything else."""
+    codes = {check.exit_code for check in checks if check.status is Status.FAILED}
+    return next((code for code in (7, 5, 1) if code in codes), 0)
+
+
+def _looks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> Iterator[Check]:
+    say("asking Redis")
+    try:
+        broker = within(_BROKER_S, lambda: look_at_broker(settings.broker_url))
+    except TimeoutError:
+        broker = BrokerLook(
+            [failed("broker", f"Redis does not answer within {_BROKER_S:.0f} s", "look at Redis' host")]
+        )
+    yield from broker.checks
+    say("asking the database")
+    try:
+        database = within(_DATABASE_S, lambda: look_at_database(settings.sql_url))
+    except TimeoutError:
+        silent = failed("database", f"it does not answer within {_DATABASE_S:.0f} s", "look at its host", UNREACHABLE)
+        database = DatabaseLook([silent])
+    yield from database.checks
+    yield _clocks(broker, database)
+    yield from _work(database)
+    say("looking at the disk")
+    try:
+        yield within(_DISK_S, lambda: look_at_disk(settings.data_dir))
+    except TimeoutError:
+        yield failed("disk", "the data folder does not answer", "look at the disk or the share that it lies on")
+    say("asking the workers, and Mistral through them")
+    yield from checks_of(_answers(settings, broker, mistral_s), broker.waiting, time.time())
+
+
+def _clocks(broker: BrokerLook, database: DatabaseLook) -> Check:
+    skews = {"Redis": broker.ahead_s, "the database": database.ahead_s}
+    off = {name: skew for name, skew in skews.items() if skew is not None and abs(skew) > _SKEW_S}
+    if off:
+        said = " and ".join(
+            f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} {name}" for name, skew in off.items()
+        )
+        return warning("clocks", f"this machine's clock is {said}", "run NTP on every machine")
+    known = [name for name, skew in skews.items() if skew is not None]
+    if not known:
+        return warning("clocks", "there is nothing to compare this machine's clock with", "see above")
+    return ok("clocks", f"this machine's clock agrees with {' and '.join(known)} within {_SKEW_S:.0f} s")
+
+
+def _work(database: DatabaseLook) -> Iterator[Check]:
+    engine = database.engine
+    if engine is None:
+        return
+    try:
+        yield from within(_DATABASE_S, lambda: look_at_work(engine))
+    except TimeoutError:
+        yield failed("jobs", f"the database does not tell within {_DATABASE_S:.0f} s", "look at its load", UNREACHABLE)
+    except LabelmillError as error:
+        yield failed("jobs", error.message, "look at the database's own log", UNREACHABLE)
+
+
+def _answers(settings: Settings, broker: BrokerLook, mistral_s: float) -> Answers:
+    if not broker.is_up:
+        return {}
+    try:
+        return within(ANSWER_S + mistral_s + 5, lambda: ask_workers(settings, mistral_s))
+    except Exception:  # noqa: BLE001 - whatever keeps workers from answering, none answers
+        return {}

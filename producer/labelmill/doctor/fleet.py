@@ -1,0 +1,119 @@
+"""What the workers answer: versions, queues, clocks, disks, and how Mistral meets each one's key."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from labelmill import __version__
+from labelmill.contracts.messages import INSPECT, QUEUES
+from labelmill.contracts.queue import asking_app
+from labelmill.contracts.settings import Settings
+from labelmill.doctor.checks import Check, Status, failed, ok, warning
+
+Answers = dict[str, dict[str, Any]]  #: By the worker's name.
+
+ANSWER_S = 2.0
+_POLL_S = 1.0
+_START = "start one: celery -A labelmill_worker.app worker -Q prepare,train,classify"
+CREDENTIALS_REFUSED = 5
+
+
+def ask_workers(settings: Settings, mistral_s: float) -> Answers:
+    """What every worker says within some seconds; a look at Mistral gets `mistral_s`. Raises what the broker raises."""
+    app = asking_app(settings)
+    try:
+        answers = _broadcast(app, ANSWER_S, None)
+        deadline = time.monotonic() + mistral_s
+        while (looking := [name for name in answers if _is_looking(answers[name])]) and time.monotonic() < deadline:
+            time.sleep(0.2)
+            answers |= _broadcast(app, _POLL_S, looking)
+        return answers
+    finally:
+        app.close()
+
+
+def _broadcast(app: Any, timeout_s: float, names: list[str] | None) -> Answers:
+    replies = app.control.broadcast(
+        INSPECT, reply=True, timeout=timeout_s, destination=names, limit=len(names) if names else None
+    )
+    return {
+        name: answer
+        for reply in replies or ()
+        for name, answer in reply.items()
+        if isinstance(answer, dict) and "version" in answer
+    }
+
+
+def _is_looking(answer: dict[str, Any]) -> bool:
+    return bool(answer.get("mistral", {}).get("looking"))
+
+
+def checks_of(answers: Answers, waiting: dict[str, int], now: float) -> Iterator[Check]:
+    """What the answers come to. `waiting`: messages by queue; `now`: seconds since 1970 when they came."""
+    yield _workers(answers)
+    yield _queues(answers, waiting)
+    if answers:
+        yield from _machines(answers, now)
+    yield _mistral(answers)
+
+
+def _workers(answers: Answers) -> Check:
+    if not answers:
+        return failed("workers", "no worker answers", _START)
+    versions = {str(answer["version"]) for answer in answers.values()}
+    many = f"{len(answers)} worker{'s' if len(answers) > 1 else ''}"
+    if versions != {__version__}:
+        summary = f"{many} of version {', '.join(sorted(versions))}; this command is {__version__}"
+        return warning("workers", summary, "install the same version everywhere")
+    return ok("workers", f"{many} of version {__version__}")
+
+
+def _queues(answers: Answers, waiting: dict[str, int]) -> Check:
+    served = {str(queue) for answer in answers.values() for queue in answer.get("queues", ())}
+    orphans = [queue for queue in QUEUES if queue not in served]
+    said = ", ".join(f"{queue} {waiting.get(queue, 0)}" for queue in QUEUES)
+    if not orphans:
+        return ok("queues", f"every queue has a consumer; waiting: {said}")
+    summary = f"nobody serves {', '.join(orphans)}; waiting: {said}"
+    remedy = f"start a worker with -Q {','.join(orphans)}"
+    if any(waiting.get(queue) for queue in orphans):
+        return failed("queues", summary, remedy)
+    return warning("queues", summary, remedy)
+
+
+def _machines(answers: Answers, now: float) -> Iterator[Check]:
+    troubled = {name: str(answer["disk"]) for name, answer in answers.items() if answer.get("disk")}
+    if troubled:
+        name, trouble = next(iter(troubled.items()))
+        yield failed("workers' data folder", f"{name}: {trouble}", "make room there, or correct LABELMILL_DATA_DIR")
+    else:
+        yield ok("workers' data folder", "every worker can write to it")
+    skew = max((abs(float(answer.get("clock", now)) - now) for answer in answers.values()), default=0.0)
+    if skew > 30:
+        yield warning("workers' clocks", f"one is {skew:.0f} s off this machine's", "run NTP everywhere")
+
+
+def _mistral(answers: Answers) -> Check:
+    if not answers:
+        return failed("mistral", "it is workers that ask Mistral, and none answers", _START)
+    worst = {Status.FAILED: 2, Status.WARNING: 1, Status.OK: 0}
+    found = []
+    for name, answer in sorted(answers.items()):
+        look = answer.get("mistral", {})
+        if look.get("looking"):
+            found.append(
+                failed(
+                    "mistral",
+                    f"{name} still waits for an answer of Mistral's",
+                    "check LABELMILL_MISTRAL_URL and the network",
+                )
+            )
+            continue
+        status = Status(look["status"]) if look.get("status") in list(Status) else Status.FAILED
+        code = CREDENTIALS_REFUSED if look.get("refused") else 1
+        summary = str(look.get("summary") or "no word of Mistral")
+        summary = summary if status is Status.OK else f"{name}: {summary}"
+        found.append(Check("mistral", status, summary, str(look.get("remedy", "")), code))
+    return max(found, key=lambda check: (worst[check.status], check.exit_code))

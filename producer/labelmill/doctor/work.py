@@ -1,0 +1,120 @@
+"""What the database says of the work: sweeps, leases, jobs nobody looks at, messages dropped of late."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import db_now, reading
+from labelmill.contracts.states import ENDED, BatchState, ChunkState, TrainingState
+from labelmill.contracts.tables import (
+    OPEN_CHUNK,
+    BatchRow,
+    ChunkRow,
+    DatasetRow,
+    DeadLetterRow,
+    EvaluationRow,
+    LockRow,
+    TrainingRow,
+    utc_now,
+)
+from labelmill.doctor.checks import Check, ok, warning
+
+LATE_S = 60.0  #: A sweep or the return of a lease that is so late does not come any more.
+_OF_LATE = timedelta(days=1)
+_ABANDONED = timedelta(hours=1)
+_BEAT = "start one beat: celery -A labelmill_worker.app beat"
+_RUNS = [BatchState.QUEUED.value, BatchState.RUNNING.value]
+#: Nothing happens to these by itself.
+_REST = [state.value for state in ENDED] + [TrainingState.AWAITING_APPROVAL.value]
+
+
+def look_at_work(engine: Engine) -> list[Check]:
+    """Read what stands in the database. Raises DatabaseUnavailable."""
+    with reading(engine) as connection:
+        return [_sweeps(connection), _leases(connection), _jobs(connection), _dropped(connection)]
+
+
+def _sweeps(connection: Connection) -> Check:
+    late_s = connection.scalar(select(db_now() - LockRow.until).where(LockRow.name == "sweep"))
+    if late_s is None:
+        return warning("sweeper", "no sweep was ever made: what Redis loses stays lost", _BEAT)
+    if late_s > LATE_S:
+        return warning("sweeper", f"the last sweep was some {late_s:.0f} s ago: what Redis loses stays lost", _BEAT)
+    return ok("sweeper", "sweeps come as they should")
+
+
+def _leases(connection: Connection) -> Check:
+    open_batches = select(BatchRow.no).where(BatchRow.state.in_(_RUNS))
+    late = db_now() - LATE_S
+    chunks = connection.scalar(
+        select(func.count())
+        .select_from(ChunkRow)
+        .where(ChunkRow.batch_no.in_(open_batches), OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
+        .where(ChunkRow.lease_until < late)
+    )
+    jobs = sum(
+        connection.scalar(
+            select(func.count()).select_from(table).where(table.state.not_in(_REST), table.lease_until < late)
+        )
+        or 0
+        for table in (DatasetRow, TrainingRow, EvaluationRow)
+    )
+    if chunks or jobs:
+        summary = (
+            f"leases that ran out over {LATE_S:.0f} s ago and were not taken back: {chunks} of chunks, {jobs} of jobs"
+        )
+        return warning("leases", summary, _BEAT)
+    return ok("leases", "none has outlived its worker")
+
+
+def _jobs(connection: Connection) -> Check:
+    stalled: list[str] = []
+    late = db_now() - 2 * LATE_S
+    for table in (DatasetRow, TrainingRow, EvaluationRow):
+        nobody = table.lease_until.is_(None) | (table.lease_until < late)
+        stalled += connection.scalars(
+            select(table.id).where(table.state.not_in(_REST), nobody, table.next_look_at < late).limit(20)
+        )
+    claimed = select(ChunkRow.number).where(
+        ChunkRow.batch_no == BatchRow.no, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value
+    )
+    waits = select(ChunkRow.number).where(
+        ChunkRow.batch_no == BatchRow.no,
+        OPEN_CHUNK,
+        ChunkRow.state == ChunkState.PENDING.value,
+        ChunkRow.sent_at < late,
+    )
+    stalled += connection.scalars(
+        select(BatchRow.id).where(BatchRow.state.in_(_RUNS), ~claimed.exists(), waits.exists()).limit(20)
+    )
+    broken = list(
+        connection.scalars(
+            select(BatchRow.id)
+            .where(BatchRow.state == BatchState.SUBMITTING.value, BatchRow.created_at < utc_now() - _ABANDONED)
+            .limit(20)
+        )
+    )
+    if stalled:
+        return warning(
+            "jobs", f"nobody has looked at {len(stalled)} jobs for minutes: {', '.join(stalled[:3])}",
+            "start workers and beat; look at their logs",
+        )  # fmt: skip
+    if broken:
+        return warning(
+            "jobs", f"{len(broken)} submissions broke off: {', '.join(broken[:3])}",
+            "submit again with the same --idempotency-key, or `labelmill cancel` them",
+        )  # fmt: skip
+    return ok("jobs", "none is stalled")
+
+
+def _dropped(connection: Connection) -> Check:
+    count = connection.scalar(
+        select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.at > utc_now() - _OF_LATE)
+    )
+    if count:
+        summary = f"workers dropped {count} messages in the last 24 hours"
+        return warning("dead letters", summary, "see `labelmill dead-letters`: who else writes to this Redis?")
+    return ok("dead letters", "no message was dropped in the last 24 hours")

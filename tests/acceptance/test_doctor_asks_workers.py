@@ -1,0 +1,114 @@
+"""`labelmill doctor` and a real worker: what Mistral says to the worker's key, even when it says nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from labelmill_ops.embedded_redis import EmbeddedRedis
+
+pytestmark = pytest.mark.acceptance
+KEY = "a-distinctive-key-4711"
+
+
+class _Mistral(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, behaviour: str) -> None:
+        self.behaviour, self.released = behaviour, threading.Event()
+        super().__init__(("127.0.0.1", 0), _Answers)
+
+
+class _Answers(BaseHTTPRequestHandler):
+    server: _Mistral
+
+    def do_GET(self) -> None:
+        if self.server.behaviour == "hangs":
+            self.server.released.wait(60)
+            return None
+        if self.server.behaviour == "refuses":
+            # a proxy that repeats what it was sent
+            return self._say(401, {"message": f"bad key {self.headers['Authorization']}"})
+        if "fine_tuning" in self.path:
+            return self._say(404, {"message": "no such route"})
+        card = {"object": "model", "type": "base", "capabilities": {"completion_chat": True}}
+        return self._say(200, {"object": "list", "data": [card | {"id": "mistral-embed"}]})
+
+    def _say(self, status: int, document: dict[str, Any]) -> None:
+        body = json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("X-Echo", str(self.headers["Authorization"]))
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
+        pass
+
+
+@pytest.fixture
+def environment(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> Iterator[dict[str, str]]:
+    redis, mistral = EmbeddedRedis(tmp_path / "redis"), _Mistral(request.param)
+    redis.start()
+    threading.Thread(target=mistral.serve_forever, daemon=True).start()
+    (tmp_path / "jobs.db").write_bytes(sqlite_template.read_bytes())
+    variables = os.environ | {
+        "LABELMILL_BROKER_URL": redis.url,
+        "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.db'}",
+        "LABELMILL_MISTRAL_URL": f"http://127.0.0.1:{mistral.server_port}",
+        "LABELMILL_DATA_DIR": str(tmp_path / "data"),
+    }
+    celery = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app"]
+    command = [*celery, "worker", "-Q", "prepare,classify", "-c", "1"]
+    keyed = variables | {"MISTRAL_API_KEY": KEY}
+    with (tmp_path / "worker.log").open("wb") as log:
+        worker = subprocess.Popen(command, env=keyed, stdout=log, stderr=log, cwd=tmp_path)
+    yield variables
+    mistral.released.set()
+    worker.terminate()
+    assert worker.wait(20) == 0
+    assert KEY not in (tmp_path / "worker.log").read_text()
+    mistral.shutdown()
+    mistral.server_close()
+    redis.stop()
+
+
+@pytest.mark.parametrize(
+    ("environment", "code", "status", "words"),
+    [
+        ("answers", 0, "ok", "can train by embedding, prompt, not by factory"),
+        ("refuses", 5, "failed", "Mistral refused the key"),
+        ("hangs", 1, "failed", "Mistral did not answer within 4 s"),
+    ],
+    indirect=["environment"],
+)
+def test_mistral_is_asked_by_the_worker(environment: dict[str, str], code: int, status: str, words: str) -> None:
+    deadline = time.monotonic() + 60
+    while True:
+        started = time.monotonic()
+        ended = subprocess.run(
+            [sys.executable, "-m", "labelmill", "doctor", "--json"],
+            env=environment, capture_output=True, text=True, check=False, timeout=60,
+        )  # fmt: skip
+        assert time.monotonic() - started < 30
+        checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}
+        if checks["workers"]["status"] == "ok":
+            break
+        assert time.monotonic() < deadline, ended.stdout
+    assert checks["mistral"]["status"] == status, ended.stdout
+    assert words in checks["mistral"]["summary"]
+    assert ended.returncode == code
+    assert (checks["queues"]["status"], checks["queues"]["remedy"]) == ("warning", "start a worker with -Q train")
+    assert KEY not in ended.stdout + ended.stderr

@@ -1,0 +1,191 @@
+"""`labelmill doctor`: what is wrong is named with its remedy, and nothing keeps it from ending."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import insert, update
+from sqlalchemy.engine import Engine
+
+from labelmill import __version__
+from labelmill.cli import main
+from labelmill.contracts.database import db_now, writing
+from labelmill.contracts.tables import BatchRow, ChunkRow, DeadLetterRow, LockRow, ModelRow, TrainingRow
+from labelmill.doctor.checks import Status
+from labelmill.doctor.fleet import checks_of
+from labelmill.doctor.work import look_at_work
+
+_NOBODY = "redis://:broker-secret@127.0.0.1:1/0"
+
+
+class Seen:
+    def __init__(self, code: int, out: str, err: str, took_s: float) -> None:
+        self.code, self.out, self.err, self.took_s = code, out, err, took_s
+        self.document: dict[str, Any] = json.loads(out)
+        self.checks = {check["name"]: check for check in self.document["checks"]}
+
+
+Doctor = Callable[..., Seen]
+
+
+@pytest.fixture
+def doctor(sqlite_template: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Doctor:
+    shutil.copy(sqlite_template, "jobs.db")
+
+    def run(**environment: str) -> Seen:
+        given = {"LABELMILL_DATABASE_URL": "sqlite:///jobs.db", "LABELMILL_BROKER_URL": _NOBODY} | environment
+        with monkeypatch.context() as patch:
+            for name, value in given.items():
+                patch.setenv(name, value)
+            patch.setattr(sys, "argv", ["labelmill", "doctor", "--json"])
+            started = time.monotonic()
+            with pytest.raises(SystemExit) as ended:
+                main.run()
+        out, err = capsys.readouterr()
+        assert isinstance(ended.value.code, int)
+        return Seen(ended.value.code, out, err, time.monotonic() - started)
+
+    return run
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server.getsockname()[1]
+
+
+def test_a_dead_broker_is_named_and_what_depends_on_it_too(doctor: Doctor) -> None:
+    seen = doctor()
+    assert (seen.code, seen.document["ok"]) == (1, False)
+    failed = {name for name, check in seen.checks.items() if check["status"] == "failed"}
+    assert failed == {"broker", "workers", "mistral"}
+    assert all(check["remedy"] for check in seen.checks.values() if check["status"] != "ok")
+    assert all(set(check) == {"name", "status", "summary", "remedy"} for check in seen.document["checks"])
+    assert "asking Redis" in seen.err
+    assert "broker-secret" not in seen.out + seen.err
+
+
+def test_a_dead_database_exits_with_7(doctor: Doctor) -> None:
+    seen = doctor(LABELMILL_DATABASE_URL="postgresql://mill:database-secret@127.0.0.1:1/mill")
+    assert seen.code == 7
+    assert seen.checks["database"]["status"] == "failed"
+    assert "database-secret" not in seen.out + seen.err
+
+
+def test_servers_that_take_connections_and_say_nothing_do_not_hang_it(doctor: Doctor, silent_port: int) -> None:
+    seen = doctor(
+        LABELMILL_BROKER_URL=f"redis://127.0.0.1:{silent_port}/0",
+        LABELMILL_DATABASE_URL=f"postgresql://mill@127.0.0.1:{silent_port}/mill",
+    )
+    assert seen.code == 7
+    assert seen.checks["broker"]["status"] == seen.checks["database"]["status"] == "failed"
+    assert seen.took_s < 40
+
+
+def test_missing_tables_name_their_remedy(doctor: Doctor) -> None:
+    seen = doctor(LABELMILL_DATABASE_URL="sqlite:///another.db")
+    assert seen.code == 7
+    assert "labelmill db upgrade" in seen.checks["database tables"]["remedy"]
+
+
+def test_a_data_folder_that_cannot_be_written_to_fails(doctor: Doctor) -> None:
+    Path("taken").write_text("a file")
+    seen = doctor(LABELMILL_DATA_DIR="taken")
+    assert seen.checks["disk"]["status"] == "failed"
+
+
+def test_a_redis_that_may_throw_messages_away_is_a_warning(doctor: Doctor, redis_url: str) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        client.lpush("classify\x06\x163", "a", "b")
+        client.lpush("train", "c")
+        client.config_set("maxmemory-policy", "allkeys-lru")
+        client.config_set("appendonly", "no")
+        try:
+            seen = doctor(LABELMILL_BROKER_URL=redis_url)
+        finally:
+            client.config_set("maxmemory-policy", "noeviction")
+            client.config_set("appendonly", "yes")
+            client.flushall()
+    assert seen.checks["broker"]["status"] == "ok"
+    assert "allkeys-lru" in seen.checks["broker memory"]["summary"]
+    assert seen.checks["broker memory"]["status"] == seen.checks["broker persistence"]["status"] == "warning"
+    assert "prepare 0, train 1, classify 2" in seen.checks["queues"]["summary"]
+    assert (seen.checks["workers"]["status"], seen.checks["queues"]["status"]) == ("failed", "failed")
+    assert seen.code == 1
+
+
+def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
+    assert {check.name: check.status for check in look_at_work(engine)} == {
+        "sweeper": Status.WARNING, "leases": Status.OK, "jobs": Status.OK, "dead letters": Status.OK,
+    }  # fmt: skip
+    with writing(engine) as connection:
+        connection.execute(insert(LockRow).values(name="sweep", until=db_now() + 1))
+        model = connection.execute(
+            insert(ModelRow).values(name="m", version=1, method="factory").returning(ModelRow.no)
+        ).scalar_one()
+        batch = connection.execute(
+            insert(BatchRow).values(id="batch_00000001", state="running", model_no=model, model_ref="m@1", options={})
+            .returning(BatchRow.no)
+        ).scalar_one()  # fmt: skip
+        connection.execute(
+            insert(ChunkRow).values(batch_no=batch, number=0, state="claimed", first_row=0, rows=1, texts=1,
+                                    lease_token="t", lease_until=db_now() - 300)
+        )  # fmt: skip
+        connection.execute(
+            insert(TrainingRow).values(id="train_00000001", state="running", name="m", method="factory",
+                                       dataset_id="prep_00000001", options={}, next_look_at=db_now() - 900)
+        )  # fmt: skip
+        connection.execute(insert(DeadLetterRow).values(reason="r", excerpt="e"))
+    found = {check.name: check for check in look_at_work(engine)}
+    assert found["sweeper"].status is Status.OK
+    assert "1 of chunks, 0 of jobs" in found["leases"].summary
+    assert "train_00000001" in found["jobs"].summary
+    assert "1 messages" in found["dead letters"].summary
+    with writing(engine) as connection:
+        connection.execute(update(LockRow).values(until=db_now() - 600))
+        connection.execute(update(ChunkRow).values(state="pending", lease_until=None, sent_at=db_now() - 600))
+        connection.execute(update(TrainingRow).values(state="failed"))
+    found = {check.name: check for check in look_at_work(engine)}
+    assert (found["sweeper"].status, found["leases"].status) == (Status.WARNING, Status.OK)
+    assert "batch_00000001" in found["jobs"].summary
+
+
+def _answer(**changes: Any) -> dict[str, Any]:
+    good = {"version": __version__, "queues": ["prepare", "train", "classify"], "clock": 1000.0, "disk": None,
+            "mistral": {"status": "ok", "summary": "the key is accepted", "remedy": ""}}  # fmt: skip
+    return good | changes
+
+
+def test_workers_that_differ_are_named() -> None:
+    answers = {
+        "w1@a": _answer(),
+        "w2@b": _answer(version="0.0.9", clock=900.0, disk="/data cannot be written to",
+                        mistral={"status": "failed", "summary": "refused", "remedy": "r", "refused": True}),
+    }  # fmt: skip
+    found = {check.name: check for check in checks_of(answers, {"classify": 3}, 1000.0)}
+    assert "0.0.9" in found["workers"].summary
+    assert found["workers' clocks"].status is Status.WARNING
+    assert found["workers' data folder"].summary.startswith("w2@b")
+    assert (found["mistral"].status, found["mistral"].exit_code) == (Status.FAILED, 5)
+    assert found["queues"].status is Status.OK
+
+
+def test_a_queue_without_a_consumer_is_worse_when_messages_wait() -> None:
+    answers = {"w1@a": _answer(queues=["prepare", "train"])}
+    idle, waits = (
+        next(check for check in checks_of(answers, {"classify": count}, 1000.0) if check.name == "queues")
+        for count in (0, 5)
+    )
+    assert (idle.status, waits.status) == (Status.WARNING, Status.FAILED)
+    assert "-Q classify" in waits.remedy

@@ -1,0 +1,47 @@
+"""What an account can do at Mistral, for `labelmill doctor`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labelmill.contracts.errors import CredentialsRefused, FactoryClosed, LabelmillError
+from labelmill_worker.mistral.port import ControlPlane
+
+_EMBEDDINGS = "embed"
+Look = dict[str, Any]
+
+
+def look_at_account(plane: ControlPlane) -> Look:
+    """`status`, `summary`, `remedy`, and `refused` where the key is. Two requests; never raises a LabelmillError."""
+    try:
+        models = plane.list_models()
+    except LabelmillError as error:
+        return look_of_error(error)
+    can = {
+        "embedding": any(_EMBEDDINGS in model.id for model in models),
+        "prompt": any(model.can_chat for model in models),
+    }
+    try:
+        plane.check_factory()
+        can["factory"] = True
+    except (FactoryClosed, CredentialsRefused):
+        can["factory"] = False  # the key was good for the models
+    except LabelmillError as error:
+        return look_of_error(error)
+    able = [method for method in ("embedding", "prompt", "factory") if can[method]]
+    unable = [method for method in ("embedding", "prompt", "factory") if not can[method]]
+    summary = f"the key is accepted; {len(models)} models; can train by {', '.join(able) or 'no method'}"
+    if unable:
+        summary += f", not by {', '.join(unable)}"
+    if not able:
+        return {"status": "warning", "summary": summary, "remedy": "ask Mistral which models the workspace may use"}
+    return {"status": "ok", "summary": summary, "remedy": ""}
+
+
+def look_of_error(error: LabelmillError) -> Look:
+    """What came of a look that failed."""
+    if isinstance(error, CredentialsRefused):
+        remedy = "set a valid MISTRAL_API_KEY in the workers' environment and start them again"
+        return {"status": "failed", "summary": error.message, "remedy": remedy, "refused": True}
+    remedy = "check LABELMILL_MISTRAL_URL and the network of the workers; see https://status.mistral.ai"
+    return {"status": "failed", "summary": error.message, "remedy": remedy}
