@@ -192,3 +192,28 @@ def test_the_cookbooks_own_rows_give_its_counts_and_accuracy(stack: Path) -> Non
     assert training["model"] == "intents@1"
     evaluation = _run(stack, "evaluate", "intents", "--dataset", "intents", "--wait")
     assert evaluation["metrics"]["intent"]["accuracy"] >= 0.85
+
+
+def test_thresholds_of_a_fine_tuned_multi_label_model_are_tuned_and_used(stack: Path, tmp_path: Path) -> None:
+    words = {"food": ("bread", "soup"), "drink": ("tea", "juice"), "toy": ("ball", "doll")}
+    rows = []
+    for number in range(480):
+        labels = [label for at, label in enumerate(words) if number % 7 >> at & 1] or ["toy"]
+        text = " and ".join(words[label][number % 2] for label in labels)
+        rows.append({"text": f"{text} {number}", "labels": {"goods": labels}})
+    source = tmp_path / "goods.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prepared = _run(stack, "prepare", "goods", str(source), "--format", "factory", "--split", "50/25/25", "--wait")
+    assert prepared["splits"]["validation"] == 120
+    trained = _run(stack, "train", "goods", "--dataset", "goods", "--method", "factory", "--yes", "--wait")
+    assert trained["model"] == "goods@1"
+    thresholds = _run(stack, "models", "show", "goods", "--json")["thresholds"]["goods"]
+    assert set(thresholds) == set(words)
+    assert any(threshold != 0.5 for threshold in thresholds.values())
+    output = tmp_path / "answers.jsonl"
+    _run(stack, "classify", str(source), "--model", "goods", "--wait", "-o", str(output))
+    for row in _rows(output):
+        answer = row["predictions"]["goods"]
+        assert sorted(answer["labels"]) == sorted(
+            label for label, score in answer["scores"].items() if score >= thresholds[label]
+        )
