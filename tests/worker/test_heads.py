@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -206,3 +207,15 @@ def test_vectors_of_any_length_find_a_regularisation_that_fits_them(tmp_path: Pa
         fitted = fit_head(scaled, scaled, schema).report["intent"]
         assert fitted["C"] < 0.5 if scale > 1 else fitted["C"] > 128
         assert sum(fitted["validation"]["given"].values()) == 300
+
+
+def test_a_head_that_a_full_disk_cuts_short_leaves_nothing(tmp_path: Path) -> None:
+    head = Head(LabelSchema((SINGLE,)), [np.zeros((1024, 3), np.float32)], [np.zeros(3, np.float32)])
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # a file can hold no more, as on a disk that is full
+    try:
+        with pytest.raises(Permanent, match="cannot be written"):
+            head.save(tmp_path / "models" / "t.zip")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert list((tmp_path / "models").iterdir()) == []

@@ -184,6 +184,8 @@ def test_a_worker_killed_at_any_moment_pays_for_nothing_twice(mill: Mill, monkey
     from labelmill_worker.train import embedding, inner_batch  # noqa: PLC0415
 
     training_id = mill.train()
+    (mill.folder / "models" / f"{training_id}.dead.part").mkdir(parents=True)  # what a kill in the middle leaves
+    (mill.folder / "models" / f"{training_id}.zip.1.part").touch()
     kills = [(embedding, "open_inner_batch"), (inner_batch, "dispatch_batch"), (embedding, "fit_head"),
              (embedding, "succeed")]  # fmt: skip
     for module, name in kills:
@@ -205,6 +207,7 @@ def test_a_worker_killed_at_any_moment_pays_for_nothing_twice(mill: Mill, monkey
         if inner:
             inner_batch.dispatch_batch(mill.engine, mill.sender, inner, lost_after_s=1)
     document = mill.run(training_id)
+    assert [path.name for path in (mill.folder / "models").iterdir()] == [f"{training_id}.zip"]
     assert document["state"] == "succeeded"
     assert set(mill.mistral.billed.values()) == {1}
     with reading(mill.engine) as connection:

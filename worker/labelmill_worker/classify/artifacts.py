@@ -5,6 +5,7 @@ Its SHA-256 stands in the database and is checked whenever it is read: a file th
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -47,6 +48,8 @@ def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDA
         unfinished.write_bytes(data)
         unfinished.replace(path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            unfinished.unlink(missing_ok=True)  # on a full disk what was written of it takes up the last room
         raise Permanent(f"the model's file cannot be written to the data folder: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
 

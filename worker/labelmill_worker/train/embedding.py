@@ -165,6 +165,8 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Fit the head and write its file. Returns the recipe, the thresholds and what was found. Raises Permanent."""
     schema = LabelSchema.from_json(look.dataset.label_schema or [])
     folder = look.data_path / MODELS_FOLDER / f"{look.row.id}.{look.token}.part"
+    look.confirm_lease()
+    clear_away(look)
     try:
         splits = {split: _split_vectors(look, split, schema, folder) for split in SPLITS}
         train = splits["train"]
@@ -179,6 +181,15 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     recipe = {"file": file, "sha256": sha256, "dimensions": fitted.head.dimensions,
               "chats": holds_chats(look.split_path("train"))}  # fmt: skip
     return recipe, dict(fitted.thresholds), {"targets": fitted.report}
+
+
+def clear_away(look: Look) -> None:
+    """Remove what attempts left that were killed as they wrote. One that is only asleep fails, and records nothing."""
+    for left in (look.data_path / MODELS_FOLDER).glob(f"{look.row.id}.*part"):
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+        else:
+            left.unlink(missing_ok=True)
 
 
 def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path) -> VectorRows | None:

@@ -82,6 +82,8 @@ def _pool_file(look: Look, schema: LabelSchema) -> dict[str, Any]:
         raise Permanent("none of the examples could be embedded")
     matrix = np.frombuffer(b"".join(data for data, _, _ in found), "<f2").reshape(len(found), -1).astype(np.float32)
     pool = ExamplePool.of(schema, [{"text": text, "labels": labels} for _, labels, text in found], matrix)
+    look.confirm_lease()
+    embedding.clear_away(look)
     file = f"{embedding.MODELS_FOLDER}/{look.row.id}.zip"
     return {"file": file, "sha256": pool.save(look.data_path / file)}
 
