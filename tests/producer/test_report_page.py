@@ -99,3 +99,10 @@ def test_without_matplotlib_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(InvalidInput, match=r"pip install 'labelmill\[report\]'"):
         page_of(REPORT)
+
+
+def test_a_logarithmic_axis_is_written_in_plain_numbers() -> None:
+    figure = Curves("c", "C", {"loss": [(0.5, 2.0), (2048.0, 1.0)]}, ("C", "loss"), log_x=True)
+    page = page_of(Report("t", "s", [figure]))
+    assert "mathdefault" not in page
+    assert ">1000</text>" in page

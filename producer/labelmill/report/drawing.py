@@ -127,6 +127,8 @@ def _draw_curves(figure: Curves, axes: Axes) -> None:
         )
     if figure.log_x:
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(lambda *_: "")
     if figure.unit_axes:
         axes.set_xlim(-0.02, 1.02)
         axes.set_ylim(-0.02, 1.02)
