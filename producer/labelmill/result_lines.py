@@ -9,10 +9,60 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from labelmill.contracts.binary_copy import unpack_rows
 from labelmill.contracts.chunk_codec import ChunkInput
 from labelmill.contracts.label_schema import Target
 
 Answer = tuple[int, str | None, str | None, float, bytes]  #: row, label, list of labels as JSON, score, scores
+#: An answer all of whose columns have one width, in PostgreSQL's binary COPY: `of_binary` says what they are.
+_FIXED = ((">i8", "row"), (">i4", "label"), (">f4", "best"))
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """One target's answers, column by column, in the order of the rows."""
+
+    rows: NDArray[np.int64]
+    heads: list[bytes]  #: `"label":…` or `"labels":…`
+    abstained: NDArray[np.bool_]
+    best: NDArray[np.float32]
+    scores: NDArray[np.float32]  #: (rows, labels), in label order.
+
+    @classmethod
+    def of_rows(cls, target: Target, found: Sequence[Answer]) -> Answers:
+        """From a tuple for each row, in any order."""
+        found = sorted(found)
+        pairs = [(answer[1], answer[2]) for answer in found]
+        heads = {pair: _head(*pair) for pair in set(pairs)}
+        return cls(
+            np.fromiter((answer[0] for answer in found), np.int64, len(found)),
+            list(map(heads.__getitem__, pairs)),
+            np.fromiter((pair == (None, None) for pair in pairs), np.bool_, len(pairs)),
+            np.array([answer[3] for answer in found], np.float32),
+            np.frombuffer(b"".join([answer[4] for answer in found]), "<f4").reshape(-1, len(target.labels)),
+        )
+
+    @classmethod
+    def of_binary(cls, target: Target, data: bytes) -> Answers:
+        """From a single-label target's columns `row`, number of the label in the schema from 1 on (0: abstained),
+        `score` and `scores` in PostgreSQL's binary COPY format, in any order: no object a row."""
+        table = unpack_rows(data, [*_FIXED, (("<f4", (len(target.labels),)), "scores")])
+        table = table[np.argsort(table["row"])]
+        heads = [_head(label, None) for label in (None, *target.labels)]
+        numbers = table["label"]
+        return cls(
+            table["row"].astype(np.int64), list(map(heads.__getitem__, numbers.tolist())), numbers == 0,
+            table["best"].astype(np.float32), table["scores"],
+        )  # fmt: skip
+
+    def __len__(self) -> int:
+        return len(self.heads)
+
+    def shown(self) -> list[Sequence[bytes]]:
+        """What a template takes of each answer: label or labels, score, then a column for each label."""
+        width = self.scores.shape[1]
+        scores = json_numbers(self.scores.reshape(-1))
+        return [self.heads, json_numbers(self.best), *(scores[label::width] for label in range(width))]
 
 
 @dataclass
@@ -21,7 +71,7 @@ class ChunkResults:
 
     first_row: int
     input: ChunkInput
-    answers: list[tuple[Target, Sequence[Answer]]]
+    answers: list[tuple[Target, Answers]]
     errors: dict[int, tuple[str, str]] = field(default_factory=dict)  #: row → code, message
 
     def lines(self, *, failed_only: bool = False, abstained_only: bool = False) -> bytes:
@@ -29,7 +79,7 @@ class ChunkResults:
         if len(self.answers) == 1 and not self.errors and not (failed_only or abstained_only):
             target, answers = self.answers[0]
             if len(answers) == len(self.input.texts):
-                return self._plain_lines(target, sorted(answers))
+                return self._plain_lines(target, answers)
         found, silent = self._predictions()
         lines = []
         named = zip(self._names(), json_texts(self.input.texts), found, strict=True)
@@ -43,13 +93,13 @@ class ChunkResults:
             lines.append(_LINE % (row, name, text, parts, shown))
         return b"".join(lines)
 
-    def _plain_lines(self, target: Target, answers: Sequence[Answer]) -> bytes:
+    def _plain_lines(self, target: Target, answers: Answers) -> bytes:
         """What nearly every chunk is, one target and every row answered: one template for all of its lines."""
         count, width = len(answers), len(target.labels)
         template = _LINE_START + _template(target) + b'},"error":null}\n'
         columns = [
             range(self.first_row, self.first_row + count), self._names(), json_texts(self.input.texts),
-            *_shown(target, answers),
+            *answers.shown(),
         ]  # fmt: skip
         values: list[object] = [None] * (count * len(columns))
         for number, column in enumerate(columns):
@@ -67,10 +117,9 @@ class ChunkResults:
         silent: set[int] = set()
         for target, answers in self.answers:
             template = _template(target)
-            for answer, values in zip(answers, zip(*_shown(target, answers), strict=True), strict=True):
-                index = answer[0] - self.first_row
-                if answer[1] is None and answer[2] is None:
-                    silent.add(answer[0])
+            silent.update(answers.rows[answers.abstained].tolist())
+            for row, values in zip(answers.rows.tolist(), zip(*answers.shown(), strict=True), strict=True):
+                index = row - self.first_row
                 shown = template % values
                 parts[index] = shown if not parts[index] else parts[index] + b"," + shown
         return parts, silent
@@ -78,16 +127,6 @@ class ChunkResults:
 
 _LINE_START = b'{"row":%d,"id":"%b","text":"%b","predictions":{'
 _LINE = _LINE_START + b'%b},"error":%b}\n'
-
-
-def _shown(target: Target, answers: Sequence[Answer]) -> list[Sequence[bytes]]:
-    """What a template takes of each answer, column by column: label or labels, score, then a column for each label."""
-    width = len(target.labels)
-    pairs = [(answer[1], answer[2]) for answer in answers]
-    heads = {pair: _head(*pair) for pair in set(pairs)}
-    best = json_numbers(np.array([answer[3] for answer in answers], np.float32))
-    scores = json_numbers(np.frombuffer(b"".join([answer[4] for answer in answers]), "<f4"))
-    return [list(map(heads.__getitem__, pairs)), best, *(scores[label::width] for label in range(width))]
 
 
 def json_texts(texts: Sequence[str]) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +14,12 @@ import orjson
 from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.bulk import copy_out
 from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
-from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.contracts.states import ENDED, BatchState, ChunkState
 from labelmill.contracts.tables import (
     BatchRow,
@@ -33,7 +35,7 @@ from labelmill.contracts.tables import (
 )
 
 if TYPE_CHECKING:
-    from labelmill.result_lines import ChunkResults
+    from labelmill.result_lines import Answers, ChunkResults
 
 _ENDED = {state.value for state in ENDED}
 _LOOK_S = 0.3
@@ -154,15 +156,19 @@ def _of_first(table: type[PredictionRow | RowErrorRow]) -> Any:
 
 
 # Handed to the driver as they are: a row of the toolkit's own for every row of a million takes as long as reading it.
-_OWN_ANSWERS = (
-    "SELECT row, label, labels, score, scores FROM prediction_rows "
-    "WHERE batch_no = ? AND row >= ? AND row < ? AND target = ? ORDER BY row"
+_OWN = (
+    "FROM prediction_rows WHERE batch_no = %(of_batch)s AND row >= %(first)s AND row < %(end)s AND target = %(target)s"
 )
-_REPEATED_ANSWERS = (
-    "SELECT d.row, p.label, p.labels, p.score, p.scores FROM duplicate_rows d "
-    "JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
-    "WHERE d.batch_no = ? AND d.row >= ? AND d.row < ? AND p.target = ?"
+_REPEATED = (
+    "FROM duplicate_rows d JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
+    "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
+_NAMED = re.compile(r"%\((\w+)\)s")
+# A label by its number makes all rows equally wide, so that they are read as one array. PostgreSQL looks it up one by
+# one: not for any number of labels.
+_COUNTED = "SELECT row, coalesce(array_position(%(labels)s::text[], label), 0)::int4, score, scores"
+_COUNTED_REPEATS = "SELECT d.row, coalesce(array_position(%(labels)s::text[], p.label), 0)::int4, p.score, p.scores"
+_MOST_COUNTED = 200
 _OWN_ERRORS = select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(_within(RowErrorRow))
 _REPEATED_ERRORS = (
     select(DuplicateRow.row, RowErrorRow.code, RowErrorRow.message)
@@ -179,20 +185,30 @@ def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
     of_chunk = {"of_batch": batch.no, "first": chunk.first_row, "end": chunk.first_row + chunk.rows}
     results = ChunkResults(chunk.first_row, held, [])
     for number, target in enumerate(LabelSchema.from_json(schema_json or []).targets):
-        rows = _fetch(connection, _OWN_ANSWERS, (*of_chunk.values(), number))
-        if held.repeats:
-            rows += _fetch(connection, _REPEATED_ANSWERS, (*of_chunk.values(), number))
-        results.answers.append((target, rows))
+        values = of_chunk | {"target": number}
+        results.answers.append((target, _read_answers(connection, target, values, with_repeats=bool(held.repeats))))
     for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if held.repeats else (_OWN_ERRORS,):
         for row, code, message in connection.execute(statement, of_chunk):
             results.errors[row] = (code, message)
     return results
 
 
-def _fetch(connection: Connection, statement: str, values: tuple[Any, ...]) -> list[Any]:
+def _read_answers(connection: Connection, target: Target, values: dict[str, int], *, with_repeats: bool) -> Answers:
+    from labelmill.result_lines import Answers  # noqa: PLC0415 - as above
+
+    if connection.dialect.name == "postgresql" and not target.multi and len(target.labels) <= _MOST_COUNTED:
+        query = f"{_COUNTED} {_OWN}" + (f" UNION ALL {_COUNTED_REPEATS} {_REPEATED}" if with_repeats else "")
+        return Answers.of_binary(target, copy_out(connection, query, values | {"labels": list(target.labels)}))
+    found = _fetch(connection, f"SELECT row, label, labels, score, scores {_OWN}", values)
+    if with_repeats:
+        found += _fetch(connection, f"SELECT d.row, p.label, p.labels, p.score, p.scores {_REPEATED}", values)
+    return Answers.of_rows(target, found)
+
+
+def _fetch(connection: Connection, statement: str, values: dict[str, int]) -> list[Any]:
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
-        return list(driver.execute(statement, values))
+        return list(driver.execute(_NAMED.sub(r":\1", statement), values))
     with driver.cursor(binary=True) as cursor:  # bytes as they are, not as twice as many hexadecimal digits
-        found: list[Any] = cursor.execute(statement.replace("?", "%s"), values).fetchall()
+        found: list[Any] = cursor.execute(statement, values).fetchall()
         return found

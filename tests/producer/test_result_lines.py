@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labelmill.contracts.chunk_codec import ChunkInput
 from labelmill.contracts.label_schema import Target
-from labelmill.result_lines import ChunkResults, json_texts
+from labelmill.result_lines import Answers, ChunkResults, json_texts
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['","', '\\","', "a\\", '"', "%b %d", "\n", "\u2028"]
@@ -32,7 +32,11 @@ def test_a_chunk_whose_rows_are_all_answered(texts: list[str], labels: tuple[str
     target = Target("topic%s", labels)
     answers = [(7 + row, labels[0], None, 1 / (row + 2), raw) for row, raw in enumerate(_scores(len(texts), labels))]
     ids = texts[::-1] if named else None
-    lines = ChunkResults(7, ChunkInput(texts, ids, {}), [(target, answers[::-1])]).lines().splitlines()
+    lines = (
+        ChunkResults(7, ChunkInput(texts, ids, {}), [(target, Answers.of_rows(target, answers[::-1]))])
+        .lines()
+        .splitlines()
+    )
     assert len(lines) == len(texts)
     for index, line in enumerate(lines):
         score = float(str(np.float32(1 / (index + 2))))
@@ -48,8 +52,8 @@ def test_targets_side_by_side_abstentions_and_errors() -> None:
     half = np.full(3, 0.5, np.float32).tobytes()
     results = ChunkResults(
         0, ChunkInput(["t0", "t1", "t2", "t3"], None, {}),
-        [(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])]),
-         (multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)])],
+        [(single, Answers.of_rows(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])])),
+         (multi, Answers.of_rows(multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)]))],
         {1: ("empty_text", "the text is empty")},
     )  # fmt: skip
     rows = [json.loads(line) for line in results.lines().splitlines()]
