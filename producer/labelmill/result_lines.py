@@ -9,13 +9,10 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.binary_copy import unpack_rows
 from labelmill.contracts.chunk_codec import ChunkInput
 from labelmill.contracts.label_schema import Target
 
 Answer = tuple[int, str | None, str | None, float, bytes]  #: row, label, list of labels as JSON, score, scores
-#: An answer all of whose columns have one width, in PostgreSQL's binary COPY: `of_binary` says what they are.
-_FIXED = ((">i8", "row"), (">i4", "label"), (">f4", "best"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,16 +40,17 @@ class Answers:
         )
 
     @classmethod
-    def of_binary(cls, target: Target, data: bytes) -> Answers:
-        """From a single-label target's columns `row`, number of the label in the schema from 1 on (0: abstained),
-        `score` and `scores` in PostgreSQL's binary COPY format, in any order: no object a row."""
-        table = unpack_rows(data, [*_FIXED, (("<f4", (len(target.labels),)), "scores")])
-        table = table[np.argsort(table["row"])]
+    def of_packed(cls, target: Target, data: bytes) -> Answers:
+        """From a single-label target's rows in any order, each 64 bits of row number, 32 of its label's number in the
+        schema from 1 on (0: abstained) and 32 of score, big-endian, and its scores: no object a row."""
+        width = len(target.labels)
+        table = np.frombuffer(data, [("row", ">i8"), ("label", ">i4"), ("best", ">f4"), ("scores", "<f4", (width,))])
+        order = np.argsort(table["row"])
         heads = [_head(label, None) for label in (None, *target.labels)]
-        numbers = table["label"]
+        numbers = table["label"][order]
         return cls(
-            table["row"].astype(np.int64), list(map(heads.__getitem__, numbers.tolist())), numbers == 0,
-            table["best"].astype(np.float32), table["scores"],
+            table["row"][order].astype(np.int64), list(map(heads.__getitem__, numbers.tolist())), numbers == 0,
+            table["best"][order].astype(np.float32), table["scores"][order],
         )  # fmt: skip
 
     def __len__(self) -> int:

@@ -14,7 +14,6 @@ import orjson
 from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import copy_out
 from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading
 from labelmill.contracts.errors import NotFound
@@ -164,10 +163,12 @@ _REPEATED = (
     "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
 _NAMED = re.compile(r"%\((\w+)\)s")
-# A label by its number makes all rows equally wide, so that they are read as one array. PostgreSQL looks it up one by
-# one: not for any number of labels.
-_COUNTED = "SELECT row, coalesce(array_position(%(labels)s::text[], label), 0)::int4, score, scores"
-_COUNTED_REPEATS = "SELECT d.row, coalesce(array_position(%(labels)s::text[], p.label), 0)::int4, p.score, p.scores"
+# All rows of a chunk in one value: a tuple for each of a million takes longer than all that is done with it. A label
+# goes by its number, so that they are equally wide; PostgreSQL finds that one by one: not for any number of labels.
+_PACKED = """string_agg(int8send(row) || int4send(coalesce(array_position(%(labels)s::text[], label), 0))
+    || float4send(score) || scores, '')"""
+_PACKED_REPEATS = """string_agg(int8send(d.row) || int4send(coalesce(array_position(%(labels)s::text[], p.label), 0))
+    || float4send(p.score) || p.scores, '')"""
 _MOST_COUNTED = 200
 _OWN_ERRORS = select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(_within(RowErrorRow))
 _REPEATED_ERRORS = (
@@ -197,15 +198,18 @@ def _read_answers(connection: Connection, target: Target, values: dict[str, int]
     from labelmill.result_lines import Answers  # noqa: PLC0415 - as above
 
     if connection.dialect.name == "postgresql" and not target.multi and len(target.labels) <= _MOST_COUNTED:
-        query = f"{_COUNTED} {_OWN}" + (f" UNION ALL {_COUNTED_REPEATS} {_REPEATED}" if with_repeats else "")
-        return Answers.of_binary(target, copy_out(connection, query, values | {"labels": list(target.labels)}))
+        packed = values | {"labels": list(target.labels)}
+        pieces = _fetch(connection, f"SELECT {_PACKED} {_OWN}", packed)
+        if with_repeats:
+            pieces += _fetch(connection, f"SELECT {_PACKED_REPEATS} {_REPEATED}", packed)
+        return Answers.of_packed(target, b"".join(piece or b"" for (piece,) in pieces))
     found = _fetch(connection, f"SELECT row, label, labels, score, scores {_OWN}", values)
     if with_repeats:
         found += _fetch(connection, f"SELECT d.row, p.label, p.labels, p.score, p.scores {_REPEATED}", values)
     return Answers.of_rows(target, found)
 
 
-def _fetch(connection: Connection, statement: str, values: dict[str, int]) -> list[Any]:
+def _fetch(connection: Connection, statement: str, values: dict[str, Any]) -> list[Any]:
     driver: Any = connection.connection.driver_connection
     if connection.dialect.name == "sqlite":
         return list(driver.execute(_NAMED.sub(r":\1", statement), values))

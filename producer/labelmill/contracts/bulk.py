@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -24,7 +24,7 @@ def bulk_insert(connection: Connection, table: str, columns: Sequence[str], rows
 
 
 #: What begins and ends PostgreSQL's binary COPY: signature, no flags, no extension; a row of -1 fields.
-BINARY_HEAD, BINARY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
+_BINARY_HEAD, _BINARY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
 def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
@@ -33,16 +33,10 @@ def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows
     names = ", ".join(f'"{column}"' for column in columns)
     statement = f"COPY {table} ({names}) FROM STDIN (FORMAT BINARY)"
     with _driver(connection).cursor() as cursor, cursor.copy(statement) as copy:
-        copy.write(BINARY_HEAD)
+        copy.write(_BINARY_HEAD)
         for some in rows:
             copy.write(some)
-        copy.write(BINARY_END)
-
-
-def copy_out(connection: Connection, query: str, values: Mapping[str, Any]) -> bytes:
-    """All rows of a query, with `%(name)s` for its values, in PostgreSQL's binary COPY format."""
-    with _driver(connection).cursor() as cursor, cursor.copy(f"COPY ({query}) TO STDOUT (FORMAT BINARY)", values) as it:
-        return b"".join(it)
+        copy.write(_BINARY_END)
 
 
 def scalars_at_once(connection: Connection, statement: Executable, each_values: Sequence[dict[str, Any]]) -> list[Any]:
