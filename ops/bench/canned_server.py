@@ -1,4 +1,4 @@
-"""A stand-in for `/v1/classifications` that costs next to nothing: canned scores, a latency, an exact rate limit.
+"""A stand-in for classifications and chats that costs next to nothing: canned scores, a latency, an exact rate limit.
 
 It measures clients, so it does as little as it can: a raw asyncio protocol, answers serialised once. The limit is a
 sliding window of one second: a request more than `rate` within any second gets a 429.
@@ -52,20 +52,22 @@ class Canned:
         self._window.append(now)
         return True
 
-    def answer(self, body: bytes) -> tuple[bytes, float]:
-        """The whole response to a classification, and after how many seconds to send it."""
+    def answer(self, body: bytes, *, chat: bool = False) -> tuple[bytes, float]:
+        """The whole response to a classification or a chat, and after how many seconds to send it."""
         now = time.monotonic()
         if not self.admits(now):
             self.rejected += 1
             return response(429, b'{"message":"Requests rate limit exceeded"}', b"Retry-After: 1\r\n"), 0.0
-        texts = orjson.loads(body)["input"]
+        document = orjson.loads(body)
+        texts = document["messages"][-1]["content"] if chat else document["input"]
         texts = [texts] if isinstance(texts, str) else texts
         self.requests += 1
         self.texts += len(texts)
         self.hashes.update(map(hash, texts))
         self.first_s = now if self.first_s is None else self.first_s
         self.last_s = now
-        return canned_response(len(texts), self.requests % _VARIANTS), self.latency_s
+        variant = self.requests % _VARIANTS
+        return canned_chat(variant) if chat else canned_response(len(texts), variant), self.latency_s
 
     def stats(self) -> dict[str, Any]:
         """Counts since the last reset. `first_s` and `last_s` are moments of admitted requests."""
@@ -93,6 +95,16 @@ def canned_response(count: int, variant: int) -> bytes:
     return response(200, orjson.dumps({"id": "canned", "model": "canned", "results": results}))
 
 
+@cache
+def canned_chat(variant: int) -> bytes:
+    """The answer to a chat that asks for a label in JSON."""
+    message = {"role": "assistant", "content": orjson.dumps({"intent": LABELS[variant]}).decode()}
+    choices = [{"index": 0, "message": message, "finish_reason": "stop"}]
+    usage = {"prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110}
+    document = {"id": "canned", "object": "chat.completion", "created": 0, "model": "canned", "choices": choices}
+    return response(200, orjson.dumps(document | {"usage": usage}))
+
+
 class _Connection(asyncio.Protocol):
     def __init__(self, canned: Canned, loop: asyncio.AbstractEventLoop) -> None:
         self._canned = canned
@@ -118,6 +130,8 @@ class _Connection(asyncio.Protocol):
     def _take(self, head: bytes, body: bytes) -> None:
         if head.startswith(b"POST /v1/classifications"):
             answer, delay_s = self._canned.answer(body)
+        elif head.startswith(b"POST /v1/chat/completions"):
+            answer, delay_s = self._canned.answer(body, chat=True)
         elif head.startswith(b"GET /stats"):
             answer, delay_s = response(200, orjson.dumps(self._canned.stats())), 0.0
         elif head.startswith(b"POST /reset"):

@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import orjson
+from canned_server import LABELS
 from report import Figure, keep, show
-from stack import Machine, Stack, input_file
+from stack import Machine, Stack, environment, input_file, labelled_file
 
 REFERENCE = Path(__file__).parent / "reference.py"
+CLIENTS = Path(__file__).parent / "public_clients.py"
+PUBLIC_CLIENTS = {"flexllm": "flexllm==0.17.10", "curator": "bespokelabs-curator==0.1.31"}
+RAW_MODEL = "ft:classifier:bench:x"
 NAIVE = Path(__file__).parent / "celery_per_text.py"
 MIB = 1024
 
@@ -41,12 +45,14 @@ def _reference(stack: Stack, plan: Plan, rows: Path, texts: int) -> dict[str, An
     )
 
 
-def _labelmill(stack: Stack, plan: Plan, rows: Path, *, latency_s: float, rate: float = 0) -> dict[str, Any]:
+def _labelmill(
+    stack: Stack, plan: Plan, rows: Path, *, latency_s: float, rate: float = 0, model: str = RAW_MODEL
+) -> dict[str, Any]:
     """Submit, wait for the end. Seconds: `total` from the start of submission, `work` from the first request."""
     plan.machine.server.reset(latency_s, rate)
     worker_cpu, database_cpu = stack.worker_cpu_s(), stack.database_cpu_s()
     before = stack.count("prediction_rows")
-    submitted = stack.producer("submit", rows)
+    submitted = stack.producer("submit", rows, model)
     ended_at, ended = stack.wait_for(submitted["batch"]), time.monotonic()
     stats = plan.machine.server.stats()
     return submitted | stats | {
@@ -134,6 +140,37 @@ def one_text(plan: Plan) -> list[Figure]:
         Figure(f"{name}, reference, rows/s", theirs, unit="rows/s"),
         Figure(f"{name}, requests sent over needed", sent, 1.0, at_most=True),
     ]
+
+
+def clients(plan: Plan) -> list[Figure]:
+    """No limit, 50 ms, one chat request a text, 100 at a time, 2,000 texts: a prompted model against public clients."""
+    count = min(plan.rows, 2_000)
+    rows = input_file(plan.machine.folder, count)
+    figures = []
+    speeds: dict[str, list[float]] = {}
+    for _ in range(min(plan.runs, 3)):
+        with plan.machine.running(1, {"LABELMILL_MAX_IN_FLIGHT": 100}) as stack:
+            labelled = labelled_file(plan.machine.folder, LABELS)
+            stack.labelmill("prepare", "bench", labelled, "--target", "intent=intent", "--wait")
+            stack.labelmill("train", "bench", "--dataset", "bench", "--method", "prompt", "--yes", "--wait")
+            found = _labelmill(stack, plan, rows, latency_s=0.05, model="bench")
+            speeds.setdefault("Labelmill", []).append(count / found["work"])
+            for name, requirement in PUBLIC_CLIENTS.items():
+                python = environment(plan.machine.folder, requirement)
+                if python is None:
+                    continue
+                plan.machine.server.reset(0.05)
+                other = stack.python(CLIENTS, name, rows, plan.machine.server.url, interpreter=python)
+                if other["rows"] != count:
+                    raise RuntimeError(f"{name} brought {other['rows']} of {count} answers")
+                speeds.setdefault(name, []).append(count / other["seconds"])
+    for name, values in speeds.items():
+        shown = PUBLIC_CLIENTS.get(name, "Labelmill")
+        if name != "Labelmill":
+            ratios = [ours / theirs for ours, theirs in zip(speeds["Labelmill"], values, strict=True)]
+            figures.append(Figure(f"one chat a text, {count:,} rows, over {shown}", ratios, 1.5))
+        figures.append(Figure(f"one chat a text, {count:,} rows, {shown}, rows/s", values, unit="rows/s"))
+    return figures
 
 
 def celery(plan: Plan) -> list[Figure]:
@@ -256,7 +293,7 @@ def growth(plan: Plan) -> list[Figure]:
 
 MEASURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "rate-limit": rate_limit, "bulk": bulk, "one-text": one_text, "celery": celery, "memory": memory,
-    "submission": submission, "results": results, "fairness": fairness, "growth": growth,
+    "clients": clients, "submission": submission, "results": results, "fairness": fairness, "growth": growth,
 }  # fmt: skip
 _ON_BOTH = {"bulk"}  # the others are the same story on either database
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,29 @@ def input_file(folder: Path, rows: int, *, first: int = 0, repeat_share: float =
     return path
 
 
+def labelled_file(folder: Path, labels: Sequence[str], each: int = 10) -> Path:
+    """A JSONL file with `each` texts of every label, to prepare a dataset from."""
+    path = folder / "labelled.jsonl"
+    rows = [
+        {"text": text_of(700_000_000 + row), "intent": labels[row % len(labels)]} for row in range(each * len(labels))
+    ]
+    path.write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return path
+
+
+def environment(folder: Path, requirement: str) -> Path | None:
+    """The interpreter of a fresh environment with one package in it; None where it cannot be had."""
+    made = folder / requirement.replace("=", "-")
+    python = made / "bin" / "python"
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", made], check=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
+        if subprocess.run(install, check=False, stderr=subprocess.DEVNULL).returncode:
+            shutil.rmtree(made)
+            return None
+    return python
+
+
 class CannedServer:
     """The server's process."""
 
@@ -96,13 +120,20 @@ class Stack:
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
     postmaster: int | None = None
 
-    def python(self, *arguments: str | Path, timeout_s: float = 1800) -> dict[str, Any]:
+    def python(
+        self, *arguments: str | Path, timeout_s: float = 1800, interpreter: str | Path = sys.executable
+    ) -> dict[str, Any]:
         """Run a script with this stack's environment. Returns the JSON of its last line."""
         done = subprocess.run(
-            [sys.executable, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, check=True,
+            [interpreter, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, check=True,
             timeout=timeout_s,
         )  # fmt: skip
-        return dict(orjson.loads(done.stdout.strip().splitlines()[-1]))
+        printed = done.stdout.strip()
+        return dict(orjson.loads(printed if printed.startswith(b"{\n") else printed.splitlines()[-1]))
+
+    def labelmill(self, *arguments: str | Path) -> dict[str, Any]:
+        """Run a command that prints one JSON document."""
+        return self.python("-m", "labelmill", *arguments)
 
     def producer(self, act: str, *arguments: str | Path) -> dict[str, Any]:
         """One act of the producer's, see `producer_side`."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import structlog
 
+from labelmill.contracts.database import shorten_log
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.ids import model_work_id
@@ -36,6 +37,7 @@ def sweep(services: Services) -> None:
     engine = services.engine
     if not owed.take_lease(engine, "sweep", services.settings.sweep_s):
         return
+    shorten_log(engine)
     if returned := owed.return_expired_chunks(engine):
         log.warning("chunks of dead workers are owed again", chunks=returned)
     batches = owed.open_batches(engine)

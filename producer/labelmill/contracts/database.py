@@ -126,6 +126,32 @@ def writing(engine: Engine) -> Iterator[Connection]:
         yield connection
 
 
+_LONG_LOG_BYTES = 256 << 20
+_LOG_PATIENCE_MS = 1000
+
+
+def shorten_log(engine: Engine, *, most_bytes: int = _LONG_LOG_BYTES) -> None:
+    """Cut SQLite's write-ahead log off once it has grown long.
+
+    SQLite does so itself, but only in a moment without readers, and in a busy stack there is none for hours: a million
+    vectors left a log larger than the database. This waits for the readers there are, and tries again another time.
+    """
+    if engine.dialect.name != "sqlite" or not engine.url.database:
+        return
+    log = Path(f"{engine.url.database}-wal")
+    if not log.exists() or log.stat().st_size <= most_bytes:
+        return
+    driver: Any
+    with translating_errors(), engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        (patience_ms,) = driver.execute("PRAGMA busy_timeout").fetchone()
+        driver.execute(f"PRAGMA busy_timeout = {_LOG_PATIENCE_MS}")
+        try:
+            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {patience_ms}")
+
+
 _DRIVER_FAULTS = {
     (driver, name) for driver in ("psycopg", "sqlite3") for name in ("OperationalError", "InterfaceError")
 }
