@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import time
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 _ENDED = {state.value for state in ENDED}
 _LOOK_S = 0.3
+_AHEAD = 2  #: Chunks that are read while another is shown: one has to wait for the interpreter at every statement.
 
 
 class Only(StrEnum):
@@ -82,20 +84,22 @@ def read_result_lines(
     batch_id = _await_batch(engine, job_id, follow=follow)
     if batch_id is None:
         return
-    with ThreadPoolExecutor(1, thread_name_prefix="results") as ahead:  # reads a chunk while the one before is shown
+    with ThreadPoolExecutor(_AHEAD, thread_name_prefix="results") as ahead:  # read while one before them is shown
+
+        def look(number: int) -> Future[_Look]:
+            return ahead.submit(_look, engine, batch_id, number, follow=follow)
+
         number = 0
-        coming = ahead.submit(_look, engine, batch_id, number, follow=follow)
-        while True:
-            look = coming.result()
-            if look.is_end:
-                return
-            if look.is_early:
+        coming = deque(look(ahead_by) for ahead_by in range(_AHEAD))
+        while not (found := coming.popleft().result()).is_end:
+            if found.is_early:
                 time.sleep(_LOOK_S)
-            else:
-                number += 1
-            coming = ahead.submit(_look, engine, batch_id, number, follow=follow)
-            if look.found is not None and (
-                lines := look.found.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
+                coming.appendleft(look(number))
+                continue
+            coming.append(look(number + _AHEAD))
+            number += 1
+            if found.rows is not None and (
+                lines := found.rows.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
             ):
                 yield lines
 
@@ -115,7 +119,7 @@ def _await_batch(engine: Engine, job_id: str, *, follow: bool) -> str | None:
 class _Look:
     """What a look at one chunk brought: its rows, or that it is to be looked at again, or that there is none."""
 
-    found: ChunkResults | None = None
+    rows: ChunkResults | None = None
     is_early: bool = False
     is_end: bool = False
 
