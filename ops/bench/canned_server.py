@@ -59,7 +59,8 @@ class Canned:
             self.rejected += 1
             return response(429, b'{"message":"Requests rate limit exceeded"}', b"Retry-After: 1\r\n"), 0.0
         document = orjson.loads(body)
-        texts = document["messages"][-1]["content"] if chat else document["input"]
+        # a client may ask with no message at all, to read the limits from the answer's headers
+        texts = [one["content"] for one in document["messages"][-1:]] if chat else document["input"]
         texts = [texts] if isinstance(texts, str) else texts
         self.requests += 1
         self.texts += len(texts)
