@@ -25,13 +25,8 @@ class ChunkInput:
     repeats: dict[int, int]
 
 
-def encode_chunk(chunk: ChunkInput) -> bytes:
-    """Compress a chunk's input. Raises TypeError for text that is not valid Unicode."""
-    return compress_chunk(orjson.dumps(chunk.texts), orjson.dumps(chunk.ids), chunk.repeats)
-
-
-def compress_chunk(texts: bytes, ids: bytes, repeats: Mapping[int, int]) -> bytes:
-    """The same, of texts and ids that are JSON already."""
+def encode_chunk(texts: bytes, ids: bytes, repeats: Mapping[int, int]) -> bytes:
+    """Compress a chunk's input; texts and ids are lists in JSON already."""
     document = b'{"texts":%b,"ids":%b,"repeats":%b}' % (texts, ids, orjson.dumps(list(repeats.items())))
     return zstandard.ZstdCompressor(level=_LEVEL).compress(document)
 

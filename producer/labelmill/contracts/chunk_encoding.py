@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.chunk_codec import compress_chunk
+from labelmill.contracts.chunk_codec import encode_chunk
 from labelmill.contracts.errors import InvalidInput
 
 Ids = Sequence[str | None] | None
@@ -94,7 +94,7 @@ class ChunkEncoder:
             number=chunk.number,
             first_row=chunk.first_row,
             rows=len(chunk.texts),
-            data=compress_chunk(texts, ids_json, dict(zip(listed, firsts.tolist(), strict=True))),
+            data=encode_chunk(texts, ids_json, dict(zip(listed, firsts.tolist(), strict=True))),
             repeats=chunk.first_row + indices,
             firsts=firsts,
             names=[ids[index] for index in listed] if ids else [None] * len(listed),
