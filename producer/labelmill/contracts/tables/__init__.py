@@ -1,0 +1,46 @@
+"""Every table, typed. The same on SQLite and PostgreSQL; `migrations/` makes them, and CI holds the two together.
+
+Rows of a batch are narrow on purpose: integer keys, float32 scores in the model version's label order. Analysts read
+the views `predictions` and `row_errors`, which put ids and names back and give every duplicate its own line.
+"""
+
+from labelmill.contracts.tables.base import Base, Json, utc_now
+from labelmill.contracts.tables.batches import OPEN_CHUNK, BatchRow, ChunkInputRow, ChunkRow, DuplicateRow
+from labelmill.contracts.tables.datasets import DatasetRow
+from labelmill.contracts.tables.evaluations import AnalysisRow, EvaluationRow
+from labelmill.contracts.tables.events import KEPT_DEAD_LETTERS, DeadLetterRow, EventRow
+from labelmill.contracts.tables.kept_answers import AnswerIndexRow, IndexedChunkRow, VectorRow
+from labelmill.contracts.tables.locks import LockRow
+from labelmill.contracts.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
+from labelmill.contracts.tables.predictions import PREDICTIONS_VIEW, ROW_ERRORS_VIEW, PredictionRow, RowErrorRow
+from labelmill.contracts.tables.trainings import TrainingRow
+
+__all__ = [
+    "KEPT_DEAD_LETTERS",
+    "OPEN_CHUNK",
+    "PREDICTIONS_VIEW",
+    "ROW_ERRORS_VIEW",
+    "AnalysisRow",
+    "AnswerIndexRow",
+    "Base",
+    "BatchRow",
+    "ChunkInputRow",
+    "ChunkRow",
+    "DatasetRow",
+    "DeadLetterRow",
+    "DuplicateRow",
+    "EvaluationRow",
+    "EventRow",
+    "IndexedChunkRow",
+    "Json",
+    "LockRow",
+    "ModelAliasRow",
+    "ModelRow",
+    "ModelTargetRow",
+    "PredictionRow",
+    "PromotionRow",
+    "RowErrorRow",
+    "TrainingRow",
+    "VectorRow",
+    "utc_now",
+]
