@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 from sqlalchemy import insert
 from sqlalchemy.engine import Engine
-from strict_mistral import KEY, StrictMistral
+from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
-from labelmill.contracts.database import reading, writing
+from labelmill.contracts.database import connect, reading, writing
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, TRAIN, ChunkMessage, JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
@@ -24,6 +25,17 @@ from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.tasks import classify, evaluate, train
 
 DEADLINE_S = 60.0
+SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
+
+
+class Killed(BaseException):
+    """The worker dies here."""
+
+
+def intent_rows(name: str, count: int) -> list[dict[str, Any]]:
+    """Rows of a dataset, labelled as the stand-in for Mistral labels their texts."""
+    texts = [f"{name} text {number} {'x' * (number % 4)}" for number in range(count)]
+    return [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
 
 
 class Queue:
@@ -82,7 +94,7 @@ class Workshop:
     def run(self, job_id: str) -> dict[str, Any]:
         """Carry out messages until the job has ended."""
         end = time.monotonic() + DEADLINE_S
-        while (document := self.status(job_id))["state"] in ("queued", "running", "submitting"):
+        while (document := self.status(job_id))["state"] in ("queued", "validating", "running", "submitting"):
             assert time.monotonic() < end, document
             self.step()
         return document
@@ -108,3 +120,13 @@ class Workshop:
         """End the worker's connections and threads."""
         if "classify_engine" in self.services.__dict__:  # made on first use
             self.services.classify_engine.close()
+
+
+@contextmanager
+def open_workshop(url: str, mistral: StrictMistral, redis_url: str, folder: Path) -> Iterator[Workshop]:
+    """A workshop on the database at `url`."""
+    engine = connect(url)
+    made = Workshop(engine, mistral, redis_url, folder)
+    yield made
+    made.close()
+    engine.dispose()

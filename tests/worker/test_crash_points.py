@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
-from strict_mistral import LABELS, StrictMistral, label_of
-from workshop import Workshop
+from strict_mistral import StrictMistral
+from workshop import SCHEMA, Killed, Workshop, intent_rows, open_workshop
 
-from labelmill.contracts.database import connect, reading, writing
+from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import (
     BatchRow,
     ChunkRow,
@@ -32,12 +32,7 @@ from labelmill_worker.sweep import sweep
 
 pytestmark = pytest.mark.timeout(170)
 
-SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
 MOST_COMMITS = 80
-
-
-class Killed(BaseException):
-    """The worker dies here."""
 
 
 class Dying:
@@ -71,24 +66,10 @@ class Dying:
 
 
 @pytest.fixture
-def mistral() -> Iterator[StrictMistral]:
-    with StrictMistral() as server:
-        yield server
-
-
-@pytest.fixture
 def shop(sqlite_template: Path, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
     (tmp_path / "l.db").write_bytes(sqlite_template.read_bytes())
-    engine = connect(f"sqlite:///{tmp_path}/l.db")
-    made = Workshop(engine, mistral, redis_url, tmp_path)
-    yield made
-    made.close()
-    engine.dispose()
-
-
-def rows(name: str, count: int) -> list[dict[str, Any]]:
-    texts = [f"{name} text {number} {'x' * (number % 4)}" for number in range(count)]
-    return [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
+    with open_workshop(f"sqlite:///{tmp_path}/l.db", mistral, redis_url, tmp_path) as made:
+        yield made
 
 
 def everything_is_late(shop: Workshop) -> None:
@@ -149,7 +130,7 @@ def test_a_training_survives_a_death_at_every_commit(
     dying = Dying(shop.engine, monkeypatch)
     for number in range(1, MOST_COMMITS):
         name = f"m{number}"
-        shop.dataset(name, SCHEMA, train=rows(name, 24), validation=rows(f"{name} v", 8))
+        shop.dataset(name, SCHEMA, train=intent_rows(name, 24), validation=intent_rows(f"{name} v", 8))
         mistral.billed.clear()
         vectors = count(shop, VectorRow)
         job = submit_training(shop.engine, shop.sender, name=name, dataset=name, yes=True, **options)
@@ -170,7 +151,9 @@ def test_a_training_survives_a_death_at_every_commit(
 def test_an_evaluation_survives_a_death_at_every_commit(
     shop: Workshop, mistral: StrictMistral, monkeypatch: pytest.MonkeyPatch, *, before: bool
 ) -> None:
-    dataset = shop.dataset("d", SCHEMA, train=rows("t", 8), validation=rows("v", 12), test=rows("e", 24))
+    dataset = shop.dataset(
+        "d", SCHEMA, train=intent_rows("t", 8), validation=intent_rows("v", 12), test=intent_rows("e", 24)
+    )
     shop.model("m", SCHEMA, dataset_id=dataset)
     dying = Dying(shop.engine, monkeypatch)
     for number in range(1, MOST_COMMITS):

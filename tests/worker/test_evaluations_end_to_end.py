@@ -14,7 +14,7 @@ from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
-from workshop import Workshop
+from workshop import SCHEMA, Workshop
 
 from labelmill import actions
 from labelmill.contracts.analysis_codec import load_analysis, unpack_bits
@@ -23,8 +23,6 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import BatchRow, ModelRow
 from labelmill.evaluate_submission import submit_evaluation
 from labelmill.results import read_results
-
-SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
 
 
 def row(number: int, label: str | None = None) -> dict[str, Any]:
@@ -44,14 +42,8 @@ def uneven(texts: list[str], body: dict[str, Any]) -> web.Response:
 
 
 @pytest.fixture
-def mistral() -> Iterator[StrictMistral]:
-    with StrictMistral() as server:
-        server.faults.append(uneven)
-        yield server
-
-
-@pytest.fixture
 def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
+    mistral.faults.append(uneven)
     made = Workshop(engine, mistral, redis_url, tmp_path)
     train = [row(number) for number in range(400, 460)]
     test = [row(number, "beta" if number % 9 == 0 else None) for number in range(90)]

@@ -11,8 +11,8 @@ import psycopg
 import pytest
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
-from strict_mistral import LABELS, StrictMistral, label_of
-from workshop import Workshop
+from strict_mistral import StrictMistral
+from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
 from labelmill.contracts.database import connect, reading
 from labelmill.contracts.tables import ChunkRow, EventRow
@@ -22,8 +22,6 @@ from labelmill_worker.classify import recording
 from labelmill_worker.store.commits import was_committed
 
 pytestmark = pytest.mark.postgres
-
-SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
 
 
 class Losing:
@@ -54,23 +52,9 @@ class Losing:
 
 
 @pytest.fixture
-def mistral() -> Iterator[StrictMistral]:
-    with StrictMistral() as server:
-        yield server
-
-
-@pytest.fixture
 def shop(postgres_url: str, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
-    engine = connect(postgres_url)
-    made = Workshop(engine, mistral, redis_url, tmp_path)
-    yield made
-    made.close()
-    engine.dispose()
-
-
-def rows(name: str, count: int) -> list[dict[str, Any]]:
-    texts = [f"{name} text {number} {'x' * (number % 4)}" for number in range(count)]
-    return [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
+    with open_workshop(postgres_url, mistral, redis_url, tmp_path) as made:
+        yield made
 
 
 def faults_noted(shop: Workshop) -> int:
@@ -90,7 +74,7 @@ def miscounted(shop: Workshop) -> int:
 def test_answers_are_recorded_once(
     shop: Workshop, mistral: StrictMistral, monkeypatch: pytest.MonkeyPatch, *, carried_out: bool
 ) -> None:
-    dataset = shop.dataset("d", SCHEMA, train=rows("t", 8), test=rows("e", 95))
+    dataset = shop.dataset("d", SCHEMA, train=intent_rows("t", 8), test=intent_rows("e", 95))
     shop.model("m", SCHEMA, dataset_id=dataset)
     losing = Losing(shop.engine, monkeypatch, carried_out=carried_out)
     done = shop.run(submit_evaluation(shop.engine, shop.sender, model="m", dataset="d"))
@@ -104,7 +88,7 @@ def test_answers_are_recorded_once(
 def test_vectors_are_counted_once(
     shop: Workshop, mistral: StrictMistral, monkeypatch: pytest.MonkeyPatch, *, carried_out: bool
 ) -> None:
-    shop.dataset("d", SCHEMA, train=rows("t", 80), validation=rows("v", 15))
+    shop.dataset("d", SCHEMA, train=intent_rows("t", 80), validation=intent_rows("v", 15))
     losing = Losing(shop.engine, monkeypatch, carried_out=carried_out)
     job = submit_training(shop.engine, shop.sender, name="m", dataset="d", yes=True)
     while not shop.status(job)["batch"]:

@@ -12,7 +12,7 @@ from aiohttp import web
 from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
-from workshop import Workshop
+from workshop import SCHEMA, Workshop
 
 from labelmill.classify_submission import submit_batch
 from labelmill.contracts.analysis_codec import save_analysis
@@ -40,7 +40,6 @@ LIKENESS = {
         }
     ],
 }
-SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
 
 
 def answer(texts: list[str], body: dict[str, Any]) -> web.Response:
@@ -56,14 +55,8 @@ def answer(texts: list[str], body: dict[str, Any]) -> web.Response:
 
 
 @pytest.fixture
-def mistral() -> Iterator[StrictMistral]:
-    with StrictMistral() as server:
-        server.faults.append(answer)
-        yield server
-
-
-@pytest.fixture
 def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
+    mistral.faults.append(answer)
     made = Workshop(engine, mistral, redis_url, tmp_path)
     texts = ["wrong <b>text</b> one", "wrong two", *(f"text {n} here" for n in range(18))]
     rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]

@@ -1,0 +1,180 @@
+"""What is down, full or unreadable around a command: one clear sentence on stderr and the documented exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import NOBODY_REDIS, ROWS, Run
+
+from labelmill.cli import main
+from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.messages import PREPARE, JobMessage
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import load_settings
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.mark.parametrize("command", ["status", "models", "datasets", "classify good.jsonl --model intents"])
+def test_a_database_that_is_down_is_exit_code_7(run: Run, command: str) -> None:
+    ended = run(*command.split(), LABELMILL_DATABASE_URL="postgresql://somebody:secret@127.0.0.1:1/x")
+    assert ended.code == 7
+    assert "the database cannot be used: " in ended.sentence
+    assert "secret" not in ended.err
+    assert ended.took_s < 20
+
+
+@pytest.mark.parametrize("command", ["status", "db upgrade"])
+def test_a_file_that_is_no_database_is_exit_code_7(run: Run, command: str) -> None:
+    Path("letter.db").write_text("Dear database, " * 100)
+    ended = run(*command.split(), LABELMILL_DATABASE_URL="sqlite:///letter.db")
+    assert ended.code == 7
+    assert "file is not a database" in ended.sentence
+
+
+def test_missing_tables_name_the_command_that_makes_them(run: Run) -> None:
+    fresh = {"LABELMILL_DATABASE_URL": "sqlite:///fresh.db"}
+    ended = run("status", **fresh)
+    assert ended.code == 7
+    assert "missing: run `labelmill db upgrade`" in ended.sentence
+    assert run("db", "upgrade", **fresh).code == 0
+    assert run("db", "upgrade", **fresh).code == 0
+    assert run("status", **fresh).code == 0
+
+
+@pytest.mark.parametrize(
+    ("revision", "command", "sentence"),
+    [
+        ("9999", "status", "which a newer Labelmill made: upgrade this one"),
+        ("9999", "db upgrade", "which a newer Labelmill made: upgrade this one"),
+    ],
+)
+def test_tables_of_another_version_are_refused(run: Run, revision: str, command: str, sentence: str) -> None:
+    connection = sqlite3.connect("jobs.db")
+    connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    connection.commit()
+    connection.close()
+    ended = run(*command.split())
+    assert ended.code == 7
+    assert sentence in ended.sentence
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "sentence"),
+    [
+        ("LABELMILL_TEXTS_PER_REQUEST", "many", "setting LABELMILL_TEXTS_PER_REQUEST"),
+        ("LABELMILL_LEASE_S", "-1", "setting LABELMILL_LEASE_S"),
+        ("LABELMILL_REQUESTS_PER_SECOND", "0", "setting LABELMILL_REQUESTS_PER_SECOND"),
+        ("LABELMILL_BROKER_URL", "localhost", "write a Redis URL"),
+        ("LABELMILL_BROKER_URL", "amqp://secret@localhost//", "write a Redis URL"),
+        ("LABELMILL_DATABASE_URL", "rubbish", "the database URL cannot be read"),
+        ("LABELMILL_DATABASE_URL", "mysql://secret@localhost/x", "must be SQLite or PostgreSQL, not mysql"),
+    ],
+)
+def test_a_setting_that_cannot_be_read_is_named_and_its_value_is_not(
+    run: Run, variable: str, value: str, sentence: str
+) -> None:
+    ended = run("status", **{variable: value})
+    assert ended.code == 2
+    assert sentence in ended.sentence
+    assert "secret" not in ended.err
+
+
+def test_an_env_file_that_is_no_text_is_named(run: Run) -> None:
+    Path(".env").write_bytes(b"LABELMILL_DATA_DIR=caf\xe9\n")
+    ended = run("status")
+    assert ended.code == 2
+    assert ".env cannot be read" in ended.sentence
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["prepare data good.jsonl --target intent=intent", "classify good.jsonl --model ft:classifier:x --id id"],
+)
+def test_with_redis_down_a_submission_is_accepted_with_a_warning_and_soon(run: Run, command: str) -> None:
+    ended = run(*command.split())
+    assert ended.code == 0
+    assert json.loads(ended.out).keys() == {"id", "kind", "state"}
+    assert "warning: Redis cannot be reached" in ended.err
+    (job,) = json.loads(run("status", "--json").out)
+    assert job["id"] == json.loads(ended.out)["id"]
+
+
+def test_nobody_waits_long_for_a_redis_that_is_down() -> None:
+    import celery  # noqa: F401, PLC0415 - so that its import is not timed
+
+    sender = MessageSender.connect(load_settings(broker_url=NOBODY_REDIS))
+    started = time.monotonic()
+    with pytest.raises(BrokerUnavailable):
+        sender.send(PREPARE, [JobMessage(job_id="prep_0123456789abcdef")])
+    assert time.monotonic() - started < 4  # some 0.2 s on an idle machine; kombu, left alone, takes 6
+
+
+def test_stdin_of_a_windows_program_is_read(run: Run) -> None:
+    lines = "\ufeff" + "".join(json.dumps(row) + "\r\n" for row in ROWS)
+    ended = run("classify", "-", "--model", "ft:classifier:x", stdin=lines)
+    assert ended.code == 0
+    document = json.loads(run("status", json.loads(ended.out)["id"], "--json").out)
+    assert document["rows"]["submitted"] == len(ROWS)
+
+
+def test_a_bad_line_on_stdin_is_named(run: Run) -> None:
+    ended = run("classify", "-", "--model", "ft:classifier:x", stdin='{"text": "a"}\n{"text": \n')
+    assert ended.code == 2
+    assert "<stdin>:2: broken JSON" in ended.sentence
+
+
+@pytest.mark.parametrize("command", ["status", "datasets", "models"])
+def test_json_output_is_one_document(run: Run, command: str) -> None:
+    assert json.loads(run(command, "--json").out) == []
+    assert run(command).code == 0
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")
+def test_a_full_disk_is_one_sentence(run: Run) -> None:
+    with Path("/dev/full").open("w") as full:
+        ended = subprocess.run(
+            [sys.executable, "-m", "labelmill", "status", "--json"], stdout=full, stderr=subprocess.PIPE, text=True,
+            check=False, timeout=60, env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == ["error: No space left on device"]
+
+
+def test_a_reader_that_leaves_early_sees_no_fault(run: Run) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = subprocess.run(
+        [sys.executable, "-m", "labelmill", "status"], stdout=writing, stderr=subprocess.PIPE, text=True,
+        check=False, timeout=60, env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
+    )  # fmt: skip
+    os.close(writing)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+def test_what_nobody_foresaw_is_one_sentence_and_its_traceback_is_for_the_asking(
+    run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> Any:
+        raise ZeroDivisionError("two lines\nof [red]trouble")
+
+    monkeypatch.setattr(main, "build_app", broken)
+    with pytest.raises(SystemExit) as ended:
+        main.run()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert said == (
+        "error: something unforeseen went wrong (ZeroDivisionError: two lines); LABELMILL_DEBUG=1 shows where\n"
+    )
+    monkeypatch.setenv("LABELMILL_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        main.run()
+    assert "Traceback" in capsys.readouterr().err
