@@ -13,7 +13,8 @@ from rig import Rig
 from stand_in import CLASSIFICATIONS, COMPLETIONS, EMBEDDINGS
 from workload import ENDED, Classify, Expected, Work
 
-from labelmill import prepare_submission, train_submission
+from labelmill.submissions.prepare import submit_prepare
+from labelmill.submissions.train import submit_training
 
 STEPS = ("preparation", "training", "evaluation", "batch")  #: A pipeline's jobs, in order.
 
@@ -64,13 +65,13 @@ class Pipeline(Work):
         if len(self.jobs) == 0:
             with self.submitting():
                 columns = {"intent": "intent=l", "tags": "tags=g:multi"}
-                self.jobs.append(self.found("datasets") or prepare_submission.submit_prepare(
+                self.jobs.append(self.found("datasets") or submit_prepare(
                     client.engine, client.sender, client.settings, name=self.name, source=str(self.source),
                     targets=[columns[target] for target in self.targets], text="t", warn=client.warnings.append,
                 ))  # fmt: skip
         if len(self.jobs) == 1 and self._has_ended_well(0):
             with self.submitting():
-                self.jobs.append(self.found("trainings") or train_submission.submit_training(
+                self.jobs.append(self.found("trainings") or submit_training(
                     client.engine, client.sender, name=self.name, dataset=self.name, method=self.kind.method,
                     yes=True, warn=client.warnings.append, **self.kind.options,
                 ))  # fmt: skip

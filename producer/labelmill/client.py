@@ -6,13 +6,15 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from labelmill import actions, classify_submission, evaluate_submission, jobs
+from labelmill import actions, jobs
 from labelmill.contracts.database import check_tables, connect, reading, writing
 from labelmill.contracts.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.states import ENDED
-from labelmill.results import Only, read_results
+from labelmill.results.reading import Only, read_results
+from labelmill.submissions.classify import submit_batch
+from labelmill.submissions.evaluate import find_evaluation, submit_evaluation
 
 _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
@@ -32,15 +34,15 @@ class Client:
         self.warnings: list[str] = []
 
     def classify(self, source: str, model: str, **options: Any) -> Batch:
-        """Submit a batch; see `classify_submission.submit_batch` for the options. Raises InvalidInput, NotFound."""
-        batch_id = classify_submission.submit_batch(
+        """Submit a batch; see `submissions.classify.submit_batch` for the options. Raises InvalidInput, NotFound."""
+        batch_id = submit_batch(
             self.engine, self.sender, source=source, model=model, warn=self.warnings.append, **options
         )
         return Batch(self, batch_id)
 
     def evaluate(self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False) -> Job:
         """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
-        job_id = evaluate_submission.submit_evaluation(
+        job_id = submit_evaluation(
             self.engine, self.sender, model=model, dataset=dataset, split=split, calibrate=calibrate,
             warn=self.warnings.append,
         )  # fmt: skip
@@ -52,7 +54,7 @@ class Client:
         ids: list[str] = []
         for model in models:
             with writing(self.engine) as connection:
-                job_id = evaluate_submission.find_evaluation(connection, model, dataset, split)
+                job_id = find_evaluation(connection, model, dataset, split)
             if job_id is None:
                 job_id = self.evaluate(model, dataset, split).id
             if job_id not in ids:

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.engine import Engine
 
-from labelmill.classify_submission import submit_batch
 from labelmill.contracts import batch_writer
 from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.chunk_encoding import ContentDigest
@@ -18,6 +17,7 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow, ModelRow
 from labelmill.jobs import status_document
+from labelmill.submissions.classify import submit_batch
 
 MODEL = "ft:classifier:test"
 

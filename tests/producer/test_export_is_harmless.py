@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from labelmill.export import write_results
+from labelmill.results.export import write_results
 
 
 def _row(number: int, text: str, label: str = "play", **changes: Any) -> dict[str, Any]:

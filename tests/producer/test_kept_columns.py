@@ -10,8 +10,8 @@ import pytest
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.export import write_results
-from labelmill.kept_columns import keep_columns
+from labelmill.results.export import write_results
+from labelmill.results.kept_columns import keep_columns
 
 _ROWS = [{"row": row, "id": str(row), "text": f"t{row}", "predictions": {}, "error": None} for row in (0, 2)]
 _BLOCKS = [b"".join(json.dumps(row).encode() + b"\n" for row in _ROWS)]

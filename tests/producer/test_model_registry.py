@@ -15,7 +15,7 @@ from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.tables import BatchRow, DatasetRow, ModelRow, TrainingRow
 from labelmill.registry import archive, delete, list_models, promote, resolve_model
-from labelmill.train_submission import approve, submit_training
+from labelmill.submissions.train import approve, submit_training
 
 
 class DeadRedis(MessageSender):

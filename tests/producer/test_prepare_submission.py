@@ -16,7 +16,7 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import DatasetRow
-from labelmill.prepare_submission import parse_split, parse_target, submit_prepare
+from labelmill.submissions.prepare import parse_split, parse_target, submit_prepare
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from labelmill.contracts.chunk_codec import ChunkInput
 from labelmill.contracts.label_schema import Target
-from labelmill.result_lines import Answers, ChunkResults, json_texts
+from labelmill.results.lines import Answers, ChunkResults, json_texts
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['","', '\\","', "a\\", '"', "%b %d", "\n", "\u2028"]

@@ -14,7 +14,7 @@ from strict_mistral import label_of, result_of
 
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import ChunkInputRow, ChunkRow, PredictionRow
-from labelmill.results import read_results
+from labelmill.results.reading import read_results
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.owed import complete_finished_batches, open_batches
 

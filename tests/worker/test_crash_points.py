@@ -26,8 +26,8 @@ from labelmill.contracts.tables import (
     TrainingRow,
     VectorRow,
 )
-from labelmill.evaluate_submission import submit_evaluation
-from labelmill.train_submission import submit_training
+from labelmill.submissions.evaluate import submit_evaluation
+from labelmill.submissions.train import submit_training
 from labelmill_worker.sweep import sweep
 
 pytestmark = pytest.mark.timeout(170)

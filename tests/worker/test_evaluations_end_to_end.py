@@ -21,8 +21,8 @@ from labelmill.contracts.analysis_codec import load_analysis, unpack_bits
 from labelmill.contracts.database import reading
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import BatchRow, ModelRow
-from labelmill.evaluate_submission import submit_evaluation
-from labelmill.results import read_results
+from labelmill.results.reading import read_results
+from labelmill.submissions.evaluate import submit_evaluation
 
 
 def row(number: int, label: str | None = None) -> dict[str, Any]:

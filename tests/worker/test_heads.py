@@ -15,12 +15,12 @@ from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.classify.artifacts import ArtifactRefused
 from labelmill_worker.classify.head import Head, probabilities
-from labelmill_worker.train import fit as fitting
-from labelmill_worker.train.fit import fit_head
-from labelmill_worker.train.minibatch import fit_minibatch
-from labelmill_worker.train.solvers import fit_sigmoids, fit_softmax
-from labelmill_worker.train.thresholds import best_threshold, tune_thresholds
-from labelmill_worker.train.vector_rows import VectorRows, write_vector_rows
+from labelmill_worker.train.heads import fit as fitting
+from labelmill_worker.train.heads.fit import fit_head
+from labelmill_worker.train.heads.minibatch import fit_minibatch
+from labelmill_worker.train.heads.solvers import fit_sigmoids, fit_softmax
+from labelmill_worker.train.heads.thresholds import best_threshold, tune_thresholds
+from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 
 DIMENSIONS = 16
 SINGLE = Target("intent", ("a", "b", "c"))

@@ -16,8 +16,8 @@ from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
 from labelmill.contracts.database import connect, reading
 from labelmill.contracts.tables import ChunkRow, EventRow
-from labelmill.evaluate_submission import submit_evaluation
-from labelmill.train_submission import submit_training
+from labelmill.submissions.evaluate import submit_evaluation
+from labelmill.submissions.train import submit_training
 from labelmill_worker.classify import recording
 from labelmill_worker.store.commits import was_committed
 

@@ -16,15 +16,15 @@ from strict_mistral import LABELS, StrictMistral, completed, label_of, refuse_te
 from workshop import Killed, Workshop
 
 from labelmill import actions, registry
-from labelmill.classify_submission import submit_batch
 from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
 from labelmill.contracts.prices import PRICES_AS_OF, PriceList
 from labelmill.contracts.tables import BatchRow, ChunkRow, EventRow, ModelRow, TrainingRow
 from labelmill.jobs import status_document
-from labelmill.results import read_results
-from labelmill.train_submission import approve, submit_training
+from labelmill.results.reading import read_results
+from labelmill.submissions.classify import submit_batch
+from labelmill.submissions.train import approve, submit_training
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.owed import return_expired_chunks
 

@@ -19,9 +19,9 @@ from labelmill.cli.jobs import save_results
 from labelmill.client import Client
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import NotFound
-from labelmill.evaluate_submission import submit_evaluation
 from labelmill.registry import set_thresholds
-from labelmill.results import read_results
+from labelmill.results.reading import read_results
+from labelmill.submissions.evaluate import submit_evaluation
 
 INTENTS = ["(none)", "</script>", "a, b", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"]
 SCHEMA = [

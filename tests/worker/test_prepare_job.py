@@ -20,7 +20,7 @@ from labelmill.contracts.messages import JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import DatasetRow, EventRow
-from labelmill.prepare_submission import submit_prepare
+from labelmill.submissions.prepare import submit_prepare
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.prepare import work
 from labelmill_worker.prepare.dataset import prepare_dataset

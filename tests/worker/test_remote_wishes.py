@@ -20,7 +20,7 @@ from labelmill_worker.bootstrap import Services
 from labelmill_worker.mistral.port import ControlPlane, RemoteModel
 from labelmill_worker.sweep import sweep
 from labelmill_worker.tasks import train
-from labelmill_worker.train.housekeeping import carry_out_wish
+from labelmill_worker.train.remote_wishes import carry_out_wish
 
 
 class Mistral:

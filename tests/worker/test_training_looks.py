@@ -21,12 +21,12 @@ from labelmill.contracts.messages import JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import DatasetRow, EventRow, ModelRow, ModelTargetRow, TrainingRow
-from labelmill.train_submission import approve, submit_training
+from labelmill.submissions.train import approve, submit_training
 from labelmill_worker.mistral.port import (
     ControlPlane,
     RemoteEvent,
 )
-from labelmill_worker.train.look import TrainingWatch
+from labelmill_worker.train.watch import TrainingWatch
 
 SCHEMA = [{"name": "intent", "labels": ["music", "weather"], "multi": False}]
 

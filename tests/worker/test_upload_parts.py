@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill_worker.train.upload_parts import part_ranges, write_part
+from labelmill_worker.train.factory.upload_parts import part_ranges, write_part
 
 
 def test_parts_hold_whole_rows_and_together_the_whole_file(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from labelmill import classify_submission
 from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
 from labelmill.cli.jobs import save_results
 from labelmill.cli.progress import bar
 from labelmill.contracts.errors import InvalidInput
-from labelmill.export import check_output
+from labelmill.results.export import check_output
+from labelmill.submissions.classify import submit_batch
 
 
 def register(app: typer.Typer) -> None:
@@ -61,7 +61,7 @@ def classify(
     client = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
-        batch_id = classify_submission.submit_batch(
+        batch_id = submit_batch(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
             priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
             cache=cache, idempotency_key=idempotency_key, warn=client.warnings.append,

@@ -16,9 +16,9 @@ from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.tables import BatchRow, ModelRow
-from labelmill.export import check_output, write_results
-from labelmill.kept_columns import keep_columns
-from labelmill.results import Only, batch_behind, read_result_lines
+from labelmill.results.export import check_output, write_results
+from labelmill.results.kept_columns import keep_columns
+from labelmill.results.reading import Only, batch_behind, read_result_lines
 
 JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]

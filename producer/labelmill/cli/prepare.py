@@ -13,7 +13,7 @@ from labelmill.cli.context import connected, finish_submission, print_json, tabl
 from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import DatasetRow
-from labelmill.prepare_submission import submit_prepare
+from labelmill.submissions.prepare import submit_prepare
 
 
 class RowFormat(StrEnum):

@@ -12,7 +12,7 @@ import typer
 from labelmill.cli.context import connected, finish_submission
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
-from labelmill.train_submission import DEFAULT_METHOD, approve, submit_training
+from labelmill.submissions.train import DEFAULT_METHOD, approve, submit_training
 
 FACTORY, PROMPT = "For --method factory", "For --method prompt"
 

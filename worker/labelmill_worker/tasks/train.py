@@ -5,8 +5,8 @@ from __future__ import annotations
 from labelmill.contracts.ids import model_of_work
 from labelmill.contracts.messages import JobMessage
 from labelmill_worker.bootstrap import Services
-from labelmill_worker.train.housekeeping import carry_out_wish
-from labelmill_worker.train.look import TrainingWatch
+from labelmill_worker.train.remote_wishes import carry_out_wish
+from labelmill_worker.train.watch import TrainingWatch
 
 
 def run(services: Services, message: JobMessage) -> None:

@@ -33,12 +33,12 @@ from labelmill_worker.store.leases import LeaseLost
 from labelmill_worker.store.models import register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
-from labelmill_worker.train.fit import fit_head
+from labelmill_worker.train.factory.remote_job import SPLITS, may_start
+from labelmill_worker.train.heads.fit import fit_head
+from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
-from labelmill_worker.train.looking import Look, NextLook
+from labelmill_worker.train.look import Look, NextLook
 from labelmill_worker.train.pace import next_look_s
-from labelmill_worker.train.remote import SPLITS, may_start
-from labelmill_worker.train.vector_rows import VectorRows, write_vector_rows
 
 log = structlog.get_logger()
 

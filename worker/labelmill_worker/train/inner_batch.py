@@ -10,7 +10,7 @@ from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Pe
 from labelmill.contracts.states import ENDED, BatchState
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.trainings import record_look
-from labelmill_worker.train.looking import Look, NextLook
+from labelmill_worker.train.look import Look, NextLook
 from labelmill_worker.train.pace import is_lifeless, next_look_s
 
 _ENDED = {state.value for state in ENDED}

@@ -19,7 +19,7 @@ from labelmill_worker.classify.examples import ExamplePool
 from labelmill_worker.classify.prompting import answer_schema, system_message
 from labelmill_worker.train import embedding
 from labelmill_worker.train.dataset_rows import holds_chats, read_rows
-from labelmill_worker.train.looking import Look, NextLook
+from labelmill_worker.train.look import Look, NextLook
 from labelmill_worker.train.sampling import sample_per_label
 
 MAX_EXAMPLES = 2_000  #: Of a balanced prompt: it goes with every text.

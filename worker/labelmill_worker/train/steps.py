@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import TrainingState
-from labelmill_worker.train import embedding, factory, prompt
-from labelmill_worker.train.looking import Look, NextLook
+from labelmill_worker.train import embedding, prompt
+from labelmill_worker.train.factory import steps as factory
+from labelmill_worker.train.look import Look, NextLook
 
 _Step = Callable[[Look], NextLook]
 

@@ -35,7 +35,7 @@ from labelmill.contracts.tables import (
 )
 
 if TYPE_CHECKING:
-    from labelmill.result_lines import Answers, ChunkResults
+    from labelmill.results.lines import Answers, ChunkResults
 
 _ENDED = {state.value for state in ENDED}
 _LOOK_S = 0.3
@@ -183,7 +183,7 @@ _REPEATED_ERRORS = (
 
 
 def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
-    from labelmill.result_lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
+    from labelmill.results.lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
 
     schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
     held = decode_chunk(chunk.data)
@@ -199,7 +199,7 @@ def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
 
 
 def _read_answers(connection: Connection, target: Target, values: dict[str, int], *, with_repeats: bool) -> Answers:
-    from labelmill.result_lines import Answers  # noqa: PLC0415 - as above
+    from labelmill.results.lines import Answers  # noqa: PLC0415 - as above
 
     if connection.dialect.name == "postgresql" and not target.multi and len(target.labels) <= _MOST_COUNTED:
         packed = values | {"labels": list(target.labels)}

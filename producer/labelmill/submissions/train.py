@@ -18,8 +18,8 @@ from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.specs import BASE_MODELS, TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import EventRow, TrainingRow, utc_now
-from labelmill.evaluate_submission import ready_dataset
 from labelmill.registry import check_name
+from labelmill.submissions.evaluate import ready_dataset
 
 METHODS = ("embedding", "factory", "prompt")
 DEFAULT_METHOD = "embedding"

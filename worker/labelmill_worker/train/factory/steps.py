@@ -1,4 +1,4 @@
-"""The method `factory`: Mistral fine-tunes a classifier. One function per state of a training; see `looking.Look`.
+"""The method `factory`: Mistral fine-tunes a classifier. One function per state of a training; see `look.Look`.
 
 A job that succeeded makes a model version. With multi-label targets the version first classifies the validation split,
 through the engine, to tune its thresholds (`tuning`).
@@ -24,9 +24,7 @@ from labelmill_worker.store.leases import LeaseLost
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_look, update_held
 from labelmill_worker.train.dataset_rows import holds_chats
-from labelmill_worker.train.looking import Look, NextLook
-from labelmill_worker.train.pace import is_lifeless, next_look_s
-from labelmill_worker.train.remote import (
+from labelmill_worker.train.factory.remote_job import (
     SPLITS,
     checkpoints_of,
     estimate_of,
@@ -35,8 +33,10 @@ from labelmill_worker.train.remote import (
     may_start,
     reason_of,
 )
-from labelmill_worker.train.tuning import needs_tuning, tune
-from labelmill_worker.train.upload_parts import part_ranges, write_part
+from labelmill_worker.train.factory.tuning import needs_tuning, tune
+from labelmill_worker.train.factory.upload_parts import part_ranges, write_part
+from labelmill_worker.train.look import Look, NextLook
+from labelmill_worker.train.pace import is_lifeless, next_look_s
 
 
 def begin(look: Look) -> NextLook:

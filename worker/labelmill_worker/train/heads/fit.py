@@ -12,10 +12,10 @@ from threadpoolctl import threadpool_limits
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.classify.head import Head, probabilities
-from labelmill_worker.train.minibatch import fit_minibatch
-from labelmill_worker.train.solvers import Linear, fit_sigmoids, fit_softmax
-from labelmill_worker.train.thresholds import f1_scores, tune_thresholds
-from labelmill_worker.train.vector_rows import Matrix, TargetLabels, VectorRows
+from labelmill_worker.train.heads.minibatch import fit_minibatch
+from labelmill_worker.train.heads.solvers import Linear, fit_sigmoids, fit_softmax
+from labelmill_worker.train.heads.thresholds import f1_scores, tune_thresholds
+from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
 IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
 IN_MEMORY_CELLS = 4_000_000  #: Rows times labels.

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmill_worker.train.vector_rows import Matrix, Numbers
+from labelmill_worker.train.heads.vector_rows import Matrix, Numbers
 
 _NEVER = -30.0  #: Intercept of a label that no row has: its score is 0 for all purposes.
 _MAX_ITERATIONS = 300

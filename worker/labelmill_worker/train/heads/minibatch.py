@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill_worker.classify.head import probabilities
-from labelmill_worker.train.solvers import Linear
-from labelmill_worker.train.vector_rows import Matrix, TargetLabels, VectorRows
+from labelmill_worker.train.heads.solvers import Linear
+from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
 _BATCH_ROWS = 256
 _WANTED_STEPS = 6_000

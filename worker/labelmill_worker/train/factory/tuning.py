@@ -19,9 +19,9 @@ from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.models import TUNING, register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
+from labelmill_worker.train.heads.thresholds import tune_thresholds
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
-from labelmill_worker.train.looking import Look, NextLook
-from labelmill_worker.train.thresholds import tune_thresholds
+from labelmill_worker.train.look import Look, NextLook
 
 
 def needs_tuning(look: Look) -> bool:

@@ -1,0 +1,148 @@
+"""One look at a training: claim it, take its next steps, record, say when to look again. Holds no worker in between."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.database import FAR_S, writing
+from labelmill.contracts.errors import (
+    BrokerUnavailable,
+    CredentialsRefused,
+    DatabaseUnavailable,
+    NotFound,
+    Permanent,
+    Retryable,
+)
+from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.contracts.prices import PriceList
+from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.settings import Settings
+from labelmill.contracts.states import ENDED, TrainingState
+from labelmill.contracts.tables import DatasetRow, TrainingRow
+from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.store.inner_batches import cancel_inner_batch
+from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job
+from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
+from labelmill_worker.store.trainings import read_training, release_training, restart_wait
+from labelmill_worker.train.look import Look
+from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
+from labelmill_worker.train.steps import take_step
+
+log = structlog.get_logger()
+
+
+class TrainingWatch:
+    """Looks at trainings. `plane` is asked for at each look, so that a missing key ends a training and not a worker."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        sender: MessageSender,
+        plane: Callable[[], ControlPlane],
+        settings: Settings,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._engine, self._sender, self._plane, self._settings = engine, sender, plane, settings
+        self._rng = rng or random.Random()
+
+    def look(self, training_id: str) -> None:
+        """Bring the training on as far as it goes now. Does nothing when it is not due, or somebody else has it."""
+        if not self._is_due(training_id):
+            return
+        token = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)
+        if token is None:
+            return
+        with LeaseKeeper(self._engine, TrainingRow, training_id, token, self._settings.lease_s):
+            try:
+                wait_s = self._advance(training_id, token)
+            except LeaseLost:
+                # a person moved the training meanwhile, or another worker has it; then this gives nothing back
+                release_job(self._engine, TrainingRow, training_id, token, look_again_in_s=0.0)
+                log.info("put down: moved by somebody else")
+                return
+        if wait_s is not None:
+            self._look_again(training_id, wait_s)
+
+    def _advance(self, training_id: str, token: str) -> float | None:
+        while True:
+            found = read_training(self._engine, training_id)
+            if found is None or found[0].lease_token != token:
+                return None
+            row, now = found
+            if was_unwatched(row.due_at, now):
+                restart_wait(self._engine, training_id, token)
+                continue
+            try:
+                wait_s = take_step(self._prepared(row, now))
+            except (DatabaseUnavailable, LeaseLost):
+                raise  # nothing can be recorded; the lease runs out and the sweeper sends the training again
+            except Retryable as error:
+                wait_s = self._after_fault(row, now, token, error)
+            except Permanent as error:
+                wait_s = self._after_refusal(row, now, token, error)
+            if wait_s is None:
+                return None
+            if wait_s > 0:
+                release_training(self._engine, row, token, wait_s)
+                return wait_s
+
+    def _prepared(self, row: TrainingRow, now: float) -> Look:
+        dataset = read_job(self._engine, DatasetRow, row.dataset_id)
+        if dataset is None:
+            raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
+        return Look(
+            self._engine, self._sender, self._plane, row, dataset, now,
+            data_path=Path(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
+            prices=PriceList(self._settings.prices),
+        )  # fmt: skip
+
+    def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> float | None:
+        unchanged_s = now - (row.changed_at or now)
+        if is_lifeless(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
+            self._fail(row, token, Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}"))
+            return None
+        wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
+        log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
+        return max(wait_s, 0.05)
+
+    def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> float | None:
+        # A key that is being replaced must not cost a model that is being paid for.
+        at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
+        paid = at_mistral and not is_lifeless(now - (row.changed_at or now))
+        if isinstance(error, CredentialsRefused) and paid:
+            log.error("cannot follow the training", reason=error.message)
+            return MAX_PAUSE_S
+        self._fail(row, token, error)
+        return None
+
+    def _fail(self, row: TrainingRow, token: str, error: Permanent) -> None:
+        log.error("training failed", reason=error.message)
+        if row.batch_id:
+            with writing(self._engine) as connection:
+                cancel_inner_batch(connection, row.batch_id, f"its training {row.id} failed")
+        fail_job(self._engine, TrainingRow, row.id, TrainingState(row.state), TrainingState.FAILED, error, token)
+
+    def _is_due(self, training_id: str) -> bool:
+        """Each look sends one message for the next. A second copy of it must not start a second row of looks."""
+        found = read_training(self._engine, training_id)
+        if found is None:
+            log.warning("no such training")
+            return False
+        row, now = found
+        if TrainingState(row.state) in ENDED:
+            return False
+        early_s = (row.due_at or 0.0) - now
+        # further ahead than anything is put off: written before the database's clock was set back
+        return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2) or early_s > FAR_S
+
+    def _look_again(self, training_id: str, wait_s: float) -> None:
+        if wait_s > MAX_PAUSE_S:
+            return  # long countdowns pile up in workers; the sweeper sends what is owed by then
+        with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: the sweeper sends it
+            self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s)
