@@ -158,10 +158,10 @@ class BatchWriter:
         if self._ids is not None:
             ids, self._ids = self._ids[:size], self._ids[size:]
         texts, self._texts = self._texts[:size], self._texts[size:]
-        firsts, self._firsts = self._firsts[:size].copy(), self._firsts[size:]
+        firsts, self._firsts = self._firsts[:size], self._firsts[size:]
         chars, self._lengths = int(self._lengths[:size].sum()), self._lengths[size:]
-        self.duplicates += int((firsts >= 0).sum())
-        chunk = CutChunk(self._chunk, self.rows, texts, ids, firsts, self.duplicates)
+        chunk = CutChunk.of(self._chunk, self.rows, texts, ids, firsts, self.duplicates)
+        self.duplicates = chunk.duplicates_so_far
         self.rows += size
         self._chunk += 1
         self._waiting.append(self._encoding.submit(self._encoder.encode, chunk))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import orjson
@@ -42,14 +43,49 @@ class ContentDigest:
 
 @dataclass(frozen=True, slots=True)
 class CutChunk:
-    """A chunk's rows."""
+    """A chunk's rows, in JSON: a third of the memory that Python's strings take, and what the encoding thread works on
+    without the interpreter, which the thread that reads needs."""
 
     number: int
     first_row: int
-    texts: list[str]
-    ids: Ids
-    firsts: NDArray[np.int64]  #: For each row the earlier row with the same text, or -1.
+    rows: int
+    texts: bytes
+    ids: bytes  #: A name for every row, or null: their names are their numbers.
+    given_ids: bytes | None  #: As they came, with null for a row without one; None: no column of ids.
+    repeats: NDArray[np.int64]  #: The rows that repeat an earlier text …
+    firsts: NDArray[np.int64]  #: … that text's row …
+    names: list[str] | list[None]  #: … and their ids; None: the row's number.
     duplicates_so_far: int  #: With this chunk's.
+
+    @classmethod
+    def of(
+        cls, number: int, first_row: int, texts: Sequence[str], ids: Ids, firsts: NDArray[np.int64], duplicates: int
+    ) -> CutChunk:
+        """`firsts`: for each row the earlier row with the same text, or -1. `duplicates`: of the chunks before.
+
+        Raises InvalidInput for a text or an id that no database keeps.
+        """
+        try:
+            texts_json, given_ids = orjson.dumps(texts), orjson.dumps(ids)
+        except TypeError as error:
+            rows = f"{first_row} to {first_row + len(texts) - 1}"
+            raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
+        named = _named(ids, first_row)
+        if named and b"\\u0000" in given_ids:
+            _refuse_nul(named, first_row)
+        indices = (firsts >= 0).nonzero()[0]
+        return cls(
+            number=number,
+            first_row=first_row,
+            rows=len(texts),
+            texts=texts_json,
+            ids=given_ids if named is ids else orjson.dumps(named),
+            given_ids=None if ids is None else given_ids,
+            repeats=first_row + indices,
+            firsts=firsts[indices],
+            names=[named[index] for index in indices.tolist()] if named else [None] * len(indices),
+            duplicates_so_far=duplicates + len(indices),
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +96,9 @@ class EncodedChunk:
     first_row: int
     rows: int
     data: bytes
-    repeats: NDArray[np.int64]  #: The rows that repeat an earlier text …
-    firsts: NDArray[np.int64]  #: … that text's row …
-    names: list[str] | list[None]  #: … and their ids; None: the row's number.
+    repeats: NDArray[np.int64]
+    firsts: NDArray[np.int64]
+    names: list[str] | list[None]
     duplicates_so_far: int
 
 
@@ -77,41 +113,31 @@ class ChunkEncoder:
         return self._digest.hexdigest()
 
     def encode(self, chunk: CutChunk) -> EncodedChunk:
-        """The next chunk. Raises InvalidInput for a text or an id that no database keeps."""
-        try:
-            texts, given_ids = orjson.dumps(chunk.texts), orjson.dumps(chunk.ids)
-        except TypeError as error:
-            rows = f"{chunk.first_row} to {chunk.first_row + len(chunk.texts) - 1}"
-            raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
-        self._digest.add_json(texts, None if chunk.ids is None else given_ids)
-        ids = _named(chunk)
-        if ids and b"\\u0000" in given_ids:
-            _refuse_nul(chunk)
-        indices = (chunk.firsts >= 0).nonzero()[0]
-        firsts, listed = chunk.firsts[indices], indices.tolist()
-        ids_json = given_ids if ids == chunk.ids else orjson.dumps(ids)
+        """The next chunk."""
+        self._digest.add_json(chunk.texts, chunk.given_ids)
+        indices = (chunk.repeats - chunk.first_row).tolist()
         return EncodedChunk(
             number=chunk.number,
             first_row=chunk.first_row,
-            rows=len(chunk.texts),
-            data=encode_chunk(texts, ids_json, dict(zip(listed, firsts.tolist(), strict=True))),
-            repeats=chunk.first_row + indices,
-            firsts=firsts,
-            names=[ids[index] for index in listed] if ids else [None] * len(listed),
+            rows=chunk.rows,
+            data=encode_chunk(chunk.texts, chunk.ids, dict(zip(indices, chunk.firsts.tolist(), strict=True))),
+            repeats=chunk.repeats,
+            firsts=chunk.firsts,
+            names=chunk.names,
             duplicates_so_far=chunk.duplicates_so_far,
         )
 
 
-def _named(chunk: CutChunk) -> list[str] | None:
+def _named(ids: Ids, first_row: int) -> Sequence[str] | None:
     """An id for every row, its number where it has none of its own; None: no row has one."""
-    if chunk.ids is None or not any(chunk.ids):
+    if ids is None or not any(ids):
         return None
-    if None not in chunk.ids:
-        return list(map(str, chunk.ids))
-    return [str(row) if one is None else one for row, one in enumerate(chunk.ids, chunk.first_row)]
+    if None not in ids:
+        return cast("Sequence[str]", ids)  # a check of each would cost as much as all the rest here
+    return [str(row) if one is None else one for row, one in enumerate(ids, first_row)]
 
 
-def _refuse_nul(chunk: CutChunk) -> None:
-    for row, one in enumerate(chunk.ids or (), chunk.first_row):
-        if one and "\x00" in one:
+def _refuse_nul(names: Sequence[str], first_row: int) -> None:
+    for row, name in enumerate(names, first_row):
+        if "\x00" in name:
             raise InvalidInput(f"row {row}: its id holds a NUL character, which no database keeps")

@@ -7,59 +7,54 @@ Texts are known by Python's 64-bit keyed hash. Among ten million distinct texts 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise, starmap
 
 import numpy as np
 from numpy.typing import NDArray
 
 _BUCKETS = 8  # merging one bucket needs memory for that bucket only
-_BUCKET_SHIFT = np.uint64(61)  # a bucket is told by the hash's first three bits
-_YOUNG = 32_768
+_BUCKET_STARTS = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(61)  # told by the hash's first three bits
+_FEW = 1 << 16
+
+Hashes = NDArray[np.uint64]
+Rows = NDArray[np.uint32]
 
 
-class _Bucket:
-    """Sorted hashes with the row each was first seen in: a large run, and a young one that is merged into it."""
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Sorted hashes with the row each was first seen in."""
 
-    __slots__ = ("old", "old_rows", "young", "young_rows")
+    hashes: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    rows: Rows = field(default_factory=lambda: np.empty(0, np.uint32))
 
-    def __init__(self) -> None:
-        self.old = self.young = np.empty(0, np.uint64)
-        self.old_rows = self.young_rows = np.empty(0, np.uint32)
-
-    def find(self, hashes: NDArray[np.uint64], found: NDArray[np.int64]) -> None:
+    def find(self, hashes: Hashes, found: NDArray[np.int64]) -> None:
         """Put the first row of each known hash into `found`."""
-        for run, rows in ((self.old, self.old_rows), (self.young, self.young_rows)):
-            if not run.size:
-                continue
-            at = np.searchsorted(run, hashes)
-            at[at == run.size] = 0
-            known = run[at] == hashes
-            found[known] = rows[at[known]]
+        if not self.hashes.size:
+            return
+        at = np.searchsorted(self.hashes, hashes)
+        at[at == self.hashes.size] = 0
+        known = np.flatnonzero(self.hashes[at] == hashes)
+        found[known] = self.rows[at[known]]
 
-    def add(self, hashes: NDArray[np.uint64], rows: NDArray[np.uint32]) -> None:
-        """Remember hashes that are sorted and new."""
-        self.young, self.young_rows = _merge(self.young, self.young_rows, hashes, rows)
-        if self.young.size > max(_YOUNG, self.old.size // 4):
-            self.old, self.old_rows = _merge(self.old, self.old_rows, self.young, self.young_rows)
-            self.young, self.young_rows = self.young[:0].copy(), self.young_rows[:0].copy()
-
-
-def _merge(
-    left: NDArray[np.uint64], left_rows: NDArray[np.uint32], right: NDArray[np.uint64], right_rows: NDArray[np.uint32]
-) -> tuple[NDArray[np.uint64], NDArray[np.uint32]]:
-    at = np.searchsorted(left, right) + np.arange(right.size)
-    is_left = np.ones(left.size + right.size, bool)
-    is_left[at] = False
-    merged, rows = np.empty(is_left.size, np.uint64), np.empty(is_left.size, np.uint32)
-    merged[at], rows[at] = right, right_rows
-    merged[is_left], rows[is_left] = left, left_rows
-    return merged, rows
+    def merged_with(self, hashes: Hashes, rows: Rows) -> _Run:
+        """A run with these too, which are sorted and new."""
+        at = np.searchsorted(self.hashes, hashes) + np.arange(hashes.size)
+        is_old = np.ones(self.hashes.size + hashes.size, bool)
+        is_old[at] = False
+        merged = _Run(np.empty(is_old.size, np.uint64), np.empty(is_old.size, np.uint32))
+        merged.hashes[at], merged.rows[at] = hashes, rows
+        merged.hashes[is_old], merged.rows[is_old] = self.hashes, self.rows
+        return merged
 
 
 class DistinctTexts:
     """Remembers every text it is shown."""
 
     def __init__(self) -> None:
-        self._buckets = [_Bucket() for _ in range(_BUCKETS)]
+        self._old = [_Run() for _ in range(_BUCKETS)]
+        self._young = _Run()  # what came lately, merged into the others when there is enough of it
+        self._old_size = 0
 
     def first_rows(self, texts: Sequence[str], first_row: int) -> NDArray[np.int64]:
         """For each of `texts` (rows `first_row`, `first_row` + 1, …) the earlier row with the same text, or -1.
@@ -75,19 +70,33 @@ class DistinctTexts:
         starts = np.flatnonzero(is_first)
         unique = ordered[starts]
         rows_of_unique = (np.minimum.reduceat(order, starts) + first_row).astype(np.uint32)
-        found = np.full(unique.size, -1, np.int64)
-        bounds = np.searchsorted(unique, np.arange(1, _BUCKETS, dtype=np.uint64) << _BUCKET_SHIFT)
-        for bucket, (start, stop) in zip(
-            self._buckets, zip([0, *bounds.tolist()], [*bounds.tolist(), unique.size], strict=True), strict=True
-        ):
-            if start == stop:
-                continue
-            part = unique[start:stop]
-            bucket.find(part, found[start:stop])
-            new = found[start:stop] < 0
-            bucket.add(part[new], rows_of_unique[start:stop][new])
-        answers = np.where(found < 0, rows_of_unique.astype(np.int64), found)
+        found = self._find(unique)
+        is_new = found < 0
+        self._remember(unique[is_new], rows_of_unique[is_new])
+        answers = np.where(is_new, rows_of_unique, found)
         result = np.empty(count, np.int64)
         result[order] = np.repeat(answers, np.diff(starts, append=count))
         result[result == np.arange(first_row, first_row + count)] = -1
         return result
+
+    def _find(self, hashes: Hashes) -> NDArray[np.int64]:
+        """The first row of each hash, or -1. They are sorted."""
+        found = np.full(hashes.size, -1, np.int64)
+        self._young.find(hashes, found)
+        for old, part in zip(self._old, _bucket_slices(hashes), strict=True):
+            old.find(hashes[part], found[part])
+        return found
+
+    def _remember(self, hashes: Hashes, rows: Rows) -> None:
+        young = self._young = self._young.merged_with(hashes, rows)
+        # so a hash is moved about as often among the young as among the old, and least often in all
+        if young.hashes.size > max(_FEW, (hashes.size * self._old_size) ** 0.5):
+            for number, part in enumerate(_bucket_slices(young.hashes)):
+                self._old[number] = self._old[number].merged_with(young.hashes[part], young.rows[part])
+            self._old_size += young.hashes.size
+            self._young = _Run()
+
+
+def _bucket_slices(hashes: Hashes) -> list[slice]:
+    bounds = [0, *np.searchsorted(hashes, _BUCKET_STARTS).tolist(), hashes.size]
+    return list(starmap(slice, pairwise(bounds)))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import attrgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +18,6 @@ from labelmill.contracts.readers.rows import Counting, check_columns, read_rows
 
 _BLOCK_BYTES = 1 << 20  # of a JSONL file
 _BLOCK_ROWS = 20_000
-_TEXT, _ID = attrgetter("text"), attrgetter("id")
 
 
 @dataclass(slots=True)
@@ -58,10 +56,10 @@ def read_text_blocks(
 def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
     name = display_name(source)
     checked = False
-    decode = _decoder_of_plain_rows(columns)
+    decoders = _decoders_of_plain_rows(columns)
     with open_bytes(source) as stream:
         for number, lines in _numbered_parts(stream):
-            block = _parse_plain_rows(lines, decode, len(columns))
+            block = _parse_plain_rows(lines, decoders, len(columns))
             if block is None:
                 block, checked = _parse_line_by_line(lines, number, name, columns, on_bad_row, checked=checked)
             if block.texts:
@@ -79,31 +77,34 @@ def _numbered_parts(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
         number += len(lines)
 
 
-def _decoder_of_plain_rows(columns: list[str]) -> Callable[[bytes], Any]:
-    """Decodes a line whose text is a string and whose id is a string, a whole number or null, and nothing else of it:
-    without a dictionary it takes half the time."""
-    kinds: list[tuple[str, Any]] = [("text", str), ("id", str | int | None)]
-    names = dict(zip(("text", "id"), columns, strict=False))
-    if len(set(columns)) < len(columns):  # one column is both
-        kinds, names = kinds[:1], {"text": columns[0]}
+def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], Any]]:
+    """Decode a line whose text is a string, and nothing else of it but its id: a string, or, what takes longer, a whole
+    number or null too. Without a dictionary it takes half the time."""
+    names = dict(zip(("text", "id"), dict.fromkeys(columns), strict=False))
+    return [_decoder({"text": str, "id": kind}, names) for kind in (str, str | int | None)]
+
+
+def _decoder(kinds: dict[str, Any], names: dict[str, str]) -> Callable[[bytes], Any]:
     # no row refers to another: the collector need not look at them
-    row = msgspec.defstruct("Row", kinds[: len(names)], rename=names, gc=False)
+    row = msgspec.defstruct("Row", [(name, kinds[name]) for name in names], rename=names, gc=False)
     return msgspec.json.Decoder(row).decode
 
 
-def _parse_plain_rows(lines: list[bytes], decode: Callable[[bytes], Any], columns: int) -> TextBlock | None:
+def _parse_plain_rows(lines: list[bytes], decoders: list[Callable[[bytes], Any]], columns: int) -> TextBlock | None:
     """None: some line is not a plain row."""
-    try:
-        rows = list(map(decode, lines))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    texts = list(map(_TEXT, rows))
-    if columns == 1:
-        return TextBlock(texts)
-    ids = list(map(_ID, rows)) if hasattr(rows[0], "id") else texts
-    if set(map(type, ids)) != {str} or not all(ids):
-        ids = [None if one is None or one == "" else str(one) for one in ids]
-    return TextBlock(texts, ids)
+    for decode in decoders:
+        try:
+            rows = list(map(decode, lines))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+        texts = [row.text for row in rows]
+        if columns == 1:
+            return TextBlock(texts)
+        ids = [row.id for row in rows] if hasattr(rows[0], "id") else texts  # one column may be both
+        if decode is not decoders[0] or not all(ids):
+            ids = [None if one is None or one == "" else str(one) for one in ids]
+        return TextBlock(texts, ids)
+    return None
 
 
 def _parse_line_by_line(
