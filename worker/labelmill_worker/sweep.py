@@ -19,6 +19,7 @@ from labelmill.contracts.states import DatasetState, EvaluationState, State, Tra
 from labelmill.contracts.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.store import owed
+from labelmill_worker.store.commits import PATIENCE_S
 from labelmill_worker.store.remote_wishes import overdue_wishes, put_off_wishes
 from labelmill_worker.waiting import WaitingMessages
 
@@ -34,11 +35,13 @@ _JOBS = (
 
 def sweep(services: Services) -> None:
     """One sweep. Raises DatabaseUnavailable."""
-    engine = services.engine
-    if not owed.take_lease(engine, "sweep", services.settings.sweep_s):
+    engine, held_s = services.engine, services.settings.sweep_s * 0.9
+    free_for_s = owed.take_lease(engine, "sweep", held_s)
+    if free_for_s is None:
         return
     shorten_log(engine)
-    if returned := owed.return_expired_chunks(engine):
+    spared_s = spared_after_silence_s(free_for_s + held_s, services.settings.lease_s)
+    if returned := owed.return_expired_chunks(engine, spared_s=spared_s):
         log.warning("chunks of dead workers are owed again", chunks=returned)
     batches = owed.open_batches(engine)
     owed.complete_finished_batches(engine, batches)
@@ -53,6 +56,18 @@ def sweep(services: Services) -> None:
                 dispatch_batch(engine, services.sender, batch.id)
     except BrokerUnavailable:
         log.warning("sweep cut short: Redis cannot be reached")
+
+
+def spared_after_silence_s(silence_s: float, lease_s: float) -> float:
+    """For how long before now a lease may have run out without its chunk being taken away; `silence_s`: since the last
+    sweep.
+
+    When nobody swept for long, the database was away perhaps: from the workers as well, which could not renew their
+    leases and still hold answers that are paid for. They write them within moments, and the next sweep spares nobody.
+    """
+    # a lease is renewed every third of it: less silence than two thirds lets none run out. Beyond their patience
+    # workers hold no answers any more
+    return silence_s if lease_s / 2 < silence_s < PATIENCE_S + lease_s else 0.0
 
 
 def _send_overdue_jobs(

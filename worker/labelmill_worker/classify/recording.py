@@ -21,17 +21,15 @@ from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, PutOff, RowFailed, Stop, Strategy
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.store.chunks import Claim, Entry, LeaseLostError, Standing, record_entries
-from labelmill_worker.store.commits import transaction_number, was_committed
+from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S, transaction_number, was_committed
 from labelmill_worker.store.fairness import unserved_batch
 
 log = structlog.get_logger()
 
 _AT_ONCE = 100  #: Requests recorded in one transaction at most: ten thousand rows, whose packing takes memory.
 _LINGER_S = 0.002  #: Outcomes that come alone wait for company: a transaction costs as much as writing a hundred rows.
-_DATABASE_PAUSE_S = 0.5  #: Between two tries while the database is out of reach.
 _LOOK_S = 0.25  #: How often the recorder looks for batches that nobody serves.
 _SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
-PATIENCE_S = 120.0  #: Answers are kept so long while the database is out of reach; then they are lost, and paid again.
 
 
 class ChunkRecord:
@@ -216,27 +214,28 @@ class Recorder:
 
     def _commit(self, entries: dict[ChunkRecord, Entry]) -> None:
         """Write until it is written, or the database was out of reach for too long."""
-        give_up_at = time.monotonic() + PATIENCE_S
         in_doubt: str | None = None  # the transaction that may have been committed, though its answer is lost
         standings: list[Standing] = []
+        asked_at = time.monotonic()  # when the transaction began that was committed in the end: leases count from then
+        give_up_at = asked_at + PATIENCE_S
         while True:
-            asked_at = time.monotonic()
+            tried_at = time.monotonic()
             try:
                 with translating_errors():
                     self._connection = connection = self._connection or self._engine.connect()
                     if in_doubt is not None and was_committed(connection, in_doubt):
                         break
-                    in_doubt = None
+                    in_doubt, asked_at = None, tried_at
                     with connection.begin():
                         standings = record_entries(connection, list(entries.values()), self._lease_s)
                         in_doubt = transaction_number(connection)
                 break
             except DatabaseUnavailable as gone:
                 self._disconnect()
-                if asked_at >= give_up_at:
+                if tried_at >= give_up_at:
                     raise
                 log.warning("answers wait for the database", reason=gone.message)
-                time.sleep(_DATABASE_PAUSE_S)
+                time.sleep(DATABASE_PAUSE_S)
             except Exception:
                 self._disconnect()
                 raise

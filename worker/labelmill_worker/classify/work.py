@@ -103,7 +103,11 @@ class _ChunkWork:
             shared.recorder.put(record, list(blank), slots=0)
 
         if claim.options.get("cache"):
-            rows, texts = self._reuse_answers(rows, texts)
+            try:
+                rows, texts = self._reuse_answers(rows, texts)
+            except BaseException:
+                shared.recorder.end(record)  # or it would keep the lease of a chunk that nobody works on
+                raise
 
         async def send() -> None:
             try:

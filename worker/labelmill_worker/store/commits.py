@@ -10,6 +10,9 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.errors import DatabaseUnavailable
 
+PATIENCE_S = 120.0  #: Answers are kept so long while the database is out of reach; then they are lost, and paid again.
+DATABASE_PAUSE_S = 0.5  #: Between two tries meanwhile.
+
 
 def transaction_number(connection: Connection) -> str | None:
     """What the connection's transaction is known by; None on SQLite."""

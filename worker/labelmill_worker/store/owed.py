@@ -44,25 +44,28 @@ class OpenBatch:
     id: str
 
 
-def take_lease(engine: Engine, name: str, seconds: float) -> bool:
-    """Take a named lease for `seconds`; False: another process has it."""
+def take_lease(engine: Engine, name: str, seconds: float) -> float | None:
+    """Take a named lease for `seconds`. Returns for how long nobody had it, None when another process has it now."""
     token = secrets.token_hex(8)
     with writing(engine) as connection:
+        free_for_s = connection.scalar(
+            select(db_now() - LockRow.until).where(LockRow.name == name, has_passed(LockRow.until))
+        )
         taken = connection.execute(
             update(LockRow)
             .where(LockRow.name == name, has_passed(LockRow.until))
-            .values(token=token, until=db_now() + seconds * 0.9)
+            .values(token=token, until=db_now() + seconds)
         ).rowcount
         if taken:
-            return True
+            return abs(free_for_s or 0.0)
         if connection.scalar(select(LockRow.name).where(LockRow.name == name)):
-            return False
+            return None
     try:
         with writing(engine) as connection:
-            connection.execute(insert(LockRow).values(name=name, token=token, until=db_now() + seconds * 0.9))
+            connection.execute(insert(LockRow).values(name=name, token=token, until=db_now() + seconds))
     except IntegrityError:
-        return False
-    return True
+        return None
+    return 0.0
 
 
 def _is_open(table: JobTable, states: Sequence[State]) -> ColumnElement[bool]:
@@ -94,8 +97,10 @@ def put_off(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
         connection.execute(update(table).where(table.id.in_(ids)).values(next_look_at=db_now()))
 
 
-def return_expired_chunks(engine: Engine) -> int:
-    """Hand back chunks whose lease ran out (`claimed` → `pending`), each with a line in `events`."""
+def return_expired_chunks(engine: Engine, *, spared_s: float = 0.0) -> int:
+    """Hand back chunks whose lease ran out (`claimed` → `pending`), each with a line in `events`. Those whose lease ran
+    out within the last `spared_s` are left to their owners."""
+    ran_out = or_(ChunkRow.lease_until < db_now() - spared_s, ChunkRow.lease_until > db_now() + FAR_S)
     ids = {batch.no: batch.id for batch in open_batches(engine)}
     if not ids:
         return 0
@@ -104,7 +109,7 @@ def return_expired_chunks(engine: Engine) -> int:
         expired = connection.execute(
             select(ChunkRow.batch_no, ChunkRow.number, ChunkRow.lease_token)
             .where(ChunkRow.batch_no.in_(sorted(ids)), OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
-            .where(has_passed(ChunkRow.lease_until))
+            .where(ran_out)
             .limit(_AT_ONCE)
         ).all()
     returned = 0
@@ -115,7 +120,7 @@ def return_expired_chunks(engine: Engine) -> int:
             done = connection.execute(
                 update(ChunkRow)
                 .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, gone)
-                .where(has_passed(ChunkRow.lease_until))
+                .where(ran_out)
                 .values(state=ChunkState.PENDING.value, lease_token=None, lease_until=None, sent_at=None)
             ).rowcount
             if done:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.answers import check_scores, learn_schema
 from labelmill_worker.classify.planning import Request, plan_requests
 from labelmill_worker.classify.sending import Answer
 from labelmill_worker.store.chunks import save_learned_schema
+from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S
 
 if TYPE_CHECKING:
     from labelmill_worker.classify.engine import ClassifyEngine
@@ -43,8 +46,17 @@ class ListClassification:
             if self.schema is None:
                 found = learn_schema(results, self._multi)
                 check_scores(results, len(request), found)  # labels are learnt from a good answer only
-                kept = await asyncio.to_thread(
-                    save_learned_schema, self._shared.engine, self._model.no, found.to_json()
-                )
-                self.schema = LabelSchema.from_json(kept)
+                self.schema = LabelSchema.from_json(await self._saved(found.to_json()))
             return self.schema
+
+    async def _saved(self, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """What is kept of the labels that were found. Waits for a database that is away: the answer is paid for, and
+        would have to be asked again."""
+        give_up_at = time.monotonic() + PATIENCE_S
+        while True:
+            try:
+                return await asyncio.to_thread(save_learned_schema, self._shared.engine, self._model.no, found)
+            except DatabaseUnavailable:
+                if time.monotonic() >= give_up_at:
+                    raise
+            await asyncio.sleep(DATABASE_PAUSE_S)
