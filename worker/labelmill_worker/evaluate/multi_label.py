@@ -17,8 +17,8 @@ from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
 from labelmill_worker.evaluate.bootstrap import intervals
 from labelmill_worker.evaluate.mistakes import FarthestPairs
 from labelmill_worker.evaluate.probabilities import EPSILON, Reliability, coverage_curve, histogram
+from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores, are_probabilities
-from labelmill_worker.evaluate.single_label import unfamiliar
 from labelmill_worker.evaluate.temperature import scaled
 from labelmill_worker.evaluate.truth import Truth
 
@@ -111,27 +111,20 @@ class MultiLabelTally:
 
     def metrics(self) -> dict[str, Any]:
         """The target's part of an evaluation's `metrics`."""
-        names, rows = self.truth.names, len(self._present)
+        names = self.truth.names
         real, given = self._present.sum(axis=0).astype(float), self._given.sum(axis=0).astype(float)
         hits = (self._present & self._given).sum(axis=0).astype(float)
         averages = f1.averages(hits, real, given, present_only=False)
-        answered = self._answered
         found = {
-            "accuracy": float(self.correct.mean()),
+            **row_counts(self.correct, self._scored, self._answered),
             **{name: float(value) for name, value in averages.items()},
             "per_label": f1.per_label(names, hits, real, given),
             "confusion": self._confusion(real, given, hits),
-            "rows": rows,
-            "answered": int(answered.sum()),
-            "abstained": int((self._scored & ~answered).sum()),
-            "failed": int((~self._scored).sum()),
-            "unanswered": int((~answered).sum()),
-            "accuracy_answered": float(self.correct[answered].mean()) if answered.any() else None,
             "labels_averaged": len(names),
             **self._quality(self._raw),
             "coverage": self._coverage(20),
             "intervals": self._intervals(),
-            **unfamiliar(self.truth, real),
+            **unfamiliar_labels(self.truth, real),
         }
         if self._calibrated is not None:
             found["calibrated"] = {"temperature": self._temperature, **self._quality(self._calibrated)}

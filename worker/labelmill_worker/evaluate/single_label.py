@@ -14,6 +14,7 @@ from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
 from labelmill_worker.evaluate.bootstrap import intervals
 from labelmill_worker.evaluate.mistakes import confident_mistakes, suspects
 from labelmill_worker.evaluate.probabilities import Reliability, coverage_curve, histogram, losses_of
+from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores, are_probabilities
 from labelmill_worker.evaluate.temperature import scaled
 from labelmill_worker.evaluate.truth import Truth
@@ -95,28 +96,22 @@ class SingleLabelTally:
 
     def metrics(self) -> dict[str, Any]:
         """The target's part of an evaluation's `metrics`."""
-        names, rows, answered = self.truth.names, len(self._real), self._given >= 0
+        names = self.truth.names
         real, given, hits = self._counts()
         present = int(((real + given) > 0).sum())
         averages = f1.averages(hits, real, given, present_only=True)
         shown = (real + given) > 0
         there = [name for name, is_there in zip(names, shown, strict=True) if is_there]
         found = {
-            "accuracy": float(self.correct.mean()),
+            **row_counts(self.correct, self._scored, self._given >= 0),
             **{name: float(value) for name, value in averages.items()},
             "per_label": f1.per_label(there, hits[shown], real[shown], given[shown]),
             "confusion": self._confusion(),
-            "rows": rows,
-            "answered": int(answered.sum()),
-            "abstained": int((self._scored & ~answered).sum()),
-            "failed": int((~self._scored).sum()),
-            "unanswered": int((~answered).sum()),
-            "accuracy_answered": float(self.correct[answered].mean()) if answered.any() else None,
             "labels_averaged": present,
             **self._quality(self._raw),
             "coverage": self._coverage(20),
             "intervals": self._intervals(),
-            **unfamiliar(self.truth, real),
+            **unfamiliar_labels(self.truth, real),
         }
         if self._calibrated is not None:
             found["calibrated"] = {"temperature": self._temperature, **self._quality(self._calibrated)}
@@ -188,13 +183,3 @@ class SingleLabelTally:
     def _coverage(self, steps: int) -> list[dict[str, Any]]:
         is_top = (self._top == self._real)[self._scored]
         return coverage_curve(self._raw.best[self._scored], is_top, len(self._real), steps)
-
-
-def unfamiliar(truth: Truth, real: NDArray[Any]) -> dict[str, Any]:
-    """Labels that only one side knows: `unknown_labels` of the dataset, with their rows, `absent_labels` of
-    the model."""
-    known = len(truth.target.labels)
-    return {
-        "unknown_labels": {name: int(real[at]) for at, name in enumerate(truth.names) if at >= known},
-        "absent_labels": sorted(name for at, name in enumerate(truth.names[:known]) if not real[at]),
-    }
