@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
+import sys
 import time
 from pathlib import Path
 from types import FrameType
@@ -52,8 +54,8 @@ def _run_steps(stack: TemporaryStack, console: Console) -> dict[str, Any]:
     )  # fmt: skip
     say(3, "evaluate: on the test split, through the queue")
     evaluation = stack.run("evaluate", "evaluate", "intents", "--dataset", "sample", "--split", "test", "--wait")
-    report = stack.folder / "evaluation.json"
-    report.write_text(json.dumps(evaluation, indent=2, ensure_ascii=False) + "\n")
+    report = stack.folder / "report.html"
+    stack.run("report", "report", evaluation["id"], "-o", str(report))
     say(4, "classify: the texts of the test split")
     results = stack.folder / "results.jsonl"
     batch = stack.run(
@@ -99,7 +101,12 @@ def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     console = Console(soft_wrap=True, highlight=False)
     console.print(table)
     console.print(_NOT_MISTRAL)
-    console.print(f"Look around: labelmill --data-dir {summary['data_dir']} status")
+    console.print(f"Look around: {_labelmill()} --data-dir {summary['data_dir']} status")
+
+
+def _labelmill() -> str:
+    """How a person calls the command here: `make demo` needs no activated environment."""
+    return "labelmill" if shutil.which("labelmill") else str(Path(sys.executable).with_name("labelmill"))
 
 
 def _wait_for_interrupt(console: Console, stack: TemporaryStack) -> None:

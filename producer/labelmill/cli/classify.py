@@ -9,6 +9,7 @@ import typer
 
 from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
 from labelmill.cli.jobs import save_results
+from labelmill.cli.options import MAIN, AlwaysJson, Wait
 from labelmill.cli.progress import bar
 from labelmill.contracts.errors import InvalidInput
 from labelmill.results.export import check_output
@@ -17,19 +18,28 @@ from labelmill.submissions.classify import submit_batch
 
 def register(app: typer.Typer) -> None:
     """Add `classify`."""
-    app.command("classify")(classify)
+    example = "Example: labelmill classify texts.csv --model intents --text body --id ticket --wait -o labelled.csv"
+    app.command("classify", rich_help_panel=MAIN, epilog=example)(classify)
 
 
 def classify(
-    source: Annotated[str, typer.Argument(help=".jsonl, .csv or .parquet, also .gz; a glob; - for JSONL on stdin.")],
-    model: Annotated[
-        str, typer.Option(help="intents (the promoted version), intents@2, or a Mistral id: ft:classifier:….")
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE", help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or - for JSONL on stdin."
+        ),
     ],
-    text: Annotated[str, typer.Option(help="Column of the text.")] = "text",
+    model: Annotated[
+        str,
+        typer.Option(
+            metavar="REF", help="intents (the promoted version), intents@2, or a Mistral id: ft:classifier:…."
+        ),
+    ],
+    text: Annotated[str, typer.Option(metavar="COL", help="Column of the texts.")] = "text",
     id_column: Annotated[
-        str | None, typer.Option("--id", help="Column of your own id; default: the row number.")
+        str | None, typer.Option("--id", metavar="COL", help="Column of your own ids.", show_default="the row number")
     ] = None,
-    mode: Annotated[str, typer.Option(help="realtime.")] = "realtime",
+    mode: Annotated[str, typer.Option(help="realtime (Mistral's Batch API is not there yet).")] = "realtime",
     threshold: Annotated[
         list[str] | None, typer.Option(help="Least score to believe a label: 0.7, or TARGET=0.7. Repeatable.")
     ] = None,
@@ -46,13 +56,16 @@ def classify(
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
     ] = None,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow to the end; Ctrl-C detaches.")] = False,
+    wait: Wait = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="With --wait: write the results here when done.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (the default here).")] = False,
+    as_json: AlwaysJson = False,
 ) -> None:
-    """Classify every text of SOURCE with a model. Prints {"id", "kind", "state"}; --wait prints the final status."""
+    """Classify every text of SOURCE with a model.
+
+    Prints {"id", "kind", "state"}; with --wait, the final status.
+    """
     del as_json
     if output is not None:
         if not wait:

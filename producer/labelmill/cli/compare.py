@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from labelmill.cli.context import connected, exit_for, messages, print_json, say, tables
+from labelmill.cli.options import MAIN, AsJson, DatasetRef, SplitName
 from labelmill.cli.progress import follow
+from labelmill.cli.tables import print_rows
 from labelmill.client import Client, Job
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import ENDED
@@ -18,22 +19,24 @@ _ENDED = {state.value for state in ENDED}
 
 def register(app: typer.Typer) -> None:
     """Add `compare`."""
-    app.command("compare")(compare)
+    example = "Example: labelmill compare intents@1 intents@2 --dataset intents"
+    app.command("compare", rich_help_panel=MAIN, epilog=example)(compare)
 
 
 def compare(
     refs: Annotated[list[str], typer.Argument(metavar="REF…", help="Two models or more: intents, intents@2, ….")],
-    dataset: Annotated[str, typer.Option(help="The dataset: NAME or NAME@VERSION.")],
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    dataset: DatasetRef,
+    split: SplitName = "test",
     level: Annotated[float, typer.Option(min=0, max=1, help="A smaller p-value is a difference.")] = 0.05,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Follow the evaluations to their end; Ctrl-C detaches.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Put models side by side on the same rows, and name the cheapest that is not significantly worse than the best.
+    """Put models side by side on the same rows.
 
-    Each is evaluated once; evaluations that are there already are used again.
+    Names the cheapest that is not significantly worse than the best. Each is evaluated once;
+    evaluations that are there already are used again.
     """
     if len(set(refs)) < 2:
         raise InvalidInput("name two models or more: labelmill compare intents@1 intents@2 --dataset NAME")
@@ -50,7 +53,7 @@ def compare(
         print_json(document)
     else:
         for name, judged in _judged(document).items():
-            tables().print(_table(document, name, judged))
+            _print_table(document, name, judged)
         tables().print(document["verdict"] or "nothing could be compared")
     for one in documents:
         exit_for(one)
@@ -72,23 +75,22 @@ def _judged(document: dict[str, Any]) -> dict[str, Any]:
     return judged
 
 
-def _table(document: dict[str, Any], name: str, judged: dict[str, Any]) -> Table:
+def _print_table(document: dict[str, Any], name: str, judged: dict[str, Any]) -> None:
     title = f"{name}, {document['dataset']} {document['split']}"
-    table = Table(box=None, title=title, title_justify="left", title_style="bold")
-    for heading in ("model", "accuracy", "macro F1", "log-loss", "ECE", "cost of 1,000", "s for 1,000", "p", ""):
-        table.add_column(heading, no_wrap=True)
+    headings = ("model", "accuracy", "macro F1", "log-loss", "ECE", "cost of 1,000", "s for 1,000", "p", "verdict")
+    rows = []
     against = {one["model"]: one for one in judged["comparisons"]}
     for one in sorted(document["models"], key=lambda one: -judged["accuracies"].get(one["model"], -1)):
         model, metrics = one["model"], one["targets"].get(name, {})
         intervals = metrics.get("intervals", {})
         accuracy = judged["accuracies"].get(model)
-        table.add_row(
+        rows.append((
             model, _figure(accuracy, intervals.get("accuracy")),
             _figure(metrics.get("macro_f1"), intervals.get("macro_f1")), _figure(metrics.get("log_loss")),
             _figure(metrics.get("ece")), _money(one["cost_per_1000"]), _figure(one["seconds_per_1000"]),
             f"{against[model]['p_value']:.2g}" if model in against else "", _remark(one, judged, against.get(model)),
-        )  # fmt: skip
-    return table
+        ))  # fmt: skip
+    print_rows(tables(), headings, rows, flowing=("verdict",), title=title)
 
 
 def _remark(one: dict[str, Any], judged: dict[str, Any], compared: dict[str, Any] | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import typer
 
 from labelmill.cli.context import messages, settings
+from labelmill.cli.options import OPERATE
 from labelmill.contracts.database import connect, current_revision, upgrade
 
 
@@ -12,11 +13,14 @@ def register(app: typer.Typer) -> None:
     """Add the group `db`."""
     group = typer.Typer(no_args_is_help=True, help="The database's tables.")
     group.command("upgrade")(upgrade_tables)
-    app.add_typer(group, name="db")
+    app.add_typer(group, name="db", rich_help_panel=OPERATE)
 
 
 def upgrade_tables() -> None:
-    """Bring the database's tables to this version. Does nothing when they are; safe to run twice at once."""
+    """Bring the database's tables to this version.
+
+    Does nothing when they are; safe to run twice at once.
+    """
     engine = connect(settings().sql_url)
     before = current_revision(engine)
     upgrade(engine)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
-from rich.table import Table
 
 from labelmill.cli.context import connected, messages, print_json, tables
+from labelmill.cli.options import OPERATE, AsJson
+from labelmill.cli.tables import print_rows
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import KEPT_DEAD_LETTERS
 from labelmill.dead_letters import list_dead_letters
@@ -15,14 +16,17 @@ from labelmill.dead_letters import list_dead_letters
 
 def register(app: typer.Typer) -> None:
     """Add the command."""
-    app.command("dead-letters")(dead_letters)
+    app.command("dead-letters", rich_help_panel=OPERATE)(dead_letters)
 
 
 def dead_letters(
     limit: Annotated[int, typer.Option(help="How many to list.", min=1, max=KEPT_DEAD_LETTERS)] = 20,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List messages that workers dropped, the newest first, with the reason. The newest 1,000 are kept."""
+    """List messages that workers dropped, newest first, with the reason.
+
+    The newest 1,000 are kept.
+    """
     with reading(connected().engine) as connection:
         found = list_dead_letters(connection, limit)
     if as_json:
@@ -31,11 +35,10 @@ def dead_letters(
     if not found:
         messages().print("no message was dropped")
         return
-    table = Table("at", "queue", "task", "message id", "reason", "excerpt", box=None)
-    for letter in found:
-        shown = ("at", "queue", "task", "message_id", "reason", "excerpt")
-        table.add_row(*(_one_line(str(letter[name] or "")) for name in shown))
-    tables().print(table)
+    columns = ("at", "queue", "task", "message_id", "reason", "excerpt")
+    rows = [[_one_line(str(letter[name] or "")) for name in columns] for letter in found]
+    headings = [name.replace("_", " ") for name in columns]
+    print_rows(tables(), headings, rows, flowing=("reason", "excerpt"))
 
 
 def _one_line(text: str) -> str:

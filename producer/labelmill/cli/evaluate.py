@@ -7,25 +7,30 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import connected, finish_submission
+from labelmill.cli.options import MAIN, AlwaysJson, DatasetRef, ModelRef, SplitName, Wait
 
 
 def register(app: typer.Typer) -> None:
     """Add `evaluate`."""
-    app.command("evaluate")(evaluate)
+    example = "Example: labelmill evaluate intents --dataset intents --wait"
+    app.command("evaluate", rich_help_panel=MAIN, epilog=example)(evaluate)
 
 
 def evaluate(
-    ref: Annotated[str, typer.Argument(help="The model: intents, intents@2 or a Mistral id.")],
-    dataset: Annotated[str, typer.Option(help="The dataset: NAME or NAME@VERSION.")],
-    split: Annotated[str, typer.Option(help="train, validation or test.")] = "test",
+    ref: ModelRef,
+    dataset: DatasetRef,
+    split: SplitName = "test",
     calibrate: Annotated[
         bool,
         typer.Option("--calibrate", help="Fit a temperature on the validation split and keep it with the version."),
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow to the end; Ctrl-C detaches.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document (the default here).")] = False,
+    wait: Wait = False,
+    as_json: AlwaysJson = False,
 ) -> None:
-    """Measure a model on a split of a dataset: accuracy, F1, calibration, cost; what each means: docs/evaluation.md."""
+    """Measure a model on a split of a dataset.
+
+    Accuracy, F1, calibration, time and cost; docs/evaluation.md says what each means.
+    """
     del as_json
     client = connected()
     job = client.evaluate(ref, dataset, split, calibrate=calibrate)

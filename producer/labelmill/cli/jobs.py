@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy import select
 
 from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json, tables
+from labelmill.cli.options import ANY_JOB, AsJson, JobId, Wait
 from labelmill.cli.progress import bar
+from labelmill.cli.tables import moment, print_details, print_rows
 from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.specs import ClassifySpec
@@ -20,56 +21,50 @@ from labelmill.results.export import check_output, write_results
 from labelmill.results.kept_columns import keep_columns
 from labelmill.results.reading import Only, batch_behind, read_result_lines
 
-JobId = Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
     for command in (status, watch, results, cancel, retry):
-        app.command(command.__name__)(command)
+        app.command(command.__name__, rich_help_panel=ANY_JOB)(command)
 
 
 def status(
-    job_id: Annotated[str | None, typer.Argument(help="A job's id; without one, the latest jobs.")] = None,
+    job_id: Annotated[
+        str | None, typer.Argument(metavar="ID", help="A job's id; without one, the latest jobs.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many jobs to list.", min=1)] = 20,
     as_json: AsJson = False,
 ) -> None:
-    """Show a job, or the latest jobs. Exits with 0 for any job that exists."""
+    """Show a job, or the latest jobs.
+
+    Exits with 0 for any job that exists.
+    """
     client = connected()
     if job_id is None:
         found = client.recent(limit)
         if as_json:
             print_json(found)
         else:
-            tables().print(_job_table(found))
+            _print_jobs(found)
         return
     document = client.status(job_id)
     if as_json:
         print_json(document)
     else:
-        tables().print(_details(document))
+        print_details(tables(), document)
 
 
-def _job_table(found: list[dict[str, Any]]) -> Table:
-    table = Table("id", "kind", "state", "created", "error", box=None)
-    for document in found:
-        table.add_row(*(str(document[key] or "") for key in ("id", "kind", "state", "created_at", "error")))
-    return table
-
-
-def _details(document: dict[str, Any]) -> Table:
-    table = Table(box=None, show_header=False)
-    for key, value in document.items():
-        if value in (None, [], {}):
-            continue
-        shown = ", ".join(f"{name} {part}" for name, part in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(key, shown if len(shown) < 500 else f"{shown[:500]} … (--json shows all)")
-    return table
+def _print_jobs(found: list[dict[str, Any]]) -> None:
+    rows = [[str(one[name] or "") for name in ("id", "kind", "state")] + [moment(one["created_at"]), one["error"] or ""]
+            for one in found]  # fmt: skip
+    print_rows(tables(), ("id", "kind", "state", "created", "error"), rows, flowing=("error",))
 
 
 def watch(job_id: JobId) -> None:
-    """Follow a job to its end; Ctrl-C detaches. Prints the final status and exits with the job's code."""
+    """Follow a job to its end; Ctrl-C detaches.
+
+    Prints the final status and exits with the job's code.
+    """
     document = follow_or_detach(connected(), job_id)
     print_json(document)
     exit_for(document)
@@ -78,7 +73,8 @@ def watch(job_id: JobId) -> None:
 def results(
     job_id: JobId,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="A .jsonl, .csv or .parquet file; default: JSONL on stdout.")
+        Path | None,
+        typer.Option("-o", "--output", help="A .jsonl, .csv or .parquet file.", show_default="JSONL on stdout"),
     ] = None,
     only: Annotated[Only | None, typer.Option(help="Only rows that failed, or that abstained.")] = None,
     keep: Annotated[
@@ -87,7 +83,10 @@ def results(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch ends.")] = False,
 ) -> None:
-    """Write the rows of a batch or an evaluation in input order. Exits with 0 for any job that exists."""
+    """Write the rows of a batch or an evaluation in input order.
+
+    Exits with 0 for any job that exists.
+    """
     if output is not None:
         check_output(output)
     save_results(connected(), job_id, output, only=only, follow=follow, keep=keep or ())
@@ -134,9 +133,7 @@ def cancel(job_id: JobId) -> None:
     print_json({key: client.status(job_id)[key] for key in ("id", "kind", "state")})
 
 
-def retry(
-    job_id: JobId, wait: Annotated[bool, typer.Option("--wait", help="Follow to the end; Ctrl-C detaches.")] = False
-) -> None:
+def retry(job_id: JobId, wait: Wait = False) -> None:
     """Run the failed rows of a batch again, and nothing else."""
     client = connected()
     client.retry(job_id)

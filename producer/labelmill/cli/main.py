@@ -64,7 +64,9 @@ def _global_options(
     data_dir: Annotated[
         str | None, typer.Option(help="Folder that producers and workers share.", show_default=False)
     ] = None,
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
 ) -> None:
     del version
     remember_flags(

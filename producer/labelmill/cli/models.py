@@ -6,18 +6,20 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy.engine import Connection
 
 from labelmill import registry
 from labelmill.cli.context import connected, messages, print_json, say, tables
+from labelmill.cli.options import STORED, AsJson
+from labelmill.cli.tables import print_details, print_rows
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import ModelRow
 
 Version = Annotated[str, typer.Argument(metavar="REF", help="A version: intents@2, or intents@ALIAS.")]
 Model = Annotated[str, typer.Argument(metavar="REF", help="intents (the promoted version), intents@2, intents@ALIAS.")]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document.")]
+SUMMARY = "List models; promote, name, archive or delete versions."
+
 HereOnly = Annotated[
     bool, typer.Option("--here-only", help="Leave the fine-tuned model at Mistral as it is: its storage fee goes on.")
 ]
@@ -25,7 +27,7 @@ HereOnly = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add `models` and its commands."""
-    models = typer.Typer(help="List models; promote, compare, archive or delete versions.", invoke_without_command=True)
+    models = typer.Typer(help=SUMMARY, invoke_without_command=True)
     models.callback()(list_models)
     models.command("show")(show)
     models.command("promote")(promote)
@@ -36,15 +38,15 @@ def register(app: typer.Typer) -> None:
     models.command("register")(register_model)
     models.command("archive")(archive)
     models.command("delete")(delete)
-    app.add_typer(models, name="models")
+    app.add_typer(models, name="models", rich_help_panel=STORED)
 
 
 def list_models(
     context: typer.Context,
     everything: Annotated[bool, typer.Option("--all", help="Archived versions too.")] = False,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
-    """List models; promote, compare, archive or delete versions."""
+    """List models: the callback of the group."""
     if context.invoked_subcommand:
         return
     with reading(connected().engine) as connection:
@@ -52,18 +54,17 @@ def list_models(
     if as_json:
         print_json(found)
         return
-    table = Table(box=None)
-    for heading in ("model", "answers to", "method", "targets", "accuracy", "state", "created", "note"):
-        table.add_column(heading, no_wrap=heading in ("model", "created"))
+    headings = ("model", "answers to", "method", "targets", "accuracy", "state", "created", "note")
+    rows = []
     for one in found:
         targets = ", ".join(f"{target}: {count} labels" for target, count in one["targets"].items())
         names = [one["name"]] if one["promoted"] else []
         names += [f"@{alias}" for alias in one["aliases"]]
-        table.add_row(
+        rows.append((
             one["model"], ", ".join(names), one["method"], targets, _accuracy(one["evaluated"]), _state(one),
             one["created_at"][:16].replace("T", " "), one["note"] or "",
-        )  # fmt: skip
-    tables().print(table)
+        ))  # fmt: skip
+    print_rows(tables(), headings, rows, flowing=("targets", "accuracy", "state", "note"))
 
 
 def _accuracy(evaluated: dict[str, Any] | None) -> str:
@@ -84,31 +85,14 @@ def _state(one: dict[str, Any]) -> str:
     return "; ".join(words)
 
 
-def show(ref: Model, as_json: Json = False) -> None:
+def show(ref: Model, as_json: AsJson = False) -> None:
     """Everything about a version: dataset, files, training, job at Mistral, evaluations, batches."""
     with reading(connected().engine) as connection:
         found = registry.lineage(connection, ref)
     if as_json:
         print_json(found)
         return
-    table = Table(box=None, show_header=False)
-    for name, value in found.items():
-        if value not in (None, [], {}, ""):
-            table.add_row(name.replace("_", " "), _shown(value))
-    tables().print(table)
-
-
-def _shown(value: Any) -> str:
-    """A value to read: a line for each entry of a list, names before what they hold."""
-    if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "\n".join(map(_shown, value))
-    if isinstance(value, dict):
-        text = ", ".join(f"{name} {_shown(one)}" for name, one in value.items() if one not in (None, [], {}, ""))
-    elif isinstance(value, list):
-        text = ", ".join(map(str, value))
-    else:
-        text = str(value)
-    return text if len(text) < 600 else f"{text[:600]} … (--json shows all)"
+    print_details(tables(), found)
 
 
 def promote(ref: Version) -> None:
@@ -156,8 +140,10 @@ def threshold(
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Forget all of the version's thresholds.")] = False,
 ) -> None:
-    """Set from which score on a version is believed: under it a single-label target abstains, a label of a multi-label
-    one does not hold. Without a threshold, show them."""
+    """Set from which score on a version is believed; without a threshold, show them.
+
+    Under it a single-label target abstains, and a label of a multi-label one does not hold.
+    """
     client = connected()
     with writing(client.engine) as connection:
         if clear:
@@ -183,8 +169,10 @@ def register_model(
 
 
 def archive(ref: Version, here_only: HereOnly = False) -> None:
-    """Put a version away: nothing new runs on it until it is promoted. A fine-tuned one is archived at Mistral too,
-    which stops its storage fee."""
+    """Put a version away: nothing new runs on it until it is promoted.
+
+    A fine-tuned one is archived at Mistral too, which stops its storage fee.
+    """
     _change(lambda connection, which: registry.archive(connection, which, at_mistral=not here_only), ref, "is archived")
 
 

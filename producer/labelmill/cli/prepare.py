@@ -6,10 +6,11 @@ from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 from sqlalchemy import select
 
 from labelmill.cli.context import connected, finish_submission, print_json, tables
+from labelmill.cli.options import MAIN, STORED, AsJson, Wait
+from labelmill.cli.tables import print_rows
 from labelmill.client import Client
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import DatasetRow
@@ -32,26 +33,34 @@ class OnBadRow(StrEnum):
 
 def register(app: typer.Typer) -> None:
     """Add `prepare` and `datasets`."""
-    app.command("prepare")(prepare)
-    app.command("datasets")(datasets)
+    example = "Example: labelmill prepare intents rows.csv --text body --target intent=label --wait"
+    app.command("prepare", rich_help_panel=MAIN, epilog=example)(prepare)
+    app.command("datasets", rich_help_panel=STORED)(datasets)
 
 
 def prepare(
-    name: Annotated[str, typer.Argument(help="The dataset's name; the same name again makes a new version.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The dataset's name; the same name again makes a new version.")
+    ],
     source: Annotated[
         str,
-        typer.Argument(help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or hf:REPO, hf:REPO/CONFIG."),
+        typer.Argument(
+            metavar="SOURCE",
+            help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or hf:REPO, hf:REPO/CONFIG.",
+        ),
     ],
     text: Annotated[str, typer.Option(metavar="COL", help="Column of the texts.")] = "text",
     target: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=COL[:multi]", help="A target and its column; repeatable.")
+        list[str] | None, typer.Option(metavar="NAME=COL[:multi]", help="A target and its column. Repeatable.")
     ] = None,
     where: Annotated[
-        list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep rows with this value; repeatable.")
+        list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep rows with this value. Repeatable.")
     ] = None,
     min_per_label: Annotated[int | None, typer.Option(help="Leave out labels with fewer rows.")] = None,
     max_per_label: Annotated[int | None, typer.Option(help="Keep at most so many rows a label.")] = None,
-    split: Annotated[str, typer.Option(help="Parts of train, validation and test; a part may be 0.")] = "80/10/10",
+    split: Annotated[
+        str, typer.Option(metavar="A/B/C", help="Parts of train, validation and test; a part may be 0.")
+    ] = "80/10/10",
     seed: Annotated[int, typer.Option(help="The same seed draws the same rows.")] = 42,
     dedupe: Annotated[bool, typer.Option("--dedupe", help="Keep the first of rows with the same text.")] = False,
     on_bad_row: Annotated[
@@ -60,7 +69,7 @@ def prepare(
     row_format: Annotated[
         RowFormat, typer.Option("--format", help='factory: rows are {"text", "labels"} already.')
     ] = RowFormat.COLUMNS,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    wait: Wait = False,
 ) -> None:
     """Make a dataset: labelled rows in, train, validation and test files out."""
     client = connected()
@@ -74,27 +83,26 @@ def prepare(
 
 
 def datasets(
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    limit: Annotated[int, typer.Option(min=1, help="At most so many, newest first.")] = 100,
+    as_json: AsJson = False,
+    limit: Annotated[int, typer.Option(min=1, help="How many to list.")] = 100,
 ) -> None:
     """List datasets, newest first."""
     found = list_datasets(connected(), limit)
     if as_json:
         print_json(found)
         return
-    table = Table(box=None)
-    for heading in ("dataset", "id", "state", "train", "validation", "test", "labels", "created"):
-        table.add_column(heading, no_wrap=heading in ("dataset", "id", "created"))
+    headings = ("dataset", "id", "state", "train", "validation", "test", "labels", "created")
+    rows = []
     for one in found:
         splits = one["splits"] or {}
         labels = ", ".join(f"{target}: {count}" for target, count in one["label_counts"].items())
-        table.add_row(
+        rows.append((
             f"{one['name']}@{one['version']}" if one["version"] else one["name"], one["id"],
             f"{one['state']} (same as {one['repeats']})" if one["repeats"] else one["state"],
             *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
             labels, f"{one['created_at']:%Y-%m-%d %H:%M}",
-        )  # fmt: skip
-    tables().print(table)
+        ))  # fmt: skip
+    print_rows(tables(), headings, rows, flowing=("labels",))
 
 
 def list_datasets(client: Client, limit: int) -> list[dict[str, Any]]:

@@ -53,5 +53,7 @@ def _progress_of(document: dict[str, Any]) -> tuple[str, int, int | None]:
         return state, rows["submitted"] - rows["pending"], rows["submitted"]
     checkpoints = document.get("checkpoints")
     if checkpoints:
-        return f"{state} (loss {checkpoints[-1].get('train_loss')})", checkpoints[-1]["step"], None
+        loss = checkpoints[-1].get("train_loss")
+        shown = state if loss is None else f"{state} (loss {loss:.4f})"
+        return shown, checkpoints[-1]["step"], None
     return state, 0, None

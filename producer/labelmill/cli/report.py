@@ -8,16 +8,18 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import connected, messages
+from labelmill.cli.options import ANY_JOB, JobId
 from labelmill.contracts.prices import PriceList
 
 
 def register(app: typer.Typer) -> None:
     """Add `report`."""
-    app.command("report")(report)
+    example = "Example: labelmill report eval_01a2… -o report.html"
+    app.command("report", rich_help_panel=ANY_JOB, epilog=example)(report)
 
 
 def report(
-    job_id: Annotated[str, typer.Argument(help="A job's id, as its submission printed it.")],
+    job_id: JobId,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="The HTML file.", show_default="ID.html")
     ] = None,
@@ -25,7 +27,10 @@ def report(
         Path | None, typer.Option(help="A folder for a PNG and a JSON of every figure.", show_default=False)
     ] = None,
 ) -> None:
-    """Write a page about a job: one HTML file that needs no network. Exits with 0 for any job that exists."""
+    """Write a page about a job: one HTML file that loads nothing.
+
+    Exits with 0 for any job that exists.
+    """
     # what loads NumPy stays away from commands that only look
     from labelmill.report.gather import gather_report  # noqa: PLC0415
     from labelmill.report.writing import write_report  # noqa: PLC0415

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import connected, finish_submission
+from labelmill.cli.options import MAIN, DatasetRef, Wait
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
 from labelmill.submissions.train import DEFAULT_METHOD, approve, submit_training
@@ -19,13 +20,16 @@ FACTORY, PROMPT = "For --method factory", "For --method prompt"
 
 def register(app: typer.Typer) -> None:
     """Add `train` and `approve`."""
-    app.command("train")(train)
-    app.command("approve")(approve_training)
+    example = "Example: labelmill train intents --dataset intents --max-cost 0.05 --wait"
+    app.command("train", rich_help_panel=MAIN, epilog=example)(train)
+    app.command("approve", rich_help_panel=MAIN)(approve_training)
 
 
 def train(
-    name: Annotated[str, typer.Argument(help="The model's name; the same name again makes a new version.")],
-    dataset: Annotated[str, typer.Option(metavar="NAME", help="A dataset, NAME or NAME@VERSION.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="The model's name; the same name again makes a new version.")
+    ],
+    dataset: DatasetRef,
     method: Annotated[
         str,
         typer.Option(
@@ -85,7 +89,7 @@ def train(
         float | None, typer.Option(help="Start by itself only up to this cost, in the currency of the estimate.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Start whatever it costs, unless --max-cost is given.")] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    wait: Wait = False,
 ) -> None:
     """Train a model version on a dataset."""
     client = connected()
@@ -140,7 +144,7 @@ def read_descriptions(file: Path | None) -> dict[str, str]:
 
 def approve_training(
     training_id: Annotated[str, typer.Argument(metavar="ID", help="A training that waits for approval.")],
-    wait: Annotated[bool, typer.Option("--wait", help="Follow the job to its end.")] = False,
+    wait: Wait = False,
 ) -> None:
     """Let a training that waits for approval start spending."""
     client = connected()

@@ -1,0 +1,134 @@
+"""Tables that fit the terminal and cut nothing off: ids are there to be copied.
+
+Columns that are empty in every row are left out. Where a terminal is too narrow for the rest, each row becomes a few
+lines, one for each column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Cell = str | Text
+
+_LEAST_FLOWING = 20  # of a column whose words may be broken into lines
+_GAP = 2
+_FEW = 6  # parts that may be shown in parentheses
+
+
+def print_rows(
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, flowing: Sequence[str] = (),
+    title: str | None = None,
+) -> None:  # fmt: skip
+    """Print rows under headings. The columns in `flowing` hold sentences, which may be broken into lines."""
+    kept = [at for at in range(len(headings)) if at == 0 or not rows or any(len(row[at]) for row in rows)]
+    widths = {at: max(len(headings[at]), *(len(row[at]) for row in rows), 0) for at in kept}
+    least = sum(min(widths[at], _LEAST_FLOWING) if headings[at] in flowing else widths[at] for at in kept)
+    if rows and least + _GAP * len(kept) > console.width:
+        _print_records(console, headings, [[row[at] for at in kept] for row in rows], kept, title)
+        return
+    table = Table(box=None, title=title, title_justify="left", title_style="bold")
+    for at in kept:
+        is_flowing = headings[at] in flowing
+        table.add_column(headings[at], no_wrap=not is_flowing, overflow="fold",
+                         min_width=None if is_flowing else widths[at])  # fmt: skip
+    for row in rows:
+        table.add_row(*(row[at] for at in kept))
+    _print(console, table)
+
+
+def _print_records(
+    console: Console, headings: Sequence[str], rows: Sequence[Sequence[Cell]], kept: Sequence[int], title: str | None
+) -> None:
+    if title:
+        console.print(title, style="bold")
+    for row in rows:
+        console.print(row[0])
+        table = Table(box=None, show_header=False, padding=(0, _GAP, 0, 0))
+        for at, cell in zip(kept[1:], row[1:], strict=True):
+            if len(cell):
+                table.add_row(f"  {headings[at]}", cell)
+        _print(console, table)
+
+
+def _print(console: Console, table: Table) -> None:
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as written:
+        console.print(table)
+    console.file.write("".join(f"{line.rstrip()}\n" for line in written.get().splitlines()))  # Rich pads its lines
+
+
+def print_details(console: Console, document: Mapping[str, Any]) -> None:
+    """Print what a document says at a glance: names and values, without what is empty and what goes deep."""
+    table = Table(box=None, show_header=False, padding=(0, _GAP, 0, 0))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in document.items():
+        if value not in (None, [], {}, ""):
+            table.add_row(name, at_a_glance(value))
+    _print(console, table)
+
+
+def at_a_glance(value: Any) -> str:
+    """A value for a reader: moments without their zone, four digits of fractions, a line for each part that has parts
+    itself, and of what goes deeper than that how many parts it has."""
+    if isinstance(value, Mapping) and not _is_money(value):
+        lines = [_plain(value)]
+        lines += [
+            f"{name}: {_plain(part) or ', '.join(f'{one} ({_inside(inner)})' for one, inner in part.items())}"
+            for name, part in value.items() if part and isinstance(part, Mapping) and not _is_money(part)
+        ]  # fmt: skip
+        return "\n".join(filter(None, lines))
+    if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+        return "\n".join(map(at_a_glance, value))
+    return _word(value)
+
+
+def _plain(value: Mapping[str, Any]) -> str:
+    """What of it needs no line of its own."""
+    return ", ".join(
+        f"{name} {_word(part)}" for name, part in value.items()
+        if part not in (None, []) and (not isinstance(part, Mapping) or _is_money(part)) and not _is_deep(part)
+    )  # fmt: skip
+
+
+def _inside(value: Any) -> str:
+    if isinstance(value, Mapping) and len(value) <= _FEW:
+        return _plain(value)
+    return str(len(value)) if isinstance(value, (Mapping, list)) else _word(value)
+
+
+def _is_deep(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(one, (Mapping, list)) for one in value)
+
+
+def _is_money(value: Any) -> bool:
+    return isinstance(value, Mapping) and "amount" in value and "currency" in value
+
+
+def _word(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(_word, value))
+    if isinstance(value, Mapping):
+        rest = _plain({name: part for name, part in value.items() if name not in ("amount", "currency")})
+        return f"{_word(value['amount'])} {value['currency']}" + (f" ({rest})" if rest else "")
+    return moment(value) if isinstance(value, str) else str(value)
+
+
+def moment(text: str) -> str:
+    """`2026-11-24 15:29:52` where a text is a moment in ISO form, in UTC as all of ours are; else the text."""
+    try:
+        return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S}" if text[4:5] == "-" and "T" in text else text
+    except ValueError:
+        return text
