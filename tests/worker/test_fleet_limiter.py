@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
+from typing import Self
 
 import pytest
 import redis
@@ -106,3 +107,79 @@ def test_without_redis_nothing_may_start(prefix: str) -> None:
             await other.pause(1)
 
     _with_two("redis://127.0.0.1:1/0", prefix, 10, None, talk)
+
+
+class Past:
+    """Lets time pass for what the limit remembers: its moments are moved back."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self._client = redis.Redis.from_url(url, decode_responses=True)
+        self._slow, self._pause = f"{prefix}:slow", f"{prefix}:pause"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def goes_by(self, seconds: float) -> None:
+        self._client.delete(self._pause)
+        for name in ("at", "seen"):
+            self._client.hincrbyfloat(self._slow, name, -seconds)
+
+    @property
+    def is_slow(self) -> bool:
+        return bool(self._client.exists(self._slow))
+
+    def learned(self) -> float:
+        return float(self._client.hget(self._slow, "learned") or 0)
+
+
+def test_a_rate_guessed_in_a_bad_moment_is_forgotten_within_seconds(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        await one.pause(0.001)
+        with Past(redis_url, prefix) as time:
+            for _ in range(3):  # the storm lasts
+                time.goes_by(1.5)
+                await other.pause(0.001)
+            assert time.is_slow
+            time.goes_by(12)
+            await other.wait_turn(1, 5)
+            assert not time.is_slow
+
+    _with_two(redis_url, prefix, None, None, talk)
+
+
+def test_a_guess_that_meets_a_429_on_its_way_up_is_a_limit_and_kept(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        await one.pause(0.001)
+        with Past(redis_url, prefix) as time:
+            time.goes_by(4)
+            await other.pause(0.001)
+            time.goes_by(12)
+            await other.wait_turn(1, 5)
+            assert time.is_slow
+            before = asyncio.get_running_loop().time()
+            for _ in range(3):
+                await other.wait_turn(1, 5)
+            # 85% of the guess, doubled in the second that it had to grow, 85% of that, then seven slow seconds
+            assert asyncio.get_running_loop().time() - before >= 2 / (time.learned() * 0.85**2 * 2.2 * 1.01**10)
+
+    _with_two(redis_url, prefix, None, None, talk)
+
+
+def test_a_limit_that_was_slowed_down_to_next_to_nothing_is_whole_again_within_100_seconds(
+    redis_url: str, prefix: str
+) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        del other
+        with Past(redis_url, prefix) as time:
+            for _ in range(60):
+                await one.pause(0.001)
+                time.goes_by(2)
+            time.goes_by(98)
+            await one.wait_turn(1, 5)
+            with redis.Redis.from_url(redis_url) as client:
+                assert client.hget(f"{prefix}:slow", "factor") is None
+
+    _with_two(redis_url, prefix, 1000.0, None, talk)

@@ -2,19 +2,22 @@
 
 Keys, all of one workspace: `next` (earliest start of the next request), `tokens` (moment at which all reserved tokens
 are paid off), `pause` (nobody starts before), `slow` (hash: `factor` of the rate that is used since the 429 at `at`;
-`seen`, the latest 429; `learned`, requests a second where no limit is set), `sent` (hash: second → requests started,
-where no limit is set). Moments are seconds since 1970.
+`seen`, the latest 429; `learned`, requests a second where no limit is set; `firm`, once that proved to be one), `sent`
+(hash: second → requests started, where no limit is set). Moments are seconds since 1970.
 """
 
 _CLOCK = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
--- the factor recovers by a hundredth a second, after five quiet seconds. A rate that was learnt in a bad moment may be
--- far too low: it recovers faster and faster, and is forgotten after a quiet minute or so
-local function factor_at(factor, at, learned)
-  local quiet = math.max(0, now - tonumber(at or now) - 5)
-  if learned then quiet = math.min(1000, quiet + quiet * quiet / 20) end
-  return tonumber(factor or '1') * 1.01 ^ quiet
+-- After five quiet seconds the factor recovers, faster and faster: by a hundredth in the first second, from next to
+-- nothing to all within a minute and a half. What was learnt from the first 429s may be far too low, for little had been
+-- sent by then: it doubles every other second after two, until it is forgotten or meets a 429 on its way up. Then it is
+-- firm: a limit that somebody sets, and is approached as slowly as the others.
+local function factor_at(factor, at, is_guess)
+  local quiet = now - tonumber(at or now)
+  if is_guess then return tonumber(factor or '1') * 2 ^ math.max(0, math.min(100, quiet - 2) / 2) end
+  quiet = math.max(0, quiet - 5)
+  return tonumber(factor or '1') * 1.01 ^ math.min(1000, quiet + quiet * quiet / 20)
 end
 """
 
@@ -25,10 +28,10 @@ RESERVE = (
     _CLOCK
     + """
 local rate, token_rate, count = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[5])
-local slow = redis.call('HMGET', KEYS[4], 'factor', 'at', 'learned')
+local slow = redis.call('HMGET', KEYS[4], 'factor', 'at', 'learned', 'firm')
 local factor = 1
 if slow[1] then
-  factor = factor_at(slow[1], slow[2], slow[3])
+  factor = factor_at(slow[1], slow[2], slow[3] and not slow[4])
   if rate > 0 or token_rate > 0 then
     if factor >= 1 then
       factor = 1
@@ -83,7 +86,7 @@ local until_at = now + tonumber(ARGV[1])
 if tonumber(redis.call('GET', KEYS[1]) or '0') < until_at then
   redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil(ARGV[1] * 1000) + 1000)
 end
-local slow = redis.call('HMGET', KEYS[2], 'factor', 'at', 'seen', 'learned')
+local slow = redis.call('HMGET', KEYS[2], 'factor', 'at', 'seen', 'learned', 'firm')
 local seen = tonumber(slow[3] or '0')
 if now - seen < 1 then return 0 end
 local limited, second = ARGV[2] == '1', math.floor(now)
@@ -97,8 +100,10 @@ if not limited and not slow[4] then
 elseif limited and now - seen > 60 and not slow[1] then
   return 0
 end
-local factor = math.max(0.02, math.min(factor_at(slow[1], slow[2], slow[4]), 1) * 0.85)
-if not limited then factor = math.max(0.02, factor_at(slow[1], slow[2], slow[4]) * 0.85) end
+local factor = factor_at(slow[1], slow[2], slow[4] and not slow[5])
+if limited then factor = math.min(factor, 1) end
+factor = math.max(0.02, factor * 0.85)
+if slow[4] and now > tonumber(slow[2]) + 2 then redis.call('HSET', KEYS[2], 'firm', 1) end
 redis.call('HSET', KEYS[2], 'factor', factor, 'at', string.format('%.6f', until_at))
 return 0
 """
