@@ -10,9 +10,9 @@ _CLOCK = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
 -- After five quiet seconds the factor recovers, faster and faster: by a hundredth in the first second, from next to
--- nothing to all within a minute and a half. What was learnt from the first 429s may be far too low, for little had been
--- sent by then: it doubles every other second after two, until it is forgotten or meets a 429 on its way up. Then it is
--- firm: a limit that somebody sets, and is approached as slowly as the others.
+-- nothing to all within a minute and a half. What was learnt from the first 429s may be far too low, for little had
+-- been sent by then: it doubles every other second after two, until it is forgotten or meets a 429 on its way up. Then
+-- it is firm: a limit that somebody sets, and is approached as slowly as the others.
 local function factor_at(factor, at, is_guess)
   local quiet = now - tonumber(at or now)
   if is_guess then return tonumber(factor or '1') * 2 ^ math.max(0, math.min(100, quiet - 2) / 2) end
