@@ -9,12 +9,15 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from command_line import NOBODY_REDIS, ROWS, Run
 
-from labelmill.cli import main
+from labelmill.cli import main, progress
+from labelmill.cli.context import messages
+from labelmill.client import Client
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.queue import MessageSender
@@ -45,6 +48,7 @@ def test_missing_tables_name_the_command_that_makes_them(run: Run) -> None:
     ended = run("status", **fresh)
     assert ended.code == 7
     assert "missing: run `labelmill db upgrade`" in ended.sentence
+    assert "fresh.db" in ended.sentence  # or the reader looks in another folder than their data
     assert run("db", "upgrade", **fresh).code == 0
     assert run("db", "upgrade", **fresh).code == 0
     assert run("status", **fresh).code == 0
@@ -136,6 +140,34 @@ def test_a_bad_line_on_stdin_is_named(run: Run) -> None:
 def test_json_output_is_one_document(run: Run, command: str) -> None:
     assert json.loads(run(command, "--json").out) == []
     assert run(command).code == 0
+
+
+def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("classify", "good.jsonl", "--model", "ft:classifier:x")
+    (job,) = json.loads(run("status", "--json").out)
+    client = Client(load_settings(database_url="sqlite:///jobs.db", broker_url=NOBODY_REDIS))
+    looks = iter([*[client.status] * 3, lambda job_id: client.status(job_id) | {"state": "completed"}])
+
+    def look(job_id: str) -> Any:
+        return next(looks)(job_id)
+
+    monkeypatch.setattr(progress, "_PATIENCE_S", -1.0)
+    assert progress.follow(cast("Client", SimpleNamespace(status=look)), job["id"], messages())["state"] == "completed"
+    client.engine.dispose()
+    assert capsys.readouterr().err.count("no worker has taken it up yet") == 1
+
+
+def test_a_worker_without_its_libraries_names_what_to_install() -> None:
+    code = (
+        "import importlib.util as util; real = util.find_spec\n"
+        "util.find_spec = lambda name: None if name == 'structlog' else real(name)\n"
+        "import labelmill_worker.app"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stderr == 'error: a worker needs structlog: pip install "labelmill[worker]"\n'
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full")

@@ -111,6 +111,6 @@ def test_the_command_prints_its_url_and_ends_on_sigterm() -> None:
 def test_a_taken_port_is_said_in_one_sentence(emulator: EmulatorThread) -> None:
     command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", emulator.url.rpartition(":")[2]]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith("The emulator cannot listen on 127.0.0.1:")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: the emulator cannot listen on 127.0.0.1:")
     assert len(ended.stderr.splitlines()) == 1

@@ -1,1 +1,8 @@
 """The worker: Celery tasks that prepare, train, classify and evaluate. Calls go tasks → work → ports and store."""
+
+from importlib.util import find_spec
+
+# The base install holds this package without its libraries; Celery would answer with a traceback.
+_MISSING = [name for name in ("aiohttp", "datasets", "mistralai", "sklearn", "structlog") if find_spec(name) is None]
+if _MISSING:
+    raise SystemExit(f'error: a worker needs {", ".join(_MISSING)}: pip install "labelmill[worker]"')

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from labelmill.cli.context import say
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
 
@@ -74,5 +75,5 @@ def emulator(
     try:
         run(config)
     except OSError as error:
-        typer.echo(f"The emulator cannot listen on {host}:{port}: {error.strerror or error}", err=True)
-        raise typer.Exit(1) from error
+        say("error", "bold red", f"the emulator cannot listen on {host}:{port}: choose another --port")
+        raise typer.Exit(2) from error

@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 from sqlalchemy import make_url
 
-from labelmill.cli.context import messages
+from labelmill.cli.context import messages, say
 from labelmill.cli.context import settings as current_settings
 from labelmill.contracts.database import connect, upgrade
 from labelmill.contracts.errors import InvalidInput
@@ -70,7 +70,7 @@ def _introduce(settings: Settings, options: StackOptions, console: Console) -> N
     console.print(Text("Labelmill is up.", style="bold green"))
     console.print(table, soft_wrap=True)
     if settings.mistral_api_key is None:
-        console.print("[yellow]MISTRAL_API_KEY is not set:[/] what needs Mistral will be refused", soft_wrap=True)
+        say("warning", "yellow", "MISTRAL_API_KEY is not set: what needs Mistral will be refused (or add --emulator)")
     console.print(
         "Next, in another terminal in this folder: labelmill prepare NAME FILE --target intent=COLUMN\n"
         "Ctrl-C finishes running work and stops everything.", highlight=False, soft_wrap=True,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from labelmill.contracts.states import ENDED
 if TYPE_CHECKING:
     from labelmill.client import Client
 
+_PATIENCE_S = 15.0  # a worker that runs takes a job up in less
 _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
 
@@ -31,6 +33,7 @@ def follow(client: Client, job_id: str, console: Console) -> dict[str, Any]:
     """
     shown = ""
     pause_s = 0.1
+    untouched_until = time.monotonic() + _PATIENCE_S
     with bar(console) as progress:
         task = progress.add_task(job_id, total=None)
         while True:
@@ -42,6 +45,9 @@ def follow(client: Client, job_id: str, console: Console) -> dict[str, Any]:
             shown = state
             if document["state"] in _STOPS:
                 return document
+            if document["state"] == "queued" and time.monotonic() > untouched_until:
+                untouched_until = math.inf
+                console.print("no worker has taken it up yet: is one running? `labelmill doctor` looks")
             time.sleep(pause_s)
             pause_s = min(1.0, pause_s * 1.3)
 

@@ -186,9 +186,10 @@ def _first_line(error: DBAPIError) -> str:
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
 
 
-def outdated() -> DatabaseOutdated:
-    """Some table is missing."""
-    return DatabaseOutdated("the database's tables are missing: run `labelmill db upgrade`")
+def outdated(engine: Engine | None = None) -> DatabaseOutdated:
+    """Some table is missing, in the engine's database where it is given."""
+    where = f" (the database is {engine.url.render_as_string(hide_password=True)})" if engine else ""
+    return DatabaseOutdated(f"the database's tables are missing: run `labelmill db upgrade`{where}")
 
 
 _MIGRATIONS = files("labelmill.contracts") / "migrations"
@@ -229,7 +230,7 @@ def check_tables(engine: Engine) -> None:
     if current == needed:
         return
     if current is None:
-        raise outdated()
+        raise outdated(engine)  # most often somebody is in another folder than their data
     _refuse_newer(current)
     raise DatabaseOutdated(
         f"the database's tables are of version {current}, older than {needed}: run `labelmill db upgrade`"
