@@ -162,6 +162,23 @@ def test_a_model_that_errs_as_it_did_on_validation_has_not_drifted(shop: Worksho
     assert "the model's answers to the validation split" in after
 
 
+def test_drift_names_the_split_it_is_measured_against(shop: Workshop, tmp_path: Path) -> None:
+    texts = [f"text {number} {'x' * (number % 4)}" for number in range(120)]
+    rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
+    dataset_id = shop.dataset("tested", SCHEMA, test=rows)
+    shop.model("tested", SCHEMA, dataset_id=dataset_id)
+    shop.run(submit_evaluation(shop.engine, shop.sender, model="tested", dataset="tested"))
+    for name, wanted in (("alike", texts), ("other", [text for text in texts if label_of(text) == "alpha"] * 3)):
+        source = tmp_path / f"{name}.jsonl"
+        source.write_text("".join(json.dumps({"text": text}) + "\n" for text in wanted))
+        batch_id = submit_batch(shop.engine, shop.sender, source=str(source), model="tested")
+        shop.run(batch_id)
+        said = notes(gather_report(shop.engine, batch_id))
+        assert ("No drift: the labels are spread as in the test split" in said) == (name == "alike"), said
+        assert ("Strong drift: the labels are not spread as in the test split" in said) == (name == "other"), said
+        assert "validation" not in said
+
+
 def test_a_dataset_shows_its_splits_and_what_leaks(shop: Workshop) -> None:
     with writing(shop.engine) as connection:
         dataset_id = connection.execute(DatasetRow.__table__.select()).mappings().one()["id"]

@@ -23,6 +23,7 @@ class Baseline:
     """Rows by label, and where they are from: `the model's answers to the validation split`."""
 
     counts: Mapping[str, int]
+    split: str
     source: str
     is_answers: bool
 
@@ -51,16 +52,18 @@ def _evaluated(connection: Connection, model: Mapping[str, Any], target: str, sp
         .limit(1)
     )
     given = load_analysis(connection, job_id).get("targets", {}).get(target, {}).get("given") if job_id else None
-    return Baseline(given, f"the model's answers to the {split} split ({job_id})", is_answers=True) if given else None
+    source = f"the model's answers to the {split} split ({job_id})"
+    return Baseline(given, split, source, is_answers=True) if given else None
 
 
 def _fitted(connection: Connection, model: Mapping[str, Any], target: str) -> Baseline | None:
     details = connection.scalar(select(TrainingRow.details).where(TrainingRow.id == model["training_id"])) or {}
     given = details.get("targets", {}).get(target, {}).get("validation", {}).get("given")
-    return Baseline(given, "the model's answers to the validation split", is_answers=True) if given else None
+    source = "the model's answers to the validation split"
+    return Baseline(given, "validation", source, is_answers=True) if given else None
 
 
 def _labels(connection: Connection, model: Mapping[str, Any], target: str) -> Baseline | None:
     labels = connection.scalar(select(DatasetRow.labels).where(DatasetRow.id == model["dataset_id"])) or {}
     counts = labels.get(target, {}).get("validation")
-    return Baseline(counts, "the labels of the validation split", is_answers=False) if counts else None
+    return Baseline(counts, "validation", "the labels of the validation split", is_answers=False) if counts else None

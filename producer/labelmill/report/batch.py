@@ -1,4 +1,4 @@
-"""The report of a batch: what came out, what did not, and whether it looks like what the model was validated on."""
+"""The report of a batch: what came out, what did not, and whether it looks like what the model was measured on."""
 
 from __future__ import annotations
 
@@ -149,7 +149,7 @@ def _drift(connection: Connection, model: Mapping[str, Any], target: str, given:
     before = baseline_of(connection, model, target)
     if before is None:
         return [Note("Drift is not known: the model has no validation split here, and was not evaluated on its own.")]
-    found = drift_between(before.counts, given)
+    found = drift_between(before.counts, given, before.split)
     if found is None:
         return [Note(f"Drift is not known: it takes {FEW_ROWS} labels here and in {before.source}.")]
     index = (

@@ -1,4 +1,4 @@
-"""Whether a batch's labels are spread as those of the model's validation split. Pure.
+"""Whether a batch's labels are spread as they were when the model was measured. Pure.
 
 The population stability index (PSI): sum of (p - q) ln(p / q) over labels. Samples of one population differ too, by
 (labels - 1)(1/n + 1/m) on average and after a chi-squared distribution: an index within that says nothing.
@@ -31,8 +31,8 @@ class Drift:
     moved: list[tuple[str, float, float]]
 
 
-def drift_between(before: Mapping[str, int], now: Mapping[str, int]) -> Drift | None:
-    """Compare counts by label. None when either has too few rows."""
+def drift_between(before: Mapping[str, int], now: Mapping[str, int], split: str = "validation") -> Drift | None:
+    """Compare counts by label; those before are of the model's `split`. None when either has too few rows."""
     labels = sorted(before.keys() | now.keys())
     rows_before, rows_now = sum(before.values()), sum(now.values())
     if min(rows_before, rows_now) < FEW_ROWS or len(labels) < 2:
@@ -41,7 +41,7 @@ def drift_between(before: Mapping[str, int], now: Mapping[str, int]) -> Drift | 
     psi = sum((q - p) * log(q / p) for p, q in zip(old, new, strict=True))
     freedom, scale = len(labels) - 1, 1 / rows_before + 1 / rows_now
     by_luck, usual = _chi_squared_95(freedom) * scale, freedom * scale
-    verdict, tone = _verdict(psi, psi - usual, by_luck)
+    verdict, tone = _verdict(psi, psi - usual, by_luck, split)
     pairs = [(name, before.get(name, 0) / rows_before, now.get(name, 0) / rows_now) for name in labels]
     pairs.sort(key=lambda pair: -abs(pair[2] - pair[1]))
     return Drift(psi, by_luck, verdict, tone, pairs[:_MOVED])
@@ -58,9 +58,9 @@ def _chi_squared_95(freedom: int) -> float:
     return float(freedom * (1 - part + _NORMAL_95 * sqrt(part)) ** 3)
 
 
-def _verdict(psi: float, beyond: float, by_luck: float) -> tuple[str, Tone]:
+def _verdict(psi: float, beyond: float, by_luck: float, split: str) -> tuple[str, Tone]:
     if psi <= by_luck:
-        return "No drift: the labels are spread as in validation, but for what luck makes.", "good"
+        return f"No drift: the labels are spread as in the {split} split, but for what luck makes.", "good"
     if beyond < MODERATE:
         return "Little drift: shares moved by more than luck, but not by much. Nothing needs doing.", "good"
     if beyond < LARGE:
@@ -69,6 +69,6 @@ def _verdict(psi: float, beyond: float, by_luck: float) -> tuple[str, Tone]:
             "person label a sample of them."
         ), "warning"
     return (
-        "Strong drift: these texts are not like those the model was validated on, so its measured accuracy does not "
-        "hold for them. Have a person label a sample and evaluate on it before you rely on these labels."
+        f"Strong drift: the labels are not spread as in the {split} split, so the accuracy measured there need not hold "
+        "here. Have a person label a sample and evaluate on it before you rely on these labels."
     ), "bad"
