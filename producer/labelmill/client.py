@@ -8,13 +8,14 @@ from typing import Any
 
 from labelmill import actions, jobs
 from labelmill.contracts.database import check_tables, connect, reading, writing
+from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.states import ENDED
 from labelmill.results.reading import Only, read_results
 from labelmill.submissions.classify import submit_batch
-from labelmill.submissions.evaluate import find_evaluation, submit_evaluation
+from labelmill.submissions.evaluate import check_evaluation, find_evaluation, submit_evaluation
 
 _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
@@ -50,7 +51,11 @@ class Client:
 
     def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job]:
         """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
-        ended, `comparison` puts them side by side. Raises InvalidInput, NotFound."""
+        ended, `comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is paid for."""
+        with writing(self.engine) as connection:
+            versions = {check_evaluation(connection, model, dataset, split) for model in models}
+        if len(versions) < 2:
+            raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more")
         ids: list[str] = []
         for model in models:
             with writing(self.engine) as connection:

@@ -9,8 +9,10 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection, Engine
+from typer.testing import CliRunner
 
 from labelmill import registry
+from labelmill.cli.main import build_app
 from labelmill.contracts.database import connect, upgrade, writing
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
@@ -178,6 +180,20 @@ def test_lineage_leads_from_the_dataset_to_the_batches(connection: Connection) -
     assert [one["id"] for one in found["evaluations"]] == ["eval_00000002", "eval_00000001"]
     assert found["evaluated"]["targets"]["intent"]["accuracy"] == 0.9
     assert registry.list_models(connection)[0]["evaluated"]["id"] == "eval_00000002"
+
+
+def test_a_multi_label_target_is_listed_with_its_micro_f1(connection: Connection, engine: Engine) -> None:
+    metrics = {"intent": {"accuracy": 0.9, "macro_f1": 0.8, "micro_f1": 0.9},
+               "tags": {"accuracy": 0.2, "macro_f1": 0.3, "micro_f1": 0.512}}  # fmt: skip
+    connection.execute(
+        insert(EvaluationRow).values(id="eval_00000001", state="completed", model_no=model(connection, 1).no,
+                                     model_ref="m", split="test", dataset_id="prep_00000001", dataset_ref="calls@3",
+                                     metrics=metrics)
+    )  # fmt: skip
+    connection.commit()
+    url = engine.url.render_as_string()
+    shown = CliRunner().invoke(build_app(), ["models"], env={"LABELMILL_DATABASE_URL": url, "COLUMNS": "300"})
+    assert "accuracy 0.900, micro F1 0.512 on calls@3 test" in shown.output, shown.output
 
 
 def test_putting_away_a_fine_tuned_model_is_owed_to_mistral(connection: Connection) -> None:

@@ -83,6 +83,50 @@ def test_models_are_compared_on_the_same_rows(shop: Workshop, client: Client) ->
     assert document["verdict"].startswith("take good@1" if document["overall"]["cheapest_not_worse"] else "good@1")
 
 
+def test_rows_that_a_model_was_trained_on_are_left_out(shop: Workshop, client: Client) -> None:
+    trained = shop.dataset("source", SCHEMA, train=[row(number) for number in range(60)])
+    shop.model("poor", SCHEMA, version=2, promoted=False, remote_model="ft:classifier:poor", dataset_id=trained)
+    jobs = client.compare(["good", "poor@2"], "small")
+    for job in jobs:
+        shop.run(job.id)
+    document = client.comparison([job.id for job in jobs])
+    wrong = sum(number % 3 == 0 and label_of(row(number)["text"]) != "alpha" for number in range(60, 90))
+    intent = document["targets"]["intent"]
+    assert (intent["rows"], document["overall"]["rows"]) == (30, 30)
+    assert intent["accuracies"]["poor@2"] == pytest.approx(1 - wrong / 30)
+    low, high = intent["intervals"]["poor@2"]
+    assert low < 1 - wrong / 30 < high
+    assert intent["comparisons"][0]["only_best_right"] == wrong
+    assert [one["seen_in_training"] for one in document["models"]] == [None, 60]
+    (warning,) = document["warnings"]
+    assert "poor@2 60" in warning
+    assert "the 60 rows are left out" in warning
+
+
+def test_a_split_that_a_model_was_trained_on_says_nothing(shop: Workshop, client: Client) -> None:
+    trained = shop.dataset("source", SCHEMA, train=[row(number) for number in range(90)])
+    shop.model("poor", SCHEMA, version=2, promoted=False, remote_model="ft:classifier:poor", dataset_id=trained)
+    jobs = client.compare(["good", "poor@2"], "small")
+    for job in jobs:
+        shop.run(job.id)
+    document = client.comparison([job.id for job in jobs])
+    assert document["targets"]["intent"]["rows"] == 90
+    assert "say nothing about texts to come" in document["warnings"][0]
+
+
+def test_a_version_is_not_compared_with_itself(shop: Workshop, client: Client) -> None:
+    with pytest.raises(InvalidInput, match="good and good@1 are the same version"):
+        client.compare(["good", "good@1"], "small")
+    assert not shop.queue.waiting
+
+
+def test_nothing_is_measured_when_one_of_the_models_cannot_be(shop: Workshop, client: Client) -> None:
+    shop.model("mood", [{"name": "mood", "labels": ["a", "b"], "multi": False}])
+    with pytest.raises(InvalidInput, match="mood@1 answers mood"):
+        client.compare(["good", "mood"], "small")
+    assert not shop.queue.waiting
+
+
 def test_an_evaluation_that_is_there_is_used_again(shop: Workshop, client: Client) -> None:
     first = client.compare(["good", "poor"], "small")
     assert [job.id for job in client.compare(["poor", "good"], "small")] == [job.id for job in reversed(first)]

@@ -145,7 +145,7 @@ def test_a_raw_id_learns_multi_label_targets_from_the_dataset(shop: Workshop, mi
     [
         ({"split": "holdout"}, "no rows in a split 'holdout'; it has train, validation, test"),
         ({"calibrate": True, "split": "validation"}, "evaluate another one"),
-        ({"dataset": "mood"}, "has labels for mood, the model answers intent"),
+        ({"dataset": "mood"}, "has labels for mood, m@1 answers intent"),
         ({"dataset": "several"}, "'intent' is multi-label in dataset 'several'"),
         ({"dataset": "untested"}, "no rows in a split 'test'"),
     ],

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.artifacts import ArtifactRefused
+from labelmill_worker.classify.artifacts import ArtifactRefused, save_artifact
+from labelmill_worker.classify.examples import ExamplePool
 from labelmill_worker.classify.head import Head, probabilities
 from labelmill_worker.train.heads import fit as fitting
 from labelmill_worker.train.heads.fit import fit_head
@@ -131,23 +132,49 @@ def head() -> Head:
 def test_a_head_is_read_as_it_was_written_and_the_same_head_makes_the_same_bytes(head: Head, tmp_path: Path) -> None:
     digest = head.save(tmp_path / "deep" / "head.zip")
     assert head.save(tmp_path / "again.zip") == digest
-    read = Head.load(tmp_path / "deep" / "head.zip", digest, "m@1")
+    read = Head.load(tmp_path / "deep" / "head.zip", digest, "m@1", head.schema)
     vectors = np.ones((2, DIMENSIONS), np.float32)
     assert all(map(np.array_equal, read.scores(vectors), head.scores(vectors)))
     assert (read.schema, read.dimensions) == (head.schema, DIMENSIONS)
 
 
-def test_a_head_that_was_changed_by_one_byte_is_refused(head: Head, tmp_path: Path) -> None:
+def test_a_head_that_was_changed_anywhere_is_refused(head: Head, tmp_path: Path) -> None:
     path = tmp_path / "head.zip"
     digest = head.save(path)
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(bytes(data))
-    with pytest.raises(ArtifactRefused, match=r"model m@1 is not the one that was trained.*train it again"):
-        Head.load(path, digest, "m@1")
+    whole = path.read_bytes()
+    changed = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in range(0, len(whole), 7)]
+    for data in (*changed, whole[:-1], whole + b"\0", b""):
+        path.write_bytes(data)
+        with pytest.raises(ArtifactRefused, match=r"model m@1 is not the one that was trained.*train it again"):
+            Head.load(path, digest, "m@1", head.schema)
     path.unlink()
-    with pytest.raises(ArtifactRefused, match="cannot be read"):
-        Head.load(path, digest, "m@1")
+    with pytest.raises(ArtifactRefused, match=r"cannot be read: .*: put it back, or train it again"):
+        Head.load(path, digest, "m@1", head.schema)
+
+
+def test_a_head_for_other_labels_is_refused(head: Head, tmp_path: Path) -> None:
+    path = tmp_path / "head.zip"
+    turned = LabelSchema((Target("intent", ("b", "a", "c")), MULTI))
+    digest = head.save(path)
+    with pytest.raises(ArtifactRefused, match="is for other labels than the model's"):
+        Head.load(path, digest, "m@1", turned)
+    short = Head(head.schema, [head.weights[0][:, :2], head.weights[1]], head.intercepts)
+    with pytest.raises(ArtifactRefused, match="is for other labels than the model's"):
+        Head.load(path, short.save(path), "m@1", head.schema)
+
+
+def test_a_file_of_another_kind_or_of_a_later_version_names_the_remedy(head: Head, tmp_path: Path) -> None:
+    path = tmp_path / "file.zip"
+    pool = ExamplePool.of(
+        LabelSchema((SINGLE,)), [{"text": "t", "labels": {"intent": "a"}}], np.ones((1, 4), np.float32)
+    )
+    with pytest.raises(ArtifactRefused, match="is another model's"):
+        Head.load(path, pool.save(path), "m@1", head.schema)
+    with pytest.raises(ArtifactRefused, match=r"written by a later Labelmill.*upgrade this worker"):
+        Head.load(path, save_artifact(path, {"format": 2, "kind": "head"}, {}), "m@1", head.schema)
+    for document in ({"kind": "head"}, {"kind": "head", "targets": 7}, {}):
+        with pytest.raises(ArtifactRefused, match="cannot be understood"):
+            Head.load(path, save_artifact(path, document, {}), "m@1", head.schema)
 
 
 def test_no_file_of_a_model_is_unpickled(head: Head, tmp_path: Path) -> None:
@@ -159,7 +186,7 @@ def test_no_file_of_a_model_is_unpickled(head: Head, tmp_path: Path) -> None:
     import hashlib  # noqa: PLC0415
 
     with pytest.raises(ArtifactRefused, match="cannot be understood"):
-        Head.load(path, hashlib.sha256(path.read_bytes()).hexdigest(), "m@1")
+        Head.load(path, hashlib.sha256(path.read_bytes()).hexdigest(), "m@1", head.schema)
 
 
 def test_the_threshold_with_the_best_f1_lies_between_two_scores() -> None:

@@ -18,6 +18,7 @@ from workshop import Killed, Workshop
 from labelmill import actions, registry
 from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.database import reading, writing
+from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
 from labelmill.contracts.prices import PRICES_AS_OF, PriceList
 from labelmill.contracts.tables import BatchRow, ChunkRow, EventRow, ModelRow, TrainingRow
@@ -308,3 +309,11 @@ def test_a_registered_model_of_chats_is_asked_at_the_endpoint_of_chats(school: S
     batch = school.run(school.classify(["one text", "another"], "old"))
     assert (batch["model"], batch["rows"]["labelled"]) == ("old@1", 2)
     assert school.mistral.bodies[-1]["input"][0] == {"messages": [{"role": "user", "content": "one text"}]}
+
+
+@pytest.mark.parametrize("method", ["embedding", "factory", "prompt"])
+def test_a_target_with_a_single_label_is_not_trained(school: School, method: str) -> None:
+    schema = [SCHEMA[0], {"name": "lonely", "labels": ["only"], "multi": True}]
+    school.dataset("lonely", schema, train=[{"text": "t", "labels": {"intent": "alpha", "lonely": ["only"]}}])
+    with pytest.raises(InvalidInput, match="every row of dataset lonely@1 has the same label for 'lonely', 'only'"):
+        school.train(dataset="lonely", method=method)

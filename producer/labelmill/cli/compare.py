@@ -15,6 +15,11 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import ENDED
 
 _ENDED = {state.value for state in ENDED}
+_SCORED = {"macro F1": "macro_f1", "log-loss": "log_loss", "ECE": "ece"}  #: Heading → metric.
+_STORAGE = (
+    "costs are of the texts alone: what a training cost, and the monthly fee of Mistral's for storing a fine-tuned "
+    "model, come on top"
+)
 
 
 def register(app: typer.Typer) -> None:
@@ -49,12 +54,16 @@ def compare(
         print_json({"evaluations": [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]})
         return
     document = client.comparison([job.id for job in jobs], level)
+    for warning in document["warnings"]:
+        say("warning", "yellow", warning)
     if as_json:
         print_json(document)
     else:
         for name, judged in _judged(document).items():
             _print_table(document, name, judged)
-        tables().print(document["verdict"] or "nothing could be compared")
+        tables().print(document["verdict"] or "nothing could be compared", soft_wrap=True)
+        if any(one["method"] == "factory" for one in document["models"]):
+            tables().print(_STORAGE, soft_wrap=True)
     for one in documents:
         exit_for(one)
 
@@ -76,20 +85,22 @@ def _judged(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _print_table(document: dict[str, Any], name: str, judged: dict[str, Any]) -> None:
-    title = f"{name}, {document['dataset']} {document['split']}"
-    headings = ("model", "accuracy", "macro F1", "log-loss", "ECE", "cost of 1,000", "s for 1,000", "p", "verdict")
+    title = f"{name}, {document['dataset']} {document['split']}, {judged['rows']:,} rows"
+    of_one = name in document["targets"]
+    scored = {"micro F1": "micro_f1", **_SCORED} if judged.get("multi") else _SCORED if of_one else {}
+    right = "accuracy" if of_one and not judged["multi"] else "all labels right"
     rows = []
     against = {one["model"]: one for one in judged["comparisons"]}
     for one in sorted(document["models"], key=lambda one: -judged["accuracies"].get(one["model"], -1)):
         model, metrics = one["model"], one["targets"].get(name, {})
         intervals = metrics.get("intervals", {})
-        accuracy = judged["accuracies"].get(model)
         rows.append((
-            model, _figure(accuracy, intervals.get("accuracy")),
-            _figure(metrics.get("macro_f1"), intervals.get("macro_f1")), _figure(metrics.get("log_loss")),
-            _figure(metrics.get("ece")), _money(one["cost_per_1000"]), _figure(one["seconds_per_1000"]),
+            model, _figure(judged["accuracies"].get(model), judged["intervals"].get(model)),
+            *(_figure(metrics.get(key), intervals.get(key)) for key in scored.values()),
+            _money(one["cost_per_1000"]), _figure(one["seconds_per_1000"]),
             f"{against[model]['p_value']:.2g}" if model in against else "", _remark(one, judged, against.get(model)),
         ))  # fmt: skip
+    headings = ("model", right, *scored, "cost of 1,000", "s for 1,000", "p", "verdict")
     print_rows(tables(), headings, rows, flowing=("verdict",), title=title)
 
 
@@ -100,7 +111,7 @@ def _remark(one: dict[str, Any], judged: dict[str, Any], compared: dict[str, Any
     if compared is not None:
         words.append("significantly worse" if compared["significantly_worse"] else "not significantly worse")
     if one["model"] == judged["cheapest_not_worse"]:
-        words.append("the cheapest of the good")
+        words.append("the cheapest that is not worse")
     if one["failed"]:
         words.append(f"{one['failed']} rows failed")
     return ", ".join(words)

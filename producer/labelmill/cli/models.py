@@ -54,24 +54,30 @@ def list_models(
     if as_json:
         print_json(found)
         return
-    headings = ("model", "answers to", "method", "targets", "accuracy", "state", "created", "note")
+    headings = ("model", "answers to", "method", "targets", "measured", "state", "created", "note")
     rows = []
     for one in found:
         targets = ", ".join(f"{target}: {count} labels" for target, count in one["targets"].items())
         names = [one["name"]] if one["promoted"] else []
         names += [f"@{alias}" for alias in one["aliases"]]
         rows.append((
-            one["model"], ", ".join(names), one["method"], targets, _accuracy(one["evaluated"]), _state(one),
+            one["model"], ", ".join(names), one["method"], targets, _measured(one), _state(one),
             one["created_at"][:16].replace("T", " "), one["note"] or "",
         ))  # fmt: skip
-    print_rows(tables(), headings, rows, flowing=("targets", "accuracy", "state", "note"))
+    print_rows(tables(), headings, rows, flowing=("targets", "measured", "state", "note"))
 
 
-def _accuracy(evaluated: dict[str, Any] | None) -> str:
-    if evaluated is None:
+def _measured(one: dict[str, Any]) -> str:
+    """`accuracy 0.823 on intents@1 test`; of a multi-label target micro F1: rows with all labels right are few."""
+    if not (evaluated := one["evaluated"]):
         return ""
-    figures = ", ".join(f"{one['accuracy']:.3f}" for one in evaluated["targets"].values())
-    return f"{figures} on {evaluated['dataset']} {evaluated['split']}"
+    figures = [
+        f"micro F1 {found['micro_f1']:.3f}"
+        if name in one["multi_label"] and found["micro_f1"] is not None
+        else f"accuracy {found['accuracy']:.3f}"
+        for name, found in evaluated["targets"].items()
+    ]
+    return f"{', '.join(figures)} on {evaluated['dataset']} {evaluated['split']}"
 
 
 def _state(one: dict[str, Any]) -> str:

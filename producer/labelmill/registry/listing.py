@@ -79,6 +79,7 @@ def _document(row: ModelRow, aliases: list[str], measured: dict[str, Any] | None
         "remote_wish": row.remote_wish,
         "remote_error": row.remote_error,
         "targets": {target["name"]: len(target["labels"]) for target in schema},
+        "multi_label": [target["name"] for target in schema if target.get("multi")],
         "evaluated": measured,
         "note": row.note,
         "training": row.training_id,
@@ -89,7 +90,7 @@ def _document(row: ModelRow, aliases: list[str], measured: dict[str, Any] | None
 
 
 def _latest_evaluations(connection: Connection, model_no: int | None = None) -> dict[int, dict[str, Any]]:
-    """For each model its latest evaluation: where it was measured and each target's accuracy and macro F1."""
+    """For each model its latest evaluation: where it was measured and each target's accuracy, macro and micro F1."""
     latest = (
         select(func.max(EvaluationRow.no))
         .where(EvaluationRow.state == EvaluationState.COMPLETED.value)
@@ -106,7 +107,7 @@ def _latest_evaluations(connection: Connection, model_no: int | None = None) -> 
             "dataset": dataset,
             "split": split,
             "targets": {
-                name: {"accuracy": one["accuracy"], "macro_f1": one["macro_f1"]}
+                name: {key: one.get(key) for key in ("accuracy", "macro_f1", "micro_f1")}
                 for name, one in (metrics or {}).items()
             },
         }

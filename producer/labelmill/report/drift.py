@@ -69,6 +69,6 @@ def _verdict(psi: float, beyond: float, by_luck: float, split: str) -> tuple[str
             "person label a sample of them."
         ), "warning"
     return (
-        f"Strong drift: the labels are not spread as in the {split} split, so the accuracy measured there need not hold "
-        "here. Have a person label a sample and evaluate on it before you rely on these labels."
+        f"Strong drift: the labels are not spread as in the {split} split, so the accuracy measured there need not "
+        "hold here. Have a person label a sample and evaluate on it before you rely on these labels."
     ), "bad"

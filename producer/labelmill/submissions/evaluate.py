@@ -15,7 +15,7 @@ from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.contracts.tables import AnalysisRow, DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
-from labelmill.registry import resolve_model
+from labelmill.registry import ref_of, resolve_model
 
 
 def submit_evaluation(
@@ -81,6 +81,15 @@ def find_evaluation(connection: Connection, model: str, dataset: str, split: str
     return None
 
 
+def check_evaluation(connection: Connection, model: str, dataset: str, split: str) -> int:
+    """The key of the version that `model` names, once it is known that it can be measured. Raises NotFound,
+    InvalidInput."""
+    model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
+    check_split(dataset_row, split)
+    check_targets(model_row, dataset_row)
+    return model_row.no
+
+
 def check_split(dataset: DatasetRow, split: str) -> None:
     """Raise InvalidInput unless the dataset has rows in that split."""
     there = [name for name, rows in (dataset.splits or {}).items() if rows]
@@ -103,12 +112,14 @@ def check_targets(model: ModelRow, dataset: DatasetRow) -> tuple[str, ...]:
     answered = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
     if not answered.keys() & asked.keys():
         raise InvalidInput(
-            f"dataset {dataset.name!r} has labels for {', '.join(asked) or 'nothing'}, the model answers "
+            f"dataset {dataset.name!r} has labels for {', '.join(asked) or 'nothing'}, {ref_of(model)} answers "
             f"{', '.join(answered)}: prepare it with --target {next(iter(answered))}=COLUMN"
         )
     for name in answered.keys() & asked.keys():
         if asked[name] and not answered[name]:
-            raise InvalidInput(f"{name!r} is multi-label in dataset {dataset.name!r}, and the model gives one label")
+            raise InvalidInput(
+                f"{name!r} is multi-label in dataset {dataset.name!r}, and {ref_of(model)} gives one label"
+            )
     return ()
 
 

@@ -17,7 +17,7 @@ from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.specs import BASE_MODELS, TrainSpec
 from labelmill.contracts.states import TrainingState
-from labelmill.contracts.tables import EventRow, TrainingRow, utc_now
+from labelmill.contracts.tables import DatasetRow, EventRow, TrainingRow, utc_now
 from labelmill.registry import check_name
 from labelmill.submissions.evaluate import ready_dataset
 
@@ -66,6 +66,7 @@ def submit_training(
         dataset_row = ready_dataset(connection, dataset)
         if not (dataset_row.splits or {}).get("train") and (method != "prompt" or spec.shots):
             raise InvalidInput(f"dataset {dataset!r} has no rows to train on")
+        check_choice(dataset_row)
         check_labels(spec, dataset_row.label_schema or [])
         values = {
             "id": job_id, "state": TrainingState.QUEUED.value, "name": name, "method": method,
@@ -110,6 +111,17 @@ def approve(
         event = {"job_id": training_id, "at": utc_now(), "state": running, "message": "approved by a person"}
         connection.execute(insert(EventRow).values(event))
     _tell_worker(sender, training_id, warn)
+
+
+def check_choice(dataset: DatasetRow) -> None:
+    """Raise InvalidInput where a target has but one label: a model of it would say nothing of any text."""
+    for target in dataset.label_schema or []:
+        if len(target["labels"]) < 2:
+            raise InvalidInput(
+                f"every row of dataset {dataset.name}@{dataset.version} has the same label for {target['name']!r}, "
+                f"{target['labels'][0]!r}: there is nothing to learn. Prepare it with rows of other labels, or without "
+                "this target"
+            )
 
 
 def check_method(method: str) -> None:

@@ -22,6 +22,8 @@ from labelmill.contracts.errors import Permanent
 
 Arrays = dict[str, NDArray[Any]]
 
+FORMAT = 1  #: Of the file. A worker refuses what was written in a later one.
+
 _DOCUMENT = "model.json"
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same model makes the same bytes
 
@@ -36,7 +38,7 @@ def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDA
     """Write the file, whole or not at all. Returns its SHA-256. Raises Permanent when the disk refuses."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr(zipfile.ZipInfo(_DOCUMENT, _EPOCH), orjson.dumps(document))
+        archive.writestr(zipfile.ZipInfo(_DOCUMENT, _EPOCH), orjson.dumps({"format": FORMAT} | document))
         for name, array in arrays.items():
             content = io.BytesIO()
             np.save(content, array, allow_pickle=False)
@@ -54,20 +56,32 @@ def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDA
     return hashlib.sha256(data).hexdigest()
 
 
-def load_artifact(path: Path, sha256: str, model: str) -> tuple[dict[str, Any], Arrays]:
-    """The document and the arrays of a file. `model` is how a refusal names it. Raises ArtifactRefused."""
+def load_artifact(path: Path, sha256: str, model: str, kind: str) -> tuple[dict[str, Any], Arrays]:
+    """The document and the arrays of a file of this `kind`. `model` is how a refusal names it. Raises
+    ArtifactRefused."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ArtifactRefused(f"the file of model {model} cannot be read: {error.strerror} ({path})") from error
+        raise ArtifactRefused(
+            f"the file of model {model} cannot be read: {error.strerror} ({path}): put it back, or train it again"
+        ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise ArtifactRefused(f"the file of model {model} is not the one that was trained ({path}): train it again")
+        raise ArtifactRefused(
+            f"the file of model {model} is not the one that was trained ({path}): put that one back, or train it again"
+        )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            document = orjson.loads(archive.read(_DOCUMENT))
+            if document.get("format", FORMAT) > FORMAT:
+                raise ArtifactRefused(
+                    f"the file of model {model} was written by a later Labelmill ({path}): upgrade this worker"
+                )
+            if document["kind"] != kind:
+                raise ArtifactRefused(f"the file of model {model} is another model's ({path}): put its own back")
             names = [name for name in archive.namelist() if name != _DOCUMENT]
             arrays = {
                 name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False) for name in names
             }
-            return orjson.loads(archive.read(_DOCUMENT)), arrays
-    except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            return document, arrays
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactRefused(f"the file of model {model} cannot be understood ({path}): train it again") from error

@@ -51,7 +51,7 @@ class ExamplePool:
     @classmethod
     def load(cls, path: Path, sha256: str, model: str, schema: LabelSchema) -> ExamplePool:
         """Read a pool's file; `model` is how a refusal names it. Raises ArtifactRefused."""
-        document, arrays = load_artifact(path, sha256, model)
+        document, arrays = load_artifact(path, sha256, model, "examples")
         return cls.of(schema, document["rows"], arrays["vectors"])
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.artifacts import load_artifact, save_artifact
+from labelmill_worker.classify.artifacts import ArtifactRefused, load_artifact, save_artifact
 
 Matrix = NDArray[np.float32]
 
@@ -43,12 +43,24 @@ class Head:
         return save_artifact(path, {"kind": "head", "targets": self.schema.to_json()}, arrays)
 
     @classmethod
-    def load(cls, path: Path, sha256: str, model: str) -> Head:
-        """Read a head's file; `model` is how a refusal names it. Raises ArtifactRefused."""
-        document, arrays = load_artifact(path, sha256, model)
-        schema = LabelSchema.from_json(document["targets"])
-        numbers = range(len(schema.targets))
-        return cls(schema, [arrays[f"weights_{n}"] for n in numbers], [arrays[f"intercepts_{n}"] for n in numbers])
+    def load(cls, path: Path, sha256: str, model: str, schema: LabelSchema) -> Head:
+        """Read the file of a head for `schema`; `model` is how a refusal names it. Raises ArtifactRefused."""
+        document, arrays = load_artifact(path, sha256, model, "head")
+        try:
+            found = LabelSchema.from_json(document["targets"])
+            weights = [arrays[f"weights_{number}"] for number in range(len(found.targets))]
+            intercepts = [arrays[f"intercepts_{number}"] for number in range(len(found.targets))]
+        except (KeyError, TypeError) as error:
+            raise ArtifactRefused(f"the file of model {model} cannot be understood ({path}): train it again") from error
+        fits = all(
+            one.shape == (weights[0].shape[0], len(target.labels)) and offsets.shape == (len(target.labels),)
+            for target, one, offsets in zip(found.targets, weights, intercepts, strict=True)
+        )
+        if found != schema or not fits:
+            raise ArtifactRefused(
+                f"the file of model {model} is for other labels than the model's ({path}): train it again"
+            )
+        return cls(found, weights, intercepts)
 
 
 def probabilities(margins: Matrix, target: Target) -> Matrix:

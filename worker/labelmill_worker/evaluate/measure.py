@@ -12,6 +12,7 @@ import orjson
 from numpy.typing import NDArray
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.analysis_codec import pack_bits
 from labelmill.contracts.chats import text_of_row, transcript
 from labelmill.contracts.database import reading
 from labelmill.contracts.label_schema import LabelSchema
@@ -86,7 +87,7 @@ def measure(
             tally.add(block)
             check()
         metrics[truth.target.name] = tally.metrics() | _unseen(tally.correct, seen, truth)
-        targets[truth.target.name] = tally.analysis()
+        targets[truth.target.name] = tally.analysis() | _which_seen(seen, truth)
         check()
     _add_texts(split.path, targets)
     tokens = count_all(dict.fromkeys(text_of_row(row) for row in read_split(split.path)))
@@ -125,6 +126,11 @@ def _unseen(correct: NDArray[np.bool_], seen: NDArray[np.bool_] | None, truth: T
     fresh = ~seen[truth.rows]
     accuracy = float(correct[fresh].mean()) if fresh.any() else None
     return {"unseen_rows": int(fresh.sum()), "accuracy_unseen": accuracy}
+
+
+def _which_seen(seen: NDArray[np.bool_] | None, truth: Truth) -> dict[str, Any]:
+    """Which rows have a text that the model was trained on: a comparison leaves them out."""
+    return {} if seen is None else {"seen": pack_bits(seen[truth.rows])}
 
 
 def _add_texts(path: Path, targets: dict[str, Any]) -> None:

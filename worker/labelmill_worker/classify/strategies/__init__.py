@@ -31,13 +31,13 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
     """
     recipe: dict[str, Any] = model.recipe or {}
     name = f"{model.name}@{model.version}"
+    schema = LabelSchema.from_json(model.label_schema or [])
     if model.method == "embedding":
-        path = shared.settings.data_path / recipe["file"]
-        return EmbeddingHead(shared, model, Head.load(path, recipe["sha256"], name))
+        head = Head.load(shared.settings.data_path / recipe["file"], recipe["sha256"], name, schema)
+        return EmbeddingHead(shared, model, head)
     if model.method == "prompt":
         pool = None
         if "file" in recipe:
-            schema = LabelSchema.from_json(model.label_schema or [])
             pool = ExamplePool.load(shared.settings.data_path / recipe["file"], recipe["sha256"], name, schema)
         return ChatPrompt(shared, model, pool)
     if model.method == VECTORS:
