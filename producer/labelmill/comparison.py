@@ -223,7 +223,7 @@ def _fingerprint(connection: Connection, job_id: str) -> str | None:
 
 def _methods(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
     statement = select(EvaluationRow.id, ModelRow.method).join(ModelRow, ModelRow.no == EvaluationRow.model_no)
-    return dict(connection.execute(statement.where(EvaluationRow.id.in_(job_ids))).tuples().all())
+    return {one.id: one.method for one in connection.execute(statement.where(EvaluationRow.id.in_(job_ids)))}
 
 
 def _entry(one: Mapping[str, Any], method: str) -> dict[str, Any]:
