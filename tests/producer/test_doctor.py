@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
+import socketserver
+import sqlite3
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -189,3 +194,141 @@ def test_a_queue_without_a_consumer_is_worse_when_messages_wait() -> None:
     )
     assert (idle.status, waits.status) == (Status.WARNING, Status.FAILED)
     assert "-Q classify" in waits.remedy
+
+
+class OddRedis(socketserver.ThreadingTCPServer):
+    """A Redis that says of itself what it is told to."""
+
+    daemon_threads = allow_reuse_address = True
+    hello = b"%1\r\n$5\r\nproto\r\n:3\r\n"
+
+    def __init__(self, ahead_s: float = 0.0, **info: object) -> None:
+        self.ahead_s, self.info = ahead_s, {"redis_version": "7.2.4", "aof_enabled": 1, "used_memory": 1 << 20} | info
+        super().__init__(("127.0.0.1", 0), _OddAnswers)
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.server_address[1]}/0"
+
+
+class _OddAnswers(socketserver.StreamRequestHandler):
+    server: OddRedis
+
+    def handle(self) -> None:
+        while header := self.rfile.readline():
+            words = []
+            for _ in range(int(header[1:])):
+                length = int(self.rfile.readline()[1:])
+                words.append(self.rfile.read(length + 2)[:-2].decode().upper())
+            self.wfile.write(self._answer(words[0]))
+
+    def _answer(self, command: str) -> bytes:
+        if command == "TIME":
+            seconds = str(int(time.time() + self.server.ahead_s)).encode()
+            return b"*2\r\n$%d\r\n%s\r\n$1\r\n0\r\n" % (len(seconds), seconds)
+        if command == "INFO":
+            text = "".join(f"{name}:{value}\r\n" for name, value in self.server.info.items()).encode()
+            return b"$%d\r\n%s\r\n" % (len(text), text)
+        if command == "HELLO":
+            return self.server.hello
+        return b":0\r\n" if command == "LLEN" else b"+OK\r\n"
+
+
+@pytest.fixture
+def odd_redis() -> Iterator[Callable[..., str]]:
+    """Makes such servers. Returns their URL."""
+    made: list[OddRedis] = []
+
+    def make(**traits: Any) -> str:
+        server = OddRedis(**traits)
+        made.append(server)
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        return server.url
+
+    yield make
+    for server in made:
+        server.shutdown()
+        server.server_close()
+
+
+def test_a_redis_that_is_too_old_is_named(doctor: Doctor, odd_redis: Callable[..., str]) -> None:
+    look = doctor(LABELMILL_BROKER_URL=odd_redis(redis_version="6.0.16")).checks["broker"]
+    assert (look["status"], look["remedy"]) == ("warning", "upgrade to Redis 6.2 or newer")
+    assert "6.0.16" in look["summary"]
+    assert doctor(LABELMILL_BROKER_URL=odd_redis(redis_version="6.2.0")).checks["broker"]["status"] == "ok"
+
+
+def test_what_is_no_redis_is_named(
+    doctor: Doctor, odd_redis: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OddRedis, "hello", b"+OK\r\n")
+    seen = doctor(LABELMILL_BROKER_URL=odd_redis())
+    assert (seen.code, seen.checks["broker"]["status"]) == (1, "failed")
+    assert "no Redis" in seen.checks["broker"]["summary"]
+
+
+@pytest.mark.parametrize(
+    ("info", "words"),
+    [
+        ({"maxmemory": 10 << 20, "used_memory": 9_900_000}, "94% of 10 MB are used"),
+        ({"evicted_keys": 3, "maxmemory_policy": "allkeys-lru"}, "has thrown away 3 keys"),
+    ],
+)
+def test_a_redis_that_is_nearly_full_or_threw_messages_away_is_named(
+    doctor: Doctor, odd_redis: Callable[..., str], info: dict[str, object], words: str
+) -> None:
+    look = doctor(LABELMILL_BROKER_URL=odd_redis(**info)).checks["broker memory"]
+    assert look["status"] == "warning"
+    assert words in look["summary"]
+    assert "Redis" in look["remedy"]
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "words"), [(90, "behind Redis"), (-90, "ahead of Redis"), (0, "agrees with Redis and the database")]
+)
+def test_clocks_that_differ_are_named(
+    doctor: Doctor, odd_redis: Callable[..., str], ahead_s: float, words: str
+) -> None:
+    look = doctor(LABELMILL_BROKER_URL=odd_redis(ahead_s=ahead_s)).checks["clocks"]
+    assert (look["status"], look["remedy"]) == (("warning", "run NTP on every machine") if ahead_s else ("ok", ""))
+    assert words in look["summary"]
+
+
+def test_a_databases_clock_that_differs_is_named(doctor: Doctor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("labelmill.doctor.database.time", SimpleNamespace(time=lambda: time.time() + 90))
+    look = doctor().checks["clocks"]
+    assert look["status"] == "warning"
+    assert "ahead of the database" in look["summary"]
+
+
+def test_a_sqlite_without_its_write_ahead_log_is_named(doctor: Doctor) -> None:
+    with contextlib.closing(sqlite3.connect("jobs.db")) as file:
+        file.execute("PRAGMA journal_mode=DELETE")
+    # a file system without shared memory, such as a network share, is what this VFS behaves like
+    seen = doctor(LABELMILL_DATABASE_URL="sqlite:///file:jobs.db?vfs=unix-none&uri=true")
+    look = seen.checks["database"]
+    assert look["status"] == "warning"
+    assert "in delete mode" in look["summary"]
+    assert "local disk" in look["remedy"]
+
+
+@pytest.mark.postgres
+def test_a_postgresql_that_is_too_old_is_named(
+    doctor: Doctor, postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert doctor(LABELMILL_DATABASE_URL=postgres_url).checks["database"]["status"] == "ok"
+    monkeypatch.setattr("labelmill.doctor.database._OLDEST_POSTGRES", 990000)
+    look = doctor(LABELMILL_DATABASE_URL=postgres_url).checks["database"]
+    assert look["status"] == "warning"
+    assert "older than what is tested" in look["summary"]
+
+
+@pytest.mark.parametrize(("free_mb", "status"), [(50, "failed"), (500, "warning"), (5000, "ok")])
+def test_a_disk_with_little_room_is_named(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch, free_mb: int, status: str
+) -> None:
+    usage = SimpleNamespace(free=free_mb << 20)
+    monkeypatch.setattr("labelmill.doctor.disk.shutil", SimpleNamespace(disk_usage=lambda _: usage))
+    look = doctor().checks["disk"]
+    assert look["status"] == status
+    assert look["remedy"] == ("" if status == "ok" else "make room")

@@ -62,7 +62,7 @@ def test_two_processes_share_one_rate_evenly_spaced(redis_url: str, prefix: str)
 
 def test_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None:
     async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
-        await one.wait_turn(100, 0)  # 6,000 a minute: one second's worth
+        await one.wait_turn(100, 5)  # 6,000 a minute: one second's worth
         with pytest.raises(HeldBack) as held:
             await other.wait_turn(1, 0.1)
         assert 0.5 < held.value.wait_s <= 1.01 * MARGIN
@@ -183,3 +183,16 @@ def test_a_limit_that_was_slowed_down_to_next_to_nothing_is_whole_again_within_1
                 assert client.hget(f"{prefix}:slow", "factor") is None
 
     _with_two(redis_url, prefix, 1000.0, None, talk)
+
+
+def test_a_clock_of_redis_that_was_set_back_holds_nobody_back_for_as_long(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        await one.wait_turn(1, 5)
+        with redis.Redis.from_url(redis_url) as client:
+            for name in ("next", "tokens", "pause"):
+                client.set(f"{prefix}:{name}", client.time()[0] + 1800)
+        await other.wait_turn(1, 1)
+        await other.settle(1, 2)
+        await one.wait_turn(1, 1)
+
+    _with_two(redis_url, prefix, 50.0, 60_000.0, talk)

@@ -10,7 +10,7 @@ import redis
 from sqlalchemy import insert, text, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import writing
+from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.queue import MessageSender
@@ -105,13 +105,27 @@ def test_a_job_whose_worker_died_is_sent_by_the_sweep_after_its_lease(services: 
     assert _waiting(services, _PREPARE) == 1
 
 
-def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(services: Services) -> None:
-    hours_ahead = time.time() + 5 * 3600
+@pytest.mark.parametrize("back_s", [6 * 60, 5 * 3600])
+def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(services: Services, back_s: float) -> None:
     with writing(services.engine) as connection:
         _batch(connection, 2)
-        connection.execute(update(ChunkRow).values(state="claimed", lease_token="t", lease_until=hours_ahead))
-        connection.execute(insert(LockRow).values(name="sweep", token="t", until=hours_ahead))
+        connection.execute(update(ChunkRow).values(state="claimed", lease_token="t", lease_until=db_now() + back_s))
+        connection.execute(insert(LockRow).values(name="sweep", token="t", until=db_now() + back_s))
     sweep(services)
+    assert _waiting(services, _CLASSIFY) == 0, "workers that live had no time to renew their leases"
+    _sweep(services)
+    assert _waiting(services, _CLASSIFY) == 2
+
+
+def test_a_clock_set_back_does_not_put_off_what_was_to_come_in_a_minute(services: Services) -> None:
+    with writing(services.engine) as connection:
+        _batch(connection, 2)
+        connection.execute(update(ChunkRow).values(sent_at=db_now() + 60))
+    _sweep(services)
+    assert _waiting(services, _CLASSIFY) == 0
+    with writing(services.engine) as connection:
+        connection.execute(update(ChunkRow).values(sent_at=ChunkRow.sent_at + 3 * 60))
+    _sweep(services)
     assert _waiting(services, _CLASSIFY) == 2
 
 

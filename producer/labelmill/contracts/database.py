@@ -54,14 +54,21 @@ def _postgres_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
-#: No lease and no wait between two looks lasts as long.
-FAR_S = 3600.0
+#: A moment further ahead than these was written before the clock was set back. No look at a job is put off so far …
+FAR_S = 900.0
+FAR_LEASE_S = 300.0  #: … no lease lasts so long …
+FAR_CHUNK_S = 120.0  #: … and no chunk is put off so far.
 
 
-def has_passed(moment: ColumnElement[float | None] | InstrumentedAttribute[float | None]) -> ColumnElement[bool]:
-    """Whether a moment by the database's clock lies behind. One that is further ahead than anything is ever put off
+def has_passed(
+    moment: ColumnElement[float | None] | InstrumentedAttribute[float | None],
+    *,
+    ago_s: float = 0.0,
+    far_s: float = FAR_LEASE_S,
+) -> ColumnElement[bool]:
+    """Whether a moment by the database's clock lies behind, by `ago_s` at least. One that is further ahead than `far_s`
     was written before the clock was set back, and counts as passed."""
-    return or_(moment < db_now(), moment > db_now() + FAR_S)
+    return or_(moment < db_now() - ago_s, moment > db_now() + far_s)
 
 
 def connect(url: str, *, pool_size: int = 8) -> Engine:

@@ -40,7 +40,7 @@ class Settings(BaseSettings):
     tokens_per_minute: float | None = Field(default=None, gt=0)  #: Over the whole fleet; None: no limit.
     texts_per_request: int = Field(default=100, ge=1, le=10_000)
     max_in_flight: int = Field(default=64, ge=1, le=2_000)  #: Requests, per worker process.
-    lease_s: float = Field(default=15, gt=0.5)
+    lease_s: float = Field(default=15, gt=0.5, le=240)  #: Below `FAR_LEASE_S`.
     sweep_s: float = Field(default=5, gt=0)
     request_timeout_s: float = Field(default=60, gt=0)  #: Total time of one request to Mistral.
     poll_s: float = Field(default=2, gt=0)  #: Shortest pause between two looks at a remote job.

@@ -43,6 +43,9 @@ def look_at_broker(url: str) -> BrokerLook:
         return BrokerLook([failed("broker", f"Redis cannot be reached ({type(error).__name__})", _REACH)])
     except ValueError:
         return BrokerLook([warning("broker", "this kind of Redis URL cannot be checked from here", "ask Redis itself")])
+    except Exception as error:  # noqa: BLE001 - the client trips over answers that no Redis gives
+        said = f"what answers there is no Redis ({type(error).__name__})"
+        return BrokerLook([failed("broker", said, "correct LABELMILL_BROKER_URL")])
 
 
 def _ask(client: redis.Redis) -> BrokerLook:

@@ -27,6 +27,7 @@ class DatabaseLook:
 
 def look_at_database(url: str) -> DatabaseLook:
     """Ask the database. Never raises a LabelmillError."""
+    engine = None
     try:
         engine = connect(url)
         with reading(engine) as connection:
@@ -35,15 +36,19 @@ def look_at_database(url: str) -> DatabaseLook:
             ahead_s = theirs - (before + time.time()) / 2
             server = _server(connection)
     except LabelmillError as error:
+        if engine is not None:
+            engine.dispose()
         remedy = "start the database, or correct LABELMILL_DATABASE_URL"
         return DatabaseLook([failed("database", error.message, remedy, UNREACHABLE)])
     try:
         check_tables(engine)
         tables = ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them")
     except DatabaseOutdated as error:
+        engine.dispose()
         remedy = "upgrade this Labelmill" if "newer" in error.message else "run `labelmill db upgrade`"
         return DatabaseLook([server, failed("database tables", error.message, remedy, UNREACHABLE)], None, ahead_s)
     except LabelmillError as error:
+        engine.dispose()
         return DatabaseLook(
             [server, failed("database tables", error.message, "see the database's own log", UNREACHABLE)]
         )

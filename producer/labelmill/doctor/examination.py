@@ -86,6 +86,8 @@ def _work(database: DatabaseLook) -> Iterator[Check]:
         yield failed("jobs", f"the database does not tell within {_DATABASE_S:.0f} s", "look at its load", UNREACHABLE)
     except LabelmillError as error:
         yield failed("jobs", error.message, "look at the database's own log", UNREACHABLE)
+    finally:
+        engine.dispose()
 
 
 def _answers(settings: Settings, broker: BrokerLook, mistral_s: float) -> Answers:

@@ -9,12 +9,18 @@ are paid off), `pause` (nobody starts before), `slow` (hash: `factor` of the rat
 _CLOCK = """
 local t = redis.call('TIME')
 local now = tonumber(t[1]) + tonumber(t[2]) / 1000000
+-- further ahead than this lies no moment: 32 of the slowest rate for a request, what is believed of Retry-After else
+local function far(rate)
+  if rate and rate > 0 then return 60 + 32 / (0.02 * rate) end
+  return 900
+end
 -- After five quiet seconds the factor recovers, faster and faster: by a hundredth in the first second, from next to
 -- nothing to all within a minute and a half. What was learnt from the first 429s may be far too low, for little had
 -- been sent by then: it doubles every other second after two, until it is forgotten or meets a 429 on its way up. Then
 -- it is firm: a limit that somebody sets, and is approached as slowly as the others.
 local function factor_at(factor, at, is_guess)
   local quiet = now - tonumber(at or now)
+  if quiet < -far() then quiet = 1000 end
   if is_guess then return tonumber(factor or '1') * 2 ^ math.max(0, math.min(100, quiet - 2) / 2) end
   quiet = math.max(0, quiet - 5)
   return tonumber(factor or '1') * 1.01 ^ math.min(1000, quiet + quiet * quiet / 20)
@@ -46,7 +52,8 @@ end
 local start = now
 for i = 1, 3 do
   local at = tonumber(redis.call('GET', KEYS[i]) or '0')
-  if at > start then start = at end
+  -- what lies too far ahead was written before the clock was set back
+  if at > start and at < now + far(i == 1 and rate) then start = at end
 end
 local wait = start - now
 if wait > tonumber(ARGV[4]) then return {-math.ceil(wait * 1000000), 0} end
@@ -68,7 +75,9 @@ return {math.ceil(wait * 1000000), math.ceil(spacing * 1000000)}
 SETTLE = (
     _CLOCK
     + """
-local until_at = math.max(now, tonumber(redis.call('GET', KEYS[1]) or '0')) + tonumber(ARGV[2]) / tonumber(ARGV[1])
+local reserved = tonumber(redis.call('GET', KEYS[1]) or '0')
+if reserved > now + far() then reserved = 0 end
+local until_at = math.max(now, reserved) + tonumber(ARGV[2]) / tonumber(ARGV[1])
 if until_at <= now then redis.call('DEL', KEYS[1]) return 0 end
 redis.call('SET', KEYS[1], string.format('%.6f', until_at), 'PX', math.ceil((until_at - now + 60) * 1000))
 return 0
@@ -88,7 +97,7 @@ if tonumber(redis.call('GET', KEYS[1]) or '0') < until_at then
 end
 local slow = redis.call('HMGET', KEYS[2], 'factor', 'at', 'seen', 'learned', 'firm')
 local seen = tonumber(slow[3] or '0')
-if now - seen < 1 then return 0 end
+if now - seen < 1 and seen - now < far() then return 0 end
 local limited, second = ARGV[2] == '1', math.floor(now)
 redis.call('HSET', KEYS[2], 'seen', string.format('%.6f', until_at))
 redis.call('EXPIRE', KEYS[2], 3600)
@@ -121,6 +130,7 @@ if tonumber(ARGV[1]) > 0 then
   redis.call('EXPIRE', KEYS[3], 10)
 end
 local pause = tonumber(redis.call('GET', KEYS[1]) or '0') - now
+if pause > far() then pause = 0 end
 return {math.ceil(pause * 1000), redis.call('HEXISTS', KEYS[2], 'learned')}
 """
 )

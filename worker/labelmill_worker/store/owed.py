@@ -13,7 +13,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, insert, or_, select, u
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.database import FAR_S, db_now, has_passed, reading, writing
+from labelmill.contracts.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState, State
 from labelmill.contracts.tables import (
     OPEN_CHUNK,
@@ -30,6 +30,7 @@ from labelmill_worker.store.jobs import add_event
 
 #: A message is on its queue or in work within moments. Work that is neither after so long has lost it.
 LOST_AFTER_S = 5.0
+_CLOCKS_WANDER_S = 5.0  #: A clock that is put right by so little was not set back.
 _AT_ONCE = 200
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 
@@ -45,19 +46,17 @@ class OpenBatch:
 
 
 def take_lease(engine: Engine, name: str, seconds: float) -> float | None:
-    """Take a named lease for `seconds`. Returns for how long nobody had it, None when another process has it now."""
+    """Take a named lease for `seconds`. Returns for how long nobody had it (below 0: the database's clock was set back
+    by more than as much), None when another process has it now."""
     token = secrets.token_hex(8)
+    free = has_passed(LockRow.until, far_s=seconds + _CLOCKS_WANDER_S)
     with writing(engine) as connection:
-        free_for_s = connection.scalar(
-            select(db_now() - LockRow.until).where(LockRow.name == name, has_passed(LockRow.until))
-        )
+        free_for_s = connection.scalar(select(db_now() - LockRow.until).where(LockRow.name == name, free))
         taken = connection.execute(
-            update(LockRow)
-            .where(LockRow.name == name, has_passed(LockRow.until))
-            .values(token=token, until=db_now() + seconds)
+            update(LockRow).where(LockRow.name == name, free).values(token=token, until=db_now() + seconds)
         ).rowcount
         if taken:
-            return abs(free_for_s or 0.0)
+            return float(free_for_s or 0.0)
         if connection.scalar(select(LockRow.name).where(LockRow.name == name)):
             return None
     try:
@@ -66,6 +65,12 @@ def take_lease(engine: Engine, name: str, seconds: float) -> float | None:
     except IntegrityError:
         return None
     return 0.0
+
+
+def hold_lease(engine: Engine, name: str, seconds: float) -> None:
+    """Keep a named lease that was taken just now for `seconds` from now on."""
+    with writing(engine) as connection:
+        connection.execute(update(LockRow).where(LockRow.name == name).values(until=db_now() + seconds))
 
 
 def _is_open(table: JobTable, states: Sequence[State]) -> ColumnElement[bool]:
@@ -79,7 +84,7 @@ def overdue_jobs(engine: Engine, table: JobTable, states: Sequence[State]) -> li
     A job that was never looked at is late `LOST_AFTER_S` after the first sweep that saw it.
     """
     open_ = _is_open(table, states)
-    late = or_(table.next_look_at < db_now() - LOST_AFTER_S, table.next_look_at > db_now() + FAR_S)
+    late = has_passed(table.next_look_at, ago_s=LOST_AFTER_S, far_s=FAR_S)
     with reading(engine) as connection:
         ids = list(connection.scalars(select(table.id).where(open_, late).limit(_AT_ONCE)))
         unseen = connection.scalar(select(table.id).where(open_, table.next_look_at.is_(None)).limit(1))
@@ -100,7 +105,7 @@ def put_off(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
 def return_expired_chunks(engine: Engine, *, spared_s: float = 0.0) -> int:
     """Hand back chunks whose lease ran out (`claimed` → `pending`), each with a line in `events`. Those whose lease ran
     out within the last `spared_s` are left to their owners."""
-    ran_out = or_(ChunkRow.lease_until < db_now() - spared_s, ChunkRow.lease_until > db_now() + FAR_S)
+    ran_out = has_passed(ChunkRow.lease_until, ago_s=spared_s)
     ids = {batch.no: batch.id for batch in open_batches(engine)}
     if not ids:
         return 0
@@ -143,7 +148,7 @@ def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:
     # without the bound SQLite would walk the primary key, through all chunks that are done
     first = select(ChunkRow.number, ChunkRow.sent_at).where(_pending(batch_no), ChunkRow.number >= 0)
     ahead = first.order_by(ChunkRow.number).limit(_AT_ONCE).subquery()
-    late = or_(ahead.c.sent_at < db_now() - LOST_AFTER_S, ahead.c.sent_at > db_now() + FAR_S)
+    late = has_passed(ahead.c.sent_at, ago_s=LOST_AFTER_S, far_s=FAR_CHUNK_S)
     with reading(engine) as connection:
         return list(connection.scalars(select(ahead.c.number).where(late).order_by(ahead.c.sent_at)))
 

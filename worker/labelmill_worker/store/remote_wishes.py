@@ -64,11 +64,7 @@ def _write(
 
 def overdue_wishes(engine: Engine, late_s: float) -> list[int]:
     """Models to which something is owed that nobody is at, and whose look is `late_s` late."""
-    late = or_(
-        ModelRow.next_look_at.is_(None),
-        ModelRow.next_look_at < db_now() - late_s,
-        ModelRow.next_look_at > db_now() + FAR_S,
-    )
+    late = or_(ModelRow.next_look_at.is_(None), has_passed(ModelRow.next_look_at, ago_s=late_s, far_s=FAR_S))
     free = or_(ModelRow.lease_until.is_(None), has_passed(ModelRow.lease_until))
     owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteWish])
     with reading(engine) as connection:
