@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import typer
 from command_line import Run
+from typer.core import TyperGroup
 
 from labelmill.cli import main
 
@@ -29,8 +30,9 @@ def test_every_command_explains_itself(run: Run) -> None:
 
 def _commands(group: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
     yield path
-    for name, command in getattr(group, "commands", {}).items():
-        yield from _commands(command, (*path, name))
+    if isinstance(group, TyperGroup):
+        for name in group.list_commands(None):
+            yield from _commands(group.get_command(None, name), (*path, name))
 
 
 def test_the_help_of_every_command_lists_its_options(run: Run) -> None:
@@ -55,6 +57,10 @@ def test_commands_that_only_look_load_nothing_heavy(run: Run) -> None:
         "mistralai",
         "aiohttp",
     }
-    code = f"import sys, labelmill.cli.main as m; m.build_app(); print(sorted({heavy!r} & set(sys.modules)))"
+    code = (
+        "import sys, typer; from labelmill.cli.main import build_app\n"
+        "typer.main.get_command(build_app()).list_commands(None)\n"
+        f"print(sorted({heavy!r} & set(sys.modules)))"
+    )
     ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert ended.stdout.strip() == "[]"

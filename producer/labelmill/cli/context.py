@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import typer
@@ -13,8 +13,10 @@ from rich.console import Console
 from rich.text import Text
 
 from labelmill.cli.progress import follow
-from labelmill.client import Client
 from labelmill.contracts.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from labelmill.client import Client
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,8 @@ def settings() -> Settings:
 
 def connected() -> Client:
     """A client on the configured database. Raises DatabaseUnavailable, DatabaseOutdated."""
+    from labelmill.client import Client  # noqa: PLC0415 - with SQLAlchemy half a second, which the help spares
+
     return Client(settings())
 
 

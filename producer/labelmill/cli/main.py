@@ -5,49 +5,82 @@ from __future__ import annotations
 import os
 import sys
 import traceback
+from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from labelmill import __version__
-from labelmill.cli import (
-    classify,
-    compare,
-    database,
-    dead_letters,
-    doctor,
-    evaluate,
-    jobs,
-    models,
-    prepare,
-    report,
-    train,
-)
 from labelmill.cli.context import Flags, messages, remember_flags, say
 from labelmill.contracts.errors import LabelmillError
 
 COMMANDS = "labelmill.commands"  #: Entry points: worker and ops add their commands here.
+
+#: Which module of this package has which commands, in the order of the help.
+_MODULES = {
+    "prepare": ["prepare", "datasets"], "train": ["train", "approve"], "models": ["models"], "classify": ["classify"],
+    "evaluate": ["evaluate"], "compare": ["compare"], "jobs": ["status", "watch", "results", "cancel", "retry"],
+    "report": ["report"], "dead_letters": ["dead-letters"], "doctor": ["doctor"], "database": ["db"],
+}  # fmt: skip
+
+_Register = Callable[[typer.Typer], None]
+
+
+class _Commands(TyperGroup):
+    """Imports the module of the command that runs; all of them only for the help and for a name that none has."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names of all commands."""
+        self.commands.clear()  # so that those there already come in their place
+        for register in _registers(_MODULES):
+            self._add(register)
+        for register in _registers_of_other_packages():
+            self._add(register)
+        return super().list_commands(ctx)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of this name, or None."""
+        if cmd_name not in self.commands:
+            for register in _registers([module for module, names in _MODULES.items() if cmd_name in names]):
+                self._add(register)
+        if cmd_name not in self.commands:
+            for register in _registers_of_other_packages():
+                self._add(register)
+        return super().get_command(ctx, cmd_name)
+
+    def _add(self, register: _Register) -> None:
+        group = typer.Typer()
+        register(group)
+        self.commands.update(typer.main.get_group(group).commands)
+
+
+def _registers(modules: Iterable[str]) -> Iterator[_Register]:
+    for module in modules:
+        yield import_module(f"labelmill.cli.{module}").register
+
+
+def _registers_of_other_packages() -> Iterator[_Register]:
+    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
+        try:
+            yield point.load()
+        except ImportError:
+            continue  # its extra is not installed
 
 
 def build_app() -> typer.Typer:
     """The Typer application with every installed command."""
     app = typer.Typer(
         name="labelmill",
+        cls=_Commands,
         help="Classify text in bulk, reliably, with Mistral models.",
         no_args_is_help=True,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_global_options)
-    for group in (prepare, train, models, classify, evaluate, compare, jobs, report, dead_letters, doctor, database):
-        group.register(app)
-    for point in sorted(entry_points(group=COMMANDS), key=lambda point: point.name):
-        try:
-            register = point.load()
-        except ImportError:
-            continue  # its extra is not installed
-        register(app)
     return app
 
 
