@@ -11,6 +11,8 @@ from mill import Mill, assert_all_labelled, assert_billed_once, open_mill, some_
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, first_times, ok, refuse_texts_with, result_of
 
+from labelmill_worker.classify import sending
+
 
 @pytest.mark.parametrize("status", [400, 413, 422])
 def test_a_refused_text_fails_alone(mill: Mill, status: int) -> None:
@@ -127,8 +129,9 @@ def test_a_malformed_answer_is_asked_for_again(mill: Mill, malformed: Callable[[
 
 @pytest.mark.parametrize("malformed", MALFORMED, ids=lambda make: make.__name__.strip("_"))
 def test_a_text_that_is_always_answered_badly_fails_alone(
-    mill: Mill, malformed: Callable[[list[str]], web.Response]
+    mill: Mill, monkeypatch: pytest.MonkeyPatch, malformed: Callable[[list[str]], web.Response]
 ) -> None:
+    monkeypatch.setattr(sending, "MALFORMED_BASE_S", 0.005)
     known = mill.submit(["a first text, so that the labels are known"])
     mill.run(known)
     texts = some_texts(20)

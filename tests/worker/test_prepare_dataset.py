@@ -152,6 +152,18 @@ def test_a_rare_one_of_several_labels_leaves_its_rows_with_the_others(tmp_path: 
     assert {tuple(row["labels"]["mood"]) for row in everything(prepared)} == {("joy",)}
 
 
+def test_a_floor_holds_after_what_it_dropped_itself(tmp_path: Path) -> None:
+    """`loud` is rare and takes rows of `stop` with it: then `stop` is rare too, and goes."""
+    rows = [{"text": f"p{n}", "label": "play", "tone": "calm"} for n in range(40)]
+    rows += [{"text": f"s{n}", "label": "stop", "tone": "loud" if n < 4 else "calm"} for n in range(11)]
+    prepared = prepare(
+        tmp_path, jsonl(tmp_path / "a.jsonl", rows), min_per_label=10,
+        targets=(*INTENT, TargetSpec(name="tone", column="tone")),
+    )  # fmt: skip
+    assert prepared.dropped == {"below_min_per_label": 11}
+    assert [target["labels"] for target in prepared.label_schema] == [["play"], ["calm"]]
+
+
 def test_factory_rows_name_their_own_targets(tmp_path: Path) -> None:
     rows = [
         {

@@ -98,7 +98,7 @@ def running_stack(data_dir: Path) -> dict[str, Any] | None:
         os.kill(int(written.pop("pid")), 0)
     except PermissionError:
         pass  # it runs, as another user
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
     return dict(written)
 
