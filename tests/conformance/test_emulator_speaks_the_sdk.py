@@ -7,11 +7,11 @@ from typing import Any
 
 import orjson
 import pytest
+from emulator_thread import EmulatorThread
 from mistralai.client import Mistral
 from mistralai.client.errors import HTTPValidationError, SDKError
 
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.thread import EmulatorThread
 
 # The SDK's types admit completion jobs and unset fields everywhere, which a classifier job never answers.
 Client = Any

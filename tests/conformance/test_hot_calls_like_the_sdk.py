@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from emulator_thread import EmulatorThread
 from mistralai.client import Mistral
 
 from labelmill.contracts.errors import MalformedAnswer, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.thread import EmulatorThread
 from labelmill_worker.classify.prompting import answer_schema, check_answer, request_body, system_message
 from labelmill_worker.classify.vectors import check_vectors
 from labelmill_worker.mistral.hot import HotClient

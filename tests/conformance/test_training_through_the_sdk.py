@@ -11,6 +11,7 @@ from typing import Self
 
 import orjson
 import pytest
+from emulator_thread import EmulatorThread
 
 from labelmill.contracts.errors import (
     CredentialsRefused,
@@ -25,8 +26,7 @@ from labelmill.contracts.errors import (
 )
 from labelmill.contracts.settings import Settings
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.thread import EmulatorThread
-from labelmill_worker.mistral.port import JobOrder, OrderedTarget, RemoteJob
+from labelmill_worker.mistral.port import JobOrder, OrderedTarget, RemoteJob, RemoteModel
 from labelmill_worker.mistral.sdk import READ_ATTEMPTS, SdkControlPlane
 
 KEY = "sk-very-secret-key"
@@ -103,7 +103,7 @@ def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
     assert done.checkpoints[0].train_loss is not None
     assert {event.data["status"] for event in done.events} >= {"VALIDATED", "RUNNING", "SUCCESS"}
     assert done.fine_tuned_model in {model.id for model in plane.list_models()}
-    assert plane.get_model(done.fine_tuned_model).can_classify
+    assert plane.get_model(done.fine_tuned_model) == RemoteModel(done.fine_tuned_model)
 
 
 def test_a_model_is_archived_brought_back_and_deleted(plane: SdkControlPlane, train_file: Path) -> None:

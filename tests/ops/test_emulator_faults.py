@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from emulator_thread import EmulatorThread
 
 from labelmill.contracts.errors import (
     LabelmillError,
@@ -24,7 +25,6 @@ from labelmill.contracts.errors import (
 )
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.thread import EmulatorThread
 from labelmill_worker.classify.answers import check_scores
 from labelmill_worker.mistral.hot import HotClient
 from labelmill_worker.mistral.port import JobOrder, RemoteJob

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from emulator_thread import EmulatorThread
 
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.pace import RequestBucket
-from labelmill_ops.emulator.thread import EmulatorThread
 
 KEY = {"Authorization": "Bearer any"}
 EMBED = {"model": "mistral-embed", "input": ["one", "two", "three"]}

@@ -58,8 +58,6 @@ def model_of(card: Any) -> RemoteModel:
     capabilities = _field(card, "capabilities")
     return RemoteModel(
         id=id_of(card),
-        can_fine_tune=bool(_field(capabilities, "fine_tuning")),
-        can_classify=bool(_field(capabilities, "classification")),
         can_chat=bool(_field(capabilities, "completion_chat")),
         is_archived=bool(_field(card, "archived")),
     )

@@ -100,8 +100,6 @@ class RemoteModel:
     """A model the key may use. Its labels are not told: they are those of the dataset, or of its first answer."""
 
     id: str
-    can_fine_tune: bool = False
-    can_classify: bool = False
     can_chat: bool = False
     is_archived: bool = False
 

@@ -44,8 +44,6 @@ log = structlog.get_logger()
 
 MODELS_FOLDER = "models"  #: Within the data folder.
 
-Texts = Callable[[Look], Iterator[list[str]]]
-
 
 def begin(look: Look) -> NextLook:
     """queued → validating."""

@@ -1,4 +1,4 @@
-"""An emulator in a background thread, for tests."""
+"""An emulator in a background thread."""
 
 import asyncio
 import threading
