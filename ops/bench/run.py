@@ -10,6 +10,8 @@ Sides take turns, run by run; medians with the smallest and the largest run. Res
 from __future__ import annotations
 
 import argparse
+import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -307,6 +309,7 @@ def main() -> None:
     arguments.add_argument("--database", choices=["sqlite", "postgresql"], help="default: what each measure needs")
     arguments.add_argument("--no-write", action="store_true", help="leave docs/ as it is")
     given = arguments.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     figures: dict[str, list[Figure]] = {}
     for database in [given.database] if given.database else ["postgresql", "sqlite"]:
         everything = given.database or database == "postgresql"

@@ -18,6 +18,7 @@ import argparse
 import json
 import logging
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -156,5 +157,6 @@ def _document(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: what was started is ended
     logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # clients that give up are part of the game
     sys.exit(main())

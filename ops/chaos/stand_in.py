@@ -36,7 +36,6 @@ class Counts:
     spoilt: Counter[str] = field(default_factory=Counter)
     #: Texts whose answer the stand-in itself kept back or broke: they must be asked again.
     requests: Counter[str] = field(default_factory=Counter)
-    in_flight: Counter[str] = field(default_factory=Counter)  #: Texts.
 
 
 class Dropped(Exception):
@@ -66,6 +65,7 @@ class StandIn:
         self.troubles: list[Trouble] = []
         self._runner: web.AppRunner | None = None
         self._site: web.TCPSite | None = None
+        self._resets = 0  # how often every connection was reset
         self.port = 0
         serving.run(self._start())
 
@@ -78,12 +78,11 @@ class StandIn:
         """Forget what was counted. Files and jobs stay: models that were trained must go on answering."""
         self._rng = rng
         self.troubles = []
-        self.counts = Counts(in_flight=self.counts.in_flight)
+        self.counts = Counts()
         self.jobs.reset()
 
     def refuse(self) -> None:
         """Refuse connections, and reset those there are: what is under way there is paid for and lost."""
-        self.counts.spoilt.update(self.counts.in_flight)
         self._serving.run(self._stop_listening())
 
     def accept(self) -> None:
@@ -120,6 +119,7 @@ class StandIn:
                 server.close()
             assert self._runner is not None  # noqa: S101 - it was started
             self._runner._unreg_site(site)
+            self._resets += 1
             for connection in list(self._runner.server.connections if self._runner.server else ()):
                 if connection.transport is not None:
                     connection.transport.abort()
@@ -127,6 +127,7 @@ class StandIn:
     @web.middleware
     async def _meet_trouble(self, request: web.Request, handler: Any) -> web.StreamResponse:
         counts, came_at = self.counts, time.monotonic()
+        request["resets"] = self._resets
         counts.requests[f"{request.method} {request.path}"[:40]] += 1
         if request.headers.get("Authorization") != f"Bearer {KEY}":
             return answer({"detail": "Unauthorized"}, 401)
@@ -172,14 +173,12 @@ class StandIn:
 
     async def _worked_on(self, request: web.Request, texts: list[str], made: Callable[[], Any]) -> web.Response:
         counts = self.counts
-        counts.in_flight[request.path] += len(texts)
-        try:
-            await asyncio.sleep(self.latency_s * self._rng.uniform(0.7, 1.3))
-        finally:
-            counts.in_flight[request.path] -= len(texts)
+        await asyncio.sleep(self.latency_s * self._rng.uniform(0.7, 1.3))
         if any(REFUSED_WORD in text for text in texts):
             return answer({"message": "Input text refused"}, 422)
         counts.billed[request.path].update(texts)
+        if request["resets"] != self._resets:
+            counts.spoilt[request.path] += len(texts)  # its connection is gone, and the answer with it
         request["texts"] = len(texts)
         return answer(made())
 

@@ -166,6 +166,34 @@ def _values_in_redis(url: str) -> Iterator[tuple[str, str]]:
             yield key, f"{key} {read.get(str(kind), str)()}"
 
 
+@contextlib.contextmanager
+def watched_redis(place: Place) -> Iterator[None]:
+    """Looks at everything that passes through Redis while the block runs, and at what stands in it at its end."""
+    passed: list[str] = []
+    ended = f"the end {os.urandom(4).hex()}"
+    with (
+        redis.Redis.from_url(place.broker_url, decode_responses=True, encoding_errors="replace") as client,
+        client.monitor() as monitor,
+    ):
+
+        def listen() -> None:
+            for command in monitor.listen():
+                passed.append(str(command["command"]))
+                if ended in passed[-1]:
+                    return
+
+        listener = threading.Thread(target=listen, daemon=True)
+        listener.start()
+        yield
+        client.echo(ended)
+        listener.join(20)
+    assert len(passed) > 20
+    # who connects says the password; that is what it is for
+    place.keep("what passed through Redis", "\n".join(one for one in passed if not one.startswith(("AUTH", "HELLO"))))
+    for name, value in _values_in_redis(place.broker_url):
+        place.keep(f"Redis {name}", value)
+
+
 def test_no_sink_holds_the_key_or_a_password(place: Place) -> None:
     texts = [{"text": f"{word} number {n}", "intent": word} for n in range(20) for word in ("play", "stop", "ask")]
     (place.folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
@@ -175,13 +203,18 @@ def test_no_sink_holds_the_key_or_a_password(place: Place) -> None:
         assert place.run("train", "intents", "--dataset", "intents", "--yes", "--wait")[0] == 0
         assert place.run("evaluate", "intents", "--dataset", "intents", "--wait")[0] == 0
         assert place.run(*classify, "intents", "-o", "out.jsonl")[0] == 0
+        train = ("train", "asked", "--dataset", "intents", "--method", "prompt", "--shots", "1", "--yes", "--wait")
+        assert place.run(*train)[0] == 0
+        with watched_redis(place):
+            assert place.run(*classify, "asked")[0] == 0
         assert place.run("doctor", "--json")[0] == 0
 
     echo = _Echo()
     threading.Thread(target=echo.serve_forever, daemon=True).start()
     address = f"http://127.0.0.1:{echo.server_port}"
-    with place.up(LABELMILL_MISTRAL_URL=address):
+    with place.up(LABELMILL_MISTRAL_URL=address), watched_redis(place):
         assert place.run(*classify, "intents")[0] == 5
+        assert place.run(*classify, "asked")[0] == 5
         assert place.run("train", "other", "--dataset", "intents", "--method", "factory", "--yes", "--wait")[0] == 5
         code, said = place.run("doctor")
         assert code == 5, said
