@@ -23,30 +23,10 @@ from labelmill.contracts.tables import (
     utc_now,
 )
 from labelmill_worker.store.chunks import LeaseLostError
+from labelmill_worker.store.inner_batches import InnerBatch, read_inner_batch
 from labelmill_worker.store.jobs import add_event, move_job
 
 BatchColumn = Literal["batch_id", "calibration_batch_id"]
-
-
-@dataclass(frozen=True)
-class InnerBatch:
-    """A batch that classifies a split for an evaluation."""
-
-    no: int
-    id: str
-    state: str
-    error: str | None
-    error_code: str | None
-
-
-def find_batch(engine: Engine, batch_id: str) -> InnerBatch:
-    """The batch as it stands now."""
-    with reading(engine) as connection:
-        row = connection.execute(
-            select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.error, BatchRow.error_code)
-            .where(BatchRow.id == batch_id)
-        ).one()  # fmt: skip
-    return InnerBatch(*row)
 
 
 def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColumn, spec: ClassifySpec) -> InnerBatch:
@@ -76,7 +56,7 @@ def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColu
                 update(EvaluationRow).where(EvaluationRow.id == evaluation_id).values({column: batch_id})
             )
             add_event(connection, batch_id, f"for {evaluation_id}", state=BatchState.SUBMITTING.value)
-    return find_batch(engine, batch_id)
+    return read_inner_batch(engine, batch_id)
 
 
 def read_model(engine: Engine, model_no: int) -> ModelRow:

@@ -33,7 +33,7 @@ _OPEN = (BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNIN
 
 @dataclass(frozen=True)
 class InnerBatch:
-    """How a training's batch stands. Counts are of rows, duplicates included."""
+    """How the batch of a training or an evaluation stands. Counts are of rows, duplicates included."""
 
     no: int
     id: str

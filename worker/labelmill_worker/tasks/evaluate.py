@@ -10,7 +10,7 @@ from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.states import EvaluationState
 from labelmill.contracts.tables import EvaluationRow
 from labelmill_worker.bootstrap import Services
-from labelmill_worker.evaluate import run as evaluation
+from labelmill_worker.evaluate import work as evaluation
 from labelmill_worker.store.chunks import LeaseLostError
 from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job
 from labelmill_worker.store.leases import LeaseKeeper, LeaseLost

@@ -23,8 +23,8 @@ from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.store import evaluations
-from labelmill_worker.store.evaluations import BatchColumn, BatchFacts, InnerBatch
-from labelmill_worker.store.inner_batches import cancel_inner_batch, fill_inner_batch
+from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
+from labelmill_worker.store.inner_batches import InnerBatch, cancel_inner_batch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.leases import require_lease
 
 _ENDED = {state.value for state in ENDED}
@@ -146,7 +146,7 @@ def _path(services: Services, job: EvaluationRow, split: str) -> Path:
 
 
 def _batch(services: Services, job: EvaluationRow, column: BatchColumn) -> InnerBatch:
-    return evaluations.find_batch(services.engine, str(getattr(job, column)))
+    return read_inner_batch(services.engine, str(getattr(job, column)))
 
 
 def _classified(
