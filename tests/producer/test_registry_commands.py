@@ -92,6 +92,13 @@ def test_rollback_after_the_promoted_version_was_archived(connection: Connection
     assert registry.rollback(connection, "m").version == 1
 
 
+def test_a_name_whose_versions_are_all_archived_says_how_one_comes_back(connection: Connection) -> None:
+    registry.archive(connection, "v@1")
+    for ref in ("v", "v@1"):
+        with pytest.raises(InvalidInput, match="is archived: `labelmill models promote v@1` brings it back"):
+            registry.resolve_model(connection, ref)
+
+
 def test_rollback_says_why_there_is_none(connection: Connection) -> None:
     registry.promote(connection, "m@2")
     registry.archive(connection, "m@1")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
+import warnings
 from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib import font_manager
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.report.drawing import families, png_of
 from labelmill.report.page import page_of
 from labelmill.report.parts import Curves, Dots, Grid, Heading, Histogram, Matrix, Note, Report, facts
 from labelmill.report.writing import write_report
@@ -79,6 +82,12 @@ def test_what_is_unknown_is_left_out_and_zero_is_not(page: str) -> None:
     assert "<tr><th>zero</th><td>0</td></tr>" in page
 
 
+def test_an_empty_cell_has_no_heading_of_its_own_on_a_phone() -> None:
+    page = page_of(Report("t", "s", [Grid(("name", "interval", "text"), [("a", None, "b")], "", frozenset({2}))]))
+    assert page.count("data-name=") == 2
+    assert 'data-name="interval"' not in page
+
+
 def test_assets_are_a_png_and_a_json_of_each_figure(tmp_path: Path) -> None:
     written = write_report(REPORT, tmp_path / "r.html", tmp_path / "new" / "assets")
     assets = written[1:]
@@ -88,6 +97,14 @@ def test_assets_are_a_png_and_a_json_of_each_figure(tmp_path: Path) -> None:
     found = [json.loads(path.read_bytes()) for path in assets if path.suffix == ".json"]
     assert [one["kind"] for one in found] == ["dots", "curves", "curves", "histogram", "matrix", "matrix"]
     assert found[3]["counts"] == [0, 3, 9]
+
+
+def test_letters_of_a_font_that_is_not_installed_bring_no_warning() -> None:
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    assert set(families()) <= installed
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        png_of(Dots("labels", "Labels", ["\u65e5\u672c", "\U0001f600", "a"], {"rows": [0.1, 0.2, 0.3]}, "share"))
 
 
 def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,11 @@ def test_an_evaluation_shows_its_metrics_and_its_mistakes(shop: Workshop) -> Non
     low, high = done["metrics"]["intent"]["intervals"]["accuracy"]
     assert f"{low:.4f}" in grid(report, "Metrics")[0][2]
     assert f"{high:.4f}" in grid(report, "Metrics")[0][2]
+    assert f"Right in 90.0% of the rows ({low:.1%} to {high:.1%} on other rows like these)" in notes(report)
+    texts = ["wrong <b>text</b> one", "wrong two", *(f"text {n} here" for n in range(18))]
+    counts = Counter(map(label_of, texts))
+    (label, count), *_ = counts.most_common()
+    assert f"Always answering the most frequent label, {label}, would be right in {count / 20:.1%}" in notes(report)
     mistakes = grid(report, "Most confident mistakes")
     assert {row[4] for row in mistakes} == {"wrong <b>text</b> one", "wrong two"}
     assert "3 of 20 rows have a text that the model was trained on" in notes(report)
@@ -126,6 +132,7 @@ def test_a_batch_shows_what_came_out_and_what_did_not(shop: Workshop, mistral: S
     counts = figure(report, "intent-scores").counts
     assert (sum(counts), counts[8], counts[18]) == (63, 2, 61)
     assert sum(row[1] for row in grid(report, "Labels", whole=True)) == 61
+    assert sum(figure(report, "intent-labels").series["batch"]) == pytest.approx(1)  # of rows that did not abstain
     assert "Drift" not in notes(report) or "not known" not in notes(report)
     assert "opulation stability index" in notes(report)
 
@@ -231,3 +238,28 @@ def test_any_job_has_a_page_whatever_its_state(shop: Workshop, table: Any, state
 def test_a_job_that_is_not_there_has_none(shop: Workshop) -> None:
     with pytest.raises(NotFound):
         gather_report(shop.engine, "batch_unknown")
+
+
+def test_a_model_that_is_no_better_than_the_most_frequent_label_is_said_to_be(shop: Workshop) -> None:
+    text = next(f"wrong {'x' * n}" for n in range(4) if label_of(f"wrong {'x' * n}") == "alpha")
+    rows = [{"text": f"{text}{' ' * 4 * n}{n % 2}"[:40], "labels": {"intent": "alpha"}} for n in range(8)]
+    shop.dataset("sure", SCHEMA, test=rows)
+    job_id = submit_evaluation(shop.engine, shop.sender, model="m", dataset="sure")
+    shop.run(job_id)
+    assert "alpha, would be right in 100.0%: the model is not surely better than that" in notes(
+        gather_report(shop.engine, job_id)
+    )
+
+
+def test_a_page_of_a_multi_label_target_tells_what_was_found(shop: Workshop) -> None:
+    schema = [{"name": "intent", "labels": sorted(LABELS), "multi": True}]
+    shop.model("several", schema)
+    texts = [f"text {number}" for number in range(20)]
+    rows = [{"text": text, "labels": {"intent": [label_of(text), *LABELS[:1]]}} for text in texts]
+    shop.dataset("several", schema, test=rows)
+    job_id = submit_evaluation(shop.engine, shop.sender, model="several", dataset="several")
+    found = shop.run(job_id)["metrics"]["intent"]
+    hits = sum(cell["true_positive"] for cell in found["confusion"].values())
+    there = sum(len(set(row["labels"]["intent"])) for row in rows)
+    said = notes(gather_report(shop.engine, job_id))
+    assert f"Of the labels given {hits / 20:.1%} are right, of the labels there {hits / there:.1%} were found" in said

@@ -15,6 +15,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from workshop import Killed
 
+from labelmill import registry
 from labelmill.contracts.database import connect, db_now, reading, upgrade, writing
 from labelmill.contracts.errors import CredentialsRefused, RateLimited, RemoteUnavailable
 from labelmill.contracts.messages import JobMessage
@@ -141,6 +142,16 @@ def test_the_second_training_of_a_name_makes_version_two_unpromoted(bench: Bench
     with reading(bench.engine) as connection:
         found = connection.execute(select(ModelRow.version, ModelRow.promoted).order_by(ModelRow.version)).all()
     assert [tuple(row) for row in found] == [(1, True), (2, False)]
+
+
+def test_a_name_without_a_version_in_use_gives_its_name_to_the_next_one(bench: Bench) -> None:
+    for retire in (registry.delete, registry.archive):
+        bench.mistral.ahead, bench.mistral.after_start = ["VALIDATED"], ["SUCCESS"]
+        assert bench.look_until_it_stops(bench.submit(yes=True)).state == "succeeded"
+        with writing(bench.engine) as connection:
+            ref = registry.ref_of(registry.resolve_model(connection, "intents"))
+            retire(connection, ref)
+    assert ref == "intents@2"
 
 
 @pytest.mark.parametrize(

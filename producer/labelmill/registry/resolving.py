@@ -116,6 +116,9 @@ def _promoted(connection: Connection, name: str) -> ModelRow:
     if versions:
         there = ", ".join(f"{name}@{version}" for version in versions)
         raise NotFound(f"no version of {name} is promoted; there is {there}")
+    archived = _first(connection, ModelRow.name == name, ModelRow.state == ARCHIVED)
+    if archived is not None:
+        raise InvalidInput(f"{name} is archived: `labelmill models promote {ref_of(archived)}` brings it back")
     raise NotFound(f"there is no model {name!r}; `labelmill models` lists them")
 
 
@@ -141,7 +144,7 @@ def _check_usable(row: ModelRow) -> None:
     if row.state == DELETED:
         raise NotFound(f"the model {ref} was deleted")
     if row.state == ARCHIVED:
-        raise InvalidInput(f"the model {ref} is archived")
+        raise InvalidInput(f"the model {ref} is archived: `labelmill models promote {ref}` brings it back")
     if row.state != READY:
         raise NotFound(f"the model {ref} is not ready yet: its training goes on")
     if row.remote_wish == RemoteWish.UNARCHIVE.value:

@@ -65,7 +65,7 @@ def rollback(connection: Connection, name: str) -> ModelRow:
             connection.execute(update(PromotionRow).where(PromotionRow.no.in_(undone)).values(undone=True))
             _let_answer(connection, row)
             return row
-    why = f" ({', '.join(passed_over)})" if passed_over else ""
+    why = f" ({', '.join(dict.fromkeys(passed_over))})" if passed_over else ""
     raise InvalidInput(f"no other version of {name} was promoted before{why}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -48,7 +49,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
     for number, target in enumerate(LabelSchema.from_json(model["label_schema"] or []).targets):
         if scores.get(number):
             parts.append(Heading(f"Target {target.name}"))
-            parts += _drift(connection, dict(model), target.name, labels[number])
+            parts += _drift(connection, dict(model), target.name, labels[number].rows)
             parts += _target(target.name, labels[number], scores[number])
     return parts
 
@@ -105,17 +106,28 @@ def _answers(batch_no: int) -> Any:
     return union_all(own, repeated).subquery()
 
 
-def _labels_given(connection: Connection, batch_no: int) -> dict[int, Counter[str]]:
-    """target number → label → rows."""
+@dataclass
+class _Given:
+    """Rows by label, and how many rows have an answer: those that did not abstain."""
+
+    rows: Counter[str] = field(default_factory=Counter)
+    answered: int = 0
+
+
+def _labels_given(connection: Connection, batch_no: int) -> dict[int, _Given]:
+    """target number → what it was given."""
     answers = _answers(batch_no).c
-    found: dict[int, Counter[str]] = {}
+    found: dict[int, _Given] = {}
     for target, label, labels, count in connection.execute(
         select(answers.target, answers.label, answers.labels, func.count())
         .group_by(answers.target, answers.label, answers.labels)
     ):  # fmt: skip
-        given = found.setdefault(int(target), Counter())
-        names = [label] if label is not None else orjson.loads(labels) if labels is not None else []
-        given.update(dict.fromkeys(names, int(count)))
+        given = found.setdefault(int(target), _Given())
+        if label is None and labels is None:
+            continue  # abstained
+        given.answered += int(count)
+        names = [label] if label is not None else orjson.loads(labels)
+        given.rows.update(dict.fromkeys(names, int(count)))
     return found
 
 
@@ -132,16 +144,16 @@ def _scores(connection: Connection, batch_no: int) -> dict[int, list[int]]:
     return found
 
 
-def _target(name: str, given: Counter[str], scores: list[int]) -> list[Part]:
-    total = sum(scores)
-    shown = given.most_common(_LABELS_SHOWN)
-    note = f" (the {_LABELS_SHOWN} most frequent of {len(given)})" if len(given) > _LABELS_SHOWN else ""
+def _target(name: str, given: _Given, scores: list[int]) -> list[Part]:
+    total, labels_given = given.answered, len(given.rows)
+    shown = given.rows.most_common(_LABELS_SHOWN)
+    note = f" (the {_LABELS_SHOWN} most frequent of {labels_given})" if labels_given > _LABELS_SHOWN else ""
     shares = {"batch": [count / total for _, count in shown]}
     rows = [(label, count, f"{count / total:.2%}") for label, count in shown]
     parts: list[Part] = [Histogram(f"{name}-scores", "Best scores", scores, "best score")]
     if shown:
         labels = [label for label, _ in shown]
-        parts.append(Dots(f"{name}-labels", f"Labels{note}", labels, shares, "share of answered rows"))
+        parts.append(Dots(f"{name}-labels", f"Labels{note}", labels, shares, "share of rows with an answer"))
     return [*parts, Grid(("label", "rows", "share"), rows, f"Labels{note}")]
 
 

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from labelmill.contracts.errors import InvalidInput
@@ -30,6 +31,13 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
 }
+#: After DejaVu, which has no ideographs: where one of these is installed, a PNG shows them. (A page has its browser's.)
+_FALLBACK_FONTS = (
+    "Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans CJK KR", "Noto Sans JP", "Noto Sans SC", "Noto Sans KR",
+    "Source Han Sans", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "Droid Sans Fallback", "IPAexGothic", "TakaoGothic",
+    "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "SimHei", "Malgun Gothic",
+    "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji",
+)  # fmt: skip
 _PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
 _METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
 _SCHEMAS = re.compile(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"')
@@ -60,7 +68,7 @@ def _saved(figure: Figure, kind: str) -> bytes:
     with _matplotlib() as (figure_class, cycler):
         from matplotlib import rc_context  # noqa: PLC0415 - an extra
 
-        with rc_context(_STYLE | {"axes.prop_cycle": cycler(color=_COLOURS)}):
+        with rc_context(_STYLE | {"font.family": families(), "axes.prop_cycle": cycler(color=_COLOURS)}):
             width = _LARGE_WIDTH_IN if is_large(figure) else _WIDTH_IN
             canvas = figure_class(figsize=(width, _height_in(figure)), layout="constrained")
             _draw(figure, canvas.add_subplot())
@@ -68,6 +76,15 @@ def _saved(figure: Figure, kind: str) -> bytes:
             metadata: dict[str, Any] = {"Date": None} if kind == "svg" else {}
             canvas.savefig(target, format=kind, dpi=160, metadata=metadata)
     return target.getvalue()
+
+
+@cache
+def families() -> list[str]:
+    """The usual font and those of the fallbacks that are installed: Matplotlib warns of any other."""
+    from matplotlib import font_manager  # noqa: PLC0415 - an extra
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return ["DejaVu Sans", *(name for name in _FALLBACK_FONTS if name in installed)]
 
 
 @contextmanager

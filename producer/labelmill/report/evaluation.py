@@ -14,10 +14,17 @@ _PAIRS_SHOWN = 20
 _CASES_SHOWN = 25
 _WHOLE_MATRIX = 200  #: Labels; a larger matrix shows nothing on a page, the most confused labels are listed.
 _MEASURES = (
-    ("accuracy", "accuracy"), ("macro_f1", "macro F1"), ("weighted_f1", "weighted F1"), ("micro_f1", "micro F1"),
-    ("accuracy_answered", "accuracy of answered rows"), ("accuracy_unseen", "accuracy of rows not seen in training"),
-    ("log_loss", "log-loss"), ("brier", "Brier score"), ("ece", "expected calibration error"),
-)  # fmt: skip
+    ("accuracy", "accuracy", "share of rows that are right; of a multi-label target: that have exactly their labels"),
+    ("macro_f1", "macro F1", "how well labels are found, each label counting alike, the rare ones too; 1 is perfect"),
+    ("weighted_f1", "weighted F1", "the same, each label counting by its rows"),
+    ("micro_f1", "micro F1", "the same, each decision counting alike"),
+    ("accuracy_answered", "accuracy of answered rows", "abstained and failed rows left aside"),
+    ("accuracy_unseen", "accuracy of rows not seen in training", "what to expect of texts to come"),
+    ("log_loss", "log-loss", "how surprised the scores are by the truth; 0 is perfect, compare it between models"),
+    ("brier", "Brier score", "squared error of the scores; 0 is perfect, compare it between models"),
+    ("ece", "expected calibration error", "how far scores are from the share that is right; under 0.05 is good"),
+)
+_BADLY_CALIBRATED = 0.05
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
@@ -65,13 +72,16 @@ def _leakage(seen: int, rows: int) -> Note:
 def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
     intervals = metrics.get("intervals", {})
     rows = [
-        (title, metrics[key], _interval(intervals.get(key))) for key, title in _MEASURES if metrics.get(key) is not None
+        (title, metrics[key], _interval(intervals.get(key)), meaning)
+        for key, title, meaning in _MEASURES
+        if metrics.get(key) is not None
     ]
     counts = (
         f"{metrics['rows']:,} rows: {metrics.get('answered', 0):,} answered, {metrics.get('abstained', 0):,} "
         f"abstained, {metrics.get('failed', 0):,} failed. Rows without an answer count as wrong."
     )
-    parts: list[Part] = [Grid(("measure", "value", "95 % interval"), rows, "Metrics"), Note(counts)]
+    headings = ("measure", "value", "95 % interval", "what it is")
+    parts: list[Part] = [*_verdict(metrics, analysis), Grid(headings, rows, "Metrics", frozenset({3})), Note(counts)]
     if unknown := metrics.get("unknown_labels"):
         listed = ", ".join(f"{label} ({count:,} rows)" for label, count in unknown.items())
         parts.append(Note(f"Labels that the model does not know, and therefore never gives: {listed}.", "warning"))
@@ -80,6 +90,43 @@ def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> lis
     if not analysis.get("multi") and (pairs := _confused(metrics["confusion"])):
         parts.append(Grid(("label", "was given", "rows"), pairs, "Most confused"))
     parts += _cases(analysis)
+    return parts
+
+
+def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
+    """What the figures come to, in sentences: how good, compared with what, and what to do."""
+    if not analysis or not metrics["rows"]:
+        return []
+    low, high = (metrics.get("intervals") or {}).get("accuracy") or (metrics["accuracy"],) * 2
+    between = f"{low:.1%} to {high:.1%} on other rows like these"
+    if analysis["multi"]:
+        found = sum(cell["true_positive"] for cell in metrics["confusion"].values())
+        given, real = sum(analysis["given"].values()), sum(analysis["truth"].values())
+        parts: list[Part] = [
+            Note(
+                f"Of the labels given {found / max(1, given):.1%} are right, of the labels there "
+                f"{found / max(1, real):.1%} were found. {metrics['accuracy']:.1%} of rows have exactly their labels "
+                f"({between})."
+            )
+        ]
+    else:
+        label, rows = max(analysis["truth"].items(), key=lambda item: item[1])
+        usual = rows / metrics["rows"]
+        said = f"Right in {metrics['accuracy']:.1%} of the rows ({between}). Always answering the most frequent label, "
+        said += f"{label}, would be right in {usual:.1%}"
+        if low > usual:
+            parts = [Note(f"{said}.", "good")]
+        else:
+            remedy = "the model is not surely better than that. Train it on more rows of the other labels."
+            parts = [Note(f"{said}: {remedy}", "bad")]
+    if (metrics.get("ece") or 0) > _BADLY_CALIBRATED and "calibrated" not in metrics:
+        parts.append(
+            Note(
+                "Its scores do not say how often it is right: see Reliability before you choose a threshold. evaluate "
+                "--calibrate tells how much a temperature would mend.",
+                "warning",
+            )
+        )
     return parts
 
 

@@ -120,7 +120,8 @@ def _table(grid: Grid) -> str:
 
 def _cell(value: str | float | None, at: int, grid: Grid, numbers: set[int]) -> str:
     kind = "number" if at in numbers else "text" if at in grid.texts else "label"
-    name = f' data-name="{escape(grid.headings[at])}"' if grid.texts else ""
+    # on a phone a cell stands behind its heading; an empty one needs none
+    name = f' data-name="{escape(grid.headings[at])}"' if grid.texts and value is not None else ""
     shown = f"{value:.4f}" if isinstance(value, float) else _written(value)  # a column of numbers stands in line
     return f'<td class="{kind}"{name}>{shown}</td>'
 

@@ -26,7 +26,7 @@ def register_version(
     state: str = READY,
 ) -> tuple[int, int, bool]:
     """Add the next version of the training's model. Returns its key, its version, and whether it was promoted, which
-    a name's first version is by itself once it is ready."""
+    a version is by itself once it is ready where the name has no other that can be used."""
     if connection.dialect.name == "postgresql":
         # Two trainings of one name may end together; SQLite has one writer at a time anyway.
         connection.execute(
@@ -35,9 +35,10 @@ def register_version(
         )
     newest = connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == training.name))
     version = (newest or 0) + 1
+    promoted = state == READY and not _can_be_used(connection, training.name)
     schema: list[dict[str, Any]] = dataset.label_schema or []
     statement = insert(ModelRow).values(
-        name=training.name, version=version, state=state, promoted=version == 1 and state == READY,
+        name=training.name, version=version, state=state, promoted=promoted,
         method=training.method, remote_model=remote_model, label_schema=schema, training_id=training.id,
         dataset_id=dataset.id, dataset_fingerprint=dataset.fingerprint, created_at=utc_now(), recipe=recipe,
         thresholds=thresholds or None,
@@ -46,13 +47,19 @@ def register_version(
     names = [{"model_no": key, "target": number, "name": entry["name"]} for number, entry in enumerate(schema)]
     if names:
         connection.execute(insert(ModelTargetRow), names)
-    return key, version, version == 1 and state == READY
+    return key, version, promoted
+
+
+def _can_be_used(connection: Connection, name: str) -> bool:
+    """Whether a version of the name is ready. Where all were archived or deleted, the next one answers to the name."""
+    statement = select(ModelRow.no).where(ModelRow.name == name, ModelRow.state == READY).limit(1)
+    return connection.scalar(statement) is not None
 
 
 def publish_version(connection: Connection, model_no: int, thresholds: dict[str, Any] | None) -> tuple[str, bool]:
     """Make a tuned version ready. Returns its name and version, and whether it was promoted."""
     row = connection.execute(select(ModelRow.name, ModelRow.version).where(ModelRow.no == model_no)).one()
-    promoted = row.version == 1
+    promoted = not _can_be_used(connection, row.name)
     connection.execute(
         update(ModelRow)
         .where(ModelRow.no == model_no, ModelRow.state == TUNING)
