@@ -59,12 +59,12 @@ class Mill:
         self.sender = cast("MessageSender", self.fake)
         self.delays: list[float] = []
 
-    def submit(self, texts: Sequence[str], *, chunk_texts: int = 2000, **options: Any) -> str:
+    def submit(self, texts: Sequence[str], *, model: str = MODEL, chunk_texts: int = 2000, **options: Any) -> str:
         spec = ClassifySpec(source="-", text="text", id=None, **options)
         with writing(self.engine) as connection:
-            model = resolve_model(connection, MODEL)
-            row = BatchRow(id=new_id(Kind.BATCH), state=BatchState.SUBMITTING.value, model_no=model.no,
-                           model_ref=MODEL, options=spec.model_dump(mode="json"), created_at=utc_now())  # fmt: skip
+            version = resolve_model(connection, model)
+            row = BatchRow(id=new_id(Kind.BATCH), state=BatchState.SUBMITTING.value, model_no=version.no,
+                           model_ref=model, options=spec.model_dump(mode="json"), created_at=utc_now())  # fmt: skip
             values = {c.key: getattr(row, c.key) for c in BatchRow.__table__.columns if getattr(row, c.key) is not None}
             number = connection.execute(BatchRow.__table__.insert().values(values).returning(BatchRow.no)).scalar_one()
         with BatchWriter(self.engine, number, row.id, chunk_texts=chunk_texts) as writer:

@@ -10,11 +10,11 @@ from collections import Counter
 import pytest
 from mill import DEADLINE_S, Mill, assert_all_labelled, assert_billed_once, some_texts, until
 from sqlalchemy import select, text, update
-from strict_mistral import label_of, result_of
+from strict_mistral import label_of, ok, result_of
 
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import ChunkInputRow, ChunkRow, PredictionRow
-from labelmill.results.reading import read_results
+from labelmill.results.reading import Only, read_results
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.owed import complete_finished_batches, open_batches
 
@@ -163,6 +163,28 @@ def test_the_cache_answers_what_an_earlier_batch_of_the_model_was_answered(mill:
     assert mill.mistral.billed == Counter(texts[40:])
     assert (document["cached"], document["rows"]["labelled"], document["duplicates"]) == (21, 42, 1)
     assert mill.predictions(second) == {row: label_of(content) for row, content in enumerate(mixed)}
+
+
+def test_the_cache_holds_no_answer_of_another_model(mill: Mill) -> None:
+    texts = some_texts(20)
+    mill.run(mill.submit(texts))
+    mill.mistral.billed.clear()
+    document = mill.run(mill.submit(texts, model="ft:classifier:another", cache=True))
+    assert (document["cached"], document["rows"]["labelled"]) == (0, 20)
+    assert mill.mistral.billed == Counter(texts)
+
+
+@pytest.mark.parametrize(("only", "rows"), [(None, [0, 1, 2, 3]), ("failed", [2]), ("abstained", [1])])
+def test_results_are_those_that_are_asked_for(mill: Mill, only: str | None, rows: list[int]) -> None:
+    sure, unsure, empty = "abc", "abcd", ""
+    scores = {"alpha": 0.4, "beta": 0.3, "gamma": 0.2, "delta": 0.1}
+    mill.mistral.faults = [
+        lambda texts, body: ok([{"intent": {"scores": scores}} if t == unsure else result_of(t) for t in texts])
+    ]
+    batch = mill.submit([sure, unsure, empty, "abcde"], thresholds={"intent": 0.5})
+    mill.run(batch)
+    found = read_results(mill.engine, batch, only=Only(only) if only else None)
+    assert [document["row"] for document in found] == rows
 
 
 def test_a_batch_that_does_not_ask_for_the_cache_asks_mistral(mill: Mill) -> None:

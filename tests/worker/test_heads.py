@@ -212,10 +212,14 @@ def test_a_label_with_few_rows_shares_the_threshold_that_suits_all() -> None:
     truth = np.zeros((200, 3), bool)
     truth[:80, 0] = truth[100:180, 1] = truth[:12, 2] = True
     scores = np.where(truth, 0.6, 0.2).astype(np.float32) + rng.random((200, 3)).astype(np.float32) * 0.1
-    scores[0, 2] = 0.99
-    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(
-        best_threshold(scores.ravel(), truth.ravel()), abs=1e-5
-    )
+    scores[:, 2] = np.where(truth[:, 2], 0.95, 0.8)  # by itself its threshold would lie between these
+    own, shared = best_threshold(scores[:, 2], truth[:, 2]), best_threshold(scores.ravel(), truth.ravel())
+    assert own is not None
+    assert shared is not None
+    assert abs(own - shared) > 0.1
+    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(shared, abs=1e-5)
+    truth[12:20, 2], scores[12:20, 2] = True, 0.95  # twenty rows are enough
+    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(own, abs=1e-5)
 
 
 def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from labelmill_worker.bootstrap import Services
 from labelmill_worker.prepare import work
 from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.store.jobs import claim_job, read_job, renew_job
-from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
 from labelmill_worker.tasks import prepare
 
 
@@ -205,6 +205,13 @@ def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(servi
         assert lease.lost.wait(5)
     assert not renew_job(services.engine, DatasetRow, job_id, token, 1)
     assert not [thread for thread in threading.enumerate() if job_id in thread.name]
+
+
+def test_after_a_freeze_a_lease_is_over_before_its_keeper_wakes(services: Services) -> None:
+    LeaseKeeper(services.engine, DatasetRow, "prep_0", "token", 60).check()
+    asleep = LeaseKeeper(services.engine, DatasetRow, "prep_0", "token", 0.0)  # its thread has not run yet
+    with pytest.raises(LeaseLost):
+        asleep.check()
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(
