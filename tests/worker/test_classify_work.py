@@ -168,8 +168,11 @@ def test_the_cache_answers_what_an_earlier_batch_of_the_model_was_answered(mill:
 def test_the_cache_holds_no_answer_of_another_model(mill: Mill) -> None:
     texts = some_texts(20)
     mill.run(mill.submit(texts))
+    assert mill.run(mill.submit(texts, cache=True))["cached"] == 20
+    another = "ft:classifier:another"
+    mill.run(mill.submit(["a first text, so that the labels are known"], model=another))
     mill.mistral.billed.clear()
-    document = mill.run(mill.submit(texts, model="ft:classifier:another", cache=True))
+    document = mill.run(mill.submit(texts, model=another, cache=True))
     assert (document["cached"], document["rows"]["labelled"]) == (0, 20)
     assert mill.mistral.billed == Counter(texts)
 
