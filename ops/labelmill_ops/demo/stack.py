@@ -89,7 +89,8 @@ class TemporaryStack:
         while not (written := running_stack(self.data_dir)):
             if up.poll() is not None or time.monotonic() > deadline:
                 said = log_path.read_text(errors="replace").strip().splitlines()
-                raise DemoFailed(f"the stack did not start: {said[-1] if said else 'it said nothing'} (see {log_path})")
+                last = said[-1].removeprefix("error: ") if said else "it said nothing"
+                raise DemoFailed(f"the stack did not start: {last} (see {log_path})")
             time.sleep(0.1)
         self.flower_url = str(written.get("flower_url") or "")
 
