@@ -207,8 +207,8 @@ def _warnings(done: Sequence[Mapping[str, Any]], rights: Rights) -> list[str]:
         )
     else:
         warning = (
-            f"models were trained on rows of this split ({named}); the {len(rights.left_out):,} rows are left out of "
-            "the comparison. Macro F1, log-loss and ECE are each model's own, on every row"
+            f"models were trained on rows of this split ({named}): {len(rights.left_out):,} left out of the "
+            "comparison. Macro F1, log-loss and ECE are each model's own, on every row"
         )
     return [warning]
 

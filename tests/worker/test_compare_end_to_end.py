@@ -99,8 +99,8 @@ def test_rows_that_a_model_was_trained_on_are_left_out(shop: Workshop, client: C
     assert intent["comparisons"][0]["only_best_right"] == wrong
     assert [one["seen_in_training"] for one in document["models"]] == [None, 60]
     (warning,) = document["warnings"]
-    assert "poor@2 60" in warning
-    assert "the 60 rows are left out" in warning
+    assert "(poor@2 60)" in warning
+    assert ": 60 left out of the comparison" in warning
 
 
 def test_a_split_that_a_model_was_trained_on_says_nothing(shop: Workshop, client: Client) -> None:
