@@ -164,6 +164,7 @@ def test_text_blocks_read_a_stream_and_report_what_is_no_text() -> None:
         ('{"t": "b", "id": ""}', ("b", None)),
         ('{"t": "b", "id": 36893488147419103232}', ("b", "36893488147419103232")),
         ('{"t": "b", "id": 1.5}', ("b", "1.5")),
+        ('{"t": 3, "id": 36893488147419103233}', ("3", "36893488147419103233")),
         ('{"t": "b", "id": true}', ("b", "true")),
         ('{"t": "b", "t": "c", "id": "x", "other": {"t": [1]}}', ("c", "x")),
         ('{"t": "\\ud83d\\ude00", "id": "\u00e9"}', ("\U0001f600", "\u00e9")),
@@ -174,6 +175,16 @@ def test_an_id_of_any_plain_kind_is_text_among_others(tmp_path: Path, line: str,
     (block,) = read_text_blocks([file], "t", "id", on_bad_row=refuse)
     assert block.ids is not None
     assert (block.texts[1], block.ids[1]) == expected
+
+
+def test_what_becomes_of_a_line_does_not_depend_on_its_neighbours(tmp_path: Path) -> None:
+    plain = ['{"t": "a", "id": 36893488147419103232}', '{"t": "b", "id": "x", "other": 1e999}']
+    found = []
+    for neighbour in ('{"t": "z", "id": "1"}', '{"t": "z", "id": 1.5}', "", "{"):
+        file = write(tmp_path / "a.jsonl", "\n".join([*plain, neighbour]))
+        (block,) = read_text_blocks([file], "t", "id", on_bad_row=lambda _: None)
+        found.append((block.texts[:2], (block.ids or [])[:2]))
+    assert found == [(["a", "b"], ["36893488147419103232", "x"])] * len(found)
 
 
 def test_one_column_may_be_both_text_and_id(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow
 from labelmill.contracts.readers.files import Input, expand_source
 from labelmill.contracts.readers.rows import Row, check_columns, first_columns, read_rows
-from labelmill.contracts.readers.text_blocks import TextBlock, read_text_blocks
+from labelmill.contracts.readers.text_blocks import TextBlock, read_text_blocks, texts_of_row
 
 __all__ = [
     "BadRow",
@@ -20,4 +20,5 @@ __all__ = [
     "first_columns",
     "read_rows",
     "read_text_blocks",
+    "texts_of_row",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
@@ -10,6 +11,9 @@ import orjson
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value
 from labelmill.contracts.readers.files import BOM
+
+
+_BEYOND_64_BITS = 2.0**64
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -37,6 +41,8 @@ def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -
         on_bad_row(BadRow(name, number, _broken_json(line, error)))
         return
     if type(value) is dict:
+        if any(type(one) is float and abs(one) >= _BEYOND_64_BITS for one in value.values()):
+            value = json.loads(line)  # orjson rounds whole numbers of more than 64 bits, and an id may be one
         yield number, value
     else:
         _refuse_if_array(number, line, name)

@@ -61,7 +61,7 @@ def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) ->
         for number, lines in _numbered_parts(stream):
             block = _parse_plain_rows(lines, decoders, len(columns))
             if block is None:
-                block, checked = _parse_line_by_line(lines, number, name, columns, on_bad_row, checked=checked)
+                block, checked = _parse_line_by_line(lines, number, name, columns, decoders, on_bad_row, checked=checked)
             if block.texts:
                 checked = True
                 yield block
@@ -108,11 +108,25 @@ def _parse_plain_rows(lines: list[bytes], decoders: list[Callable[[bytes], Any]]
 
 
 def _parse_line_by_line(
-    lines: list[bytes], number: int, name: str, columns: list[str], on_bad_row: OnBadRow, *, checked: bool
+    lines: list[bytes],
+    number: int,
+    name: str,
+    columns: list[str],
+    decoders: list[Callable[[bytes], Any]],
+    on_bad_row: OnBadRow,
+    *,
+    checked: bool,
 ) -> tuple[TextBlock, bool]:
     block = _new_block(columns)
     for at, line in enumerate(lines, number):
         if line.isspace() or not line:
+            continue
+        # as among plain rows: what becomes of a line must not depend on its neighbours
+        if (plain := _parse_plain_rows([line], decoders, len(columns))) is not None:
+            block.texts += plain.texts
+            if block.ids is not None:
+                block.ids += plain.ids or ()
+            checked = True
             continue
         for _, values in read_jsonl_line(line, at, name, on_bad_row):
             if not checked:
@@ -138,19 +152,24 @@ def _new_block(columns: Sequence[str]) -> TextBlock:
 
 
 def _add(block: TextBlock, values: dict[str, Any], columns: list[str], place: BadRow, on_bad_row: OnBadRow) -> None:
+    found = texts_of_row(values, columns)
+    if isinstance(found, str):
+        on_bad_row(BadRow(place.file, place.line, found))
+        return
+    block.texts.append(found[0])
+    if block.ids is not None:
+        block.ids.append(found[1] or None)
+
+
+def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | str:
+    """What a row has in `columns`, of which the first is the text's; or, as a sentence, why it is a bad row."""
     found: list[str] = []
     for column in columns:
         value = values.get(column)
         text = chat_as_text(value) if column is columns[0] and is_chat(value) else value_as_text(value)
-        reason = None
         if text is None:
-            reason = f"{column!r} is {kind_of_value(values[column])}, not a text"
-        elif not storable(text):
-            reason = f"{column!r} is not UTF-8"
-        if text is None or reason:
-            on_bad_row(BadRow(place.file, place.line, reason or ""))
-            return
+            return f"{column!r} is {kind_of_value(values[column])}, not a text"
+        if not storable(text):
+            return f"{column!r} is not UTF-8"
         found.append(text)
-    block.texts.append(found[0])
-    if block.ids is not None:
-        block.ids.append(found[1] or None)
+    return found
