@@ -119,6 +119,7 @@ def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "priority": row["priority"],
         "rows": _counts(row, sums),
         "duplicates": row["duplicates"],
+        "skipped": row["skipped"],
         "cached": int(sums["cached"]),
         "requests": int(sums["requests"]),
         "tokens": int(sums["tokens"]),

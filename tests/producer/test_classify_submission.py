@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts import batch_writer
@@ -15,7 +15,7 @@ from labelmill.contracts.batch_writer import BatchWriter
 from labelmill.contracts.chunk_encoding import ContentDigest
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
-from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow, ModelRow
+from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow, EventRow, ModelRow
 from labelmill.jobs import status_document
 from labelmill.submissions.classify import submit_batch
 
@@ -169,3 +169,74 @@ def test_a_digest_does_not_depend_on_how_rows_come_in_blocks() -> None:
     for start in range(0, 10, 3):
         parts.add(texts[start : start + 3], ids[start : start + 3])
     assert whole.hexdigest() == parts.hexdigest()
+
+
+@pytest.fixture
+def with_bad_rows(tmp_path: Path) -> Path:
+    path = tmp_path / "some-bad.jsonl"
+    path.write_text('{"id": "a", "text": "one"}\n{"id": "b", "text": \n["text"]\n{"id": "c", "text": "two"}\n')
+    return path
+
+
+def test_rows_that_cannot_be_read_are_left_out_counted_and_named(engine: Engine, with_bad_rows: Path) -> None:
+    warnings: list[str] = []
+    batch_id = _submit(engine, with_bad_rows, on_bad_row="skip", warn=warnings.append)
+    with reading(engine) as connection:
+        document = status_document(connection, batch_id)
+        events = connection.scalars(select(EventRow.message).where(EventRow.job_id == batch_id)).all()
+    assert (document["state"], document["rows"]["submitted"], document["skipped"]) == ("queued", 2, 2)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("2 rows were left out")
+    assert "some-bad.jsonl:2: broken JSON" in warnings[0]
+    assert "some-bad.jsonl:3: the line is a list" in warnings[0]
+    assert warnings[0] in events
+
+
+def test_a_row_that_cannot_be_read_fails_a_submission_unless_told_otherwise(
+    engine: Engine, with_bad_rows: Path
+) -> None:
+    with pytest.raises(InvalidInput, match=r"some-bad\.jsonl:2: broken JSON.*--on-bad-row skip"):
+        _submit(engine, with_bad_rows)
+
+
+def test_a_source_of_bad_rows_alone_is_refused(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "all-bad.jsonl"
+    path.write_text("{\n{\n")
+    with pytest.raises(InvalidInput, match="no row that can be read"):
+        _submit(engine, path, on_bad_row="skip")
+
+
+def test_a_mended_file_with_the_same_readable_rows_is_the_same_content(engine: Engine, with_bad_rows: Path) -> None:
+    batch_id = _submit(engine, with_bad_rows, on_bad_row="skip", idempotency_key="k")
+    with_bad_rows.write_text('{"id": "a", "text": "one"}\n{"id": "c", "text": "two"}\n')
+    assert _submit(engine, with_bad_rows, on_bad_row="skip", idempotency_key="k") == batch_id
+    with pytest.raises(InvalidInput, match="other options"):
+        _submit(engine, with_bad_rows, idempotency_key="k")
+
+
+def test_a_key_stands_for_its_batch_though_options_were_added_since(engine: Engine, texts: Path) -> None:
+    batch_id = _submit(engine, texts, idempotency_key="k")
+    with writing(engine) as connection:
+        options = connection.scalar(select(BatchRow.options).where(BatchRow.id == batch_id)) or {}
+        older = {name: value for name, value in options.items() if name not in ("on_bad_row", "cache")}
+        connection.execute(update(BatchRow).where(BatchRow.id == batch_id).values(options=older))
+    assert _submit(engine, texts, idempotency_key="k") == batch_id
+
+
+@pytest.mark.parametrize(
+    ("multi", "reason"),
+    [
+        ("tipo", "the model's targets are topic, mood"),
+        ("topic", "models register NAME ft:classifier:test --multi topic"),
+    ],
+)
+def test_a_multi_label_target_that_the_model_is_known_not_to_have_is_refused(
+    engine: Engine, texts: Path, multi: str, reason: str
+) -> None:
+    _submit(engine, texts)
+    schema = [{"name": "topic", "labels": ["a"], "multi": False}, {"name": "mood", "labels": ["b"], "multi": True}]
+    with writing(engine) as connection:
+        connection.execute(update(ModelRow).values(label_schema=schema))
+    assert _submit(engine, texts, multi=["mood"])
+    with pytest.raises(InvalidInput, match=reason):
+        _submit(engine, texts, multi=[multi])

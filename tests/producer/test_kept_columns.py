@@ -47,3 +47,10 @@ def test_a_source_that_has_changed_is_refused(source: Path, now: str) -> None:
 def test_standard_input_cannot_be_read_again() -> None:
     with pytest.raises(InvalidInput, match="standard input"):
         list(keep_columns(_BLOCKS, ClassifySpec(source="-"), ["team"]))
+
+
+def test_rows_that_were_left_out_are_left_out_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "t0", "team": "north"}\n{\n{"text": "t1"}\n{"text": ["t"]}\n{"text": "t2", "team": 5}\n')
+    (block,) = keep_columns(_BLOCKS, ClassifySpec(source=str(path), on_bad_row="skip"), ["team"])
+    assert [json.loads(line)["keep"] for line in block.splitlines()] == [{"team": "north"}, {"team": 5}]

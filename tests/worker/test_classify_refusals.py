@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import orjson
 import pytest
@@ -159,3 +160,11 @@ def test_labels_are_not_learnt_from_a_malformed_answer(mill: Mill) -> None:
     batch = mill.submit(texts)
     assert mill.run(batch)["state"] == "completed"
     assert_all_labelled(mill, batch, texts)
+
+
+@pytest.mark.parametrize("options", [{"multi": ("tipo",)}, {"thresholds": {"tipo": 0.5}}])
+def test_a_target_that_the_first_answer_does_not_have_stops_the_batch(mill: Mill, options: dict[str, Any]) -> None:
+    batch = mill.submit(some_texts(200), **options)
+    document = mill.run(batch)
+    assert (document["state"], document["error_code"]) == ("failed", "invalid_input")
+    assert "'tipo'; the model's targets are" in document["error"]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import gc
 import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from mill import DEADLINE_S, Mill, assert_all_labelled, assert_billed_once, some_texts, until
@@ -14,7 +15,7 @@ from strict_mistral import label_of, ok, result_of
 
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import ChunkInputRow, ChunkRow, PredictionRow
-from labelmill.results.reading import Only, read_results
+from labelmill.results.reading import Only, facts_of_batch, read_results
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.owed import complete_finished_batches, open_batches
 
@@ -196,3 +197,16 @@ def test_a_batch_that_does_not_ask_for_the_cache_asks_mistral(mill: Mill) -> Non
     mill.mistral.billed.clear()
     mill.run(mill.submit(texts))
     assert mill.mistral.billed == Counter(texts)
+
+
+def test_who_follows_a_new_model_into_a_table_gets_its_targets(mill: Mill) -> None:
+    batch = mill.submit(some_texts(40))
+    now = facts_of_batch(mill.engine, batch, follow=False, needs_targets=True)
+    assert now is not None
+    assert now.targets == []  # nothing was answered yet
+    with ThreadPoolExecutor(1) as table:
+        facts = table.submit(facts_of_batch, mill.engine, batch, follow=True, needs_targets=True)
+        mill.run(batch)
+        found = facts.result(10)
+    assert found is not None
+    assert found.targets == ["intent"]

@@ -9,7 +9,7 @@ import typer
 
 from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
 from labelmill.cli.jobs import save_results
-from labelmill.cli.options import MAIN, AlwaysJson, Wait
+from labelmill.cli.options import MAIN, AlwaysJson, OnBadRow, Wait
 from labelmill.cli.progress import bar
 from labelmill.contracts.errors import InvalidInput
 from labelmill.results.export import check_output
@@ -53,6 +53,9 @@ def classify(
     cache: Annotated[
         bool, typer.Option("--cache", help="Reuse answers that earlier batches of this model version had.")
     ] = False,
+    on_bad_row: Annotated[
+        OnBadRow, typer.Option(help="Whether rows that cannot be read fail the submission or are left out and counted.")
+    ] = OnBadRow.FAIL,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
     ] = None,
@@ -77,7 +80,7 @@ def classify(
         batch_id = submit_batch(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
             priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
-            cache=cache, idempotency_key=idempotency_key, warn=client.warnings.append,
+            cache=cache, on_bad_row=on_bad_row.value, idempotency_key=idempotency_key, warn=client.warnings.append,
             on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip
     if output is None:

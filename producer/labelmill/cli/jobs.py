@@ -7,19 +7,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
 
 from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json, tables
 from labelmill.cli.options import ANY_JOB, AsJson, JobId, Wait
 from labelmill.cli.progress import bar
 from labelmill.cli.tables import moment, print_details, print_rows
 from labelmill.client import Client
-from labelmill.contracts.database import reading
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.tables import BatchRow, ModelRow
 from labelmill.results.export import check_output, write_results
 from labelmill.results.kept_columns import keep_columns
-from labelmill.results.reading import Only, batch_behind, read_result_lines
+from labelmill.results.reading import Only, facts_of_batch, read_result_lines
 
 
 def register(app: typer.Typer) -> None:
@@ -102,14 +99,8 @@ def save_results(
     keep: Sequence[str] = (),
 ) -> None:
     """Stream a job's rows to a file or stdout, with a progress bar."""
-    with reading(client.engine) as connection:
-        batch_id = batch_behind(connection, job_id)
-        batch = connection.execute(
-            select(ModelRow.label_schema, BatchRow.options)
-            .join(BatchRow, BatchRow.model_no == ModelRow.no)
-            .where(BatchRow.id == batch_id)
-        ).first()
-    targets = [target["name"] for target in (batch.label_schema if batch else None) or []]
+    is_table = output is not None and output.suffix.lower() != ".jsonl"  # its header comes before its rows
+    batch = facts_of_batch(client.engine, job_id, follow=follow, needs_targets=is_table)
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
 
@@ -119,10 +110,10 @@ def save_results(
                 yield lines
                 progress.advance(task, lines.count(b"\n"))
 
-        count = write_results(counted(), targets, output, keep)
+        count = write_results(counted(), batch.targets if batch else [], output, keep)
     if output is not None:
         messages().print(f"{count} rows in {output}")
-    if batch_id is None and not count:
+    if batch is None:
         messages().print(f"{job_id} has no rows (yet): batches and evaluations have some once they run")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -15,3 +16,10 @@ SplitName = Annotated[str, typer.Option("--split", metavar="SPLIT", help="train,
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; Ctrl-C detaches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (the default here).")]
+
+
+class OnBadRow(StrEnum):
+    """What becomes of a row that cannot be read."""
+
+    FAIL = "fail"
+    SKIP = "skip"

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import select
 
 from labelmill.cli.context import connected, finish_submission, print_json, tables
-from labelmill.cli.options import MAIN, STORED, AsJson, Wait
+from labelmill.cli.options import MAIN, STORED, AsJson, OnBadRow, Wait
 from labelmill.cli.tables import print_rows
 from labelmill.client import Client
 from labelmill.contracts.database import reading
@@ -22,13 +22,6 @@ class RowFormat(StrEnum):
 
     COLUMNS = "columns"
     FACTORY = "factory"
-
-
-class OnBadRow(StrEnum):
-    """What becomes of a row that cannot be read."""
-
-    FAIL = "fail"
-    SKIP = "skip"
 
 
 def register(app: typer.Typer) -> None:

@@ -69,6 +69,7 @@ class ClassifySpec(_Spec):
     multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
     chats: bool = False  #: The texts are chats; a model that was trained on chats needs no telling.
     cache: bool = False
+    on_bad_row: Literal["fail", "skip"] = "fail"
 
 
 class EvaluateSpec(_Spec):

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.readers import BadRow, expand_source, read_rows
+from labelmill.contracts.readers import BadRow, Row, expand_source, read_rows, texts_of_row
 from labelmill.contracts.readers.bad_rows import value_as_text
 from labelmill.contracts.specs import ClassifySpec
 
@@ -21,7 +21,7 @@ def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[
     """The same lines of JSON, each with `"keep": {column: value}`. Raises InvalidInput when the source has changed."""
     if spec.source == "-":
         raise InvalidInput("--keep reads the source again, and this batch was read from standard input")
-    rows = enumerate(read_rows(expand_source(spec.source), columns=[spec.text, *columns], on_bad_row=_refuse))
+    rows = enumerate(_rows_of_source(spec, columns))
     for block in blocks:
         lines = []
         for line in block.splitlines():
@@ -32,6 +32,16 @@ def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[
             document["keep"] = {column: values.get(column) for column in columns}
             lines.append(orjson.dumps(document, default=str))
         yield b"\n".join(lines) + b"\n"
+
+
+def _rows_of_source(spec: ClassifySpec, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows that were submitted, in order."""
+    read = [spec.text] if spec.id is None else [spec.text, spec.id]
+    files = expand_source(spec.source)
+    if spec.on_bad_row == "fail":
+        return read_rows(files, columns=[*read, *columns], on_bad_row=_refuse)
+    rows = read_rows(files, columns=[*read, *columns], on_bad_row=lambda _: None)
+    return (row for row in rows if not isinstance(texts_of_row(row.values, read), str))
 
 
 def _row(rows: Iterator[tuple[int, Any]], wanted: int, spec: ClassifySpec) -> dict[str, Any]:

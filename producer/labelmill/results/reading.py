@@ -104,6 +104,33 @@ def read_result_lines(
                 yield lines
 
 
+@dataclass(frozen=True, slots=True)
+class BatchFacts:
+    """What a table of a batch's rows needs beside them."""
+
+    options: dict[str, Any]  #: A `ClassifySpec`.
+    targets: list[str]
+
+
+def facts_of_batch(engine: Engine, job_id: str, *, follow: bool, needs_targets: bool) -> BatchFacts | None:
+    """The facts of a job's batch. With `follow`, waits until there is one, and until the labels of a model known by its
+    id alone have come with its first answer where `needs_targets`. None: the job has no rows. Raises NotFound."""
+    batch_id = _await_batch(engine, job_id, follow=follow)
+    if batch_id is None:
+        return None
+    while True:
+        with reading(engine) as connection:
+            found = connection.execute(
+                select(BatchRow.options, BatchRow.state, ModelRow.label_schema)
+                .join(ModelRow, BatchRow.model_no == ModelRow.no)
+                .where(BatchRow.id == batch_id)
+            ).one()
+        may_come = follow and needs_targets and found.state not in _ENDED
+        if found.label_schema is not None or not may_come:
+            return BatchFacts(found.options, [target["name"] for target in found.label_schema or []])
+        time.sleep(_LOOK_S)
+
+
 def _await_batch(engine: Engine, job_id: str, *, follow: bool) -> str | None:
     """The job's batch. With `follow`, waits until an evaluation has one."""
     while True:

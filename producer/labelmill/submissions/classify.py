@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
@@ -20,7 +21,8 @@ from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source,
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import BatchRow, EventRow, ModelRow, utc_now
-from labelmill.registry import resolve_model
+from labelmill.registry import ref_of, resolve_model
+from labelmill.submissions.skipped_rows import SkippedRows, record_skipped
 
 
 def submit_batch(
@@ -37,6 +39,7 @@ def submit_batch(
     multi: Sequence[str] = (),
     cache: bool = False,
     chats: bool = False,
+    on_bad_row: Literal["fail", "skip"] = "fail",
     idempotency_key: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -44,6 +47,7 @@ def submit_batch(
     """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
 
     `cache`: reuse what earlier batches of the same model version were answered.
+    `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
     `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
     """
     if priority not in PRIORITY_OF:
@@ -52,19 +56,22 @@ def submit_batch(
         raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
     inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
     spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi),
-                        chats=chats, cache=cache)  # fmt: skip
+                        chats=chats, cache=cache, on_bad_row=on_bad_row)  # fmt: skip
     batch = _open_batch(engine, model, spec, mode, priority, idempotency_key)
     batch_id = batch.id
-    blocks = _blocks(inputs, text, id_column)
+    skipped = SkippedRows() if on_bad_row == "skip" else None
+    blocks = read_text_blocks(inputs, text, id_column, on_bad_row=_refuse if skipped is None else skipped)
     if batch.state != BatchState.SUBMITTING.value:
         _require_same_content(batch, blocks, on_progress)
         return batch_id
     try:
-        _write(engine, batch, blocks, on_progress)
+        _write(engine, batch, blocks, skipped, on_progress)
     except InvalidInput as error:
         if batch.is_new:
             _give_up(engine, batch.no, error)
         raise
+    if skipped is not None and skipped.count:
+        warn(str(skipped))
     try:
         dispatch_batch(engine, sender, batch_id)
     except BrokerUnavailable:
@@ -88,7 +95,7 @@ def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, prior
     model or other options."""
     with writing(engine) as connection:
         row = resolve_model(connection, model)
-        _check_thresholds(spec, row)
+        _check_targets(spec, row)
         if key is not None:
             there = connection.execute(
                 select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.content_digest, BatchRow.options,
@@ -96,8 +103,9 @@ def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, prior
                 .where(BatchRow.idempotency_key == key)
             ).first()  # fmt: skip
             if there is not None:
-                same = {"model": there.model_no, "mode": there.mode} | there.options | {"source": ""}
-                if same != {"model": row.no, "mode": mode} | spec.model_dump(mode="json") | {"source": ""}:
+                # through the spec: options that came later were not written then
+                options = ClassifySpec(**there.options).model_copy(update={"source": spec.source})
+                if (there.model_no, there.mode, options) != (row.no, mode, spec):
                     raise InvalidInput(
                         f"the idempotency key {key!r} stands for {there.id}, which has another model or other options"
                     )
@@ -114,14 +122,22 @@ def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, prior
     return _Opened(batch_no, batch_id, BatchState.SUBMITTING.value)
 
 
-def _check_thresholds(spec: ClassifySpec, model: ModelRow) -> None:
-    """A misspelt target must not silently leave a batch without its threshold."""
+def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
+    """A misspelt target must not silently leave a batch without its threshold, or with one label of many."""
     if model.label_schema is None:
-        return  # a raw id: its targets are not known yet
-    targets = [target["name"] for target in model.label_schema]
-    for name in spec.thresholds:
-        if name not in ("*", *targets):
-            raise InvalidInput(f"--threshold names {name!r}; the model's targets are {', '.join(targets)}")
+        return  # a raw id: its targets are not known yet, and the worker looks when they are
+    targets = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
+    for option, names in (("--threshold", set(spec.thresholds) - {"*"}), ("--multi", spec.multi)):
+        for name in names:
+            if name not in targets:
+                raise InvalidInput(f"{option} names {name!r}; the model's targets are {', '.join(targets)}")
+    for name in spec.multi:
+        if not targets[name]:
+            remedy = f": give it a name of its own, labelmill models register NAME {model.remote_model} --multi {name}"
+            raise InvalidInput(
+                f"--multi {name}: {ref_of(model)} is known to give one label, as its first batch was submitted"
+                f"{remedy if not model.version else ''}"
+            )
 
 
 def _require_same_content(batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
@@ -135,19 +151,26 @@ def _require_same_content(batch: _Opened, blocks: Iterable[TextBlock], on_progre
         raise InvalidInput(f"the idempotency key stands for {batch.id}, which has other content: use another key")
 
 
-def _write(engine: Engine, batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
+def _write(
+    engine: Engine,
+    batch: _Opened,
+    blocks: Iterable[TextBlock],
+    skipped: SkippedRows | None,
+    on_progress: Callable[[int], None],
+) -> None:
+    rows = 0
     with BatchWriter(engine, batch.no, batch.id) as writer:
         for block in blocks:
             writer.add(block.texts, block.ids)
+            rows += len(block)
             on_progress(len(block))
+        if skipped is not None:
+            record_skipped(engine, batch.no, batch.id, skipped, rows)
         writer.finish()
 
 
-def _blocks(inputs: Sequence[Input], text: str, id_column: str | None) -> Iterator[TextBlock]:
-    def refuse(bad: BadRow) -> None:
-        raise InvalidInput(f"{bad.file}:{bad.line}: {bad.reason}")
-
-    return read_text_blocks(inputs, text, id_column, on_bad_row=refuse)
+def _refuse(bad: BadRow) -> None:
+    raise InvalidInput(f"{bad}; --on-bad-row skip leaves out what cannot be read")
 
 
 def _give_up(engine: Engine, batch_no: int, error: InvalidInput) -> None:

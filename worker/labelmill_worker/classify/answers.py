@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.errors import MalformedAnswer
+from labelmill.contracts.errors import InvalidInput, MalformedAnswer
 from labelmill.contracts.label_schema import LabelSchema, Target
 
 DEFAULT_MULTI_THRESHOLD = 0.5  #: A label of a multi-label target holds from this score on, unless the model says other.
@@ -75,6 +75,14 @@ def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
     if not targets or not all(target.labels for target in targets):
         raise MalformedAnswer("an answer names no target or no label")
     return LabelSchema(targets)
+
+
+def require_targets(schema: LabelSchema, named: Iterable[str]) -> None:
+    """Raise InvalidInput unless all that the options of a batch name are targets of the model."""
+    targets = [target.name for target in schema.targets]
+    for name in named:
+        if name not in ("*", *targets):
+            raise InvalidInput(f"--multi or --threshold names {name!r}; the model's targets are {', '.join(targets)}")
 
 
 Thresholds = Mapping[str, float | Mapping[str, float]]

@@ -12,7 +12,6 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value
 from labelmill.contracts.readers.files import BOM
 
-
 _BEYOND_64_BITS = 2.0**64
 
 

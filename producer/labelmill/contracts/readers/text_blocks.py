@@ -61,7 +61,9 @@ def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) ->
         for number, lines in _numbered_parts(stream):
             block = _parse_plain_rows(lines, decoders, len(columns))
             if block is None:
-                block, checked = _parse_line_by_line(lines, number, name, columns, decoders, on_bad_row, checked=checked)
+                block, checked = _parse_line_by_line(
+                    lines, number, name, columns, decoders, on_bad_row, checked=checked
+                )
             if block.texts:
                 checked = True
                 yield block

@@ -21,6 +21,7 @@ class BatchRow(Job, Base):
     content_digest: Mapped[str | None] = mapped_column(String(80))
     rows: Mapped[int] = mapped_column(Number, default=0)  #: Rows written so far, duplicates included.
     duplicates: Mapped[int] = mapped_column(Number, default=0)
+    skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
 

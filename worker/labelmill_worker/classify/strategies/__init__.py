@@ -46,4 +46,4 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
         raise InvalidInput(f"model {name} was made by the method {model.method!r}, which this worker does not know")
     multi = (*options.get("multi", ()), *recipe.get("multi", ()))
     kind = ChatClassification if options.get("chats") or recipe.get("chats") else ListClassification
-    return kind(shared, model, multi)
+    return kind(shared, model, multi, named=(*options.get("multi", ()), *options.get("thresholds", {})))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
-from labelmill_worker.classify.answers import check_scores, learn_schema
+from labelmill_worker.classify.answers import check_scores, learn_schema, require_targets
 from labelmill_worker.classify.planning import Request, plan_requests
 from labelmill_worker.classify.sending import Answer
 from labelmill_worker.store.chunks import save_learned_schema
@@ -23,10 +23,14 @@ if TYPE_CHECKING:
 class ListClassification:
     """Asks a fine-tuned classifier. The labels of a model known by its id alone are those of its first good answer."""
 
-    def __init__(self, shared: ClassifyEngine, model: ModelRow, multi: tuple[str, ...]) -> None:
+    def __init__(
+        self, shared: ClassifyEngine, model: ModelRow, multi: tuple[str, ...], named: tuple[str, ...] = ()
+    ) -> None:
+        """`named`: targets that the batch's options name."""
         self._shared = shared
         self._model = model
         self._multi = multi
+        self._named = named
         self._learning = asyncio.Lock()
         self.schema = LabelSchema.from_json(model.label_schema) if model.label_schema else None
 
@@ -46,6 +50,7 @@ class ListClassification:
             if self.schema is None:
                 found = learn_schema(results, self._multi)
                 check_scores(results, len(request), found)  # labels are learnt from a good answer only
+                require_targets(found, self._named)
                 self.schema = LabelSchema.from_json(await self._saved(found.to_json()))
             return self.schema
 
