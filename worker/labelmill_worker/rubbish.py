@@ -19,14 +19,20 @@ _SHOWN_BYTES = 5_000  #: Of what is no UTF-8.
 
 
 class _Loads:
-    """In place of the transport's `loads`: while an entry of a queue is read, it must be a message."""
+    """In place of the transport's `loads`: the entry of a queue that is read must be a message.
+
+    What is read beside it is not one: who ends hands an entry back, and kombu reads what it kept of it.
+    """
 
     def __init__(self, loads: Any) -> None:
         self._loads = loads
         self.is_reading_queue = False
 
     def __call__(self, entry: Any) -> Any:
-        return open_envelope(entry, self._loads) if self.is_reading_queue else self._loads(entry)
+        if not self.is_reading_queue:
+            return self._loads(entry)
+        self.is_reading_queue = False
+        return open_envelope(entry, self._loads)
 
 
 _loads = _Loads(vars(transport)["loads"])
