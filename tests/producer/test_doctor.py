@@ -301,6 +301,16 @@ def test_a_databases_clock_that_differs_is_named(doctor: Doctor, monkeypatch: py
     assert "ahead of the database" in look["summary"]
 
 
+def test_a_sqlite_that_another_process_locks_is_named(doctor: Doctor) -> None:
+    with contextlib.closing(sqlite3.connect("jobs.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        seen = doctor()
+        other.execute("ROLLBACK")
+    assert (seen.code, seen.checks["database"]["status"]) == (7, "failed")
+    assert "lsof" in seen.checks["database"]["remedy"]
+    assert doctor().checks["database"]["status"] == "ok"
+
+
 def test_a_sqlite_without_its_write_ahead_log_is_named(doctor: Doctor) -> None:
     with contextlib.closing(sqlite3.connect("jobs.db")) as file:
         file.execute("PRAGMA journal_mode=DELETE")

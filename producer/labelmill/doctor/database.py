@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import check_tables, connect, current_revision, db_now, reading
+from labelmill.contracts.database import BUSY_TIMEOUT_MS, check_tables, connect, current_revision, db_now, reading
 from labelmill.contracts.errors import DatabaseOutdated, LabelmillError
 from labelmill.doctor.checks import Check, failed, ok, warning
 
 UNREACHABLE = 7
 _OLDEST_POSTGRES = 140000
+_LOCKED_S = 5.0  #: Transactions of Labelmill's take a fraction of it.
 
 
 @dataclass
@@ -35,6 +38,11 @@ def look_at_database(url: str) -> DatabaseLook:
             theirs = float(connection.scalar(select(db_now())) or 0)
             ahead_s = theirs - (before + time.time()) / 2
             server = _server(connection)
+        if engine.dialect.name == "sqlite" and _is_locked(engine):
+            server = failed(
+                "database", f"another process has kept SQLite from being written to for {_LOCKED_S:.0f} s",
+                "end what holds it: `fuser` or `lsof` on the file tell which process that is", UNREACHABLE,
+            )  # fmt: skip
     except LabelmillError as error:
         if engine is not None:
             engine.dispose()
@@ -53,6 +61,22 @@ def look_at_database(url: str) -> DatabaseLook:
             [server, failed("database tables", error.message, "see the database's own log", UNREACHABLE)]
         )
     return DatabaseLook([server, tables], engine, ahead_s)
+
+
+def _is_locked(engine: Engine) -> bool:
+    driver: Any
+    with engine.connect() as connection:
+        driver = connection.connection.driver_connection
+        driver.execute(f"PRAGMA busy_timeout = {_LOCKED_S * 1000:.0f}")
+        try:
+            driver.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError as error:
+            return "locked" in str(error)
+        else:
+            driver.execute("ROLLBACK")
+            return False
+        finally:
+            driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
 
 
 def _server(connection: Connection) -> Check:
