@@ -250,3 +250,22 @@ def test_a_head_that_a_full_disk_cuts_short_leaves_nothing(tmp_path: Path) -> No
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert list((tmp_path / "models").iterdir()) == []
+
+
+def test_labels_that_vectors_tell_apart_get_scores_that_say_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    target = Target("topic", tuple(f"topic {number:02}" for number in range(20)))
+    centres = rng.normal(size=(20, 64))
+
+    def drawn(count: int, name: str) -> VectorRows:
+        labels = rng.integers(0, 20, count)
+        vectors = centres[labels] + rng.normal(scale=1.5, size=(count, 64))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) * 3  # short, as a large C has to make up for
+        rows = [(vector.astype(np.float16).tobytes(), {"topic": target.labels[label]})
+                for vector, label in zip(vectors, labels, strict=True)]  # fmt: skip
+        return write_vector_rows(tmp_path / name, LabelSchema((target,)), rows)
+
+    fitted = fit_head(drawn(300, "train"), test := drawn(1_000, "test"), LabelSchema((target,)))
+    (scores,) = fitted.head.scores(test.take(all_rows(test)))
+    right = scores.argmax(axis=1) == test.labels[0].single(all_rows(test))
+    assert abs(float(scores.max(axis=1).mean() - right.mean())) < 0.05

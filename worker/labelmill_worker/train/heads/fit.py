@@ -19,7 +19,8 @@ from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, Vecto
 
 IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
 IN_MEMORY_CELLS = 4_000_000  #: Rows times labels.
-STRENGTHS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2048.0)  #: scikit-learn's C, tried in turn until the loss rises.
+#: scikit-learn's C, tried in turn until the loss rises.
+STRENGTHS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2048.0, 8192.0, 32768.0)
 WEAKER = (0.125, 0.03, 0.008)  #: Tried in turn where the first of them is better than the second: vectors may be long.
 FOLDS = 3
 _CV_ROWS, _CV_CELLS = 6_000, 600_000
