@@ -116,3 +116,16 @@ def test_an_id_that_nothing_has_is_named(run: Run, command: str, job_id: str) ->
     ended = run(command, job_id)
     assert ended.code == 2
     assert repr(job_id) in ended.sentence
+
+
+@pytest.mark.parametrize("output", [(), ("-o", "out.jsonl")])
+def test_who_waits_is_warned_before_that_redis_is_down(
+    run: Run, monkeypatch: pytest.MonkeyPatch, output: tuple[str, ...]
+) -> None:
+    def ctrl_c(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labelmill.cli.context.follow", ctrl_c)
+    ended = run("classify", "good.jsonl", "--model", "ft:classifier:test", "--wait", *output)
+    assert ended.code == 130
+    assert "warning: Redis cannot be reached" in ended.err

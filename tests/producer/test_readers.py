@@ -116,6 +116,14 @@ def test_a_json_array_is_refused_with_a_hint(tmp_path: Path) -> None:
         list(read_rows([file], columns=["t"], on_bad_row=refuse))
 
 
+@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
+def test_a_utf_16_file_is_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    file.write_text('{"t": "a"}\n', encoding="utf-16")
+    with pytest.raises(InvalidInput, match="is UTF-16: save it as UTF-8"):
+        list(read_text_blocks([file], "t", None, on_bad_row=lambda _: None))
+
+
 def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl.gz"
     file.write_bytes(gzip.compress(b'{"t": "a"}\n' * 1000)[:-12])

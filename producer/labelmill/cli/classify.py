@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json
+from labelmill.cli.context import (
+    connected,
+    exit_for,
+    finish_submission,
+    follow_or_detach,
+    messages,
+    print_json,
+    say_warnings,
+)
 from labelmill.cli.jobs import save_results
 from labelmill.cli.options import MAIN, AlwaysJson, OnBadRow, Wait
 from labelmill.cli.progress import bar
@@ -86,6 +94,7 @@ def classify(
     if output is None:
         finish_submission(client, batch_id, wait=wait)
         return
+    say_warnings(client)
     document = follow_or_detach(client, batch_id)
     save_results(client, batch_id, output)
     print_json(document)

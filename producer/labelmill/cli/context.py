@@ -72,11 +72,16 @@ def print_json(document: Any) -> None:
     sys.stdout.flush()
 
 
+def say_warnings(client: Client) -> None:
+    """What did not stop a submission but should be known."""
+    for warning in client.warnings:
+        say("warning", "yellow", warning)
+
+
 def finish_submission(client: Client, job_id: str, *, wait: bool) -> None:
     """Print `{"id", "kind", "state"}`; with `wait`, follow the job to its end, print its status document instead and
     exit with the job's code. Ctrl-C while waiting detaches (130)."""
-    for warning in client.warnings:
-        say("warning", "yellow", warning)
+    say_warnings(client)
     document = client.status(job_id)
     if not wait:
         print_json({key: document[key] for key in ("id", "kind", "state")})

@@ -19,6 +19,7 @@ Input = Path | BinaryIO  #: A stream (standard input) always holds JSONL.
 BUFFER_BYTES = 1 << 20
 BOM = b"\xef\xbb\xbf"
 _GZIP_MAGIC = b"\x1f\x8b"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")  #: Its byte order marks, which spreadsheets write as "Unicode text".
 _BY_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".pq": "parquet",
 }  # fmt: skip
@@ -76,9 +77,11 @@ def open_bytes(source: Input) -> Iterator[BinaryIO]:
         return
     try:
         with source.open("rb", buffering=BUFFER_BYTES) as raw:
-            packed_start = raw.read(2) == _GZIP_MAGIC
+            start = raw.read(2)
+            if start in _UTF16:
+                raise InvalidInput(f"{source.name} is UTF-16: save it as UTF-8")
             raw.seek(0)
-            if not packed_start:
+            if start != _GZIP_MAGIC:
                 yield raw
                 return
             with gzip.GzipFile(fileobj=raw) as packed:
