@@ -29,14 +29,13 @@ from labelmill.jobs import status_document
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
-    Progress,
     claim_chunk,
     complete_batch,
     hand_back,
-    record_progress,
 )
 from labelmill_worker.store.owed import return_expired_chunks
 from labelmill_worker.store.predictions import PredictionBlock
+from labelmill_worker.store.progress import Progress, record_progress
 
 _CHUNKS, _ROWS = 2, 6
 _NO_REDIS = MessageSender.connect(Settings(broker_url="redis://127.0.0.1:1/0"))

@@ -39,19 +39,18 @@ def copy_binary(connection: Connection, table: str, columns: Sequence[str], rows
         copy.write(_BINARY_END)
 
 
-def scalars_at_once(connection: Connection, statement: Executable, each_values: Sequence[dict[str, Any]]) -> list[Any]:
-    """Execute a statement that returns one value or no row with each of several parameter sets; None: no row.
+def rows_at_once(connection: Connection, statement: Executable, each_values: Sequence[dict[str, Any]]) -> list[Any]:
+    """Execute a statement that returns one row or none with each of several parameter sets; None: no row.
 
     PostgreSQL gets them all in one go and answers in one: the waiting is what costs.
     """
     if connection.dialect.name != "postgresql":
-        return [connection.scalar(statement, values) for values in each_values]
+        return [connection.execute(statement, values).first() for values in each_values]
     compiled = _compiled(statement, connection.dialect)
     driver = _driver(connection)
     with driver.pipeline():
         cursors = [driver.execute(compiled.string, compiled.construct_params(values)) for values in each_values]
-    found = [cursor.fetchone() for cursor in cursors]
-    return [row and row[0] for row in found]
+    return [cursor.fetchone() for cursor in cursors]
 
 
 @lru_cache(maxsize=16)

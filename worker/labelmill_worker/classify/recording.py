@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,9 +20,10 @@ from labelmill.contracts.database import translating_errors
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, PutOff, RowFailed, Stop, Strategy
 from labelmill_worker.classify.tally import tally
-from labelmill_worker.store.chunks import Claim, Entry, LeaseLostError, Standing, record_entries
-from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S, transaction_number, was_committed
+from labelmill_worker.store.chunks import Claim, LeaseLostError
+from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S, was_committed
 from labelmill_worker.store.fairness import unserved_batch
+from labelmill_worker.store.progress import Entry, Standing, record_entries
 
 log = structlog.get_logger()
 
@@ -215,7 +216,7 @@ class Recorder:
     def _commit(self, entries: dict[ChunkRecord, Entry]) -> None:
         """Write until it is written, or the database was out of reach for too long."""
         in_doubt: str | None = None  # the transaction that may have been committed, though its answer is lost
-        standings: list[Standing] = []
+        standings: Sequence[Standing] = []
         asked_at = time.monotonic()  # when the transaction began that was committed in the end: leases count from then
         give_up_at = asked_at + PATIENCE_S
         while True:
@@ -227,8 +228,8 @@ class Recorder:
                         break
                     in_doubt, asked_at = None, tried_at
                     with connection.begin():
-                        standings = record_entries(connection, list(entries.values()), self._lease_s)
-                        in_doubt = transaction_number(connection)
+                        recorded = record_entries(connection, list(entries.values()), self._lease_s)
+                        standings, in_doubt = recorded.standings, recorded.transaction
                 break
             except DatabaseUnavailable as gone:
                 self._disconnect()

@@ -10,8 +10,9 @@ import numpy as np
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.classify.answers import Scores, decide, label_limits, threshold_of
 from labelmill_worker.classify.sending import Answer, RowFailed
-from labelmill_worker.store.chunks import Claim, Progress
+from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.predictions import PredictionBlock
+from labelmill_worker.store.progress import Progress
 
 
 def tally(

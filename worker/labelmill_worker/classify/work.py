@@ -25,10 +25,10 @@ from labelmill_worker.store.chunks import (
     claim_chunk,
     complete_batch,
     hand_back,
-    record_progress,
     stop_batch,
 )
 from labelmill_worker.store.fairness import most_deserving_chunk
+from labelmill_worker.store.progress import record_progress
 
 log = structlog.get_logger()
 

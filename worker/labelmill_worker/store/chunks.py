@@ -6,13 +6,12 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import Any
 
-from sqlalchemy import Boolean, bindparam, case, exists, func, insert, null, select, update
+from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import bulk_insert, scalars_at_once
+from labelmill.contracts.bulk import bulk_insert
 from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState
@@ -29,8 +28,7 @@ from labelmill.contracts.tables import (
     utc_now,
 )
 from labelmill_worker.store.jobs import add_event
-from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
-from labelmill_worker.store.vectors import VECTORS, keep_vectors, rows_with_vectors
+from labelmill_worker.store.vectors import VECTORS, rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 _COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
@@ -54,43 +52,6 @@ class Claim:
     claimed_at: float = 0.0  #: When the lease was asked for, by this process' monotonic clock.
     repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
     uncounted: int = 0  #: Rows whose texts another batch embedded: answered, but not yet in the chunk's counts.
-
-
-@dataclass
-class Progress:
-    """What one transaction records: predictions, error tuples, and how many rows (with their duplicates) they are."""
-
-    blocks: list[PredictionBlock] = field(default_factory=list)
-    errors: list[tuple[Any, ...]] = field(default_factory=list)
-    labelled: int = 0
-    abstained: int = 0
-    failed: int = 0
-    requests: int = 0
-    tokens: int = 0
-    cached: int = 0  #: Of those labelled and abstained, answered by an earlier batch.
-    vectors: list[tuple[bytes, bytes]] = field(default_factory=list)  #: `(digest, data)` to keep.
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether any row got its answer or error."""
-        return bool(self.blocks or self.errors or self.vectors)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Entry:
-    """One chunk's part of a transaction; `done` closes the chunk with it."""
-
-    claim: Claim
-    progress: Progress
-    done: bool
-
-
-class Standing(Enum):
-    """How a chunk stands after a transaction."""
-
-    LOST = "another worker may have the chunk by now; nothing was written"
-    WANTED = "written; the batch runs"
-    UNWANTED = "written; the batch runs no more"
 
 
 def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
@@ -187,75 +148,6 @@ def _counted(engine: Engine, claim: Claim) -> Claim | None:
 
 class LeaseLostError(Exception):
     """Another worker may have the chunk by now; nothing was written."""
-
-
-_MINE = (
-    (ChunkRow.batch_no == bindparam("of_batch")) & (ChunkRow.number == bindparam("of_chunk"))
-    & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == bindparam("under"))
-)  # fmt: skip
-_DONE = bindparam("done", type_=Boolean)
-# One statement for every case, made once: building it anew would cost more than running it.
-_RECORD = (
-    update(ChunkRow)
-    .where(_MINE)
-    .values(
-        **{name: getattr(ChunkRow, name) + bindparam(f"more_{name}") for name in _COUNTERS},
-        # attempts counts claims since the last progress
-        attempts=case((bindparam("progressed", type_=Boolean), 1), else_=ChunkRow.attempts),
-        state=case((_DONE, ChunkState.DONE.value), else_=ChunkState.CLAIMED.value),
-        lease_token=case((_DONE, null()), else_=ChunkRow.lease_token),
-        lease_until=case((_DONE, null()), else_=db_now() + bindparam("lease_s")),
-    )
-    .returning(select(BatchRow.state).where(BatchRow.no == bindparam("of_batch")).scalar_subquery())
-)
-
-
-def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: float) -> list[Standing]:
-    """Write the answers of several chunks and renew their leases, within the connection's transaction.
-
-    A chunk whose lease was lost gets nothing written; the others do. Few statements, whatever the number of chunks:
-    with one text a request a transaction carries some fifteen rows, and the event loop waits while this thread works.
-    """
-    in_order = sorted(
-        entries, key=lambda one: (one.claim.batch_no, one.claim.number)
-    )  # two workers never lock crosswise
-    states = scalars_at_once(connection, _RECORD, [_guard_values(entry, lease_s) for entry in in_order])
-    standings = dict(zip(in_order, map(_standing, states), strict=True))
-    kept = [entry for entry in entries if standings[entry] is not Standing.LOST]
-    insert_predictions(connection, [(one.claim.batch_no, block) for one in kept for block in one.progress.blocks])
-    errors = [error for one in kept for error in one.progress.errors]
-    if errors:
-        bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
-    for one in kept:
-        if one.progress.vectors:
-            keep_vectors(connection, one.claim.model.no, one.progress.vectors)
-    return [standings[entry] for entry in entries]
-
-
-def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
-    claim, progress = entry.claim, entry.progress
-    return {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
-        "of_batch": claim.batch_no, "of_chunk": claim.number, "under": claim.token, "done": entry.done,
-        "progressed": progress.has_rows, "lease_s": lease_s,
-    }  # fmt: skip
-
-
-def _standing(batch_state: str | None) -> Standing:
-    if batch_state is None:
-        return Standing.LOST
-    return Standing.WANTED if batch_state == BatchState.RUNNING.value else Standing.UNWANTED
-
-
-def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
-    """Write one chunk's answers in a transaction of their own.
-
-    Returns whether the batch still wants more work. Raises LeaseLostError.
-    """
-    with writing(engine) as connection:
-        (standing,) = record_entries(connection, [Entry(claim, progress, done)], lease_s)
-    if standing is Standing.LOST:
-        raise LeaseLostError
-    return standing is Standing.WANTED
 
 
 def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:

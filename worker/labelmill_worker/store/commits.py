@@ -14,13 +14,6 @@ PATIENCE_S = 120.0  #: Answers are kept so long while the database is out of rea
 DATABASE_PAUSE_S = 0.5  #: Between two tries meanwhile.
 
 
-def transaction_number(connection: Connection) -> str | None:
-    """What the connection's transaction is known by; None on SQLite."""
-    if connection.dialect.name != "postgresql":
-        return None
-    return str(connection.scalar(text("SELECT pg_current_xact_id()::text")))
-
-
 def was_committed(connection: Connection, number: str) -> bool:
     """Whether a transaction went through. Raises DatabaseUnavailable while the server is not done with it."""
     with connection.begin():

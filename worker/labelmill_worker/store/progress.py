@@ -1,0 +1,143 @@
+"""What workers bring of their chunks on its way into SQL: guarded by each chunk's lease, all in one transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from sqlalchemy import Boolean, Text, bindparam, case, cast, func, null, select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.bulk import bulk_insert, rows_at_once
+from labelmill.contracts.database import db_now, writing
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.tables import BatchRow, ChunkRow
+from labelmill_worker.store.chunks import Claim, LeaseLostError
+from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
+from labelmill_worker.store.vectors import keep_vectors
+
+_ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
+_COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
+
+
+@dataclass
+class Progress:
+    """What one transaction records: predictions, error tuples, and how many rows (with their duplicates) they are."""
+
+    blocks: list[PredictionBlock] = field(default_factory=list)
+    errors: list[tuple[Any, ...]] = field(default_factory=list)
+    labelled: int = 0
+    abstained: int = 0
+    failed: int = 0
+    requests: int = 0
+    tokens: int = 0
+    cached: int = 0  #: Of those labelled and abstained, answered by an earlier batch.
+    vectors: list[tuple[bytes, bytes]] = field(default_factory=list)  #: `(digest, data)` to keep.
+
+    @property
+    def has_rows(self) -> bool:
+        """Whether any row got its answer or error."""
+        return bool(self.blocks or self.errors or self.vectors)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Entry:
+    """One chunk's part of a transaction; `done` closes the chunk with it."""
+
+    claim: Claim
+    progress: Progress
+    done: bool
+
+
+class Standing(Enum):
+    """How a chunk stands after a transaction."""
+
+    LOST = "another worker may have the chunk by now; nothing was written"
+    WANTED = "written; the batch runs"
+    UNWANTED = "written; the batch runs no more"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What a transaction did, once it is committed."""
+
+    standings: Sequence[Standing]
+    transaction: str | None  #: What PostgreSQL knows it by.
+
+
+_MINE = (
+    (ChunkRow.batch_no == bindparam("of_batch")) & (ChunkRow.number == bindparam("of_chunk"))
+    & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == bindparam("under"))
+)  # fmt: skip
+_DONE = bindparam("done", type_=Boolean)
+# Statements for every case, made once: building one anew would cost more than running it.
+_UPDATE = (
+    update(ChunkRow)
+    .where(_MINE)
+    .values(
+        **{name: getattr(ChunkRow, name) + bindparam(f"more_{name}") for name in _COUNTERS},
+        # attempts counts claims since the last progress
+        attempts=case((bindparam("progressed", type_=Boolean), 1), else_=ChunkRow.attempts),
+        state=case((_DONE, ChunkState.DONE.value), else_=ChunkState.CLAIMED.value),
+        lease_token=case((_DONE, null()), else_=ChunkRow.lease_token),
+        lease_until=case((_DONE, null()), else_=db_now() + bindparam("lease_s")),
+    )
+)
+_BATCH_STATE = select(BatchRow.state).where(BatchRow.no == bindparam("of_batch")).scalar_subquery().label("batch_state")
+_TRANSACTION = cast(func.pg_current_xact_id(), Text).label("transaction")
+_GUARD = {
+    "postgresql": _UPDATE.returning(_BATCH_STATE, _TRANSACTION),
+    "sqlite": _UPDATE.returning(_BATCH_STATE, null()),
+}
+
+
+def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: float) -> Recorded:
+    """Write the answers of several chunks and renew their leases, within the connection's transaction.
+
+    A chunk whose lease was lost gets nothing written; the others do. Few statements, whatever the number of chunks:
+    with one text a request a transaction carries some fifteen rows, and each way to the database and back takes the
+    slots of requests that could run meanwhile.
+    """
+    # in order: two workers never lock crosswise
+    in_order = sorted(entries, key=lambda one: (one.claim.batch_no, one.claim.number))
+    guard = _GUARD[connection.dialect.name]
+    answers = rows_at_once(connection, guard, [_guard_values(one, lease_s) for one in in_order])
+    standings = {one: _standing(row and row[0]) for one, row in zip(in_order, answers, strict=True)}
+    kept = [one for one in entries if standings[one] is not Standing.LOST]
+    insert_predictions(connection, [(one.claim.batch_no, block) for one in kept for block in one.progress.blocks])
+    errors = [error for one in kept for error in one.progress.errors]
+    if errors:
+        bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
+    for one in kept:
+        if one.progress.vectors:
+            keep_vectors(connection, one.claim.model.no, one.progress.vectors)
+    transactions = [row[1] for row in answers if row]
+    return Recorded([standings[one] for one in entries], transactions[0] if transactions else None)
+
+
+def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
+    claim, progress = entry.claim, entry.progress
+    return {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
+        "of_batch": claim.batch_no, "of_chunk": claim.number, "under": claim.token, "done": entry.done,
+        "progressed": progress.has_rows, "lease_s": lease_s,
+    }  # fmt: skip
+
+
+def _standing(batch_state: str | None) -> Standing:
+    if batch_state is None:
+        return Standing.LOST
+    return Standing.WANTED if batch_state == BatchState.RUNNING.value else Standing.UNWANTED
+
+
+def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
+    """Write one chunk's answers in a transaction of their own.
+
+    Returns whether the batch still wants more work. Raises LeaseLostError.
+    """
+    with writing(engine) as connection:
+        (standing,) = record_entries(connection, [Entry(claim, progress, done)], lease_s).standings
+    if standing is Standing.LOST:
+        raise LeaseLostError
+    return standing is Standing.WANTED
