@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import exists, select, text
+from sqlalchemy import Select, exists, select, text
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.chunk_codec import decode_chunk
@@ -31,10 +31,17 @@ from labelmill.contracts.tables import (
 )
 
 _AT_ONCE = 500  # SQLite takes no more than some thousand parameters
-_REMEMBER = text(
-    "INSERT INTO answer_index (model_no, digest, batch_no, row) VALUES (:model_no, :digest, :batch_no, :row) "
-    "ON CONFLICT DO NOTHING"
-)
+_REMEMBER = {
+    "postgresql": text(
+        "INSERT INTO answer_index (model_no, digest, batch_no, row) "
+        "SELECT :model_no, given.digest, :batch_no, given.row "
+        "FROM unnest(CAST(:digests AS BYTEA[]), CAST(:rows AS BIGINT[])) AS given(digest, row) ON CONFLICT DO NOTHING"
+    ),
+    "sqlite": text(
+        "INSERT INTO answer_index (model_no, digest, batch_no, row) VALUES (:model_no, :digest, :batch_no, :row) "
+        "ON CONFLICT DO NOTHING"
+    ),
+}
 _MARK = text("INSERT INTO indexed_chunks (batch_no, number) VALUES (:batch_no, :number) ON CONFLICT DO NOTHING")
 _UNINDEXED = (
     select(ChunkRow.batch_no, ChunkRow.number, ChunkRow.first_row, ChunkRow.rows, ChunkInputRow.data)
@@ -45,36 +52,46 @@ _UNINDEXED = (
     .order_by(ChunkRow.batch_no, ChunkRow.number)
     .limit(1)
 )
+_OTHERS_INDEX_S = 0.05  #: Until another look at chunks that other workers index.
 
 
 def index_earlier_answers(engine: Engine, model_no: int, *, until: float) -> bool:
     """Index the answered chunks of a model's batches that are not yet indexed. False: the time was up first.
 
-    `until`: of the monotonic clock. Several workers at once do no harm.
+    `until`: of the monotonic clock. Workers share the chunks among them.
     """
+    unindexed = _UNINDEXED.where(BatchRow.model_no == model_no)
     while True:
-        with reading(engine) as connection:
-            chunk = connection.execute(_UNINDEXED.where(BatchRow.model_no == model_no)).first()
-            if chunk is None:
-                return True
-            within = (PredictionRow.row >= chunk.first_row) & (PredictionRow.row < chunk.first_row + chunk.rows)
-            answered = connection.scalars(
-                select(PredictionRow.row).where(
-                    PredictionRow.batch_no == chunk.batch_no, within, PredictionRow.target == 0
-                )
-            ).all()
-        texts = decode_chunk(chunk.data).texts
-        found = [
-            {"model_no": model_no, "digest": _digest(texts[row - chunk.first_row]), "batch_no": chunk.batch_no,
-             "row": row}
-            for row in answered
-        ]  # fmt: skip
-        with writing(engine) as connection:
-            if found:
-                connection.execute(_REMEMBER, found)
-            connection.execute(_MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
+        if not _index_one(engine, model_no, unindexed):
+            with reading(engine) as connection:
+                if connection.execute(unindexed).first() is None:
+                    return True
+            time.sleep(_OTHERS_INDEX_S)
         if time.monotonic() >= until:
             return False
+
+
+def _index_one(engine: Engine, model_no: int, unindexed: Select[Any]) -> bool:
+    """Index one chunk, if there is one that no other worker is at."""
+    with writing(engine) as connection:
+        chunk = connection.execute(unindexed.with_for_update(of=ChunkRow, skip_locked=True)).first()
+        if chunk is None:
+            return False
+        within = (PredictionRow.row >= chunk.first_row) & (PredictionRow.row < chunk.first_row + chunk.rows)
+        rows = connection.scalars(
+            select(PredictionRow.row).where(PredictionRow.batch_no == chunk.batch_no, within, PredictionRow.target == 0)
+        ).all()
+        texts = decode_chunk(chunk.data).texts
+        # in one order everywhere: workers that index the same texts must not wait for each other crosswise
+        found = sorted((_digest(texts[row - chunk.first_row]), row) for row in rows)
+        same = {"model_no": model_no, "batch_no": chunk.batch_no}
+        if connection.dialect.name == "postgresql":
+            digests, numbers = [digest for digest, _ in found], [row for _, row in found]
+            connection.execute(_REMEMBER["postgresql"], same | {"digests": digests, "rows": numbers})
+        elif found:
+            connection.execute(_REMEMBER["sqlite"], [same | {"digest": digest, "row": row} for digest, row in found])
+        connection.execute(_MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
+    return True
 
 
 def earlier_scores(
