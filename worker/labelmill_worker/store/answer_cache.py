@@ -71,7 +71,7 @@ def index_earlier_answers(engine: Engine, model_no: int, *, until: float) -> boo
             return False
 
 
-def _index_one(engine: Engine, model_no: int, unindexed: Select[Any]) -> bool:
+def _index_one(engine: Engine, model_no: int, unindexed: Select[int, int, int, int, bytes]) -> bool:
     """Index one chunk, if there is one that no other worker is at."""
     with writing(engine) as connection:
         chunk = connection.execute(unindexed.with_for_update(of=ChunkRow, skip_locked=True)).first()
