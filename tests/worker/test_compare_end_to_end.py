@@ -83,13 +83,18 @@ def test_models_are_compared_on_the_same_rows(shop: Workshop, client: Client) ->
     assert document["verdict"].startswith("take good@1" if document["overall"]["cheapest_not_worse"] else "good@1")
 
 
-def test_rows_that_a_model_was_trained_on_are_left_out(shop: Workshop, client: Client) -> None:
-    trained = shop.dataset("source", SCHEMA, train=[row(number) for number in range(60)])
+def comparison_with_one_trained_on(shop: Workshop, client: Client, rows: int) -> dict[str, Any]:
+    """`good` beside a version of `poor` that was trained on the first `rows` of the test split."""
+    trained = shop.dataset("source", SCHEMA, train=[row(number) for number in range(rows)])
     shop.model("poor", SCHEMA, version=2, promoted=False, remote_model="ft:classifier:poor", dataset_id=trained)
     jobs = client.compare(["good", "poor@2"], "small")
     for job in jobs:
         shop.run(job.id)
-    document = client.comparison([job.id for job in jobs])
+    return client.comparison([job.id for job in jobs])
+
+
+def test_rows_that_a_model_was_trained_on_are_left_out(shop: Workshop, client: Client) -> None:
+    document = comparison_with_one_trained_on(shop, client, 60)
     wrong = sum(number % 3 == 0 and label_of(row(number)["text"]) != "alpha" for number in range(60, 90))
     intent = document["targets"]["intent"]
     assert (intent["rows"], document["overall"]["rows"]) == (30, 30)
@@ -104,12 +109,7 @@ def test_rows_that_a_model_was_trained_on_are_left_out(shop: Workshop, client: C
 
 
 def test_a_split_that_a_model_was_trained_on_says_nothing(shop: Workshop, client: Client) -> None:
-    trained = shop.dataset("source", SCHEMA, train=[row(number) for number in range(90)])
-    shop.model("poor", SCHEMA, version=2, promoted=False, remote_model="ft:classifier:poor", dataset_id=trained)
-    jobs = client.compare(["good", "poor@2"], "small")
-    for job in jobs:
-        shop.run(job.id)
-    document = client.comparison([job.id for job in jobs])
+    document = comparison_with_one_trained_on(shop, client, 90)
     assert document["targets"]["intent"]["rows"] == 90
     assert "say nothing about texts to come" in document["warnings"][0]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import cast
 
 import numpy as np
@@ -41,21 +41,25 @@ class ContentDigest:
         return hashlib.blake2b(self._texts.digest() + self._ids.digest(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class CutChunk:
-    """A chunk's rows, in JSON: a third of the memory that Python's strings take, and what the encoding thread works on
-    without the interpreter, which the thread that reads needs."""
-
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Chunk:
     number: int
     first_row: int
     rows: int
-    texts: bytes
-    ids: bytes  #: A name for every row, or null: their names are their numbers.
-    given_ids: bytes | None  #: As they came, with null for a row without one; None: no column of ids.
     repeats: NDArray[np.int64]  #: The rows that repeat an earlier text …
     firsts: NDArray[np.int64]  #: … that text's row …
     names: list[str] | list[None]  #: … and their ids; None: the row's number.
     duplicates_so_far: int  #: With this chunk's.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutChunk(_Chunk):
+    """A chunk's rows, in JSON: a third of the memory that Python's strings take, and what the encoding thread works on
+    without the interpreter, which the thread that reads needs."""
+
+    texts: bytes
+    ids: bytes  #: A name for every row, or null: their names are their numbers.
+    given_ids: bytes | None  #: As they came, with null for a row without one; None: no column of ids.
 
     @classmethod
     def of(
@@ -88,18 +92,11 @@ class CutChunk:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class EncodedChunk:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodedChunk(_Chunk):
     """What is kept of a chunk: a fifth of the memory its rows took."""
 
-    number: int
-    first_row: int
-    rows: int
     data: bytes
-    repeats: NDArray[np.int64]
-    firsts: NDArray[np.int64]
-    names: list[str] | list[None]
-    duplicates_so_far: int
 
 
 class ChunkEncoder:
@@ -116,16 +113,8 @@ class ChunkEncoder:
         """The next chunk."""
         self._digest.add_json(chunk.texts, chunk.given_ids)
         indices = (chunk.repeats - chunk.first_row).tolist()
-        return EncodedChunk(
-            number=chunk.number,
-            first_row=chunk.first_row,
-            rows=chunk.rows,
-            data=encode_chunk(chunk.texts, chunk.ids, dict(zip(indices, chunk.firsts.tolist(), strict=True))),
-            repeats=chunk.repeats,
-            firsts=chunk.firsts,
-            names=chunk.names,
-            duplicates_so_far=chunk.duplicates_so_far,
-        )
+        data = encode_chunk(chunk.texts, chunk.ids, dict(zip(indices, chunk.firsts.tolist(), strict=True)))
+        return EncodedChunk(data=data, **{one.name: getattr(chunk, one.name) for one in fields(_Chunk)})
 
 
 def _named(ids: Ids, first_row: int) -> Sequence[str] | None:

@@ -62,10 +62,10 @@ def index_earlier_answers(engine: Engine, model_no: int, *, until: float) -> boo
     """
     unindexed = _UNINDEXED.where(BatchRow.model_no == model_no)
     while True:
+        with reading(engine) as connection:  # first: most often there is nothing to index, and nobody to wait for
+            if not connection.scalar(select(unindexed.exists())):
+                return True
         if not _index_one(engine, model_no, unindexed):
-            with reading(engine) as connection:
-                if connection.execute(unindexed).first() is None:
-                    return True
             time.sleep(_OTHERS_INDEX_S)
         if time.monotonic() >= until:
             return False
