@@ -200,11 +200,27 @@ def test_one_column_may_be_both_text_and_id(tmp_path: Path) -> None:
     assert (block.texts, block.ids) == (["a"], ["a"])
 
 
-def test_lines_that_are_json_only_together_are_bad_rows(tmp_path: Path) -> None:
-    lines = '{"t": "a", "more": [{"t": "b"}\n{"t": "c"}]}\n{"t": "d"}\n'
+@pytest.mark.parametrize(
+    ("lines", "texts", "bad_lines"),
+    [
+        ('{"t": "a", "more": [{"t": "b"}\n{"t": "c"}]}\n{"t": "d"}\n', ["d"], [1, 2]),
+        ('{"t": "a"}\n{"t":\n"b"}\n', ["a"], [2, 3]),
+        ('{"t":\n"a"}{"t": "b"}\n', [], [1, 2]),
+        ('{"t": "a"} {"t": "b"}\n\n{"t": "c"}', ["c"], [1]),
+        ('{"t": "a"} {"t": "b"}', [], [1]),
+        ('{"t": "a"}\r\n{"t": "b"}\r\n{"t": "c"}', ["a", "b", "c"], []),
+        ('\n{"t": "a"} \n \n\t{"t": "}\\n{"}\n', ["a", "}\n{"], []),
+    ],
+)
+def test_a_line_is_a_row_and_a_row_is_a_line(
+    tmp_path: Path, lines: str, texts: list[str], bad_lines: list[int]
+) -> None:
     bad: list[BadRow] = []
-    (block,) = read_text_blocks([write(tmp_path / "a.jsonl", lines)], "t", None, on_bad_row=bad.append)
-    assert (block.texts, [one.line for one in bad]) == (["d"], [1, 2])
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(lines.encode())
+    blocks = read_text_blocks([path], "t", None, on_bad_row=bad.append)
+    found = [text for block in blocks for text in block.texts]
+    assert (found, [one.line for one in bad]) == (texts, bad_lines)
 
 
 def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(tmp_path: Path) -> None:
