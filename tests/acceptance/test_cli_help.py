@@ -56,6 +56,7 @@ def test_commands_that_only_look_load_nothing_heavy(run: Run) -> None:
         "datasets",
         "mistralai",
         "aiohttp",
+        "pyreqwest",
     }
     code = (
         "import sys, typer; from labelmill.cli.main import build_app\n"

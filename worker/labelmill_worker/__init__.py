@@ -3,6 +3,7 @@
 from importlib.util import find_spec
 
 # The base install holds this package without its libraries; Celery would answer with a traceback.
-_MISSING = [name for name in ("aiohttp", "datasets", "mistralai", "sklearn", "structlog") if find_spec(name) is None]
+_NEEDED = ("datasets", "mistralai", "pyreqwest", "sklearn", "structlog", "uvloop")
+_MISSING = [name for name in _NEEDED if find_spec(name) is None]
 if _MISSING:
     raise SystemExit(f'error: a worker needs {", ".join(_MISSING)}: pip install "labelmill[worker]"')

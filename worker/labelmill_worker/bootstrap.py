@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import sys
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -36,14 +38,32 @@ class Services:
 
         return SdkControlPlane.from_settings(self.settings)
 
-    @cached_property
+    @property
     def classify_engine(self) -> ClassifyEngine:
         """The engine that sends texts, one for all chunks of this process."""
+        with (
+            _engine_lock
+        ):  # two engines would each take all slots, and a cached property has no lock from Python 3.12 on
+            return self._classify_engine
+
+    @cached_property
+    def _classify_engine(self) -> ClassifyEngine:
         from labelmill_worker.classify.engine import ClassifyEngine  # noqa: PLC0415 - only where texts are classified
 
-        return ClassifyEngine.from_settings(self.settings, self.engine)
+        engine = ClassifyEngine.from_settings(self.settings, self.engine)
+        _prepare_interpreter()
+        return engine
 
 
+def _prepare_interpreter() -> None:
+    """For a process whose event loop and recorder wait for each other many times a second."""
+    gc.collect()
+    gc.freeze()  # looking through all that was imported would stop every request for a tenth of a second
+    sys.setswitchinterval(_SWITCH_S)
+
+
+_SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
+_engine_lock = threading.Lock()
 _lock = threading.Lock()
 _services: Services | None = None
 
@@ -76,5 +96,5 @@ def forget_services() -> None:
 def give_up_requests() -> None:
     """Break off the requests of this process that carry texts: they count as not answered."""
     # not under the lock: it may be held by who waits for such a request
-    if _services is not None and "classify_engine" in vars(_services):
+    if _services is not None and "_classify_engine" in vars(_services):
         _services.classify_engine.give_up_requests()

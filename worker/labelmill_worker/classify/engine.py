@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from concurrent.futures import Future
 from typing import Any, TypeVar
 
+import uvloop
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.settings import Settings
@@ -30,7 +31,7 @@ class ClassifyEngine:
         self.limiter = limiter
         self.turnstile = Turnstile(limiter, settings.max_in_flight)
         self._verdicts: dict[str, BatchVerdict] = {}
-        self.loop = asyncio.new_event_loop()
+        self.loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
         self.recorder = Recorder(engine, settings.lease_s, self._release_slots)

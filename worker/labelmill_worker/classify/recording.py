@@ -28,7 +28,7 @@ from labelmill_worker.store.progress import Entry, Standing, record_entries
 log = structlog.get_logger()
 
 _AT_ONCE = 100  #: Requests recorded in one transaction at most: ten thousand rows, whose packing takes memory.
-_LINGER_S = 0.002  #: Outcomes that come alone wait for company: a transaction costs as much as writing a hundred rows.
+_LINGER_S = 0.001  #: Outcomes that come alone wait for company: a transaction costs as much as writing a hundred rows.
 _LOOK_S = 0.25  #: How often the recorder looks for batches that nobody serves.
 _SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
 
