@@ -39,12 +39,12 @@ def peak_kb() -> int:
     )
 
 
-def submit(file: str, model: str = "ft:classifier:bench:x") -> dict[str, Any]:
-    """Submit a batch as `labelmill classify` does."""
+def submit(file: str, model: str = "ft:classifier:bench:x", *options: str) -> dict[str, Any]:
+    """Submit a batch as `labelmill classify` does. The only option is `--cache`."""
     settings = load_settings()
     engine, sender = connect(settings.sql_url), MessageSender.connect(settings)
     began_at, start = time.time(), time.perf_counter()
-    batch_id = submit_batch(engine, sender, source=file, model=model, id_column="id")
+    batch_id = submit_batch(engine, sender, source=file, model=model, id_column="id", cache="--cache" in options)
     return {"seconds": time.perf_counter() - start, "began_at": began_at, "batch": batch_id}
 
 

@@ -278,6 +278,24 @@ def fairness(plan: Plan) -> list[Figure]:
     return [Figure(f"1,000 rows behind {plan.rows:,}, time over alone", ratios, 2.5, at_most=True, note=note)]
 
 
+def cache(plan: Plan) -> list[Figure]:
+    """Batches with `--cache` whose texts were all answered before, over the plain batch that answered them; the first
+    of them indexes its answers too. 50 ms, 100 texts a request, two worker processes."""
+    rows = input_file(plan.machine.folder, plan.rows)
+    first, later = [], []
+    for _ in range(plan.runs):
+        with plan.machine.running(2, {"LABELMILL_MAX_IN_FLIGHT": 50}) as stack:
+            plain = _labelmill(stack, plan, rows, latency_s=0.05)["total"]
+            plan.machine.server.reset(0.05)
+            for ratios in (first, later):
+                submitted = stack.producer("submit", rows, RAW_MODEL, "--cache")
+                ratios.append((stack.wait_for(submitted["batch"]) - submitted["began_at"]) / plain)
+            if plan.machine.server.stats()["requests"]:
+                raise RuntimeError("a text was sent that had its answer")
+    name = f"--cache, all of {plan.rows:,} texts known, {plan.machine.database}, time over a plain batch"
+    return [Figure(f"{name}, first", first), Figure(f"{name}, later", later)]
+
+
 def growth(plan: Plan) -> list[Figure]:
     """Rows a second, submission included, as batches grow."""
     figures = []
@@ -296,8 +314,9 @@ def growth(plan: Plan) -> list[Figure]:
 MEASURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "rate-limit": rate_limit, "bulk": bulk, "one-text": one_text, "celery": celery, "memory": memory,
     "clients": clients, "submission": submission, "results": results, "fairness": fairness, "growth": growth,
+    "cache": cache,
 }  # fmt: skip
-_ON_BOTH = {"bulk"}  # the others are the same story on either database
+_ON_BOTH = {"bulk", "cache"}  # the others are the same story on either database
 
 
 def main() -> None:

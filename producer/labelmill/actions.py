@@ -19,6 +19,7 @@ from labelmill.contracts.tables import (
     ChunkRow,
     EvaluationRow,
     EventRow,
+    IndexedChunkRow,
     RowErrorRow,
     TrainingRow,
     utc_now,
@@ -134,6 +135,11 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
                     lease_until=None)
         )  # fmt: skip
         connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
+        # what these rows will be answered is to be found by later batches too
+        run_again = select(ChunkRow.number).where(mine, ChunkRow.state == ChunkState.PENDING.value)
+        connection.execute(
+            delete(IndexedChunkRow).where(IndexedChunkRow.batch_no == batch.no, IndexedChunkRow.number.in_(run_again))
+        )
         _add_event(connection, job_id, BatchState.RUNNING.value, "failed rows are run again")
     try:
         dispatch_batch(engine, sender, job_id)

@@ -152,32 +152,6 @@ def test_a_chunk_whose_input_is_unreadable_is_set_aside_and_the_rest_done(mill: 
         assert connection.scalar(text("SELECT count(*) FROM events WHERE chunk = 0")) == 1
 
 
-def test_the_cache_answers_what_an_earlier_batch_of_the_model_was_answered(mill: Mill) -> None:
-    texts = some_texts(60)
-    first = mill.submit(texts[:40], chunk_texts=20)
-    assert mill.run(first)["cached"] == 0
-    mill.mistral.billed.clear()
-    mixed = [*texts[20:], texts[0], texts[59]]  # 20 known, 20 new, one known from elsewhere, one repeated
-    second = mill.submit(mixed, chunk_texts=25, cache=True)
-    document = mill.run(second)
-    assert document["state"] == "completed"
-    assert mill.mistral.billed == Counter(texts[40:])
-    assert (document["cached"], document["rows"]["labelled"], document["duplicates"]) == (21, 42, 1)
-    assert mill.predictions(second) == {row: label_of(content) for row, content in enumerate(mixed)}
-
-
-def test_the_cache_holds_no_answer_of_another_model(mill: Mill) -> None:
-    texts = some_texts(20)
-    mill.run(mill.submit(texts))
-    assert mill.run(mill.submit(texts, cache=True))["cached"] == 20
-    another = "ft:classifier:another"
-    mill.run(mill.submit(["a first text, so that the labels are known"], model=another))
-    mill.mistral.billed.clear()
-    document = mill.run(mill.submit(texts, model=another, cache=True))
-    assert (document["cached"], document["rows"]["labelled"]) == (0, 20)
-    assert mill.mistral.billed == Counter(texts)
-
-
 @pytest.mark.parametrize(("only", "rows"), [(None, [0, 1, 2, 3]), ("failed", [2]), ("abstained", [1])])
 def test_results_are_those_that_are_asked_for(mill: Mill, only: str | None, rows: list[int]) -> None:
     sure, unsure, empty = "abc", "abcd", ""
@@ -189,14 +163,6 @@ def test_results_are_those_that_are_asked_for(mill: Mill, only: str | None, rows
     mill.run(batch)
     found = read_results(mill.engine, batch, only=Only(only) if only else None)
     assert [document["row"] for document in found] == rows
-
-
-def test_a_batch_that_does_not_ask_for_the_cache_asks_mistral(mill: Mill) -> None:
-    texts = some_texts(20)
-    mill.run(mill.submit(texts))
-    mill.mistral.billed.clear()
-    mill.run(mill.submit(texts))
-    assert mill.mistral.billed == Counter(texts)
 
 
 def test_who_follows_a_new_model_into_a_table_gets_its_targets(mill: Mill) -> None:

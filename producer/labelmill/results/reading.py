@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import orjson
 from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.bulk import run_as_written
 from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading
 from labelmill.contracts.errors import NotFound
@@ -185,7 +185,6 @@ def _of_first(table: type[PredictionRow | RowErrorRow]) -> Any:
     return (table.batch_no == DuplicateRow.batch_no) & (table.row == DuplicateRow.first_row)
 
 
-# Handed to the driver as they are: a row of the toolkit's own for every row of a million takes as long as reading it.
 _OWN = (
     "FROM prediction_rows WHERE batch_no = %(of_batch)s AND row >= %(first)s AND row < %(end)s AND target = %(target)s"
 )
@@ -193,7 +192,6 @@ _REPEATED = (
     "FROM duplicate_rows d JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
     "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
-_NAMED = re.compile(r"%\((\w+)\)s")
 # All rows of a chunk in one value: a tuple for each of a million takes longer than all that is done with it. A label
 # goes by its number, so that they are equally wide; PostgreSQL finds that one by one: not for any number of labels.
 _PACKED = """string_agg(int8send(row) || int4send(coalesce(array_position(%(labels)s::text[], label), 0))
@@ -230,20 +228,11 @@ def _read_answers(connection: Connection, target: Target, values: dict[str, int]
 
     if connection.dialect.name == "postgresql" and not target.multi and len(target.labels) <= _MOST_COUNTED:
         packed = values | {"labels": list(target.labels)}
-        pieces = _fetch(connection, f"SELECT {_PACKED} {_OWN}", packed)
+        pieces = run_as_written(connection, f"SELECT {_PACKED} {_OWN}", packed)
         if with_repeats:
-            pieces += _fetch(connection, f"SELECT {_PACKED_REPEATS} {_REPEATED}", packed)
+            pieces += run_as_written(connection, f"SELECT {_PACKED_REPEATS} {_REPEATED}", packed)
         return Answers.of_packed(target, b"".join(piece or b"" for (piece,) in pieces))
-    found = _fetch(connection, f"SELECT row, label, labels, score, scores {_OWN}", values)
+    found = run_as_written(connection, f"SELECT row, label, labels, score, scores {_OWN}", values)
     if with_repeats:
-        found += _fetch(connection, f"SELECT d.row, p.label, p.labels, p.score, p.scores {_REPEATED}", values)
+        found += run_as_written(connection, f"SELECT d.row, p.label, p.labels, p.score, p.scores {_REPEATED}", values)
     return Answers.of_rows(target, found)
-
-
-def _fetch(connection: Connection, statement: str, values: dict[str, Any]) -> list[Any]:
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        return list(driver.execute(_NAMED.sub(r":\1", statement), values))
-    with driver.cursor(binary=True) as cursor:  # bytes as they are, not as twice as many hexadecimal digits
-        found: list[Any] = cursor.execute(statement, values).fetchall()
-        return found

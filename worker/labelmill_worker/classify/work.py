@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
 import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
@@ -18,7 +17,7 @@ from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, RowF
 from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.classify.turnstile import Lane
-from labelmill_worker.store.answer_cache import earlier_scores, index_earlier_answers
+from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
@@ -129,18 +128,14 @@ class _ChunkWork:
         schema, engine, model = self._strategy.schema, self._shared.engine, self._claim.model
         if schema is None or not texts:
             return rows, texts
-        if not index_earlier_answers(engine, model.no, until=self._sender.slice_until):
+        if not index_earlier_answers(engine, model.no, besides=self._claim.batch_no, until=self._sender.slice_until):
             return [], []
-        found = earlier_scores(engine, model.no, schema, texts)
-        if found:
-            known = sorted(found)
+        found = earlier_answers(engine, model.no, schema, texts)
+        known = found.indices.tolist()
+        if known:
             request = Request([rows[index] for index in known], [texts[index] for index in known])
-            scores = [
-                np.stack([found[index][target] for index in known]).astype(np.float32)
-                for target in range(len(schema.targets))
-            ]
-            self._emit([Answer(request, scores, 0, is_cached=True)], 0)
-        left = [index for index in range(len(rows)) if index not in found]
+            self._emit([Answer(request, found.scores, 0, is_cached=True)], 0)
+        left = sorted(set(range(len(rows))).difference(known))
         return [rows[index] for index in left], [texts[index] for index in left]
 
     def _unanswered(self) -> tuple[list[int], list[str], list[RowFailed]]:

@@ -8,125 +8,151 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Select, exists, select, text
-from sqlalchemy.engine import Engine
+from sqlalchemy import ColumnElement, exists, select
+from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.bulk import run_as_written
 from labelmill.contracts.chunk_codec import decode_chunk
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import ChunkState
-from labelmill.contracts.tables import (
-    AnswerIndexRow,
-    BatchRow,
-    ChunkInputRow,
-    ChunkRow,
-    IndexedChunkRow,
-    PredictionRow,
-)
+from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow
 
-_AT_ONCE = 500  # SQLite takes no more than some thousand parameters
-_REMEMBER = {
-    "postgresql": text(
-        "INSERT INTO answer_index (model_no, digest, batch_no, row) "
-        "SELECT :model_no, given.digest, :batch_no, given.row "
-        "FROM unnest(CAST(:digests AS BYTEA[]), CAST(:rows AS BIGINT[])) AS given(digest, row) ON CONFLICT DO NOTHING"
-    ),
-    "sqlite": text(
-        "INSERT INTO answer_index (model_no, digest, batch_no, row) VALUES (:model_no, :digest, :batch_no, :row) "
-        "ON CONFLICT DO NOTHING"
-    ),
-}
-_MARK = text("INSERT INTO indexed_chunks (batch_no, number) VALUES (:batch_no, :number) ON CONFLICT DO NOTHING")
-_UNINDEXED = (
-    select(ChunkRow.batch_no, ChunkRow.number, ChunkRow.first_row, ChunkRow.rows, ChunkInputRow.data)
-    .join(BatchRow, BatchRow.no == ChunkRow.batch_no)
-    .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number))
-    .where(ChunkRow.state == ChunkState.DONE.value)
-    .where(~exists().where(IndexedChunkRow.batch_no == ChunkRow.batch_no, IndexedChunkRow.number == ChunkRow.number))
-    .order_by(ChunkRow.batch_no, ChunkRow.number)
-    .limit(1)
-)
 _OTHERS_INDEX_S = 0.05  #: Until another look at chunks that other workers index.
+_DIGEST_BYTES = 16
+
+# Digests of a chunk's texts go to the database in one value, 16 bytes each: a parameter for each takes longer than
+# finding them. In order everywhere: workers that index the same texts must not wait for each other crosswise.
+_REMEMBER = """INSERT INTO answer_index (model_no, digest, batch_no, row)
+SELECT %(model_no)s, substr(%(digests)s, CAST(row - %(first_row)s AS INTEGER) * 16 + 1, 16) AS digest, batch_no, row
+FROM prediction_rows
+WHERE batch_no = %(batch_no)s AND row >= %(first_row)s AND row < %(end_row)s AND target = 0
+ORDER BY digest
+ON CONFLICT DO NOTHING"""
+_MARK = "INSERT INTO indexed_chunks (batch_no, number) VALUES (%(batch_no)s, %(number)s) ON CONFLICT DO NOTHING"
+# One by one by the primary keys, whatever PostgreSQL believes of tables that have no statistics yet: a subquery with a
+# limit cannot be turned into a join. All that was found comes in one value.
+_FIND = {
+    "postgresql": """SELECT string_agg(int4send(place) || answer.scores, '')
+FROM generate_series(0, %(count)s - 1) AS place
+CROSS JOIN LATERAL (
+    SELECT batch_no, row FROM answer_index
+    WHERE model_no = %(model_no)s AND digest = substr(%(digests)s, place * 16 + 1, 16) LIMIT 1
+) AS known
+CROSS JOIN LATERAL (
+    SELECT scores FROM prediction_rows AS one
+    WHERE one.batch_no = known.batch_no AND one.row = known.row AND one.target = %(target)s
+        AND octet_length(one.scores) = %(width)s LIMIT 1
+) AS answer""",
+    "sqlite": """WITH RECURSIVE places(place) AS (
+    VALUES (0) UNION ALL SELECT place + 1 FROM places WHERE place + 1 < %(count)s
+)
+SELECT place, answer.scores
+FROM places CROSS JOIN answer_index AS known CROSS JOIN prediction_rows AS answer
+WHERE known.model_no = %(model_no)s AND known.digest = substr(%(digests)s, place * 16 + 1, 16)
+    AND answer.batch_no = known.batch_no AND answer.row = known.row AND answer.target = %(target)s
+    AND length(answer.scores) = %(width)s""",
+}
 
 
-def index_earlier_answers(engine: Engine, model_no: int, *, until: float) -> bool:
+def index_earlier_answers(engine: Engine, model_no: int, *, besides: int, until: float) -> bool:
     """Index the answered chunks of a model's batches that are not yet indexed. False: the time was up first.
 
-    `until`: of the monotonic clock. Workers share the chunks among them.
+    `besides`: the batch that asks; its own texts are all different. `until`: of the monotonic clock. Workers share the
+    chunks among them.
     """
-    unindexed = _UNINDEXED.where(BatchRow.model_no == model_no)
+    wanted = _unindexed(model_no, besides)
     while True:
         with reading(engine) as connection:  # first: most often there is nothing to index, and nobody to wait for
-            if not connection.scalar(select(unindexed.exists())):
+            if not connection.scalar(select(exists().where(wanted))):
                 return True
-        if not _index_one(engine, model_no, unindexed):
+        if not _index_one(engine, model_no, wanted):
             time.sleep(_OTHERS_INDEX_S)
         if time.monotonic() >= until:
             return False
 
 
-def _index_one(engine: Engine, model_no: int, unindexed: Select[int, int, int, int, bytes]) -> bool:
+def _unindexed(model_no: int, besides: int) -> ColumnElement[bool]:
+    """Of chunks: answered, for the model, not yet indexed. What the cache answered is in the index already."""
+    return (
+        ChunkRow.batch_no.in_(select(BatchRow.no).where(BatchRow.model_no == model_no, BatchRow.no != besides))
+        & (ChunkRow.state == ChunkState.DONE.value)
+        & (ChunkRow.cached < ChunkRow.labelled + ChunkRow.abstained)
+        & ~exists().where(IndexedChunkRow.batch_no == ChunkRow.batch_no, IndexedChunkRow.number == ChunkRow.number)
+    )
+
+
+def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bool:
     """Index one chunk, if there is one that no other worker is at."""
+    free = (
+        select(ChunkRow.batch_no, ChunkRow.number, ChunkRow.first_row, ChunkRow.rows)
+        .where(wanted)
+        .order_by(ChunkRow.batch_no, ChunkRow.number)
+        .limit(1)
+        .with_for_update(of=ChunkRow, skip_locked=True)
+    )
     with writing(engine) as connection:
-        chunk = connection.execute(unindexed.with_for_update(of=ChunkRow, skip_locked=True)).first()
+        chunk = connection.execute(free).first()
         if chunk is None:
             return False
-        within = (PredictionRow.row >= chunk.first_row) & (PredictionRow.row < chunk.first_row + chunk.rows)
-        rows = connection.scalars(
-            select(PredictionRow.row).where(PredictionRow.batch_no == chunk.batch_no, within, PredictionRow.target == 0)
-        ).all()
-        texts = decode_chunk(chunk.data).texts
-        # in one order everywhere: workers that index the same texts must not wait for each other crosswise
-        found = sorted((_digest(texts[row - chunk.first_row]), row) for row in rows)
-        same = {"model_no": model_no, "batch_no": chunk.batch_no}
-        if connection.dialect.name == "postgresql":
-            digests, numbers = [digest for digest, _ in found], [row for _, row in found]
-            connection.execute(_REMEMBER["postgresql"], same | {"digests": digests, "rows": numbers})
-        elif found:
-            connection.execute(_REMEMBER["sqlite"], [same | {"digest": digest, "row": row} for digest, row in found])
-        connection.execute(_MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
+        data = connection.scalar(
+            select(ChunkInputRow.data).where(
+                ChunkInputRow.batch_no == chunk.batch_no, ChunkInputRow.number == chunk.number
+            )
+        )
+        assert data is not None  # noqa: S101 - a chunk is written with its input
+        digests = b"".join(map(_digest, decode_chunk(data).texts))
+        values = {"model_no": model_no, "batch_no": chunk.batch_no, "digests": digests,
+                  "first_row": chunk.first_row, "end_row": chunk.first_row + chunk.rows}  # fmt: skip
+        run_as_written(connection, _REMEMBER, values)
+        run_as_written(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
     return True
 
 
-def earlier_scores(
-    engine: Engine, model_no: int, schema: LabelSchema, texts: Sequence[str]
-) -> dict[int, list[NDArray[np.float32]]]:
-    """The scores of those texts that the model has answered before: index → float32 (labels,) for each target."""
-    index_of = {_digest(content): index for index, content in enumerate(texts)}
-    places: dict[int, dict[int, int]] = defaultdict(dict)  # batch → row → index
-    found: dict[int, dict[int, NDArray[np.float32]]] = defaultdict(dict)
+@dataclass(frozen=True, slots=True)
+class EarlierAnswers:
+    """What is known of some texts: `indices` among them, ascending, and for each target float32 (known, labels)."""
+
+    indices: NDArray[np.int64]
+    scores: Sequence[NDArray[np.float32]]
+
+
+def earlier_answers(engine: Engine, model_no: int, schema: LabelSchema, texts: Sequence[str]) -> EarlierAnswers:
+    """What the model has answered before to those texts, for all of its targets."""
+    digests = [_digest(content) for content in texts]
+    order = np.array(sorted(range(len(digests)), key=digests.__getitem__), np.int64)  # neighbours share pages
+    values = {"model_no": model_no, "count": len(digests), "digests": b"".join(sorted(digests))}
     with reading(engine) as connection:
-        for part in _parts(list(index_of)):
-            where = select(AnswerIndexRow.digest, AnswerIndexRow.batch_no, AnswerIndexRow.row).where(
-                AnswerIndexRow.model_no == model_no, AnswerIndexRow.digest.in_(part)
-            )
-            for digest, batch_no, row in connection.execute(where):
-                places[batch_no][row] = index_of[bytes(digest)]
-        for batch_no, indices in places.items():
-            for part in _parts(list(indices)):
-                answers = select(PredictionRow.row, PredictionRow.target, PredictionRow.scores).where(
-                    PredictionRow.batch_no == batch_no, PredictionRow.row.in_(part)
-                )
-                for row, target, raw in connection.execute(answers):
-                    found[indices[row]][target] = np.frombuffer(bytes(raw), np.float32)
-    widths = [len(target.labels) for target in schema.targets]
-    return {
-        index: [scores[target] for target in range(len(widths))]
-        for index, scores in found.items()
-        if [len(scores.get(target, ())) for target in range(len(widths))] == widths
-    }
+        found = [
+            _find(connection, values | {"target": number}, order, labels=len(target.labels))
+            for number, target in enumerate(schema.targets)
+        ]
+    known = reduce(np.intersect1d, [indices for indices, _ in found])
+    return EarlierAnswers(known, [scores[np.searchsorted(indices, known)] for indices, scores in found])
 
 
-def _parts(items: Sequence[Any]) -> Iterator[Sequence[Any]]:
-    for start in range(0, len(items), _AT_ONCE):
-        yield items[start : start + _AT_ONCE]
+def _find(
+    connection: Connection, values: dict[str, object], order: NDArray[np.int64], *, labels: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """For one target: the indices of the texts that are known, ascending, and their scores."""
+    rows = run_as_written(connection, _FIND[connection.dialect.name], values | {"width": labels * 4})
+    if connection.dialect.name == "postgresql":
+        ((packed,),) = rows
+        both = np.frombuffer(packed or b"", [("place", ">i4"), ("scores", "<f4", (labels,))])
+        places, scores = both["place"], both["scores"]
+    else:
+        places = np.array([place for place, _ in rows], np.int64)
+        scores = np.frombuffer(b"".join(raw for _, raw in rows), "<f4").reshape(len(rows), labels)
+    indices = order[places]
+    ascending = np.argsort(indices)
+    return indices[ascending], scores[ascending].astype(np.float32)
 
 
 def _digest(content: str) -> bytes:
-    return hashlib.blake2b(content.encode(), digest_size=16).digest()
+    return hashlib.blake2b(content.encode(), digest_size=_DIGEST_BYTES).digest()
