@@ -127,12 +127,22 @@ class Past:
         for name in ("at", "seen"):
             self._client.hincrbyfloat(self._slow, name, -seconds)
 
+    def remembers(self, name: str) -> float:
+        return float(self._client.hget(self._slow, name) or 0)
+
+    def pause_left_s(self) -> float:
+        return max(0.0, self._client.pttl(self._pause) / 1000 - 1)  # the key outlives the pause by a second
+
+    def redis_now(self) -> float:
+        seconds, micros = self._client.time()
+        return float(seconds) + float(micros) / 1e6
+
     @property
     def is_slow(self) -> bool:
         return bool(self._client.exists(self._slow))
 
     def learned(self) -> float:
-        return float(self._client.hget(self._slow, "learned") or 0)
+        return self.remembers("learned")
 
 
 def test_a_rate_guessed_in_a_bad_moment_is_forgotten_within_seconds(redis_url: str, prefix: str) -> None:
@@ -181,6 +191,64 @@ def test_a_limit_that_was_slowed_down_to_next_to_nothing_is_whole_again_within_1
             await one.wait_turn(1, 5)
             with redis.Redis.from_url(redis_url) as client:
                 assert client.hget(f"{prefix}:slow", "factor") is None
+
+    _with_two(redis_url, prefix, 1000.0, None, talk)
+
+
+async def _start(requests: int, *limiters: FleetLimiter) -> None:
+    for number in range(requests):
+        await limiters[number % len(limiters)].wait_turn(1, 5)
+
+
+def test_what_was_let_pass_in_the_second_before_a_429_tells_the_limit(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        with Past(redis_url, prefix) as time:
+            await one.pause(0.001)
+            assert not time.remembers("factor"), "one alone may be bad luck"
+            time.goes_by(1.5)
+            await _start(60, one, other)
+            await other.pause(0.001)
+            assert 40 < time.remembers("factor") * 1000 / MARGIN < 70
+
+    _with_two(redis_url, prefix, 1000.0, None, talk)
+
+
+def test_requests_refused_together_shrink_the_rate_once(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        with Past(redis_url, prefix) as time:
+            await one.pause(0.001)
+            time.goes_by(1.5)
+            await one.pause(0.5)
+            before = time.remembers("factor")
+            assert before
+            for _ in range(5):
+                await other.pause(0.5, since_start_s=0.4)
+            assert time.remembers("factor") == before
+
+    _with_two(redis_url, prefix, 1000.0, None, talk)
+
+
+def test_who_finds_the_same_limit_again_keeps_below_it_for_twice_as_long(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        with Past(redis_url, prefix) as time:
+            await one.pause(0.001)
+            for hold in (10, 20, 40, 60, 60):
+                time.goes_by(1.5 if hold == 10 else time.remembers("hold") + 5)
+                await _start(20, one, other)
+                await other.pause(0.001)
+                assert time.remembers("hold") == hold
+
+    _with_two(redis_url, prefix, 1000.0, None, talk)
+
+
+def test_a_pause_that_proves_too_short_is_followed_by_a_longer_one(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        with Past(redis_url, prefix) as time:
+            for least in (0, 2, 4, 8, 8):
+                time.goes_by(max(0.0, time.remembers("seen") - time.redis_now()))
+                await one.pause(0.001)
+                assert least - 0.1 <= time.pause_left_s() <= least + 0.1
+            del other
 
     _with_two(redis_url, prefix, 1000.0, None, talk)
 

@@ -25,7 +25,7 @@ from labelmill_worker.mistral.limiter import HeldBack
 
 MALFORMED_TRIES = 3  #: Then a request is halved, to find the row that Mistral cannot answer well.
 MALFORMED_BASE_S = 0.1  #: Short: halving comes with further tries, and all of them should fit a task.
-PAUSE_S = 2.0  #: After a 429 that names no Retry-After.
+PAUSE_S = 1.0  #: After a 429 that names no Retry-After; limits are by the second. One that proves too short grows.
 
 
 class Strategy(Protocol):
@@ -180,6 +180,7 @@ class ChunkSender:
     ) -> list[Outcome]:
         """Send until answered, refused or put off. `may_start`: the turnstile let it in just now."""
         tries = malformed = 0
+        began = time.monotonic()
         while True:
             if self._late():
                 return [PutOff(None, 0.0)]
@@ -191,6 +192,7 @@ class ChunkSender:
                 may_start = False
                 self._turnstile.breaker.check()
                 self.requests += 1
+                began = time.monotonic()
                 return [await self._ask(request)]
             except (HeldBack, BrokerUnavailable) as error:
                 self.stop()
@@ -204,7 +206,9 @@ class ChunkSender:
                 await asyncio.sleep(next_delay_s(malformed, self._rng, base_s=MALFORMED_BASE_S))
             except RateLimited as error:
                 try:
-                    await self._turnstile.limiter.pause(error.retry_after_s or PAUSE_S)
+                    await self._turnstile.limiter.pause(
+                        error.retry_after_s or PAUSE_S, time.monotonic() - began
+                    )
                 except BrokerUnavailable as gone:
                     self.stop()
                     return [_put_off(gone)]

@@ -60,6 +60,7 @@ class FleetLimiter:
         self._settle_script = self._redis.register_script(limit_scripts.SETTLE)
         self._look_script = self._redis.register_script(limit_scripts.LOOK)
         self._moments: deque[float] = deque()  # reserved ahead, by the loop's clock
+        self._unstarted = 0  # of the reserved moments, since the last reservation
         self._paused_until = 0.0  # by the loop's clock; the fleet's pause as far as this process knows
         self._learned = False
         self._look_at = 0.0
@@ -106,7 +107,7 @@ class FleetLimiter:
                 await asyncio.sleep(wait_s)
             if is_last or loop.time() - start <= _LATE_S:
                 return
-            self._moments.clear()
+            self._give_up_moments(1)
 
     async def _next_moment(self, tokens: int, max_wait_s: float) -> float:
         loop = asyncio.get_running_loop()
@@ -114,14 +115,16 @@ class FleetLimiter:
             moment = self._moments.popleft()
             if loop.time() - moment <= _LATE_S and moment >= self._paused_until:
                 return moment
+            self._unstarted += 1
         count = 1
         if not self._token_rate:
             count = max(1, min(_MOST_AT_ONCE, int(self._rate * _BLOCK_S)))
-        keys = [self._next, self._tokens, self._pause, self._slow]
+        keys = [self._next, self._tokens, self._pause, self._slow, self._sent]
         asked_at = loop.time()
+        unstarted, self._unstarted = self._unstarted, 0
         try:
             wait_us, spacing_us = await self._reserve_script(
-                keys=keys, args=[self._rate, self._token_rate, tokens, max_wait_s, count]
+                keys=keys, args=[self._rate, self._token_rate, tokens, max_wait_s, count, unstarted]
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
@@ -133,6 +136,10 @@ class FleetLimiter:
         first: float = (loop.time() if wait_us else asked_at) + wait_us / 1e6
         self._moments.extend(first + index * spacing_us / 1e6 for index in range(1, count))
         return first
+
+    def _give_up_moments(self, taken: int = 0) -> None:
+        self._unstarted += taken + len(self._moments)
+        self._moments.clear()
 
     async def _wait_out_pause(self, max_wait_s: float) -> None:
         """Without a limit there is nothing to reserve, and Redis is not asked for each request: only a pause counts."""
@@ -157,20 +164,24 @@ class FleetLimiter:
         if left_ms > 0:
             self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + left_ms / 1000)
 
-    async def pause(self, seconds: float) -> None:
-        """Hold the whole fleet back, as a 429 asks. Raises BrokerUnavailable."""
+    async def pause(self, seconds: float, since_start_s: float = 0.0) -> None:
+        """Hold the whole fleet back, as the 429 asks that a request met which started `since_start_s` ago.
+
+        Raises BrokerUnavailable.
+        """
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
-        self._moments.clear()
-        limited = bool(self._rate or self._token_rate)
+        self._give_up_moments()
         count, self._uncounted = self._uncounted, 0
         try:
-            await self._pause_script(
-                keys=[self._pause, self._slow, self._sent], args=[max(seconds, 0.001), int(limited), count]
+            left_ms = await self._pause_script(
+                keys=[self._pause, self._slow, self._sent],
+                args=[max(seconds, 0.001), self._rate, self._token_rate, count, since_start_s],
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
-        self._learned = self._learned or not limited
+        self._paused_until = max(self._paused_until, loop.time() + left_ms / 1000)
+        self._learned = self._learned or not (self._rate or self._token_rate)
 
     async def settle(self, reserved: int, used: int) -> None:
         """Give back tokens that an answer did not use, or take what it used beyond its reservation."""
