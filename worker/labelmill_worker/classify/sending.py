@@ -206,9 +206,7 @@ class ChunkSender:
                 await asyncio.sleep(next_delay_s(malformed, self._rng, base_s=MALFORMED_BASE_S))
             except RateLimited as error:
                 try:
-                    await self._turnstile.limiter.pause(
-                        error.retry_after_s or PAUSE_S, time.monotonic() - began
-                    )
+                    await self._turnstile.limiter.pause(error.retry_after_s or PAUSE_S, time.monotonic() - began)
                 except BrokerUnavailable as gone:
                     self.stop()
                     return [_put_off(gone)]

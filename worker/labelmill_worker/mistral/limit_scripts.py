@@ -50,9 +50,10 @@ local function started(key, before, after)
 end
 """
 
-#: Keys: next, tokens, pause, slow, sent. Arguments: requests per second (0: no limit), tokens per second (0), tokens of the
-#: requests, longest wait in s, how many requests, how many of those reserved before did not start. Reserves moments for them, evenly spaced, and returns the wait for
-#: the first in µs and the spacing in µs; a negative wait: longer than the longest, nothing was reserved.
+#: Keys: next, tokens, pause, slow, sent. Arguments: requests per second (0: no limit), tokens per second (0), tokens of
+#: the requests, longest wait in s, how many requests, how many of those reserved before did not start. Reserves moments
+#: for them, evenly spaced, and returns the wait for the first in µs and the spacing in µs; a negative wait: longer than
+#: the longest, nothing was reserved.
 RESERVE = (
     _CLOCK
     + """
@@ -109,16 +110,16 @@ return 0
 """
 )
 
-#: Keys: pause, slow, sent. Arguments: seconds, requests per second (0: no limit), tokens per second (0), requests started
-#: here that `sent` does not know of, seconds since the refused request started. Holds everybody back, and returns for
-#: how many ms; a longer pause is never shortened. One that proves too short, for the first request after it is refused,
-#: is followed by a longer one.
+#: Keys: pause, slow, sent. Arguments: seconds, requests per second (0: no limit), tokens per second (0), requests
+#: started here that `sent` does not know of, seconds since the refused request started. Holds everybody back, and
+#: returns for how many ms; a longer pause is never shortened. One that proves too short, for the first request after it
+#: is refused, is followed by a longer one.
 #:
 #: The rate shrinks, once for all the requests that had started before the pause ended, when another 429 came within the
 #: minute (one alone may be bad luck). Mistral let pass what started in the second before the one that it refused: where
 #: that is clearly less than was asked for, it tells the limit. Else the limit lies just below, when the rate had grown
-#: until now, or somewhere below. Who finds the same limit again looks for more only after twice the time. Where no limit
-#: is set, the first 429 makes one of what was sent.
+#: until now, or somewhere below. Who finds the same limit again looks for more only after twice the time. Where no
+#: limit is set, the first 429 makes one of what was sent.
 PAUSE = (
     _CLOCK
     + """
