@@ -233,8 +233,8 @@ def test_who_finds_the_same_limit_again_keeps_below_it_for_twice_as_long(redis_u
         with Past(redis_url, prefix) as time:
             await one.pause(0.001)
             for hold in (10, 20, 40, 60, 60):
-                time.goes_by(1.5 if hold == 10 else time.remembers("hold") + 5)
-                await _start(20, one, other)
+                await _start(5, one, other)
+                time.goes_by(1.5 if hold == 10 else time.remembers("hold") + 2)
                 await other.pause(0.001)
                 assert time.remembers("hold") == hold
 
