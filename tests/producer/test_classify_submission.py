@@ -103,10 +103,10 @@ def test_a_submission_that_died_half_way_is_resumed_by_its_key(
     whole = _submit(engine, texts)
     cut = BatchWriter._cut
 
-    def die_at_the_third(writer: BatchWriter, size: int) -> None:
+    def die_at_the_third(writer: BatchWriter, start: int, end: int) -> None:
         if writer._chunk == 2:
             raise KeyboardInterrupt
-        cut(writer, size)
+        cut(writer, start, end)
 
     with monkeypatch.context() as patch:
         patch.setattr(batch_writer, "_CHUNKS_PER_COMMIT", 1)

@@ -20,6 +20,9 @@ from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from labelmill.contracts.chunk_encoding import EncodedChunk, Ids
 
 #: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
@@ -95,20 +98,26 @@ class BatchWriter:
         """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable."""
         if not texts:
             return
+        np = self._np
         next_row = self.rows + len(self._texts)
         self._add_ids(len(texts), ids)
         self._texts += texts
         firsts = self._distinct.first_rows(texts, next_row)
-        lengths = self._np.fromiter(map(len, texts), self._np.int64, len(texts))
-        self._firsts = self._np.concatenate([self._firsts, firsts])
-        self._lengths = self._np.concatenate([self._lengths, lengths])
-        while size := self._next_size():
-            self._cut(size)
+        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
+        self._firsts = np.concatenate([self._firsts, firsts])
+        self._lengths = np.concatenate([self._lengths, lengths])
+        new, chars = np.cumsum(self._firsts < 0), np.cumsum(self._lengths)
+        start = 0
+        while (end := self._end_of_chunk(start, new, chars)) <= len(self._texts):
+            self._cut(start, end)
+            start = end
+        self._drop(start)
 
     def finish(self) -> None:
         """Write the rest and open the batch for work (`queued`)."""
         if self._texts:
-            self._cut(len(self._texts))
+            self._cut(0, len(self._texts))
+            self._drop(len(self._texts))
         self._hand_over()
         while self._commits:
             self._commits.popleft().result()
@@ -137,36 +146,39 @@ class BatchWriter:
             self._ids = [None] * len(self._texts)
         self._ids += ids
 
-    def _next_size(self) -> int:
-        """How many of the waiting rows make the next chunk; 0: not yet enough.
+    def _end_of_chunk(self, start: int, new: NDArray[np.int64], chars: NDArray[np.int64]) -> int:
+        """Where the chunk ends that starts at a waiting row; beyond them all: there are not enough yet.
 
-        A chunk's size depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
+        `new`, `chars`: texts that are no repeats, and characters, up to and with each waiting row. A chunk's size
+        depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
         """
-        np = self._np
         most = min(self._most_texts, _GROWTH_TEXTS * (1 + self._chunk // _GROWTH_EVERY))
-        firsts, lengths = self._firsts[:_CHUNK_ROWS], self._lengths[:_CHUNK_ROWS]
-        enough_texts = int(np.searchsorted(np.cumsum(firsts < 0), most)) + 1
-        enough_chars = int(np.searchsorted(np.cumsum(lengths), CHUNK_CHARS)) + 1
-        size = min(enough_texts, enough_chars, _CHUNK_ROWS)
-        return size if size <= len(self._texts) else 0
+        ends = [
+            int(self._np.searchsorted(sums, (sums[start - 1] if start else 0) + limit)) + 1
+            for sums, limit in ((new, most), (chars, CHUNK_CHARS))
+        ]
+        return min(*ends, start + _CHUNK_ROWS)
 
-    def _cut(self, size: int) -> None:
-        """Make a chunk of the first `size` waiting rows."""
+    def _cut(self, start: int, end: int) -> None:
+        """Make a chunk of these waiting rows."""
         from labelmill.contracts.chunk_encoding import CutChunk  # noqa: PLC0415 - as NumPy
 
-        ids: Ids = None
-        if self._ids is not None:
-            ids, self._ids = self._ids[:size], self._ids[size:]
-        texts, self._texts = self._texts[:size], self._texts[size:]
-        firsts, self._firsts = self._firsts[:size], self._firsts[size:]
-        chars, self._lengths = int(self._lengths[:size].sum()), self._lengths[size:]
+        ids = None if self._ids is None else self._ids[start:end]
+        texts, firsts = self._texts[start:end], self._firsts[start:end]
         chunk = CutChunk.of(self._chunk, self.rows, texts, ids, firsts, self.duplicates)
         self.duplicates = chunk.duplicates_so_far
-        self.rows += size
+        self.rows += len(texts)
         self._chunk += 1
         self._waiting.append(self._encoding.submit(self._encoder.encode, chunk))
-        if len(self._waiting) >= _CHUNKS_PER_COMMIT or chars >= CHUNK_CHARS:
+        if len(self._waiting) >= _CHUNKS_PER_COMMIT or int(self._lengths[start:end].sum()) >= CHUNK_CHARS:
             self._hand_over()
+
+    def _drop(self, count: int) -> None:
+        """Forget the first waiting rows: they are cut."""
+        del self._texts[:count]
+        if self._ids is not None:
+            del self._ids[:count]
+        self._firsts, self._lengths = self._firsts[count:], self._lengths[count:]
 
     def _hand_over(self) -> None:
         """Let the thread write the chunks that wait, in one transaction: a commit for each would cost more than all
