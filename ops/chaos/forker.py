@@ -80,7 +80,7 @@ def _import_everything() -> None:
 def small_chunks() -> None:
     """Let a batch of a thousand texts be as many chunks as one of a million usually is, in this process and its
     children."""
-    from labelmill.contracts.batch_writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
+    from labelmill.contracts.chunks.writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
 
     BatchWriter.__init__.__kwdefaults__["chunk_texts"] = CHUNK_TEXTS
 

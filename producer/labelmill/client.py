@@ -9,7 +9,7 @@ from typing import Any
 from labelmill import actions, jobs
 from labelmill.contracts.database import check_tables, connect, reading, writing
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.prices import PriceList
+from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.states import ENDED

@@ -9,11 +9,11 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Connection, RowMapping
 
-from labelmill.contracts.costs import cost_of_texts, priced_model
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.prices import LISTED, PriceList
+from labelmill.contracts.money.costs import cost_of_texts, priced_model
+from labelmill.contracts.money.prices import LISTED, PriceList
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
 

@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts import batch_writer
-from labelmill.contracts.batch_writer import BatchWriter
-from labelmill.contracts.chunk_encoding import ContentDigest
+from labelmill.contracts.chunks import writer
+from labelmill.contracts.chunks.encoding import ContentDigest
+from labelmill.contracts.chunks.writer import BatchWriter
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.tables import BatchRow, ChunkRow, DuplicateRow, EventRow, ModelRow
@@ -109,7 +109,7 @@ def test_a_submission_that_died_half_way_is_resumed_by_its_key(
         cut(writer, start, end)
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_writer, "_CHUNKS_PER_COMMIT", 1)
+        patch.setattr(writer, "_CHUNKS_PER_COMMIT", 1)
         patch.setattr(BatchWriter, "_cut", die_at_the_third)
         with pytest.raises(KeyboardInterrupt):
             _submit(engine, texts, idempotency_key="k")
@@ -131,7 +131,7 @@ def test_a_submission_is_not_resumed_with_other_content(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(batch_writer, "_CHUNKS_PER_COMMIT", 1)
+        patch.setattr(writer, "_CHUNKS_PER_COMMIT", 1)
         patch.setattr(BatchWriter, "finish", die)
         with pytest.raises(KeyboardInterrupt):
             _submit(engine, texts, idempotency_key="k")

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmill.contracts.chunk_codec import ChunkInput
+from labelmill.contracts.chunks.codec import ChunkInput
 from labelmill.contracts.label_schema import Target
 from labelmill.results.lines import Answers, ChunkResults, json_texts
 

@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
-from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.chunks.writer import BatchWriter
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.ids import Kind, new_id

@@ -9,7 +9,7 @@ import typer
 
 from labelmill.cli.context import connected, messages
 from labelmill.cli.options import ANY_JOB, JobId
-from labelmill.contracts.prices import PriceList
+from labelmill.contracts.money.prices import PriceList
 
 
 def register(app: typer.Typer) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import reading
 from labelmill.contracts.ids import Kind
-from labelmill.contracts.prices import LISTED, PriceList
+from labelmill.contracts.money.prices import LISTED, PriceList
 from labelmill.jobs import status_document
 from labelmill.report import batch, dataset, evaluation, training
 from labelmill.report.parts import Note, Part, Report

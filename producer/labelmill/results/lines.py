@@ -9,7 +9,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.chunk_codec import ChunkInput
+from labelmill.contracts.chunks.codec import ChunkInput
 from labelmill.contracts.label_schema import Target
 
 Answer = tuple[int, str | None, str | None, float, bytes]  #: row, label, list of labels as JSON, score, scores

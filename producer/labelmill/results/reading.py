@@ -14,9 +14,9 @@ import orjson
 from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import run_as_written
-from labelmill.contracts.chunk_codec import decode_chunk
+from labelmill.contracts.chunks.codec import decode_chunk
 from labelmill.contracts.database import reading
+from labelmill.contracts.database.bulk import run_as_written
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.label_schema import LabelSchema, Target

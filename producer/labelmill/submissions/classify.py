@@ -10,7 +10,7 @@ from typing import Literal
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.chunks.writer import BatchWriter
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
@@ -141,7 +141,7 @@ def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
 
 
 def _require_same_content(batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
-    from labelmill.contracts.chunk_encoding import ContentDigest  # noqa: PLC0415 - NumPy, a tenth of a second
+    from labelmill.contracts.chunks.encoding import ContentDigest  # noqa: PLC0415 - NumPy, a tenth of a second
 
     digest = ContentDigest()
     for block in blocks:

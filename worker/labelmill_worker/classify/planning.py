@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from labelmill.contracts.token_counts import count_tokens
+from labelmill.contracts.money.token_counts import count_tokens
 
 #: Characters of one request at most: well under the size at which gateways answer 413, and some 50,000 tokens.
 MAX_REQUEST_CHARS = 200_000

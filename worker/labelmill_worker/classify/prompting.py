@@ -16,7 +16,7 @@ import orjson
 from labelmill.contracts.chats import transcript
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.token_counts import count_tokens
+from labelmill.contracts.money.token_counts import count_tokens
 from labelmill_worker.classify.answers import Scores
 
 Example = Mapping[str, Any]

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.chats import text_of_row
-from labelmill.contracts.costs import cost_of_texts, per_1000, priced_model
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.prices import PriceList
+from labelmill.contracts.money.costs import cost_of_texts, per_1000, priced_model
+from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
 from labelmill.contracts.states import ENDED, BatchState
 from labelmill.contracts.tables import EvaluationRow, ModelRow

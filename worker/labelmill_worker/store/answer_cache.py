@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import run_as_written
-from labelmill.contracts.chunk_codec import decode_chunk
+from labelmill.contracts.chunks.codec import decode_chunk
 from labelmill.contracts.database import reading, writing
+from labelmill.contracts.database.bulk import run_as_written
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow

@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import exists, func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import bulk_insert
-from labelmill.contracts.chunk_codec import ChunkInput, decode_chunk
+from labelmill.contracts.chunks.codec import ChunkInput, decode_chunk
 from labelmill.contracts.database import db_now, reading, writing
+from labelmill.contracts.database.bulk import bulk_insert
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import (
     OPEN_CHUNK,

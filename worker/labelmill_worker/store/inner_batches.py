@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.chunks.writer import BatchWriter
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec

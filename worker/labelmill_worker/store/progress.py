@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Boolean, Text, bindparam, case, cast, func, null, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.bulk import bulk_insert, rows_at_once
 from labelmill.contracts.database import db_now, writing
+from labelmill.contracts.database.bulk import bulk_insert, rows_at_once
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkRow
 from labelmill_worker.store.chunks import Claim, LeaseLostError

@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunk_codec import ChunkInput
+from labelmill.contracts.chunks.codec import ChunkInput
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import ModelRow, VectorRow, utc_now
 

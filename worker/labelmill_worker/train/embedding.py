@@ -14,13 +14,13 @@ from typing import Any
 
 import structlog
 
+from labelmill.contracts.chunks.distinct import DistinctTexts
 from labelmill.contracts.database import reading, writing
-from labelmill.contracts.distinct import DistinctTexts
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.money.token_counts import count_all
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.contracts.tables import TrainingRow
-from labelmill.contracts.token_counts import count_all
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import (
     cancel_inner_batch,

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import RemoteFailed
-from labelmill.contracts.prices import LISTED, PriceList
+from labelmill.contracts.money.prices import LISTED, PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState

@@ -20,7 +20,7 @@ from labelmill.contracts.errors import (
     Retryable,
 )
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.prices import PriceList
+from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState

@@ -58,7 +58,7 @@ OPEN_CHUNK = ChunkRow.state.in_([literal_column("'pending'"), literal_column("'c
 
 
 class ChunkInputRow(Base):
-    """A chunk's texts and ids, compressed; written once (see `chunk_codec`)."""
+    """A chunk's texts and ids, compressed; written once (see `chunks/codec`)."""
 
     __tablename__ = "chunk_inputs"
     batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"), primary_key=True)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from labelmill.contracts.errors import MalformedAnswer
-from labelmill.contracts.token_counts import count_tokens
+from labelmill.contracts.money.token_counts import count_tokens
 from labelmill_worker.classify.vectors import (
     MAX_REQUEST_TEXTS,
     MAX_REQUEST_TOKENS,

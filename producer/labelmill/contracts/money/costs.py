@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.prices import LISTED, PriceList
-from labelmill.contracts.token_counts import count_tokens
+from labelmill.contracts.money.prices import LISTED, PriceList
+from labelmill.contracts.money.token_counts import count_tokens
 
 
 def priced_model(remote_model: str, prices: PriceList = LISTED) -> str:

@@ -16,7 +16,7 @@ from labelmill.contracts.specs import PrepareSpec, TargetSpec
 from labelmill_worker.prepare import dataset
 from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 
-SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+SHARED = Path(__file__).resolve().parents[3].parent / "shared" / "data"
 INTENT = (TargetSpec(name="intent", column="label"),)
 
 

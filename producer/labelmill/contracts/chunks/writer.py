@@ -12,9 +12,9 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.bulk import bulk_insert, copy_binary
-from labelmill.contracts.chunk_codec import decode_chunk
+from labelmill.contracts.chunks.codec import decode_chunk
 from labelmill.contracts.database import reading, writing
+from labelmill.contracts.database.bulk import bulk_insert, copy_binary
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from labelmill.contracts.chunk_encoding import EncodedChunk, Ids
+    from labelmill.contracts.chunks.encoding import EncodedChunk, Ids
 
 #: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
 CHUNK_TEXTS = 4_000
@@ -61,8 +61,8 @@ class BatchWriter:
     ) -> None:
         import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
 
-        from labelmill.contracts.chunk_encoding import ChunkEncoder  # noqa: PLC0415 - as NumPy
-        from labelmill.contracts.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
+        from labelmill.contracts.chunks.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
+        from labelmill.contracts.chunks.encoding import ChunkEncoder  # noqa: PLC0415 - as NumPy
 
         self._engine = engine
         self._batch_no = batch_no
@@ -161,7 +161,7 @@ class BatchWriter:
 
     def _cut(self, start: int, end: int) -> None:
         """Make a chunk of these waiting rows."""
-        from labelmill.contracts.chunk_encoding import CutChunk  # noqa: PLC0415 - as NumPy
+        from labelmill.contracts.chunks.encoding import CutChunk  # noqa: PLC0415 - as NumPy
 
         ids = None if self._ids is None else self._ids[start:end]
         texts, firsts = self._texts[start:end], self._firsts[start:end]
@@ -252,7 +252,7 @@ class BatchWriter:
             return
         columns = ("batch_no", "row", "first_row", "external_id")
         if connection.dialect.name == "postgresql":
-            from labelmill.contracts.binary_copy import pack_rows, text_field  # noqa: PLC0415 - NumPy
+            from labelmill.contracts.database.binary_copy import pack_rows, text_field  # noqa: PLC0415 - NumPy
 
             numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
             packed = pack_rows(count, numbers, [map(text_field, names)], fields=len(columns))

@@ -17,8 +17,8 @@ from sqlalchemy.engine import Connection
 from strict_mistral import StrictMistral, label_of, ok, refuse_texts_with
 
 from labelmill import actions
-from labelmill.contracts.bulk import bulk_insert
 from labelmill.contracts.database import connect, reading, writing
+from labelmill.contracts.database.bulk import bulk_insert
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.contracts.tables import AnswerIndexRow, BatchRow, IndexedChunkRow
 from labelmill.results.reading import read_results

@@ -20,7 +20,7 @@ from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
-from labelmill.contracts.prices import PRICES_AS_OF, PriceList
+from labelmill.contracts.money.prices import PRICES_AS_OF, PriceList
 from labelmill.contracts.tables import BatchRow, ChunkRow, EventRow, ModelRow, TrainingRow
 from labelmill.jobs import status_document
 from labelmill.results.reading import read_results

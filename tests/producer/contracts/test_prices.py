@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from labelmill.contracts.costs import cost_of_texts, priced_model
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.prices import PRICES_AS_OF, Price, PriceList
+from labelmill.contracts.money.costs import cost_of_texts, priced_model
+from labelmill.contracts.money.prices import PRICES_AS_OF, Price, PriceList
 from labelmill.contracts.settings import load_settings
 
 

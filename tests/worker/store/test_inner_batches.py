@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.batch_writer import BatchWriter
-from labelmill.contracts.chunk_codec import decode_chunk
+from labelmill.contracts.chunks.codec import decode_chunk
+from labelmill.contracts.chunks.writer import BatchWriter
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, EvaluationRow, ModelRow

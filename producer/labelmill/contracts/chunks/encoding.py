@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.chunk_codec import encode_chunk
+from labelmill.contracts.chunks.codec import encode_chunk
 from labelmill.contracts.errors import InvalidInput
 
 Ids = Sequence[str | None] | None

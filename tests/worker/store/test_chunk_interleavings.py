@@ -17,7 +17,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from sqlalchemy import insert, text, update
 
 from labelmill import actions
-from labelmill.contracts.batch_writer import BatchWriter
+from labelmill.contracts.chunks.writer import BatchWriter
 from labelmill.contracts.database import connect, reading, upgrade, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind, new_id
