@@ -8,12 +8,12 @@ POST /_control/reset-stats  start counting anew
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from labelmill.contracts.loopback import is_loopback
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
 from labelmill_ops.emulator.injection import PLAN
 from labelmill_ops.emulator.replies import RefusedError, json_body, json_reply
@@ -35,18 +35,9 @@ def control_routes() -> list[web.RouteDef]:
 @web.middleware
 async def control_from_loopback(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Refuse the control endpoint to other machines."""
-    if request.path.startswith(CONTROL_PATHS) and not _is_loopback(request.remote):
+    if request.path.startswith(CONTROL_PATHS) and not is_loopback(request.remote):
         raise RefusedError(403, {"detail": "the control endpoint answers to this machine alone"})
     return await handler(request)
-
-
-def _is_loopback(remote: str | None) -> bool:
-    try:
-        address = ipaddress.ip_address(remote or "")
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return (mapped or address).is_loopback
 
 
 async def _show_faults(request: web.Request) -> web.Response:

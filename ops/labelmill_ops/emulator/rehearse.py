@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import time
 import urllib.error
@@ -14,10 +13,12 @@ import typer
 
 from labelmill.cli.context import messages, print_json, settings
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
+from labelmill.contracts.loopback import is_loopback
 from labelmill_ops.emulator.command import check_faults
 from labelmill_ops.emulator.fault_kinds import CALLS, described_kinds
 
 _TIMEOUT_S = 10
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
 
 
 def rehearse(
@@ -88,12 +89,7 @@ def _tell(armed: dict[str, Any]) -> None:
 
 def _emulators_address(mistral_url: str) -> str:
     """Raises InvalidInput unless the address is one where an emulator of this machine can be."""
-    host = urlsplit(mistral_url).hostname or ""
-    try:
-        local = ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        local = host == "localhost"
-    if not local:
+    if not is_loopback(urlsplit(mistral_url).hostname):
         raise InvalidInput(
             f"{mistral_url} is no emulator of this machine: run `labelmill up --emulator` in this folder"
         )
@@ -105,7 +101,7 @@ def _ask(address: str, method: str, body: dict[str, Any] | None = None) -> dict[
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(address, content, {"Content-Type": "application/json"}, method=method)  # noqa: S310 - checked
     try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310 - as above
+        with _DIRECT.open(request, timeout=_TIMEOUT_S) as answer:
             found: dict[str, Any] = json.load(answer)
             return found
     except (OSError, ValueError) as error:

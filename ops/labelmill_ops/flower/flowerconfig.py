@@ -5,19 +5,13 @@ anywhere else Flower does not start without FLOWER_BASIC_AUTH=user:password (or 
 """
 
 import ast
-import ipaddress
 import os
 import pathlib
 from typing import Any
 
 from tornado.options import options as given  # what the command line and FLOWER_* variables already set
 
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+from labelmill.contracts.loopback import is_loopback
 
 
 def format_task(task: Any) -> Any:
@@ -32,7 +26,7 @@ def format_task(task: Any) -> Any:
 
 
 address = given.address or "127.0.0.1"  # Flower's own default is every interface
-if not (given.unix_socket or given.basic_auth or given.auth or _is_loopback(address)):
+if not (given.unix_socket or given.basic_auth or given.auth or is_loopback(address)):
     raise SystemExit(f"Flower does not start on {address} without a password: set FLOWER_BASIC_AUTH=user:password")
 
 # Looking is its job; who wants to stop workers from a browser says so.

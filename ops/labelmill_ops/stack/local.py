@@ -30,6 +30,7 @@ from labelmill_ops.stack.child import ChildSpec, Drain
 LOCK_FILE = "up.lock"
 USUAL_FLOWER_PORT = 5555
 EMULATOR_KEY = "emulator"  # the emulator takes any key
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
 _CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "labelmill_worker.app")
 
 
@@ -153,7 +154,7 @@ def _flower(port: int, environment: dict[str, str]) -> ChildSpec:
         prefix = environment.get("FLOWER_URL_PREFIX", "").strip("/")
         address = f"http://{LOOPBACK}:{port}/{prefix + '/' if prefix else ''}healthcheck"
         try:
-            with urllib.request.urlopen(address, timeout=1) as answer:
+            with _DIRECT.open(address, timeout=1) as answer:
                 return bool(answer.status == 200)
         except OSError:
             return False

@@ -38,7 +38,7 @@ class ClassifyEngine:
 
     @classmethod
     def from_settings(cls, settings: Settings, engine: Engine) -> ClassifyEngine:
-        """Raises CredentialsRefused without a key. Opens no connection yet."""
+        """Raises CredentialsRefused without a key, InvalidInput without an address. Opens no connection yet."""
         return cls(settings, engine, HotClient.from_settings(settings), FleetLimiter.from_settings(settings))
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:

@@ -9,14 +9,17 @@ from collections.abc import Sequence
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
 import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.http import Url
 
-from labelmill.contracts.errors import CredentialsRefused, MalformedAnswer, RemoteUnavailable
+from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable
+from labelmill.contracts.loopback import is_loopback
 from labelmill.contracts.settings import Settings
+from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.http_errors import error_for_status
 
 _PATHS = ("/v1/classifications", "/v1/chat/classifications", "/v1/embeddings", "/v1/chat/completions")
@@ -33,17 +36,14 @@ class HotClient:
         base = base_url.rstrip("/")
         self._urls = {path: Url(base + path) for path in _PATHS}  # parsed once, not for every call
         self._key = api_key
+        self._is_direct = is_loopback(urlsplit(base_url).hostname)
         self._timeout_s = timeout_s
         self._client: Client | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> HotClient:
-        """Raises CredentialsRefused without a key."""
-        if settings.mistral_api_key is None:
-            raise CredentialsRefused("no key for Mistral: set MISTRAL_API_KEY for the workers")
-        return cls(
-            settings.mistral_url, settings.mistral_api_key.get_secret_value(), timeout_s=settings.request_timeout_s
-        )
+        """Raises CredentialsRefused without a key, InvalidInput without an address."""
+        return cls(usable_url(settings), usable_key(settings), timeout_s=settings.request_timeout_s)
 
     async def classify(self, model: str, texts: Sequence[str]) -> tuple[object, int]:
         """Classify texts. Returns the answer's `results`, unchecked, and the tokens Mistral reports (0: none)."""
@@ -91,9 +91,11 @@ class HotClient:
                 "Content-Type": "application/json",
                 "Accept": "application/json",
             }
+            builder = ClientBuilder()
+            if self._is_direct:
+                builder = builder.no_proxy()
             self._client = (
-                ClientBuilder()
-                .default_headers(headers)
+                builder.default_headers(headers)
                 .user_agent(f"labelmill/{version('labelmill')}")
                 .follow_redirects(enable=False)
                 .connect_timeout(timedelta(seconds=min(10.0, self._timeout_s)))

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import httpx
 from mistralai.client import Mistral
@@ -20,7 +21,6 @@ from mistralai.client.errors import MistralError
 from mistralai.client.models import ClassifierTrainingParameters, File, TrainingFile, WandbIntegration
 
 from labelmill.contracts.errors import (
-    CredentialsRefused,
     FactoryClosed,
     InvalidInput,
     LabelmillError,
@@ -28,10 +28,12 @@ from labelmill.contracts.errors import (
     RemoteFailed,
     RemoteUnavailable,
 )
+from labelmill.contracts.loopback import is_loopback
 from labelmill.contracts.settings import Settings
 from labelmill_worker.mistral.breaker import CircuitBreaker
 from labelmill_worker.mistral.deadline import call_within, cut_late_bodies
 from labelmill_worker.mistral.decoding import file_of, id_of, job_of, model_of
+from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.errors import REMOTE_ERRORS, translate_error
 from labelmill_worker.mistral.gate import fleet_gate, no_gate
 from labelmill_worker.mistral.port import JobOrder, RemoteFile, RemoteJob, RemoteModel
@@ -67,7 +69,9 @@ class SdkControlPlane:
         self._timeout_s = timeout_s
         self._read_attempts = read_attempts
         self._breaker = CircuitBreaker()
-        self._http = httpx.Client(follow_redirects=True, event_hooks={"response": [cut_late_bodies]})
+        self._http = httpx.Client(
+            follow_redirects=True, event_hooks={"response": [cut_late_bodies]}, mounts=_no_proxy_for_loopback(url)
+        )
         sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
         # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.
         self._files, self._jobs, self._models = sdk.files, sdk.fine_tuning.jobs, sdk.models
@@ -81,7 +85,7 @@ class SdkControlPlane:
         wandb = settings.wandb_api_key
         return cls(
             usable_key(settings),
-            settings.mistral_url,
+            usable_url(settings),
             timeout_s=settings.request_timeout_s,
             wandb_api_key=wandb.get_secret_value().strip() if wandb else None,
             before_request=fleet_gate(settings),
@@ -261,14 +265,7 @@ def _closed_factory() -> Iterator[None]:
         ) from error
 
 
-def usable_key(settings: Settings) -> str:
-    """The Mistral key. Raises CredentialsRefused when there is none or it cannot stand in a header."""
-    key = settings.mistral_api_key.get_secret_value().strip() if settings.mistral_api_key else ""
-    if not key:
-        raise CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY in the worker's environment")
-    if not (key.isascii() and key.isprintable()) or " " in key:
-        raise CredentialsRefused("MISTRAL_API_KEY holds characters that no key has; paste it again")
-    return key
-
-
-__all__ = ["PAGE_SIZE", "READ_ATTEMPTS", "SdkControlPlane", "usable_key"]
+def _no_proxy_for_loopback(url: str) -> dict[str, None]:
+    """What keeps httpx from asking the environment's proxy for an emulator of this machine."""
+    host = urlsplit(url).hostname or ""
+    return {f"all://[{host}]" if ":" in host else f"all://{host}": None} if is_loopback(host) else {}

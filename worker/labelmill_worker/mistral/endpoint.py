@@ -1,0 +1,31 @@
+"""Where Mistral is and which key opens it, looked at before the first call: what cannot work is not tried for long."""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+from labelmill.contracts.errors import CredentialsRefused, InvalidInput
+from labelmill.contracts.settings import Settings
+
+
+def usable_key(settings: Settings) -> str:
+    """The Mistral key. Raises CredentialsRefused when there is none or it cannot stand in a header."""
+    key = settings.mistral_api_key.get_secret_value().strip() if settings.mistral_api_key else ""
+    if not key:
+        raise CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY in the worker's environment")
+    if not (key.isascii() and key.isprintable()) or " " in key:
+        raise CredentialsRefused("MISTRAL_API_KEY holds characters that no key has; paste it again")
+    return key
+
+
+def usable_url(settings: Settings) -> str:
+    """Mistral's address, without a slash at its end. Raises InvalidInput unless it can be one."""
+    url = settings.mistral_url.strip().rstrip("/")
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # of the port, or of a bracket without another
+        usable = False
+    if not usable:
+        raise InvalidInput("LABELMILL_MISTRAL_URL is no http:// or https:// address")
+    return url
