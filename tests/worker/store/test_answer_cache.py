@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from mill import DEADLINE_S, Mill, open_mill, some_texts, until
-from sqlalchemy import event, insert, select, text
+from sqlalchemy import event, insert, select, text, update
 from sqlalchemy.engine import Connection
 from strict_mistral import StrictMistral, label_of, ok, refuse_texts_with
 
@@ -20,7 +20,7 @@ from labelmill import actions
 from labelmill.contracts.database import connect, reading, writing
 from labelmill.contracts.database.bulk import bulk_insert
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.tables import AnswerIndexRow, BatchRow, IndexedChunkRow
+from labelmill.contracts.tables import AnswerIndexRow, BatchRow, ChunkInputRow, IndexedChunkRow
 from labelmill.results.reading import read_results
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 
@@ -114,6 +114,30 @@ def test_rows_that_were_answered_by_a_retry_are_known_afterwards(mill: Mill) -> 
     mill.mistral.billed.clear()
     assert mill.run(mill.submit(texts, cache=True))["cached"] == 20
     assert not mill.mistral.billed
+
+
+def test_what_a_batch_was_answered_before_it_was_stopped_is_known(mill: Mill) -> None:
+    texts = some_texts(40)
+    mill.run(mill.submit(["a first text, so that the labels are known"]))
+    mill.mistral.billed.clear()
+    mill.mistral.faults = [lambda asked, body: web.Response(status=401) if texts[39] in asked else None]
+    assert mill.run(mill.submit(texts))["state"] == "failed"
+    mill.mistral.faults = []
+    answered = set(mill.mistral.billed)
+    assert answered
+    document = mill.run(mill.submit(texts, cache=True))
+    assert (document["cached"], document["rows"]["labelled"]) == (len(answered), 40)
+    assert mill.mistral.billed == Counter(texts)
+
+
+def test_a_chunk_whose_input_was_damaged_since_stands_in_nobodys_way(mill: Mill) -> None:
+    texts = some_texts(40)
+    mill.run(mill.submit(texts, chunk_texts=20))
+    with writing(mill.engine) as connection:
+        connection.execute(update(ChunkInputRow).where(ChunkInputRow.number == 0).values(data=b"no zstd"))
+    mill.mistral.billed.clear()
+    assert mill.run(mill.submit(texts, cache=True))["cached"] == 20
+    assert mill.mistral.billed == Counter(texts[:20])
 
 
 def test_what_the_cache_answered_is_not_indexed_again(mill: Mill) -> None:

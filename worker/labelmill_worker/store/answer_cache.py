@@ -21,7 +21,7 @@ from labelmill.contracts.chunks.codec import decode_chunk
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.database.bulk import run_as_written
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.states import ChunkState
+from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow
 
 _OTHERS_INDEX_S = 0.05  #: Until another look at chunks that other workers index.
@@ -79,10 +79,13 @@ def index_earlier_answers(engine: Engine, model_no: int, *, besides: int, until:
 
 
 def _unindexed(model_no: int, besides: int) -> ColumnElement[bool]:
-    """Of chunks: answered, for the model, not yet indexed. What the cache answered is in the index already."""
+    """Of chunks: with answers of the model's own, not yet indexed, and done or of a batch that was stopped. What the
+    cache answered is in the index already; what a retry brings is indexed anew."""
+    others = select(BatchRow.no).where(BatchRow.model_no == model_no, BatchRow.no != besides)
+    stopped = others.where(BatchRow.state.in_([BatchState.FAILED.value, BatchState.CANCELLED.value]))
     return (
-        ChunkRow.batch_no.in_(select(BatchRow.no).where(BatchRow.model_no == model_no, BatchRow.no != besides))
-        & (ChunkRow.state == ChunkState.DONE.value)
+        ChunkRow.batch_no.in_(others)
+        & ((ChunkRow.state == ChunkState.DONE.value) | ChunkRow.batch_no.in_(stopped))
         & (ChunkRow.cached < ChunkRow.labelled + ChunkRow.abstained)
         & ~exists().where(IndexedChunkRow.batch_no == ChunkRow.batch_no, IndexedChunkRow.number == ChunkRow.number)
     )
@@ -107,10 +110,14 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
             )
         )
         assert data is not None  # noqa: S101 - a chunk is written with its input
-        digests = b"".join(map(_digest, decode_chunk(data).texts))
-        values = {"model_no": model_no, "batch_no": chunk.batch_no, "digests": digests,
-                  "first_row": chunk.first_row, "end_row": chunk.first_row + chunk.rows}  # fmt: skip
-        run_as_written(connection, _REMEMBER, values)
+        try:
+            texts = decode_chunk(data).texts
+        except ValueError:
+            texts = []  # nobody knows any more what was answered
+        if texts:
+            values = {"model_no": model_no, "batch_no": chunk.batch_no, "digests": b"".join(map(_digest, texts)),
+                      "first_row": chunk.first_row, "end_row": chunk.first_row + chunk.rows}  # fmt: skip
+            run_as_written(connection, _REMEMBER, values)
         run_as_written(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
     return True
 
