@@ -178,7 +178,7 @@ def test_a_full_disk_is_one_sentence(run: Run) -> None:
             check=False, timeout=60, env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
         )  # fmt: skip
     assert ended.returncode == 1
-    assert ended.stderr.splitlines() == ["error: No space left on device"]
+    assert ended.stderr.splitlines() == ["error: the output cannot be written: No space left on device"]
 
 
 def test_a_reader_that_leaves_early_sees_no_fault(run: Run) -> None:

@@ -156,7 +156,8 @@ def _unforeseen(error: Exception) -> int:
         traceback.print_exc()
     if isinstance(error, OSError) and error.strerror:
         _discard_output()  # a full disk would be met again when Python flushes at its end
-        say("error", "bold red", f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+        # what is written without a name is our own output
+        say("error", "bold red", f"{error.filename or 'the output cannot be written'}: {error.strerror}")
         return 1
     first_line = next(iter(str(error).strip().splitlines()), "")
     what = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__

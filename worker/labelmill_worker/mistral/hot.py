@@ -112,7 +112,7 @@ class HotClient:
         except TimeoutError as error:
             raise RemoteUnavailable(f"Mistral did not answer within {self._timeout_s:g} s") from error
         except (PyreqwestError, OSError) as error:
-            raise RemoteUnavailable(f"Mistral cannot be reached: {type(error).__name__}") from error
+            raise RemoteUnavailable(f"Mistral cannot be reached: {_cause(error)}") from error
         if response.status != 200:
             said = bytes(payload[:_READ]).decode("utf-8", "replace")
             raise error_for_status(response.status, said, response.get_header("Retry-After"), [self._key])
@@ -123,6 +123,13 @@ class HotClient:
         if not isinstance(document, dict):
             raise MalformedAnswer("Mistral's answer is no JSON object")
         return document
+
+
+def _cause(error: Exception) -> str:
+    """What is innermost, such as a certificate that nobody here knows; it names neither address nor key."""
+    details = getattr(error, "details", None)
+    causes = details.get("causes") if isinstance(details, dict) else None
+    return str(causes[-1]["message"]) if causes else type(error).__name__
 
 
 def _tokens(document: dict[str, Any]) -> int:

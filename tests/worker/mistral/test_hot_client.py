@@ -1,0 +1,75 @@
+"""The client of the hot calls, against servers that behave badly below HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from labelmill.contracts.errors import RemoteUnavailable
+from labelmill_worker.mistral.hot import HotClient
+
+Door = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+_BODY = b'{"results": [{"topic": {"scores": {"sport": 1.0}}}]}'
+_HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n"
+
+
+async def _read_request(reader: asyncio.StreamReader) -> None:
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = next(int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length"))
+    await reader.readexactly(length)
+
+
+def _ask(door: Door, timeout_s: float = 10) -> None:
+    async def open_door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await _read_request(reader)
+            await door(writer)
+        finally:
+            writer.transport.abort()
+
+    async def talk() -> None:
+        server = await asyncio.start_server(open_door, "127.0.0.1", 0)
+        client = HotClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "any", timeout_s=timeout_s)
+        try:
+            await client.classify("model", ["text"])
+        finally:
+            await client.close()
+            server.close()
+
+    asyncio.run(asyncio.wait_for(talk(), 20))
+
+
+def test_who_cannot_be_reached_is_named_with_the_innermost_cause() -> None:
+    async def talk() -> None:
+        client = HotClient("http://127.0.0.1:1", "any", timeout_s=5)
+        with pytest.raises(RemoteUnavailable, match=r"Mistral cannot be reached: Connection refused"):
+            await client.classify("model", ["text"])
+        await client.close()
+
+    asyncio.run(talk())
+
+
+def test_an_answer_that_trickles_in_is_given_up_at_the_deadline() -> None:
+    async def door(writer: asyncio.StreamWriter) -> None:
+        writer.write(_HEAD)
+        with contextlib.suppress(ConnectionError):
+            while True:  # a deadline for each read would never pass
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+
+    with pytest.raises(RemoteUnavailable, match=r"did not answer within 0\.5 s"):
+        _ask(door, timeout_s=0.5)
+
+
+def test_an_answer_that_is_cut_short_is_asked_for_again() -> None:
+    async def door(writer: asyncio.StreamWriter) -> None:
+        writer.write(_HEAD + _BODY[:20])
+        await writer.drain()
+
+    with pytest.raises(RemoteUnavailable, match="cannot be reached"):
+        _ask(door)
