@@ -98,7 +98,7 @@ def test_the_same_key_for_something_else_is_refused(engine: Engine, texts: Path,
 
 
 def test_a_submission_that_died_half_way_is_resumed_by_its_key(
-    engine: Engine, texts: Path, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, texts: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = _submit(engine, texts)
     cut = BatchWriter._cut
@@ -114,6 +114,7 @@ def test_a_submission_that_died_half_way_is_resumed_by_its_key(
         with pytest.raises(KeyboardInterrupt):
             _submit(engine, texts, idempotency_key="k")
     resumed = _submit(engine, texts, idempotency_key="k")
+    assert not caplog.records, "a driver's complaints would stand on stderr"
     with reading(engine) as connection:
         assert status_document(connection, resumed)["rows"] == status_document(connection, whole)["rows"]
         assert status_document(connection, resumed)["duplicates"] == 500

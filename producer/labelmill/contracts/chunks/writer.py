@@ -208,8 +208,12 @@ class BatchWriter:
         last = chunks[-1]
         with writing(self._engine) as connection:
             self._guard(connection)
-            # a statement for all of them: the thread that reads has the interpreter between any two
-            connection.execute(insert(ChunkRow), rows)
+            # alone: where an earlier attempt wrote any of them it wrote the first, and psycopg complains on stderr about
+            # a statement for many that fails
+            connection.execute(insert(ChunkRow), rows[0])
+            # a statement for all others: the thread that reads has the interpreter between any two
+            if rows[1:]:
+                connection.execute(insert(ChunkRow), rows[1:])
             connection.execute(insert(ChunkInputRow), inputs)
             self._write_duplicates(connection, chunks)
             still_open = connection.execute(
