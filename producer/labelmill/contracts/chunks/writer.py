@@ -208,8 +208,8 @@ class BatchWriter:
         last = chunks[-1]
         with writing(self._engine) as connection:
             self._guard(connection)
-            # alone: where an earlier attempt wrote any of them it wrote the first, and psycopg complains on stderr about
-            # a statement for many that fails
+            # alone: where an earlier attempt wrote any of them it wrote the first, and a statement for many that fails
+            # makes psycopg complain on stderr
             connection.execute(insert(ChunkRow), rows[0])
             # a statement for all others: the thread that reads has the interpreter between any two
             if rows[1:]:
