@@ -15,6 +15,8 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 
 DEFAULT_MULTI_THRESHOLD = 0.5  #: A label of a multi-label target holds from this score on, unless the model says other.
 
+_LARGEST = float(np.finfo(np.float32).max)
+
 Scores = list[NDArray[np.float32]]
 """For each target, float32 (rows, labels) in label order."""
 
@@ -54,13 +56,10 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
         raise MalformedAnswer(f"an answer to {name!r} has other labels than the model's")
     rows = [pick(scores) for scores in answers]
     values = np.array(rows, dtype=object if not rows else None).reshape(len(results), size)
-    if values.dtype.kind not in "fi":
+    # what float32 cannot hold would be infinite; what is no number is not under any bound
+    if values.dtype.kind not in "fi" or not (np.abs(values) <= _LARGEST).all():
         raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
-    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused as such
-        narrow = values.astype(np.float32)
-    if not np.isfinite(narrow).all():
-        raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
-    return narrow
+    return values.astype(np.float32)
 
 
 def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
