@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
@@ -83,6 +84,8 @@ class Recorder:
         self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._open: set[ChunkRecord] = set()  # touched by the recorder's thread alone
         self._connection: Connection | None = None
+        self._looking = ThreadPoolExecutor(1, thread_name_prefix="look")  # what is to be recorded does not wait for it
+        self._look: Future[str | None] | None = None
         self._look_at = 0.0
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -103,6 +106,7 @@ class Recorder:
         """Stop, once what has arrived is written."""
         self._arrived.put(None)
         self._thread.join()
+        self._looking.shutdown()
 
     def _run(self) -> None:
         while True:
@@ -125,7 +129,8 @@ class Recorder:
         """What has arrived, at the latest when a lease is due."""
         items: list[_Item] = []
         try:
-            first = self._arrived.get(timeout=min(1.0, self._lease_s / 6) if self._open else None)
+            patience_s = min(_LOOK_S if self._look else 1.0, self._lease_s / 6)
+            first = self._arrived.get(timeout=patience_s if self._open else None)
             if first is not None and not self._arrived.qsize():
                 time.sleep(_LINGER_S)
             while first is not None:
@@ -252,11 +257,16 @@ class Recorder:
     def _yield_to_unserved(self) -> None:
         """End one chunk's task early when a batch waits that has none in work: its turn is now, not in some seconds."""
         now = time.monotonic()
-        if now < self._look_at or not self._open:
+        if self._look is None:
+            if self._open and now >= self._look_at:
+                self._look_at = now + _LOOK_S
+                self._look = self._looking.submit(unserved_batch, self._engine)
             return
-        self._look_at = now + _LOOK_S
+        if not self._look.done():
+            return
+        look, self._look = self._look, None
         try:
-            if unserved_batch(self._engine) is None:
+            if look.result() is None:
                 return
         except DatabaseUnavailable:
             return
