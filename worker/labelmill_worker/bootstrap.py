@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from labelmill_worker.classify.engine import ClassifyEngine
     from labelmill_worker.mistral.port import ControlPlane
 
+_SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
+
 
 @dataclass(frozen=True)
 class Services:
@@ -41,9 +43,8 @@ class Services:
     @property
     def classify_engine(self) -> ClassifyEngine:
         """The engine that sends texts, one for all chunks of this process."""
-        with (
-            _engine_lock
-        ):  # two engines would each take all slots, and a cached property has no lock from Python 3.12 on
+        # two engines would each take all slots, and from Python 3.12 on a cached property has no lock of its own
+        with _engine_lock:
             return self._classify_engine
 
     @cached_property
@@ -62,7 +63,6 @@ def _prepare_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_S)
 
 
-_SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
 _engine_lock = threading.Lock()
 _lock = threading.Lock()
 _services: Services | None = None

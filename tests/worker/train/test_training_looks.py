@@ -314,11 +314,17 @@ def test_a_lease_lost_before_the_job_is_created_creates_none(bench: Bench) -> No
     assert bench.mistral.orders == []
 
 
-def test_a_cancelled_training_is_cancelled_at_mistral_and_says_so(bench: Bench) -> None:
+def job_that_runs_on(bench: Bench) -> str:
+    """A training whose job runs, and changes no more."""
     bench.mistral.after_start = ["RUNNING"]
     training_id = bench.submit(yes=True)
     while bench.row(training_id).remote_status != "RUNNING":
         bench.look(training_id)
+    return training_id
+
+
+def test_a_cancelled_training_is_cancelled_at_mistral_and_says_so(bench: Bench) -> None:
+    training_id = job_that_runs_on(bench)
     bench.change(cancel_requested=True)
     row = bench.look_until_it_stops(training_id)
     assert (row.state, bench.mistral.cancels) == ("cancelled", ["job-0"])
@@ -340,10 +346,7 @@ def test_a_training_cancelled_before_it_began_sends_nothing(bench: Bench) -> Non
 
 
 def test_a_job_without_any_change_for_a_day_is_cancelled_and_fails(bench: Bench) -> None:
-    bench.mistral.after_start = ["RUNNING"]
-    training_id = bench.submit(yes=True)
-    while bench.row(training_id).remote_status != "RUNNING":
-        bench.look(training_id)
+    training_id = job_that_runs_on(bench)
     day_s = timedelta(hours=25).total_seconds()
     bench.change(changed_at=TrainingRow.changed_at - day_s)
     row = bench.look_until_it_stops(training_id, most=1)
@@ -352,10 +355,7 @@ def test_a_job_without_any_change_for_a_day_is_cancelled_and_fails(bench: Bench)
 
 
 def test_a_day_in_which_no_worker_ran_is_not_held_against_the_job(bench: Bench) -> None:
-    bench.mistral.after_start = ["RUNNING"]
-    training_id = bench.submit(yes=True)
-    while bench.row(training_id).remote_status != "RUNNING":
-        bench.look(training_id)
+    training_id = job_that_runs_on(bench)
     day_s = timedelta(hours=25).total_seconds()
     bench.change(changed_at=TrainingRow.changed_at - day_s, due_at=1_000_000_000.0)
     bench.watch().look(training_id)
