@@ -39,13 +39,9 @@ class _Run:
 
     def merged_with(self, hashes: Hashes, rows: Rows) -> _Run:
         """A run with these too, which are sorted and new."""
-        at = np.searchsorted(self.hashes, hashes) + np.arange(hashes.size)
-        is_old = np.ones(self.hashes.size + hashes.size, bool)
-        is_old[at] = False
-        merged = _Run(np.empty(is_old.size, np.uint64), np.empty(is_old.size, np.uint32))
-        merged.hashes[at], merged.rows[at] = hashes, rows
-        merged.hashes[is_old], merged.rows[is_old] = self.hashes, self.rows
-        return merged
+        both = np.concatenate([self.hashes, hashes])
+        order = np.argsort(both, kind="stable")  # finds the two sorted parts and merges them
+        return _Run(both[order], np.concatenate([self.rows, rows])[order])
 
 
 class DistinctTexts:
