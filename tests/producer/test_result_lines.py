@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import orjson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelmill.contracts.chunks.codec import ChunkInput
+from labelmill.contracts.chunks.codec import QuotedInput, decode_quoted, encode_chunk
 from labelmill.contracts.label_schema import Target
-from labelmill.results.lines import Answers, ChunkResults, json_texts
+from labelmill.results.lines import Answers, ChunkResults
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['","', '\\","', "a\\", '"', "%b %d", "\n", "\u2028"]
@@ -18,13 +19,24 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.samp
 LABELS = st.lists(TEXTS, min_size=1, max_size=4, unique=True).map(tuple)
 
 
+def _held(texts: list[str], ids: list[str] | None) -> QuotedInput:
+    return decode_quoted(encode_chunk(orjson.dumps(texts), orjson.dumps(ids), {}))
+
+
 def _scores(count: int, labels: tuple[str, ...]) -> list[bytes]:
     return [np.full(len(labels), 1 / (row + 2), np.float32).tobytes() for row in range(count)]
 
 
+def _lines(results: ChunkResults, **which: bool) -> list[bytes]:
+    return b"".join(results.lines(**which)).splitlines()
+
+
 @given(st.lists(TEXTS, max_size=20))
 def test_texts_are_quoted_one_by_one(texts: list[str]) -> None:
-    assert [json.loads(b'"%b"' % quoted) for quoted in json_texts(texts)] == texts
+    held = _held(texts, texts[::-1])
+    assert [json.loads(b'"%b"' % quoted) for quoted in held.texts] == texts
+    assert held.ids is not None
+    assert [json.loads(b'"%b"' % quoted) for quoted in held.ids] == texts[::-1]
 
 
 @given(st.lists(TEXTS, min_size=1, max_size=8), LABELS, st.booleans())
@@ -32,11 +44,7 @@ def test_a_chunk_whose_rows_are_all_answered(texts: list[str], labels: tuple[str
     target = Target("topic%s", labels)
     answers = [(7 + row, labels[0], None, 1 / (row + 2), raw) for row, raw in enumerate(_scores(len(texts), labels))]
     ids = texts[::-1] if named else None
-    lines = (
-        ChunkResults(7, ChunkInput(texts, ids, {}), [(target, Answers.of_rows(target, answers[::-1]))])
-        .lines()
-        .splitlines()
-    )
+    lines = _lines(ChunkResults(7, _held(texts, ids), [(target, Answers.of_rows(target, answers[::-1]))]))
     assert len(lines) == len(texts)
     for index, line in enumerate(lines):
         score = float(str(np.float32(1 / (index + 2))))
@@ -51,12 +59,12 @@ def test_targets_side_by_side_abstentions_and_errors() -> None:
     single, multi = Target("one", ("a", "b")), Target("many", ("x", "y", "z"), multi=True)
     half = np.full(3, 0.5, np.float32).tobytes()
     results = ChunkResults(
-        0, ChunkInput(["t0", "t1", "t2", "t3"], None, {}),
+        0, _held(["t0", "t1", "t2", "t3"], None),
         [(single, Answers.of_rows(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])])),
          (multi, Answers.of_rows(multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)]))],
         {1: ("empty_text", "the text is empty")},
     )  # fmt: skip
-    rows = [json.loads(line) for line in results.lines().splitlines()]
+    rows = [json.loads(line) for line in _lines(results)]
     assert [row["row"] for row in rows] == [0, 1, 2]  # the fourth has no answer yet
     assert rows[0]["predictions"]["many"] == {
         "labels": ["x", "z"], "score": 0.5, "scores": {"x": 0.5, "y": 0.5, "z": 0.5},
@@ -66,5 +74,5 @@ def test_targets_side_by_side_abstentions_and_errors() -> None:
     assert rows[2]["predictions"]["one"] == {
         "label": None, "abstained": True, "score": 0.5, "scores": {"a": 0.5, "b": 0.5},
     }  # fmt: skip
-    assert [json.loads(line)["row"] for line in results.lines(failed_only=True).splitlines()] == [1]
-    assert [json.loads(line)["row"] for line in results.lines(abstained_only=True).splitlines()] == [2]
+    assert [json.loads(line)["row"] for line in _lines(results, failed_only=True)] == [1]
+    assert [json.loads(line)["row"] for line in _lines(results, abstained_only=True)] == [2]

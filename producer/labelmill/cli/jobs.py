@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -104,13 +105,12 @@ def save_results(
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
 
-        def counted() -> Any:
-            blocks = read_result_lines(client.engine, job_id, only=only, follow=follow)
-            for lines in keep_columns(blocks, ClassifySpec(**batch.options), keep) if keep and batch else blocks:
-                yield lines
-                progress.advance(task, lines.count(b"\n"))
-
-        count = write_results(counted(), batch.targets if batch else [], output, keep)
+        blocks = read_result_lines(client.engine, job_id, only=only, follow=follow)
+        if keep and batch:
+            blocks = keep_columns(blocks, ClassifySpec(**batch.options), keep)
+        count = write_results(
+            blocks, batch.targets if batch else [], output, keep, on_progress=partial(progress.advance, task)
+        )
     if output is not None:
         messages().print(f"{count} rows in {output}")
     if batch is None:

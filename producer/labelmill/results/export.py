@@ -7,7 +7,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -45,46 +45,61 @@ def check_output(output: Path) -> None:
         raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you")
 
 
-def write_results(blocks: Iterable[bytes], targets: list[str], output: Path | None, keep: Sequence[str] = ()) -> int:
+def write_results(
+    blocks: Iterable[bytes],
+    targets: list[str],
+    output: Path | None,
+    keep: Sequence[str] = (),
+    *,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> int:
     """Write rows, blocks of lines of JSON, to `output` or to stdout. Returns how many.
 
     `keep`: the columns in their `keep`, which follow the others in CSV and Parquet.
 
     Raises InvalidInput, CannotWrite.
     """
+    rows = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal rows
+        for lines in blocks:
+            yield lines
+            count = lines.count(b"\n")
+            rows += count
+            on_progress(count)
+
     if output is None:
-        return _write_jsonl(blocks, sys.stdout.buffer)
+        _write_jsonl(counted(), sys.stdout.buffer)
+        return rows
     check_output(output)
     suffix = output.suffix.lower()
     partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
         if suffix == ".parquet":
-            count = _write_parquet(_documents(blocks), targets, keep, partial)
+            _write_parquet(_documents(counted()), targets, keep, partial)
         else:
             with partial.open("wb") as stream:
                 if suffix == ".jsonl":
-                    count = _write_jsonl(blocks, stream)
+                    _write_jsonl(counted(), stream)
                 else:
-                    count = _write_csv(_documents(blocks), targets, keep, stream)
+                    _write_csv(_documents(counted()), targets, keep, stream)
         partial.replace(output)
     except OSError as error:
         raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
     finally:
         partial.unlink(missing_ok=True)
-    return count
+    return rows
 
 
 def _documents(blocks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     return (orjson.loads(line) for lines in blocks for line in lines.splitlines())
 
 
-def _write_jsonl(blocks: Iterable[bytes], stream: BinaryIO) -> int:
-    count = 0
+def _write_jsonl(blocks: Iterable[bytes], stream: BinaryIO) -> None:
     for lines in blocks:
         stream.write(lines)
-        count += lines.count(b"\n")
         stream.flush()  # who follows a batch through a pipe sees rows as they come
-    return count
 
 
 def flat(row: dict[str, Any], targets: list[str], keep: Sequence[str] = ()) -> dict[str, Any]:
@@ -112,14 +127,12 @@ def _cell(value: Any) -> str | None:
     return orjson.dumps(value).decode() if text is None else text
 
 
-def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], stream: BinaryIO) -> int:
-    count = 0
+def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], stream: BinaryIO) -> None:
     empty = {"row": 0, "id": "", "text": "", "predictions": {}, "error": None}
     lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets, keep)), lineterminator="\r\n")
     lines.writerow({name: _harmless(name) for name in lines.fieldnames})
-    for count, row in enumerate(rows, 1):  # noqa: B007 - see above
+    for row in rows:
         lines.writerow({name: _harmless(value) for name, value in flat(row, targets, keep).items()})
-    return count
 
 
 def _harmless(value: Any) -> Any:
@@ -137,7 +150,7 @@ class _Utf8:
         return self._stream.write((text.removesuffix("\r\n") + "\n").encode("utf-8"))
 
 
-def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], path: Path) -> int:
+def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], path: Path) -> None:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
@@ -150,12 +163,9 @@ def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Seq
     taken = {name for name, _ in fields}
     fields += [(f"source_{name}" if name in taken else name, pa.string()) for name in keep]
     schema = pa.schema(fields)
-    count = 0
     with pq.ParquetWriter(path, schema) as writer:
         for group in _groups(rows):
-            count += len(group)
             writer.write_table(pa.Table.from_pylist([flat(row, targets, keep) for row in group], schema=schema))
-    return count
 
 
 def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import not_
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.chunks.codec import ChunkInput
+from labelmill.contracts.chunks.codec import QuotedInput
 from labelmill.contracts.label_schema import Target
 
+#: A piece of the lines so small stays in the processor's cache, and in memory that is there already: for new memory the
+#: system takes as long as the lines do.
+_ROWS_AT_ONCE = 500
+#: Row numbers (64 bits, big-endian), labels ("" abstained), best scores (32 bits, big-endian), scores.
+Columns = tuple[bytes, list[str], bytes, bytes]
 Answer = tuple[int, str | None, str | None, float, bytes]  #: row, label, list of labels as JSON, score, scores
 
 
@@ -40,18 +46,28 @@ class Answers:
         )
 
     @classmethod
-    def of_packed(cls, target: Target, data: bytes) -> Answers:
-        """From a single-label target's rows in any order, each 64 bits of row number, 32 of its label's number in the
-        schema from 1 on (0: abstained) and 32 of score, big-endian, and its scores: no object a row."""
-        width = len(target.labels)
-        table = np.frombuffer(data, [("row", ">i8"), ("label", ">i4"), ("best", ">f4"), ("scores", "<f4", (width,))])
-        order = np.argsort(table["row"])
-        heads = [_head(label, None) for label in (None, *target.labels)]
-        numbers = table["label"][order]
-        return cls(
-            table["row"][order].astype(np.int64), list(map(heads.__getitem__, numbers.tolist())), numbers == 0,
-            table["best"][order].astype(np.float32), table["scores"][order],
+    def of_columns(cls, target: Target, columns: Columns) -> Answers:
+        """From a single-label target's columns, of rows in any order: no tuple a row."""
+        numbers, labels, best, scores = columns
+        heads_of = {label: _head(label, None) for label in target.labels} | {"": _head(None, None)}
+        rows = np.frombuffer(numbers, ">i8").astype(np.int64)
+        heads = list(map(heads_of.__getitem__, labels))
+        abstained = np.fromiter(map(not_, labels), np.bool_, len(labels))
+        found = cls(
+            rows, heads, abstained, np.frombuffer(best, ">f4").astype(np.float32),
+            np.frombuffer(scores, "<f4").reshape(-1, len(target.labels)),
         )  # fmt: skip
+        return found if bool((rows[1:] > rows[:-1]).all()) else found._in_order()
+
+    def _in_order(self) -> Answers:
+        order = np.argsort(self.rows)
+        heads = [self.heads[index] for index in order.tolist()]
+        return Answers(self.rows[order], heads, self.abstained[order], self.best[order], self.scores[order])
+
+    def within(self, first_row: int, end: int) -> Answers:
+        """Those of some rows."""
+        some = slice(*np.searchsorted(self.rows, [first_row, end]).tolist())
+        return Answers(self.rows[some], self.heads[some], self.abstained[some], self.best[some], self.scores[some])
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -68,19 +84,36 @@ class ChunkResults:
     """What is known of the rows of a chunk: a target's answers and the errors, each by row number."""
 
     first_row: int
-    input: ChunkInput
+    input: QuotedInput
     answers: list[tuple[Target, Answers]]
     errors: dict[int, tuple[str, str]] = field(default_factory=dict)  #: row → code, message
 
-    def lines(self, *, failed_only: bool = False, abstained_only: bool = False) -> bytes:
-        """A line for every row that has an answer or an error, in input order, all in one piece."""
-        if len(self.answers) == 1 and not self.errors and not (failed_only or abstained_only):
-            target, answers = self.answers[0]
-            if len(answers) == len(self.input.texts):
-                return self._plain_lines(target, answers)
+    def lines(self, *, failed_only: bool = False, abstained_only: bool = False) -> Iterator[bytes]:
+        """A line for every row that has an answer or an error, in input order, many in one piece."""
+        for start in range(0, len(self.input.texts), _ROWS_AT_ONCE):
+            some = self._some(start, start + _ROWS_AT_ONCE)
+            if len(some.answers) == 1 and not some.errors and not (failed_only or abstained_only):
+                target, answers = some.answers[0]
+                if len(answers) == len(some.input.texts):
+                    yield some._plain_lines(target, answers)
+                    continue
+            if lines := some._lines(failed_only=failed_only, abstained_only=abstained_only):
+                yield lines
+
+    def _some(self, start: int, end: int) -> ChunkResults:
+        """A part of the chunk."""
+        first, last = self.first_row + start, self.first_row + end
+        held = self.input
+        return ChunkResults(
+            first, QuotedInput(held.texts[start:end], held.ids and held.ids[start:end], held.has_repeats),
+            [(target, answers.within(first, last)) for target, answers in self.answers],
+            {row: error for row, error in self.errors.items() if first <= row < last},
+        )  # fmt: skip
+
+    def _lines(self, *, failed_only: bool, abstained_only: bool) -> bytes:
         found, silent = self._predictions()
         lines = []
-        named = zip(self._names(), json_texts(self.input.texts), found, strict=True)
+        named = zip(self._names(), self.input.texts, found, strict=True)
         for row, (name, text, parts) in enumerate(named, self.first_row):
             error = self.errors.get(row)
             if not parts and error is None:
@@ -96,7 +129,7 @@ class ChunkResults:
         count, width = len(answers), len(target.labels)
         template = _LINE_START + _template(target) + b'},"error":null}\n'
         columns = [
-            range(self.first_row, self.first_row + count), self._names(), json_texts(self.input.texts),
+            range(self.first_row, self.first_row + count), self._names(), self.input.texts,
             *answers.shown(),
         ]  # fmt: skip
         values: list[object] = [None] * (count * len(columns))
@@ -104,9 +137,9 @@ class ChunkResults:
             values[number :: 5 + width] = column
         return template * count % tuple(values)
 
-    def _names(self) -> list[bytes]:
+    def _names(self) -> Sequence[bytes]:
         if self.input.ids is not None:
-            return json_texts(self.input.ids)
+            return self.input.ids
         return [b"%d" % row for row in range(self.first_row, self.first_row + len(self.input.texts))]
 
     def _predictions(self) -> tuple[list[bytes], set[int]]:
@@ -125,12 +158,6 @@ class ChunkResults:
 
 _LINE_START = b'{"row":%d,"id":"%b","text":"%b","predictions":{'
 _LINE = _LINE_START + b'%b},"error":%b}\n'
-
-
-def json_texts(texts: Sequence[str]) -> list[bytes]:
-    """Each text as it stands between the quotes of a JSON string."""
-    # within a JSON string every quote has a backslash before it, so that `","` stands between two strings alone
-    return orjson.dumps(texts)[2:-2].split(b'","') if texts else []
 
 
 def json_numbers(values: NDArray[np.float32]) -> list[bytes]:

@@ -14,7 +14,7 @@ import orjson
 from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.codec import decode_chunk
+from labelmill.contracts.chunks.codec import decode_quoted
 from labelmill.contracts.database import reading
 from labelmill.contracts.database.bulk import run_as_written
 from labelmill.contracts.errors import NotFound
@@ -98,10 +98,8 @@ def read_result_lines(
                 continue
             coming.append(look(number + _AHEAD))
             number += 1
-            if found.rows is not None and (
-                lines := found.rows.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
-            ):
-                yield lines
+            if found.rows is not None:
+                yield from found.rows.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +190,10 @@ _REPEATED = (
     "FROM duplicate_rows d JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
     "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
-# All rows of a chunk in one value: a tuple for each of a million takes longer than all that is done with it. A label
-# goes by its number, so that they are equally wide; PostgreSQL finds that one by one: not for any number of labels.
-_PACKED = """string_agg(int8send(row) || int4send(coalesce(array_position(%(labels)s::text[], label), 0))
-    || float4send(score) || scores, '')"""
-_PACKED_REPEATS = """string_agg(int8send(d.row) || int4send(coalesce(array_position(%(labels)s::text[], p.label), 0))
-    || float4send(p.score) || p.scores, '')"""
-_MOST_COUNTED = 200
+# Each column of a chunk's rows in one value: a tuple for each of a million takes longer than all that is done with it.
+_COLUMNS = """string_agg(int8send({row}), ''), string_agg(coalesce(label, ''), %(between)s),
+    string_agg(float4send(score), ''), string_agg(scores, '')"""
+_BETWEEN = "\x1f"
 _OWN_ERRORS = select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(_within(RowErrorRow))
 _REPEATED_ERRORS = (
     select(DuplicateRow.row, RowErrorRow.code, RowErrorRow.message)
@@ -211,13 +206,13 @@ def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
     from labelmill.results.lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
 
     schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
-    held = decode_chunk(chunk.data)
+    held = decode_quoted(chunk.data)
     of_chunk = {"of_batch": batch.no, "first": chunk.first_row, "end": chunk.first_row + chunk.rows}
     results = ChunkResults(chunk.first_row, held, [])
     for number, target in enumerate(LabelSchema.from_json(schema_json or []).targets):
         values = of_chunk | {"target": number}
-        results.answers.append((target, _read_answers(connection, target, values, with_repeats=bool(held.repeats))))
-    for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if held.repeats else (_OWN_ERRORS,):
+        results.answers.append((target, _read_answers(connection, target, values, with_repeats=held.has_repeats)))
+    for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if held.has_repeats else (_OWN_ERRORS,):
         for row, code, message in connection.execute(statement, of_chunk):
             results.errors[row] = (code, message)
     return results
@@ -226,13 +221,22 @@ def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
 def _read_answers(connection: Connection, target: Target, values: dict[str, int], *, with_repeats: bool) -> Answers:
     from labelmill.results.lines import Answers  # noqa: PLC0415 - as above
 
-    if connection.dialect.name == "postgresql" and not target.multi and len(target.labels) <= _MOST_COUNTED:
-        packed = values | {"labels": list(target.labels)}
-        pieces = run_as_written(connection, f"SELECT {_PACKED} {_OWN}", packed)
-        if with_repeats:
-            pieces += run_as_written(connection, f"SELECT {_PACKED_REPEATS} {_REPEATED}", packed)
-        return Answers.of_packed(target, b"".join(piece or b"" for (piece,) in pieces))
+    if connection.dialect.name == "postgresql" and not target.multi and _labels_are_told_apart(target):
+        numbers, labels, best, scores = b"", [], b"", b""
+        for row, rows in (("row", _OWN), ("d.row", _REPEATED)) if with_repeats else (("row", _OWN),):
+            (found,) = run_as_written(
+                connection, f"SELECT {_COLUMNS.format(row=row)} {rows}", values | {"between": _BETWEEN}
+            )
+            if found[0] is not None:
+                numbers, best, scores = numbers + found[0], best + found[2], scores + found[3]
+                labels += found[1].split(_BETWEEN)
+        return Answers.of_columns(target, (numbers, labels, best, scores))
     found = run_as_written(connection, f"SELECT row, label, labels, score, scores {_OWN}", values)
     if with_repeats:
         found += run_as_written(connection, f"SELECT d.row, p.label, p.labels, p.score, p.scores {_REPEATED}", values)
     return Answers.of_rows(target, found)
+
+
+def _labels_are_told_apart(target: Target) -> bool:
+    """Whether labels can be read from one text, in which an empty one stands for none."""
+    return all(label and _BETWEEN not in label for label in target.labels)
