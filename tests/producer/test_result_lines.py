@@ -14,7 +14,7 @@ from labelmill.contracts.label_schema import Target
 from labelmill.results.lines import Answers, ChunkResults
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
-    ['","', '\\","', "a\\", '"', "%b %d", "\n", "\u2028"]
+    ['","', '\\","', "a\\", '"', 'said "no",', '\\",', "%b %d", "\n", "\u2028"]
 )
 LABELS = st.lists(TEXTS, min_size=1, max_size=4, unique=True).map(tuple)
 

@@ -65,4 +65,7 @@ def decode_quoted(data: bytes) -> QuotedInput:
 
 
 def _quoted(listed: bytes) -> list[bytes]:
+    if b'\\","' in listed:
+        # a text ends with a quote and a comma, or with a backslash: where one ends can be told by reading alone
+        return [orjson.dumps(one)[1:-1] for one in orjson.loads(listed)]
     return [] if listed == b"[]" else listed[2:-2].split(b'","')
