@@ -93,3 +93,29 @@ def test_batches_take_turns_whatever_their_chunks() -> None:
         assert [sorted(pair) for pair in zip(order[::2], order[1::2], strict=True)] == [[1, 2]] * 3
 
     asyncio.run(story())
+
+
+def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_url: str) -> None:
+    async def story() -> None:
+        urgent, normal = Lane(1, 0), Lane(2, 3)
+        elsewhere, limiter = (FleetLimiter(redis_url, "test:turnstile", 5, None) for _ in range(2))
+        turnstile, far = Turnstile(limiter, 10), time.monotonic() + 60
+        order: list[Lane] = []
+
+        async def start(lane: Lane) -> None:
+            assert await turnstile.enter(lane, 1, far)
+            order.append(lane)
+
+        try:
+            assert await elsewhere.wait_turn(1, 5, 0)
+            assert await elsewhere.wait_turn(1, 5, 0)
+            await start(normal)  # one of five is for the others
+            late = asyncio.create_task(start(normal))
+            await _everybody_waits()
+            await asyncio.wait_for(asyncio.gather(start(urgent), late), 10)
+            assert order == [normal, urgent, normal]
+        finally:
+            for one in (elsewhere, limiter):
+                await one.close()
+
+    asyncio.run(story())

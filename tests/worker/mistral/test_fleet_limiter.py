@@ -83,6 +83,32 @@ def test_who_is_held_back_reserves_nothing(redis_url: str, prefix: str) -> None:
     _with_two(redis_url, prefix, 0.5, None, talk)
 
 
+def test_while_a_lower_rank_asks_the_others_have_a_fifth(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        started = {0: 0, 6: 0}
+
+        async def start(limiter: FleetLimiter, rank: int) -> None:
+            while sum(started.values()) < 50:
+                started[rank] += await limiter.wait_turn(1, 5, rank)
+
+        await one.wait_turn(1, 5, 0)
+        await asyncio.gather(start(one, 0), start(other, 6))
+        assert 5 <= started[6] <= 12
+        async with asyncio.timeout(10):  # nobody asks before it any more
+            while not all([await other.wait_turn(1, 5, 6) for _ in range(10)]):
+                pass
+
+    _with_two(redis_url, prefix, 20, None, talk)
+
+
+def test_equal_ranks_and_who_has_none_yield_to_nobody(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        for limiter, rank in ((one, 3), (other, 3), (other, None), (one, 0), (other, None), (other, 0)):
+            assert await limiter.wait_turn(1, 5, rank)
+
+    _with_two(redis_url, prefix, 20, None, talk)
+
+
 @pytest.mark.parametrize("rate", [None, 1000.0])
 def test_a_pause_holds_back_the_whole_fleet(redis_url: str, prefix: str, rate: float | None) -> None:
     async def talk(one: FleetLimiter, other: FleetLimiter) -> None:

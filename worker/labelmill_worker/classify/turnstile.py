@@ -35,7 +35,7 @@ class Lane:
 @dataclass(eq=False, slots=True)
 class _Waiter:
     done: asyncio.Future[bool]
-    chunk: int
+    lane: Lane
     tokens: int
     until: float  #: Of the monotonic clock; then it is let go without a turn.
     needs_slot: bool
@@ -49,7 +49,7 @@ class _Waiter:
     def order(self) -> tuple[bool, bool, int]:
         """Lowest first: who only wants to leave, who goes on with a request, the first chunk."""
         is_new = self.needs_slot and self.needs_turn
-        return not (self.done.done() or self.is_late), is_new, self.chunk
+        return not (self.done.done() or self.is_late), is_new, self.lane.chunk
 
 
 class Turnstile:
@@ -101,7 +101,7 @@ class Turnstile:
         self._news.set()
 
     async def _wait(self, lane: Lane, tokens: int, until: float, *, needs_slot: bool, needs_turn: bool = True) -> bool:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), lane.chunk, tokens, until, needs_slot, needs_turn)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), lane, tokens, until, needs_slot, needs_turn)
         self._waiting.setdefault(lane, deque()).append(waiter)
         self._news.set()  # the pump may be waiting for a slot that this one does not need
         self._served[lane] = max(self._served.get(lane, 0), self._clock - _CREDIT)
@@ -124,8 +124,10 @@ class Turnstile:
                 continue
             try:
                 if waiter.needs_turn and not has_turn and not waiter.is_late:
-                    await self.limiter.wait_turn(waiter.tokens, MAX_LIMIT_WAIT_S)
-                    has_turn = True
+                    has_turn = await self.limiter.wait_turn(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.lane.rank)
+                    if not has_turn:
+                        self._put_back(waiter)
+                        continue
             except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent
                 if not waiter.done.done():
                     waiter.done.set_exception(error)
@@ -166,6 +168,11 @@ class Turnstile:
             self._forget_idle_lanes()
             return found
         return None
+
+    def _put_back(self, waiter: _Waiter) -> None:
+        """As if it had not been taken: whoever has come meanwhile may deserve a turn more."""
+        self._waiting.setdefault(waiter.lane, deque()).appendleft(waiter)
+        self._served[waiter.lane] -= 1
 
     def _forget_idle_lanes(self) -> None:
         if len(self._served) > 1000:

@@ -4,7 +4,8 @@ Keys, all of one workspace: `next` (earliest start of the next request), `tokens
 are paid off), `pause` (nobody starts before), `slow` (hash: `factor` of the rate that is used since the pause that
 ended `at`, for `hold` seconds before it grows; `seen`, the end of the latest pause; `closed`, how many pauses in a row
 proved too short; `learned`, requests a second where no limit is set; `firm`, once that proved to be one), `sent` (hash,
-a ring of 64: which tenth of a second, and how many requests started in it). Moments are seconds since 1970.
+a ring of 64: which tenth of a second, and how many requests started in it), `ranks` (hash: the lowest `rank` that asked
+`until` lately, and when others may start `next`). Moments are seconds since 1970.
 """
 
 _CLOCK = """
@@ -50,10 +51,11 @@ local function started(key, before, after)
 end
 """
 
-#: Keys: next, tokens, pause, slow, sent. Arguments: requests per second (0: no limit), tokens per second (0), tokens of
-#: the requests, longest wait in s, how many requests, how many of those reserved before did not start. Reserves moments
-#: for them, evenly spaced, and returns the wait for the first in µs and the spacing in µs; a negative wait: longer than
-#: the longest, nothing was reserved.
+#: Keys: next, tokens, pause, slow, sent, ranks. Arguments: requests per second (0: no limit), tokens per second (0),
+#: tokens of the requests, longest wait in s, how many requests, how many of those reserved before did not start, their
+#: rank (-1: none). Reserves moments for them, evenly spaced, and returns the wait for the first and the spacing in µs.
+#: A negative wait: longer than the longest, nothing was reserved. A negative spacing: nothing was reserved either, ask
+#: again after the wait; for while a lower rank asks, the others have a fifth of the moments.
 RESERVE = (
     _CLOCK
     + """
@@ -81,6 +83,21 @@ for i = 1, 3 do
 end
 local wait = start - now
 if wait > tonumber(ARGV[4]) then return {-math.ceil(wait * 1000000), 0} end
+local rank = tonumber(ARGV[7])
+if rank >= 0 and (rate > 0 or token_rate > 0) then
+  local first = redis.call('HMGET', KEYS[6], 'rank', 'until', 'next')
+  local until_at = tonumber(first[2] or '0')
+  if until_at <= now or until_at > now + far() or rank <= tonumber(first[1]) then
+    redis.call('HSET', KEYS[6], 'rank', rank, 'until', start + 0.5)
+  else
+    local next_at = tonumber(first[3] or '0')
+    if next_at > start and next_at < now + far(rate) then return {math.ceil((next_at - now) * 1000000), -1} end
+    local taken = math.max(rate > 0 and count / (rate * factor) or 0,
+      token_rate > 0 and tonumber(ARGV[3]) / (token_rate * factor) or 0)
+    redis.call('HSET', KEYS[6], 'next', start + 5 * taken)
+  end
+  redis.call('EXPIRE', KEYS[6], 3600)
+end
 local spacing = 0
 if rate > 0 then
   spacing = 1 / (rate * factor)

@@ -25,6 +25,7 @@ MARGIN = 1.04
 _LATE_S = 0.02  #: A request that wakes up so late gives its moment up: it would stand beside the next ones.
 _BLOCK_S = 0.04  #: Moments are reserved for so long ahead, in one call, where they are close together.
 _MOST_AT_ONCE = 32
+_YIELD_S = 0.5  #: Who yields to another rank looks so often at least whether it must still.
 _LOOK_S = 0.25  #: Without a limit, how often a process looks whether another one was told to slow down.
 _GONE = "Redis, which holds the shared rate limit, cannot be reached"
 
@@ -50,8 +51,8 @@ class FleetLimiter:
         self._redis = redis.asyncio.Redis.from_url(
             redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
         )
-        self._next, self._tokens, self._pause, self._slow, self._sent = (
-            f"{prefix}:{name}" for name in ("next", "tokens", "pause", "slow", "sent")
+        self._next, self._tokens, self._pause, self._slow, self._sent, self._ranks = (
+            f"{prefix}:{name}" for name in ("next", "tokens", "pause", "slow", "sent", "ranks")
         )
         self._rate = (requests_per_second or 0.0) / MARGIN
         self._token_rate = (tokens_per_minute or 0.0) / 60 / MARGIN
@@ -91,25 +92,29 @@ class FleetLimiter:
         self._uncounted += 1
         return True
 
-    async def wait_turn(self, tokens: int, max_wait_s: float) -> None:
-        """Sleep until a request of `tokens` tokens may start.
+    async def wait_turn(self, tokens: int, max_wait_s: float, rank: int | None = None) -> bool:
+        """Sleep until a request of `tokens` tokens may start. False: it may not yet, for somewhere in the fleet others
+        of a lower `rank` wait, which go first; ask again. Without a rank it goes as it comes.
 
         Raises HeldBack when that is more than `max_wait_s` away, BrokerUnavailable when Redis is gone: then nobody
         knows what the others send, and nothing is sent.
         """
         if not self._rate and not self._token_rate and not self._learned:
             await self._wait_out_pause(max_wait_s)
-            return
+            return True
         loop = asyncio.get_running_loop()
         for is_last in (False, True):
-            start = await self._next_moment(tokens, max_wait_s)
+            start = await self._next_moment(tokens, max_wait_s, rank)
+            if start is None:
+                return False
             if (wait_s := start - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
             if is_last or loop.time() - start <= _LATE_S:
-                return
+                break
             self._give_up_moments(1)
+        return True
 
-    async def _next_moment(self, tokens: int, max_wait_s: float) -> float:
+    async def _next_moment(self, tokens: int, max_wait_s: float, rank: int | None) -> float | None:
         loop = asyncio.get_running_loop()
         while self._moments:
             moment = self._moments.popleft()
@@ -119,17 +124,23 @@ class FleetLimiter:
         count = 1
         if not self._token_rate:
             count = max(1, min(_MOST_AT_ONCE, int(self._rate * _BLOCK_S)))
-        keys = [self._next, self._tokens, self._pause, self._slow, self._sent]
+        keys = [self._next, self._tokens, self._pause, self._slow, self._sent, self._ranks]
         asked_at = loop.time()
         unstarted, self._unstarted = self._unstarted, 0
         try:
             wait_us, spacing_us = await self._reserve_script(
-                keys=keys, args=[self._rate, self._token_rate, tokens, max_wait_s, count, unstarted]
+                keys=keys,
+                args=[self._rate, self._token_rate, tokens, max_wait_s, count, unstarted, -1 if rank is None else rank],
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
         if wait_us < 0:
+            self._unstarted += unstarted
             raise HeldBack(-wait_us / 1e6)
+        if spacing_us < 0:
+            self._unstarted += unstarted
+            await asyncio.sleep(min(wait_us / 1e6, _YIELD_S))
+            return None
         if not spacing_us and not self._token_rate:
             self._learned = False  # what was learnt is forgotten: nobody was refused for long
         # Redis read its clock between asking and answering: taken as late as it can have been, no moment comes early
