@@ -6,15 +6,17 @@ Texts are known by Python's 64-bit keyed hash. Among ten million distinct texts 
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise, starmap
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-_BUCKETS = 8  # merging one bucket needs memory for that bucket only
-_BUCKET_STARTS = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(61)  # told by the hash's first three bits
+_BUCKETS = 16  # merging one bucket needs memory for that bucket only
+_BUCKET_STARTS = np.arange(1, _BUCKETS, dtype=np.uint64) << np.uint64(60)  # told by the hash's first four bits
 _FEW = 1 << 16
 
 Hashes = NDArray[np.uint64]
@@ -44,11 +46,34 @@ class _Run:
         return _Run(both[order], np.concatenate([self.rows, rows])[order])
 
 
+class _Bucket:
+    """A run that grows, in memory of its own: arrays that larger ones replace would leave the heap full of holes, half
+    as large as all that is kept."""
+
+    def __init__(self) -> None:
+        self.run = _Run()
+        self._room = _Run()
+
+    def merge(self, hashes: Hashes, rows: Rows) -> None:
+        """Take these too, which are sorted and new."""
+        merged = self.run.merged_with(hashes, rows)
+        count = merged.hashes.size
+        if count > self._room.hashes.size:
+            self._room = _Run(_reserved(2 * count, np.uint64), _reserved(2 * count, np.uint32))
+        self.run = _Run(self._room.hashes[:count], self._room.rows[:count])
+        self.run.hashes[:], self.run.rows[:] = merged.hashes, merged.rows
+
+
+def _reserved(count: int, kind: type[np.generic]) -> NDArray[Any]:
+    """An array whose memory is taken page by page as it is written, and goes back to the system with it."""
+    return np.frombuffer(mmap.mmap(-1, count * np.dtype(kind).itemsize), kind)
+
+
 class DistinctTexts:
     """Remembers every text it is shown."""
 
     def __init__(self) -> None:
-        self._old = [_Run() for _ in range(_BUCKETS)]
+        self._old = [_Bucket() for _ in range(_BUCKETS)]
         self._young = _Run()  # what came lately, merged into the others when there is enough of it
         self._old_size = 0
 
@@ -80,7 +105,7 @@ class DistinctTexts:
         found = np.full(hashes.size, -1, np.int64)
         self._young.find(hashes, found)
         for old, part in zip(self._old, _bucket_slices(hashes), strict=True):
-            old.find(hashes[part], found[part])
+            old.run.find(hashes[part], found[part])
         return found
 
     def _remember(self, hashes: Hashes, rows: Rows) -> None:
@@ -88,7 +113,7 @@ class DistinctTexts:
         # so a hash is moved about as often among the young as among the old, and least often in all
         if young.hashes.size > max(_FEW, (hashes.size * self._old_size) ** 0.5):
             for number, part in enumerate(_bucket_slices(young.hashes)):
-                self._old[number] = self._old[number].merged_with(young.hashes[part], young.rows[part])
+                self._old[number].merge(young.hashes[part], young.rows[part])
             self._old_size += young.hashes.size
             self._young = _Run()
 

@@ -27,9 +27,10 @@ if TYPE_CHECKING:
 
 #: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
 CHUNK_TEXTS = 4_000
-#: The first chunks are smaller, so that a batch of a few thousand rows keeps a fleet busy: they grow by so much …
-_GROWTH_TEXTS = 1_000
-_GROWTH_EVERY = 4  #: … every fourth chunk.
+#: The first chunks are smaller, so that a batch of a thousand rows keeps a fleet busy and gets its share of a busy one;
+#: they double …
+_FIRST_TEXTS = 500
+_DOUBLE_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
 _CHUNKS_PER_COMMIT = 8
@@ -152,7 +153,7 @@ class BatchWriter:
         `new`, `chars`: texts that are no repeats, and characters, up to and with each waiting row. A chunk's size
         depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
         """
-        most = min(self._most_texts, _GROWTH_TEXTS * (1 + self._chunk // _GROWTH_EVERY))
+        most = min(self._most_texts, _FIRST_TEXTS << min(self._chunk // _DOUBLE_EVERY, 10))
         ends = [
             int(self._np.searchsorted(sums, (sums[start - 1] if start else 0) + limit)) + 1
             for sums, limit in ((new, most), (chars, CHUNK_CHARS))
