@@ -280,6 +280,34 @@ def test_a_pause_that_proves_too_short_is_followed_by_a_longer_one(redis_url: st
     _with_two(redis_url, prefix, 1000.0, None, talk)
 
 
+def test_who_wakes_up_at_the_first_end_of_a_pause_tells_that_it_was_too_short(redis_url: str, prefix: str) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        with Past(redis_url, prefix) as time:
+            await one.pause(1)
+            first_end = time.remembers("seen")
+            await other.pause(1.5, since_start_s=0.9)  # it was sent with the first, and refused a little later
+            time.goes_by(first_end - time.redis_now())
+            await one.pause(0.001)
+            assert time.pause_left_s() > 1.5
+
+    _with_two(redis_url, prefix, None, 180_000.0, talk)
+
+
+@pytest.mark.parametrize("rate", [None, 1000.0])
+def test_who_sleeps_through_a_429_waits_as_long_as_it_asks(redis_url: str, prefix: str, rate: float | None) -> None:
+    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+        del other
+        await one.pause(0.3)
+        asleep = asyncio.create_task(one.wait_turn(1, 5))
+        await asyncio.wait({asleep}, timeout=0.1)
+        began = asyncio.get_running_loop().time()
+        await one.pause(1)
+        assert await asleep
+        assert asyncio.get_running_loop().time() - began >= 1
+
+    _with_two(redis_url, prefix, rate, None if rate else 600_000.0, talk)
+
+
 def test_a_clock_of_redis_that_was_set_back_holds_nobody_back_for_as_long(redis_url: str, prefix: str) -> None:
     async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
         await one.wait_turn(1, 5)

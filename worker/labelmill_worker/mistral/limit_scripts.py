@@ -159,7 +159,8 @@ else
   until_at = paused_until
 end
 local left_ms = math.ceil((until_at - now) * 1000)
-redis.call('HSET', KEYS[2], 'seen', string.format('%.6f', until_at))
+-- who was refused together with the first ends the pause a little later each; yet who woke up at its first end is new
+if is_new or until_at > seen + 1 then redis.call('HSET', KEYS[2], 'seen', string.format('%.6f', until_at)) end
 redis.call('EXPIRE', KEYS[2], 3600)
 if not is_new then
   -- what the other processes had sent by then is known only now

@@ -103,16 +103,20 @@ class FleetLimiter:
             await self._wait_out_pause(max_wait_s)
             return True
         loop = asyncio.get_running_loop()
-        for is_last in (False, True):
+        was_late = False
+        while True:
+            known_pause = self._paused_until
             start = await self._next_moment(tokens, max_wait_s, rank)
             if start is None:
                 return False
             if (wait_s := start - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
-            if is_last or loop.time() - start <= _LATE_S:
-                break
+            if self._paused_until <= max(known_pause, start + _LATE_S):
+                if was_late or loop.time() - start <= _LATE_S:
+                    return True
+                was_late = True
+            # else another request was refused while this one slept: it waits as long as that one
             self._give_up_moments(1)
-        return True
 
     async def _next_moment(self, tokens: int, max_wait_s: float, rank: int | None) -> float | None:
         loop = asyncio.get_running_loop()
