@@ -12,6 +12,7 @@ from mill import Mill, assert_all_labelled, assert_billed_once, open_mill, some_
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, first_times, ok, refuse_texts_with, result_of
 
+from labelmill import actions
 from labelmill_worker.classify import sending
 
 
@@ -61,6 +62,36 @@ def test_refused_rows_do_not_stop_a_batch_that_has_answers(mill: Mill) -> None:
     document = mill.run(batch)
     assert document["state"] == "completed"
     assert set(mill.errors(batch)) == set(range(30, 60))
+
+
+def test_what_another_process_was_answered_tells_bad_rows_from_a_bad_batch(
+    mill: Mill, engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    other, shared = open_mill(engine, mistral, redis_url)
+    mistral.faults = [refuse_texts_with("poison")]
+    batch = mill.submit([*some_texts(30), *(f"poison {number}" for number in range(30))], chunk_texts=30)
+    mill.work(batch, 0)
+    other.work(batch, 1)
+    assert mill.status(batch)["state"] == "running"
+    other.fake.waiting.extend(mill.fake.waiting)
+    document = other.run(batch)
+    shared.close()
+    assert document["state"] == "completed"
+    assert set(mill.errors(batch)) == set(range(30, 60))
+
+
+def test_a_retry_of_rows_that_are_refused_again_ends_as_the_batch_did(
+    mill: Mill, engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    mistral.faults = [refuse_texts_with("poison")]
+    batch = mill.submit([*some_texts(30), *(f"poison {number}" for number in range(10))])
+    mill.run(batch)
+    later, shared = open_mill(engine, mistral, redis_url)  # a process that knows nothing of the first answers
+    actions.retry(engine, later.sender, batch)
+    document = later.run(batch)
+    shared.close()
+    assert document["state"] == "completed"
+    assert (document["rows"]["labelled"], document["rows"]["failed"]) == (30, 10)
 
 
 @pytest.mark.parametrize(("status", "code"), [(401, "credentials_refused"), (403, "credentials_refused"),

@@ -51,6 +51,16 @@ def test_the_cache_holds_no_answer_of_another_model(mill: Mill) -> None:
     assert mill.mistral.billed == Counter(texts)
 
 
+def test_rows_that_are_refused_beside_cached_ones_do_not_stop_the_batch(mill: Mill) -> None:
+    texts = some_texts(20)
+    mill.run(mill.submit(texts))
+    mill.mistral.faults = [refuse_texts_with("poison")]
+    batch = mill.submit([*texts, "poison one", "poison two"], cache=True)
+    document = mill.run(batch)
+    assert document["state"] == "completed"
+    assert set(mill.errors(batch)) == {20, 21}
+
+
 def test_a_batch_that_does_not_ask_for_the_cache_asks_mistral(mill: Mill) -> None:
     texts = some_texts(20)
     mill.run(mill.submit(texts))

@@ -7,7 +7,7 @@ import time
 import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, RequestRefused
 from labelmill.contracts.messages import CLASSIFY, PRIORITY_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill_worker.classify.engine import ClassifyEngine
@@ -24,6 +24,7 @@ from labelmill_worker.store.chunks import (
     claim_chunk,
     complete_batch,
     hand_back,
+    has_answers,
     stop_batch,
 )
 from labelmill_worker.store.fairness import most_deserving_chunk
@@ -158,6 +159,12 @@ class _ChunkWork:
         """Close the chunk, or hand back what is left of it."""
         claim, engine, record = self._claim, self._shared.engine, self._record
         if record.stop is not None:
+            if isinstance(record.stop.error, RequestRefused) and has_answers(engine, claim.batch_no):
+                # another process or an earlier claim was answered: it is these rows that are bad, each for itself
+                self._shared.verdict(claim.batch_id).answered = True
+                hand_back(engine, claim)
+                self._send_again(0.0)
+                return
             stop_batch(engine, claim, record.stop.error.code, record.stop.error.message)
             if record.left:
                 hand_back(engine, claim)

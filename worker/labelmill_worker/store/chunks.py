@@ -204,6 +204,13 @@ def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
             add_event(connection, claim.batch_id, reason, state=BatchState.FAILED.value, chunk=claim.number)
 
 
+def has_answers(engine: Engine, batch_no: int) -> bool:
+    """Whether any row of a batch was answered so far, by whatever process and claim."""
+    answered = exists().where(ChunkRow.batch_no == batch_no, ChunkRow.labelled + ChunkRow.abstained > 0)
+    with reading(engine) as connection:
+        return bool(connection.scalar(select(answered)))
+
+
 def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token: str, reason: str) -> None:
     """Set a chunk aside whose input cannot be read: each of its rows that has no answer gets the reason."""
     mine = (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & (ChunkRow.lease_token == token)
