@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from typer.testing import CliRunner
 
@@ -158,6 +158,16 @@ def test_thresholds_are_set_by_target_and_by_label(
     assert registry.resolve_model(connection, "m@1").thresholds == expected
     registry.clear_thresholds(connection, "m")
     assert registry.resolve_model(connection, "m@1").thresholds is None
+
+
+def test_what_was_set_for_all_before_the_labels_were_known_stays_for_the_other_labels(connection: Connection) -> None:
+    schema = registry.resolve_model(connection, "m").label_schema
+    connection.execute(update(ModelRow).values(label_schema=None))
+    registry.set_thresholds(connection, "m", ["0.6"])
+    connection.execute(update(ModelRow).values(label_schema=schema))
+    registry.set_thresholds(connection, "m", ["tags.rude=0.3"])
+    thresholds = registry.resolve_model(connection, "m").thresholds
+    assert thresholds == {"*": 0.6, "tags": {"loud": 0.6, "rude": 0.3}}
 
 
 @pytest.mark.parametrize("given", ["1.5", "nan", "high", "mood=0.5", "intent.play=0.5", "tags.nice=0.5"])

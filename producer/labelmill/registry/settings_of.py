@@ -97,8 +97,9 @@ def _set(thresholds: dict[str, Any], schema: list[dict[str, Any]], where: str, v
     for name, target in targets.items():
         label = where.removeprefix(f"{name}.")
         if target.get("multi") and label != where and label in target["labels"]:
-            kept = thresholds.get(name)
-            thresholds[name] = (kept if isinstance(kept, dict) else {}) | {label: value}
+            # what was set for all before the targets were known holds for the other labels
+            of_all = dict.fromkeys(target["labels"], thresholds["*"]) if "*" in thresholds else {}
+            thresholds[name] = thresholds.get(name, of_all) | {label: value}
             return
     raise InvalidInput(
         f"{where!r} is no target of the model, and no TARGET.LABEL of a multi-label one; it has {_names(targets)}"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.answers import check_scores, decide, learn_schema, threshold_of
+from labelmill_worker.classify.answers import check_scores, decide, label_limits, learn_schema, threshold_of
 from labelmill_worker.classify.planning import MAX_REQUEST_CHARS, Request, plan_requests
 
 SCHEMA = LabelSchema((Target("intent", ("a", "b", "c")),))
@@ -89,10 +89,25 @@ def test_a_row_under_the_threshold_abstains_and_one_at_it_does_not() -> None:
     assert decided.best.tolist() == pytest.approx([0.5, 0.9])
 
 
+@pytest.mark.parametrize("score", [0.1, 0.6, 0.7, 0.9])
+def test_a_score_that_is_shown_as_the_threshold_reaches_it(score: float) -> None:
+    kept = np.array([[score, 0.0, 0.0]], np.float32)  # of 0.7 a little less than 0.7
+    assert decide(kept, SCHEMA.targets[0], score).labels == ["a"]
+
+
 def test_a_multi_label_row_has_every_label_from_half_on() -> None:
     target = Target("topic", ("x", "y", "z"), multi=True)
     decided = decide(np.array([[0.9, 0.5, 0.1], [0.1, 0.2, 0.3]], np.float32), target, None)
     assert [json.loads(found or "null") for found in decided.label_lists] == [["x", "y"], []]
+
+
+def test_a_model_s_threshold_for_all_is_the_limit_of_every_label() -> None:
+    target = Target("topic", ("x", "y"), multi=True)
+    scores = np.array([[0.7, 0.69]], np.float32)
+    assert decide(scores, target, None, label_limits(target, {"*": 0.7})).label_lists == ['["x"]']
+    assert decide(scores, target, None, label_limits(target, {"*": 0.7, "topic": {"y": 0.6}})).label_lists == [
+        '["x","y"]'
+    ]
 
 
 def test_a_target_s_own_threshold_comes_before_the_one_for_all() -> None:

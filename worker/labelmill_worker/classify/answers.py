@@ -97,10 +97,10 @@ def decide(
 ) -> Decisions:
     """Label every row: the best label, or for a multi-label target all whose score reaches their limit.
 
-    A row whose best score is under `threshold` abstains.
+    A row whose best score is under `threshold` abstains: both as float32, which is how scores are kept and shown.
     """
     best = scores.max(axis=1)
-    abstained = np.zeros(len(best), bool) if threshold is None else best.astype(np.float64) < threshold
+    abstained = np.zeros(len(best), bool) if threshold is None else best < np.float32(threshold)
     nothing: list[str | None] = [None] * len(best)
     if target.multi:
         found = [
@@ -129,7 +129,9 @@ def threshold_of(target: str, *sources: Thresholds | None) -> float | None:
 
 def label_limits(target: Target, thresholds: Thresholds | None) -> NDArray[np.float32] | float:
     """From which score on each label of a multi-label target holds, in label order: the model's, or 0.5."""
-    found = thresholds.get(target.name) if thresholds else None
-    if not isinstance(found, Mapping):
+    found = thresholds.get(target.name, thresholds.get("*")) if thresholds else None
+    if found is None:
         return DEFAULT_MULTI_THRESHOLD
+    if not isinstance(found, Mapping):
+        return float(np.float32(found))  # set for all before the model's targets were known
     return np.array([found.get(label, DEFAULT_MULTI_THRESHOLD) for label in target.labels], np.float32)

@@ -40,7 +40,9 @@ def _add_answers(progress: Progress, claim: Claim, schema: LabelSchema, answers:
     for number, target in enumerate(schema.targets):
         parts = [cast("Scores", answer.scores)[number] for answer in answers]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        threshold = threshold_of(target.name, claim.options.get("thresholds"), claim.model.thresholds)
+        # of a multi-label target the model's thresholds say which labels hold: none of them makes a row abstain
+        models = None if target.multi else claim.model.thresholds
+        threshold = threshold_of(target.name, claim.options.get("thresholds"), models)
         decided = decide(scores, target, threshold, label_limits(target, claim.model.thresholds))
         silent |= decided.abstained
         progress.blocks.append(
