@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import io
 import sys
@@ -81,6 +82,17 @@ def test_broken_csv_rows_are_reported_and_the_others_read(tmp_path: Path) -> Non
     rows = list(read_rows([file], columns=["t"], on_bad_row=bad.append))
     assert [row.values["n"] for row in rows] == ["1", "5"]
     assert [one.line for one in bad] == [3, 4, 5]
+
+
+def test_who_gives_up_amid_a_csv_file_hears_of_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = write(tmp_path / "a.csv", "t\na,b\nc\n")
+    noise: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", noise.append)
+    with pytest.raises(AssertionError) as refused:
+        list(read_rows([file], columns=["t"], on_bad_row=refuse))
+    del refused  # what was being read goes with it
+    gc.collect()
+    assert noise == []
 
 
 def test_a_quote_that_is_never_closed_does_not_swallow_rows_silently(tmp_path: Path) -> None:

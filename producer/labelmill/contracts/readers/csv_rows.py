@@ -6,6 +6,7 @@ import csv
 import io
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from typing import Any, BinaryIO
 
 from labelmill.contracts.errors import InvalidInput
@@ -27,7 +28,7 @@ def _rows(text: io.TextIOWrapper, name: str, on_bad_row: OnBadRow) -> Iterator[t
     head = text.readline()
     delimiter = "," if "," in head else ";" if ";" in head else "\t" if "\t" in head else ","
     # strict: without it a quote that is never closed swallows the rest of the file without a word
-    reader = csv.reader(_with_first(head, text), delimiter=delimiter, strict=True)
+    reader = csv.reader(chain([head], text), delimiter=delimiter, strict=True)
     try:
         header = next(reader, None)
     except csv.Error as error:
@@ -54,9 +55,3 @@ def _rows(text: io.TextIOWrapper, name: str, on_bad_row: OnBadRow) -> Iterator[t
         elif cells:  # a blank line has none
             reason = "not UTF-8" if len(cells) == width else f"{len(cells)} cells where the header has {width}"
             on_bad_row(BadRow(name, line, reason))
-
-
-def _with_first(head: str, rest: Iterator[str]) -> Iterator[str]:
-    if head:
-        yield head
-    yield from rest
