@@ -140,6 +140,26 @@ def test_a_worker_told_to_end_hands_back_at_once_and_nothing_is_paid_twice(fleet
     assert fleet.billed() == ROWS
 
 
+@pytest.mark.parametrize("told", [(signal.SIGQUIT,), (signal.SIGINT, signal.SIGINT)], ids=["SIGQUIT", "SIGINT twice"])
+def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
+    fleet: Fleet, tmp_path: Path, told: tuple[signal.Signals, ...]
+) -> None:
+    victim = fleet.start_worker()
+    fleet.mistral.latency_s = 20  # longer than whoever is told to end in peace waits
+    batch = fleet.submit()
+    wait_for(lambda: fleet.mistral.concurrent == MAX_IN_FLIGHT, fleet.logs)
+    for number in told:
+        victim.send_signal(number)
+        wait_for(lambda: "Hitting Ctrl+C again" in fleet.logs(), fleet.logs)  # the second one is another signal then
+    assert victim.wait(10) in (0, 1)  # which of the two, Celery leaves to the moment
+    assert "Traceback" not in (tmp_path / "process-0.log").read_text()
+    with reading(fleet.client.engine) as connection:
+        assert not connection.execute(text("SELECT count(*) FROM chunks WHERE state = 'claimed'")).scalar_one()
+    fleet.mistral.latency_s = 0.05
+    fleet.start_worker()  # no beat: what was handed back has a message
+    fleet.check(batch)
+
+
 def test_losing_all_of_redis_delays_a_batch_and_loses_nothing(fleet: Fleet) -> None:
     import redis  # noqa: PLC0415 - this test alone speaks to it
 

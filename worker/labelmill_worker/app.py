@@ -18,6 +18,7 @@ from labelmill_worker import checkup, draining
 from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
+from labelmill_worker.quitting import QuitThreads
 from labelmill_worker.rubbish import OutliveRubbish
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
@@ -38,6 +39,7 @@ def create_app(settings: Settings | None = None) -> Celery:
     }
     app.steps["consumer"].add(SendTaskEventsAtOnce)
     app.steps["consumer"].add(OutliveRubbish)
+    app.steps["consumer"].add(QuitThreads)
     register_tasks(app, settings)
     return app
 

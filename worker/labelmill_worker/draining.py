@@ -5,6 +5,8 @@ a message, and other workers take it over within moments. Celery ends the proces
 
 After `GRACE_S` requests that are still under way are given up. After `LIMIT_S` the process ends whatever it does, as by
 a kill: what it held is taken up when its lease has run out.
+
+Told to end at once (SIGQUIT, or SIGINT twice), it does not wait for requests.
 """
 
 from __future__ import annotations
@@ -45,6 +47,12 @@ def begin(give_up_requests: Callable[[], None]) -> None:
         timer = threading.Timer(after_s, act)
         timer.daemon = True  # it does not hold up a process that ends before
         timer.start()
+
+
+def hurry(give_up_requests: Callable[[], None]) -> None:
+    """This process was told to end at once. Returns at once; may be called again, and after `begin`."""
+    begin(give_up_requests)
+    give_up_requests()
 
 
 def _end() -> None:

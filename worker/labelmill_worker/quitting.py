@@ -1,0 +1,31 @@
+"""A worker that was told to end at once (SIGQUIT, or Ctrl-C twice), with tasks in threads, which nobody can kill.
+
+Celery asks the pool to kill what runs. A pool of threads raises NotImplementedError: the worker would end with a
+traceback, and only once its tasks had gone on as if nothing had been said. Here requests are given up instead, and
+what they were for is handed back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import bootsteps
+from celery.concurrency.base import BasePool
+
+from labelmill_worker import draining
+from labelmill_worker.bootstrap import give_up_requests
+
+
+class QuitThreads(bootsteps.StartStopStep):
+    """A step of the worker's consumer: what it does in place of killing tasks, where its pool cannot."""
+
+    requires = ()
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        if type(parent.pool).terminate_job is BasePool.terminate_job:
+            parent.cancel_active_requests = _quit
+
+
+def _quit() -> None:
+    draining.hurry(give_up_requests)
