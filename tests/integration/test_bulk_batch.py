@@ -48,9 +48,11 @@ class Fleet:
             Settings(broker_url=self.redis.url, database_url=database_url, data_dir=str(folder), lease_s=2, sweep_s=1)
         )
 
-    def start_worker(self) -> subprocess.Popen[bytes]:
+    def start_worker(self, pool: str = "threads") -> subprocess.Popen[bytes]:
         number = len(self.processes)
-        return self._start("worker", "-Q", "prepare,train,classify", "-c", "4", "-n", f"w{number}@%h")
+        return self._start(
+            "worker", "-Q", "prepare,train,classify", "-c", "4", "--pool", pool, "-n", f"w{number}@%h"
+        )  # fmt: skip
 
     def start_beat(self) -> None:
         self._start("beat", "-s", str(self._folder / "beat"))
@@ -157,6 +159,22 @@ def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
         assert not connection.execute(text("SELECT count(*) FROM chunks WHERE state = 'claimed'")).scalar_one()
     fleet.mistral.latency_s = 0.05
     fleet.start_worker()  # no beat: what was handed back has a message
+    fleet.check(batch)
+
+
+def test_processes_that_carry_out_tasks_are_killed_when_their_worker_is_told_to_end_at_once(
+    fleet: Fleet, tmp_path: Path
+) -> None:
+    victim = fleet.start_worker("prefork")
+    fleet.mistral.latency_s = 20
+    batch = fleet.submit()
+    wait_for(lambda: fleet.mistral.concurrent >= MAX_IN_FLIGHT, fleet.logs)
+    victim.send_signal(signal.SIGQUIT)
+    assert victim.wait(10) == 0
+    assert "Traceback" not in (tmp_path / "process-0.log").read_text()
+    fleet.mistral.latency_s = 0.05
+    fleet.start_worker()
+    fleet.start_beat()  # killed as they are, they hand nothing back
     fleet.check(batch)
 
 

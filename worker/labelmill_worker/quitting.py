@@ -7,6 +7,7 @@ what they were for is handed back.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from celery import bootsteps
@@ -23,9 +24,17 @@ class QuitThreads(bootsteps.StartStopStep):
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        if type(parent.pool).terminate_job is BasePool.terminate_job:
-            parent.cancel_active_requests = _quit
+        kill_tasks: Callable[[], None] = parent.cancel_active_requests
+
+        def quit_now() -> None:
+            if _can_kill(parent.pool):
+                kill_tasks()
+            else:
+                draining.hurry(give_up_requests)
+
+        parent.cancel_active_requests = quit_now
 
 
-def _quit() -> None:
-    draining.hurry(give_up_requests)
+def _can_kill(pool: Any) -> bool:
+    """Known once the pool has started: prefork sets the method then."""
+    return getattr(pool.terminate_job, "__func__", None) is not BasePool.terminate_job
