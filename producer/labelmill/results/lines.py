@@ -128,10 +128,7 @@ class ChunkResults:
         """What nearly every chunk is, one target and every row answered: one template for all of its lines."""
         count, width = len(answers), len(target.labels)
         template = _LINE_START + _template(target) + b'},"error":null}\n'
-        columns = [
-            range(self.first_row, self.first_row + count), self._names(), self.input.texts,
-            *answers.shown(),
-        ]  # fmt: skip
+        columns = [range(self.first_row, self.first_row + count), self._names(), self.input.texts, *answers.shown()]
         values: list[object] = [None] * (count * len(columns))
         for number, column in enumerate(columns):
             values[number :: 5 + width] = column

@@ -153,7 +153,7 @@ class BatchWriter:
         `new`, `chars`: texts that are no repeats, and characters, up to and with each waiting row. A chunk's size
         depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
         """
-        most = min(self._most_texts, _FIRST_TEXTS << min(self._chunk // _DOUBLE_EVERY, 10))
+        most = min(self._most_texts, _FIRST_TEXTS << self._chunk // _DOUBLE_EVERY)
         ends = [
             int(self._np.searchsorted(sums, (sums[start - 1] if start else 0) + limit)) + 1
             for sums, limit in ((new, most), (chars, CHUNK_CHARS))
