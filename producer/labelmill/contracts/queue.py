@@ -6,7 +6,9 @@ messages that a killed worker held (Redis is a hint only; the sweeper is what gu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -65,13 +67,29 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 
 
 def _sending_app(settings: Settings) -> Celery:
-    from celery import Celery  # noqa: PLC0415 - slow to import; most commands send nothing
+    with _uncollected():  # slow to import; most commands send nothing
+        import kombu.transport.redis  # noqa: F401, PLC0415 - Celery would at the first message
+        from celery import Celery  # noqa: PLC0415
 
-    app = Celery("labelmill", set_as_current=False)
-    configuration = celery_settings(settings)
-    configuration["broker_transport_options"] |= _ONE_MORE_TRY
-    app.conf.update(configuration)
+        app = Celery("labelmill", set_as_current=False)
+        configuration = celery_settings(settings)
+        configuration["broker_transport_options"] |= _ONE_MORE_TRY
+        app.conf.update(configuration)
+        app.amqp  # noqa: B018 - imports too
     return app
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """While a library is imported: it makes much and drops nothing, so that the garbage collector looks in vain, for a
+    third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def asking_app(settings: Settings) -> Celery:

@@ -88,6 +88,7 @@ class _Opened:
     state: str
     content_digest: str | None = None
     is_new: bool = True
+    has_key: bool = True
 
 
 def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, priority: str, key: str | None) -> _Opened:
@@ -119,7 +120,7 @@ def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, prior
         batch_no = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
         event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))
-    return _Opened(batch_no, batch_id, BatchState.SUBMITTING.value)
+    return _Opened(batch_no, batch_id, BatchState.SUBMITTING.value, has_key=key is not None)
 
 
 def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
@@ -159,7 +160,7 @@ def _write(
     on_progress: Callable[[int], None],
 ) -> None:
     rows = 0
-    with BatchWriter(engine, batch.no, batch.id) as writer:
+    with BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer:
         for block in blocks:
             writer.add(block.texts, block.ids)
             rows += len(block)

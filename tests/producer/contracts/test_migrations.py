@@ -4,16 +4,31 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import inspect
+from sqlalchemy import insert, inspect, select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import check_tables, connect, current_revision, head_revision, reading, upgrade
+from labelmill.contracts import migrations
+from labelmill.contracts.chunks.codec import decode_repeats
+from labelmill.contracts.chunks.writer import BatchWriter
+from labelmill.contracts.database import (
+    check_tables,
+    connect,
+    current_revision,
+    head_revision,
+    reading,
+    upgrade,
+    writing,
+)
 from labelmill.contracts.errors import DatabaseOutdated
-from labelmill.contracts.tables import Base
+from labelmill.contracts.tables import Base, BatchRow, ChunkRepeatsRow, utc_now
+from labelmill.registry import resolve_model
 
 _UPGRADE = "import sys; from labelmill.contracts.database import connect, upgrade; upgrade(connect(sys.argv[1]))"
 
@@ -45,6 +60,32 @@ def test_migrated_tables_are_the_ones_in_the_code(engine: Engine) -> None:
     with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_rows_repeated_in_batches_of_before_are_counted_by_the_upgrade(engine: Engine) -> None:
+    with writing(engine) as connection:
+        model = resolve_model(connection, "ft:x").no
+        batch = {"id": "batch_0000000001", "state": "submitting", "model_no": model, "model_ref": "ft:x",
+                 "options": {}, "created_at": utc_now()}  # fmt: skip
+        no = connection.execute(insert(BatchRow).values(batch).returning(BatchRow.no)).scalar_one()
+    with BatchWriter(engine, no, "batch_0000000001", chunk_texts=4) as writer:
+        writer.add([*"abcdefgh", *"aab", *"hij", "j"])
+        writer.finish()
+    expected = {0: {0: 2, 1: 1}, 1: {7: 1}, 2: {13: 1}}
+    assert _repeats(engine) == expected
+    with writing(engine) as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__path__[0])))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0009")
+    upgrade(engine)
+    assert _repeats(engine) == expected
+
+
+def _repeats(engine: Engine) -> dict[int, dict[int, int]]:
+    with reading(engine) as connection:
+        found = connection.execute(select(ChunkRepeatsRow.number, ChunkRepeatsRow.data))
+        return {number: decode_repeats(data) for number, data in found}
 
 
 def test_the_views_of_analysts_can_be_read(engine: Engine) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy import select, text, update
 from strict_mistral import label_of, ok, result_of
 
 from labelmill.contracts.database import reading, writing
-from labelmill.contracts.tables import ChunkInputRow, ChunkRow, PredictionRow
+from labelmill.contracts.tables import ChunkInputRow, ChunkRepeatsRow, ChunkRow, PredictionRow
 from labelmill.results.reading import Only, facts_of_batch, read_results
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.owed import complete_finished_batches, open_batches
@@ -137,11 +137,14 @@ def test_an_abstained_row_keeps_its_scores(mill: Mill) -> None:
         assert connection.scalars(select(PredictionRow.label)).all() == [None] * 8
 
 
-def test_a_chunk_whose_input_is_unreadable_is_set_aside_and_the_rest_done(mill: Mill) -> None:
+@pytest.mark.parametrize("table", [ChunkInputRow, ChunkRepeatsRow])
+def test_a_chunk_whose_input_is_unreadable_is_set_aside_and_the_rest_done(
+    mill: Mill, table: type[ChunkInputRow | ChunkRepeatsRow]
+) -> None:
     texts = [*some_texts(40), *some_texts(2)]
     batch = mill.submit(texts, chunk_texts=20)
     with writing(mill.engine) as connection:
-        connection.execute(update(ChunkInputRow).where(ChunkInputRow.number == 0).values(data=b"no zstd"))
+        connection.execute(update(table).where(table.number == 0).values(data=b"no zstd"))
     document = mill.run(batch)
     assert sorted(mill.predictions(batch)) == list(range(20, 40))
     assert document["state"] == "completed"

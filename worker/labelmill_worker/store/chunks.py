@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import exists, func, insert, select, update
+from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.codec import ChunkInput, decode_chunk
+from labelmill.contracts.chunks.codec import ChunkInput, decode_chunk, decode_repeats
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.database.bulk import bulk_insert
 from labelmill.contracts.states import BatchState, ChunkState
@@ -19,6 +19,7 @@ from labelmill.contracts.tables import (
     OPEN_CHUNK,
     BatchRow,
     ChunkInputRow,
+    ChunkRepeatsRow,
     ChunkRow,
     DuplicateRow,
     ModelRow,
@@ -31,6 +32,7 @@ from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.vectors import VECTORS, rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
+_REPEATS = (ChunkRepeatsRow.batch_no == ChunkRow.batch_no) & (ChunkRepeatsRow.number == ChunkRow.number)
 _COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
 
 
@@ -59,10 +61,10 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.state, BatchRow.options, BatchRow.model_no, BatchRow.duplicates,
-                   BatchRow.priority)
-            .where(BatchRow.id == batch_id)
-        ).first()  # fmt: skip
+            select(BatchRow.no, BatchRow.state, BatchRow.options, BatchRow.model_no, BatchRow.priority).where(
+                BatchRow.id == batch_id
+            )
+        ).first()
         if batch is None or batch.state not in (BatchState.QUEUED.value, BatchState.RUNNING.value):
             return None
         if batch.state == BatchState.QUEUED.value and connection.dialect.name == "postgresql":
@@ -97,9 +99,10 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
     with reading(engine) as connection:
         chunk = connection.execute(
             select(ChunkRow.first_row, ChunkRow.rows, ChunkRow.attempts, ChunkRow.labelled, ChunkRow.abstained,
-                   ChunkRow.failed, ChunkInputRow.data)
+                   ChunkRow.failed, ChunkInputRow.data, ChunkRepeatsRow.data.label("repeats"))
             .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no)
                   & (ChunkInputRow.number == ChunkRow.number))
+            .outerjoin(ChunkRepeatsRow, _REPEATS)
             .where(ChunkRow.batch_no == batch.no, ChunkRow.number == number)
         ).one()  # fmt: skip
         model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
@@ -114,15 +117,7 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
                         )
                     )
                 )
-        repeats: dict[int, int] = {}
-        if batch.duplicates:
-            counted = (
-                select(DuplicateRow.first_row, func.count())
-                .where(DuplicateRow.batch_no == batch.no, DuplicateRow.first_row >= chunk.first_row,
-                       DuplicateRow.first_row < last_row)
-                .group_by(DuplicateRow.first_row)
-            )  # fmt: skip
-            repeats = {row: int(count) for row, count in connection.execute(counted)}
+        repeats = decode_repeats(chunk.repeats) if chunk.repeats else {}
         held, uncounted = decode_chunk(chunk.data), 0
         if model["method"] == VECTORS:
             embedded = rows_with_vectors(connection, batch.model_no, held, chunk.first_row) - answered
@@ -225,6 +220,7 @@ def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token:
 
         known = {row for table in (PredictionRow, RowErrorRow, DuplicateRow) for row in rows_of(table, table.row)}
         failed = set(range(chunk.first_row, chunk.first_row + chunk.rows)) - known
+        # not as the chunk's repeats have it: it may be those that cannot be read
         repeats = sum(row in failed for row in rows_of(DuplicateRow, DuplicateRow.first_row))
         errors = [(batch_no, row, None, "unreadable_input", reason) for row in sorted(failed)]
         bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)

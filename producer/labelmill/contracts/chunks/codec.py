@@ -64,6 +64,20 @@ def decode_quoted(data: bytes) -> QuotedInput:
     return QuotedInput(_quoted(texts), None if ids == b"null" else _quoted(ids), repeats != b"[]}")
 
 
+def encode_repeats(rows: Sequence[int], counts: Sequence[int]) -> bytes:
+    """Compress how many later rows repeat each of a chunk's `rows`."""
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(orjson.dumps([rows, counts]))
+
+
+def decode_repeats(data: bytes) -> dict[int, int]:
+    """The reverse: row → later rows that have its text. Raises ValueError for anything else."""
+    try:
+        rows, counts = orjson.loads(zstandard.ZstdDecompressor().decompress(data))
+        return dict(zip(rows, counts, strict=True))
+    except (zstandard.ZstdError, TypeError) as error:
+        raise ValueError("how often a chunk's rows are repeated is unreadable") from error
+
+
 def _quoted(listed: bytes) -> list[bytes]:
     if b'\\","' in listed:
         # a text ends with a quote and a comma, or with a backslash: where one ends can be told by reading alone

@@ -100,18 +100,19 @@ class EncodedChunk(_Chunk):
 
 
 class ChunkEncoder:
-    """Encodes a batch's chunks, one after the other, and knows the fingerprint of all their rows."""
+    """Encodes a batch's chunks, one after the other, and knows the fingerprint of all their rows if it is wanted."""
 
-    def __init__(self) -> None:
-        self._digest = ContentDigest()
+    def __init__(self, *, fingerprint: bool) -> None:
+        self._digest = ContentDigest() if fingerprint else None
 
-    def hexdigest(self) -> str:
+    def hexdigest(self) -> str | None:
         """The fingerprint of all rows so far."""
-        return self._digest.hexdigest()
+        return None if self._digest is None else self._digest.hexdigest()
 
     def encode(self, chunk: CutChunk) -> EncodedChunk:
         """The next chunk."""
-        self._digest.add_json(chunk.texts, chunk.given_ids)
+        if self._digest is not None:
+            self._digest.add_json(chunk.texts, chunk.given_ids)
         indices = (chunk.repeats - chunk.first_row).tolist()
         data = encode_chunk(chunk.texts, chunk.ids, dict(zip(indices, chunk.firsts.tolist(), strict=True)))
         return EncodedChunk(data=data, **{one.name: getattr(chunk, one.name) for one in fields(_Chunk)})

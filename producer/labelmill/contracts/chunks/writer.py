@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,12 +13,12 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.chunks.codec import decode_chunk
+from labelmill.contracts.chunks.codec import decode_chunk, encode_repeats
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.database.bulk import bulk_insert, copy_binary
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, EventRow, utc_now
+from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow, EventRow, utc_now
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,6 +49,7 @@ class BatchWriter:
     there already are compared and skipped. Nothing is written into a batch that is open for work already. Use it as a
     context manager: leaving it ends the threads.
 
+    `fingerprint`: keep one of all rows, by which a second submission of the same ones is known.
     `guard` is called in every transaction, and raises when nothing more may be written.
     """
 
@@ -58,6 +60,7 @@ class BatchWriter:
         batch_id: str,
         *,
         chunk_texts: int = CHUNK_TEXTS,
+        fingerprint: bool = False,
         guard: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
@@ -72,8 +75,9 @@ class BatchWriter:
         self._guard = guard
         self._np = np
         self._distinct = DistinctTexts()
-        self._encoder = ChunkEncoder()  # used in the encoding thread only, chunk after chunk
-        self._chunk = 0
+        self._encoder = ChunkEncoder(fingerprint=fingerprint)  # used in the encoding thread only, chunk after chunk
+        self._first_rows: list[int] = []  # of the chunks so far
+        self._repeated: list[NDArray[np.uint32]] = []  # for each repeat the row it repeats, in pieces
         self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
         self._ids: list[str | None] | None = None
         self._firsts = np.empty(0, np.int64)
@@ -135,8 +139,23 @@ class BatchWriter:
                 )
             ).rowcount
             if done:
+                if repeats := self._repeats_of_chunks():
+                    connection.execute(insert(ChunkRepeatsRow), repeats)
                 event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
                 connection.execute(insert(EventRow).values(**event))
+
+    def _repeats_of_chunks(self) -> list[dict[str, Any]]:
+        np = self._np
+        if not self._repeated:
+            return []
+        rows, counts = np.unique(np.concatenate(self._repeated), return_counts=True)
+        bounds = [*np.searchsorted(rows, self._first_rows).tolist(), rows.size]
+        return [
+            {"batch_no": self._batch_no, "number": number,
+             "data": encode_repeats(rows[start:end].tolist(), counts[start:end].tolist())}
+            for number, (start, end) in enumerate(pairwise(bounds))
+            if start < end
+        ]  # fmt: skip
 
     def _add_ids(self, count: int, ids: Ids) -> None:
         if ids is None:
@@ -153,7 +172,7 @@ class BatchWriter:
         `new`, `chars`: texts that are no repeats, and characters, up to and with each waiting row. A chunk's size
         depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
         """
-        most = min(self._most_texts, _FIRST_TEXTS << self._chunk // _DOUBLE_EVERY)
+        most = min(self._most_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
         ends = [
             int(self._np.searchsorted(sums, (sums[start - 1] if start else 0) + limit)) + 1
             for sums, limit in ((new, most), (chars, CHUNK_CHARS))
@@ -166,10 +185,12 @@ class BatchWriter:
 
         ids = None if self._ids is None else self._ids[start:end]
         texts, firsts = self._texts[start:end], self._firsts[start:end]
-        chunk = CutChunk.of(self._chunk, self.rows, texts, ids, firsts, self.duplicates)
+        chunk = CutChunk.of(len(self._first_rows), self.rows, texts, ids, firsts, self.duplicates)
+        self._first_rows.append(self.rows)
+        if chunk.firsts.size:
+            self._repeated.append(chunk.firsts.astype(self._np.uint32))
         self.duplicates = chunk.duplicates_so_far
         self.rows += len(texts)
-        self._chunk += 1
         self._waiting.append(self._encoding.submit(self._encoder.encode, chunk))
         if len(self._waiting) >= _CHUNKS_PER_COMMIT or int(self._lengths[start:end].sum()) >= CHUNK_CHARS:
             self._hand_over()

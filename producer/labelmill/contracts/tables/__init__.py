@@ -5,7 +5,14 @@ the views `predictions` and `row_errors`, which put ids and names back and give 
 """
 
 from labelmill.contracts.tables.base import Base, Json, utc_now
-from labelmill.contracts.tables.batches import OPEN_CHUNK, BatchRow, ChunkInputRow, ChunkRow, DuplicateRow
+from labelmill.contracts.tables.batches import (
+    OPEN_CHUNK,
+    BatchRow,
+    ChunkInputRow,
+    ChunkRepeatsRow,
+    ChunkRow,
+    DuplicateRow,
+)
 from labelmill.contracts.tables.datasets import DatasetRow
 from labelmill.contracts.tables.evaluations import AnalysisRow, EvaluationRow
 from labelmill.contracts.tables.events import KEPT_DEAD_LETTERS, DeadLetterRow, EventRow
@@ -25,6 +32,7 @@ __all__ = [
     "Base",
     "BatchRow",
     "ChunkInputRow",
+    "ChunkRepeatsRow",
     "ChunkRow",
     "DatasetRow",
     "DeadLetterRow",

@@ -66,6 +66,16 @@ class ChunkInputRow(Base):
     data: Mapped[bytes] = mapped_column(LargeBinary)
 
 
+class ChunkRepeatsRow(Base):
+    """How many later rows repeat each of a chunk's, compressed (see `chunks/codec`); written once, when the last row is
+    known. Chunks whose rows nothing repeats have none."""
+
+    __tablename__ = "chunk_repeats"
+    batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
 class DuplicateRow(Base):
     """A row whose text stood earlier in the batch, at `first_row`: answered by that row's answer."""
 
@@ -74,4 +84,3 @@ class DuplicateRow(Base):
     row: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
     first_row: Mapped[int] = mapped_column(Number)
     external_id: Mapped[str | None] = mapped_column(Text)
-    __table_args__ = (Index("ix_duplicate_rows_first_row", "batch_no", "first_row"),)
