@@ -61,7 +61,10 @@ def test_scores_come_in_label_order_whatever_order_the_answer_has() -> None:
         [{"other": {"scores": {"a": 0.2, "b": 0.7, "c": 0.1}}}],
         [GOOD | {"other": {"scores": {}}}],
         [{"intent": {"scores": {"a": math.nan, "b": 0.7, "c": 0.1}}}],
+        [{"intent": {"scores": {"a": 0.2, "b": 0.7, "c": math.nan}}}],
         [{"intent": {"scores": {"a": math.inf, "b": 0.7, "c": 0.1}}}],
+        [{"intent": {"scores": {"a": 0.2, "b": -math.inf, "c": 0.1}}}],
+        [{"intent": {"scores": {"a": 0.2, "b": 0.7, "c": 1e39}}}],
         [{"intent": {"scores": {"a": None, "b": 0.7, "c": 0.1}}}],
         [{"intent": {"scores": {"a": "0.2", "b": "0.7", "c": "0.1"}}}],
         [{"intent": {"scores": [0.2, 0.7, 0.1]}}],
@@ -70,9 +73,11 @@ def test_scores_come_in_label_order_whatever_order_the_answer_has() -> None:
         [None],
     ],
 )
-def test_an_answer_that_is_not_exactly_as_expected_is_not_believed(results: object) -> None:
+@pytest.mark.parametrize("count", [1, 2])
+def test_an_answer_that_is_not_exactly_as_expected_is_not_believed(results: object, count: int) -> None:
+    answered = [*results, GOOD] if isinstance(results, list) and count == 2 else results
     with pytest.raises(MalformedAnswer):
-        check_scores(results, 1, SCHEMA)
+        check_scores(answered, count, SCHEMA)
 
 
 def test_a_raw_model_s_labels_are_those_of_its_answer() -> None:

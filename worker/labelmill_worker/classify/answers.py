@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -54,12 +55,23 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
     answers = [result[name]["scores"] for result in results]
     if any(len(scores) != size for scores in answers):
         raise MalformedAnswer(f"an answer to {name!r} has other labels than the model's")
-    rows = [pick(scores) for scores in answers]
+    rows = [pick(scores) if size > 1 else (pick(scores),) for scores in answers]
+    if len(rows) == 1:  # one text a request: making arrays of it to look through takes longer than all else
+        if not _are_numbers(rows[0]):
+            raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
+        return np.array(rows, np.float32)
     values = np.array(rows, dtype=object if not rows else None).reshape(len(results), size)
     # what float32 cannot hold would be infinite; what is no number is not under any bound
     if values.dtype.kind not in "fi" or not (np.abs(values) <= _LARGEST).all():
         raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
     return values.astype(np.float32)
+
+
+def _are_numbers(scores: Sequence[Any]) -> bool:
+    """Whether float32 can hold them all. With one that is no number the sum is none."""
+    if not {*map(type, scores)} <= {float, int}:
+        return False
+    return min(scores) >= -_LARGEST and max(scores) <= _LARGEST and not math.isnan(sum(scores))
 
 
 def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:

@@ -175,17 +175,13 @@ class ChunkSender:
             self._verdict.answered = True
         self._emit(outcomes, 1)
 
-    async def _send(  # noqa: C901, PLR0912 - one branch for each fate of a request
-        self, request: Request, *, in_parts: bool = False, may_start: bool = False
-    ) -> list[Outcome]:
+    async def _send(self, request: Request, *, in_parts: bool = False, may_start: bool = False) -> list[Outcome]:
         """Send until answered, refused or put off. `may_start`: the turnstile let it in just now."""
         tries = malformed = 0
         began = time.monotonic()
         while True:
-            if self._late():
-                return [PutOff(None, 0.0)]
             try:
-                if not may_start:
+                if not (may_start or self._late()):
                     may_start = await self._turnstile.again(self._lane, request.tokens, self._deadline)
                 if not may_start or self._late():
                     return [PutOff(None, 0.0)]

@@ -7,7 +7,6 @@ whose time is up leaves without having reserved what others could use.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from collections.abc import Hashable
@@ -18,6 +17,7 @@ from labelmill_worker.mistral.breaker import CircuitBreaker
 from labelmill_worker.mistral.limiter import FleetLimiter
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
+_LONGEST_S = 3600.0  #: What the loop's clock is asked for at most.
 _CREDIT = 20  #: So many requests a batch that has just come may be ahead of those that have been served for long.
 
 
@@ -147,10 +147,12 @@ class Turnstile:
         """Until a slot is free, somebody comes, or a waiter's time is up."""
         self._news.clear()
         until = min(waiter.until for line in self._waiting.values() for waiter in line)
-        patience_s = None if until == float("inf") else max(0.0, until - time.monotonic())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(patience_s):
-                await self._news.wait()
+        loop = asyncio.get_running_loop()
+        alarm = loop.call_later(min(until - time.monotonic(), _LONGEST_S), self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            alarm.cancel()
 
     def _next_waiter(self) -> _Waiter | None:
         """Take the most deserving waiter out of its lane; None: all of them need a slot and none is free."""

@@ -50,8 +50,15 @@ def rows_at_once(connection: Connection, statement: Executable, each_values: Seq
         return [connection.execute(statement, values).first() for values in each_values]
     compiled = _compiled(statement, connection.dialect)
     driver = _driver(connection)
-    with driver.pipeline():
-        cursors = [driver.execute(compiled.string, compiled.construct_params(values)) for values in each_values]
+
+    def executed() -> list[Any]:
+        return [driver.execute(compiled.string, compiled.construct_params(values)) for values in each_values]
+
+    if len(each_values) == 1:  # a pipeline takes twice the CPU of one statement
+        cursors = executed()
+    else:
+        with driver.pipeline():
+            cursors = executed()
     return [cursor.fetchone() for cursor in cursors]
 
 
