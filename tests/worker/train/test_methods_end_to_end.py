@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -149,6 +150,27 @@ def test_a_worker_killed_at_any_moment_pays_for_nothing_twice(school: School, mo
     with reading(school.engine) as connection:
         assert len(connection.execute(select(ModelRow.no).where(ModelRow.name == "m")).all()) == 1
         assert len(connection.execute(select(BatchRow.no)).all()) <= 2
+
+
+def test_an_attempt_whose_files_the_next_one_cleared_away_leaves_the_training_alone(
+    school: School, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from labelmill_worker.train import embedding  # noqa: PLC0415
+
+    training_id = school.train()
+    original = embedding.fit_head
+
+    def taken_over(*arguments: Any) -> Any:
+        with writing(school.engine) as connection:
+            connection.execute(update(TrainingRow).values(lease_token="next", lease_until=0.0))
+        for left in (school.folder / "models").iterdir():
+            shutil.rmtree(left)
+        monkeypatch.setattr(embedding, "fit_head", original)
+        return original(*arguments)
+
+    monkeypatch.setattr(embedding, "fit_head", taken_over)
+    assert school.run(training_id)["state"] == "succeeded"  # by the next attempt
+    assert embedding.fit_head is original
 
 
 def test_a_chunk_whose_worker_died_embeds_only_what_has_no_vector(school: School) -> None:

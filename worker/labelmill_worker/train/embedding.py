@@ -160,7 +160,8 @@ def vectors_of(look: Look, model: str, rows: Iterator[tuple[str, Any]]) -> Itera
 
 
 def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Fit the head and write its file. Returns the recipe, the thresholds and what was found. Raises Permanent."""
+    """Fit the head and write its file. Returns the recipe, the thresholds and what was found. Raises Permanent,
+    LeaseLost."""
     schema = LabelSchema.from_json(look.dataset.label_schema or [])
     folder = look.data_path / MODELS_FOLDER / f"{look.row.id}.{look.token}.part"
     look.confirm_lease()
@@ -172,6 +173,9 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
             raise Permanent("none of the texts to train on could be embedded")
         log.info("fits the head", rows=train.count)
         fitted = fit_head(train, splits["validation"], schema)
+    except FileNotFoundError:
+        look.confirm_lease()  # whoever has the training by now has cleared our files away
+        raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     file = f"{MODELS_FOLDER}/{look.row.id}.zip"
