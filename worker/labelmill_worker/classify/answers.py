@@ -68,7 +68,7 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
 
 
 def _are_numbers(scores: Sequence[Any]) -> bool:
-    """Whether float32 can hold them all. With one that is no number the sum is none."""
+    """Whether float32 can hold them all. NaN makes the sum NaN, whatever `min` and `max` make of it."""
     if not {*map(type, scores)} <= {float, int}:
         return False
     return min(scores) >= -_LARGEST and max(scores) <= _LARGEST and not math.isnan(sum(scores))

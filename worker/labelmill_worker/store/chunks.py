@@ -32,7 +32,6 @@ from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.vectors import VECTORS, rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
-_REPEATS = (ChunkRepeatsRow.batch_no == ChunkRow.batch_no) & (ChunkRepeatsRow.number == ChunkRow.number)
 _COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
 
 
@@ -102,7 +101,8 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
                    ChunkRow.failed, ChunkInputRow.data, ChunkRepeatsRow.data.label("repeats"))
             .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no)
                   & (ChunkInputRow.number == ChunkRow.number))
-            .outerjoin(ChunkRepeatsRow, _REPEATS)
+            .outerjoin(ChunkRepeatsRow, (ChunkRepeatsRow.batch_no == ChunkRow.batch_no)
+                       & (ChunkRepeatsRow.number == ChunkRow.number))
             .where(ChunkRow.batch_no == batch.no, ChunkRow.number == number)
         ).one()  # fmt: skip
         model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from functools import lru_cache
 from typing import Any
 
@@ -50,15 +51,9 @@ def rows_at_once(connection: Connection, statement: Executable, each_values: Seq
         return [connection.execute(statement, values).first() for values in each_values]
     compiled = _compiled(statement, connection.dialect)
     driver = _driver(connection)
-
-    def executed() -> list[Any]:
-        return [driver.execute(compiled.string, compiled.construct_params(values)) for values in each_values]
-
-    if len(each_values) == 1:  # a pipeline takes twice the CPU of one statement
-        cursors = executed()
-    else:
-        with driver.pipeline():
-            cursors = executed()
+    # around a single statement a pipeline takes more CPU than the statement
+    with driver.pipeline() if len(each_values) > 1 else nullcontext():
+        cursors = [driver.execute(compiled.string, compiled.construct_params(values)) for values in each_values]
     return [cursor.fetchone() for cursor in cursors]
 
 
