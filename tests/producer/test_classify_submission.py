@@ -71,6 +71,17 @@ def test_every_row_is_in_a_chunk_and_repeated_texts_are_not_sent(engine: Engine,
     assert [message.chunk for message in outbox.sent] == list(range(7))  # four of 500 texts, then larger ones
 
 
+def test_repeated_rows_keep_their_ids_beside_others_that_have_none(engine: Engine, tmp_path: Path) -> None:
+    path = tmp_path / "texts.jsonl"
+    ids = [None if number < 999 else f"r{number} \N{FIRE}" for number in range(1200)]  # a chunk without, one with
+    rows = [{"id": name, "text": f"text {number // 2}"} for number, name in enumerate(ids)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _submit(engine, path)
+    with reading(engine) as connection:
+        kept = connection.execute(select(DuplicateRow.row, DuplicateRow.external_id).order_by(DuplicateRow.row)).all()
+    assert [tuple(row) for row in kept] == [(number, ids[number]) for number in range(1, 1200, 2)]
+
+
 def test_with_redis_down_the_batch_is_accepted_with_a_warning(engine: Engine, texts: Path) -> None:
     warnings: list[str] = []
     batch_id = _submit(engine, texts, outbox=Outbox(down=True), warn=warnings.append)

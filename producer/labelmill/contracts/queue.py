@@ -99,6 +99,16 @@ def asking_app(settings: Settings) -> Celery:
     return app
 
 
+class _NoResult:
+    """What sending a message returns: nothing of use. Celery's own class would search all installed packages for one
+    that stores results."""
+
+    ignored = True  # Celery sets it
+
+    def __init__(self, task_id: str) -> None:
+        pass
+
+
 class MessageSender:
     """Sends messages; the tasks themselves need not be known to the sender."""
 
@@ -132,6 +142,7 @@ class MessageSender:
                         ignore_result=True,
                         retry=False,
                         producer=producer,
+                        result_cls=_NoResult,  # type: ignore[arg-type] # any class will do
                     )
         except (OperationalError, OSError) as error:
             raise BrokerUnavailable("Redis cannot be reached") from error

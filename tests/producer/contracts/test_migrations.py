@@ -11,7 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import insert, inspect, select, text
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts import migrations
@@ -60,6 +60,15 @@ def test_migrated_tables_are_the_ones_in_the_code(engine: Engine) -> None:
     with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+@pytest.mark.postgres
+def test_postgresql_does_not_compress_what_is_compressed(postgres_url: str) -> None:
+    engine = connect(postgres_url)
+    kept_as_it_is = "SELECT attrelid::regclass::text FROM pg_attribute WHERE attname = 'data' AND attstorage = 'e'"
+    with reading(engine) as connection:
+        assert set(connection.scalars(text(kept_as_it_is))) >= {"chunk_inputs", "chunk_repeats"}
+    engine.dispose()
 
 
 def test_rows_repeated_in_batches_of_before_are_counted_by_the_upgrade(engine: Engine) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.database.binary_copy import NULL, pack_rows, text_field
+from labelmill.contracts.database.binary_copy import NULL, pack_rows, text_field, text_fields
 from labelmill.contracts.database.bulk import bulk_insert, copy_binary
 
 _COLUMNS = ("batch_no", "row", "target", "score", "scores", "labels", "label", "external_id")
@@ -53,9 +53,9 @@ def _binary_rows(batch_no: int, block: PredictionBlock) -> bytes:
     count, width = block.scores.shape
     pairs = list(zip(block.label_lists, block.labels, strict=True))
     known = {pair: text_field(pair[0]) + text_field(pair[1]) for pair in set(pairs)}  # both columns in one piece
-    ids = repeat(NULL, count) if block.external_ids is None else map(text_field, block.external_ids)
+    ids = (repeat(NULL, count),) if block.external_ids is None else text_fields(block.external_ids)
     numbers = [
         (">i8", batch_no), (">i8", block.rows), (">i2", block.target), (">f4", block.best),
         (("<f4", (width,)), block.scores),
     ]  # fmt: skip
-    return pack_rows(count, numbers, [map(known.__getitem__, pairs), ids], fields=len(_COLUMNS))
+    return pack_rows(count, numbers, [map(known.__getitem__, pairs), *ids], fields=len(_COLUMNS))

@@ -278,10 +278,10 @@ class BatchWriter:
             return
         columns = ("batch_no", "row", "first_row", "external_id")
         if connection.dialect.name == "postgresql":
-            from labelmill.contracts.database.binary_copy import pack_rows, text_field  # noqa: PLC0415 - NumPy
+            from labelmill.contracts.database.binary_copy import pack_rows, text_fields  # noqa: PLC0415 - NumPy
 
             numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
-            packed = pack_rows(count, numbers, [map(text_field, names)], fields=len(columns))
+            packed = pack_rows(count, numbers, text_fields(names), fields=len(columns))
             copy_binary(connection, "duplicate_rows", columns, [packed])
             return
         bulk_insert(
