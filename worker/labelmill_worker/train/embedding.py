@@ -135,10 +135,8 @@ def unembedded(look: Look, model: str, blocks: Iterator[list[str]]) -> Iterator[
     with writing(look.engine) as connection:
         model_no = vectors.embedding_model(connection, model)
     distinct = DistinctTexts()
-    seen = 0
     for block in blocks:
-        first_rows = distinct.first_rows(block, seen).tolist()
-        seen += len(block)
+        first_rows = distinct.first_rows(block).tolist()
         new = {vectors.digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
         with reading(look.engine) as connection:
             known = vectors.known_digests(connection, model_no, new)

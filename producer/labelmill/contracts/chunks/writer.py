@@ -104,10 +104,9 @@ class BatchWriter:
         if not texts:
             return
         np = self._np
-        next_row = self.rows + len(self._texts)
         self._add_ids(len(texts), ids)
         self._texts += texts
-        firsts = self._distinct.first_rows(texts, next_row)
+        firsts = self._distinct.first_rows(texts)
         lengths = np.fromiter(map(len, texts), np.int64, len(texts))
         self._firsts = np.concatenate([self._firsts, firsts])
         self._lengths = np.concatenate([self._lengths, lengths])
