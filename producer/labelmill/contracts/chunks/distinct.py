@@ -1,4 +1,4 @@
-"""Which texts of a stream were there before, at 16 to 24 bytes a text.
+"""Which texts of a stream were there before, at 15 to 22 bytes a text.
 
 Texts are known by Python's 64-bit keyed hash. Among ten million distinct texts the chance that any two share one is
 3 in a million; the key is new in every process, so nobody can make texts that collide.
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 _FEW = 1 << 15
 _LAST_ROW = (1 << 32) - 1
+_FULL = 0.6  # of a table: with more, a free slot is far away
 
 
 class DistinctTexts:
@@ -64,12 +65,13 @@ class DistinctTexts:
         return firsts
 
     def _make_room(self, count: int) -> None:
-        """For so many more texts. At most half of the slots are taken: beyond it, finding a free one takes long."""
+        """For so many more texts."""
         if self._rows + count > self._hashes.size:
-            hashes, self._hashes = self._hashes, _reserved(2 * (self._rows + count), np.int64)
+            hashes, self._hashes = self._hashes, _reserved(8 * (self._rows + count), np.int64)
             self._hashes[: self._rows] = hashes[: self._rows]
-        if self._distinct + count > self._slots.size // 2:
-            slots, self._slots = self._slots, _reserved(2 << (self._distinct + count).bit_length(), np.uint32)
+        slots_needed = int((self._distinct + count) / _FULL)
+        if slots_needed > self._slots.size:
+            slots, self._slots = self._slots, _reserved(1 << slots_needed.bit_length(), np.uint32)
             for some in np.array_split(slots, slots.size // _FEW):
                 self._placed(_LAST_ROW - some[some > 0].astype(np.int64))
 

@@ -34,6 +34,7 @@ _FIRST_TEXTS = 500
 _DOUBLE_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
+_CUTS_AHEAD = 2  # chunks that wait to be compressed, to a seventh of what they take
 _CHUNKS_PER_COMMIT = 8
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
@@ -81,10 +82,10 @@ class BatchWriter:
         self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
         self._ids: list[str | None] | None = None
         self._firsts = np.empty(0, np.int64)
-        self._lengths = np.empty(0, np.int64)
         # two threads: one compresses while the other waits for the database
         self._encoding = ThreadPoolExecutor(1, thread_name_prefix="batch-encoder")
         self._writing = ThreadPoolExecutor(1, thread_name_prefix="batch-writer")
+        self._unencoded: deque[Future[EncodedChunk]] = deque()
         self._waiting: list[Future[EncodedChunk]] = []
         self._commits: deque[Future[None]] = deque()
         self.rows = 0
@@ -106,13 +107,10 @@ class BatchWriter:
         np = self._np
         self._add_ids(len(texts), ids)
         self._texts += texts
-        firsts = self._distinct.first_rows(texts)
-        lengths = np.fromiter(map(len, texts), np.int64, len(texts))
-        self._firsts = np.concatenate([self._firsts, firsts])
-        self._lengths = np.concatenate([self._lengths, lengths])
-        new, chars = np.cumsum(self._firsts < 0), np.cumsum(self._lengths)
+        self._firsts = np.concatenate([self._firsts, self._distinct.first_rows(texts)])
+        new = np.cumsum(self._firsts < 0)
         start = 0
-        while (end := self._end_of_chunk(start, new, chars)) <= len(self._texts):
+        while (end := self._end_of_chunk(start, new)) <= len(self._texts):
             self._cut(start, end)
             start = end
         self._drop(start)
@@ -165,18 +163,20 @@ class BatchWriter:
             self._ids = [None] * len(self._texts)
         self._ids += ids
 
-    def _end_of_chunk(self, start: int, new: NDArray[np.int64], chars: NDArray[np.int64]) -> int:
+    def _end_of_chunk(self, start: int, new: NDArray[np.int64]) -> int:
         """Where the chunk ends that starts at a waiting row; beyond them all: there are not enough yet.
 
-        `new`, `chars`: texts that are no repeats, and characters, up to and with each waiting row. A chunk's size
-        depends on its number and its rows alone, so that a resumed submission cuts the same chunks.
+        `new`: texts that are no repeats, up to and with each waiting row. A chunk's size depends on its number and its
+        rows alone, so that a resumed submission cuts the same chunks.
         """
+        np = self._np
         most = min(self._most_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
-        ends = [
-            int(self._np.searchsorted(sums, (sums[start - 1] if start else 0) + limit)) + 1
-            for sums, limit in ((new, most), (chars, CHUNK_CHARS))
-        ]
-        return min(*ends, start + _CHUNK_ROWS)
+        end = int(np.searchsorted(new, (new[start - 1] if start else 0) + most)) + 1
+        end = min(end, start + _CHUNK_ROWS)
+        texts = self._texts[start:end]
+        if sum(map(len, texts)) >= CHUNK_CHARS:
+            return start + int(np.searchsorted(np.cumsum([*map(len, texts)]), CHUNK_CHARS)) + 1
+        return end
 
     def _cut(self, start: int, end: int) -> None:
         """Make a chunk of these waiting rows."""
@@ -190,8 +190,11 @@ class BatchWriter:
             self._repeated.append(chunk.firsts.astype(self._np.uint32))
         self.duplicates = chunk.duplicates_so_far
         self.rows += len(texts)
-        self._waiting.append(self._encoding.submit(self._encoder.encode, chunk))
-        if len(self._waiting) >= _CHUNKS_PER_COMMIT or int(self._lengths[start:end].sum()) >= CHUNK_CHARS:
+        while len(self._unencoded) >= _CUTS_AHEAD:
+            self._unencoded.popleft().result()
+        self._unencoded.append(self._encoding.submit(self._encoder.encode, chunk))
+        self._waiting.append(self._unencoded[-1])
+        if len(self._waiting) >= _CHUNKS_PER_COMMIT or len(chunk.texts) >= CHUNK_CHARS:
             self._hand_over()
 
     def _drop(self, count: int) -> None:
@@ -199,7 +202,7 @@ class BatchWriter:
         del self._texts[:count]
         if self._ids is not None:
             del self._ids[:count]
-        self._firsts, self._lengths = self._firsts[count:], self._lengths[count:]
+        self._firsts = self._firsts[count:]
 
     def _hand_over(self) -> None:
         """Let the thread write the chunks that wait, in one transaction: a commit for each would cost more than all
