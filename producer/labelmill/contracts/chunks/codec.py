@@ -38,9 +38,7 @@ class ChunkInput:
 def encode_chunk(texts: bytes, ids: bytes, repeats: Mapping[int, int]) -> bytes:
     """Compress a chunk's input; texts and ids are lists in JSON already."""
     document = b'{"texts":%b,"ids":%b,"repeats":%b}' % (texts, ids, orjson.dumps(list(repeats.items())))
-    # piece by piece: in one go the result is cut off a buffer as large as the input, which leaves a hole in the heap
-    stream = zstandard.ZstdCompressor(level=_LEVEL).compressobj(size=len(document))
-    return stream.compress(document) + stream.flush()
+    return zstandard.ZstdCompressor(level=_LEVEL).compress(document)
 
 
 def decode_chunk(data: bytes) -> ChunkInput:

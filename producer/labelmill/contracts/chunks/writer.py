@@ -34,8 +34,8 @@ _FIRST_TEXTS = 500
 _DOUBLE_EVERY = 4  #: … every fourth chunk.
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
-_CUTS_AHEAD = 2  # chunks that wait to be compressed, to a seventh of what they take
-_CHUNKS_PER_COMMIT = 8
+_CUTS_AHEAD = 4  # chunks that wait to be compressed, to a seventh of what they take
+_CHUNKS_PER_COMMIT = 16
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
 
