@@ -71,6 +71,18 @@ def test_every_row_is_in_a_chunk_and_repeated_texts_are_not_sent(engine: Engine,
     assert [message.chunk for message in outbox.sent] == list(range(7))  # four of 500 texts, then larger ones
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_chunks_of_long_texts_are_closed_early(engine: Engine, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / f"long.{kind}"
+    rows = [(f"r{number}", f"{number:0300000}" if 10 <= number < 40 else f"{number}") for number in range(50)]
+    lines = [json.dumps({"id": name, "text": text}) if kind == "jsonl" else f"{name},{text}" for name, text in rows]
+    path.write_text("\n".join(lines if kind == "jsonl" else ["id,text", *lines]))
+    _submit(engine, path)
+    with reading(engine) as connection:
+        sizes = connection.scalars(select(ChunkRow.rows).order_by(ChunkRow.number)).all()
+    assert sizes == [24, 14, 12]  # 14 of 300,000 characters are the first to reach four million
+
+
 def test_repeated_rows_keep_their_ids_beside_others_that_have_none(engine: Engine, tmp_path: Path) -> None:
     path = tmp_path / "texts.jsonl"
     ids = [None if number < 999 else f"r{number} \N{FIRE}" for number in range(1200)]  # a chunk without, one with

@@ -162,7 +162,7 @@ def _write(
     rows = 0
     with BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer:
         for block in blocks:
-            writer.add(block.texts, block.ids)
+            writer.add(block.texts, block.ids, most_chars=block.most_chars)
             rows += len(block)
             on_progress(len(block))
         if skipped is not None:

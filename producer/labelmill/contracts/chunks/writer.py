@@ -80,6 +80,7 @@ class BatchWriter:
         self._first_rows: list[int] = []  # of the chunks so far
         self._repeated: list[NDArray[np.uint32]] = []  # for each repeat the row it repeats, in pieces
         self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
+        self._most_chars = 0  # they have no more characters
         self._ids: list[str | None] | None = None
         self._firsts = np.empty(0, np.int64)
         # two threads: one compresses while the other waits for the database
@@ -100,20 +101,27 @@ class BatchWriter:
         self._encoding.shutdown(wait=True, cancel_futures=True)
         self._writing.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, texts: Sequence[str], ids: Ids = None) -> None:
-        """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable."""
+    def add(self, texts: Sequence[str], ids: Ids = None, *, most_chars: int | None = None) -> None:
+        """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable.
+
+        `most_chars`: all texts together have no more characters, where that is known without counting.
+        """
         if not texts:
             return
         np = self._np
+        chars = sum(map(len, texts)) if most_chars is None else most_chars
         self._add_ids(len(texts), ids)
         self._texts += texts
+        self._most_chars += chars
         self._firsts = np.concatenate([self._firsts, self._distinct.first_rows(texts)])
         new = np.cumsum(self._firsts < 0)
         start = 0
         while (end := self._end_of_chunk(start, new)) <= len(self._texts):
             self._cut(start, end)
             start = end
-        self._drop(start)
+        if start:
+            self._drop(start)
+            self._most_chars = chars  # rows of this block alone are left
 
     def finish(self) -> None:
         """Write the rest and open the batch for work (`queued`)."""
@@ -173,10 +181,10 @@ class BatchWriter:
         most = min(self._most_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
         end = int(np.searchsorted(new, (new[start - 1] if start else 0) + most)) + 1
         end = min(end, start + _CHUNK_ROWS)
-        texts = self._texts[start:end]
-        if sum(map(len, texts)) >= CHUNK_CHARS:
-            return start + int(np.searchsorted(np.cumsum([*map(len, texts)]), CHUNK_CHARS)) + 1
-        return end
+        if self._most_chars < CHUNK_CHARS:
+            return end
+        chars = np.cumsum([*map(len, self._texts[start:end])])
+        return min(end, start + int(np.searchsorted(chars, CHUNK_CHARS)) + 1)
 
     def _cut(self, start: int, end: int) -> None:
         """Make a chunk of these waiting rows."""

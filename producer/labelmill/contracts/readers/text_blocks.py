@@ -30,6 +30,7 @@ class TextBlock:
 
     texts: list[str] = field(default_factory=list)
     ids: list[str | None] | None = None
+    most_chars: int | None = None  #: At most so many characters in all texts; None: nobody counted.
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -104,11 +105,11 @@ def _parse_plain_rows(lines: bytes, decoders: list[Callable[[bytes], list[Any]]]
             return None
         texts = [row.text for row in rows]
         if columns == 1:
-            return TextBlock(texts)
+            return TextBlock(texts, most_chars=len(lines))
         ids = [row.id for row in rows] if hasattr(rows[0], "id") else texts  # one column may be both
         if decode is not decoders[0] or not all(ids):
             ids = [None if one is None or one == "" else str(one) for one in ids]
-        return TextBlock(texts, ids)
+        return TextBlock(texts, ids, most_chars=len(lines))
     return None
 
 
