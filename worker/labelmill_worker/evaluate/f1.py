@@ -1,4 +1,7 @@
-"""F1 in its averages, from counts of labels. Pure; the numbers are scikit-learn's (`zero_division=0`)."""
+"""F1 in its averages, from counts of labels. Pure; the numbers are scikit-learn's (`zero_division=0`).
+
+Evaluations, the tuning of thresholds and the check of a fitted head all count with these functions.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,18 @@ from numpy.typing import NDArray
 Counts = NDArray[np.float64]
 
 
+def counts(real: NDArray[np.bool_], given: NDArray[np.bool_]) -> tuple[Counts, Counts, Counts]:
+    """Of indicator matrices (rows, labels), for each label: rows that have it and were given it, have it, were
+    given it."""
+    hits, held, answered = (one.sum(axis=0).astype(float) for one in (real & given, real, given))
+    return hits, held, answered
+
+
+def f1_of(hits: Any, real: Any, given: Any) -> Counts:
+    """F1 from counts, element by element: 0 where nothing is real and nothing is given."""
+    return _ratio(2 * np.asarray(hits), np.add(real, given))
+
+
 def averages(hits: Counts, real: Counts, given: Counts, *, present_only: bool) -> dict[str, Counts]:
     """Macro, weighted and micro F1 from counts whose last axis is the labels: rows with the label that were given it,
     with the label, given it.
@@ -18,7 +33,7 @@ def averages(hits: Counts, real: Counts, given: Counts, *, present_only: bool) -
     single-label arrays; of indicator matrices it takes every column.
     """
     total = real + given
-    f1 = np.divide(2 * hits, total, out=np.zeros_like(total), where=total > 0)
+    f1 = f1_of(hits, real, given)
     counted = (total > 0).sum(axis=-1) if present_only else np.full(total.shape[:-1], total.shape[-1])
     support = real.sum(axis=-1)
     return {
@@ -37,7 +52,7 @@ def _ratio(above: Any, below: Any) -> Counts:
 def per_label(names: list[str], hits: Counts, real: Counts, given: Counts) -> dict[str, dict[str, float]]:
     """`{label: {"precision", "recall", "f1", "support"}}`, in the alphabet's order."""
     precision, recall = _ratio(hits, given), _ratio(hits, real)
-    f1 = _ratio(2 * hits, real + given)
+    f1 = f1_of(hits, real, given)
     return {
         names[at]: {
             "precision": float(precision[at]), "recall": float(recall[at]), "f1": float(f1[at]),

@@ -112,8 +112,7 @@ class MultiLabelTally:
     def metrics(self) -> dict[str, Any]:
         """The target's part of an evaluation's `metrics`."""
         names = self.truth.names
-        real, given = self._present.sum(axis=0).astype(float), self._given.sum(axis=0).astype(float)
-        hits = (self._present & self._given).sum(axis=0).astype(float)
+        hits, real, given = f1.counts(self._present, self._given)
         averages = f1.averages(hits, real, given, present_only=False)
         found = {
             **row_counts(self.correct, self._scored, self._answered),

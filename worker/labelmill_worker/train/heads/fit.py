@@ -12,9 +12,10 @@ from threadpoolctl import threadpool_limits
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.classify.head import Head, probabilities
+from labelmill_worker.evaluate import f1
 from labelmill_worker.train.heads.minibatch import fit_minibatch
 from labelmill_worker.train.heads.solvers import Linear, fit_sigmoids, fit_softmax
-from labelmill_worker.train.heads.thresholds import f1_scores, tune_thresholds
+from labelmill_worker.train.heads.thresholds import tune_thresholds
 from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
 IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
@@ -180,9 +181,10 @@ def _measure(
     found: dict[str, Any] = {"rows": len(scores), "log_loss": round(log_loss(scores, truth, target), 6)}
     if target.multi:
         limits = np.array([(thresholds or {}).get(label, 0.5) for label in target.labels], np.float32)
-        micro, macro = f1_scores(scores >= limits, truth)
-        found["given"] = _by_label((scores >= limits).sum(axis=0), target)
-        return found | {"micro_f1": round(micro, 6), "macro_f1": round(macro, 6)}
+        given = scores >= limits
+        averages = f1.averages(*f1.counts(truth, given), present_only=False)
+        found["given"] = _by_label(given.sum(axis=0), target)
+        return found | {name: round(float(averages[name]), 6) for name in ("micro_f1", "macro_f1")}
     found["given"] = _by_label(np.bincount(scores.argmax(axis=1), minlength=len(target.labels)), target)
     right = truth[np.arange(len(scores)), scores.argmax(axis=1)]
     return found | {"accuracy": round(float(right.mean()), 6)}

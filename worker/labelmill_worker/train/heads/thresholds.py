@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import Target
+from labelmill_worker.evaluate.f1 import f1_of
 
 MIN_POSITIVES = 20  #: A label with fewer rows gets the threshold that suits all labels together.
 _FALLBACK = 0.5
@@ -38,16 +39,7 @@ def best_threshold(scores: Scores, truth: Truth) -> float | None:
     taken = np.arange(1, len(ranked) + 1)
     # where the score does not fall no threshold can part two rows
     last_of_score = np.append(ranked[1:] < ranked[:-1], True)
-    f1 = np.where(last_of_score, 2 * hits / (taken + truth.sum()), -1.0)
+    f1 = np.where(last_of_score, f1_of(hits, truth.sum(), taken), -1.0)
     best = int(f1.argmax())
     below = ranked[best + 1] if best + 1 < len(ranked) else 0.0
     return float((ranked[best] + below) / 2)
-
-
-def f1_scores(holds: Truth, truth: Truth) -> tuple[float, float]:
-    """Micro and macro F1; a label that nobody has and nobody gave does not count in the macro."""
-    hits, given, real = (holds & truth).sum(axis=0), holds.sum(axis=0), truth.sum(axis=0)
-    micro = 2 * hits.sum() / max(1, given.sum() + real.sum())
-    there = (given + real) > 0
-    macro = (2 * hits[there] / (given + real)[there]).mean() if there.any() else 0.0
-    return float(micro), float(macro)
