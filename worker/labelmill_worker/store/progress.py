@@ -110,9 +110,7 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
     errors = [error for one in kept for error in one.progress.errors]
     if errors:
         bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
-    for one in kept:
-        if one.progress.vectors:
-            keep_vectors(connection, one.claim.model.no, one.progress.vectors)
+    keep_vectors(connection, [(one.claim.model.no, *vector) for one in kept for vector in one.progress.vectors])
     transactions = [row[1] for row in answers if row]
     return Recorded([standings[one] for one in entries], transactions[0] if transactions else None)
 

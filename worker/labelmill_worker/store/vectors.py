@@ -73,9 +73,13 @@ def rows_with_vectors(connection: Connection, model_no: int, held: ChunkInput, f
     return {first_row + index for index, digest in digests.items() if digest in known}
 
 
-def keep_vectors(connection: Connection, model_no: int, vectors: Sequence[tuple[bytes, bytes]]) -> None:
-    """Keep `(digest, data)` within the connection's transaction; what another batch kept meanwhile stays."""
+def keep_vectors(connection: Connection, vectors: Iterable[tuple[int, bytes, bytes]]) -> None:
+    """Keep `(model_no, digest, data)` within the connection's transaction; what another one kept meanwhile stays.
+
+    Call it once a transaction, with everything that the transaction keeps: the rows are written in the order of their
+    keys, so that two transactions that keep the same texts never wait for each other crosswise.
+    """
     kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-    rows = [{"model_no": model_no, "digest": digest, "data": data} for digest, data in sorted(vectors)]
-    # in one order everywhere: two batches that keep the same texts must not wait for each other
-    connection.execute(kind.insert(VectorRow).on_conflict_do_nothing(), rows)
+    rows = [{"model_no": model_no, "digest": digest, "data": data} for model_no, digest, data in sorted(vectors)]
+    if rows:
+        connection.execute(kind.insert(VectorRow).on_conflict_do_nothing(), rows)
