@@ -1,13 +1,18 @@
 """Which texts of a stream were there before, at 15 to 22 bytes a text.
 
-Texts are known by Python's 64-bit keyed hash. Among ten million distinct texts the chance that any two share one is
-3 in a million; the key is new in every process, so nobody can make texts that collide.
+Texts are known by a 64-bit keyed hash (SipHash). Among ten million distinct texts the chance that any two share one is
+3 in a million. Nobody can make texts that collide without the key, and nobody knows it: it is drawn when the process
+starts, or, where PYTHONHASHSEED fixes that one, for each submission.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from itertools import repeat
+from operator import concat
 from typing import Any
 
 import numpy as np
@@ -18,10 +23,18 @@ _LAST_ROW = (1 << 32) - 1
 _FULL = 0.6  # of a table: with more, a free slot is far away
 
 
+def seed_is_fixed() -> bool:
+    """Whether somebody else chose the key of this process' hashes."""
+    chosen = "" if sys.flags.ignore_environment else os.environ.get("PYTHONHASHSEED", "")
+    return not sys.flags.hash_randomization or chosen not in ("", "random")
+
+
 class DistinctTexts:
     """Remembers every text it is shown: a hash table with open addressing, in which thousands are looked up at once."""
 
     def __init__(self) -> None:
+        # a text that follows a secret is hashed as with a key of its own, which takes half as long again
+        self._secret = os.urandom(16).hex() if seed_is_fixed() else None
         self._hashes = np.empty(_FEW, np.int64)  # of every row so far
         self._slots = np.zeros(2 * _FEW, np.uint32)  # the row a hash was first seen in, from the last one; 0: free
         self._rows = 0
@@ -35,13 +48,16 @@ class DistinctTexts:
         count = len(texts)
         self._make_room(count)
         rows = np.arange(self._rows, self._rows + count)
-        self._hashes[self._rows : self._rows + count] = np.fromiter(map(hash, texts), np.int64, count)
+        self._hashes[self._rows : self._rows + count] = np.fromiter(self._hashed(texts), np.int64, count)
         firsts = self._placed(rows)
         new = firsts == rows
         firsts[new] = -1
         self._rows += count
         self._distinct += int(np.count_nonzero(new))
         return firsts
+
+    def _hashed(self, texts: Sequence[str]) -> Iterable[int]:
+        return map(hash, texts if self._secret is None else map(concat, repeat(self._secret), texts))
 
     def _placed(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """The first row with the hash of each of `rows`: one that has a slot, or the first of them, which gets one."""
