@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+from pgbouncer import PgBouncer, find_pgbouncer
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import connect, upgrade
@@ -98,6 +99,17 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
 def postgres_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """A fresh PostgreSQL database with all tables."""
     yield from _postgres_database(postgres_server, _TEMPLATE)
+
+
+@pytest.fixture
+def pgbouncer(postgres_server: EmbeddedPostgres) -> Iterator[PgBouncer]:
+    """PgBouncer in transaction mode in front of the tests' PostgreSQL."""
+    if find_pgbouncer() is None:
+        _missing("pgbouncer was not found")
+    pooler = PgBouncer(postgres_server.port)
+    pooler.start()
+    yield pooler
+    pooler.stop()
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])

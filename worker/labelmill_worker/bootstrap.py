@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import check_tables, connect
+from labelmill.contracts.database import WORKER_CONNECTIONS, check_tables, connect
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 
@@ -70,7 +70,7 @@ _services: Services | None = None
 
 def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
     """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
-    engine = connect(settings.sql_url, pool_size=16)
+    engine = connect(settings.sql_url, max_connections=WORKER_CONNECTIONS)
     check_tables(engine)
     return Services(settings, engine, sender, control_plane)
 

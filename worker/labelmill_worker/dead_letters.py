@@ -38,7 +38,7 @@ class DeadLetters:
 
     def __init__(self, settings: Settings, *, open_engine: Callable[[], Engine] | None = None) -> None:
         self._redact = secret_remover(settings)
-        self._open_engine = open_engine or partial(connect, settings.sql_url, pool_size=1)
+        self._open_engine = open_engine or partial(connect, settings.sql_url, max_connections=1)
         self._letters: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

@@ -23,6 +23,6 @@ def upgrade_tables() -> None:
     """
     engine = connect(settings().sql_url)
     before = current_revision(engine)
-    upgrade(engine)
+    upgrade(engine, report=lambda what: messages().print(f"{what} …"))
     after = current_revision(engine)
     messages().print(f"tables are at {after}" if before == after else f"tables went from {before or 'none'} to {after}")

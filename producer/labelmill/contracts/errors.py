@@ -9,12 +9,13 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     RemoteFailed                Mistral ended a job, or knows no such thing
     FactoryClosed               the account cannot fine-tune classifiers
     DatabaseOutdated            tables are missing or of another version                exit 7
+    DatabaseUnsuitable          its encoding, file system or machine cannot serve       exit 2
   Retryable                     will pass: try again, not before `retry_after_s`
     RateLimited                 429
     RemoteUnavailable           5xx, time-outs, cut connections
     MalformedAnswer             an answer that failed its checks
-    DatabaseUnavailable         the database cannot be reached                          exit 7
-    BrokerUnavailable           Redis cannot be reached
+    DatabaseUnavailable         the database cannot be reached, or written to           exit 7
+    BrokerUnavailable           Redis cannot be reached, or takes no messages
 """
 
 from __future__ import annotations
@@ -71,6 +72,11 @@ class FactoryClosed(Permanent):
 class DatabaseOutdated(Permanent):
     exit_code = 7
     code = "database_outdated"
+
+
+class DatabaseUnsuitable(Permanent):
+    exit_code = 2
+    code = "database_unsuitable"
 
 
 class Retryable(LabelmillError):

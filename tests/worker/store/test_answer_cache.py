@@ -198,7 +198,7 @@ _KNOWN = 20_000
 
 @pytest.mark.postgres
 def test_postgres_without_statistics_reads_the_rows_that_were_asked_for_and_no_others(postgres_url: str) -> None:
-    engine = connect(postgres_url, pool_size=1)
+    engine = connect(postgres_url, max_connections=1)
     texts = [f"text {row}" for row in range(_KNOWN)]
     digests = [_digest(content) for content in texts]
     predictions = ((1, row, 0, "a", 0.5, row.to_bytes(8, "little")) for row in range(_KNOWN))

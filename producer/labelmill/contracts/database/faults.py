@@ -1,4 +1,7 @@
-"""What a database's faults mean to whoever asked it."""
+"""What a database's faults mean to whoever asked it.
+
+Told by codes, never by words: a server may speak any language.
+"""
 
 from __future__ import annotations
 
@@ -9,11 +12,12 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DatabaseError, DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnavailable
+from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnavailable, LabelmillError
 
 _DRIVER_FAULTS = {
     (driver, name) for driver in ("psycopg", "sqlite3") for name in ("OperationalError", "InterfaceError")
 }
+_NO_TABLE, _FORBIDDEN, _READ_ONLY, _DISK_FULL = "42P01", "42501", "25006", "53100"
 
 
 @contextlib.contextmanager
@@ -21,28 +25,82 @@ def translating_errors() -> Iterator[None]:
     """Turn a driver's connection faults into DatabaseUnavailable, missing tables into DatabaseOutdated."""
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        if "no such table" in str(error.orig):
-            raise outdated() from error
-        raise DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}") from error
     except PoolTimeoutError as error:
         raise DatabaseUnavailable("the database cannot be used: every connection waits for an answer") from error
     except DBAPIError as error:
-        if "UndefinedTable" in type(error.orig).__name__:
-            raise outdated() from error
+        meaning = _meaning_of(error.orig)
         # without a statement it failed while connecting; a plain DatabaseError is SQLite's word for a broken file
-        if error.statement is None or type(error) is DatabaseError:
-            raise DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}") from error
-        raise
+        if meaning is None and (
+            isinstance(error, OperationalError | InterfaceError)
+            or error.statement is None
+            or type(error) is DatabaseError
+        ):
+            meaning = DatabaseUnavailable(f"the database cannot be used: {_first_line(error.orig)}")
+        if meaning is None:
+            raise
+        raise meaning from error
     except Exception as error:
         # COPY and `executemany` speak to the driver past SQLAlchemy, and raise its own errors
-        if {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__} & _DRIVER_FAULTS:
-            raise DatabaseUnavailable(f"the database cannot be used: {error}") from error
-        raise
+        kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
+        meaning = _meaning_of(error) if any(module in ("psycopg", "sqlite3") for module, _ in kinds) else None
+        if meaning is None and kinds & _DRIVER_FAULTS:
+            meaning = DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}")
+        if meaning is None:
+            raise
+        raise meaning from error
 
 
-def _first_line(error: DBAPIError) -> str:
-    return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
+def _meaning_of(error: BaseException | None) -> LabelmillError | None:
+    """What a driver's error means, where that is more than its words say."""
+    if getattr(error, "sqlite_errorname", None):
+        return _meaning_of_sqlite(error)
+    state = getattr(error, "sqlstate", None)
+    if state == _NO_TABLE:
+        return outdated()
+    if state == _READ_ONLY:
+        return DatabaseUnavailable(
+            "the database is read-only, as a replica is: name the primary server in LABELMILL_DATABASE_URL, "
+            "or wait until the failover has ended"
+        )
+    if state == _DISK_FULL:
+        return DatabaseUnavailable("the database's disk is full: make room on its host")
+    if state == _FORBIDDEN:
+        return DatabaseUnavailable(
+            f"the database forbids it ({_first_line(error)}): let the tables' owner run {grants_for(_user(error))}"
+        )
+    return None
+
+
+def _meaning_of_sqlite(error: BaseException | None) -> LabelmillError | None:
+    name = str(getattr(error, "sqlite_errorname", ""))
+    if name == "SQLITE_ERROR" and "no such table" in str(error):  # this one speaks English alone
+        return outdated()
+    if name.startswith("SQLITE_READONLY"):
+        return DatabaseUnavailable(
+            "the database is read-only: let this user write to its file and to the folder around it"
+        )
+    if name == "SQLITE_FULL":
+        return DatabaseUnavailable("the database's disk is full (database or disk is full): make room on it")
+    return None
+
+
+def grants_for(user: str, schema: str = "public") -> str:
+    """The statements that let a user work with tables that another one made."""
+    return (
+        f"GRANT USAGE ON SCHEMA {schema} TO {user}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}; "
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {user}"
+    )
+
+
+def _user(error: BaseException | None) -> str:
+    with contextlib.suppress(Exception):  # the connection may be gone
+        return str(error.pgconn.user.decode())  # type: ignore[union-attr]
+    return "this user"
+
+
+def _first_line(error: BaseException | None) -> str:
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def outdated(engine: Engine | None = None) -> DatabaseOutdated:

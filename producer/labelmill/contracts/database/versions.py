@@ -1,21 +1,18 @@
-"""The version of the tables, and how they come to the one that this code needs."""
+"""The version of the tables, and the one that this code needs."""
 
 from __future__ import annotations
 
 import re
-import threading
 from importlib.resources import files
 
 from sqlalchemy import inspect, text
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database.connecting import reading, writing
+from labelmill.contracts.database.connecting import reading
 from labelmill.contracts.database.faults import outdated
 from labelmill.contracts.errors import DatabaseOutdated
 
-_one_upgrade = threading.Lock()
-_UPGRADE_LOCK = 7_140_521  # an advisory lock of PostgreSQL; any fixed number
-_MIGRATIONS = files("labelmill.contracts") / "migrations"
+MIGRATIONS = files("labelmill.contracts") / "migrations"
 
 
 _LINK = re.compile(r'^down_revision\b.*= (?:None|"(\w+)")$', re.MULTILINE)
@@ -24,7 +21,7 @@ _LINK = re.compile(r'^down_revision\b.*= (?:None|"(\w+)")$', re.MULTILINE)
 def revisions() -> list[str]:
     """The versions of the tables that this code knows, oldest first. Each file's name begins with its version and names
     the one before; files are read as text, for Alembic is slow to import and every command asks."""
-    files_ = [file for file in (_MIGRATIONS / "versions").iterdir() if file.name.endswith(".py")]
+    files_ = [file for file in (MIGRATIONS / "versions").iterdir() if file.name.endswith(".py")]
     links = {file.name.partition("_")[0]: _LINK.search(file.read_text()) for file in files_}
     after = {link[1] if link else None: version for version, link in links.items()}
     found: list[str] = []
@@ -54,32 +51,15 @@ def check_tables(engine: Engine) -> None:
         return
     if current is None:
         raise outdated(engine)  # most often somebody is in another folder than their data
-    _refuse_newer(current)
+    refuse_newer(current)
     raise DatabaseOutdated(
         f"the database's tables are of version {current}, older than {needed}: run `labelmill db upgrade`"
     )
 
 
-def _refuse_newer(current: str | None) -> None:
+def refuse_newer(current: str | None) -> None:
+    """Raise DatabaseOutdated for tables of a version that this code does not know."""
     if current is not None and current not in revisions():
         raise DatabaseOutdated(
             f"the database's tables are of version {current}, which a newer Labelmill made: upgrade this one"
         )
-
-
-def upgrade(engine: Engine) -> None:
-    """Bring the tables to this code's version. Does nothing when they are; safe from several processes at once.
-
-    Raises DatabaseOutdated for tables that a newer Labelmill made, DatabaseUnavailable.
-    """
-    from alembic import command  # noqa: PLC0415 - slow to import, and every command imports this module
-    from alembic.config import Config  # noqa: PLC0415
-
-    _refuse_newer(current_revision(engine))
-    with _one_upgrade, writing(engine) as connection:  # Alembic keeps its state in the process
-        if connection.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-        config = Config()
-        config.set_main_option("script_location", str(_MIGRATIONS))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")

@@ -14,7 +14,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by 
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, always with its time zone (SQLite keeps none)."""
+    """A moment, always in UTC (SQLite keeps no time zone)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -25,7 +25,9 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         del dialect
-        return value.replace(tzinfo=UTC) if value and value.tzinfo is None else value
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def utc_now() -> datetime:
