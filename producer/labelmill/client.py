@@ -13,6 +13,7 @@ from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.states import ENDED
+from labelmill.contracts.storage import shown_files
 from labelmill.results.reading import Only, read_results
 from labelmill.submissions.classify import submit_batch
 from labelmill.submissions.evaluate import check_evaluation, find_evaluation, submit_evaluation
@@ -78,9 +79,12 @@ class Client:
         return Job(self, job_id)
 
     def status(self, job_id: str) -> dict[str, Any]:
-        """The status document of any job. Raises NotFound."""
+        """The status document of any job; a dataset's files as paths in this client's data folder. Raises NotFound."""
         with reading(self.engine) as connection:
-            return jobs.status_document(connection, job_id, PriceList(self.settings.prices))
+            document = jobs.status_document(connection, job_id, PriceList(self.settings.prices))
+        if document.get("files"):
+            document["files"] = shown_files(self.settings.data_dir, document["files"])
+        return document
 
     def recent(self, limit: int = 20) -> list[dict[str, Any]]:
         """The latest jobs of every kind, newest first."""

@@ -7,10 +7,11 @@ import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
@@ -18,6 +19,7 @@ from labelmill.contracts.database import connect, reading, writing
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, TRAIN, ChunkMessage, JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
+from labelmill.contracts.storage import dataset_folder
 from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow
 from labelmill.jobs import status_document
 from labelmill_worker.bootstrap import Services
@@ -58,6 +60,7 @@ class Workshop:
     ) -> None:
         self.engine, self.mistral, self.folder = engine, mistral, folder
         self.queue = Queue()
+        self._numbers = count(1)
         self.sender = cast("MessageSender", self.queue)
         settings = Settings(broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY=KEY, lease_s=15,
                             texts_per_request=10, max_in_flight=4, data_dir=str(folder), poll_s=0.1)  # fmt: skip
@@ -65,12 +68,13 @@ class Workshop:
 
     def dataset(self, name: str, schema: list[dict[str, Any]], **splits: list[dict[str, Any]]) -> str:
         """A prepared dataset of these rows. Returns its id."""
+        dataset_id = f"prep_{next(self._numbers):010x}"
         files = {}
         for split, rows in splits.items():
-            path = self.folder / f"{name}-{split}.jsonl"
+            files[split] = f"{dataset_folder(dataset_id)}/{split}.jsonl"
+            path = self.folder / files[split]
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-            files[split] = str(path)
-        dataset_id = f"prep_{len(list(self.folder.glob('*.jsonl'))):010x}"
         with writing(self.engine) as connection:
             connection.execute(
                 insert(DatasetRow).values(
@@ -79,6 +83,12 @@ class Workshop:
                 )
             )  # fmt: skip
         return dataset_id
+
+    def split_file(self, name: str, split: str) -> Path:
+        """Where a split of the dataset of that name lies."""
+        with reading(self.engine) as connection:
+            files = connection.scalar(select(DatasetRow.files).where(DatasetRow.name == name))
+        return self.folder / (files or {})[split]
 
     def model(self, name: str, schema: list[dict[str, Any]] | None, **values: Any) -> int:
         """A fine-tuned model version. Returns its key."""

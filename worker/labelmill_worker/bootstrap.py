@@ -14,6 +14,7 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.database import WORKER_CONNECTIONS, check_tables, connect
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
+from labelmill.contracts.storage import DataFolder
 
 if TYPE_CHECKING:
     from labelmill_worker.classify.engine import ClassifyEngine
@@ -30,6 +31,11 @@ class Services:
     engine: Engine
     sender: MessageSender
     control_plane_override: ControlPlane | None = None
+
+    @cached_property
+    def data_folder(self) -> DataFolder:
+        """The files that producers and workers share. Raises InvalidInput."""
+        return DataFolder.of(self.settings.data_dir)
 
     @cached_property
     def control_plane(self) -> ControlPlane:

@@ -59,7 +59,7 @@ def _run_steps(stack: TemporaryStack, console: Console) -> dict[str, Any]:
     say(4, "classify: the texts of the test split")
     results = stack.folder / "results.jsonl"
     batch = stack.run(
-        "classify", "classify", str(_test_file(dataset, stack)), "--model", "intents", "--text", "text",
+        "classify", "classify", str(_test_file(dataset)), "--model", "intents", "--text", "text",
         "--wait", "-o", str(results),
     )  # fmt: skip
     rows = batch["rows"]
@@ -81,8 +81,8 @@ def _run_steps(stack: TemporaryStack, console: Console) -> dict[str, Any]:
     }
 
 
-def _test_file(dataset: dict[str, Any], stack: TemporaryStack) -> Path:
-    return stack.folder / str(dataset["files"]["test"])  # an absolute path stays what it is
+def _test_file(dataset: dict[str, Any]) -> Path:
+    return Path(dataset["files"]["test"])
 
 
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:

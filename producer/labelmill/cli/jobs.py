@@ -15,6 +15,7 @@ from labelmill.cli.progress import bar
 from labelmill.cli.tables import moment, print_details, print_rows
 from labelmill.client import Client
 from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.storage import local_source
 from labelmill.results.export import check_output, write_results
 from labelmill.results.kept_columns import keep_columns
 from labelmill.results.reading import Only, facts_of_batch, read_result_lines
@@ -107,7 +108,9 @@ def save_results(
 
         blocks = read_result_lines(client.engine, job_id, only=only, follow=follow)
         if keep and batch:
-            blocks = keep_columns(blocks, ClassifySpec(**batch.options), keep)
+            spec = ClassifySpec(**batch.options)
+            source = local_source(client.settings.data_dir, spec.source)
+            blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), keep)
         count = write_results(
             blocks, batch.targets if batch else [], output, keep, on_progress=partial(progress.advance, task)
         )

@@ -14,6 +14,7 @@ from labelmill.cli.options import STORED, AsJson
 from labelmill.cli.tables import print_details, print_rows
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.storage import shown_files
 from labelmill.contracts.tables import ModelRow
 
 Version = Annotated[str, typer.Argument(metavar="REF", help="A version: intents@2, or intents@ALIAS.")]
@@ -93,8 +94,11 @@ def _state(one: dict[str, Any]) -> str:
 
 def show(ref: Model, as_json: AsJson = False) -> None:
     """Everything about a version: dataset, files, training, job at Mistral, evaluations, batches."""
-    with reading(connected().engine) as connection:
+    client = connected()
+    with reading(client.engine) as connection:
         found = registry.lineage(connection, ref)
+    if found["dataset"] and found["dataset"]["files"]:
+        found["dataset"]["files"] = shown_files(client.settings.data_dir, found["dataset"]["files"])
     if as_json:
         print_json(found)
         return

@@ -23,6 +23,7 @@ from labelmill.contracts.readers import check_columns, expand_source, first_colu
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.specs import PrepareSpec, TargetSpec
 from labelmill.contracts.states import DatasetState
+from labelmill.contracts.storage import DataFolder, source_folder
 from labelmill.contracts.tables import DatasetRow, EventRow, utc_now
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
@@ -138,13 +139,9 @@ def _check_first_row(file: Path, spec: PrepareSpec) -> None:
 
 
 def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str) -> tuple[str, ...]:
-    """Copy `files` to where workers may read them, all or none. Returns their paths within the data folder."""
-    if "://" in settings.data_dir:
-        raise InvalidInput(
-            "LABELMILL_DATA_DIR must be a folder that workers share to prepare local files, not a URL, for now"
-        )
-    relative = Path("sources") / job_id
-    folder = settings.data_path / relative
+    """Copy `files` to where workers may read them, all or none. Returns the references to the copies."""
+    data = DataFolder.of(settings.data_dir)
+    folder = data.path(source_folder(job_id))
     part = folder.with_name(f"{job_id}.part")
     unique = len({file.name for file in files}) == len(files)
     names = [file.name if unique else f"{number:04}-{file.name}" for number, file in enumerate(files)]
@@ -158,7 +155,7 @@ def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str
         raise Permanent(
             f"the source could not be copied into {settings.data_dir}: {error.strerror or error}"
         ) from error
-    return tuple((relative / name).as_posix() for name in names)
+    return tuple(data.reference(folder / name) for name in names)
 
 
 def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:

@@ -27,7 +27,15 @@ from labelmill.contracts.database import (
     writing,
 )
 from labelmill.contracts.errors import DatabaseOutdated
-from labelmill.contracts.tables import Base, BatchRow, ChunkRepeatsRow, utc_now
+from labelmill.contracts.tables import (
+    Base,
+    BatchRow,
+    ChunkRepeatsRow,
+    DatasetRow,
+    EvaluationRow,
+    TrainingRow,
+    utc_now,
+)
 from labelmill.registry import resolve_model
 
 _UPGRADE = "import sys; from labelmill.contracts.database import connect, upgrade; upgrade(connect(sys.argv[1]))"
@@ -95,6 +103,57 @@ def _repeats(engine: Engine) -> dict[int, dict[int, int]]:
     with reading(engine) as connection:
         found = connection.execute(select(ChunkRepeatsRow.number, ChunkRepeatsRow.data))
         return {number: decode_repeats(data) for number, data in found}
+
+
+def test_paths_of_before_become_references_whatever_folder_they_began_with(engine: Engine) -> None:
+    now = {"created_at": utc_now(), "spec": {}, "name": "d"}
+    before = {
+        "prep_1": {"train": "/data/datasets/prep_1/train.jsonl", "test": "/data/datasets/prep_1/test.jsonl"},
+        "prep_2": {"train": "/home/a b/datasets/old/.labelmill/datasets/prep_1/train.jsonl"},  # repeats prep_1
+        "prep_3": {"train": "datasets/prep_3/train.jsonl"},
+        "prep_4": {"train": "/somewhere/else.jsonl"},
+        "prep_5": None,
+    }
+    batch = {"state": "completed", "model_ref": "ft:x", "created_at": utc_now()}
+    with writing(engine) as connection:
+        model = resolve_model(connection, "ft:x").no
+        for version, (job_id, files) in enumerate(before.items(), 1):
+            row = now | {"id": job_id, "state": "ready", "version": version, "files": files}
+            connection.execute(insert(DatasetRow).values(row))
+        sources = {
+            "batch_e": "/d/datasets/prep_1/test.jsonl",
+            "batch_t": "m@1",
+            "batch_u": "/d/datasets/prep_1/a.jsonl",
+        }
+        for job_id, source in sources.items():
+            row = batch | {"id": job_id, "model_no": model, "options": {"source": source, "text": "text"}}
+            connection.execute(insert(BatchRow).values(row))
+        connection.execute(
+            insert(EvaluationRow).values(id="eval_1", state="completed", model_no=model, model_ref="ft:x", split="test",
+                                         dataset_id="prep_1", dataset_ref="d@1", batch_id="batch_e")
+        )  # fmt: skip
+        connection.execute(
+            insert(TrainingRow).values(id="train_1", state="succeeded", name="m", method="embedding", options={},
+                                       dataset_id="prep_1", batch_id="batch_t")
+        )  # fmt: skip
+    with writing(engine) as connection:
+        config = Config()
+        config.set_main_option("script_location", str(Path(migrations.__path__[0])))
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0011")
+    upgrade(engine)
+    with reading(engine) as connection:
+        files = {row.id: row.files for row in connection.execute(select(DatasetRow.id, DatasetRow.files))}
+        options = {row.id: row.options for row in connection.execute(select(BatchRow.id, BatchRow.options))}
+    assert files == {
+        "prep_1": {"train": "datasets/prep_1/train.jsonl", "test": "datasets/prep_1/test.jsonl"},
+        "prep_2": {"train": "datasets/prep_1/train.jsonl"},
+        "prep_3": {"train": "datasets/prep_3/train.jsonl"},
+        "prep_4": {"train": "/somewhere/else.jsonl"},
+        "prep_5": None,
+    }
+    expected = sources | {"batch_e": "data-folder:datasets/prep_1/test.jsonl"}  # what users wrote stays
+    assert {job_id: one["source"] for job_id, one in options.items()} == expected
 
 
 def test_the_views_of_analysts_can_be_read(engine: Engine) -> None:

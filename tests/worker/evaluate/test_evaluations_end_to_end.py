@@ -62,7 +62,7 @@ def evaluate(shop: Workshop, **options: Any) -> dict[str, Any]:
 
 
 def truth_of(shop: Workshop, split: str = "test", target: str = "intent") -> list[Any]:
-    lines = (shop.folder / f"small-{split}.jsonl").read_text().splitlines()
+    lines = shop.split_file("small", split).read_text().splitlines()
     return [json.loads(line)["labels"][target] for line in lines]
 
 
@@ -172,7 +172,7 @@ def test_a_cancelled_evaluation_stops_both_of_its_batches(shop: Workshop) -> Non
 def test_an_evaluation_whose_batch_fails_stops_the_other_one(shop: Workshop, mistral: StrictMistral) -> None:
     job_id = submit_evaluation(shop.engine, shop.sender, model="m", dataset="small", calibrate=True)
     shop.step()
-    (shop.folder / "small-test.jsonl").unlink()
+    shop.split_file("small", "test").unlink()
     done = shop.run(job_id)
     assert (done["state"], "prepare the dataset again" in done["error"]) == ("failed", True)
     with reading(shop.engine) as connection:

@@ -91,7 +91,7 @@ def test_every_metric_is_scikit_learns_of_the_exported_rows(
     client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
     save_results(client, job_id, output)
     client.engine.dispose()
-    rows = [json.loads(line) for line in (tmp_path / "shapes-test.jsonl").read_text().splitlines()]
+    rows = [json.loads(line) for line in shop.split_file("shapes", "test").read_text().splitlines()]
     gaps = outside_metrics.check(json.loads(json.dumps(document)), outside_metrics.read_exported(output), rows)
     assert {name: gap for name, gap in gaps.items() if gap > 1e-9} == {}
     assert len(gaps) > 300

@@ -82,7 +82,8 @@ def test_a_submitted_preparation_becomes_a_ready_version(services: Services, tmp
     done = run(services, job_id)
     assert (done.state, done.version, done.repeats, done.error) == ("ready", 1, None, None)
     assert done.splits == {"train": 24, "validation": 3, "test": 3}
-    assert all(Path(file).is_file() for file in (done.files or {}).values())
+    data = services.settings.data_path
+    assert all((data / file).is_file() for file in (done.files or {}).values())
     assert events(services.engine, job_id) == ["queued", "preparing", "ready"]
     assert not (services.settings.data_path / "sources" / job_id).exists(), "copies are not kept"
     assert done.finished_at is not None
@@ -160,7 +161,9 @@ def test_a_file_outside_of_the_jobs_own_place_is_never_opened(services: Services
     ended = run(services, job_id)
     assert ended.state == "failed"
     # a folder of its own, or a URL that is read as a name there, is no file
-    assert any(words in (ended.error or "") for words in ("not inside the data folder", "is gone from the data folder"))
+    assert any(
+        words in (ended.error or "") for words in ("not a file inside the data folder", "is gone from the data folder")
+    )
 
 
 def test_a_source_place_that_is_itself_a_link_is_not_followed(services: Services, tmp_path: Path) -> None:
@@ -168,7 +171,7 @@ def test_a_source_place_that_is_itself_a_link_is_not_followed(services: Services
     place = services.settings.data_path / "sources" / job_id
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
-    assert "not inside the data folder" in (run(services, job_id).error or "")
+    assert "not a file inside the data folder" in (run(services, job_id).error or "")
 
 
 def test_a_fault_that_passes_is_put_off_and_given_up_in_the_end(

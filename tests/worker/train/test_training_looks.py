@@ -50,8 +50,10 @@ class Bench:
         self.engine, self.mistral, self.outbox = engine, MemoryMistral(), Outbox()
         self.settings = Settings(data_dir=str(folder), poll_s=1.0, lease_s=5.0, _env_file=None)
         self.plane: Callable[[], ControlPlane] = lambda: self.mistral
-        for split in ("train", "validation"):
-            (folder / f"{split}.jsonl").write_text(f'{{"text": "{split}", "labels": {{"intent": "music"}}}}\n')
+        files = {split: f"datasets/prep_00000000aa/{split}.jsonl" for split in ("train", "validation")}
+        (folder / "datasets/prep_00000000aa").mkdir(parents=True)
+        for split, reference in files.items():
+            (folder / reference).write_text(f'{{"text": "{split}", "labels": {{"intent": "music"}}}}\n')
         with writing(engine) as connection:
             connection.execute(
                 insert(DatasetRow).values(
@@ -63,7 +65,7 @@ class Bench:
                     label_schema=SCHEMA,
                     splits={"train": 1, "validation": 1, "test": 0},
                     fingerprint="f1",
-                    files={split: str(folder / f"{split}.jsonl") for split in ("train", "validation")},
+                    files=files,
                 )
             )
 

@@ -18,13 +18,15 @@ from labelmill.contracts.money.costs import cost_of_texts, per_1000, priced_mode
 from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
 from labelmill.contracts.states import ENDED, BatchState
-from labelmill.contracts.tables import EvaluationRow, ModelRow
+from labelmill.contracts.tables import DatasetRow, EvaluationRow, ModelRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.store import evaluations
+from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
 from labelmill_worker.store.inner_batches import InnerBatch, cancel_inner_batch, fill_inner_batch, read_inner_batch
+from labelmill_worker.store.jobs import read_job
 from labelmill_worker.store.leases import require_lease
 
 _ENDED = {state.value for state in ENDED}
@@ -48,7 +50,8 @@ def begin(services: Services, job: EvaluationRow, token: str) -> None:
         path = _path(services, job, split)
         holds_chats = "messages" in next(read_split(path), {})
         column = "messages" if holds_chats else "text"
-        batch_spec = ClassifySpec(source=str(path), text=column, multi=spec.multi, chats=holds_chats)
+        source = services.data_folder.source(path)
+        batch_spec = ClassifySpec(source=source, text=column, multi=spec.multi, chats=holds_chats)
         batch = evaluations.open_batch(services.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
             fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
@@ -90,11 +93,10 @@ def conclude(services: Services, job: EvaluationRow, token: str, check: Callable
         split = _classified(services, job, schema, "calibration_batch_id", CALIBRATION_SPLIT)
         source = {"dataset": job.dataset_ref, "split": CALIBRATION_SPLIT, "evaluation": job.id}
         calibration = {name: one | source for name, one in fit_temperatures(split, check).items()}
-    train = evaluations.split_path(services.engine, model.dataset_id, "train")
+    train = _split_file(services, model.dataset_id, "train")
     split = _classified(services, job, schema, "batch_id", job.split)
     temperatures = {name: one["temperature"] for name, one in (calibration or {}).items()}
-    seen_path = Path(train) if train and Path(train).is_file() else None
-    measured = measure(split, temperatures, seen_path, check)
+    measured = measure(split, temperatures, train if train and train.is_file() else None, check)
     facts = evaluations.batch_facts(services.engine, split.batch_no)
     evaluations.complete(
         services.engine, job, token, metrics=measured.metrics, analysis=measured.analysis,
@@ -139,10 +141,15 @@ def _spec_of(job: EvaluationRow) -> EvaluateSpec:
 
 
 def _path(services: Services, job: EvaluationRow, split: str) -> Path:
-    path = evaluations.split_path(services.engine, job.dataset_id, split)
+    path = _split_file(services, job.dataset_id, split)
     if path is None:
         raise Permanent(f"the dataset's split {split!r} is gone")
-    return Path(path)
+    return path
+
+
+def _split_file(services: Services, dataset_id: str | None, split: str) -> Path | None:
+    dataset = read_job(services.engine, DatasetRow, dataset_id) if dataset_id else None
+    return split_file(services.data_folder, dataset, split) if dataset else None
 
 
 def _batch(services: Services, job: EvaluationRow, column: BatchColumn) -> InnerBatch:

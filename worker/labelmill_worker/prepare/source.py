@@ -11,6 +11,7 @@ from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
 from labelmill.contracts.hub_reference import split_hub_reference
 from labelmill.contracts.readers import OnBadRow, Row, check_columns, read_rows
 from labelmill.contracts.specs import PrepareSpec
+from labelmill.contracts.storage import DataFolder, source_folder
 
 Decoder = Callable[[Any], Any]
 
@@ -21,6 +22,16 @@ def wanted_columns(spec: PrepareSpec) -> list[str] | None:
         return None
     columns = [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
     return list(dict.fromkeys(columns))
+
+
+def source_files(data: DataFolder, job_id: str, references: Sequence[str]) -> list[Path]:
+    """The copies that were made for this job. Raises InvalidInput for one that is missing or lies elsewhere, be it in
+    the data folder: the database and the stack's addresses are there too."""
+    files = [data.file(reference, source_folder(job_id)) for reference in references]
+    for file in files:
+        if not file.is_file():
+            raise InvalidInput(f"{file.name} is gone from the data folder; submit the preparation again")
+    return files
 
 
 def source_rows(spec: PrepareSpec, files: Sequence[Path], on_bad_row: OnBadRow) -> Iterator[Row]:

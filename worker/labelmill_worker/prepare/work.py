@@ -15,12 +15,13 @@ from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Perman
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.contracts.states import DatasetState
+from labelmill.contracts.storage import dataset_folder, source_folder
 from labelmill.contracts.tables import DatasetRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.draining import WorkerEnds, is_draining
 from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
-from labelmill_worker.prepare.folders import data_folder, dataset_folder, drop_sources, source_files
 from labelmill_worker.prepare.likeness import compare_splits
+from labelmill_worker.prepare.source import source_files
 from labelmill_worker.store.datasets import record_dataset
 from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job, save_job
 from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
@@ -76,7 +77,7 @@ def _hand_back(services: Services, job: DatasetRow, token: str) -> None:
 
 
 def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
-    folder = data_folder(services.settings)
+    data = services.data_folder
     spec = PrepareSpec.model_validate(job.spec)
     next_report = time.monotonic() + _PROGRESS_S
 
@@ -89,8 +90,8 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
             save_job(services.engine, DatasetRow, job.id, token, report={"rows_read": rows})
             next_report = time.monotonic() + _PROGRESS_S
 
-    sources = source_files(folder, job.id, spec.files)
-    prepared = prepare_dataset(spec, sources, dataset_folder(folder, job.id), on_progress=on_progress)
+    sources = source_files(data, job.id, spec.files)
+    prepared = prepare_dataset(spec, sources, data.path(dataset_folder(job.id)), on_progress=on_progress)
     rows = prepared.report["rows_read"]
     likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))
     with writing(services.engine) as connection:
@@ -99,15 +100,15 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
 
 
 def _record(services: Services, job: DatasetRow, token: str, prepared: PreparedDataset) -> None:
-    written, repeats = record_dataset(services.engine, job.id, job.name, token, prepared)
+    written, repeats = record_dataset(services.engine, services.data_folder, job.id, job.name, token, prepared)
     if not written:
         raise LeaseLost(f"the lease on {job.id} was lost")
     if repeats:
-        shutil.rmtree(dataset_folder(data_folder(services.settings), job.id), ignore_errors=True)
+        shutil.rmtree(services.data_folder.path(dataset_folder(job.id)), ignore_errors=True)
     _clean(services, job.id)
     log.info("ready", repeats=repeats, **prepared.splits)
 
 
 def _clean(services: Services, job_id: str) -> None:
     if "://" not in services.settings.data_dir:
-        drop_sources(data_folder(services.settings), job_id)
+        shutil.rmtree(services.data_folder.path(source_folder(job_id)), ignore_errors=True)

@@ -8,7 +8,9 @@ from sqlalchemy import select, text
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import writing
+from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import DatasetState
+from labelmill.contracts.storage import DataFolder, dataset_folder
 from labelmill.contracts.tables import DatasetRow, Json
 from labelmill_worker.prepare.dataset import PreparedDataset
 from labelmill_worker.store.jobs import move_job
@@ -17,7 +19,7 @@ _VERSIONS_LOCK = 7_140_522  # an advisory lock of PostgreSQL; any fixed number
 
 
 def record_dataset(
-    engine: Engine, job_id: str, name: str, token: str, prepared: PreparedDataset
+    engine: Engine, data: DataFolder, job_id: str, name: str, token: str, prepared: PreparedDataset
 ) -> tuple[bool, str | None]:
     """Make a dataset ready: a new version of `name`, or a repetition of the latest one with the same fingerprint.
 
@@ -32,9 +34,9 @@ def record_dataset(
             .order_by(DatasetRow.version.desc())
             .limit(1)
         ).first()
-        files: Json = {split: str(path) for split, path in prepared.files.items()}
+        files: Json = {split: data.reference(path) for split, path in prepared.files.items()}
         version, repeats = (latest.version or 0) + 1 if latest else 1, None
-        if latest and latest.fingerprint == prepared.fingerprint and _all_there(latest.files):
+        if latest and latest.fingerprint == prepared.fingerprint and _all_there(data, latest.id, latest.files):
             version, repeats, files = latest.version, latest.id, latest.files
         written = move_job(
             connection, DatasetRow, job_id, DatasetState.PREPARING, DatasetState.READY, token=token,
@@ -46,9 +48,20 @@ def record_dataset(
     return written, repeats
 
 
-def _all_there(files: Json) -> bool:
+def _all_there(data: DataFolder, dataset_id: str, files: Json) -> bool:
     """A version whose files somebody deleted is worth making again."""
-    return all(Path(path).is_file() for path in files.values())
+    try:
+        return all(data.file(one, dataset_folder(dataset_id)).is_file() for one in files.values())
+    except InvalidInput:
+        return False
+
+
+def split_file(data: DataFolder, dataset: DatasetRow, split: str) -> Path | None:
+    """Where the file of a dataset's split lies here; None when it has none. Raises InvalidInput for one that lies
+    outside of the dataset's folder."""
+    reference = (dataset.files or {}).get(split)
+    # a dataset that repeats another one shares its files
+    return None if reference is None else data.file(reference, dataset_folder(dataset.repeats or dataset.id))
 
 
 def _one_at_a_time(connection: Connection) -> None:

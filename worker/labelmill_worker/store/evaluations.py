@@ -16,7 +16,6 @@ from labelmill.contracts.states import BatchState, EvaluationState
 from labelmill.contracts.tables import (
     BatchRow,
     ChunkRow,
-    DatasetRow,
     EvaluationRow,
     ModelRow,
     RowErrorRow,
@@ -65,13 +64,6 @@ def read_model(engine: Engine, model_no: int) -> ModelRow:
         return ModelRow(
             **connection.execute(select(ModelRow.__table__).where(ModelRow.no == model_no)).mappings().one()
         )
-
-
-def split_path(engine: Engine, dataset_id: str | None, split: str) -> str | None:
-    """Where a dataset's split lies."""
-    with reading(engine) as connection:
-        files = connection.scalar(select(DatasetRow.files).where(DatasetRow.id == dataset_id))
-    return (files or {}).get(split)
 
 
 def complete(

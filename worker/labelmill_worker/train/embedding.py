@@ -20,6 +20,7 @@ from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.money.token_counts import count_all
 from labelmill.contracts.states import BatchState, TrainingState
+from labelmill.contracts.storage import MODELS, model_file
 from labelmill.contracts.tables import TrainingRow
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import (
@@ -41,8 +42,6 @@ from labelmill_worker.train.look import Look, NextLook
 from labelmill_worker.train.pace import next_look_s
 
 log = structlog.get_logger()
-
-MODELS_FOLDER = "models"  #: Within the data folder.
 
 
 def begin(look: Look) -> NextLook:
@@ -161,7 +160,7 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Fit the head and write its file. Returns the recipe, the thresholds and what was found. Raises Permanent,
     LeaseLost."""
     schema = LabelSchema.from_json(look.dataset.label_schema or [])
-    folder = look.data_path / MODELS_FOLDER / f"{look.row.id}.{look.token}.part"
+    folder = look.data.path(MODELS) / f"{look.row.id}.{look.token}.part"
     look.confirm_lease()
     clear_away(look)
     try:
@@ -176,8 +175,8 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    file = f"{MODELS_FOLDER}/{look.row.id}.zip"
-    sha256 = fitted.head.save(look.data_path / file)
+    file = model_file(look.row.id)
+    sha256 = fitted.head.save(look.data.path(file))
     recipe = {"file": file, "sha256": sha256, "dimensions": fitted.head.dimensions,
               "chats": holds_chats(look.split_path("train"))}  # fmt: skip
     return recipe, dict(fitted.thresholds), {"targets": fitted.report}
@@ -185,7 +184,7 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 def clear_away(look: Look) -> None:
     """Remove what attempts left that were killed as they wrote. One that is only asleep fails, and records nothing."""
-    for left in (look.data_path / MODELS_FOLDER).glob(f"{look.row.id}.*part"):
+    for left in look.data.path(MODELS).glob(f"{look.row.id}.*part"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

@@ -19,8 +19,10 @@ from labelmill.contracts.money.prices import LISTED, PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState
+from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral import port
+from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.jobs import move_job, renew_job
 from labelmill_worker.store.leases import LeaseLost, require_lease
 from labelmill_worker.store.trainings import update_held
@@ -38,7 +40,7 @@ class Look:
     row: TrainingRow
     dataset: DatasetRow
     now: float
-    data_path: Path
+    data: DataFolder
     poll_s: float
     lease_s: float
     prices: PriceList = LISTED
@@ -54,10 +56,9 @@ class Look:
         return TrainSpec.model_validate(self.row.options)
 
     def split_path(self, split: str) -> Path | None:
-        """Where a split of the dataset lies; None when it has no rows."""
-        path = (self.dataset.files or {}).get(split)
-        # an absolute path stays what it is
-        return self.data_path / path if path and (self.dataset.splits or {}).get(split) != 0 else None
+        """Where a split of the dataset lies; None when it has no rows. Raises InvalidInput for a file that lies
+        elsewhere."""
+        return split_file(self.data, self.dataset, split) if (self.dataset.splits or {}).get(split) != 0 else None
 
     @property
     def token(self) -> str:

@@ -15,6 +15,7 @@ from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import EMBEDDING_MODEL
 from labelmill.contracts.states import TrainingState
+from labelmill.contracts.storage import model_file
 from labelmill_worker.classify.examples import ExamplePool
 from labelmill_worker.classify.prompting import answer_schema, system_message
 from labelmill_worker.train import embedding
@@ -84,8 +85,8 @@ def _pool_file(look: Look, schema: LabelSchema) -> dict[str, Any]:
     pool = ExamplePool.of(schema, [{"text": text, "labels": labels} for _, labels, text in found], matrix)
     look.confirm_lease()
     embedding.clear_away(look)
-    file = f"{embedding.MODELS_FOLDER}/{look.row.id}.zip"
-    return {"file": file, "sha256": pool.save(look.data_path / file)}
+    file = model_file(look.row.id)
+    return {"file": file, "sha256": pool.save(look.data.path(file))}
 
 
 STEPS: dict[TrainingState, Callable[[Look], NextLook]] = {

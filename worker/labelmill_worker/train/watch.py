@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Callable
-from pathlib import Path
 
 import structlog
 from sqlalchemy.engine import Engine
@@ -24,6 +23,7 @@ from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
+from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.inner_batches import cancel_inner_batch
@@ -98,7 +98,7 @@ class TrainingWatch:
             raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
         return Look(
             self._engine, self._sender, self._plane, row, dataset, now,
-            data_path=Path(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
+            data=DataFolder.of(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
             prices=PriceList(self._settings.prices),
         )  # fmt: skip
 

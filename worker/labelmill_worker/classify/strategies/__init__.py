@@ -5,10 +5,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.storage import MODELS, DataFolder
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.examples import ExamplePool
 from labelmill_worker.classify.head import Head
@@ -33,12 +35,11 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
     name = f"{model.name}@{model.version}"
     schema = LabelSchema.from_json(model.label_schema or [])
     if model.method == "embedding":
-        head = Head.load(shared.settings.data_path / recipe["file"], recipe["sha256"], name, schema)
-        return EmbeddingHead(shared, model, head)
+        return EmbeddingHead(shared, model, Head.load(_own_file(shared, recipe), recipe["sha256"], name, schema))
     if model.method == "prompt":
         pool = None
         if "file" in recipe:
-            pool = ExamplePool.load(shared.settings.data_path / recipe["file"], recipe["sha256"], name, schema)
+            pool = ExamplePool.load(_own_file(shared, recipe), recipe["sha256"], name, schema)
         return ChatPrompt(shared, model, pool)
     if model.method == VECTORS:
         return Embedding(shared, model)
@@ -47,3 +48,7 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
     multi = (*options.get("multi", ()), *recipe.get("multi", ()))
     kind = ChatClassification if options.get("chats") or recipe.get("chats") else ListClassification
     return kind(shared, model, multi, named=(*options.get("multi", ()), *options.get("thresholds", {})))
+
+
+def _own_file(shared: ClassifyEngine, recipe: dict[str, Any]) -> Path:
+    return DataFolder.of(shared.settings.data_dir).file(recipe["file"], MODELS)

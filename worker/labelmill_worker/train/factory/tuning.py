@@ -45,7 +45,7 @@ def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[
     if look.row.batch_id is None:
         open_inner_batch(
             look.engine, look.row.id, look.token, model_no=look.row.model_no, model_ref=look.row.name,
-            source=str(path), chats=holds_chats(path),
+            source=look.data.source(path), chats=holds_chats(path),
         )  # fmt: skip
         return 0.0, None
     batch = read_inner_batch(look.engine, look.row.batch_id)

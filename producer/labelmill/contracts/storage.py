@@ -1,0 +1,91 @@
+"""The data folder: where the files of datasets, sources and models lie, which producers and workers share.
+
+SQL stores references: paths relative to the data folder, with `/` between names, so that every host may mount it where
+it likes. A reference comes from a table that others write to, and is opened only where it leads into the folder that it
+must be in: `datasets/<id>/`, `sources/<job>/` or `models/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from labelmill.contracts.errors import InvalidInput
+
+MODELS = "models"  #: The folder of models' own files.
+
+_SOURCE = "data-folder:"  #: Before a reference where else a path stands as a user wrote it.
+_SHOWN_CHARS = 200  #: Of a reference, in an error.
+
+
+def dataset_folder(dataset_id: str) -> str:
+    """The folder of a dataset's files."""
+    return f"datasets/{dataset_id}"
+
+
+def source_folder(job_id: str) -> str:
+    """The folder of the copies that one preparation reads."""
+    return f"sources/{job_id}"
+
+
+def model_file(training_id: str) -> str:
+    """The file of the model version that a training makes."""
+    return f"{MODELS}/{training_id}.zip"
+
+
+@dataclass(frozen=True)
+class DataFolder:
+    """The data folder as this process sees it; `root` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def of(cls, data_dir: str) -> DataFolder:
+        """The folder that the setting names. Raises InvalidInput for a URL."""
+        if "://" in data_dir:
+            raise InvalidInput(
+                "LABELMILL_DATA_DIR must be a folder that producer and workers share, not a URL, for now"
+            )
+        return cls(Path(data_dir).absolute())
+
+    def path(self, name: str) -> Path:
+        """Where one of its folders lies here, or a file that this process writes."""
+        return self.root / name
+
+    def reference(self, path: Path) -> str:
+        """How SQL names a file that was written here."""
+        return path.relative_to(self.root).as_posix()
+
+    def source(self, path: Path) -> str:
+        """How a batch names a split that it classifies; see `local_source`."""
+        return f"{_SOURCE}{path.relative_to(self.root.resolve()).as_posix()}"
+
+    def file(self, reference: str, folder: str) -> Path:
+        """Where the file lies here that a row names, which must be in `folder`. It may be missing.
+
+        Raises InvalidInput when it lies elsewhere, links resolved, or is no regular file.
+        """
+        place = self.root.resolve() / folder
+        # TypeError: no text at all; the others: a loop of links, a NUL byte, a name that is too long
+        with contextlib.suppress(TypeError, OSError, RuntimeError, ValueError):
+            path = (self.root / reference).resolve()
+            if path != place and path.is_relative_to(place) and (path.is_file() or not path.exists()):
+                return path
+        raise InvalidInput(
+            f"{str(reference)[:_SHOWN_CHARS]!r} is not a file inside the data folder's {folder}/, so it is not opened"
+        )
+
+
+def local_source(data_dir: str, source: str) -> str:
+    """The source of a batch as a path here: a split of a dataset, or what the user wrote. Raises InvalidInput."""
+    if not source.startswith(_SOURCE):
+        return source
+    return str(DataFolder.of(data_dir).file(source.removeprefix(_SOURCE), "datasets"))
+
+
+def shown_files(data_dir: str, references: Mapping[str, str]) -> dict[str, str]:
+    """References as users are shown them: where the files lie for whoever asks. Opens nothing."""
+    root = data_dir.rstrip("/") if "://" in data_dir else str(Path(data_dir).absolute())
+    return {name: f"{root}/{reference}" for name, reference in references.items()}
