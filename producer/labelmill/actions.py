@@ -25,6 +25,7 @@ from labelmill.contracts.tables import (
     utc_now,
 )
 from labelmill.jobs import status_document
+from labelmill.submissions.keys import SUBMISSION_BROKEN
 
 _BATCH_OPEN = [
     BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNING.value, BatchState.PAUSED.value,
@@ -33,7 +34,8 @@ _RETRYABLE = [BatchState.COMPLETED.value, BatchState.FAILED.value, BatchState.PA
 
 
 def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
-    """Stop a job. Raises NotFound, InvalidInput when it has ended or cannot be stopped."""
+    """Stop a job; a batch's idempotency key is free then. Raises NotFound, InvalidInput when it has ended or cannot be
+    stopped."""
     kind = kind_of(job_id)
     with writing(engine) as connection:
         if kind is Kind.BATCH:
@@ -116,7 +118,7 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
             )
         mine = ChunkRow.batch_no == batch.no
         owed = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
-        if batch.started_at is None and batch.error_code == InvalidInput.code:
+        if batch.started_at is None and batch.error_code in (InvalidInput.code, SUBMISSION_BROKEN):
             raise InvalidInput(f"{job_id} failed at submission: submit it again")
         if connection.scalar(select(ChunkRow.number).where(mine, owed).limit(1)) is None:
             raise InvalidInput(f"{job_id} has no failed row")

@@ -3,6 +3,7 @@
 LabelmillError                  one clear sentence, and the exit code of a command that ends with it
   Permanent                     trying again cannot help
     InvalidInput                arguments or input that are wrong                       exit 2
+      KeyTaken                  the idempotency key stands for something else           exit 2
     NotFound                    no such job, dataset or model                           exit 2
     CredentialsRefused          Mistral refused the key                                 exit 5
     RequestRefused              Mistral refused one request for its content (400, 413, 422)
@@ -39,6 +40,14 @@ class Permanent(LabelmillError):
 class InvalidInput(Permanent):
     exit_code = 2
     code = "invalid_input"
+
+
+class KeyTaken(InvalidInput):
+    """`difference`: what the batch has that the submission has not, such as "other content"."""
+
+    def __init__(self, batch_id: str, difference: str, *, can_be_cancelled: bool = True) -> None:
+        way_out = f", or free it with `labelmill cancel {batch_id}`" if can_be_cancelled else ""
+        super().__init__(f"the idempotency key stands for {batch_id}, which has {difference}: use another key{way_out}")
 
 
 class NotFound(Permanent):

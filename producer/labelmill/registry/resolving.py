@@ -11,6 +11,7 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from labelmill.contracts.database import hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.states import RemoteWish
 from labelmill.contracts.tables import ModelAliasRow, ModelRow, utc_now
@@ -52,20 +53,18 @@ def register(
     check_name(name)
     if not remote_id.startswith(RAW_PREFIX) or any(letter.isspace() for letter in remote_id):
         raise InvalidInput(f"{remote_id!r} is no id of a fine-tuned model: it begins with {RAW_PREFIX}")
+    hold_name(connection, "model", name)
     same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
     if (there := _first(connection, *same)) is not None:
         return there
     version = (connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == name)) or 0) + 1
     recipe = {"multi": list(multi), "chats": chats} if multi or chats else None
-    try:
-        connection.execute(
-            insert(ModelRow).values(
-                name=name, version=version, state=READY, promoted=version == 1, method="factory",
-                remote_model=remote_id, recipe=recipe, created_at=utc_now(),
-            )
-        )  # fmt: skip
-    except IntegrityError as error:
-        raise InvalidInput(f"{name}@{version} was made by somebody else just now: try again") from error
+    connection.execute(
+        insert(ModelRow).values(
+            name=name, version=version, state=READY, promoted=version == 1, method="factory",
+            remote_model=remote_id, recipe=recipe, created_at=utc_now(),
+        )
+    )  # fmt: skip
     row = _first(connection, ModelRow.name == name, ModelRow.version == version)
     assert row is not None  # noqa: S101 - written a line above
     return row

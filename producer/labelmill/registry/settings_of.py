@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, insert, update
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.database import hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.tables import ModelAliasRow, ModelRow
 from labelmill.registry.resolving import find_version, ref_of, resolve_model
@@ -24,6 +25,7 @@ def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
     row = find_version(connection, ref)
     if row.version == 0:
         raise InvalidInput(f"{ref} is an id of Mistral's: register it under a name first")
+    hold_name(connection, "model", row.name)
     _forget(connection, row.name, alias)
     connection.execute(insert(ModelAliasRow).values(name=row.name, alias=alias, model_no=row.no))
     return row

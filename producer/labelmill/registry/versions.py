@@ -10,7 +10,7 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.database import db_now
+from labelmill.contracts.database import db_now, hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.states import BatchState, EvaluationState, RemoteWish
 from labelmill.contracts.tables import BatchRow, EvaluationRow, ModelAliasRow, ModelRow, PromotionRow, utc_now
@@ -147,7 +147,10 @@ def _let_answer(connection: Connection, row: ModelRow) -> None:
 
 
 def _remember_current(connection: Connection, name: str) -> int | None:
-    """Put the promoted version on the record if it is not: a first version is promoted by no person. Returns it."""
+    """Put the promoted version on the record if it is not: a first version is promoted by no person. Returns it.
+
+    Nobody else changes which version answers to the name until this transaction ends."""
+    hold_name(connection, "model", name)
     current = connection.scalar(select(ModelRow.no).where(ModelRow.name == name, ModelRow.promoted.is_(True)))
     latest = connection.scalar(
         select(PromotionRow.model_no)

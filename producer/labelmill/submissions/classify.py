@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
-from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.chunks.writer import BatchWriter
+from labelmill.contracts.chunks.writer import BatchEnded, BatchWriter
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
-from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
 from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source, read_text_blocks
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.tables import BatchRow, EventRow, ModelRow, utc_now
+from labelmill.contracts.tables import ModelRow
 from labelmill.registry import ref_of, resolve_model
+from labelmill.submissions.keys import (
+    OpenedBatch,
+    Order,
+    end_broken_submission,
+    open_batch,
+    require_same_content,
+)
 from labelmill.submissions.skipped_rows import SkippedRows, record_skipped
 
 
@@ -57,70 +62,41 @@ def submit_batch(
     inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
     spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi),
                         chats=chats, cache=cache, on_bad_row=on_bad_row)  # fmt: skip
-    batch = _open_batch(engine, model, spec, mode, priority, idempotency_key)
-    batch_id = batch.id
+    with writing(engine) as connection:
+        row = resolve_model(connection, model)
+        _check_targets(spec, row)
+        batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
     skipped = SkippedRows() if on_bad_row == "skip" else None
     blocks = read_text_blocks(inputs, text, id_column, on_bad_row=_refuse if skipped is None else skipped)
     if batch.state != BatchState.SUBMITTING.value:
-        _require_same_content(batch, blocks, on_progress)
-        return batch_id
+        require_same_content(batch, blocks, on_progress)
+        return batch.id
     try:
         _write(engine, batch, blocks, skipped, on_progress)
-    except InvalidInput as error:
-        if batch.is_new:
-            _give_up(engine, batch.no, error)
+    except BatchEnded:
+        warn(f"{batch.id} ended before all of its rows were written: none of them is sent")
+        return batch.id
+    except BaseException as error:
+        if _ends_the_batch(batch, error):
+            # a database that is gone cannot be told; the error that is raised says so
+            with contextlib.suppress(DatabaseUnavailable):
+                end_broken_submission(engine, batch.no, error)
         raise
     if skipped is not None and skipped.count:
         warn(str(skipped))
     try:
-        dispatch_batch(engine, sender, batch_id)
+        dispatch_batch(engine, sender, batch.id)
     except BrokerUnavailable:
         warn(REDIS_IS_DOWN)
-    return batch_id
+    return batch.id
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """The batch of a submission: new, or found by its key."""
-
-    no: int
-    id: str
-    state: str
-    content_digest: str | None = None
-    is_new: bool = True
-    has_key: bool = True
-
-
-def _open_batch(engine: Engine, model: str, spec: ClassifySpec, mode: str, priority: str, key: str | None) -> _Opened:
-    """Make the batch, or find the one with this idempotency key. Raises InvalidInput when the key stands for another
-    model or other options."""
-    with writing(engine) as connection:
-        row = resolve_model(connection, model)
-        _check_targets(spec, row)
-        if key is not None:
-            there = connection.execute(
-                select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.content_digest, BatchRow.options,
-                       BatchRow.model_no, BatchRow.mode)
-                .where(BatchRow.idempotency_key == key)
-            ).first()  # fmt: skip
-            if there is not None:
-                # through the spec: options that came later were not written then
-                options = ClassifySpec(**there.options).model_copy(update={"source": spec.source})
-                if (there.model_no, there.mode, options) != (row.no, mode, spec):
-                    raise InvalidInput(
-                        f"the idempotency key {key!r} stands for {there.id}, which has another model or other options"
-                    )
-                return _Opened(there.no, there.id, there.state, there.content_digest, is_new=False)
-        batch_id = new_id(Kind.BATCH)
-        values = {
-            "id": batch_id, "state": BatchState.SUBMITTING.value, "model_no": row.no, "model_ref": model, "mode": mode,
-            "priority": priority, "options": spec.model_dump(mode="json"), "idempotency_key": key,
-            "created_at": utc_now(),
-        }  # fmt: skip
-        batch_no = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
-        event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
-        connection.execute(insert(EventRow).values(event))
-    return _Opened(batch_no, batch_id, BatchState.SUBMITTING.value, has_key=key is not None)
+def _ends_the_batch(batch: OpenedBatch, error: BaseException) -> bool:
+    """Whether nobody will go on with a batch whose submission broke. One with a key waits for the next submission under
+    it, unless it was made for this input and the input is wrong."""
+    if not batch.is_new or isinstance(error, KeyTaken):
+        return False
+    return not batch.has_key or isinstance(error, InvalidInput)
 
 
 def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
@@ -141,20 +117,9 @@ def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
             )
 
 
-def _require_same_content(batch: _Opened, blocks: Iterable[TextBlock], on_progress: Callable[[int], None]) -> None:
-    from labelmill.contracts.chunks.encoding import ContentDigest  # noqa: PLC0415 - NumPy, a tenth of a second
-
-    digest = ContentDigest()
-    for block in blocks:
-        digest.add(block.texts, block.ids)
-        on_progress(len(block))
-    if digest.hexdigest() != batch.content_digest:
-        raise InvalidInput(f"the idempotency key stands for {batch.id}, which has other content: use another key")
-
-
 def _write(
     engine: Engine,
-    batch: _Opened,
+    batch: OpenedBatch,
     blocks: Iterable[TextBlock],
     skipped: SkippedRows | None,
     on_progress: Callable[[int], None],
@@ -172,14 +137,3 @@ def _write(
 
 def _refuse(bad: BadRow) -> None:
     raise InvalidInput(f"{bad}; --on-bad-row skip leaves out what cannot be read")
-
-
-def _give_up(engine: Engine, batch_no: int, error: InvalidInput) -> None:
-    """End a batch whose input turned out to be wrong, and free its key for the mended input."""
-    with writing(engine) as connection:
-        connection.execute(
-            update(BatchRow)
-            .where(BatchRow.no == batch_no, BatchRow.state == BatchState.SUBMITTING.value)
-            .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=error.message, error_code=error.code,
-                    idempotency_key=None)
-        )  # fmt: skip

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sqlalchemy import select, text
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import select
+from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import writing
+from labelmill.contracts.database import hold_name, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import DatasetState
 from labelmill.contracts.storage import DataFolder, dataset_folder
 from labelmill.contracts.tables import DatasetRow, Json
 from labelmill_worker.prepare.dataset import PreparedDataset
 from labelmill_worker.store.jobs import move_job
-
-_VERSIONS_LOCK = 7_140_522  # an advisory lock of PostgreSQL; any fixed number
 
 
 def record_dataset(
@@ -27,7 +25,7 @@ def record_dataset(
     then shares.
     """
     with writing(engine) as connection:
-        _one_at_a_time(connection)
+        hold_name(connection, "dataset", name)
         latest = connection.execute(
             select(DatasetRow.id, DatasetRow.version, DatasetRow.fingerprint, DatasetRow.files)
             .where(DatasetRow.name == name, DatasetRow.state == DatasetState.READY.value, DatasetRow.repeats.is_(None))
@@ -62,9 +60,3 @@ def split_file(data: DataFolder, dataset: DatasetRow, split: str) -> Path | None
     reference = (dataset.files or {}).get(split)
     # a dataset that repeats another one shares its files
     return None if reference is None else data.file(reference, dataset_folder(dataset.repeats or dataset.id))
-
-
-def _one_at_a_time(connection: Connection) -> None:
-    # two preparations of one name that end together must not take the same version; SQLite writes one at a time anyway
-    if connection.dialect.name == "postgresql":
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _VERSIONS_LOCK})

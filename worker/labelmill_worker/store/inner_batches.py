@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.writer import BatchWriter
+from labelmill.contracts.chunks.writer import BatchEnded, BatchWriter
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
@@ -96,7 +97,8 @@ def fill_inner_batch(
             return
         for table in (ChunkInputRow, DuplicateRow, ChunkRow):
             connection.execute(delete(table).where(table.batch_no == batch_no))
-    with BatchWriter(engine, batch_no, batch_id, guard=guard) as writer:
+    # a person who cancels meanwhile is obeyed: whoever asks for the batch finds it cancelled
+    with contextlib.suppress(BatchEnded), BatchWriter(engine, batch_no, batch_id, guard=guard) as writer:
         for block in blocks:
             writer.add(block)
         writer.finish()

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import func, insert, select, text, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.database import hold_name
 from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow, TrainingRow, utc_now
-
-_NAME_LOCK = 7_140_522  # with the name's hash: an advisory lock of PostgreSQL
-
 
 READY, TUNING = "ready", "tuning"  #: A version that is being tuned is in no list yet.
 
@@ -27,12 +25,7 @@ def register_version(
 ) -> tuple[int, int, bool]:
     """Add the next version of the training's model. Returns its key, its version, and whether it was promoted, which
     a version is by itself once it is ready where the name has no other that can be used."""
-    if connection.dialect.name == "postgresql":
-        # Two trainings of one name may end together; SQLite has one writer at a time anyway.
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(:lock, hashtext(:name))"),
-            {"lock": _NAME_LOCK, "name": training.name},
-        )
+    hold_name(connection, "model", training.name)
     newest = connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == training.name))
     version = (newest or 0) + 1
     promoted = state == READY and not _can_be_used(connection, training.name)
@@ -59,6 +52,7 @@ def _can_be_used(connection: Connection, name: str) -> bool:
 def publish_version(connection: Connection, model_no: int, thresholds: dict[str, Any] | None) -> tuple[str, bool]:
     """Make a tuned version ready. Returns its name and version, and whether it was promoted."""
     row = connection.execute(select(ModelRow.name, ModelRow.version).where(ModelRow.no == model_no)).one()
+    hold_name(connection, "model", row.name)
     promoted = not _can_be_used(connection, row.name)
     connection.execute(
         update(ModelRow)

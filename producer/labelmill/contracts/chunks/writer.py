@@ -9,14 +9,14 @@ from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
 from labelmill.contracts.chunks.codec import decode_chunk, encode_repeats
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.database.bulk import bulk_insert, copy_binary
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import KeyTaken
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow, EventRow, utc_now
 
@@ -39,8 +39,12 @@ _CHUNKS_PER_COMMIT = 16
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
 
-class _OpenAlreadyError(Exception):
-    """Another submission of the same batch was quicker: it is open for work."""
+class BatchEnded(Exception):
+    """The batch was cancelled, or failed, while its rows were written."""
+
+
+class _NotSubmittingError(Exception):
+    """The batch takes no rows any more: another submission of it was quicker, or it has ended."""
 
 
 class BatchWriter:
@@ -124,7 +128,11 @@ class BatchWriter:
             self._most_chars = chars  # rows of this block alone are left
 
     def finish(self) -> None:
-        """Write the rest and open the batch for work (`queued`)."""
+        """Write the rest and open the batch for work (`queued`).
+
+        Raises KeyTaken where another submission of the batch, earlier or at the same time, wrote other rows or more;
+        BatchEnded.
+        """
         if self._texts:
             self._cut(0, len(self._texts))
             self._drop(len(self._texts))
@@ -143,11 +151,34 @@ class BatchWriter:
                     content_digest=self._encoder.hexdigest(),
                 )
             ).rowcount
-            if done:
+            if not done:
+                self._require_same_batch(connection)
+            else:
+                # after the update: whoever still writes waits for it, and then finds the batch open
+                self._refuse_further_chunks(connection)
                 if repeats := self._repeats_of_chunks():
                     connection.execute(insert(ChunkRepeatsRow), repeats)
                 event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
                 connection.execute(insert(EventRow).values(**event))
+
+    def _require_same_batch(self, connection: Connection) -> None:
+        """Somebody else opened the batch, or ended it: all that was written here must be all that it has."""
+        batch = connection.execute(
+            select(BatchRow.state, BatchRow.content_digest, BatchRow.rows).where(BatchRow.no == self._batch_no)
+        ).one()
+        _require_opened(batch.state, batch.content_digest)
+        if (batch.content_digest, batch.rows) != (self._encoder.hexdigest(), self.rows):
+            raise self._other_content("other content")
+
+    def _refuse_further_chunks(self, connection: Connection) -> None:
+        """An earlier attempt may have had more rows, which nobody asks for any more."""
+        mine = (ChunkRow.batch_no == self._batch_no) & (ChunkRow.number >= len(self._first_rows))
+        further = connection.scalar(select(func.coalesce(func.sum(ChunkRow.rows), 0)).where(mine))
+        if further:
+            raise self._other_content(f"{further} rows more")
+
+    def _other_content(self, difference: str) -> KeyTaken:
+        return KeyTaken(self._batch_id, difference)
 
     def _repeats_of_chunks(self) -> list[dict[str, Any]]:
         np = self._np
@@ -227,11 +258,11 @@ class BatchWriter:
         chunks = [one.result() for one in encoding]
         try:
             self._write(chunks)
-        except (IntegrityError, _OpenAlreadyError):  # some are there already, from an attempt that broke
+        except (IntegrityError, _NotSubmittingError):  # some are there already, from an attempt that broke
             for chunk in chunks:
                 try:
                     self._write([chunk])
-                except (IntegrityError, _OpenAlreadyError):
+                except (IntegrityError, _NotSubmittingError):
                     self._compare_with_written(chunk)
 
     def _write(self, chunks: Sequence[EncodedChunk]) -> None:
@@ -254,21 +285,22 @@ class BatchWriter:
                 .values(rows=last.first_row + last.rows, duplicates=last.duplicates_so_far)
             ).rowcount
             if not still_open:
-                raise _OpenAlreadyError
+                raise _NotSubmittingError
 
     def _compare_with_written(self, chunk: EncodedChunk) -> None:
-        """An earlier attempt wrote a chunk of this number: it must be the same one."""
+        """Another attempt wrote a chunk of this number: it must be the same one."""
         with reading(self._engine) as connection:
+            batch = connection.execute(
+                select(BatchRow.state, BatchRow.content_digest).where(BatchRow.no == self._batch_no)
+            ).one()
             written = connection.scalar(
                 select(ChunkInputRow.data).where(
                     ChunkInputRow.batch_no == self._batch_no, ChunkInputRow.number == chunk.number
                 )
             )
+        _require_opened(batch.state, batch.content_digest)
         if written is None or decode_chunk(written) != decode_chunk(chunk.data):
-            raise InvalidInput(
-                f"rows from {chunk.first_row} on differ from what was submitted before as {self._batch_id}: "
-                "an idempotency key stands for one content"
-            )
+            raise self._other_content(f"other rows from row {chunk.first_row} on")
 
     def _chunk_row(self, chunk: EncodedChunk) -> dict[str, Any]:
         texts = chunk.rows - len(chunk.repeats)
@@ -298,3 +330,9 @@ class BatchWriter:
             connection, "duplicate_rows", columns,
             zip([self._batch_no] * count, rows.tolist(), firsts.tolist(), names, strict=True),
         )  # fmt: skip
+
+
+def _require_opened(state: str, content_digest: str | None) -> None:
+    """Raise BatchEnded for a batch that ended before it was open for work."""
+    if state in (BatchState.CANCELLED.value, BatchState.FAILED.value) and content_digest is None:
+        raise BatchEnded

@@ -1,5 +1,6 @@
 """The database: connections (`connecting`, `postgres`, `sqlite`), what its faults mean (`faults`), its clock (`clock`),
-the version of its tables (`versions`, `upgrading`), where a file lies (`file_systems`); many rows at once (`bulk`,
+the version of its tables (`versions`, `upgrading`), where a file lies (`file_systems`), names that one transaction at a
+time changes (`name_locks`); many rows at once (`bulk`,
 `binary_copy`, imported by their own names). The tables themselves are in `contracts/tables/`."""
 
 from labelmill.contracts.database.clock import FAR_CHUNK_S, FAR_LEASE_S, FAR_S, db_now, has_passed
@@ -11,6 +12,7 @@ from labelmill.contracts.database.connecting import (
     writing,
 )
 from labelmill.contracts.database.faults import outdated, translating_errors
+from labelmill.contracts.database.name_locks import hold_name
 from labelmill.contracts.database.sqlite import BUSY_TIMEOUT_MS, shorten_log
 from labelmill.contracts.database.upgrading import upgrade
 from labelmill.contracts.database.versions import check_tables, current_revision, head_revision, revisions
@@ -28,6 +30,7 @@ __all__ = [
     "db_now",
     "has_passed",
     "head_revision",
+    "hold_name",
     "outdated",
     "reading",
     "revisions",
