@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 import queue
 import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from command import Saying
@@ -15,7 +16,7 @@ from forker import Forker, small_chunks
 from proxy import LoopThread
 from rig import Rig, open_rig
 from scenario import Scenario
-from seed_run import Interrupted, Outcome, SeedRun
+from seed_run import Interrupted, Outcome, SeedRun, raised
 
 
 @dataclass(frozen=True)
@@ -78,37 +79,56 @@ class Lanes:
         self._forker.close()
         self._serving.close()
 
-    def _run(self, name: str, database: str) -> None:
-        rig = self._open(name, database)
+    def _run(self, lane: str, database: str) -> None:
+        rig: Rig | None = None
+        opened = itertools.count()
         try:
             while time.monotonic() < self._until and not self._stopping.is_set():
                 try:
                     task = self._waiting[database].get_nowait()
                 except queue.Empty:
                     break
-                if task.settable_clock is not (rig.clock is not None):
-                    for problem in rig.close():
-                        self._done.put(problem)
-                    name = f"{name}c"
-                    rig = self._open(name, database, settable_clock=task.settable_clock)
-                outcome = SeedRun(rig, task.scenario, self._pace.recovery_s, task.command, self._stopping).run()
-                rig.heal_all()
-                if outcome.problems:  # what it left may be broken: the next seed gets a stack of its own
-                    outcome.problems += rig.close()
-                    name = f"{name}x"
-                    rig = self._open(name, database)
+                outcome = Outcome(task.scenario)
+                try:
+                    if rig is not None and task.settable_clock is not (rig.clock is not None):
+                        closing, rig = rig, None
+                        outcome.problems += closing.close()
+                    if rig is None:
+                        rig = self._open(f"{lane}-{next(opened)}", database, settable_clock=task.settable_clock)
+                    found = SeedRun(rig, task.scenario, self._pace.recovery_s, task.command, self._stopping).run()
+                    outcome = replace(found, problems=[*outcome.problems, *found.problems])
+                    rig.heal_all()
+                except Interrupted:
+                    return  # nobody waits for what came of it
+                except Exception as error:  # noqa: BLE001 - this seed has failed, and the lane goes on
+                    outcome.problems += raised(error)
+                if outcome.problems and rig is not None:
+                    # what it left may be broken: the next seed gets a stack of its own
+                    closing, rig = rig, None
+                    outcome.problems += _closed(closing)
                 self._done.put(outcome)
-        except Interrupted:
-            pass  # nobody waits for what came of it
         finally:
-            for problem in rig.close():
-                self._done.put(problem)
+            if rig is not None:
+                for problem in _closed(rig):
+                    self._done.put(problem)
 
-    def _open(self, name: str, database: str, *, settable_clock: bool = False) -> Rig:
+    def _open(self, name: str, database: str, *, settable_clock: bool) -> Rig:
         folder = self.folder / name
         rig = open_rig(
             name, database, folder, self._forker, self._serving,
             lease_s=self._pace.lease_s, sweep_s=self._pace.sweep_s, settable_clock=settable_clock,
         )  # fmt: skip
-        rig.wait_until_ready()
+        try:
+            rig.wait_until_ready()
+        except Exception:
+            _closed(rig)
+            raise
         return rig
+
+
+def _closed(rig: Rig) -> list[str]:
+    """End a stack. Returns what went wrong with that."""
+    try:
+        return rig.close()
+    except Exception as error:  # noqa: BLE001 - as above
+        return raised(error)

@@ -33,6 +33,8 @@ class LoopThread:
         """Stop the loop."""
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join(10)
+        if not self._thread.is_alive():
+            self.loop.close()
 
 
 class Proxy:

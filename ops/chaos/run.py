@@ -35,6 +35,7 @@ from seed_run import Outcome
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_ops.embedded_postgres import find_programs
 
+LEASE_S, SWEEP_S = 2.0, 1.0
 RECOVERY_S = 60.0  #: From the end of the last fault to the end of every job, with a lease of 2 s …
 LONG_RECOVERY_S = 120.0  #: … and with those of production.
 LONG_PACE = Pace(lease_s=15, sweep_s=5, recovery_s=LONG_RECOVERY_S)
@@ -52,8 +53,8 @@ def main() -> int:
     arguments.add_argument("--database", choices=("sqlite", "postgresql"), help="default: both, in turn")
     arguments.add_argument("--fault", action="append", default=[], help="draw from these alone; repeatable")
     arguments.add_argument("--work", action="append", default=[], choices=("classify", *KINDS), help="repeatable")
-    arguments.add_argument("--lease", type=float, default=2)
-    arguments.add_argument("--sweep", type=float, default=1)
+    arguments.add_argument("--lease", type=float, default=LEASE_S)
+    arguments.add_argument("--sweep", type=float, default=SWEEP_S)
     arguments.add_argument("--faults", action="store_true", help="list all faults")
     arguments.add_argument("--json", type=Path, help="write the outcomes there")
     asked = arguments.parse_args()
@@ -70,6 +71,8 @@ def main() -> int:
         flags = "".join(f' --fault "{name}"' for name in asked.fault)
         flags += "".join(f' --work "{name}"' for name in asked.work)
         flags += f" --database {asked.database}" if asked.database else ""
+        flags += f" --lease {asked.lease:g}" if asked.lease != LEASE_S else ""
+        flags += f" --sweep {asked.sweep:g}" if asked.sweep != SWEEP_S else ""
     lanes = Lanes(tasks, pace, asked.lanes, asked.minutes)
     return _run(lanes, len(tasks), lambda seed: f"python ops/chaos/run.py --seed {seed}{flags}", asked.json)
 
@@ -124,7 +127,8 @@ def _run(lanes: Lanes, count: int, replay: Callable[[int], str], document: Path 
         print(problem)
     took_min = (time.monotonic() - began) / 60
     which = f": {', '.join(str(one.scenario.seed) for one in failed)}" if failed else ""
-    print(f"{len(outcomes)} of {count} seeds in {took_min:.1f} minutes, {len(failed)} failed{which}")
+    rest = f", {count - len(outcomes)} did not run" if len(outcomes) < count else ""
+    print(f"{len(outcomes)} of {count} seeds in {took_min:.1f} minutes, {len(failed)} failed{which}{rest}")
     if not failed and not others:
         shutil.rmtree(lanes.folder, ignore_errors=True)
     return 1 if failed or others or len(outcomes) < count else 0

@@ -5,8 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from command import Commanded, Saying
 from faults import all_faults
@@ -21,6 +23,7 @@ from labelmill.contracts.errors import DatabaseUnavailable, LabelmillError, Perm
 
 _TICK_S = 0.05
 _LOOK_EVERY_S = 0.25
+_FRAMES_SHOWN = 6
 
 
 @dataclass
@@ -41,6 +44,15 @@ class Outcome:
 
 class Interrupted(Exception):
     """Somebody wants the run to end now."""
+
+
+def raised(error: Exception) -> list[str]:
+    """What the harness raised and where, as problems of a seed."""
+    at = traceback.extract_tb(error.__traceback__)
+    return [
+        f"the harness raised {type(error).__name__}: {error}",
+        *(f"  {Path(frame.filename).name}:{frame.lineno} {frame.name}: {frame.line}" for frame in at[-_FRAMES_SHOWN:]),
+    ]
 
 
 @dataclass
@@ -72,6 +84,20 @@ class SeedRun:
         self._moved_at = time.monotonic()  #: The end of the last fault, or the beginning of a step.
 
     def run(self) -> Outcome:
+        """Play the seed and look at what came of it. Raises Interrupted; anything else that the harness raises is a
+        problem of the outcome."""
+        began, outcome = time.monotonic(), Outcome(self._scenario, self._problems)
+        try:
+            self._run(outcome)
+        except Interrupted:
+            raise
+        except Exception as error:  # noqa: BLE001 - a seed that proves nothing has failed, and the lane goes on
+            self._problems += raised(error)
+        self._problems += self._rig.findings
+        outcome.took_s = time.monotonic() - began
+        return outcome
+
+    def _run(self, outcome: Outcome) -> None:
         rig, scenario = self._rig, self._scenario
         rig.mistral.reset(scenario.rng("mistral"))
         rig.lost_slots, rig.findings, rig.doomed, rig.broken_at, rig.notes = 0, [], False, 0.0, []
@@ -81,20 +107,16 @@ class SeedRun:
         ]
         if self._command is not None:
             works.append(Commanded(rig, f"s{scenario.seed}-cli", scenario.rng("command"), self._command))
-        began = time.monotonic()
         last_heal = self._play(works)
         settled = self._settle(works, last_heal)
-        outcome = Outcome(scenario, self._problems, took_s=time.monotonic() - began)
         outcome.settled_s = max(0.0, time.monotonic() - last_heal)
         if self._progress_at is not None and self._progress_at > last_heal:
             outcome.resumed_s = self._progress_at - last_heal
         if settled:
             self._problems += findings(rig, works) + self._redis_is_clean()
             outcome.paid_twice = sum(paid_twice(rig, works).values())
-        self._problems += rig.findings
         outcome.unborn, outcome.notes = self._unborn, rig.notes
         outcome.spoilt, outcome.lost_slots = sum(rig.mistral.counts.spoilt.values()), rig.lost_slots
-        return outcome
 
     def _play(self, works: list[Work]) -> float:
         """Let the faults begin and end. Returns when the last one ended."""
@@ -111,9 +133,8 @@ class SeedRun:
                 self._moved_at = last_heal = time.monotonic()
                 if heal is not None:
                     underway.append(_Underway(now + injection.lasts_s, heal))
-            for one in [one for one in underway if one.ends_at <= now]:
+            for one in [one for one in underway if one.ends_at <= now and self._heals(one)]:
                 underway.remove(one)
-                one.heal()
                 self._moved_at = last_heal = time.monotonic()
                 self._progress_at = None
         self._unborn += [injection.fault for injection in due]
@@ -126,6 +147,17 @@ class SeedRun:
             print(f"  ({injection.fault} could not be injected: {type(error).__name__})", file=sys.stderr)
             self._unborn.append(injection.fault)
             return None
+
+    def _heals(self, one: _Underway) -> bool:
+        """Whether a fault has ended. Its end may need a server that another fault has just taken away: then it is tried
+        again at the next tick, until that one has ended too. Raises what still stands in the way after a while."""
+        try:
+            one.heal()
+        except Exception:
+            if time.monotonic() - one.ends_at > self._recovery_s:
+                raise
+            return False
+        return True
 
     def _is_due(self, injection: Injection, now: float) -> bool:
         return injection.step < len(self._step_began) and now >= self._step_began[injection.step] + injection.at_s
