@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 from labelmill import actions, jobs
 from labelmill.contracts.database import check_tables, connect, reading, writing
@@ -22,7 +23,7 @@ _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
 
 class Client:
-    """A connection to a Labelmill installation.
+    """A connection to a Labelmill installation. Close it, or use it as a context manager.
 
     `warnings` collects what did not stop a submission but should be known, such as Redis being down.
     Raises DatabaseUnavailable, DatabaseOutdated.
@@ -31,9 +32,24 @@ class Client:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
         self.engine = connect(self.settings.sql_url)
-        check_tables(self.engine)
         self.sender = MessageSender.connect(self.settings)
         self.warnings: list[str] = []
+        try:
+            check_tables(self.engine)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Close the connections to the database and to Redis. Jobs go on."""
+        self.engine.dispose()
+        self.sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
 
     def classify(self, source: str, model: str, **options: Any) -> Batch:
         """Submit a batch; see `submissions.classify.submit_batch` for the options. Raises InvalidInput, NotFound."""

@@ -93,6 +93,9 @@ class MemoryMistral:
     def check_key(self) -> None:
         return
 
+    def close(self) -> None:
+        return
+
     def _call(self, name: str, effect: Callable[[], Any]) -> Any:
         self.before_call(name)
         result = effect()

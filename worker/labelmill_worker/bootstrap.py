@@ -61,6 +61,14 @@ class Services:
         _prepare_interpreter()
         return engine
 
+    def close(self) -> None:
+        """Close what was opened: nothing may be in work."""
+        if "_classify_engine" in vars(self):
+            self.classify_engine.close()
+        if "control_plane" in vars(self) and self.control_plane_override is None:
+            self.control_plane.close()
+        self.engine.dispose()
+
 
 def _prepare_interpreter() -> None:
     """For a process whose event loop and recorder wait for each other many times a second."""
@@ -77,7 +85,11 @@ _services: Services | None = None
 def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
     """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
     engine = connect(settings.sql_url, max_connections=WORKER_CONNECTIONS)
-    check_tables(engine)
+    try:
+        check_tables(engine)
+    except BaseException:
+        engine.dispose()
+        raise
     return Services(settings, engine, sender, control_plane)
 
 
@@ -97,6 +109,12 @@ def forget_services() -> None:
         if _services is not None:
             _services.engine.dispose(close=False)
         _services = None
+
+
+def close_database() -> None:
+    """Close this process's connections to the database that nobody uses. For a process that ends."""
+    if _services is not None:
+        _services.engine.dispose()
 
 
 def give_up_requests() -> None:

@@ -53,8 +53,10 @@ def _start(supervisor: Supervisor, stack: LocalStack, console: Console) -> None:
         if stack.redis:
             supervisor.start([stack.redis], timeout_s=30)
         engine = connect(stack.settings.sql_url)
-        upgrade(engine)
-        engine.dispose()
+        try:
+            upgrade(engine)
+        finally:
+            engine.dispose()
         supervisor.start(stack.rest, _READY_TIMEOUT_S)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,11 +31,13 @@ class Flags:
 
 
 _flags: ContextVar[Flags | None] = ContextVar("flags", default=None)
+_at_the_end: ContextVar[ExitStack | None] = ContextVar("at_the_end", default=None)
 
 
-def remember_flags(flags: Flags) -> None:
-    """Keep the options before the command for `settings`."""
+def remember_flags(flags: Flags, at_the_end: ExitStack) -> None:
+    """Keep the options before the command for `settings`, and what is closed when the command ends for `connected`."""
     _flags.set(flags)
+    _at_the_end.set(at_the_end)
 
 
 def messages() -> Console:
@@ -60,10 +63,14 @@ def settings() -> Settings:
 
 
 def connected() -> Client:
-    """A client on the configured database. Raises DatabaseUnavailable, DatabaseOutdated."""
+    """A client on the configured database; the end of the command closes it. Raises DatabaseUnavailable,
+    DatabaseOutdated."""
     from labelmill.client import Client  # noqa: PLC0415 - with SQLAlchemy half a second, which the help spares
 
-    return Client(settings())
+    client = Client(settings())
+    if (at_the_end := _at_the_end.get()) is not None:
+        at_the_end.callback(client.close)
+    return client
 
 
 def print_json(document: Any) -> None:

@@ -22,7 +22,10 @@ def upgrade_tables() -> None:
     Does nothing when they are; safe to run twice at once.
     """
     engine = connect(settings().sql_url)
-    before = current_revision(engine)
-    upgrade(engine, report=lambda what: messages().print(f"{what} …"))
-    after = current_revision(engine)
+    try:
+        before = current_revision(engine)
+        upgrade(engine, report=lambda what: messages().print(f"{what} …"))
+        after = current_revision(engine)
+    finally:
+        engine.dispose()
     messages().print(f"tables are at {after}" if before == after else f"tables went from {before or 'none'} to {after}")

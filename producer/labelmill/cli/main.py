@@ -7,6 +7,7 @@ import os
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Annotated, Any, NoReturn
@@ -92,6 +93,7 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - a Typer callback
 
 
 def _global_options(
+    ctx: typer.Context,
     database_url: Annotated[str | None, typer.Option(help="SQLite or PostgreSQL URL.", show_default=False)] = None,
     broker_url: Annotated[str | None, typer.Option(help="Redis URL.", show_default=False)] = None,
     mistral_url: Annotated[str | None, typer.Option(help="Where Mistral answers.", show_default=False)] = None,
@@ -104,9 +106,8 @@ def _global_options(
 ) -> None:
     del version
     gc.enable()  # all is imported
-    remember_flags(
-        Flags(database_url=database_url, broker_url=broker_url, mistral_url=mistral_url, data_dir=data_dir)
-    )  # fmt: skip
+    flags = Flags(database_url=database_url, broker_url=broker_url, mistral_url=mistral_url, data_dir=data_dir)
+    remember_flags(flags, ctx.with_resource(ExitStack()))
 
 
 def run() -> NoReturn:

@@ -124,6 +124,11 @@ class MessageSender:
     def _app(self) -> Celery:
         return _sending_app(self._given) if isinstance(self._given, Settings) else self._given
 
+    def close(self) -> None:
+        """Close the connections to Redis that this sender opened; another application's stay."""
+        if isinstance(self._given, Settings) and "_app" in vars(self):
+            self._app.close()
+
     def send(
         self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
     ) -> None:

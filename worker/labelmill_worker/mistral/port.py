@@ -166,3 +166,7 @@ class ControlPlane(Protocol):
     def check_key(self) -> None:
         """Return if Mistral accepts the key. Raises CredentialsRefused."""
         ...
+
+    def close(self) -> None:
+        """Close the connections."""
+        ...

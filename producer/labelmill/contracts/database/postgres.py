@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import URL, create_engine, event
+from sqlalchemy import URL, create_engine
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.database.new_connections import prepare_connections
 from labelmill.contracts.errors import DatabaseUnsuitable
 
 #: A network that drops packets in silence is noticed within 30 s, under a statement or between two.
@@ -46,7 +47,7 @@ def open_postgres(url: URL, max_connections: int) -> Engine:
         # beats PGCLIENTENCODING
         connect_args=arguments | {"client_encoding": "utf8"},
     )
-    event.listen(engine, "connect", _prepare)
+    prepare_connections(engine, _prepare)
     return engine
 
 

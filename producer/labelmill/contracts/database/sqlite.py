@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database.faults import translating_errors
 from labelmill.contracts.database.file_systems import network_file_system
+from labelmill.contracts.database.new_connections import prepare_connections
 from labelmill.contracts.errors import DatabaseUnavailable, DatabaseUnsuitable
 
 BUSY_TIMEOUT_MS = 30_000
@@ -31,7 +32,7 @@ def open_sqlite(url: URL) -> Engine:
                 f"the database's folder {path.parent} cannot be made: {error.strerror}"
             ) from error
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
-    event.listen(engine, "connect", _prepare)
+    prepare_connections(engine, _prepare)
     event.listen(engine, "begin", _begin_immediate)
     return engine
 
