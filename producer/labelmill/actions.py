@@ -12,7 +12,7 @@ from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
+from labelmill.contracts.queue import MessageSender, accepted_for_later
 from labelmill.contracts.states import BatchState, ChunkState, EvaluationState, TrainingState
 from labelmill.contracts.tables import (
     BatchRow,
@@ -145,5 +145,5 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         _add_event(connection, job_id, BatchState.RUNNING.value, "failed rows are run again")
     try:
         dispatch_batch(engine, sender, job_id)
-    except BrokerUnavailable:
-        warn(REDIS_IS_DOWN)
+    except BrokerUnavailable as error:
+        warn(accepted_for_later(error))

@@ -22,12 +22,14 @@ if TYPE_CHECKING:
 #: Above the longest chunk task plus the longest countdown. A later redelivery does no harm: claims are in SQL.
 VISIBILITY_TIMEOUT_S = 300
 
-#: What a producer is told when its message could not be sent.
-REDIS_IS_DOWN = "Redis cannot be reached: the job is accepted and starts when Redis is back"
-
 #: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s, and waits for a Redis
 #: that is frozen as long as it is frozen.
 _ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1, "socket_timeout": 3}
+
+
+def accepted_for_later(error: BrokerUnavailable) -> str:
+    """What a producer is told when its message could not be sent."""
+    return f"{error.message}: the job is accepted and starts when Redis is back"
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -134,6 +136,7 @@ class MessageSender:
     ) -> None:
         """Put `messages` on the task's queue. Raises BrokerUnavailable; SQL still owes the work then."""
         from kombu.exceptions import OperationalError  # noqa: PLC0415 - as in _sending_app
+        from redis.exceptions import RedisError  # noqa: PLC0415 - as above
 
         try:
             with self._app.producer_or_acquire() as producer:
@@ -149,8 +152,12 @@ class MessageSender:
                         producer=producer,
                         result_cls=_NoResult,  # type: ignore[arg-type] # any class will do
                     )
-        except (OperationalError, OSError) as error:
-            raise BrokerUnavailable("Redis cannot be reached") from error
+        except (OperationalError, RedisError, OSError) as error:
+            from labelmill.contracts.redis_faults import refusal_in  # noqa: PLC0415 - as above
+
+            refusal = refusal_in(error)
+            said = f"Redis takes no messages, {refusal.reason}" if refusal else "Redis cannot be reached"
+            raise BrokerUnavailable(said) from error
 
 
-__all__ = ["QUEUES", "MessageSender", "celery_settings"]
+__all__ = ["QUEUES", "MessageSender", "accepted_for_later", "celery_settings"]

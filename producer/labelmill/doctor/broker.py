@@ -1,4 +1,4 @@
-"""Redis: reachable, keeps what it is given, how much waits, what time it has."""
+"""Redis: reachable, can be written to, keeps what it is given, how much waits, what time it has."""
 
 from __future__ import annotations
 
@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError
+from redis.exceptions import NoPermissionError, RedisError
 
 from labelmill.contracts.messages import PRIORITY_OF, QUEUES
+from labelmill.contracts.redis_faults import refusal_in
 from labelmill.doctor.checks import Check, failed, ok, warning
 
 SOCKET_TIMEOUT_S = 3.0
 _OLDEST = (6, 2)
 _NEARLY_FULL = 0.9
+_WRITTEN = "labelmill:doctor"
 _REACH = "start Redis, or correct LABELMILL_BROKER_URL"
 
 
@@ -35,11 +37,9 @@ def look_at_broker(url: str) -> BrokerLook:
             url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S
         ) as client:
             return _ask(client)
-    except (AuthenticationError, NoPermissionError):
-        return BrokerLook([failed("broker", "Redis refuses the password or the user", "correct LABELMILL_BROKER_URL")])
-    except ResponseError as error:
-        return BrokerLook([failed("broker", f"Redis refuses: {str(error)[:200]}", "see Redis' own log")])
     except (RedisError, OSError) as error:
+        if refusal := refusal_in(error):
+            return BrokerLook([failed("broker", f"Redis takes no messages: {refusal.reason}", refusal.remedy)])
         return BrokerLook([failed("broker", f"Redis cannot be reached ({type(error).__name__})", _REACH)])
     except ValueError:
         return BrokerLook([warning("broker", "this kind of Redis URL cannot be checked from here", "ask Redis itself")])
@@ -52,7 +52,7 @@ def _ask(client: redis.Redis) -> BrokerLook:
     before = time.time()
     seconds, microseconds = client.time()
     after = time.time()
-    info: dict[str, Any] = client.info()
+    client.set(_WRITTEN, "", px=1000)  # a replica answers, and so does a Redis that is full
     waiting = {
         queue: sum(
             int(client.llen(name))
@@ -60,8 +60,17 @@ def _ask(client: redis.Redis) -> BrokerLook:
         )
         for queue in QUEUES
     }
-    checks = [_version(info), _memory(info), _persistence(info)]
+    checks = _state(client)
     return BrokerLook(checks, is_up=True, waiting=waiting, ahead_s=seconds + microseconds / 1e6 - (before + after) / 2)
+
+
+def _state(client: redis.Redis) -> list[Check]:
+    try:
+        info: dict[str, Any] = client.info()
+    except NoPermissionError:
+        remedy = "allow it to the user: ACL SETUSER NAME +info"
+        return [warning("broker", "Redis answers, and its user may not ask for its state (INFO)", remedy)]
+    return [_version(info), _memory(info), _persistence(info)]
 
 
 def _version(info: dict[str, Any]) -> Check:

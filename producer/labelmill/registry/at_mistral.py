@@ -10,8 +10,6 @@ from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.tables import ModelRow
 
-_LATER = "Redis cannot be reached: what is owed to Mistral is done when Redis is back"
-
 
 def send_wish(sender: MessageSender, row: ModelRow, warn: Callable[[str], None] = lambda _: None) -> None:
     """Send the message for a model's `remote_wish`, if it has one. To be called once the wish is committed."""
@@ -19,5 +17,5 @@ def send_wish(sender: MessageSender, row: ModelRow, warn: Callable[[str], None] 
         return
     try:
         sender.send(TRAIN, [JobMessage(job_id=model_work_id(row.no))])
-    except BrokerUnavailable:
-        warn(_LATER)
+    except BrokerUnavailable as error:
+        warn(f"{error.message}: what is to be done at Mistral is done when Redis is back")

@@ -14,7 +14,7 @@ from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.messages import PRIORITY_OF
-from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
+from labelmill.contracts.queue import MessageSender, accepted_for_later
 from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source, read_text_blocks
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
@@ -86,8 +86,8 @@ def submit_batch(
         warn(str(skipped))
     try:
         dispatch_batch(engine, sender, batch.id)
-    except BrokerUnavailable:
-        warn(REDIS_IS_DOWN)
+    except BrokerUnavailable as error:
+        warn(accepted_for_later(error))
     return batch.id
 
 

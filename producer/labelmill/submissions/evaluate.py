@@ -11,7 +11,7 @@ from labelmill.contracts.database import writing
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import EVALUATE, JobMessage
-from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
+from labelmill.contracts.queue import MessageSender, accepted_for_later
 from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.contracts.tables import AnalysisRow, DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
@@ -54,8 +54,8 @@ def submit_evaluation(
         connection.execute(insert(EventRow).values(event))
     try:
         sender.send(EVALUATE, [JobMessage(job_id=job_id)])
-    except BrokerUnavailable:
-        warn(REDIS_IS_DOWN)
+    except BrokerUnavailable as error:
+        warn(accepted_for_later(error))
     return job_id
 
 

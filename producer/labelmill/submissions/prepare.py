@@ -18,7 +18,7 @@ from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, Permanen
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.contracts.queue import REDIS_IS_DOWN, MessageSender
+from labelmill.contracts.queue import MessageSender, accepted_for_later
 from labelmill.contracts.readers import check_columns, expand_source, first_columns
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.specs import PrepareSpec, TargetSpec
@@ -70,8 +70,8 @@ def submit_prepare(
     _insert(engine, job_id, spec)
     try:
         sender.send(PREPARE, [JobMessage(job_id=job_id)])
-    except BrokerUnavailable:
-        warn(REDIS_IS_DOWN)
+    except BrokerUnavailable as error:
+        warn(accepted_for_later(error))
     return job_id
 
 
