@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from labelmill import actions, jobs
-from labelmill.contracts.database import check_tables, connect, reading, writing
+from labelmill.contracts.database import check_tables, connect_to_existing, reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
@@ -31,7 +31,7 @@ class Client:
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_settings()
-        self.engine = connect(self.settings.sql_url)
+        self.engine = connect_to_existing(self.settings)
         self.sender = MessageSender.connect(self.settings)
         self.warnings: list[str] = []
         try:

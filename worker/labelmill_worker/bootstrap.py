@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import WORKER_CONNECTIONS, check_tables, connect
+from labelmill.contracts.database import DEAD_LETTER_CONNECTIONS, WORKER_CONNECTIONS, check_tables, connect_to_existing
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.storage import DataFolder
@@ -84,7 +84,7 @@ _services: Services | None = None
 
 def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
     """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
-    engine = connect(settings.sql_url, max_connections=WORKER_CONNECTIONS)
+    engine = connect_to_existing(settings, max_connections=WORKER_CONNECTIONS - DEAD_LETTER_CONNECTIONS)
     try:
         check_tables(engine)
     except BaseException:

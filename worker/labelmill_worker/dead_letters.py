@@ -17,7 +17,7 @@ import structlog
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from labelmill.contracts.database import connect
+from labelmill.contracts.database import DEAD_LETTER_CONNECTIONS, connect_to_existing
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
@@ -38,7 +38,9 @@ class DeadLetters:
 
     def __init__(self, settings: Settings, *, open_engine: Callable[[], Engine] | None = None) -> None:
         self._redact = secret_remover(settings)
-        self._open_engine = open_engine or partial(connect, settings.sql_url, max_connections=1)
+        self._open_engine = open_engine or partial(
+            connect_to_existing, settings, max_connections=DEAD_LETTER_CONNECTIONS
+        )
         self._letters: queue.Queue[dict[str, Any]] = queue.Queue(_WAITING)
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None

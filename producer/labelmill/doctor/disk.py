@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,16 +13,23 @@ _FULL_BYTES, _NEARLY_FULL_BYTES = 100 << 20, 1 << 30
 
 
 def look_at_disk(data_dir: str) -> Check:
-    """Write a byte and count what is free."""
+    """Write a byte, if the folder is there, and count what is free; makes nothing."""
     if "://" in data_dir:
         return ok("disk", "the data folder is no local one; workers say whether they can write")
     folder = Path(data_dir).absolute()
+    said = "and it can be written to"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            file.write(b"x")
-            file.flush()
-        free = shutil.disk_usage(folder).free
+        if folder.exists():
+            place = folder
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"x")
+                file.flush()
+        else:
+            place = next(parent for parent in folder.parents if parent.exists())
+            said = "which is not there yet and can be made"
+            if not os.access(place, os.W_OK):
+                return failed("disk", f"{folder} cannot be made in {place}", "choose another LABELMILL_DATA_DIR")
+        free = shutil.disk_usage(place).free
     except OSError as error:
         return failed(
             "disk",
@@ -32,4 +40,4 @@ def look_at_disk(data_dir: str) -> Check:
         return failed("disk", f"{free >> 20} MB are free for {folder}", "make room")
     if free < _NEARLY_FULL_BYTES:
         return warning("disk", f"{free >> 20} MB are free for {folder}", "make room")
-    return ok("disk", f"{free >> 30} GB are free for {folder}, and it can be written to")
+    return ok("disk", f"{free >> 30} GB are free for {folder}, {said}")

@@ -11,6 +11,7 @@ from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
 from labelmill.doctor.broker import BrokerLook, look_at_broker
 from labelmill.doctor.checks import Check, Status, failed, ok, warning, within
+from labelmill.doctor.connections import check_of
 from labelmill.doctor.database import UNREACHABLE, DatabaseLook, look_at_database
 from labelmill.doctor.disk import look_at_disk
 from labelmill.doctor.fleet import ANSWER_S, Answers, ask_workers, checks_of
@@ -46,7 +47,7 @@ def _looks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> 
     yield from broker.checks
     say("asking the database")
     try:
-        database = within(_DATABASE_S, lambda: look_at_database(settings.sql_url))
+        database = within(_DATABASE_S, lambda: look_at_database(settings))
     except TimeoutError:
         silent = failed("database", f"it does not answer within {_DATABASE_S:.0f} s", "look at its host", UNREACHABLE)
         database = DatabaseLook([silent])
@@ -59,7 +60,10 @@ def _looks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> 
     except TimeoutError:
         yield failed("disk", "the data folder does not answer", "look at the disk or the share that it lies on")
     say("asking the workers, and Mistral through them")
-    yield from checks_of(_answers(settings, broker, mistral_s), broker.waiting, time.time())
+    answers = _answers(settings, broker, mistral_s)
+    if database.connections is not None:
+        yield check_of(database.connections, len(answers))
+    yield from checks_of(answers, broker.waiting, time.time())
 
 
 def _clocks(broker: BrokerLook, database: DatabaseLook) -> Check:

@@ -1,24 +1,28 @@
 """The database: connections (`connecting`, `postgres`, `sqlite`), what its faults mean (`faults`), its clock (`clock`),
 the version of its tables (`versions`, `upgrading`), where a file lies (`file_systems`), names that one transaction at a
-time changes (`name_locks`); many rows at once (`bulk`,
-`binary_copy`, imported by their own names). The tables themselves are in `contracts/tables/`."""
+time changes (`name_locks`); many rows at once (`bulk`, `binary_copy`, imported by their own names). The tables themselves
+are in `contracts/tables/`."""
 
 from labelmill.contracts.database.clock import FAR_CHUNK_S, FAR_LEASE_S, FAR_S, db_now, has_passed
 from labelmill.contracts.database.connecting import (
+    DEAD_LETTER_CONNECTIONS,
     PRODUCER_CONNECTIONS,
     WORKER_CONNECTIONS,
     connect,
+    connect_to_existing,
     reading,
     writing,
 )
 from labelmill.contracts.database.faults import outdated, translating_errors
 from labelmill.contracts.database.name_locks import hold_name
+from labelmill.contracts.database.postgres import is_pooled
 from labelmill.contracts.database.sqlite import BUSY_TIMEOUT_MS, shorten_log
 from labelmill.contracts.database.upgrading import upgrade
 from labelmill.contracts.database.versions import check_tables, current_revision, head_revision, revisions
 
 __all__ = [
     "BUSY_TIMEOUT_MS",
+    "DEAD_LETTER_CONNECTIONS",
     "FAR_CHUNK_S",
     "FAR_LEASE_S",
     "FAR_S",
@@ -26,11 +30,13 @@ __all__ = [
     "WORKER_CONNECTIONS",
     "check_tables",
     "connect",
+    "connect_to_existing",
     "current_revision",
     "db_now",
     "has_passed",
     "head_revision",
     "hold_name",
+    "is_pooled",
     "outdated",
     "reading",
     "revisions",

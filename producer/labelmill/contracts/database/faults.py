@@ -6,6 +6,7 @@ Told by codes, never by words: a server may speak any language.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 from sqlalchemy.engine import Engine
@@ -21,14 +22,16 @@ _NO_TABLE, _FORBIDDEN, _READ_ONLY, _DISK_FULL = "42P01", "42501", "25006", "5310
 
 
 @contextlib.contextmanager
-def translating_errors() -> Iterator[None]:
-    """Turn a driver's connection faults into DatabaseUnavailable, missing tables into DatabaseOutdated."""
+def translating_errors(engine: Engine | None = None) -> Iterator[None]:
+    """Turn a driver's connection faults into DatabaseUnavailable, missing tables into DatabaseOutdated. The `engine`
+    tells who was refused."""
+    user = _quoted(engine.url.username) if engine and engine.url.username else "this user"
     try:
         yield
     except PoolTimeoutError as error:
         raise DatabaseUnavailable("the database cannot be used: every connection waits for an answer") from error
     except DBAPIError as error:
-        meaning = _meaning_of(error.orig)
+        meaning = _meaning_of(error.orig, user)
         # without a statement it failed while connecting; a plain DatabaseError is SQLite's word for a broken file
         if meaning is None and (
             isinstance(error, OperationalError | InterfaceError)
@@ -42,7 +45,7 @@ def translating_errors() -> Iterator[None]:
     except Exception as error:
         # COPY and `executemany` speak to the driver past SQLAlchemy, and raise its own errors
         kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(error).__mro__}
-        meaning = _meaning_of(error) if any(module in ("psycopg", "sqlite3") for module, _ in kinds) else None
+        meaning = _meaning_of(error, user) if any(module in ("psycopg", "sqlite3") for module, _ in kinds) else None
         if meaning is None and kinds & _DRIVER_FAULTS:
             meaning = DatabaseUnavailable(f"the database cannot be used: {_first_line(error)}")
         if meaning is None:
@@ -50,7 +53,7 @@ def translating_errors() -> Iterator[None]:
         raise meaning from error
 
 
-def _meaning_of(error: BaseException | None) -> LabelmillError | None:
+def _meaning_of(error: BaseException | None, user: str) -> LabelmillError | None:
     """What a driver's error means, where that is more than its words say."""
     if getattr(error, "sqlite_errorname", None):
         return _meaning_of_sqlite(error)
@@ -66,7 +69,7 @@ def _meaning_of(error: BaseException | None) -> LabelmillError | None:
         return DatabaseUnavailable("the database's disk is full: make room on its host")
     if state == _FORBIDDEN:
         return DatabaseUnavailable(
-            f"the database forbids it ({_first_line(error)}): let the tables' owner run {grants_for(_user(error))}"
+            f"the database forbids it ({_first_line(error)}): let the tables' owner run {_grants_for(user)}"
         )
     return None
 
@@ -84,19 +87,17 @@ def _meaning_of_sqlite(error: BaseException | None) -> LabelmillError | None:
     return None
 
 
-def grants_for(user: str, schema: str = "public") -> str:
+def _grants_for(user: str) -> str:
     """The statements that let a user work with tables that another one made."""
     return (
-        f"GRANT USAGE ON SCHEMA {schema} TO {user}; "
-        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema} TO {user}; "
-        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA {schema} TO {user}"
+        f"GRANT USAGE ON SCHEMA public TO {user}; "
+        f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}; "
+        f"GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {user}"
     )
 
 
-def _user(error: BaseException | None) -> str:
-    with contextlib.suppress(Exception):  # the connection may be gone
-        return str(error.pgconn.user.decode())  # type: ignore[union-attr]
-    return "this user"
+def _quoted(name: str) -> str:
+    return name if re.fullmatch("[a-z_][a-z0-9_]*", name) else '"' + name.replace('"', '""') + '"'
 
 
 def _first_line(error: BaseException | None) -> str:

@@ -93,7 +93,9 @@ def _set_what_poolers_follow(connection: Any) -> None:
 def _require_utf8(connection: Any) -> None:
     encoding = connection.info.parameter_status("server_encoding")
     if encoding not in (None, "UTF8"):
-        raise DatabaseUnsuitable(
+        refusal = DatabaseUnsuitable(
             f"the database {connection.info.dbname} keeps text in {encoding}, which cannot hold every text: "
             f"make one in UTF-8 and name it in LABELMILL_DATABASE_URL: {CREATE_IN_UTF8}"
         )
+        connection.close()
+        raise refusal

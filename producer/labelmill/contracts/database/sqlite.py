@@ -19,22 +19,24 @@ _LONG_LOG_BYTES = 256 << 20
 _LOG_PATIENCE_MS = 1000
 
 
-def open_sqlite(url: URL) -> Engine:
-    """An engine on a file, whose folder is made; opens no connection yet. Raises DatabaseUnsuitable for a file on
-    another machine."""
+def open_sqlite(url: URL, *, create_folder: bool) -> Engine:
+    """An engine on a file; opens no connection yet. Raises DatabaseUnsuitable for a file on another machine."""
     path = database_file(url)
     if path is not None:
         _require_local(path)
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise DatabaseUnavailable(
-                f"the database's folder {path.parent} cannot be made: {error.strerror}"
-            ) from error
+        if create_folder:
+            _create_folder(path.parent)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
     prepare_connections(engine, _prepare)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _create_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnavailable(f"the database's folder {folder} cannot be made: {error.strerror}") from error
 
 
 def database_file(url: URL) -> Path | None:
