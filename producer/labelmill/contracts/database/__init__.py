@@ -1,7 +1,7 @@
 """The database: connections (`connecting`, `postgres`, `sqlite`), what its faults mean (`faults`), its clock (`clock`),
 the version of its tables (`versions`, `upgrading`), where a file lies (`file_systems`), names that one transaction at a
-time changes (`name_locks`); many rows at once (`bulk`, `binary_copy`, imported by their own names). The tables themselves
-are in `contracts/tables/`."""
+time changes (`name_locks`); many rows at once (`bulk`, `binary_copy`, imported by their own names). The tables
+themselves are in `contracts/tables/`."""
 
 from labelmill.contracts.database.clock import FAR_CHUNK_S, FAR_LEASE_S, FAR_S, db_now, has_passed
 from labelmill.contracts.database.connecting import (
