@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import delete, insert, or_, select, update
+from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.queue import MessageSender, accepted_for_later
-from labelmill.contracts.states import BatchState, ChunkState, EvaluationState, TrainingState
+from labelmill.contracts.states import BatchState, ChunkState, EvaluationState, TrainingState, open_states
 from labelmill.contracts.tables import (
     BatchRow,
     ChunkRow,
@@ -27,9 +28,8 @@ from labelmill.contracts.tables import (
 from labelmill.jobs import status_document
 from labelmill.submissions.keys import SUBMISSION_BROKEN
 
-_BATCH_OPEN = [
-    BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNING.value, BatchState.PAUSED.value,
-]  # fmt: skip
+_BATCH_OPEN = [*open_states(BatchState), BatchState.PAUSED.value]
+_CANCELLED = "cancelled"  #: In every kind of job.
 _RETRYABLE = [BatchState.COMPLETED.value, BatchState.FAILED.value, BatchState.PAUSED.value]
 
 
@@ -39,17 +39,9 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
     kind = kind_of(job_id)
     with writing(engine) as connection:
         if kind is Kind.BATCH:
-            done = _end(connection, BatchRow, job_id, _BATCH_OPEN, BatchState.CANCELLED.value)
+            done = _end(connection, BatchRow, job_id, BatchRow.state.in_(_BATCH_OPEN))
         elif kind is Kind.EVALUATION:
-            done = _end(
-                connection, EvaluationRow, job_id,
-                [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value], EvaluationState.CANCELLED.value,
-            )  # fmt: skip
-            inner = connection.execute(
-                select(EvaluationRow.batch_id, EvaluationRow.calibration_batch_id).where(EvaluationRow.id == job_id)
-            ).first()
-            for batch_id in filter(None, inner or ()):
-                _end(connection, BatchRow, batch_id, _BATCH_OPEN, BatchState.CANCELLED.value)
+            done = _end(connection, EvaluationRow, job_id, EvaluationRow.state.in_(open_states(EvaluationState)))
         elif kind is Kind.TRAINING:
             done = _cancel_training(connection, job_id)
         elif kind is Kind.DATASET:
@@ -67,17 +59,14 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
 
 
 def _cancel_training(connection: Connection, job_id: str) -> bool:
-    """Ask for it: the worker that looks next stops the job at Mistral and records the end."""
-    unsent = [TrainingState.QUEUED.value]
-    if _end(connection, TrainingRow, job_id, unsent, TrainingState.CANCELLED.value):
+    """End it, or ask for it where something may be under way at Mistral: the worker that looks next stops the job
+    there and records the end."""
+    nothing_at_mistral = or_(TrainingRow.method != "factory", TrainingRow.state == TrainingState.QUEUED.value)
+    if _end(connection, TrainingRow, job_id, TrainingRow.state.in_(open_states(TrainingState)), nothing_at_mistral):
         return True
-    open_states = [
-        TrainingState.UPLOADING.value, TrainingState.VALIDATING.value, TrainingState.AWAITING_APPROVAL.value,
-        TrainingState.RUNNING.value,
-    ]  # fmt: skip
     statement = (
         update(TrainingRow)
-        .where(TrainingRow.id == job_id, TrainingRow.state.in_(open_states))
+        .where(TrainingRow.id == job_id, TrainingRow.state.in_(open_states(TrainingState)))
         .values(cancel_requested=True, next_look_at=0)
     )
     return bool(connection.execute(statement).rowcount)
@@ -87,15 +76,16 @@ def _end(
     connection: Connection,
     table: type[BatchRow | EvaluationRow | TrainingRow],
     job_id: str,
-    open_states: list[str],
-    state: str,
+    *conditions: ColumnElement[bool],
 ) -> bool:
-    statement = (
-        update(table).where(table.id == job_id, table.state.in_(open_states)).values(state=state, finished_at=utc_now())
-    )
-    if not connection.execute(statement).rowcount:
+    """End a job as cancelled, and its batches with it. Its lease is taken away: no worker may write to it any more."""
+    values = {"state": _CANCELLED, "finished_at": utc_now()}
+    if table is not BatchRow:
+        values |= {"lease_token": None, "lease_until": None, "next_look_at": None}
+    if not connection.execute(update(table).where(table.id == job_id, *conditions).values(values)).rowcount:
         return False
-    _add_event(connection, job_id, state, f"{state} by a person")
+    _add_event(connection, job_id, _CANCELLED, "cancelled by a person")
+    cancel_inner_batches(connection, job_id, f"cancelled with {job_id}")
     return True
 
 
@@ -117,10 +107,10 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
                 f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried"
             )
         mine = ChunkRow.batch_no == batch.no
-        owed = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
+        to_run = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
         if batch.started_at is None and batch.error_code in (InvalidInput.code, SUBMISSION_BROKEN):
             raise InvalidInput(f"{job_id} failed at submission: submit it again")
-        if connection.scalar(select(ChunkRow.number).where(mine, owed).limit(1)) is None:
+        if connection.scalar(select(ChunkRow.number).where(mine, to_run).limit(1)) is None:
             raise InvalidInput(f"{job_id} has no failed row")
         runs_again = connection.execute(
             update(BatchRow)
@@ -132,7 +122,7 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         # a chunk that a worker of the stopped batch still holds is taken from it: its errors go, so must its counts
         connection.execute(
             update(ChunkRow)
-            .where(mine, owed)
+            .where(mine, to_run)
             .values(state=ChunkState.PENDING.value, failed=0, attempts=0, sent_at=None, lease_token=None,
                     lease_until=None)
         )  # fmt: skip

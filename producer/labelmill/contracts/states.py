@@ -117,6 +117,11 @@ ENDED: frozenset[State] = frozenset(
 """States in which nothing more happens by itself."""
 
 
+def open_states(kind: type[State]) -> list[str]:
+    """The states of a kind of job in which it may still be worked on, as SQL has them."""
+    return [state.value for state in kind if state not in ENDED]
+
+
 def moves_to(old: State, new: State) -> bool:
     """Whether a job or chunk may go from `old` to `new`."""
     return type(old) is type(new) and new in TRANSITIONS[type(old)][old]

@@ -24,8 +24,8 @@ from labelmill.submissions.prepare import submit_prepare
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.prepare import work
 from labelmill_worker.prepare.dataset import prepare_dataset
-from labelmill_worker.store.jobs import claim_job, read_job, renew_job
-from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
+from labelmill_worker.store.jobs import LeaseLost, claim_job, read_job, renew_job
+from labelmill_worker.store.leases import LeaseKeeper
 from labelmill_worker.tasks import prepare
 
 
@@ -192,7 +192,9 @@ def test_a_fault_that_passes_is_put_off_and_given_up_in_the_end(
 
 def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(services: Services, tmp_path: Path) -> None:
     job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    token = claim_job(services.engine, DatasetRow, job_id, 0.9)
+    claimed = claim_job(services.engine, DatasetRow, job_id, 0.9)
+    assert claimed
+    token = claimed[1]
     assert token
     with LeaseKeeper(services.engine, DatasetRow, job_id, token, 0.9) as lease:
         first = job(services.engine, job_id).lease_until or 0

@@ -15,7 +15,7 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import BatchRow, ChunkInputRow, EvaluationRow, ModelRow
 from labelmill_worker.store.inner_batches import fill_inner_batch
-from labelmill_worker.store.leases import LeaseLost, require_lease
+from labelmill_worker.store.jobs import LeaseLost, require_held
 
 TEXTS = [[f"text {block}-{number}" for number in range(3_000)] for block in range(4)]
 FLAT = [text for block in TEXTS for text in block]
@@ -44,7 +44,7 @@ def batch(engine: Engine) -> int:
 
 
 def fill(engine: Engine, batch: int, token: str, blocks: list[list[str]] | Iterator[list[str]]) -> None:
-    guard = partial(require_lease, table=EvaluationRow, job_id="eval_0000000001", token=token)
+    guard = partial(require_held, table=EvaluationRow, job_id="eval_0000000001", token=token)
     fill_inner_batch(engine, batch, "batch_0000000001", blocks, guard)
 
 

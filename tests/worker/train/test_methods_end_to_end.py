@@ -160,13 +160,13 @@ def test_an_attempt_whose_files_the_next_one_cleared_away_leaves_the_training_al
     training_id = school.train()
     original = embedding.fit_head
 
-    def taken_over(*arguments: Any) -> Any:
+    def taken_over(*arguments: Any, **options: Any) -> Any:
         with writing(school.engine) as connection:
             connection.execute(update(TrainingRow).values(lease_token="next", lease_until=0.0))
         for left in (school.folder / "models").iterdir():
             shutil.rmtree(left)
         monkeypatch.setattr(embedding, "fit_head", original)
-        return original(*arguments)
+        return original(*arguments, **options)
 
     monkeypatch.setattr(embedding, "fit_head", taken_over)
     assert school.run(training_id)["state"] == "succeeded"  # by the next attempt

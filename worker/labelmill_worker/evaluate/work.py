@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.chats import text_of_row
-from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
 from labelmill.contracts.label_schema import LabelSchema
@@ -25,9 +24,8 @@ from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.store import evaluations
 from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
-from labelmill_worker.store.inner_batches import InnerBatch, cancel_inner_batch, fill_inner_batch, read_inner_batch
-from labelmill_worker.store.jobs import read_job
-from labelmill_worker.store.leases import require_lease
+from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
+from labelmill_worker.store.jobs import read_job, require_held
 
 _ENDED = {state.value for state in ENDED}
 _BLOCK = 4096
@@ -45,7 +43,7 @@ def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
 def begin(services: Services, job: EvaluationRow, token: str) -> None:
     """Submit the splits as batches, once: a later attempt finds those that an earlier one opened."""
     spec = _spec_of(job)
-    guard = partial(require_lease, table=EvaluationRow, job_id=job.id, token=token)
+    guard = partial(require_held, table=EvaluationRow, job_id=job.id, token=token)
     for place, split in batches_of(job).items():
         path = _path(services, job, split)
         holds_chats = "messages" in next(read_split(path), {})
@@ -55,7 +53,7 @@ def begin(services: Services, job: EvaluationRow, token: str) -> None:
         batch = evaluations.open_batch(services.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
             fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
-        with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
+        with contextlib.suppress(BrokerUnavailable):  # the recovery sends it
             dispatch_batch(services.engine, services.sender, batch.id)
 
 
@@ -63,13 +61,6 @@ def _blocks(path: Path) -> Iterator[list[str]]:
     rows = map(text_of_row, read_split(path))
     while block := list(islice(rows, _BLOCK)):
         yield block
-
-
-def give_up(services: Services, job: EvaluationRow) -> None:
-    """Stop what an evaluation that failed has under way: nothing more is paid for."""
-    with writing(services.engine) as connection:
-        for batch_id in filter(None, (job.batch_id, job.calibration_batch_id)):
-            cancel_inner_batch(connection, batch_id, f"its evaluation {job.id} failed")
 
 
 def have_ended(services: Services, job: EvaluationRow) -> bool:

@@ -23,8 +23,16 @@ from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
 from labelmill_worker.store.datasets import record_dataset
-from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job, save_job
-from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
+from labelmill_worker.store.jobs import (
+    LeaseLost,
+    claim_job,
+    fail_job,
+    move_job,
+    release_job,
+    require_held,
+    save_job,
+)
+from labelmill_worker.store.leases import LeaseKeeper
 
 log = structlog.get_logger()
 
@@ -36,14 +44,15 @@ _PROGRESS_S = 1.0
 def prepare_job(services: Services, job_id: str) -> None:
     """Carry out a prepare job, unless it has ended or another worker is at it."""
     engine, lease_s = services.engine, services.settings.lease_s
-    token = claim_job(engine, DatasetRow, job_id, lease_s)
-    job = read_job(engine, DatasetRow, job_id) if token else None
-    if token is None or job is None:
+    claimed = claim_job(engine, DatasetRow, job_id, lease_s)
+    if claimed is None:
         log.info("nothing to prepare")
         return
+    job, token = claimed
     if job.state == DatasetState.QUEUED.value:
         with writing(engine) as connection:
-            move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token)
+            if not move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token):
+                return
     fail = partial(fail_job, engine, DatasetRow, job_id, DatasetState.PREPARING, DatasetState.FAILED, token=token)
     try:
         if job.attempts > MAX_ATTEMPTS:
@@ -52,7 +61,7 @@ def prepare_job(services: Services, job_id: str) -> None:
             prepared = _prepare(services, job, token, lease)
         _record(services, job, token, prepared)
     except LeaseLost:
-        log.warning("another worker has taken over")
+        log.warning("put down: another worker has taken over")
     except WorkerEnds:
         _hand_back(services, job, token)
     except Retryable as error:
@@ -72,7 +81,7 @@ def _hand_back(services: Services, job: DatasetRow, token: str) -> None:
     """Let another worker begin anew, at once; that this one was told to end is no failed attempt."""
     save_job(services.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
     release_job(services.engine, DatasetRow, job.id, token, look_again_in_s=0.0)
-    with contextlib.suppress(BrokerUnavailable):  # the sweeper sends it
+    with contextlib.suppress(BrokerUnavailable):  # recovery sends it
         services.sender.send(PREPARE, [JobMessage(job_id=job.id)])
 
 
@@ -95,6 +104,7 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
     rows = prepared.report["rows_read"]
     likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))
     with writing(services.engine) as connection:
+        require_held(connection, DatasetRow, job.id, token)
         save_analysis(connection, job.id, {"likeness": likeness})
     return prepared
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import ColumnElement, exists, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.chunks.codec import ChunkInput, decode_chunk, decode_repeats
@@ -159,13 +159,13 @@ def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, frui
         )  # fmt: skip
 
 
+def _is_claimed(batch_no: int, number: int, token: str) -> ColumnElement[bool]:
+    claimed = (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == token)
+    return (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & claimed
+
+
 def _guarded_update(connection: Connection, claim: Claim, values: dict[str, Any]) -> None:
-    statement = (
-        update(ChunkRow)
-        .where(ChunkRow.batch_no == claim.batch_no, ChunkRow.number == claim.number)
-        .where(ChunkRow.state == ChunkState.CLAIMED.value, ChunkRow.lease_token == claim.token)
-        .values(values)
-    )
+    statement = update(ChunkRow).where(_is_claimed(claim.batch_no, claim.number, claim.token)).values(values)
     if not connection.execute(statement).rowcount:
         raise LeaseLostError
 
@@ -188,11 +188,12 @@ def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
 
 
 def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
-    """Fail a batch at once: nothing more of it is sent."""
+    """Fail a batch at once: nothing more of it is sent. Does nothing when the claim was lost, to a retry perhaps."""
     with writing(engine) as connection:
         stopped = connection.execute(
             update(BatchRow)
             .where(BatchRow.no == claim.batch_no, BatchRow.state == BatchState.RUNNING.value)
+            .where(exists().where(_is_claimed(claim.batch_no, claim.number, claim.token)))
             .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=reason, error_code=code)
         ).rowcount
         if stopped:
@@ -208,7 +209,7 @@ def has_answers(engine: Engine, batch_no: int) -> bool:
 
 def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token: str, reason: str) -> None:
     """Set a chunk aside whose input cannot be read: each of its rows that has no answer gets the reason."""
-    mine = (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & (ChunkRow.lease_token == token)
+    mine = _is_claimed(batch_no, number, token)
     with writing(engine) as connection:
         chunk = connection.execute(select(ChunkRow.first_row, ChunkRow.rows).where(mine).with_for_update()).first()
         if chunk is None:

@@ -5,56 +5,39 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.analysis_codec import save_analysis
 from labelmill.contracts.database import reading, writing
-from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import BatchState, EvaluationState
+from labelmill.contracts.states import EvaluationState
 from labelmill.contracts.tables import (
     BatchRow,
     ChunkRow,
     EvaluationRow,
     ModelRow,
     RowErrorRow,
-    utc_now,
 )
-from labelmill_worker.store.chunks import LeaseLostError
-from labelmill_worker.store.inner_batches import InnerBatch, read_inner_batch
-from labelmill_worker.store.jobs import add_event, move_job
+from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, read_inner_batch
+from labelmill_worker.store.jobs import LeaseLost, move_job, require_held
 
 BatchColumn = Literal["batch_id", "calibration_batch_id"]
 
 
 def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColumn, spec: ClassifySpec) -> InnerBatch:
-    """The evaluation's batch: the one there is, or a new one, tied to it in the same transaction.
-
-    Raises LeaseLostError.
-    """
+    """The evaluation's batch: the one there is, or a new one. Raises LeaseLost."""
     with writing(engine) as connection:
-        found = connection.execute(
-            select(EvaluationRow.__table__).where(
-                EvaluationRow.id == evaluation_id, EvaluationRow.lease_token == token
-            )
-        ).mappings().first()  # fmt: skip
-        if found is None:
-            raise LeaseLostError
-        batch_id = found[column]
-        if batch_id is None:
-            batch_id = new_id(Kind.BATCH)
-            connection.execute(
-                insert(BatchRow).values(
-                    id=batch_id, state=BatchState.SUBMITTING.value, model_no=found["model_no"],
-                    model_ref=found["model_ref"], mode="realtime", priority="normal", created_at=utc_now(),
-                    options=spec.model_dump(mode="json"),
-                )
-            )  # fmt: skip
-            connection.execute(
-                update(EvaluationRow).where(EvaluationRow.id == evaluation_id).values({column: batch_id})
-            )
-            add_event(connection, batch_id, f"for {evaluation_id}", state=BatchState.SUBMITTING.value)
+        require_held(connection, EvaluationRow, evaluation_id, token)
+        row = (
+            connection.execute(select(EvaluationRow.__table__).where(EvaluationRow.id == evaluation_id))
+            .mappings()
+            .one()
+        )
+        batch_id = row[column] or open_inner_batch(
+            connection, EvaluationRow, evaluation_id, token, model_no=row["model_no"], model_ref=row["model_ref"],
+            spec=spec, column=column,
+        )  # fmt: skip
     return read_inner_batch(engine, batch_id)
 
 
@@ -76,14 +59,17 @@ def complete(
     analysis: dict[str, Any],
     calibration: dict[str, Any] | None,
 ) -> None:
-    """running → completed, with everything that was found; a new `calibration` goes to the model version."""
+    """running → completed, with everything that was found; a new `calibration` goes to the model version.
+
+    Raises LeaseLost.
+    """
     with writing(engine) as connection:
         done = move_job(
             connection, EvaluationRow, job.id, EvaluationState.RUNNING, EvaluationState.COMPLETED, token=token,
             metrics=metrics, summary=summary,
         )  # fmt: skip
         if not done:
-            return
+            raise LeaseLost(f"the lease on {job.id} was lost")
         save_analysis(connection, job.id, analysis)
         if calibration is not None:
             connection.execute(update(ModelRow).where(ModelRow.no == job.model_no).values(calibration=calibration))

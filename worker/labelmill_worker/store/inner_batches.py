@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.chunks.writer import BatchEnded, BatchWriter
@@ -23,13 +23,9 @@ from labelmill.contracts.tables import (
     DuplicateRow,
     PredictionRow,
     RowErrorRow,
-    TrainingRow,
     utc_now,
 )
-from labelmill_worker.store.jobs import add_event
-from labelmill_worker.store.leases import LeaseLost
-
-_OPEN = (BatchState.SUBMITTING.value, BatchState.QUEUED.value, BatchState.RUNNING.value, BatchState.PAUSED.value)
+from labelmill_worker.store.jobs import JobTable, add_event, require_held, write_held
 
 
 @dataclass(frozen=True)
@@ -61,22 +57,27 @@ def read_inner_batch(engine: Engine, batch_id: str) -> InnerBatch:
 
 
 def open_inner_batch(
-    engine: Engine, training_id: str, token: str, *, model_no: int, model_ref: str, source: str, chats: bool = False
+    connection: Connection,
+    table: JobTable,
+    job_id: str,
+    token: str,
+    *,
+    model_no: int,
+    model_ref: str,
+    spec: ClassifySpec,
+    column: str = "batch_id",
 ) -> str:
-    """Open a batch and tie it to the training, in one transaction. Returns its id. Raises LeaseLost."""
+    """Open a batch and tie it to the job that it is for, in one transaction. Returns its id. Raises LeaseLost."""
+    require_held(connection, table, job_id, token)
     batch_id = new_id(Kind.BATCH)
-    with writing(engine) as connection:
-        connection.execute(
-            insert(BatchRow).values(
-                id=batch_id, state=BatchState.SUBMITTING.value, model_no=model_no, model_ref=model_ref,
-                mode="realtime", priority="normal", created_at=utc_now(),
-                options=ClassifySpec(source=source, chats=chats).model_dump(mode="json"),
-            )
-        )  # fmt: skip
-        held = (TrainingRow.id == training_id) & (TrainingRow.lease_token == token)
-        if not connection.execute(update(TrainingRow).where(held).values(batch_id=batch_id)).rowcount:
-            raise LeaseLost(f"the lease on {training_id} was lost")
-        add_event(connection, batch_id, f"for {training_id}", state=BatchState.SUBMITTING.value)
+    connection.execute(
+        insert(BatchRow).values(
+            id=batch_id, state=BatchState.SUBMITTING.value, model_no=model_no, model_ref=model_ref,
+            mode="realtime", priority="normal", created_at=utc_now(), options=spec.model_dump(mode="json"),
+        )
+    )  # fmt: skip
+    write_held(connection, table, job_id, token, **{column: batch_id})
+    add_event(connection, batch_id, f"for {job_id}", state=BatchState.SUBMITTING.value)
     return batch_id
 
 
@@ -102,17 +103,6 @@ def fill_inner_batch(
         for block in blocks:
             writer.add(block)
         writer.finish()
-
-
-def cancel_inner_batch(connection: Connection, batch_id: str, why: str) -> None:
-    """Stop a batch that has not ended: nothing more of it is sent."""
-    stopped = (
-        update(BatchRow)
-        .where(BatchRow.id == batch_id, BatchRow.state.in_(_OPEN))
-        .values(state=BatchState.CANCELLED.value, finished_at=utc_now())
-    )
-    if connection.execute(stopped).rowcount:
-        add_event(connection, batch_id, why, state=BatchState.CANCELLED.value)
 
 
 def first_row_error(engine: Engine, batch_no: int) -> str | None:

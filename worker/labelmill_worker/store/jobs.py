@@ -1,17 +1,30 @@
-"""Claims and moves of whole jobs (dataset, training, evaluation): every write names the state it expects."""
+"""Claims and moves of whole jobs (dataset, training, evaluation).
+
+Whatever a worker writes about a job goes through `write_held` or follows `require_held` in one transaction: the job is
+still open, and the worker holds its lease. Only recovery writes without a lease, about jobs that nobody holds.
+"""
 
 from __future__ import annotations
 
 import secrets
 from typing import Any, TypeVar
 
-from sqlalchemy import insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, has_passed, reading, writing
-from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.errors import LabelmillError, Retryable
 from labelmill.contracts.ids import Kind, kind_of, model_of_work
-from labelmill.contracts.states import ENDED, State, moves_to
+from labelmill.contracts.inner_batches import cancel_inner_batches
+from labelmill.contracts.states import (
+    ENDED,
+    DatasetState,
+    EvaluationState,
+    State,
+    TrainingState,
+    moves_to,
+    open_states,
+)
 from labelmill.contracts.tables import (
     BatchRow,
     DatasetRow,
@@ -22,8 +35,15 @@ from labelmill.contracts.tables import (
     utc_now,
 )
 
+JobTable = type[DatasetRow] | type[TrainingRow] | type[EvaluationRow]
 Job = TypeVar("Job", DatasetRow, TrainingRow, EvaluationRow)
 
+#: The states in which a job may be worked on.
+_OPEN: dict[JobTable, list[str]] = {
+    DatasetRow: open_states(DatasetState),
+    TrainingRow: open_states(TrainingState),
+    EvaluationRow: open_states(EvaluationState),
+}
 
 _TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow | BatchRow]] = {
     Kind.DATASET: DatasetRow,
@@ -54,93 +74,131 @@ def read_job(engine: Engine, table: type[Job], job_id: str) -> Job | None:
     return table(**row) if row else None
 
 
-def claim_job(engine: Engine, table: type[Job], job_id: str, lease_s: float) -> str | None:
-    """Take the lease on a job that nobody works on. Returns the token to write under, or None: somebody else has it."""
+class LeaseLost(Retryable):
+    """Somebody else has the job, or may have it by now, or it has ended: nothing more may be written for it here."""
+
+    code = "lease_lost"
+
+
+def is_open(table: JobTable) -> ColumnElement[bool]:
+    """The job has not ended."""
+    return table.state.in_(_OPEN[table])
+
+
+def is_free(table: JobTable) -> ColumnElement[bool]:
+    """The job has not ended and nobody holds its lease."""
+    return and_(is_open(table), or_(table.lease_until.is_(None), has_passed(table.lease_until)))
+
+
+def _is_held(table: JobTable, job_id: str, token: str) -> ColumnElement[bool]:
+    return and_(table.id == job_id, table.lease_token == token, is_open(table))
+
+
+def write_held(
+    connection: Connection, table: JobTable, job_id: str, token: str, *conditions: ColumnElement[bool], **values: Any
+) -> bool:
+    """Write to a job that this worker holds. False: it has ended, or the lease was lost; nothing was written.
+
+    `conditions`: what must hold of the job besides.
+    """
+    statement = update(table).where(_is_held(table, job_id, token), *conditions).values(**values)
+    return bool(connection.execute(statement).rowcount)
+
+
+def require_held(
+    connection: Connection, table: JobTable, job_id: str, token: str, *conditions: ColumnElement[bool]
+) -> None:
+    """Nobody can take or end the job until the connection's transaction ends. Raises LeaseLost when somebody has."""
+    held = select(table.id).where(_is_held(table, job_id, token), *conditions).with_for_update()
+    if connection.execute(held).first() is None:
+        raise LeaseLost(f"the lease on {job_id} was lost")
+
+
+def claim_job(engine: Engine, table: type[Job], job_id: str, lease_s: float) -> tuple[Job, str] | None:
+    """Take the lease on a job that nobody works on. Returns the job as it was claimed and the token to write under;
+    None: somebody else has it, or it has ended."""
     token = secrets.token_hex(8)
     statement = (
         update(table)
-        .where(table.id == job_id, or_(table.lease_until.is_(None), has_passed(table.lease_until)))
-        .where(table.state.not_in([state.value for state in ENDED]))
+        .where(table.id == job_id, is_free(table))
         .values(lease_token=token, lease_until=db_now() + lease_s, attempts=table.attempts + 1)
     )
     with writing(engine) as connection:
-        return token if connection.execute(statement).rowcount else None
+        if not connection.execute(statement).rowcount:
+            return None
+        # in the same transaction: a person may end the job the moment after
+        row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().one()
+    return table(**row), token
 
 
-def renew_job(engine: Engine, table: type[Job], job_id: str, token: str, lease_s: float) -> bool:
+def renew_job(
+    engine: Engine, table: JobTable, job_id: str, token: str, lease_s: float, *conditions: ColumnElement[bool]
+) -> bool:
     """Prolong a lease. False: it was lost, and nothing more may be written under it."""
-    statement = (
-        update(table).where(table.id == job_id, table.lease_token == token).values(lease_until=db_now() + lease_s)
-    )
     with writing(engine) as connection:
-        return bool(connection.execute(statement).rowcount)
+        return write_held(connection, table, job_id, token, *conditions, lease_until=db_now() + lease_s)
 
 
-def release_job(engine: Engine, table: type[Job], job_id: str, token: str, *, look_again_in_s: float | None) -> None:
-    """Give the lease back. `look_again_in_s`: when the sweeper may send the job again; None leaves it to the state."""
-    statement = (
-        update(table)
-        .where(table.id == job_id, table.lease_token == token)
-        .values(
-            lease_token=None,
-            lease_until=None,
-            next_look_at=None if look_again_in_s is None else db_now() + look_again_in_s,
+def release_job(engine: Engine, table: JobTable, job_id: str, token: str, *, look_again_in_s: float | None) -> bool:
+    """Give the lease back. `look_again_in_s`: when recovery may send the job again; None leaves it to the state.
+    False: there was no lease to give back."""
+    next_look_at = None if look_again_in_s is None else db_now() + look_again_in_s
+    with writing(engine) as connection:
+        return write_held(
+            connection, table, job_id, token, lease_token=None, lease_until=None, next_look_at=next_look_at
         )
-    )
-    with writing(engine) as connection:
-        connection.execute(statement)
 
 
-def save_job(engine: Engine, table: type[Job], job_id: str, token: str, **values: Any) -> bool:
+def save_job(engine: Engine, table: JobTable, job_id: str, token: str, **values: Any) -> bool:
     """Record facts about a job without moving it. False: the lease was lost, nothing was written."""
     with writing(engine) as connection:
-        statement = update(table).where(table.id == job_id, table.lease_token == token).values(**values)
-        return bool(connection.execute(statement).rowcount)
+        return write_held(connection, table, job_id, token, **values)
+
+
+def note_held(engine: Engine, table: JobTable, job_id: str, token: str, message: str) -> None:
+    """Append a line to the history of a job that this worker holds. Raises LeaseLost."""
+    with writing(engine) as connection:
+        require_held(connection, table, job_id, token)
+        add_event(connection, job_id, message)
 
 
 def move_job(
     connection: Connection,
-    table: type[Job],
+    table: JobTable,
     job_id: str,
     old: State,
     new: State,
     *,
-    token: str | None = None,
+    token: str,
     message: str = "",
     **values: Any,
 ) -> bool:
-    """Move a job from `old` to `new` and leave a line in `events`. False: it was not in `old` (or the lease was lost).
+    """Move a job from `old` to `new` and leave a line in `events`. False: it was not in `old`, or the lease was lost.
 
-    With a `token` the write is guarded by the lease. A job that ends gives its lease back.
+    A job that ends gives its lease back.
     """
     if not moves_to(old, new):
         raise ValueError(f"no move from {old} to {new}")
     if new in ENDED:
         values = {"finished_at": utc_now(), "lease_token": None, "lease_until": None, "next_look_at": None} | values
-    statement = update(table).where(table.id == job_id, table.state == old.value).values(state=new.value, **values)
-    if token is not None:
-        statement = statement.where(table.lease_token == token)
-    if not connection.execute(statement).rowcount:
+    if not write_held(connection, table, job_id, token, table.state == old.value, state=new.value, **values):
         return False
     add_event(connection, job_id, message or new.value, state=new.value)
     return True
 
 
 def fail_job(
-    engine: Engine,
-    table: type[Job],
-    job_id: str,
-    old: State,
-    new: State,
-    error: LabelmillError,
-    token: str | None = None,
+    engine: Engine, table: JobTable, job_id: str, old: State, new: State, error: LabelmillError, token: str
 ) -> bool:
-    """End a job with its reason."""
+    """End a job with its reason, and its batches with it: nothing more is paid for."""
     with writing(engine) as connection:
-        return move_job(
+        failed = move_job(
             connection, table, job_id, old, new, token=token,
             message=error.message, error=error.message, error_code=error.code,
         )  # fmt: skip
+        if failed:
+            cancel_inner_batches(connection, job_id, f"{job_id} failed")
+    return failed
 
 
 def add_event(

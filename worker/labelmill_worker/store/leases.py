@@ -7,24 +7,10 @@ import time
 from types import TracebackType
 from typing import Generic
 
-from sqlalchemy import select
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import DatabaseUnavailable, Retryable
-from labelmill_worker.store.jobs import Job, renew_job
-
-
-class LeaseLost(Retryable):
-    """Somebody else has the job, or may have it by now: nothing more may be written for it here."""
-
-    code = "lease_lost"
-
-
-def require_lease(connection: Connection, table: type[Job], job_id: str, token: str) -> None:
-    """Nobody can take the job until the connection's transaction ends. Raises LeaseLost when somebody has."""
-    held = select(table.id).where(table.id == job_id, table.lease_token == token).with_for_update()
-    if connection.execute(held).first() is None:
-        raise LeaseLost(f"the lease on {job_id} was lost")
+from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill_worker.store.jobs import Job, LeaseLost, renew_job
 
 
 class LeaseKeeper(Generic[Job]):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, insert, or_, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import EventRow, TrainingRow
-from labelmill_worker.store.leases import LeaseLost
+from labelmill_worker.store.jobs import LeaseLost, write_held
 
 
 def read_training(engine: Engine, training_id: str) -> tuple[TrainingRow, float] | None:
@@ -57,8 +57,7 @@ def record_look(
 
 def update_held(connection: Connection, training_id: str, token: str, **values: Any) -> None:
     """Write facts under the lease. Raises LeaseLost."""
-    held = and_(TrainingRow.id == training_id, TrainingRow.lease_token == token)
-    if not connection.execute(update(TrainingRow).where(held).values(**values)).rowcount:
+    if not write_held(connection, TrainingRow, training_id, token, **values):
         raise LeaseLost(f"the lease on {training_id} was lost")
 
 
@@ -77,13 +76,11 @@ def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in
         wishes.append(and_(TrainingRow.approved.is_(True), TrainingRow.state == TrainingState.AWAITING_APPROVAL.value))
     later = db_now() + look_again_in_s
     due_at = case((or_(*wishes), db_now()), else_=later) if wishes else later
-    statement = (
-        update(TrainingRow)
-        .where(TrainingRow.id == row.id, TrainingRow.lease_token == token)
-        .values(lease_token=None, lease_until=None, next_look_at=due_at, due_at=due_at)
-    )
     with writing(engine) as connection:
-        connection.execute(statement)
+        write_held(
+            connection, TrainingRow, row.id, token, lease_token=None, lease_until=None, next_look_at=due_at,
+            due_at=due_at,
+        )  # fmt: skip
 
 
 def _missing_events(

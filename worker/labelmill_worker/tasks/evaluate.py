@@ -11,9 +11,8 @@ from labelmill.contracts.states import EvaluationState
 from labelmill.contracts.tables import EvaluationRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate import work as evaluation
-from labelmill_worker.store.chunks import LeaseLostError
-from labelmill_worker.store.jobs import claim_job, fail_job, move_job, read_job, release_job
-from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
+from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, move_job, release_job
+from labelmill_worker.store.leases import LeaseKeeper
 
 _QUEUED, _RUNNING = EvaluationState.QUEUED, EvaluationState.RUNNING
 
@@ -21,24 +20,24 @@ _QUEUED, _RUNNING = EvaluationState.QUEUED, EvaluationState.RUNNING
 def run(services: Services, message: JobMessage) -> None:
     """Do the next step and say when to look again."""
     lease_s = services.settings.lease_s
-    token = claim_job(services.engine, EvaluationRow, message.job_id, lease_s)
-    job = read_job(services.engine, EvaluationRow, message.job_id) if token else None
-    if token is None or job is None:
+    claimed = claim_job(services.engine, EvaluationRow, message.job_id, lease_s)
+    if claimed is None:
         return
+    job, token = claimed
     try:
         with LeaseKeeper(services.engine, EvaluationRow, job.id, token, lease_s) as lease:
             wait_s = _step(services, job, token, lease)
-    except (LeaseLostError, LeaseLost):
-        return  # another worker has it
+    except LeaseLost:
+        return  # another worker has it, or it was cancelled
     except Permanent as error:
         state = EvaluationState(job.state)
-        evaluation.give_up(services, job)
         fail_job(services.engine, EvaluationRow, job.id, state, EvaluationState.FAILED, error, token)
         return
     if wait_s is None:
         return
-    release_job(services.engine, EvaluationRow, job.id, token, look_again_in_s=wait_s)
-    with contextlib.suppress(BrokerUnavailable):  # the sweeper knows from next_look_at
+    if not release_job(services.engine, EvaluationRow, job.id, token, look_again_in_s=wait_s):
+        return
+    with contextlib.suppress(BrokerUnavailable):  # recovery knows from next_look_at
         services.sender.send(EVALUATE, [JobMessage(job_id=job.id)], countdown_s=wait_s)
 
 

@@ -7,6 +7,7 @@ texts, pays for none of them again.
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,18 +20,13 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.money.token_counts import count_all
+from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.contracts.storage import MODELS, model_file
 from labelmill.contracts.tables import TrainingRow
 from labelmill_worker.store import vectors
-from labelmill_worker.store.inner_batches import (
-    cancel_inner_batch,
-    first_row_error,
-    open_inner_batch,
-    read_inner_batch,
-)
-from labelmill_worker.store.jobs import add_event, move_job
-from labelmill_worker.store.leases import LeaseLost
+from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
+from labelmill_worker.store.jobs import LeaseLost, move_job, read_job
 from labelmill_worker.store.models import register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
@@ -92,7 +88,9 @@ def run(look: Look) -> NextLook:
     wait_s = embed(look, look.spec.base_model, texts_of(look))
     if wait_s is not None:
         return wait_s
-    succeed(look, *fit(look))
+    recipe, thresholds, found = fit(look)
+    with discarded_if_cancelled(look):
+        succeed(look, recipe, thresholds, found)
     return None
 
 
@@ -105,8 +103,12 @@ def embed(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
             return None  # nothing to send
         with writing(look.engine) as connection:
             model_no = vectors.embedding_model(connection, model)
-        open_inner_batch(look.engine, look.row.id, look.token, model_no=model_no, model_ref=model,
-                         source=f"{look.dataset.name}@{look.dataset.version}")  # fmt: skip
+        with writing(look.engine) as connection:
+            look.require_lease(connection)
+            open_inner_batch(
+                connection, TrainingRow, look.row.id, look.token, model_no=model_no, model_ref=model,
+                spec=ClassifySpec(source=f"{look.dataset.name}@{look.dataset.version}"),
+            )  # fmt: skip
         return 0.0  # the next step reads the training anew, and submits
     batch = read_inner_batch(look.engine, look.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
@@ -135,6 +137,7 @@ def unembedded(look: Look, model: str, blocks: Iterator[list[str]]) -> Iterator[
         model_no = vectors.embedding_model(connection, model)
     distinct = DistinctTexts()
     for block in blocks:
+        look.check()
         first_rows = distinct.first_rows(block).tolist()
         new = {vectors.digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
         with reading(look.engine) as connection:
@@ -149,6 +152,7 @@ def vectors_of(look: Look, model: str, rows: Iterator[tuple[str, Any]]) -> Itera
     with writing(look.engine) as connection:
         model_no = vectors.embedding_model(connection, model)
     for block in in_blocks(rows):
+        look.check()
         digests = [vectors.digest_of(text) for text, _ in block]
         found = vectors.read_vectors(look.engine, model_no, digests)
         for digest, (text, labels) in zip(digests, block, strict=True):
@@ -169,7 +173,7 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         if train is None or not train.count:
             raise Permanent("none of the texts to train on could be embedded")
         log.info("fits the head", rows=train.count)
-        fitted = fit_head(train, splits["validation"], schema)
+        fitted = fit_head(train, splits["validation"], schema, check=look.check)
     except FileNotFoundError:
         look.confirm_lease()  # whoever has the training by now has cleared our files away
         raise
@@ -189,6 +193,18 @@ def clear_away(look: Look) -> None:
             shutil.rmtree(left, ignore_errors=True)
         else:
             left.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def discarded_if_cancelled(look: Look) -> Iterator[None]:
+    """The model's file goes again when the training turns out to have been cancelled meanwhile."""
+    try:
+        yield
+    except LeaseLost:
+        row = read_job(look.engine, TrainingRow, look.row.id)
+        if row is not None and row.state == TrainingState.CANCELLED.value:
+            (look.data_path / MODELS_FOLDER / f"{look.row.id}.zip").unlink(missing_ok=True)
+        raise
 
 
 def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path) -> VectorRows | None:
@@ -219,10 +235,7 @@ def succeed(look: Look, recipe: dict[str, Any], thresholds: dict[str, Any], foun
 
 def cancel(look: Look) -> NextLook:
     """Any state → cancelled, its batch with it; the vectors that were paid for are kept."""
-    if look.row.batch_id:
-        with writing(look.engine) as connection:
-            cancel_inner_batch(connection, look.row.batch_id, f"cancelled with {look.row.id}")
-    look.move(TrainingState.CANCELLED, "cancelled")
+    look.cancel()
     return None
 
 
@@ -240,8 +253,7 @@ def _cost(look: Look, model: str) -> dict[str, Any] | None:
 
 def _tell_of_failures(look: Look, batch_no: int, failed: int) -> None:
     why = first_row_error(look.engine, batch_no)
-    with writing(look.engine) as connection:
-        add_event(connection, look.row.id, f"{failed} texts could not be embedded and are left out: {why}")
+    look.note(f"{failed} texts could not be embedded and are left out: {why}")
 
 
 STEPS: dict[TrainingState, Callable[[Look], NextLook]] = {

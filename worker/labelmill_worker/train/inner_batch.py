@@ -21,7 +21,7 @@ def submit_inner_batch(look: Look, batch_id: str, blocks: Iterable[list[str]]) -
     """Write the texts of a batch that is not yet open, from the beginning, and send its first chunks."""
     batch = read_inner_batch(look.engine, batch_id)
     fill_inner_batch(look.engine, batch.no, batch_id, blocks, look.require_lease)
-    with contextlib.suppress(BrokerUnavailable):  # the sweeper sends what is owed
+    with contextlib.suppress(BrokerUnavailable):  # recovery sends it
         dispatch_batch(look.engine, look.sender, batch_id)
 
 

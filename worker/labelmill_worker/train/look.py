@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import ColumnElement
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import RemoteFailed
+from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.money.prices import LISTED, PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.specs import TrainSpec
@@ -23,8 +25,7 @@ from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral import port
 from labelmill_worker.store.datasets import split_file
-from labelmill_worker.store.jobs import move_job, renew_job
-from labelmill_worker.store.leases import LeaseLost, require_lease
+from labelmill_worker.store.jobs import LeaseLost, move_job, note_held, renew_job, require_held
 from labelmill_worker.store.trainings import update_held
 
 NextLook = float | None
@@ -44,6 +45,8 @@ class Look:
     poll_s: float
     lease_s: float
     prices: PriceList = LISTED
+    #: Raises LeaseLost once nothing more may be written: to be called now and then by long work.
+    check: Callable[[], None] = lambda: None
 
     @property
     def plane(self) -> port.ControlPlane:
@@ -75,14 +78,23 @@ class Look:
         with writing(self.engine) as connection:
             update_held(connection, self.row.id, self.token, **values)
 
+    def note(self, message: str) -> None:
+        """Leave a line in the training's history. Raises LeaseLost."""
+        note_held(self.engine, TrainingRow, self.row.id, self.token, message)
+
     def confirm_lease(self) -> None:
-        """Renew the lease now, before what must not be done twice. Raises LeaseLost."""
-        if not renew_job(self.engine, TrainingRow, self.row.id, self.token, self.lease_s):
+        """Renew the lease now, before what must not be done twice. Raises LeaseLost, also when a person has cancelled
+        the training since it was read."""
+        if not renew_job(self.engine, TrainingRow, self.row.id, self.token, self.lease_s, self._is_wanted):
             raise LeaseLost(f"the lease on {self.row.id} was lost")
 
     def require_lease(self, connection: Connection) -> None:
-        """Keep the lease until the connection's transaction ends. Raises LeaseLost."""
-        require_lease(connection, TrainingRow, self.row.id, self.token)
+        """Keep the lease until the connection's transaction ends. Raises LeaseLost, as `confirm_lease` does."""
+        require_held(connection, TrainingRow, self.row.id, self.token, self._is_wanted)
+
+    @property
+    def _is_wanted(self) -> ColumnElement[bool]:
+        return TrainingRow.cancel_requested.is_(self.row.cancel_requested)
 
     def move(self, new: TrainingState, message: str, **values: Any) -> None:
         """Move the training and leave a line in its history. Raises LeaseLost when somebody moved it first."""
@@ -93,6 +105,17 @@ class Look:
             )  # fmt: skip
             if not moved:
                 raise LeaseLost(f"{self.row.id} was moved by somebody else")
+
+    def cancel(self) -> None:
+        """End the training as cancelled, its batch with it. Raises LeaseLost when somebody moved it first."""
+        with writing(self.engine) as connection:
+            moved = move_job(
+                connection, TrainingRow, self.row.id, self.state, TrainingState.CANCELLED, token=self.token,
+                message="cancelled", changed_at=db_now(), attempts=0,
+            )  # fmt: skip
+            if not moved:
+                raise LeaseLost(f"{self.row.id} was moved by somebody else")
+            cancel_inner_batches(connection, self.row.id, f"cancelled with {self.row.id}")
 
     def remote_job(self, job_id: str) -> port.RemoteJob:
         """The job at Mistral. Raises RemoteFailed when it is gone."""

@@ -55,7 +55,8 @@ def run(look: Look) -> NextLook:
         recipe |= _pool_file(look, schema) | {"embedding_model": EMBEDDING_MODEL}
     elif spec.shots:
         recipe["examples"] = _sample(look, schema, spec.shots, MAX_EXAMPLES)
-    embedding.succeed(look, recipe, {}, {})
+    with embedding.discarded_if_cancelled(look):
+        embedding.succeed(look, recipe, {}, {})
     return None
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import FAR_S, writing
+from labelmill.contracts.database import FAR_S
 from labelmill.contracts.errors import (
     BrokerUnavailable,
     CredentialsRefused,
@@ -26,9 +26,8 @@ from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
-from labelmill_worker.store.inner_batches import cancel_inner_batch
-from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job
-from labelmill_worker.store.leases import LeaseKeeper, LeaseLost
+from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job
+from labelmill_worker.store.leases import LeaseKeeper
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.look import Look
 from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
@@ -55,21 +54,23 @@ class TrainingWatch:
         """Bring the training on as far as it goes now. Does nothing when it is not due, or somebody else has it."""
         if not self._is_due(training_id):
             return
-        token = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)
-        if token is None:
+        claimed = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)
+        if claimed is None:
             return
-        with LeaseKeeper(self._engine, TrainingRow, training_id, token, self._settings.lease_s):
+        _, token = claimed
+        with LeaseKeeper(self._engine, TrainingRow, training_id, token, self._settings.lease_s) as lease:
             try:
-                wait_s = self._advance(training_id, token)
+                wait_s = self._advance(training_id, token, lease.check)
             except LeaseLost:
                 # a person moved the training meanwhile, or another worker has it; then this gives nothing back
-                release_job(self._engine, TrainingRow, training_id, token, look_again_in_s=0.0)
                 log.info("put down: moved by somebody else")
-                return
+                if not release_job(self._engine, TrainingRow, training_id, token, look_again_in_s=0.0):
+                    return
+                wait_s = 0.0
         if wait_s is not None:
             self._look_again(training_id, wait_s)
 
-    def _advance(self, training_id: str, token: str) -> float | None:
+    def _advance(self, training_id: str, token: str, check: Callable[[], None]) -> float | None:
         while True:
             found = read_training(self._engine, training_id)
             if found is None or found[0].lease_token != token:
@@ -79,9 +80,9 @@ class TrainingWatch:
                 restart_wait(self._engine, training_id, token)
                 continue
             try:
-                wait_s = take_step(self._prepared(row, now))
+                wait_s = take_step(self._prepared(row, now, check))
             except (DatabaseUnavailable, LeaseLost):
-                raise  # nothing can be recorded; the lease runs out and the sweeper sends the training again
+                raise  # nothing can be recorded; the lease runs out and recovery sends the training again
             except Retryable as error:
                 wait_s = self._after_fault(row, now, token, error)
             except Permanent as error:
@@ -92,14 +93,14 @@ class TrainingWatch:
                 release_training(self._engine, row, token, wait_s)
                 return wait_s
 
-    def _prepared(self, row: TrainingRow, now: float) -> Look:
+    def _prepared(self, row: TrainingRow, now: float, check: Callable[[], None]) -> Look:
         dataset = read_job(self._engine, DatasetRow, row.dataset_id)
         if dataset is None:
             raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
         return Look(
             self._engine, self._sender, self._plane, row, dataset, now,
             data=DataFolder.of(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
-            prices=PriceList(self._settings.prices),
+            prices=PriceList(self._settings.prices), check=check,
         )  # fmt: skip
 
     def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> float | None:
@@ -122,11 +123,9 @@ class TrainingWatch:
         return None
 
     def _fail(self, row: TrainingRow, token: str, error: Permanent) -> None:
-        log.error("training failed", reason=error.message)
-        if row.batch_id:
-            with writing(self._engine) as connection:
-                cancel_inner_batch(connection, row.batch_id, f"its training {row.id} failed")
-        fail_job(self._engine, TrainingRow, row.id, TrainingState(row.state), TrainingState.FAILED, error, token)
+        old, new = TrainingState(row.state), TrainingState.FAILED
+        if fail_job(self._engine, TrainingRow, row.id, old, new, error, token):
+            log.error("training failed", reason=error.message)
 
     def _is_due(self, training_id: str) -> bool:
         """Each look sends one message for the next. A second copy of it must not start a second row of looks."""
@@ -143,6 +142,6 @@ class TrainingWatch:
 
     def _look_again(self, training_id: str, wait_s: float) -> None:
         if wait_s > MAX_PAUSE_S:
-            return  # long countdowns pile up in workers; the sweeper sends what is owed by then
-        with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: the sweeper sends it
-            self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s)
+            return  # long countdowns pile up in workers; recovery sends it then
+        with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: recovery sends it
+            self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s or None)

@@ -14,13 +14,12 @@ from typing import Any
 
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput, Permanent, RemoteFailed, RequestRefused
+from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import TrainingRow
 from labelmill_worker.mistral import port
-from labelmill_worker.store.inner_batches import cancel_inner_batch
-from labelmill_worker.store.jobs import move_job
-from labelmill_worker.store.leases import LeaseLost
+from labelmill_worker.store.jobs import LeaseLost, move_job
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_look, update_held
 from labelmill_worker.train.dataset_rows import holds_chats
@@ -118,7 +117,7 @@ def cancel(look: Look) -> NextLook:
     """Any state → cancelled, at Mistral as well. A job that Mistral finished before that keeps its end."""
     job_id = look.row.remote_job or _job_without_record(look)
     if job_id is None:
-        look.move(TrainingState.CANCELLED, "cancelled")
+        look.cancel()
         return None
     job = look.remote_job(job_id)
     record(look, job)
@@ -128,9 +127,9 @@ def cancel(look: Look) -> NextLook:
     if end_with(look, job):
         return None
     if job.status == port.SUCCESS and job.fine_tuned_model:
-        if look.row.batch_id:  # the model is paid for: only its tuning is given up
-            with writing(look.engine) as connection:
-                cancel_inner_batch(connection, look.row.batch_id, f"cancelled with {look.row.id}")
+        with writing(look.engine) as connection:  # the model is paid for: only its tuning is given up
+            look.require_lease(connection)
+            cancel_inner_batches(connection, look.row.id, f"cancelled with {look.row.id}")
         return finish(look, job, job.fine_tuned_model)
     if job.status != port.CANCELLATION_REQUESTED:
         try:
@@ -139,7 +138,7 @@ def cancel(look: Look) -> NextLook:
             if look.state is TrainingState.RUNNING:  # ended in this moment; the next look shows how
                 return next_look_s(look.state, 0, look.poll_s)
             # a job that was never started costs nothing: let it lie
-    look.move(TrainingState.CANCELLED, "cancelled")
+    look.cancel()
     return None
 
 

@@ -13,9 +13,10 @@ import numpy as np
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
+from labelmill.contracts.tables import TrainingRow
 from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, read_inner_batch, read_scores
-from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.models import TUNING, register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
@@ -43,10 +44,13 @@ def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[
     if path is None:
         return None, {}
     if look.row.batch_id is None:
-        open_inner_batch(
-            look.engine, look.row.id, look.token, model_no=look.row.model_no, model_ref=look.row.name,
-            source=look.data.source(path), chats=holds_chats(path),
-        )  # fmt: skip
+        spec = ClassifySpec(source=look.data.source(path), chats=holds_chats(path))
+        with writing(look.engine) as connection:
+            look.require_lease(connection)
+            open_inner_batch(
+                connection, TrainingRow, look.row.id, look.token, model_no=look.row.model_no, model_ref=look.row.name,
+                spec=spec,
+            )  # fmt: skip
         return 0.0, None
     batch = read_inner_batch(look.engine, look.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
@@ -58,8 +62,7 @@ def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[
         require_completed(batch)
         return None, _thresholds(look, batch)
     except Permanent as error:
-        with writing(look.engine) as connection:
-            add_event(connection, look.row.id, f"its thresholds are not tuned: {error.message}")
+        look.note(f"its thresholds are not tuned: {error.message}")
         return None, {}
 
 

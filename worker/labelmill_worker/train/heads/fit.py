@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +39,21 @@ class Fitted:
     report: dict[str, Any]
 
 
-def fit_head(train: VectorRows, validation: VectorRows | None, schema: LabelSchema) -> Fitted:
-    """Fit a head for every target. Raises InvalidInput when a target has nothing to learn from."""
+def fit_head(
+    train: VectorRows, validation: VectorRows | None, schema: LabelSchema, *, check: Callable[[], None] = lambda: None
+) -> Fitted:
+    """Fit a head for every target. Raises InvalidInput when a target has nothing to learn from.
+
+    `check` is called between any two steps: what it raises ends the work.
+    """
     # beside other work, BLAS threads that wait for each other take more time than they save
     with threadpool_limits(1, user_api="blas"):
-        return _fit_targets(train, validation, schema)
+        return _fit_targets(train, validation, schema, check)
 
 
-def _fit_targets(train: VectorRows, validation: VectorRows | None, schema: LabelSchema) -> Fitted:
+def _fit_targets(
+    train: VectorRows, validation: VectorRows | None, schema: LabelSchema, check: Callable[[], None]
+) -> Fitted:
     fits: list[Linear] = []
     thresholds: dict[str, dict[str, float]] = {}
     report: dict[str, Any] = {}
@@ -54,8 +62,8 @@ def _fit_targets(train: VectorRows, validation: VectorRows | None, schema: Label
         rows = labels.labelled()
         if not len(labels.codes):
             raise InvalidInput(f"no row of train has a label for the target {target.name!r}")
-        chosen = choose_strength(train, labels)
-        fitted = _fit(train, labels, rows, chosen.strength)
+        chosen = choose_strength(train, labels, check)
+        fitted = _fit(train, labels, rows, chosen.strength, check)
         fits.append(fitted)
         checked = _check(fitted, validation, number, target) if validation and validation.count else None
         scores, truth = checked or (chosen.scores, chosen.truth)
@@ -68,9 +76,16 @@ def _fit_targets(train: VectorRows, validation: VectorRows | None, schema: Label
     return Fitted(head, thresholds, report)
 
 
-def _fit(rows: VectorRows, labels: TargetLabels, taking_part: NDArray[np.int64], strength: float) -> Linear:
+def _fit(
+    rows: VectorRows,
+    labels: TargetLabels,
+    taking_part: NDArray[np.int64],
+    strength: float,
+    check: Callable[[], None],
+) -> Linear:
+    check()
     if len(taking_part) > IN_MEMORY_ROWS or len(taking_part) * len(labels.target.labels) > IN_MEMORY_CELLS:
-        return fit_minibatch(rows, labels, strength)
+        return fit_minibatch(rows, labels, strength, check)
     return _solve(rows.take(taking_part), labels, taking_part, strength)
 
 
@@ -90,7 +105,7 @@ class ChosenStrength:
     truth: NDArray[np.bool_]
 
 
-def choose_strength(rows: VectorRows, labels: TargetLabels) -> ChosenStrength:
+def choose_strength(rows: VectorRows, labels: TargetLabels, check: Callable[[], None] = lambda: None) -> ChosenStrength:
     """Cross-validate on train, on a part of it where it is large: the best C depends little on the number of rows."""
     target = labels.target
     part = _sample(labels, min(_CV_ROWS, max(_CV_CELLS // len(target.labels), 4 * len(target.labels), 500)))
@@ -107,6 +122,7 @@ def choose_strength(rows: VectorRows, labels: TargetLabels) -> ChosenStrength:
         nonlocal best
         scores = np.empty(truth.shape, np.float32)
         for fold in range(FOLDS):
+            check()
             held, fitted_on = folds == fold, folds != fold
             fitted = _solve(vectors[fitted_on], labels, part[fitted_on], strength)
             scores[held] = probabilities(vectors[held] @ fitted.weights + fitted.intercepts, target)

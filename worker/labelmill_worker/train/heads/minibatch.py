@@ -6,6 +6,8 @@ weights, however many rows there are.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,8 +23,13 @@ _BETA_1, _BETA_2 = 0.9, 0.99
 _SEED = 42
 
 
-def fit_minibatch(rows: VectorRows, labels: TargetLabels, inverse_strength: float) -> Linear:
-    """Fit one target. `inverse_strength` is scikit-learn's C. Needs memory for a block and for the weights alone."""
+def fit_minibatch(
+    rows: VectorRows, labels: TargetLabels, inverse_strength: float, check: Callable[[], None] = lambda: None
+) -> Linear:
+    """Fit one target. `inverse_strength` is scikit-learn's C. Needs memory for a block and for the weights alone.
+
+    `check` is called between any two blocks: what it raises ends the work.
+    """
     target, taking_part = labels.target, labels.labelled()
     wanted = np.zeros(rows.count, bool)
     wanted[taking_part] = True
@@ -36,6 +43,7 @@ def fit_minibatch(rows: VectorRows, labels: TargetLabels, inverse_strength: floa
     for epoch in range(epochs):
         adam.average = epoch == epochs - 1
         for start, block in rows.blocks():
+            check()
             mine = np.flatnonzero(wanted[start : start + len(block)])
             rng.shuffle(mine)
             for first in range(0, len(mine), _BATCH_ROWS):
