@@ -53,7 +53,7 @@ def begin(services: Services, job: EvaluationRow, token: str) -> None:
         batch = evaluations.open_batch(services.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
             fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
-        with contextlib.suppress(BrokerUnavailable):  # the recovery sends it
+        with contextlib.suppress(BrokerUnavailable):  # recovery sends it
             dispatch_batch(services.engine, services.sender, batch.id)
 
 

@@ -203,7 +203,7 @@ def discarded_if_cancelled(look: Look) -> Iterator[None]:
     except LeaseLost:
         row = read_job(look.engine, TrainingRow, look.row.id)
         if row is not None and row.state == TrainingState.CANCELLED.value:
-            (look.data_path / MODELS_FOLDER / f"{look.row.id}.zip").unlink(missing_ok=True)
+            look.data.path(model_file(look.row.id)).unlink(missing_ok=True)
         raise
 
 
