@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import event, func, insert, select, update
 from strict_mistral import StrictMistral
 from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
@@ -40,28 +40,32 @@ from labelmill_worker.train.heads import fit
 
 pytestmark = pytest.mark.timeout(170)
 
-MOST_COMMITS = 60
+MOST_COMMITS = 120
 
 
 class AfterCommit:
-    """Does something once, right after the `number`th commit of this thread that changed anything."""
+    """Does something once, right after the `number`th commit of this thread that leaves it without a transaction."""
 
     def __init__(self, shop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
         self._thread = threading.current_thread()
         self._original = shop.engine.dialect.do_commit
-        self._left = 0
-        self._changes: dict[int, int] = {}
+        self._left, self._open = 0, 0
         self._act: Callable[[], None] = lambda: None
         monkeypatch.setattr(shop.engine.dialect, "do_commit", self._commit)
+        event.listen(shop.engine, "begin", lambda connection: self._count(1))
+        event.listen(shop.engine, "rollback", lambda connection: self._count(-1))
 
     def at(self, number: int, act: Callable[[], None]) -> None:
         self._left, self._act = number, act
 
+    def _count(self, change: int) -> bool:
+        mine = threading.current_thread() is self._thread
+        self._open += change if mine else 0
+        return mine
+
     def _commit(self, connection: Any) -> None:
         self._original(connection)
-        before = self._changes.get(id(connection), 0)
-        self._changes[id(connection)] = connection.total_changes
-        if threading.current_thread() is self._thread and self._left and connection.total_changes != before:
+        if self._count(-1) and self._left and not self._open:
             self._left -= 1
             if not self._left:
                 self._act()
