@@ -17,6 +17,7 @@ from celery.worker.control import inspect_command
 
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.messages import INSPECT
+from labelmill.contracts.new_files import make_private_folder
 from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings, load_settings
 
@@ -94,7 +95,7 @@ def _disk_trouble(settings: Settings) -> str | None:
     if "://" in settings.data_dir:
         return None
     try:
-        settings.data_path.mkdir(parents=True, exist_ok=True)
+        make_private_folder(settings.data_path)
         with tempfile.TemporaryFile(dir=settings.data_path) as file:
             file.write(b"x")
     except OSError as error:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
+from labelmill.contracts.new_files import replacing
 from labelmill_ops.emulator.classifier import Classifier
 
 Kind = TypeVar("Kind", bound=BaseModel)
@@ -200,7 +201,5 @@ def _file_name(name: str) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Written beside and renamed: a killed emulator leaves no half of a file.
-    unfinished = path.with_suffix(path.suffix + ".part")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
+    with replacing(path) as file:  # a killed emulator leaves no half of a file
+        file.write(content)

@@ -37,7 +37,7 @@ tasks_columns = os.environ.get("FLOWER_TASKS_COLUMNS", "name,kwargs,state,receiv
 max_tasks = int(os.environ.get("FLOWER_MAX_TASKS", "20000"))  # 20,000 hold some 170 MB
 purge_offline_workers = int(os.environ.get("FLOWER_PURGE_OFFLINE_WORKERS", "300"))  # seconds
 
-_data_dir = os.environ.get("LABELMILL_DATA_DIR", ".labelmill")
+_data_dir = os.path.expanduser(os.environ.get("LABELMILL_DATA_DIR", ".labelmill"))  # noqa: PTH111 - as in Settings
 db = os.environ.get("FLOWER_DB") or str(pathlib.Path(_data_dir) / "flower")
 # history outlives a restart where there is a local folder for it
 persistent = bool(os.environ.get("FLOWER_DB")) or ("://" not in _data_dir and pathlib.Path(_data_dir).is_dir())

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import QUEUES
+from labelmill.contracts.new_files import make_private_folder
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import STACK_FILE, Settings
 from labelmill_ops.embedded_redis import answers_ping, server_command
@@ -61,7 +62,7 @@ class LocalStack:
 @contextlib.contextmanager
 def data_folder_lock(data_dir: Path) -> Iterator[None]:
     """Hold the data folder for one stack; free again however this process ends. Raises InvalidInput: it is taken."""
-    data_dir.mkdir(parents=True, exist_ok=True)
+    make_private_folder(data_dir)
     with (data_dir / LOCK_FILE).open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -21,7 +21,7 @@ from labelmill.cli.options import MAIN, AlwaysJson, OnBadRow, Wait
 from labelmill.cli.progress import bar
 from labelmill.contracts.errors import InvalidInput
 from labelmill.results.export import check_output
-from labelmill.submissions.classify import submit_batch
+from labelmill.submissions.classify import inputs_of, submit_batch
 
 
 def register(app: typer.Typer) -> None:
@@ -81,7 +81,7 @@ def classify(
     if output is not None:
         if not wait:
             raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
-        check_output(output)  # before anything is paid for
+        check_output(output, inputs_of(source))  # before anything is written or paid for
     client = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)

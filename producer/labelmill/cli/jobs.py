@@ -14,6 +14,8 @@ from labelmill.cli.options import ANY_JOB, AsJson, JobId, Wait
 from labelmill.cli.progress import bar
 from labelmill.cli.tables import moment, print_details, print_rows
 from labelmill.client import Client
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.readers import expand_source
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.storage import local_source
 from labelmill.results.export import check_output, write_results
@@ -103,12 +105,14 @@ def save_results(
     """Stream a job's rows to a file or stdout, with a progress bar."""
     is_table = output is not None and output.suffix.lower() != ".jsonl"  # its header comes before its rows
     batch = facts_of_batch(client.engine, job_id, follow=follow, needs_targets=is_table)
+    spec = ClassifySpec(**batch.options) if batch else None
+    if output is not None and spec:
+        check_output(output, _files_of(client, spec))
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
 
         blocks = read_result_lines(client.engine, job_id, only=only, follow=follow)
-        if keep and batch:
-            spec = ClassifySpec(**batch.options)
+        if keep and spec:
             source = local_source(client.settings.data_dir, spec.source)
             blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), keep)
         count = write_results(
@@ -118,6 +122,14 @@ def save_results(
         messages().print(f"{count} rows in {output}")
     if batch is None:
         messages().print(f"{job_id} has no rows (yet): batches and evaluations have some once they run")
+
+
+def _files_of(client: Client, spec: ClassifySpec) -> Sequence[Path]:
+    """The files that a batch was read from, as far as they are here."""
+    try:
+        return expand_source(local_source(client.settings.data_dir, spec.source))
+    except InvalidInput:
+        return ()
 
 
 def cancel(job_id: JobId) -> None:

@@ -55,6 +55,11 @@ class Settings(BaseSettings):
             raise PydanticCustomError("redis_url", "write a Redis URL: redis://host:6379/0")
         return url
 
+    @field_validator("data_dir")
+    @classmethod
+    def _expanded(cls, folder: str) -> str:
+        return _expand(folder)
+
     @property
     def data_path(self) -> Path:
         """The data folder as a local path."""
@@ -63,7 +68,13 @@ class Settings(BaseSettings):
     @property
     def sql_url(self) -> str:
         """The database to use: the one named, or SQLite in the data folder."""
-        return self.database_url or f"sqlite:///{(self.data_path / 'labelmill.db').absolute()}"
+        if self.database_url:
+            return self.database_url
+        from sqlalchemy import URL  # noqa: PLC0415 - slow to import, and whoever asks is about to connect
+
+        # in a URL some characters of a path mean something else
+        path = str((self.data_path / "labelmill.db").absolute())
+        return URL.create("sqlite", database=path).render_as_string(hide_password=False)
 
     @classmethod
     def settings_customise_sources(
@@ -88,7 +99,12 @@ class _StackFile(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         folder = self.current_state.get("data_dir") or ".labelmill"
-        return running_stack(Path(str(folder))) or {}
+        return running_stack(Path(_expand(str(folder)))) or {}
+
+
+def _expand(folder: str) -> str:
+    """`~` as shells read it, which do not look into files and behind `=`."""
+    return os.path.expanduser(folder)  # noqa: PTH111 - Path.expanduser raises without a home
 
 
 def running_stack(data_dir: Path) -> dict[str, Any] | None:

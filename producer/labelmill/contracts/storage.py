@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.new_files import make_private_folder
 
 MODELS = "models"  #: The folder of models' own files.
 
@@ -49,6 +50,13 @@ class DataFolder:
                 "LABELMILL_DATA_DIR must be a folder that producer and workers share, not a URL, for now"
             )
         return cls(Path(data_dir).absolute())
+
+    def make(self) -> None:
+        """Make the folder, for its owner alone, where it is missing. Raises Permanent."""
+        try:
+            make_private_folder(self.root)
+        except OSError as error:
+            raise Permanent(f"the data folder {self.root} cannot be made: {error.strerror}") from error
 
     def path(self, name: str) -> Path:
         """Where one of its folders lies here, or a file that this process writes."""

@@ -1,14 +1,17 @@
-"""The data folder: room, and whether it can be written to."""
+"""The data folder: room, whether it can be written to, and by whom it can be read."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 
 from labelmill.doctor.checks import Check, failed, ok, warning
 
+_OTHERS = 0o077  #: Rights of the group and of everybody.
 _FULL_BYTES, _NEARLY_FULL_BYTES = 100 << 20, 1 << 30
 
 
@@ -20,12 +23,12 @@ def look_at_disk(data_dir: str) -> Check:
     said = "and it can be written to"
     try:
         if folder.exists():
-            place = folder
+            place, mode = folder, stat.S_IMODE(folder.stat().st_mode)
             with tempfile.TemporaryFile(dir=folder) as file:
                 file.write(b"x")
                 file.flush()
         else:
-            place = next(parent for parent in folder.parents if parent.exists())
+            place, mode = next(parent for parent in folder.parents if parent.exists()), 0
             said = "which is not there yet and can be made"
             if not os.access(place, os.W_OK):
                 return failed("disk", f"{folder} cannot be made in {place}", "choose another LABELMILL_DATA_DIR")
@@ -40,4 +43,10 @@ def look_at_disk(data_dir: str) -> Check:
         return failed("disk", f"{free >> 20} MB are free for {folder}", "make room")
     if free < _NEARLY_FULL_BYTES:
         return warning("disk", f"{free >> 20} MB are free for {folder}", "make room")
+    if mode & _OTHERS:
+        return warning(
+            "disk",
+            f"other users of this machine may enter {folder} (its mode is {mode:o}), where texts and models lie",
+            f"chmod 700 {shlex.quote(str(folder))}; leave it where a group shares the folder on purpose",
+        )
     return ok("disk", f"{free >> 30} GB are free for {folder}, {said}")

@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.new_files import replacing
 from labelmill.report.drawing import png_of
 from labelmill.report.page import page_of
 from labelmill.report.parts import Report
@@ -24,15 +25,20 @@ def write_report(report: Report, output: Path, assets: Path | None = None) -> li
     page = page_of(report)
     written = [output]
     try:
-        output.write_text(page, encoding="utf-8", errors="replace")
+        _write(output, page.encode("utf-8", errors="replace"))
         if assets is not None:
             assets.mkdir(parents=True, exist_ok=True)
             for number, figure in enumerate(report.figures(), 1):
                 stem = assets / f"{number:02d}-{_UNSAFE.sub('_', figure.name)[:80]}"
                 png, data = stem.with_name(f"{stem.name}.png"), stem.with_name(f"{stem.name}.json")
-                png.write_bytes(png_of(figure))
-                data.write_bytes(orjson.dumps({"kind": type(figure).__name__.lower()} | asdict(figure)))
+                _write(png, png_of(figure))
+                _write(data, orjson.dumps({"kind": type(figure).__name__.lower()} | asdict(figure)))
                 written += [png, data]
     except OSError as error:
         raise InvalidInput(f"{error.filename or output}: {error.strerror}") from error
     return written
+
+
+def _write(output: Path, content: bytes) -> None:
+    with replacing(output) as file:
+        file.write(content)

@@ -15,6 +15,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError
+from labelmill.contracts.new_files import is_same_file, replacing
+from labelmill.contracts.readers import Input
 from labelmill.contracts.readers.bad_rows import value_as_text
 
 FORMATS = (".jsonl", ".csv", ".parquet")
@@ -30,8 +32,9 @@ class CannotWrite(LabelmillError):
     code = "cannot_write"
 
 
-def check_output(output: Path) -> None:
-    """Raise InvalidInput for a file that results cannot be written to, as far as can be told beforehand."""
+def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
+    """Raise InvalidInput for a file that results cannot be written to, as far as can be told beforehand, and for one of
+    the `sources`, which would be lost."""
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
         raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}")
@@ -43,6 +46,8 @@ def check_output(output: Path) -> None:
         raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you")
+    if any(is_same_file(output, source) for source in sources):
+        raise InvalidInput(f"{output} is the source itself: write the results to another file")
 
 
 def write_results(
@@ -74,21 +79,16 @@ def write_results(
         return rows
     check_output(output)
     suffix = output.suffix.lower()
-    partial = output.with_name(f".{output.name}.{os.getpid()}.part")
     try:
-        if suffix == ".parquet":
-            _write_parquet(_documents(counted()), targets, keep, partial)
-        else:
-            with partial.open("wb") as stream:
-                if suffix == ".jsonl":
-                    _write_jsonl(counted(), stream)
-                else:
-                    _write_csv(_documents(counted()), targets, keep, stream)
-        partial.replace(output)
+        with replacing(output) as stream:
+            if suffix == ".parquet":
+                _write_parquet(_documents(counted()), targets, keep, stream)
+            elif suffix == ".jsonl":
+                _write_jsonl(counted(), stream)
+            else:
+                _write_csv(_documents(counted()), targets, keep, stream)
     except OSError as error:
         raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return rows
 
 
@@ -150,7 +150,7 @@ class _Utf8:
         return self._stream.write((text.removesuffix("\r\n") + "\n").encode("utf-8"))
 
 
-def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], path: Path) -> None:
+def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], stream: BinaryIO) -> None:
     try:
         import pyarrow as pa  # noqa: PLC0415 - an extra
         import pyarrow.parquet as pq  # noqa: PLC0415
@@ -163,7 +163,7 @@ def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Seq
     taken = {name for name, _ in fields}
     fields += [(f"source_{name}" if name in taken else name, pa.string()) for name in keep]
     schema = pa.schema(fields)
-    with pq.ParquetWriter(path, schema) as writer:
+    with pq.ParquetWriter(stream, schema) as writer:
         for group in _groups(rows):
             writer.write_table(pa.Table.from_pylist([flat(row, targets, keep) for row in group], schema=schema))
 

@@ -30,6 +30,11 @@ from labelmill.submissions.keys import (
 from labelmill.submissions.skipped_rows import SkippedRows, record_skipped
 
 
+def inputs_of(source: str) -> list[Input]:
+    """What a source names: files, or standard input. Raises InvalidInput."""
+    return [sys.stdin.buffer] if source == "-" else list(expand_source(source))
+
+
 def submit_batch(
     engine: Engine,
     sender: MessageSender,
@@ -59,7 +64,7 @@ def submit_batch(
         raise InvalidInput(f"--priority is one of {', '.join(PRIORITY_OF)}, not {priority!r}")
     if mode != "realtime":
         raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
-    inputs: list[Input] = [sys.stdin.buffer] if source == "-" else list(expand_source(source))
+    inputs = inputs_of(source)
     spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi),
                         chats=chats, cache=cache, on_bad_row=on_bad_row)  # fmt: skip
     with writing(engine) as connection:

@@ -141,6 +141,7 @@ def _check_first_row(file: Path, spec: PrepareSpec) -> None:
 def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str) -> tuple[str, ...]:
     """Copy `files` to where workers may read them, all or none. Returns the references to the copies."""
     data = DataFolder.of(settings.data_dir)
+    data.make()
     folder = data.path(source_folder(job_id))
     part = folder.with_name(f"{job_id}.part")
     unique = len({file.name for file in files}) == len(files)

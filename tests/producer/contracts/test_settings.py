@@ -9,7 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from sqlalchemy import make_url
 
+from labelmill.contracts.database import connect, upgrade
+from labelmill.contracts.database.sqlite import database_file
 from labelmill.contracts.settings import load_settings
 
 BROKERS = {name: f"redis://{name}:6379/0" for name in ("flag", "environment", "dotenv", "stack")}
@@ -65,3 +68,24 @@ def test_a_stack_file_that_says_nothing_useful_is_ignored(written: str) -> None:
     Path(".labelmill").mkdir()
     Path(".labelmill/stack.json").write_text(written)
     assert load_settings().broker_url == "redis://127.0.0.1:6379/0"
+
+
+@pytest.mark.parametrize("folder", ["a%2Fb", "q?a", "q?mode=memory", "h#x", "a b", "100%", "ü@:&", "a%252Fb", "file:x"])
+def test_the_database_lies_in_the_data_folder_whatever_that_is_called(tmp_path: Path, folder: str) -> None:
+    settings = load_settings(data_dir=str(tmp_path / folder))
+    engine = connect(settings.sql_url)
+    upgrade(engine)
+    engine.dispose()
+    assert [path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.db")] == [f"{folder}/labelmill.db"]
+    assert database_file(make_url(settings.sql_url)) == tmp_path / folder / "labelmill.db"
+
+
+def test_a_tilde_in_the_environment_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LABELMILL_DATA_DIR", "~/data")
+    write_stack(os.getpid(), str(tmp_path / "data"))
+    settings = load_settings()
+    assert settings.data_path == tmp_path / "data"
+    assert settings.broker_url == BROKERS["stack"]
+    assert connect("sqlite:///~/x/y.db").url.database == f"{tmp_path}/x/y.db"
+    assert load_settings(data_dir="s3://~/x").data_dir == "s3://~/x"

@@ -5,10 +5,8 @@ Its SHA-256 stands in the database and is checked whenever it is read: a file th
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import io
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,7 @@ import orjson
 from numpy.typing import NDArray
 
 from labelmill.contracts.errors import Permanent
+from labelmill.contracts.new_files import replacing
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -44,14 +43,11 @@ def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDA
             np.save(content, array, allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), content.getvalue())
     data = buffer.getvalue()
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_bytes(data)
-        unfinished.replace(path)
+        with replacing(path) as file:
+            file.write(data)
     except OSError as error:
-        with contextlib.suppress(OSError):
-            unfinished.unlink(missing_ok=True)  # on a full disk what was written of it takes up the last room
         raise Permanent(f"the model's file cannot be written to the data folder: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
 

@@ -87,6 +87,7 @@ def _hand_back(services: Services, job: DatasetRow, token: str) -> None:
 
 def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
     data = services.data_folder
+    data.make()
     spec = PrepareSpec.model_validate(job.spec)
     next_report = time.monotonic() + _PROGRESS_S
 

@@ -188,7 +188,7 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
 
 def clear_away(look: Look) -> None:
     """Remove what attempts left that were killed as they wrote. One that is only asleep fails, and records nothing."""
-    for left in look.data.path(MODELS).glob(f"{look.row.id}.*part"):
+    for left in look.data.path(MODELS).glob(f"*{look.row.id}.*part"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from labelmill.contracts.database.faults import translating_errors
 from labelmill.contracts.database.file_systems import network_file_system
 from labelmill.contracts.database.new_connections import prepare_connections
 from labelmill.contracts.errors import DatabaseUnavailable, DatabaseUnsuitable
+from labelmill.contracts.new_files import make_private_file, make_private_folder
 
 BUSY_TIMEOUT_MS = 30_000
 _LONG_LOG_BYTES = 256 << 20
@@ -21,12 +25,16 @@ _LOG_PATIENCE_MS = 1000
 
 def open_sqlite(url: URL, *, create_folder: bool) -> Engine:
     """An engine on a file; opens no connection yet. Raises DatabaseUnsuitable for a file on another machine."""
+    if (url.database or "").startswith("~"):
+        url = url.set(database=os.path.expanduser(url.database or ""))  # noqa: PTH111 - it stays as it is without a home
     path = database_file(url)
     if path is not None:
         _require_local(path)
         if create_folder:
             _create_folder(path.parent)
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000, "check_same_thread": False})
+    if path is not None:
+        event.listen(engine, "do_connect", partial(_make_file, path))
     prepare_connections(engine, _prepare)
     event.listen(engine, "begin", _begin_immediate)
     return engine
@@ -34,7 +42,7 @@ def open_sqlite(url: URL, *, create_folder: bool) -> Engine:
 
 def _create_folder(folder: Path) -> None:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
     except OSError as error:
         raise DatabaseUnavailable(f"the database's folder {folder} cannot be made: {error.strerror}") from error
 
@@ -54,6 +62,12 @@ def _require_local(path: Path) -> None:
             f"SQLite cannot be shared over a network, and {path} lies on a network file system ({kind}): "
             "use PostgreSQL (LABELMILL_DATABASE_URL=postgresql://…), or a file on a local disk of one machine"
         )
+
+
+def _make_file(path: Path, *_: object) -> None:
+    # SQLite itself leaves it to the umask who may read all texts; it gives its log and its index the mode of this file
+    with contextlib.suppress(OSError):  # SQLite says what is wrong
+        make_private_file(path.resolve())
 
 
 def _prepare(connection: sqlite3.Connection, record: object) -> None:
