@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,10 @@ def source(database_url: str) -> Iterator[Path]:
     path.write_text(ROWS)
     Path("soft.jsonl").symlink_to(path)
     Path("hard.jsonl").hardlink_to(path)
-    remember_flags(Flags(database_url=database_url, broker_url="redis://127.0.0.1:1/0"))
-    yield path
-    remember_flags(Flags())
+    with ExitStack() as at_the_end:
+        remember_flags(Flags(database_url=database_url, broker_url="redis://127.0.0.1:1/0"), at_the_end)
+        yield path
+    remember_flags(Flags(), ExitStack())
 
 
 @pytest.mark.parametrize("output", ["rows.jsonl", "./rows.jsonl", "soft.jsonl", "hard.jsonl", "ABSOLUTE"])
@@ -66,4 +68,4 @@ def test_results_refuses_to_write_onto_the_source_of_its_batch(
         save_results(client, "batch_1", Path(output), keep=keep)
     assert source.read_text() == ROWS
     save_results(client, "batch_1", Path("other.jsonl"))
-    client.engine.dispose()
+    client.close()

@@ -142,7 +142,7 @@ def test_every_host_may_mount_the_data_folder_where_it_likes(
     assert len(rows) == dataset["splits"]["test"]
     output = mounts.top / "rows.of.evaluation.jsonl"
     save_results(client, evaluation["id"], output, keep=["labels"])
-    client.engine.dispose()
+    client.close()
     assert [json.loads(line)["keep"]["labels"] for line in output.read_text().splitlines()] == [
         r["labels"] for r in rows
     ]
