@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("chaos"), pytest.m
     [
         ("kill one worker", "kill all workers", "SIGTERM to one worker", "freeze a worker past its lease"),
         ("FLUSHALL", "Redis killed", "PostgreSQL restarted", "SQLite locked by another process", "disk full"),
-        ("Mistral: answers are lost", "Mistral: 503", "messages come twice", "rubbish in place of messages"),
+        ("Mistral: answers are lost", "Mistral: 503", "messages come twice", "entries that are not messages"),
     ],
     ids=["processes", "servers and disk", "Mistral and messages"],
 )

@@ -14,12 +14,13 @@ from celery import Celery, signals
 from labelmill.contracts.messages import QUEUE_OF, SWEEP
 from labelmill.contracts.queue import celery_settings
 from labelmill.contracts.settings import Settings, load_settings
+from labelmill.contracts.wire.transport import use_checking_transport
 from labelmill_worker import checkup, draining
 from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
+from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
 from labelmill_worker.quitting import QuitThreads
-from labelmill_worker.rubbish import OutliveRubbish
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
 
@@ -27,6 +28,7 @@ from labelmill_worker.tasks.registry import register_tasks
 def create_app(settings: Settings | None = None) -> Celery:
     """A Celery application with every task of Labelmill."""
     settings = settings or load_settings()
+    use_checking_transport()
     app = Celery("labelmill")
     app.conf.update(celery_settings(settings))
     app.conf.beat_scheduler = "labelmill_worker.beat:SweepScheduler"
@@ -38,7 +40,7 @@ def create_app(settings: Settings | None = None) -> Celery:
         }
     }
     app.steps["consumer"].add(SendTaskEventsAtOnce)
-    app.steps["consumer"].add(OutliveRubbish)
+    app.steps["consumer"].add(KeepMalformedMessages)
     app.steps["consumer"].add(QuitThreads)
     register_tasks(app, settings)
     return app
@@ -54,6 +56,11 @@ def _configure_logging(**_: Any) -> None:
 @signals.beat_init.connect
 def _keep_sweeps_out_of_flower(sender: Any, **_: Any) -> None:
     sender.app.conf.task_send_sent_event = False  # a line every few seconds would bury the jobs
+
+
+@signals.worker_init.connect
+def _work_alone(sender: Any, **_: Any) -> None:
+    listen_to_no_worker(sender)
 
 
 @signals.worker_shutting_down.connect

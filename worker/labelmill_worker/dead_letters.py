@@ -77,12 +77,11 @@ class DeadLetters:
                 self._letters.all_tasks_done.wait(left)
         return True
 
-    def _text(self, text: str | None, most: int) -> str | None:
+    def _text(self, text: str | None, max_chars: int) -> str | None:
         if text is None:
             return None
-        # secrets go before it is cut, so that no part of one is left; PostgreSQL keeps no NUL, UTF-8 no lone surrogate
-        clean = self._redact(text).replace("\x00", "").encode("utf-8", "replace").decode()
-        return clean if len(clean) <= most else clean[: most - 1] + "…"
+        # PostgreSQL keeps no NUL, UTF-8 no lone surrogate
+        return self._redact.excerpt(text, max_chars).replace("\x00", "").encode("utf-8", "replace").decode()
 
     def _write(self) -> None:
         engine: Engine | None = None

@@ -2,26 +2,31 @@
 
 What a task logs carries what is bound while it runs (`job_id`, `chunk`, `task`); Celery's own lines about a task are
 given the same fields from the message they speak of. Keys and the passwords in URLs are taken out of the finished line,
-so that no field, message or traceback can leak one.
+so that no field, message or traceback can leak one. Long fields are cut, and in lines for people no character reaches a
+terminal that it would obey. Whatever goes wrong with a line, the process goes on.
 """
 
 from __future__ import annotations
 
-import ast
+import contextlib
+import json
 import logging
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TextIO
 
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-from labelmill.contracts.messages import SWEEP
+from labelmill.contracts.control_characters import visible, visible_line
+from labelmill.contracts.messages import SWEEP, named_job
 from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
 
 #: Libraries whose every line at INFO would bury our own.
 _TALKATIVE = ("httpx", "httpcore", "urllib3", "datasets", "fsspec", "asyncio", "alembic")
+
+_MAX_FIELD_CHARS = 20_000
 
 
 def configure_logging(settings: Settings, *, level: int = logging.INFO) -> None:
@@ -42,7 +47,7 @@ def configure_logging(settings: Settings, *, level: int = logging.INFO) -> None:
     renderer: Processor = (
         structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()) if as_text else structlog.processors.JSONRenderer()
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = UnfailingHandler(sys.stderr)
     handler.addFilter(_is_worth_a_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -50,6 +55,8 @@ def configure_logging(settings: Settings, *, level: int = logging.INFO) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
+                cut_long_fields,
+                *([show_control_characters] if as_text else []),  # JSON escapes them itself
                 renderer,
                 redactor(settings),
             ],
@@ -62,6 +69,51 @@ def configure_logging(settings: Settings, *, level: int = logging.INFO) -> None:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
 
 
+class UnfailingHandler(logging.StreamHandler[TextIO]):
+    """Writes a line, or that it could not be written: nothing that is logged may end a worker."""
+
+    def handle(self, record: logging.LogRecord) -> Any:
+        """As every handler's, filters and formatting included. Never raises."""
+        try:
+            return super().handle(record)
+        except Exception as error:  # noqa: BLE001 - RecursionError from within a filter, say
+            self._say(record, error)
+            return False
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        """What `emit` met, which has no traceback of ours either."""
+        self._say(record, sys.exc_info()[1])
+
+    def _say(self, record: logging.LogRecord, error: BaseException | None) -> None:
+        with contextlib.suppress(Exception):  # stderr itself may be gone
+            name = str(record.name)[:100]
+            self.stream.write(
+                json.dumps({"event": f"a line of {name} could not be logged: {type(error).__name__}"}) + "\n"
+            )
+            self.flush()
+
+
+def cut_long_fields(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Cut what is longer than a person would read; of a traceback the start and the end stay."""
+    del logger, name
+    for field, value in event.items():
+        if isinstance(value, str) and len(value) > _MAX_FIELD_CHARS:
+            half = _MAX_FIELD_CHARS // 2
+            event[field] = f"{value[:half]}\n… {len(value) - 2 * half} characters …\n{value[-half:]}"
+    return event
+
+
+def show_control_characters(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Make visible what a terminal would obey; a line stays a line, but for tracebacks."""
+    del logger, name
+    return {
+        visible_line(field): (visible if field == "exception" else visible_line)(value)
+        if isinstance(value, str)
+        else value
+        for field, value in event.items()
+    }
+
+
 def name_the_job(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     """Give Celery's lines about a task (received, succeeded, raised) the job's fields, from the task's arguments."""
     del logger, name
@@ -69,19 +121,11 @@ def name_the_job(logger: WrappedLogger, name: str, event: EventDict) -> EventDic
     if not isinstance(about, dict) or not str(about.get("name", "")).startswith("labelmill."):
         return event
     event.setdefault("task", about["name"])
-    for field, value in _arguments(about.get("kwargs")).items():
-        if field in {"job_id", "chunk"}:
+    job_id, chunk = named_job(about.get("kwargs"))
+    for field, value in (("job_id", job_id), ("chunk", chunk)):
+        if value is not None:
             event.setdefault(field, value)
     return event
-
-
-def _arguments(written: object) -> dict[str, Any]:
-    # Celery hands over the text of the arguments, possibly cut short
-    try:
-        read = ast.literal_eval(written) if isinstance(written, str) else written
-    except (ValueError, SyntaxError):
-        return {}
-    return read if isinstance(read, dict) else {}
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:

@@ -65,4 +65,4 @@ def _named_by(messages: Iterable[bytes | str]) -> Iterable[str]:
         try:
             yield orjson.loads(base64.b64decode(orjson.loads(message)["body"]))[1]["job_id"]
         except (ValueError, TypeError, KeyError, IndexError):
-            continue  # a sweep, or rubbish: whoever takes it off the queue says so
+            continue  # a sweep, or malformed: whoever takes it off the queue says so

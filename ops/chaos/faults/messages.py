@@ -1,4 +1,4 @@
-"""Messages on Redis that come twice, out of order, from elsewhere, or as rubbish."""
+"""Messages on Redis that come twice, out of order, from elsewhere, or malformed."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _message(task: str, arguments: Any, queue: str) -> str:
     })  # fmt: skip
 
 
-def _rubbish(rig: Rig, rng: random.Random) -> None:
+def _malformed_messages(rig: Rig, rng: random.Random) -> None:
     wrong: list[tuple[str, Any]] = [
         ("labelmill.classify", {"job_id": "batch_00000000", "chunk": 3}),
         ("labelmill.classify", {"job_id": "../../etc/passwd", "chunk": 1}),
@@ -67,7 +67,7 @@ def _rubbish(rig: Rig, rng: random.Random) -> None:
             client.lpush(queue, _message(task, arguments, queue))
 
 
-def _rubbish_below(rig: Rig, rng: random.Random) -> None:
+def _malformed_entries(rig: Rig, rng: random.Random) -> None:
     with rig.admin() as client:
         for _ in range(2):
             client.lpush(rng.choice(_LISTS), rng.choice(("not json", "[]", "{}", '{"body": 1}', "\x00\xff", "null")))
@@ -76,6 +76,6 @@ def _rubbish_below(rig: Rig, rng: random.Random) -> None:
 FAULTS = (
     Fault("messages come twice", _double),
     Fault("messages come in another order", _shuffle),
-    Fault("messages with rubbish in them", _rubbish),
-    Fault("rubbish in place of messages", _rubbish_below),
+    Fault("malformed messages among the others", _malformed_messages),
+    Fault("entries that are not messages", _malformed_entries),
 )

@@ -4,7 +4,6 @@ Flower runs this file itself; every name here that is one of its options sets th
 anywhere else Flower does not start without FLOWER_BASIC_AUTH=user:password (or its OAuth).
 """
 
-import ast
 import os
 import pathlib
 from typing import Any
@@ -12,16 +11,14 @@ from typing import Any
 from tornado.options import options as given  # what the command line and FLOWER_* variables already set
 
 from labelmill.contracts.loopback import is_loopback
+from labelmill.contracts.messages import named_job
 
 
 def format_task(task: Any) -> Any:
     """Show a task's arguments as what an operator looks up: the job's id, and the chunk's number."""
-    try:
-        arguments = ast.literal_eval(task.kwargs or "")
-        job_id, chunk = arguments.pop("job_id"), arguments.pop("chunk", None)
-    except (ValueError, SyntaxError, KeyError, AttributeError):
-        return task
-    task.kwargs = job_id if chunk is None else f"{job_id} chunk {chunk}"
+    job_id, chunk = named_job(task.kwargs)
+    if job_id is not None:
+        task.kwargs = job_id if chunk is None else f"{job_id} chunk {chunk}"
     return task
 
 

@@ -6,6 +6,7 @@ are ignored on reading, so that a newer producer can talk to an older worker dur
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -52,6 +53,31 @@ class ChunkMessage(JobMessage):
     """Classify one chunk of a batch."""
 
     chunk: int = Field(ge=0, lt=2**31)  #: The chunk's number within the batch.
+
+
+#: What a task's arguments must be; None: it has none.
+CONTRACT_OF: dict[str, type[JobMessage] | None] = {
+    PREPARE: JobMessage,
+    TRAIN: JobMessage,
+    CLASSIFY: ChunkMessage,
+    EVALUATE: JobMessage,
+    SWEEP: None,
+}
+
+_JOB_ID = re.compile(r"""["']job_id["']: ?["']([a-z]{1,20}_[0-9a-f]{1,40})["']""")
+_CHUNK = re.compile(r"""["']chunk["']: ?(\d{1,10})\b""", re.ASCII)
+_READ_CHARS = 1_000
+
+
+def named_job(arguments: object) -> tuple[str | None, int | None]:
+    """The job's id and the chunk's number in a text of a task's arguments, which may be cut short or be anything.
+
+    Such texts come over Redis: they are searched and never evaluated.
+    """
+    if not isinstance(arguments, str):
+        return None, None
+    job, chunk = _JOB_ID.search(arguments, 0, _READ_CHARS), _CHUNK.search(arguments, 0, _READ_CHARS)
+    return job and job[1], int(chunk[1]) if chunk else None
 
 
 M = TypeVar("M", bound=JobMessage)

@@ -96,7 +96,10 @@ def _uncollected() -> Iterator[None]:
 
 def asking_app(settings: Settings) -> Celery:
     """An application that asks workers how they are. Close it."""
+    from labelmill.contracts.wire.transport import CHECKING_TRANSPORT  # noqa: PLC0415 - as in _sending_app
+
     app = _sending_app(settings)
+    app.conf.broker_transport = CHECKING_TRANSPORT  # replies may be anybody's
     app.conf.broker_connection_retry = False
     return app
 

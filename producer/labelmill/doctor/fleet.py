@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, FiniteFloat, StringConstraints, ValidationError
 
 from labelmill import __version__
 from labelmill.contracts.messages import INSPECT, QUEUES
@@ -13,6 +15,27 @@ from labelmill.contracts.settings import Settings
 from labelmill.doctor.checks import Check, Status, failed, ok, warning
 
 Answers = dict[str, dict[str, Any]]  #: By the worker's name.
+
+_Word = Annotated[str, StringConstraints(max_length=4_000)]
+
+
+class _AboutMistral(BaseModel):
+    looking: bool = False
+    status: _Word = ""
+    summary: _Word = ""
+    remedy: _Word = ""
+    refused: bool = False
+
+
+class _Answer(BaseModel):
+    """What a worker says of itself. It comes over Redis: what is of another form is not a worker's."""
+
+    version: _Word
+    queues: list[_Word] = []
+    clock: FiniteFloat = 0.0
+    disk: _Word | None = None
+    mistral: _AboutMistral = _AboutMistral()
+
 
 ANSWER_S = 2.0
 _POLL_S = 1.0
@@ -38,12 +61,14 @@ def _broadcast(app: Any, timeout_s: float, names: list[str] | None) -> Answers:
     replies = app.control.broadcast(
         INSPECT, reply=True, timeout=timeout_s, destination=names, limit=len(names) if names else None
     )
-    return {
-        name: answer
-        for reply in replies or ()
-        for name, answer in reply.items()
-        if isinstance(answer, dict) and "version" in answer
-    }
+    return {name: answer for reply in replies or () for name, said in reply.items() if (answer := _answer(said))}
+
+
+def _answer(said: object) -> dict[str, Any] | None:
+    try:
+        return _Answer.model_validate(said).model_dump(exclude_unset=True)
+    except ValidationError:
+        return None
 
 
 def _is_looking(answer: dict[str, Any]) -> bool:
