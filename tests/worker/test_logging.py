@@ -72,3 +72,59 @@ def test_keys_and_passwords_never_reach_the_log(log_format: str, capsys: pytest.
         assert secret not in written
     assert "mill:***@db:5432/mill" in written
     assert "redis://:***@10.0.0.1" in written
+
+
+class _Broken:
+    def __init__(self, error: type[BaseException]) -> None:
+        self._error = error
+
+    def __str__(self) -> str:
+        raise self._error("x")
+
+    __repr__ = __str__
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+@pytest.mark.parametrize("error", [RecursionError, ValueError, UnicodeError, MemoryError])
+def test_a_line_that_cannot_be_written_ends_nothing(
+    log_format: str, error: type[BaseException], capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging(Settings(log_format=log_format))
+    logging.getLogger("celery.beat").info("%s", _Broken(error))  # the filter reads it
+    logging.getLogger("celery.worker").error("%s and %d", _Broken(error), "x")
+    logging.getLogger("celery.worker").error(
+        "kept", extra={"data": {"name": "labelmill.train", "kwargs": _Broken(error)}}
+    )
+    structlog.get_logger().error("ours", field=_Broken(error))
+    written = capsys.readouterr().err
+    assert written.count("could not be logged") >= 2
+    assert "kept" in written
+
+
+def test_nothing_that_came_over_redis_is_evaluated_for_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+    for kwargs in ("1" + "+1j" * 8_000, "[" * 50_000, "{" * 50_000, 7, ["x"]):
+        data = {"name": "labelmill.classify", "kwargs": kwargs}
+        logging.getLogger("celery.worker.strategy").info("received", extra={"data": data})
+    assert [line["event"] for line in _lines(capsys)] == ["received"] * 5
+
+
+def test_lines_for_people_hold_nothing_that_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="text"))
+    hostile = "\x1b[2J\x07\x9b2J\u202egpj.exe\r\nforged line\u2028"
+    structlog.get_logger().error(hostile, field=hostile, other=[hostile])
+    try:
+        raise ValueError(hostile)
+    except ValueError:
+        logging.getLogger("kombu").exception("foreign %s", hostile)
+    written = capsys.readouterr().err
+    assert not [letter for letter in written if not letter.isprintable() and letter != "\n"]
+    assert "\nforged line" not in written.partition("Traceback")[0]
+    assert "\\x1b[2J" in written
+
+
+def test_long_fields_are_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(Settings(log_format="json"))
+    structlog.get_logger().error("x" * 500_000, field="y" * 500_000)
+    (line,) = _lines(capsys)
+    assert len(json.dumps(line)) < 50_000

@@ -38,10 +38,7 @@ _FALLBACK_FONTS = (
     "Hiragino Sans", "PingFang SC", "Apple SD Gothic Neo", "Yu Gothic", "Microsoft YaHei", "SimHei", "Malgun Gothic",
     "Arial Unicode MS", "Noto Sans Devanagari", "Noto Sans Thai", "Noto Emoji",
 )  # fmt: skip
-_PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
-_METADATA = re.compile(r"<metadata>.*?</metadata>", re.DOTALL)
-_SCHEMAS = re.compile(r'\s(?:xmlns(?::\w+)?|version)="[^"]*"')
-_SIZE = re.compile(r'(<svg[^>]*?)\s(?:width|height)="[^"]*"')
+_SCHEMAS_AND_SIZE = re.compile(r'\s(?:xmlns(?::\w+)?|version|width|height)="[^"]*"')
 
 
 def is_large(figure: Figure) -> bool:
@@ -51,12 +48,10 @@ def is_large(figure: Figure) -> bool:
 
 def svg_of(figure: Figure) -> str:
     """The figure as an SVG element to be put into a page. Raises InvalidInput without Matplotlib."""
-    text = _METADATA.sub("", _PROLOGUE.sub("", _saved(figure, "svg").decode()))
-    head, rest = text.split(">", 1)
-    head = _SCHEMAS.sub("", head)
-    while _SIZE.search(head):
-        head = _SIZE.sub(r"\1", head)
-    return f"{head}>{rest}"
+    text = _saved(figure, "svg").decode()
+    head, _, rest = text[text.index("<svg") :].partition(">")
+    before, _, after = rest.partition("<metadata>")
+    return f"{_SCHEMAS_AND_SIZE.sub('', head)}>{before}{after.partition('</metadata>')[2]}"
 
 
 def png_of(figure: Figure) -> bytes:
