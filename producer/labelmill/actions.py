@@ -123,7 +123,7 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         connection.execute(
             update(ChunkRow)
             .where(mine, to_run)
-            .values(state=ChunkState.PENDING.value, failed=0, attempts=0, sent_at=None, lease_token=None,
+            .values(state=ChunkState.PENDING.value, failed=0, attempts=0, faults=0, sent_at=None, lease_token=None,
                     lease_until=None)
         )  # fmt: skip
         connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))

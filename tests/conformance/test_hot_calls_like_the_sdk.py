@@ -14,7 +14,7 @@ from mistralai.client import Mistral
 from labelmill.contracts.errors import MalformedAnswer, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_worker.classify.prompting import answer_schema, check_answer, request_body, system_message
+from labelmill_worker.classify.prompting import answer_schema, check_answer, check_reply, request_body, system_message
 from labelmill_worker.classify.vectors import check_vectors
 from labelmill_worker.mistral.hot import HotClient
 
@@ -61,10 +61,10 @@ def test_vectors_and_their_tokens_are_those_of_the_sdk(url: str, sdk: Client) ->
 def test_an_answer_of_a_chat_model_is_the_sdks(url: str, sdk: Client) -> None:
     body = request_body("ministral-8b-latest", RECIPE, SCHEMA, TEXTS[1], SHOWN)
     expected = sdk.chat.complete(**body)
-    content, tokens = ask(url, lambda client: client.chat(body))
-    assert content == expected.choices[0].message.content
-    assert tokens == expected.usage.total_tokens > 0
-    intent, tags = check_answer(content, SCHEMA)
+    reply = ask(url, lambda client: client.chat(body))
+    assert reply.content == expected.choices[0].message.content
+    assert reply.tokens == expected.usage.total_tokens > 0
+    intent, tags = check_answer(reply.content, SCHEMA)
     assert intent.tolist() == [[0.0, 1.0]]
     assert tags.shape == (1, 3)
 
@@ -86,8 +86,9 @@ def test_the_request_of_a_chat_is_the_one_that_the_sdk_sends(sdk: Client) -> Non
 
 def test_an_answer_that_was_cut_short_counts_as_malformed(url: str) -> None:
     body = request_body("ministral-8b-latest", RECIPE, SCHEMA, TEXTS[1], SHOWN) | {"max_tokens": 2}
+    reply = ask(url, lambda client: client.chat(body))
     with pytest.raises(MalformedAnswer, match="cut short"):
-        ask(url, lambda client: client.chat(body))
+        check_reply(reply.content, reply.finish_reason, SCHEMA)
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,14 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     RateLimited                 429
     RemoteUnavailable           5xx, time-outs, cut connections
     MalformedAnswer             an answer that failed its checks
+      UnusableContent           a chat model's own words that are not an answer
     DatabaseUnavailable         the database cannot be reached, or written to           exit 7
     BrokerUnavailable           Redis cannot be reached, or takes no messages
 """
 
 from __future__ import annotations
+
+from labelmill.contracts.storable_text import storable
 
 
 class LabelmillError(Exception):
@@ -29,8 +32,8 @@ class LabelmillError(Exception):
     code = "error"
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
-        self.message = message
+        self.message = storable(message)  # it may repeat what others said, and most often goes to the database
+        super().__init__(self.message)
 
 
 class Permanent(LabelmillError):
@@ -108,6 +111,10 @@ class RemoteUnavailable(Retryable):
 
 class MalformedAnswer(Retryable):
     code = "malformed_answer"
+
+
+class UnusableContent(MalformedAnswer):
+    """A chat model answered with a refusal, nothing, or no labels: asked again, it will most likely do the same."""
 
 
 class DatabaseUnavailable(Retryable):

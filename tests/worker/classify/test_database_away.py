@@ -178,7 +178,7 @@ def test_a_lease_counts_from_the_commit_that_went_through_though_its_answer_was_
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(engine.dialect, "do_commit", carry_out_without_an_answer)
-    sender = SimpleNamespace(lease_until=0.0, requests=0, stop=lambda: None)
+    sender = SimpleNamespace(lease_until=0.0, requests=0, further_tokens=0, stop=lambda: None)
     strategy = SimpleNamespace(schema=None)
     record = ChunkRecord(claim, cast("Strategy", strategy), cast("ChunkSender", sender), {0})
     shared.recorder.open(record)

@@ -8,10 +8,10 @@ import numpy as np
 import orjson
 import pytest
 
-from labelmill.contracts.errors import MalformedAnswer
+from labelmill.contracts.errors import MalformedAnswer, UnusableContent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.classify.examples import ExamplePool
-from labelmill_worker.classify.prompting import answer_schema, check_answer, request_body, system_message
+from labelmill_worker.classify.prompting import answer_schema, check_answer, check_reply, request_body, system_message
 from labelmill_worker.train.sampling import sample_per_label
 
 SCHEMA = LabelSchema((Target("intent", ("play", "stop", "other")), Target("tags", ("loud", "soft"), multi=True)))
@@ -57,6 +57,50 @@ def test_chosen_labels_score_one_and_the_others_nothing() -> None:
 def test_an_answer_off_the_schema_counts_as_malformed(content: str) -> None:
     with pytest.raises(MalformedAnswer):
         check_answer(content, SCHEMA)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        '```json\n{"intent":"stop","tags":["loud"]}\n```', '```\n{"intent":"stop","tags":["loud"]}\n```\n',
+        '```json {"intent":"stop","tags":["loud"]}```', ' \n{"intent":"stop","tags":["loud"]}\n ',
+        '{"intent":" stop\\n","tags":["loud "]}', '{"intent":"STOP","tags":["Loud"]}',
+        '{"Intent":"stop"," tags ":["loud"]}',
+    ],
+)  # fmt: skip
+def test_a_fence_white_space_and_the_case_of_letters_do_not_count(content: str) -> None:
+    intent, tags = check_answer(content, SCHEMA)
+    assert (intent.tolist(), tags.tolist()) == ([[0, 1, 0]], [[1, 0]])
+
+
+def test_labels_that_differ_by_case_alone_are_told_apart_and_never_guessed() -> None:
+    schema = LabelSchema((Target("unit", ("mW", "MW", " mw")),))
+    assert check_answer('{"unit":"MW"}', schema)[0].tolist() == [[0, 1, 0]]
+    assert check_answer('{"unit":" MW "}', schema)[0].tolist() == [[0, 1, 0]]
+    assert check_answer('{"unit":" mw"}', schema)[0].tolist() == [[0, 0, 1]]
+    with pytest.raises(UnusableContent, match="none of the labels"):
+        check_answer('{"unit":"Mw"}', schema)
+
+
+@pytest.mark.parametrize(
+    ("content", "finish", "words"),
+    [
+        ("", "content_filter", "filtered"), ("{", "length", "cut short"), ("  ", "stop", "empty"),
+        ("I cannot help with that.", "stop", "'I cannot help with that.'"), ("x" * 900, "stop", "…"),
+        ("``````", "stop", "not valid JSON"), ("```", "stop", "not valid JSON"),
+    ],
+)  # fmt: skip
+def test_what_the_model_said_instead_of_an_answer_is_told(content: str, finish: str, words: str) -> None:
+    with pytest.raises(UnusableContent, match=words) as raised:
+        check_reply(content, finish, SCHEMA)
+    assert len(str(raised.value)) < 200
+
+
+def test_a_reply_of_a_model_that_failed_may_be_better_next_time() -> None:
+    for finish in ("error", "no choice"):
+        with pytest.raises(MalformedAnswer) as raised:
+            check_reply("", finish, SCHEMA)
+        assert not isinstance(raised.value, UnusableContent)
 
 
 def rows(count: int) -> list[tuple[str, dict[str, Any]]]:

@@ -1,45 +1,59 @@
-"""A fault nobody foresaw ends a job after some tries, and never a training."""
+"""A fault nobody foresaw is counted under the claim, and ends the work after some in a row."""
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select
+import pytest
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
-from labelmill.contracts.messages import JobMessage
-from labelmill.contracts.tables import DatasetRow, TrainingRow
-from labelmill_worker.store.faults import GIVE_UP_AFTER, record_fault
+from labelmill.contracts.states import DatasetState
+from labelmill.contracts.tables import DatasetRow, EventRow
+from labelmill_worker.store.faults import GIVE_UP_AFTER, UnforeseenFault, record_job_fault
+from labelmill_worker.store.jobs import claim_job, move_job
 
 
-def test_a_dataset_ends_at_the_last_fault_and_not_before(engine: Engine) -> None:
-    job_id = new_id(Kind.DATASET)
+@pytest.fixture
+def job_id(engine: Engine) -> str:
+    made = new_id(Kind.DATASET)
     with writing(engine) as connection:
-        connection.execute(insert(DatasetRow).values(id=job_id, state="preparing", name="n", spec={}))
+        connection.execute(insert(DatasetRow).values(id=made, state="queued", name="n", spec={}))
+    return made
+
+
+def _claim(engine: Engine, job_id: str) -> str:
+    claimed = claim_job(engine, DatasetRow, job_id, 15)
+    assert claimed is not None
+    return claimed[1]
+
+
+def _fault(engine: Engine, job_id: str, token: str) -> UnforeseenFault:
+    return record_job_fault(engine, DatasetRow, job_id, token, ValueError("with a secret in it"))
+
+
+def test_the_fifth_fault_in_a_row_is_the_last_and_tells_no_words_of_it(engine: Engine, job_id: str) -> None:
+    token = _claim(engine, job_id)
+    found = [_fault(engine, job_id, token) for _ in range(GIVE_UP_AFTER)]
+    assert [one.is_last for one in found] == [False] * (GIVE_UP_AFTER - 1) + [True]
+    assert "ValueError, 5 times" in found[-1].message
+    assert "secret" not in found[-1].message
+
+
+def test_a_job_that_moves_on_has_no_fault_behind_it(engine: Engine, job_id: str) -> None:
+    token = _claim(engine, job_id)
     for _ in range(GIVE_UP_AFTER - 1):
-        record_fault(engine, JobMessage(job_id=job_id), ValueError("with a secret in it"))
-    assert _state(engine, DatasetRow, job_id) == ("preparing", None)
-    record_fault(engine, JobMessage(job_id=job_id), ValueError("with a secret in it"))
-    state, error = _state(engine, DatasetRow, job_id)
-    assert state == "failed"
-    assert "ValueError" in (error or "")
-    assert "secret" not in (error or "")
-
-
-def test_a_training_is_never_given_up_for_a_fault_of_ours(engine: Engine) -> None:
-    job_id = new_id(Kind.TRAINING)
+        _fault(engine, job_id, token)
     with writing(engine) as connection:
-        connection.execute(
-            insert(TrainingRow).values(
-                id=job_id, state="running", name="n", method="factory", dataset_id="prep_1", options={}
-            )
-        )
-    for _ in range(GIVE_UP_AFTER + 1):
-        record_fault(engine, JobMessage(job_id=job_id), ValueError())
-    assert _state(engine, TrainingRow, job_id) == ("running", None)
+        assert move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token)
+    assert _fault(engine, job_id, token).count == 1
 
 
-def _state(engine: Engine, table: type[DatasetRow | TrainingRow], job_id: str) -> tuple[str, str | None]:
+def test_a_worker_that_has_lost_the_lease_counts_nothing(engine: Engine, job_id: str) -> None:
+    _claim(engine, job_id)
+    with writing(engine) as connection:
+        connection.execute(update(DatasetRow).values(faults=GIVE_UP_AFTER))
+    assert not _fault(engine, job_id, "another-token").is_last
     with reading(engine) as connection:
-        row = connection.execute(select(table.state, table.error).where(table.id == job_id)).one()
-    return row.state, row.error
+        assert connection.scalar(select(DatasetRow.faults)) == GIVE_UP_AFTER
+        assert connection.scalar(select(EventRow.message)) is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -17,7 +18,7 @@ from workshop import Killed
 
 from labelmill import registry
 from labelmill.contracts.database import connect, db_now, reading, upgrade, writing
-from labelmill.contracts.errors import CredentialsRefused, RateLimited, RemoteUnavailable
+from labelmill.contracts.errors import CredentialsRefused, Permanent, RateLimited, RemoteUnavailable
 from labelmill.contracts.messages import JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
@@ -27,6 +28,7 @@ from labelmill_worker.mistral.port import (
     ControlPlane,
     RemoteEvent,
 )
+from labelmill_worker.store.faults import GIVE_UP_AFTER
 from labelmill_worker.train.watch import TrainingWatch
 
 SCHEMA = [{"name": "intent", "labels": ["music", "weather"], "multi": False}]
@@ -354,6 +356,87 @@ def test_a_job_without_any_change_for_a_day_is_cancelled_and_fails(bench: Bench)
     row = bench.look_until_it_stops(training_id, most=1)
     assert (row.state, bench.mistral.cancels) == ("failed", ["job-0"])
     assert "25 hours" in (row.error or "")
+
+
+def look_with_faults(bench: Bench, training_id: str, most: int = 40) -> TrainingRow:
+    """As a worker does: a look that ends with a fault is logged, and the next one comes."""
+    for _ in range(most):
+        with contextlib.suppress(ZeroDivisionError):
+            bench.look(training_id)
+        if bench.row(training_id).state in ("succeeded", "failed", "cancelled"):
+            break
+    return bench.row(training_id)
+
+
+def test_a_training_with_a_fault_of_ours_is_given_up_and_its_job_cancelled_first(bench: Bench) -> None:
+    training_id = job_that_runs_on(bench)
+    calls: list[str] = []
+
+    def fault(name: str) -> None:
+        calls.append(name)
+        if calls.count("get_job") <= GIVE_UP_AFTER:
+            raise ZeroDivisionError
+
+    bench.mistral.before_call = fault
+    row = look_with_faults(bench, training_id)
+    assert (row.state, row.error_code, bench.mistral.cancels) == ("failed", "unexpected", ["job-0"])
+    assert "ZeroDivisionError, 5 times" in (row.error or "")
+    assert calls.count("get_job") == GIVE_UP_AFTER + 1
+
+
+def test_a_job_that_cannot_be_cancelled_now_is_cancelled_later(bench: Bench) -> None:
+    training_id = job_that_runs_on(bench)
+    refused = 0
+
+    def fault(name: str) -> None:
+        nonlocal refused
+        if name == "cancel_job" and refused < 3:
+            refused += 1
+            raise RemoteUnavailable("away") if refused < 2 else CredentialsRefused("not this key")
+        if name == "get_job" and bench.row(training_id).error is None:
+            raise ZeroDivisionError
+
+    bench.mistral.before_call = fault
+    row = look_with_faults(bench, training_id)
+    assert (row.state, row.error_code, bench.mistral.cancels) == ("failed", "unexpected", ["job-0"])
+
+
+def test_a_job_that_nobody_here_can_cancel_is_named(bench: Bench) -> None:
+    training_id = job_that_runs_on(bench)
+
+    def fault(name: str) -> None:
+        raise ZeroDivisionError
+
+    bench.mistral.before_call = fault
+    row = look_with_faults(bench, training_id)
+    assert row.state == "failed"
+    assert "its job job-0 at Mistral could not be cancelled: cancel it there" in (row.error or "")
+
+
+def test_a_training_that_ends_with_a_refusal_leaves_no_job_running(bench: Bench) -> None:
+    training_id = job_that_runs_on(bench)
+
+    def refuse(name: str) -> None:
+        if name == "get_job" and bench.row(training_id).error is None:
+            raise Permanent("Mistral refused (status 402)")
+
+    bench.mistral.before_call = refuse
+    row = bench.look_until_it_stops(training_id)
+    assert (row.state, row.error, bench.mistral.cancels) == ("failed", "Mistral refused (status 402)", ["job-0"])
+
+
+def test_faults_with_progress_between_them_end_no_training(bench: Bench) -> None:
+    training_id = bench.submit(yes=True)
+    names: list[str] = []
+
+    def fault(name: str) -> None:
+        names.append(name)
+        if names.count(name) <= 1:  # each call fails once, and then is good: more faults than end a training in a row
+            raise ZeroDivisionError
+
+    bench.mistral.before_call = fault
+    assert look_with_faults(bench, training_id).state == "succeeded"
+    assert bench.mistral.cancels == []
 
 
 def test_a_day_in_which_no_worker_ran_is_not_held_against_the_job(bench: Bench) -> None:

@@ -8,13 +8,14 @@ that the model chose, 0 for the others, because Mistral reports no probabilities
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import orjson
 
 from labelmill.contracts.chats import transcript
-from labelmill.contracts.errors import MalformedAnswer
+from labelmill.contracts.errors import MalformedAnswer, UnusableContent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.contracts.money.token_counts import count_tokens
 from labelmill_worker.classify.answers import Scores
@@ -27,6 +28,8 @@ _TASK = (
     "classify it. Answer with JSON alone."
 )
 _MAX_EXAMPLE_CHARS = 2_000
+_FENCE = "```"
+_MAX_QUOTED = 80  #: Characters of the model's own words in a row's error.
 
 
 def system_message(schema: LabelSchema, descriptions: Mapping[str, str]) -> str:
@@ -98,25 +101,83 @@ def prompt_tokens(recipe: Mapping[str, Any], schema: LabelSchema, examples: Sequ
     return asked + shown + 20 * len(schema.targets)
 
 
+def check_reply(content: str, finish_reason: str, schema: LabelSchema) -> Scores:
+    """What a chat model's reply to one text says: for each target float32 (1, labels).
+
+    Raises MalformedAnswer where the model failed, UnusableContent where it answered, but not with labels.
+    """
+    if finish_reason in ("error", "no choice"):
+        raise MalformedAnswer(f"Mistral's answer holds no text ({finish_reason})")
+    if finish_reason == "content_filter":
+        raise UnusableContent("Mistral filtered the model's answer (content_filter)")
+    if finish_reason in ("length", "model_length"):
+        raise UnusableContent(f"the model's answer was cut short ({finish_reason})")
+    return check_answer(content, schema)
+
+
 def check_answer(content: str, schema: LabelSchema) -> Scores:
-    """Turn an answer to one text into scores: for each target float32 (1, labels). Raises MalformedAnswer off the
-    schema."""
+    """Turn an answer to one text into scores: for each target float32 (1, labels). Raises UnusableContent off the
+    schema.
+
+    Not every model keeps to it: a code fence, white space and the case of letters do not count.
+    """
+    content = _without_fence(content.strip())
+    if not content:
+        raise UnusableContent("the model gave an empty answer")
     try:
         answer = orjson.loads(content)
     except orjson.JSONDecodeError as error:
-        raise MalformedAnswer("the model's answer is no JSON") from error
-    if not isinstance(answer, dict) or set(answer) != {target.name for target in schema.targets}:
-        raise MalformedAnswer("the model's answer names other targets than it was asked for")
+        raise UnusableContent(f"the model's answer is not valid JSON: {_quoted(content)}") from error
+    names = tuple(target.name for target in schema.targets)
+    if not isinstance(answer, dict) or len(answer) != len(names):
+        raise UnusableContent("the model's answer names other targets than it was asked for")
+    if answer.keys() != set(names):
+        answer = {_match(name, names): value for name, value in answer.items()}
+        if answer.keys() != set(names):
+            raise UnusableContent("the model's answer names other targets than it was asked for")
     return [_chosen(answer[target.name], target) for target in schema.targets]
+
+
+def _without_fence(content: str) -> str:
+    """What stands within a code fence, where all of the answer does."""
+    if not (content.startswith(_FENCE) and content.endswith(_FENCE) and len(content) > 2 * len(_FENCE)):
+        return content
+    inner = content[len(_FENCE) : -len(_FENCE)]
+    language, brace, document = inner.partition("{")
+    return (brace + document).strip() if not language.strip() or language.strip().isalnum() else inner
+
+
+def _quoted(content: str) -> str:
+    return repr(content if len(content) <= _MAX_QUOTED else content[:_MAX_QUOTED] + "…")
 
 
 def _chosen(value: object, target: Target) -> Any:
     chosen = value if target.multi else [value]
     if not isinstance(chosen, list):
-        raise MalformedAnswer(f"the model's answer to {target.name!r} is no list")
+        raise UnusableContent(f"the model's answer to {target.name!r} is not a list")
     scores = np.zeros((1, len(target.labels)), np.float32)
+    places = _places(target.labels)
     for label in chosen:
-        if not isinstance(label, str) or label not in target.labels:
-            raise MalformedAnswer(f"the model's answer to {target.name!r} is none of the labels")
-        scores[0, target.labels.index(label)] = 1.0
+        place = places.get(label) if isinstance(label, str) else None
+        if place is None:
+            place = places.get(_match(label, target.labels))
+        if place is None:
+            raise UnusableContent(f"the model's answer to {target.name!r} is none of the labels")
+        scores[0, place] = 1.0
     return scores
+
+
+@lru_cache(maxsize=256)
+def _places(names: tuple[str, ...]) -> Mapping[str | None, int]:
+    return {name: place for place, name in enumerate(names)}
+
+
+def _match(given: object, names: tuple[str, ...]) -> str | None:
+    """The one of `names` that is `given` but for white space around it and the case of letters; None: none is, or
+    several are."""
+    if not isinstance(given, str):
+        return None
+    wanted = given.strip()
+    same = [name for name in names if name.strip() == wanted]
+    alike = same or [name for name in names if name.strip().casefold() == wanted.casefold()]
+    return alike[0] if len(alike) == 1 else None

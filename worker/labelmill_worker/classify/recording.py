@@ -19,7 +19,16 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import translating_errors
 from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, PutOff, RowFailed, Stop, Strategy
+from labelmill_worker.classify.sending import (
+    Answer,
+    ChunkSender,
+    Outcome,
+    PutOff,
+    RowFailed,
+    Stop,
+    Strategy,
+    Unforeseen,
+)
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.store.chunks import Claim, LeaseLostError
 from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S, was_committed
@@ -47,8 +56,9 @@ class ChunkRecord:
         self.progressed = False
         self.wanted = True  #: The batch still runs.
         self.fault: Exception | None = None  #: Why nothing more of this claim is recorded.
+        self.unforeseen: Exception | None = None  #: A fault of ours in one of its requests.
         self.ended = threading.Event()
-        self.recorded_requests = 0
+        self.recorded_requests = self.recorded_tokens = 0
         self.renewed_at = claim.claimed_at
 
     def wait(self) -> None:
@@ -158,6 +168,8 @@ class Recorder:
                     mine.failures.append(outcome)
                 elif isinstance(outcome, Stop):
                     record.stop = record.stop or outcome
+                elif isinstance(outcome, Unforeseen):
+                    record.unforeseen = record.unforeseen or outcome.fault
                 else:
                     record.put_off = outcome.or_worse(record.put_off)
         due = time.monotonic() - self._lease_s / 3
@@ -213,9 +225,10 @@ class Recorder:
         for answer in mine.answers:
             record.left.difference_update(answer.request.rows)
         record.left.difference_update(failure.row for failure in mine.failures)
-        sent = record.sender.requests  # read once: the loop goes on counting
+        sent, further = record.sender.requests, record.sender.further_tokens  # read once: the loop goes on counting
         progress.requests = sent - record.recorded_requests
-        record.recorded_requests = sent
+        progress.tokens += further - record.recorded_tokens
+        record.recorded_requests, record.recorded_tokens = sent, further
         return Entry(record.claim, progress, done=mine.is_last and not record.left)
 
     def _commit(self, entries: dict[ChunkRecord, Entry]) -> None:

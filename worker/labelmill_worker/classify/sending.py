@@ -16,6 +16,7 @@ from labelmill.contracts.errors import (
     RateLimited,
     RequestRefused,
     Retryable,
+    UnusableContent,
 )
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.classify.planning import Request
@@ -28,8 +29,35 @@ MALFORMED_BASE_S = 0.1  #: Short: halving comes with further tries, and all of t
 PAUSE_S = 1.0  #: After a 429 that names no Retry-After; limits are by the second. One that proves too short grows.
 
 
+@dataclass(slots=True)
+class Spending:
+    """What a claim's requests cost so far that no answer of a row tells of."""
+
+    requests: int = 0  #: Beside the one that each call of `ask` counts as.
+    tokens: int = 0  #: Reported by malformed answers, and by requests that only prepared others.
+
+    def unless_believed(self, tokens: int) -> _CountUnlessBelieved:
+        """A block that checks an answer of so many tokens."""
+        return _CountUnlessBelieved(self, tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class _CountUnlessBelieved:
+    spending: Spending
+    tokens: int
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            self.spending.tokens += self.tokens
+
+
 class Strategy(Protocol):
     """How rows become a request and an answer becomes scores: all that differs between kinds of call."""
+
+    spent: Spending
 
     @property
     def schema(self) -> LabelSchema | None:
@@ -53,7 +81,6 @@ class Answer:
     tokens: int
     is_cached: bool = False  #: An earlier batch's; nothing was sent.
     vectors: Sequence[tuple[bytes, bytes]] = ()  #: `(digest, data)` of texts that were embedded to be kept.
-    further_requests: int = 0  #: That it took, beside the one it answers.
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +89,13 @@ class RowFailed:
 
     row: int
     error: LabelmillError
+
+
+@dataclass(frozen=True, slots=True)
+class Unforeseen:
+    """A fault of ours in one request. Its rows are left for a later claim; the other requests go on."""
+
+    fault: Exception
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +117,7 @@ class PutOff:
         return self if other is None else PutOff(self.error or other.error, max(self.wait_s, other.wait_s))
 
 
-Outcome = Answer | RowFailed | Stop | PutOff
+Outcome = Answer | RowFailed | Unforeseen | Stop | PutOff
 
 
 @dataclass
@@ -120,8 +154,19 @@ class ChunkSender:
         self._stopped = False
         self.slice_until = 0.0  #: No request starts after this moment, nor after the next (of the monotonic clock).
         self.lease_until = 0.0
-        self.requests = 0  #: Sent so far.
+        self._sent = 0
         self.believes_in_better_answers = False  #: A row that Mistral cannot answer well is put off instead of failed.
+        self.bisects_faults = False  #: A request that meets a fault of ours is halved, to find the row that causes it.
+
+    @property
+    def requests(self) -> int:
+        """Sent so far."""
+        return self._sent + self._strategy.spent.requests
+
+    @property
+    def further_tokens(self) -> int:
+        """Reported so far, but by no answer."""
+        return self._strategy.spent.tokens
 
     def stop(self) -> None:
         """Start nothing more; what is under way is awaited."""
@@ -148,11 +193,9 @@ class ChunkSender:
                 task = asyncio.create_task(self._send_holding_slot(request))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
-            if tasks:
-                await asyncio.gather(*tasks)
         finally:
-            for task in tasks:
-                task.cancel()
+            if tasks:  # whatever went wrong here: they are paid for
+                await asyncio.gather(*tasks)
 
     def _emit_unsent(self, error: HeldBack | BrokerUnavailable) -> None:
         self.stop()
@@ -176,8 +219,17 @@ class ChunkSender:
         self._emit(outcomes, 1)
 
     async def _send(self, request: Request, *, in_parts: bool = False, may_start: bool = False) -> list[Outcome]:
+        try:
+            return await self._send_until_settled(request, in_parts=in_parts, may_start=may_start)
+        except Exception as fault:  # noqa: BLE001 - it is raised again where the chunk is worked on
+            if self.bisects_faults and len(request) > 1:
+                return await self._send_halves(request)
+            return [Unforeseen(fault)]
+
+    async def _send_until_settled(self, request: Request, *, in_parts: bool, may_start: bool) -> list[Outcome]:
         """Send until answered, refused or put off. `may_start`: the turnstile let it in just now."""
-        tries = malformed = 0
+        tries = 0
+        malformed: list[MalformedAnswer] = []
         began = time.monotonic()
         while True:
             try:
@@ -187,7 +239,7 @@ class ChunkSender:
                     return [PutOff(None, 0.0)]
                 may_start = False
                 self._turnstile.breaker.check()
-                self.requests += 1
+                self._sent += 1
                 began = time.monotonic()
                 return [await self._ask(request)]
             except (HeldBack, BrokerUnavailable) as error:
@@ -196,10 +248,10 @@ class ChunkSender:
             except RequestRefused as error:
                 return await (self._halve if in_parts else self._take_apart)(request, error)
             except MalformedAnswer as error:
-                malformed += 1
-                if malformed >= MALFORMED_TRIES:
-                    return await self._halve(request, error)
-                await asyncio.sleep(next_delay_s(malformed, self._rng, base_s=MALFORMED_BASE_S))
+                malformed.append(error)
+                if len(malformed) >= MALFORMED_TRIES:
+                    return await self._after_malformed(request, malformed)
+                await asyncio.sleep(next_delay_s(len(malformed), self._rng, base_s=MALFORMED_BASE_S))
             except RateLimited as error:
                 try:
                     await self._turnstile.limiter.pause(error.retry_after_s or PAUSE_S, time.monotonic() - began)
@@ -225,10 +277,14 @@ class ChunkSender:
             breaker.record(error)
             raise
         breaker.record(None)
-        self.requests += answer.further_requests
         if self._turnstile.limiter.counts_tokens:
             await self._turnstile.limiter.settle(request.tokens, answer.tokens)
         return answer
+
+    async def _after_malformed(self, request: Request, errors: Sequence[MalformedAnswer]) -> list[Outcome]:
+        if len(request) == 1 and all(isinstance(error, UnusableContent) for error in errors):
+            return [RowFailed(request.rows[0], errors[-1])]  # it is the text, whenever it is asked
+        return await self._halve(request, errors[-1])
 
     async def _take_apart(self, request: Request, error: RequestRefused) -> list[Outcome]:
         if self._verdict.answered:
@@ -262,6 +318,9 @@ class ChunkSender:
             if isinstance(error, MalformedAnswer) and self.believes_in_better_answers:
                 return [PutOff(error, 0.0)]
             return [RowFailed(request.rows[0], error)]
+        return await self._send_halves(request)
+
+    async def _send_halves(self, request: Request) -> list[Outcome]:
         # within a request that is taken apart, a refusal needs no verdict: the lock is held already
         left, right = request.halves()
         if not self._turnstile.take_free_slot():

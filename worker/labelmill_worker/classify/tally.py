@@ -25,8 +25,7 @@ def tally(
         _add_answers(progress, claim, schema, answers)
     for failure in failures:
         name = claim.input.ids[failure.row - claim.first_row] if claim.input.ids else None
-        message = failure.error.message.replace("\x00", "")  # PostgreSQL keeps no NUL
-        progress.errors.append((claim.batch_no, failure.row, name, failure.error.code, message))
+        progress.errors.append((claim.batch_no, failure.row, name, failure.error.code, failure.error.message))
         progress.failed += 1 + claim.repeats.get(failure.row, 0)
     return progress
 

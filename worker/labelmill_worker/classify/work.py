@@ -7,7 +7,7 @@ import time
 import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, RequestRefused
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, RequestRefused, Retryable
 from labelmill.contracts.messages import CLASSIFY, PRIORITY_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill_worker.classify.engine import ClassifyEngine
@@ -18,6 +18,7 @@ from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.classify.turnstile import Lane
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
+from labelmill_worker.store.batches import fail_batch
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
@@ -28,6 +29,8 @@ from labelmill_worker.store.chunks import (
     stop_batch,
 )
 from labelmill_worker.store.fairness import most_deserving_chunk
+from labelmill_worker.store.faults import GIVE_UP_AFTER as MAX_FAULTS
+from labelmill_worker.store.faults import UnforeseenFault, record_chunk_fault
 from labelmill_worker.store.progress import record_progress
 
 log = structlog.get_logger()
@@ -56,6 +59,11 @@ def work_on_chunk(shared: ClassifyEngine, sender: MessageSender, batch_id: str, 
         return
     except LeaseLostError:
         log.warning("lease lost; nothing more is written")
+    except Retryable:
+        raise
+    except Exception as fault:
+        _record_fault(shared, sender, claim, fault)
+        raise
     if claim.number % _DISPATCH_EVERY == 0:
         try:
             dispatch_batch(shared.engine, sender, claim.batch_id)
@@ -75,6 +83,23 @@ def _claim_what_is_owed(shared: ClassifyEngine, batch_id: str, number: int) -> C
     return None
 
 
+def _record_fault(shared: ClassifyEngine, sender: MessageSender, claim: Claim, fault: Exception) -> None:
+    """Note a fault of ours where the claim is held, and let the chunk be tried again, or end its batch."""
+    found = record_chunk_fault(shared.engine, claim, fault)
+    if found.is_last:
+        fail_batch(shared.engine, claim.batch_id, found)
+    else:
+        _send_again(sender, claim, found.pause_s)
+
+
+def _send_again(sender: MessageSender, claim: Claim, wait_s: float) -> None:
+    message = ChunkMessage(job_id=claim.batch_id, chunk=claim.number)
+    try:
+        sender.send(CLASSIFY, [message], priority=claim.priority, countdown_s=wait_s if wait_s >= 1 else None)
+    except BrokerUnavailable:
+        log.warning("chunk handed back without a message: Redis cannot be reached")
+
+
 class _ChunkWork:
     """One claim at work."""
 
@@ -86,6 +111,7 @@ class _ChunkWork:
         lane = Lane(claim.batch_no, PRIORITY_OF[claim.priority], claim.number)
         self._sender = ChunkSender(strategy, shared.turnstile, lane, shared.verdict(claim.batch_id), self._emit)
         self._sender.believes_in_better_answers = claim.attempts < MALFORMED_CLAIMS
+        self._sender.bisects_faults = claim.faults > 0
         self._record = ChunkRecord(claim, strategy, self._sender, set())
 
     def _emit(self, outcomes: list[Outcome], slots: int) -> None:
@@ -163,7 +189,7 @@ class _ChunkWork:
                 # another process or an earlier claim was answered: it is these rows that are bad, each for itself
                 self._shared.verdict(claim.batch_id).answered = True
                 hand_back(engine, claim)
-                self._send_again(0.0)
+                _send_again(self._messages, claim, 0.0)
                 return
             stop_batch(engine, claim, record.stop.error.code, record.stop.error.message)
             if record.left:
@@ -176,27 +202,30 @@ class _ChunkWork:
         if not record.wanted:
             hand_back(engine, claim)
             return
+        if record.unforeseen is not None:
+            faults = 1 if record.progressed else claim.faults + 1
+            if faults < MAX_FAULTS or not has_answers(engine, claim.batch_no):
+                raise record.unforeseen
+            # other rows are answered: it is these that are bad
+            self._fail_rows_left(UnforeseenFault(record.unforeseen, faults))
+            return
         error = record.put_off.error if record.put_off else None
         # a limit, the end of a slice or a Redis that is gone say nothing about Mistral
         fruitless = error is not None and not isinstance(error, BrokerUnavailable) and not record.progressed
         if error is not None and fruitless and claim.attempts >= GIVE_UP_AFTER:
-            given_up = tally(claim, None, (), [RowFailed(row, error) for row in sorted(record.left)])
-            record_progress(engine, claim, given_up, self._shared.settings.lease_s, done=True)
-            complete_batch(engine, claim.batch_no, claim.batch_id)
+            self._fail_rows_left(error)
             return
         # a fruitless claim is tried again later and later
         asked_s = record.put_off.wait_s if record.put_off else 0.0
         wait_s = min(60.0, max(asked_s, 2.0 ** min(claim.attempts, 6) if fruitless else 0.0))
         hand_back(engine, claim, wait_s=wait_s, fruitless=fruitless)
-        self._send_again(wait_s)
+        _send_again(self._messages, claim, wait_s)
 
-    def _send_again(self, wait_s: float) -> None:
-        message = ChunkMessage(job_id=self._claim.batch_id, chunk=self._claim.number)
-        priority = self._claim.priority
-        try:
-            self._messages.send(CLASSIFY, [message], priority=priority, countdown_s=wait_s if wait_s >= 1 else None)
-        except BrokerUnavailable:
-            log.warning("chunk handed back without a message: Redis cannot be reached")
+    def _fail_rows_left(self, error: LabelmillError) -> None:
+        claim, engine, record = self._claim, self._shared.engine, self._record
+        given_up = tally(claim, None, (), [RowFailed(row, error) for row in sorted(record.left)])
+        record_progress(engine, claim, given_up, self._shared.settings.lease_s, done=True)
+        complete_batch(engine, claim.batch_no, claim.batch_id)
 
 
 class EmptyText(LabelmillError):

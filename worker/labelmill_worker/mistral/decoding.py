@@ -7,7 +7,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from labelmill.contracts.errors import MalformedAnswer
+from labelmill.contracts.storable_text import storable
 from labelmill_worker.mistral.port import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
+
+_LAST_MOMENT = 253_402_300_799  #: The end of the year 9999.
 
 
 def job_of(answer: Any) -> RemoteJob:
@@ -16,19 +19,19 @@ def job_of(answer: Any) -> RemoteJob:
         raise MalformedAnswer("Mistral's answer holds no fine-tuning job")
     metadata = _field(answer, "metadata")
     return RemoteJob(
-        id=str(answer.id),
-        status=str(answer.status),
-        created_at=int(answer.created_at),
-        training_files=tuple(_field(answer, "training_files") or ()),
-        fine_tuned_model=_field(answer, "fine_tuned_model"),
-        message=_field(answer, "message"),
+        id=_key(answer.id, 100),
+        status=_key(answer.status, 40),
+        created_at=_moment(answer.created_at),
+        training_files=tuple(map(str, _field(answer, "training_files") or ())),
+        fine_tuned_model=_optional(_field(answer, "fine_tuned_model"), 200),
+        message=_words(_field(answer, "message")),
         cost=_number(_field(metadata, "cost")),
-        cost_currency=_field(metadata, "cost_currency"),
+        cost_currency=_words(_field(metadata, "cost_currency")),
         expected_duration_s=_field(metadata, "expected_duration_seconds"),
         train_tokens=_field(metadata, "train_tokens"),
         data_tokens=_field(metadata, "data_tokens"),
         events=tuple(
-            RemoteEvent(event.name, int(event.created_at), _mapping(_field(event, "data")))
+            RemoteEvent(storable(str(event.name)), _moment(event.created_at), _mapping(_field(event, "data")))
             for event in _field(answer, "events") or ()
         ),
         checkpoints=tuple(
@@ -44,7 +47,7 @@ def job_of(answer: Any) -> RemoteJob:
 
 def file_of(answer: Any) -> RemoteFile:
     """An uploaded file."""
-    return RemoteFile(str(answer.id), str(answer.filename), int(answer.size_bytes))
+    return RemoteFile(_key(answer.id, 100), str(answer.filename), int(answer.size_bytes))
 
 
 def id_of(entry: Any) -> str:
@@ -69,10 +72,39 @@ def _field(answer: Any, name: str) -> Any:
     return None if type(value).__name__ == "Unset" else value
 
 
+def _key(value: Any, max_chars: int) -> str:
+    """An id or a status, which is stored and sent back as it is. Raises MalformedAnswer for one that cannot be."""
+    key = str(value)
+    if not key or len(key) > max_chars or storable(key) != key:
+        raise MalformedAnswer("Mistral's answer holds an id or a status that cannot be one")
+    return key
+
+
+def _optional(value: Any, max_chars: int) -> str | None:
+    return None if value is None else _key(value, max_chars)
+
+
+def _words(value: Any) -> str | None:
+    return None if value is None else storable(str(value))
+
+
+def _moment(value: Any) -> int:
+    """Seconds since 1970. Raises MalformedAnswer for what no calendar has."""
+    if not isinstance(value, int) or not 0 <= value <= _LAST_MOMENT:
+        raise MalformedAnswer("Mistral's answer holds a time that cannot be one")
+    return value
+
+
 def _number(value: Any) -> float | None:
     # NaN and infinities cannot be compared with a cap, nor stored as JSON.
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    """What came with an event, each value as words."""
+    found = value if isinstance(value, Mapping) else {}
+    return {storable(str(name)): _said(entry) for name, entry in found.items() if entry is not None}
+
+
+def _said(value: Any) -> Any:
+    return [storable(str(one)) for one in value] if isinstance(value, list) else storable(str(value))

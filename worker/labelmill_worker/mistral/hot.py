@@ -6,6 +6,7 @@ A conformance test holds what this reads to what the SDK decodes.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from importlib.metadata import version
 from typing import Any
@@ -15,6 +16,7 @@ import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.http import Url
+from pyreqwest.response import Response
 
 from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable
 from labelmill.contracts.loopback import is_loopback
@@ -24,6 +26,16 @@ from labelmill_worker.mistral.http_errors import error_for_status
 
 _PATHS = ("/v1/classifications", "/v1/chat/classifications", "/v1/embeddings", "/v1/chat/completions")
 _READ = 10_000  #: Bytes of a refusal that are read for Mistral's own words.
+_MAX_TOKENS = 1_000_000_000  #: Of one answer: no model takes a hundredth of it, and sums of it fit the database.
+
+
+@dataclass(frozen=True, slots=True)
+class ChatReply:
+    """What a chat model said."""
+
+    content: str  #: Empty when it said nothing.
+    finish_reason: str
+    tokens: int  #: Of question and answer, as Mistral reports them (0: not reported).
 
 
 class HotClient:
@@ -61,23 +73,20 @@ class HotClient:
         document = await self._post("/v1/embeddings", {"model": model, "input": texts})
         return document.get("data"), _tokens(document)
 
-    async def chat(self, body: dict[str, Any]) -> tuple[str, int]:
-        """Let a chat model answer; `body` is the request. Returns the first choice's text and the tokens of both
-        question and answer that Mistral reports (0: none). An answer that was cut short counts as malformed."""
+    async def chat(self, body: dict[str, Any]) -> ChatReply:
+        """Let a chat model answer; `body` is the request. Returns the first choice; none counts as one that is empty,
+        for its tokens are paid all the same."""
         document = await self._post("/v1/chat/completions", body)
+        tokens = _tokens(document)
         try:
             choice = document["choices"][0]
             content = choice["message"]["content"]
-        except (KeyError, IndexError, TypeError) as error:
-            raise MalformedAnswer("Mistral's answer holds no choice") from error
-        if choice.get("finish_reason") in ("length", "error", "model_length"):
-            raise MalformedAnswer(f"Mistral's answer was cut short ({choice['finish_reason']})")
+        except (KeyError, IndexError, TypeError):
+            return ChatReply("", "no choice", tokens)
         if isinstance(content, list):  # in chunks, of which only those of text are the answer
             parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
             content = "".join(part for part in parts if isinstance(part, str))
-        if not isinstance(content, str):
-            raise MalformedAnswer("Mistral's answer holds no text")
-        return content, _tokens(document)
+        return ChatReply(content if isinstance(content, str) else "", str(choice.get("finish_reason")), tokens)
 
     async def close(self) -> None:
         """End the connections; calls under way raise RemoteUnavailable."""
@@ -115,7 +124,7 @@ class HotClient:
             raise RemoteUnavailable(f"Mistral cannot be reached: {_cause(error)}") from error
         if response.status != 200:
             said = bytes(payload[:_READ]).decode("utf-8", "replace")
-            raise error_for_status(response.status, said, response.get_header("Retry-After"), [self._key])
+            raise error_for_status(response.status, said, _retry_after(response), [self._key])
         try:
             document = orjson.loads(payload)
         except orjson.JSONDecodeError as error:
@@ -132,7 +141,19 @@ def _cause(error: Exception) -> str:
     return str(causes[-1]["message"]) if causes else type(error).__name__
 
 
+def _retry_after(response: Response) -> str | None:
+    try:
+        return response.get_header("Retry-After")
+    except ValueError:  # bytes that are not text
+        return None
+
+
 def _tokens(document: dict[str, Any]) -> int:
     usage = document.get("usage")
-    tokens = usage.get("total_tokens") if isinstance(usage, dict) else 0
-    return tokens if isinstance(tokens, int) else 0
+    if not isinstance(usage, dict):
+        return 0
+    tokens = usage.get("total_tokens")
+    if tokens is None:
+        parts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
+        tokens = sum(part for part in parts if type(part) is int)
+    return tokens if type(tokens) is int and 0 <= tokens <= _MAX_TOKENS else 0

@@ -20,17 +20,17 @@ from labelmill.contracts.errors import (
 )
 
 _LONGEST_WAIT_S = 600.0  #: A Retry-After beyond this is not believed: we ask again then.
+_MAX_BODY = 10_000  #: Characters of a body that are looked at.
 _MAX_WORDS = 500
+_MAX_DEPTH = 8  #: Of the lists and objects around Mistral's sentence.
 
 
 def error_for_status(
     status: int, body: str, retry_after: str | None = None, secrets: Sequence[str] = (), *, now: datetime | None = None
 ) -> LabelmillError:
-    """The error for an HTTP answer that was none of the expected ones."""
+    """The error for an HTTP answer that was none of the expected ones. Raises nothing, whatever the answer holds."""
     # secrets go before the words are cut, so that no part of one is left
-    words = without_secrets(remote_words(without_secrets(body, secrets)), secrets).replace(
-        "\x00", ""
-    )  # PostgreSQL keeps no NUL
+    words = without_secrets(remote_words(without_secrets(body, secrets)), secrets)
     said = f": {words}" if words else ""
     if status in (401, 403):
         return CredentialsRefused(f"Mistral refused the key in MISTRAL_API_KEY (status {status}){said}")
@@ -56,37 +56,45 @@ def retry_after_s(header: str | None, *, now: datetime | None = None) -> float |
     except ValueError:
         try:
             moment = parsedate_to_datetime(header)
-        except (ValueError, TypeError):
+            if moment.tzinfo is None:
+                moment = moment.replace(tzinfo=UTC)
+            seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+        except (ValueError, TypeError, IndexError, OverflowError):
             return None
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        seconds = (moment - (now or datetime.now(UTC))).total_seconds()
     return min(max(0.0, seconds), _LONGEST_WAIT_S)  # not a number counts as 0
 
 
 def remote_words(body: str) -> str:
     """The sentence inside an error answer: `message`, `detail` or `error` of a JSON document, else its text."""
+    body = body[:_MAX_BODY]
     try:
         document = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         # An HTML page of some proxy says nothing to a reader.
         return "" if body.lstrip().startswith("<") else body.strip()[:_MAX_WORDS]
-    return _sentence(document)[:_MAX_WORDS]
+    return _sentence(document, _MAX_DEPTH)[:_MAX_WORDS]
 
 
-def _sentence(document: Any) -> str:
+def _sentence(document: Any, depth: int) -> str:
     if isinstance(document, str):
         return document
+    if depth == 0:
+        return ""
     if isinstance(document, list):
-        return "; ".join(filter(None, map(_sentence, document)))
+        return "; ".join(filter(None, (_sentence(entry, depth - 1) for entry in document)))
     if isinstance(document, dict):
         if isinstance(document.get("msg"), str):  # one entry of a validation error
-            place = ".".join(str(part) for part in document.get("loc", ()))
-            return f"{place}: {document['msg']}" if place else str(document["msg"])
+            return ": ".join(filter(None, (_place(document.get("loc")), document["msg"])))
         for key in ("message", "detail", "error"):
             if document.get(key):
-                return _sentence(document[key])
+                return _sentence(document[key], depth - 1)
     return ""
+
+
+def _place(loc: Any) -> str:
+    """Where in the request the fault is: names and numbers."""
+    parts = loc if isinstance(loc, list) else [loc]
+    return ".".join(str(part) for part in parts if isinstance(part, str | int))
 
 
 def without_secrets(text: str, secrets: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ deadline for all of it: the SDK's own time-out is for each read.
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -39,10 +40,13 @@ from labelmill_worker.mistral.gate import fleet_gate, no_gate
 from labelmill_worker.mistral.port import JobOrder, RemoteFile, RemoteJob, RemoteModel
 
 Answer = TypeVar("Answer")
+Entry = TypeVar("Entry")
+Listed = tuple[str, Entry | None]  #: The id of what a page lists, and what it is; None: nothing that is of use here.
 
 READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's own pace of looks takes over after that.
 PAGE_SIZE = 100
 UPLOAD_BYTES_PER_S = 100_000  #: An upload may take so much longer than other requests.
+_statuses: contextvars.ContextVar[list[int]] = contextvars.ContextVar("statuses")  # of the call's answers so far
 _MAX_PAGES = 10_000  # a server that ignores `page` must not hold a worker for ever
 
 
@@ -70,7 +74,9 @@ class SdkControlPlane:
         self._read_attempts = read_attempts
         self._breaker = CircuitBreaker()
         self._http = httpx.Client(
-            follow_redirects=True, event_hooks={"response": [cut_late_bodies]}, mounts=_no_proxy_for_loopback(url)
+            follow_redirects=True,
+            event_hooks={"response": [_note_status, cut_late_bodies]},
+            mounts=_no_proxy_for_loopback(url),
         )
         sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
         # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.
@@ -109,11 +115,11 @@ class SdkControlPlane:
             raise InvalidInput(f"the training file {path.name} cannot be read: {error.strerror}") from error
 
     def find_files(self, name: str) -> list[RemoteFile]:
-        def page(number: int) -> list[Any]:
-            return self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose="fine-tune").data
+        def page(number: int) -> list[Listed[RemoteFile]]:
+            found = self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose="fine-tune").data
+            return [(file.id, file) for file in map(file_of, found)]
 
-        files = (file_of(entry) for entry in self._pages(page))
-        return [file for file in files if file.name == name]
+        return [file for file in self._pages(page) if file.name == name]
 
     def delete_file(self, file_id: str) -> None:
         try:
@@ -159,13 +165,13 @@ class SdkControlPlane:
             )
 
     def find_job(self, training_file_id: str) -> RemoteJob | None:
-        def page(number: int) -> list[Any]:
-            return self._jobs.list(page=number, page_size=PAGE_SIZE).data or []
+        def page(number: int) -> list[Listed[RemoteJob]]:
+            found: list[Any] = self._jobs.list(page=number, page_size=PAGE_SIZE).data or []
+            # Jobs of a kind that this SDK cannot read are none of ours.
+            return [(id_of(entry), job_of(entry) if hasattr(entry, "training_files") else None) for entry in found]
 
         with _closed_factory():
-            # Jobs of a kind that this SDK cannot read are none of ours.
-            jobs = (job_of(entry) for entry in self._pages(page) if hasattr(entry, "training_files"))
-            ours = [job for job in jobs if training_file_id in job.training_files]
+            ours = [job for job in self._pages(page) if training_file_id in job.training_files]
         return min(ours, key=lambda job: job.created_at) if ours else None
 
     def check_factory(self) -> None:
@@ -220,12 +226,22 @@ class SdkControlPlane:
         return answer
 
     def _translated(self, call: Callable[[], Answer], longer_s: float) -> Answer:
+        statuses: list[int] = []
+        _statuses.set(statuses)
         try:
             return call_within(call, self._timeout_s + longer_s)
         except REMOTE_ERRORS as error:
             # A cause that repeats a key would carry it into the logs.
             telling = any(secret in str(error) for secret in self._secrets)
             raise translate_error(error, self._secrets) from (None if telling else error)
+        except LabelmillError:
+            raise
+        except Exception as error:
+            if not statuses:
+                raise  # a fault of ours: Mistral has said nothing yet
+            raise MalformedAnswer(
+                f"Mistral's answer cannot be read (status {statuses[-1]}, {type(error).__name__})"
+            ) from None
 
     def _read(self, call: Callable[[], Answer]) -> Answer:
         for attempt in range(1, self._read_attempts):
@@ -235,17 +251,22 @@ class SdkControlPlane:
                 self._sleep(self._rng.uniform(0, 0.25 * 2**attempt))
         return self._once(call)
 
-    def _pages(self, page: Callable[[int], list[Any]]) -> Iterator[Any]:
+    def _pages(self, page: Callable[[int], list[Listed[Entry]]]) -> Iterator[Entry]:
         seen: set[str] = set()
         for number in range(_MAX_PAGES):
             entries = self._read(lambda number=number: page(number))  # type: ignore[misc]
-            ids = {id_of(entry) for entry in entries}
+            ids = {entry_id for entry_id, _ in entries}
             # A short page is no sign of the end: a server may cap `page_size`, and a job that is overlooked is paid
             # twice. The end is an empty page, or the same page again.
             if ids <= seen:
                 return
             seen |= ids
-            yield from entries
+            yield from (entry for _, entry in entries if entry is not None)
+
+
+def _note_status(response: httpx.Response) -> None:
+    """A response hook of httpx."""
+    _statuses.get([]).append(response.status_code)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
-from functools import partial
 
 import structlog
 
@@ -23,6 +22,7 @@ from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
 from labelmill_worker.store.datasets import record_dataset
+from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import (
     LeaseLost,
     claim_job,
@@ -53,7 +53,6 @@ def prepare_job(services: Services, job_id: str) -> None:
         with writing(engine) as connection:
             if not move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token):
                 return
-    fail = partial(fail_job, engine, DatasetRow, job_id, DatasetState.PREPARING, DatasetState.FAILED, token=token)
     try:
         if job.attempts > MAX_ATTEMPTS:
             raise Permanent(f"given up: {MAX_ATTEMPTS} attempts ended without a result")
@@ -64,17 +63,26 @@ def prepare_job(services: Services, job_id: str) -> None:
         log.warning("put down: another worker has taken over")
     except WorkerEnds:
         _hand_back(services, job, token)
-    except Retryable as error:
-        if job.attempts < MAX_ATTEMPTS:
+    except LabelmillError as error:
+        if isinstance(error, Retryable) and job.attempts < MAX_ATTEMPTS:
             log.warning("put off", reason=error.message)
             release_job(engine, DatasetRow, job_id, token, look_again_in_s=error.retry_after_s or RETRY_S)
             return
-        fail(error)
-        _clean(services, job_id)
-    except LabelmillError as error:
+        _fail(services, job_id, token, error)
+    except Exception as fault:
+        found = record_job_fault(engine, DatasetRow, job_id, token, fault)
+        if found.is_last:
+            _fail(services, job_id, token, found)
+        else:
+            release_job(engine, DatasetRow, job_id, token, look_again_in_s=found.pause_s)
+        raise
+
+
+def _fail(services: Services, job_id: str, token: str, error: LabelmillError) -> None:
+    old, new = DatasetState.PREPARING, DatasetState.FAILED
+    if fail_job(services.engine, DatasetRow, job_id, old, new, error, token):
         log.error("failed", reason=error.message)
-        if fail(error):
-            _clean(services, job_id)
+        _clean(services, job_id)
 
 
 def _hand_back(services: Services, job: DatasetRow, token: str) -> None:

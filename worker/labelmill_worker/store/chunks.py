@@ -52,6 +52,7 @@ class Claim:
     answered: frozenset[int]  #: Rows that have their answer or error from an earlier claim.
     claimed_at: float = 0.0  #: When the lease was asked for, by this process' monotonic clock.
     repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
+    faults: int = 0  #: Unforeseen, since the chunk's last progress.
     uncounted: int = 0  #: Rows whose texts another batch embedded: answered, but not yet in the chunk's counts.
 
 
@@ -98,7 +99,7 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
     with reading(engine) as connection:
         chunk = connection.execute(
             select(ChunkRow.first_row, ChunkRow.rows, ChunkRow.attempts, ChunkRow.labelled, ChunkRow.abstained,
-                   ChunkRow.failed, ChunkInputRow.data, ChunkRepeatsRow.data.label("repeats"))
+                   ChunkRow.failed, ChunkRow.faults, ChunkInputRow.data, ChunkRepeatsRow.data.label("repeats"))
             .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no)
                   & (ChunkInputRow.number == ChunkRow.number))
             .outerjoin(ChunkRepeatsRow, (ChunkRepeatsRow.batch_no == ChunkRow.batch_no)
@@ -125,7 +126,7 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
             answered |= embedded
     return Claim(
         batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options,
-        ModelRow(**model), held, frozenset(answered), asked_at, repeats, uncounted,
+        ModelRow(**model), held, frozenset(answered), asked_at, repeats, chunk.faults, uncounted,
     )  # fmt: skip
 
 

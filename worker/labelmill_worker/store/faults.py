@@ -1,70 +1,78 @@
-"""Faults nobody foresaw: counted in `events`, and after some the job ends with a reason instead of looping for ever."""
+"""Faults nobody foresaw: counted where they happen, under the claim, until the work moves on. After some the work is
+given up with a reason instead of going round for ever."""
 
 from __future__ import annotations
 
-from sqlalchemy import func, select, update
+from typing import Any
+
+from sqlalchemy import ColumnElement, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import writing
-from labelmill.contracts.ids import Kind, kind_of
-from labelmill.contracts.messages import ChunkMessage, JobMessage
-from labelmill.contracts.states import BatchState, ChunkState, DatasetState, EvaluationState
-from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, EventRow, utc_now
-from labelmill_worker.store.jobs import add_event
+from labelmill.contracts.database import db_now, writing
+from labelmill.contracts.errors import Permanent
+from labelmill.contracts.states import ChunkState
+from labelmill.contracts.tables import ChunkRow
+from labelmill_worker.store.chunks import Claim
+from labelmill_worker.store.jobs import JobTable, add_event, is_open
 
 GIVE_UP_AFTER = 5
-_PREFIX = "unexpected fault: "
+_LONGEST_PAUSE_S = 60.0
 
 
-def record_fault(engine: Engine, message: JobMessage, fault: BaseException) -> None:
-    """Note the fault; at the fifth of a job (of a chunk, for a batch) end the job as failed.
+class UnforeseenFault(Permanent):
+    """The `count`th fault in a row that nobody foresaw. The type alone is told: its words could hold anything."""
 
-    A training is never given up here: it may be spending money at Mistral, and its own time-outs end it.
-    """
-    # the type alone: an unforeseen fault's words could hold anything
-    note = f"{_PREFIX}{type(fault).__name__}"
-    chunk = message.chunk if isinstance(message, ChunkMessage) else None
+    code = "unexpected"
+
+    def __init__(self, fault: BaseException, count: int) -> None:
+        times = f", {count} times" if count > 1 else ""
+        super().__init__(f"unexpected fault: {type(fault).__name__}{times}; the workers' logs have the details")
+        self.count = count
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the work is to be given up."""
+        return self.count >= GIVE_UP_AFTER
+
+    @property
+    def pause_s(self) -> float:
+        """When to try again."""
+        return min(_LONGEST_PAUSE_S, 2.0**self.count)
+
+
+def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, fault: BaseException) -> UnforeseenFault:
+    """Count a fault under the job's lease, which stays. Without the lease nothing is written: another has the job."""
+    held = (table.id == job_id) & (table.lease_token == token) & is_open(table)
     with writing(engine) as connection:
-        add_event(connection, message.job_id, note, chunk=chunk)
-        same = [EventRow.job_id == message.job_id, EventRow.message.startswith(_PREFIX)]
-        if chunk is not None:
-            same.append(EventRow.chunk == chunk)
-        count = connection.scalar(select(func.count()).select_from(EventRow).where(*same)) or 0
-        if count >= GIVE_UP_AFTER:
-            _end(connection, message.job_id, chunk, f"{note}, {count} times; the workers' logs have the details")
+        found = _count(connection, table, held, fault)
+        if found is not None:
+            add_event(connection, job_id, found.message)
+    return found or UnforeseenFault(fault, 1)
 
 
-_OPEN: dict[Kind, tuple[type[DatasetRow | EvaluationRow | BatchRow], list[str], str]] = {
-    Kind.DATASET: (
-        DatasetRow,
-        [DatasetState.QUEUED.value, DatasetState.PREPARING.value],
-        DatasetState.FAILED.value,
-    ),
-    Kind.EVALUATION: (
-        EvaluationRow,
-        [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value],
-        EvaluationState.FAILED.value,
-    ),
-    Kind.BATCH: (BatchRow, [BatchState.QUEUED.value, BatchState.RUNNING.value], BatchState.FAILED.value),
-}
-
-
-def _end(connection: Connection, job_id: str, chunk: int | None, reason: str) -> None:
-    kind = kind_of(job_id)
-    if kind is None or kind not in _OPEN:
-        return
-    if chunk is not None:
-        batch_no = select(BatchRow.no).where(BatchRow.id == job_id).scalar_subquery()
+def record_chunk_fault(engine: Engine, claim: Claim, fault: BaseException) -> UnforeseenFault:
+    """Count a fault under a chunk's claim, and hand the chunk back. Without the claim nothing is written."""
+    held = (
+        (ChunkRow.batch_no == claim.batch_no) & (ChunkRow.number == claim.number)
+        & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == claim.token)
+    )  # fmt: skip
+    with writing(engine) as connection:
+        found = _count(connection, ChunkRow, held, fault)
+        if found is None:
+            return UnforeseenFault(fault, 1)
         connection.execute(
             update(ChunkRow)
-            .where(ChunkRow.batch_no == batch_no, ChunkRow.number == chunk)
-            .where(ChunkRow.state == ChunkState.CLAIMED.value)
-            .values(state=ChunkState.FAILED.value, lease_token=None, lease_until=None)
+            .where(held)
+            .values(
+                state=ChunkState.PENDING.value, lease_token=None, lease_until=None, sent_at=db_now() + found.pause_s
+            )
         )
-    table, open_states, failed = _OPEN[kind]
-    values = {"state": failed, "finished_at": utc_now(), "error": reason, "error_code": "unexpected"}
-    if table is not BatchRow:
-        values |= {"lease_token": None, "lease_until": None}
-    statement = update(table).where(table.id == job_id, table.state.in_(open_states)).values(values)
-    if connection.execute(statement).rowcount:
-        add_event(connection, job_id, reason, state=failed, chunk=chunk)
+        add_event(connection, claim.batch_id, found.message, chunk=claim.number)
+    return found
+
+
+def _count(
+    connection: Connection, table: Any, held: ColumnElement[bool], fault: BaseException
+) -> UnforeseenFault | None:
+    count = connection.scalar(update(table).where(held).values(faults=table.faults + 1).returning(table.faults))
+    return None if count is None else UnforeseenFault(fault, count)

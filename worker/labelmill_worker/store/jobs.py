@@ -181,6 +181,7 @@ def move_job(
         raise ValueError(f"no move from {old} to {new}")
     if new in ENDED:
         values = {"finished_at": utc_now(), "lease_token": None, "lease_until": None, "next_look_at": None} | values
+    values = {"faults": 0} | values
     if not write_held(connection, table, job_id, token, table.state == old.value, state=new.value, **values):
         return False
     add_event(connection, job_id, message or new.value, state=new.value)

@@ -71,7 +71,7 @@ _MINE = (
     (ChunkRow.batch_no == bindparam("of_batch")) & (ChunkRow.number == bindparam("of_chunk"))
     & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == bindparam("under"))
 )  # fmt: skip
-_DONE = bindparam("done", type_=Boolean)
+_DONE, _PROGRESSED = bindparam("done", type_=Boolean), bindparam("progressed", type_=Boolean)
 # Statements for every case, made once: building one anew would cost more than running it.
 _UPDATE = (
     update(ChunkRow)
@@ -79,7 +79,8 @@ _UPDATE = (
     .values(
         **{name: getattr(ChunkRow, name) + bindparam(f"more_{name}") for name in _COUNTERS},
         # attempts counts claims since the last progress
-        attempts=case((bindparam("progressed", type_=Boolean), 1), else_=ChunkRow.attempts),
+        attempts=case((_PROGRESSED, 1), else_=ChunkRow.attempts),
+        faults=case((_PROGRESSED, 0), else_=ChunkRow.faults),
         state=case((_DONE, ChunkState.DONE.value), else_=ChunkState.CLAIMED.value),
         lease_token=case((_DONE, null()), else_=ChunkRow.lease_token),
         lease_until=case((_DONE, null()), else_=db_now() + bindparam("lease_s")),

@@ -48,7 +48,7 @@ def record_look(
     with writing(engine) as connection:
         fresh = _missing_events(connection, training_id, events)
         if changed or fresh:
-            values["changed_at"] = db_now()
+            values |= {"changed_at": db_now(), "faults": 0}
         update_held(connection, training_id, token, attempts=0, **values)
         if fresh:
             rows = [{"job_id": training_id, "at": at, "message": message} for at, message in fresh]

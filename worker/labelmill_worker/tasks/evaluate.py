@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import BrokerUnavailable, Permanent
+from labelmill.contracts.errors import BrokerUnavailable, Permanent, Retryable
 from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.states import EvaluationState
 from labelmill.contracts.tables import EvaluationRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate import work as evaluation
-from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, move_job, release_job
+from labelmill_worker.store.faults import record_job_fault
+from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, move_job, read_job, release_job
 from labelmill_worker.store.leases import LeaseKeeper
 
 _QUEUED, _RUNNING = EvaluationState.QUEUED, EvaluationState.RUNNING
@@ -30,15 +31,32 @@ def run(services: Services, message: JobMessage) -> None:
     except LeaseLost:
         return  # another worker has it, or it was cancelled
     except Permanent as error:
-        state = EvaluationState(job.state)
-        fail_job(services.engine, EvaluationRow, job.id, state, EvaluationState.FAILED, error, token)
+        _fail(services, job.id, token, error)
         return
+    except Retryable:
+        raise
+    except Exception as fault:
+        found = record_job_fault(services.engine, EvaluationRow, job.id, token, fault)
+        if found.is_last:
+            _fail(services, job.id, token, found)
+        else:
+            release_job(services.engine, EvaluationRow, job.id, token, look_again_in_s=found.pause_s)
+        raise
     if wait_s is None:
         return
     if not release_job(services.engine, EvaluationRow, job.id, token, look_again_in_s=wait_s):
         return
     with contextlib.suppress(BrokerUnavailable):  # recovery knows from next_look_at
         services.sender.send(EVALUATE, [JobMessage(job_id=job.id)], countdown_s=wait_s)
+
+
+def _fail(services: Services, job_id: str, token: str, error: Permanent) -> None:
+    """End the evaluation, as it stands by now."""
+    job = read_job(services.engine, EvaluationRow, job_id)
+    if job is None or job.lease_token != token:
+        return
+    state = EvaluationState(job.state)
+    fail_job(services.engine, EvaluationRow, job_id, state, EvaluationState.FAILED, error, token)
 
 
 def _step(services: Services, job: EvaluationRow, token: str, lease: LeaseKeeper[EvaluationRow]) -> float | None:

@@ -24,7 +24,6 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill_worker.bootstrap import Services, process_services
 from labelmill_worker.dead_letters import process_dead_letters
-from labelmill_worker.store.faults import record_fault
 from labelmill_worker.store.jobs import job_exists
 from labelmill_worker.tasks import classify, evaluate, prepare, sweep, train
 
@@ -39,7 +38,6 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     def add(name: str, kind: type[JobMessage] | None, work: Callable[[Services, Any], None]) -> None:
         def task(**arguments: Any) -> None:
             with structlog.contextvars.bound_contextvars(task=name, **_loggable(arguments)):
-                message = None
                 try:
                     message = decode(kind, arguments) if kind else None
                     services = process_services(settings, sender)
@@ -50,11 +48,6 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                     _drop(settings, name, arguments, error.message)
                 except Retryable as error:
                     log.warning("put off", reason=error.message)
-                except Exception as fault:
-                    # the task boundary: a fault of ours must not send a job round in circles for ever
-                    if message is not None:
-                        record_fault(process_services(settings, sender).engine, message, fault)
-                    raise
 
         # sweeps come every few seconds: in Flower they would bury the jobs
         app.task(name=name, typing=False, send_events=name != SWEEP)(task)

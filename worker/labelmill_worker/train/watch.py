@@ -14,6 +14,7 @@ from labelmill.contracts.errors import (
     BrokerUnavailable,
     CredentialsRefused,
     DatabaseUnavailable,
+    LabelmillError,
     NotFound,
     Permanent,
     Retryable,
@@ -26,10 +27,12 @@ from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
 from labelmill_worker.mistral.port import ControlPlane
-from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job
+from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
+from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job, save_job
 from labelmill_worker.store.leases import LeaseKeeper
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
-from labelmill_worker.train.look import Look
+from labelmill_worker.train.factory.stopping import stop_at_mistral
+from labelmill_worker.train.look import Look, NextLook
 from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
 from labelmill_worker.train.steps import take_step
 
@@ -80,13 +83,16 @@ class TrainingWatch:
                 restart_wait(self._engine, training_id, token)
                 continue
             try:
-                wait_s = take_step(self._prepared(row, now, check))
+                wait_s = self._give_up(row, now, token) if row.error else take_step(self._prepared(row, now, check))
             except (DatabaseUnavailable, LeaseLost):
                 raise  # nothing can be recorded; the lease runs out and recovery sends the training again
             except Retryable as error:
                 wait_s = self._after_fault(row, now, token, error)
             except Permanent as error:
                 wait_s = self._after_refusal(row, now, token, error)
+            except Exception as fault:
+                self._after_unforeseen(row, token, fault)
+                raise
             if wait_s is None:
                 return None
             if wait_s > 0:
@@ -103,23 +109,53 @@ class TrainingWatch:
             prices=PriceList(self._settings.prices), check=check,
         )  # fmt: skip
 
-    def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> float | None:
+    def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> NextLook:
         unchanged_s = now - (row.changed_at or now)
         if is_lifeless(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
-            self._fail(row, token, Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}"))
-            return None
+            why = Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}")
+            return self._begin_giving_up(row, token, why)
         wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
         log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
         return max(wait_s, 0.05)
 
-    def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> float | None:
+    def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> NextLook:
         # A key that is being replaced must not cost a model that is being paid for.
         at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
         paid = at_mistral and not is_lifeless(now - (row.changed_at or now))
         if isinstance(error, CredentialsRefused) and paid:
             log.error("cannot follow the training", reason=error.message)
             return MAX_PAUSE_S
-        self._fail(row, token, error)
+        return self._begin_giving_up(row, token, error)
+
+    def _after_unforeseen(self, row: TrainingRow, token: str, fault: Exception) -> None:
+        """Try again some times, then give the training up; what cannot be stopped at Mistral is named."""
+        found = record_job_fault(self._engine, TrainingRow, row.id, token, fault)
+        if found.is_last and row.error is None:
+            self._begin_giving_up(row, token, found)
+        elif row.error and found.count >= 2 * GIVE_UP_AFTER:
+            self._fail(row, token, _left_running(row, found))
+            return
+        release_training(self._engine, row, token, found.pause_s)
+
+    def _begin_giving_up(self, row: TrainingRow, token: str, error: Permanent) -> NextLook:
+        """From now on the training only waits for what is left of it at Mistral to be stopped."""
+        save_job(self._engine, TrainingRow, row.id, token, error=error.message, error_code=error.code)
+        return 0.0
+
+    def _give_up(self, row: TrainingRow, now: float, token: str) -> NextLook:
+        """End the training as failed, once nothing at Mistral runs on for it."""
+        try:
+            stop_at_mistral(self._plane, row)
+        except LabelmillError as error:
+            if row.state != TrainingState.RUNNING:
+                self._fail(row, token, _reason_of(row))  # a job that was never started costs nothing
+                return None
+            if isinstance(error, Retryable | CredentialsRefused) and not is_lifeless(now - (row.changed_at or now)):
+                log.error("its job at Mistral cannot be cancelled yet", job=row.remote_job, reason=error.message)
+                return max(backoff_s(row.attempts, self._settings.poll_s, self._rng), 0.05)
+            self._fail(row, token, _left_running(row, error))
+        else:
+            self._fail(row, token, _reason_of(row))
         return None
 
     def _fail(self, row: TrainingRow, token: str, error: Permanent) -> None:
@@ -145,3 +181,15 @@ class TrainingWatch:
             return  # long countdowns pile up in workers; recovery sends it then
         with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: recovery sends it
             self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s or None)
+
+
+def _reason_of(row: TrainingRow, addition: str = "") -> Permanent:
+    """Why a training that is given up failed, as it was stored."""
+    reason = Permanent(f"{row.error}{addition}")
+    reason.code = row.error_code or Permanent.code
+    return reason
+
+
+def _left_running(row: TrainingRow, error: LabelmillError) -> Permanent:
+    job = f"its job {row.remote_job}" if row.remote_job else "a job that it may have"
+    return _reason_of(row, f"; {job} at Mistral could not be cancelled: cancel it there ({error.message})")

@@ -65,3 +65,4 @@ class Leased:
     lease_until: Mapped[float | None] = mapped_column(Double)
     next_look_at: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since it last moved on.

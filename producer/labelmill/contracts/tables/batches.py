@@ -40,6 +40,7 @@ class ChunkRow(Base):
     lease_until: Mapped[float | None] = mapped_column(Double)
     sent_at: Mapped[float | None] = mapped_column(Double)  #: When its latest message was put on the queue.
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since its last progress.
     labelled: Mapped[int] = mapped_column(Number, default=0, server_default="0")
     abstained: Mapped[int] = mapped_column(Number, default=0, server_default="0")
     failed: Mapped[int] = mapped_column(Number, default=0, server_default="0")

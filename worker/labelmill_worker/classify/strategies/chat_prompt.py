@@ -13,8 +13,8 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.examples import ExamplePool
 from labelmill_worker.classify.planning import Request
-from labelmill_worker.classify.prompting import Example, check_answer, prompt_tokens, request_body
-from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.prompting import Example, check_reply, prompt_tokens, request_body
+from labelmill_worker.classify.sending import Answer, Spending
 from labelmill_worker.classify.turnstile import MAX_LIMIT_WAIT_S
 from labelmill_worker.classify.vectors import check_vectors, embedding_input
 
@@ -34,9 +34,9 @@ class ChatPrompt:
         self._recipe: dict[str, Any] = model.recipe or {}
         self._pool = pool
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
-        self._unreported: dict[str, int] = {}  # text → tokens of its vector, until an answer tells of them
         self._examples: Sequence[Example] = self._recipe.get("examples") or ()
         self.schema = LabelSchema.from_json(model.label_schema or [])
+        self.spent = Spending()
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         shown = self._examples
@@ -52,10 +52,10 @@ class ChatPrompt:
         if self._pool is not None:
             examples = self._pool.nearest(await self._embedded(text), int(self._recipe["shots"]))
         body = request_body(self._model, self._recipe, self.schema, text, examples)
-        content, used = await self._shared.client.chat(body)
-        scores = check_answer(content, self.schema)
-        embedded = self._unreported.pop(text, None)
-        return Answer(request, scores, (embedded or 0) + used, further_requests=int(embedded is not None))
+        reply = await self._shared.client.chat(body)
+        with self.spent.unless_believed(reply.tokens):
+            scores = check_reply(reply.content, reply.finish_reason, self.schema)
+        return Answer(request, scores, reply.tokens)
 
     async def _embedded(self, text: str) -> NDArray[np.float32]:
         """The text's vector. Kept for a while: a chat that must be asked again does not pay for it again."""
@@ -66,10 +66,12 @@ class ChatPrompt:
         model, inputs = str(self._recipe["embedding_model"]), embedding_input([text])
         data, tokens = await self._shared.client.embed(model, inputs)
         assert self._pool is not None  # noqa: S101 - only with a pool
+        self.spent.tokens += tokens
+        await self._shared.limiter.settle(0, tokens)
         vector: NDArray[np.float32] = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
-        self._vectors[text], self._unreported[text] = vector, tokens
+        self._vectors[text] = vector
         if len(self._vectors) > _KEPT_VECTORS:
-            gone, _ = self._vectors.popitem(last=False)
-            self._unreported.pop(gone, None)
-        await self._shared.limiter.wait_turn(0, MAX_LIMIT_WAIT_S)  # its tokens are settled with the answer's
+            self._vectors.popitem(last=False)
+        await self._shared.limiter.wait_turn(0, MAX_LIMIT_WAIT_S)
+        self.spent.requests += 1  # the chat's, from here on
         return vector

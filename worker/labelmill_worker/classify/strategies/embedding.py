@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.planning import Request
-from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.sending import Answer, Spending
 from labelmill_worker.classify.vectors import (
     DIMENSIONS,
     check_vectors,
@@ -30,12 +30,14 @@ class Embedding:
     def __init__(self, shared: ClassifyEngine, model: ModelRow) -> None:
         self._shared = shared
         self._model = model.remote_model or ""
+        self.spent = Spending()
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
 
     async def ask(self, request: Request) -> Answer:
         data, tokens = await self._shared.client.embed(self._model, embedding_input(request.texts))
-        vectors = check_vectors(data, len(request), DIMENSIONS.get(self._model))
+        with self.spent.unless_believed(tokens):
+            vectors = check_vectors(data, len(request), DIMENSIONS.get(self._model))
         digests = map(digest_of, request.texts)
         return Answer(request, [], tokens, vectors=list(zip(digests, pack_vectors(vectors), strict=True)))

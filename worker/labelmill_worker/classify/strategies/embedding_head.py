@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.head import Head
 from labelmill_worker.classify.planning import Request
-from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.sending import Answer, Spending
 from labelmill_worker.classify.vectors import check_vectors, embedding_input, plan_embedding
 
 if TYPE_CHECKING:
@@ -23,11 +23,13 @@ class EmbeddingHead:
         self._model = model.remote_model or ""
         self._head = head
         self.schema = head.schema
+        self.spent = Spending()
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
 
     async def ask(self, request: Request) -> Answer:
         data, tokens = await self._shared.client.embed(self._model, embedding_input(request.texts))
-        vectors = check_vectors(data, len(request), self._head.dimensions)
+        with self.spent.unless_believed(tokens):
+            vectors = check_vectors(data, len(request), self._head.dimensions)
         return Answer(request, self._head.scores(vectors), tokens)

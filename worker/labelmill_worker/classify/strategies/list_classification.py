@@ -12,7 +12,7 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.classify.answers import check_scores, learn_schema, require_targets
 from labelmill_worker.classify.planning import Request, plan_requests
-from labelmill_worker.classify.sending import Answer
+from labelmill_worker.classify.sending import Answer, Spending
 from labelmill_worker.store.chunks import save_learned_schema
 from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S
 
@@ -33,14 +33,17 @@ class ListClassification:
         self._named = named
         self._learning = asyncio.Lock()
         self.schema = LabelSchema.from_json(model.label_schema) if model.label_schema else None
+        self.spent = Spending()
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_requests(rows, texts, self._shared.settings.texts_per_request)
 
     async def ask(self, request: Request) -> Answer:
         results, tokens = await self._call(self._model.remote_model or "", request.texts)
-        schema = self.schema or await self._learn(results, request)
-        return Answer(request, check_scores(results, len(request), schema), tokens)
+        with self.spent.unless_believed(tokens):
+            schema = self.schema or await self._learn(results, request)
+            scores = check_scores(results, len(request), schema)
+        return Answer(request, scores, tokens)
 
     async def _call(self, model: str, texts: Sequence[str]) -> tuple[object, int]:
         return await self._shared.client.classify(model, texts)

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
+from labelmill.contracts.tables import TrainingRow
 from labelmill_worker.mistral.port import RemoteEvent, RemoteJob
 
 SPLITS = ("train", "validation")  #: The splits a training uploads.
@@ -17,6 +18,12 @@ def file_name(training_id: str, split: str, path: str) -> str:
     """The name under which a split's file lies at Mistral: it carries the training's id, so that a later attempt
     finds what an earlier one uploaded."""
     return f"{training_id}-{split}{PurePath(path).suffix or '.jsonl'}"
+
+
+def files_of(row: TrainingRow, split: str) -> tuple[str, ...]:
+    """Mistral's ids of a split's files."""
+    found = (row.remote_files or {}).get(split) or ()
+    return (found,) if isinstance(found, str) else tuple(found)
 
 
 def estimate_of(job: RemoteJob) -> dict[str, Any] | None:

@@ -6,14 +6,13 @@ through the engine, to tune its thresholds (`tuning`).
 
 from __future__ import annotations
 
-import contextlib
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import InvalidInput, Permanent, RemoteFailed, RequestRefused
+from labelmill.contracts.errors import InvalidInput, RemoteFailed, RequestRefused
 from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
@@ -29,6 +28,7 @@ from labelmill_worker.train.factory.remote_job import (
     estimate_of,
     event_lines,
     file_name,
+    files_of,
     may_start,
     reason_of,
 )
@@ -219,10 +219,7 @@ def keep_looking(look: Look, waited_s: float) -> NextLook:
     """The next look at a job that goes on. Raises RemoteFailed when it has shown no change for too long."""
     if not is_lifeless(waited_s):
         return next_look_s(look.state, waited_s, look.poll_s)
-    if look.row.remote_job:
-        with contextlib.suppress(Permanent):  # whatever comes of it, nobody waits for this job any more
-            look.plane.cancel_job(look.row.remote_job)
-    raise RemoteFailed(f"nothing has changed at Mistral for {waited_s / 3600:.0f} hours; the job was cancelled")
+    raise RemoteFailed(f"nothing has changed at Mistral for {waited_s / 3600:.0f} hours")  # the job is cancelled
 
 
 def _uploaded_file(look: Look, split: str, path: Path, part: tuple[int, int], number: int, parts: int) -> str:
@@ -239,19 +236,13 @@ def _uploaded_file(look: Look, split: str, path: Path, part: tuple[int, int], nu
         return look.plane.upload_file(cut, name)
 
 
-def _files_of(look: Look, split: str) -> tuple[str, ...]:
-    """Mistral's ids of a split's files."""
-    found = (look.row.remote_files or {}).get(split) or ()
-    return (found,) if isinstance(found, str) else tuple(found)
-
-
 def _created_job(look: Look) -> str:
-    training_files = _files_of(look, "train")
+    training_files = files_of(look.row, "train")
     job = look.plane.find_job(training_files[0])
     if job is None:
         spec = look.spec
         order = port.JobOrder(
-            spec.base_model, training_files, _files_of(look, "validation"), targets=_targets(look),
+            spec.base_model, training_files, files_of(look.row, "validation"), targets=_targets(look),
             suffix=spec.suffix or look.row.name[:18], steps=spec.steps, learning_rate=spec.learning_rate,
             wandb_project=spec.wandb_project,
         )  # fmt: skip
@@ -273,7 +264,7 @@ def _targets(look: Look) -> tuple[port.OrderedTarget, ...]:
 
 def _job_without_record(look: Look) -> str | None:
     # A crash between creating a job and writing its id down leaves a job that only its file leads to.
-    training_files = _files_of(look, "train")
+    training_files = files_of(look.row, "train")
     if look.state is not TrainingState.VALIDATING or not training_files:
         return None
     job = look.plane.find_job(training_files[0])
