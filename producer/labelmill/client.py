@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from labelmill import actions, jobs
-from labelmill.contracts.database import check_tables, connect_to_existing, reading, writing
+from labelmill.contracts.database import check_tables, connect_to_existing, reading, require_this_machine, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
@@ -26,7 +26,7 @@ class Client:
     """A connection to a Labelmill installation. Close it, or use it as a context manager.
 
     `warnings` collects what did not stop a submission but should be known, such as Redis being down.
-    Raises DatabaseUnavailable, DatabaseOutdated.
+    Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
@@ -36,6 +36,7 @@ class Client:
         self.warnings: list[str] = []
         try:
             check_tables(self.engine)
+            require_this_machine(self.engine)
         except BaseException:
             self.close()
             raise

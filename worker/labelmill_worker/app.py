@@ -18,6 +18,7 @@ from labelmill.contracts.wire.transport import use_checking_transport
 from labelmill_worker import checkup, draining
 from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
+from labelmill_worker.database_watch import check_at_start
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
 from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
 from labelmill_worker.quitting import QuitThreads
@@ -61,6 +62,11 @@ def _keep_sweeps_out_of_flower(sender: Any, **_: Any) -> None:
 @signals.worker_init.connect
 def _work_alone(sender: Any, **_: Any) -> None:
     listen_to_no_worker(sender)
+
+
+@signals.celeryd_after_setup.connect
+def _check_database(**_: Any) -> None:
+    check_at_start(load_settings())
 
 
 @signals.worker_shutting_down.connect

@@ -15,6 +15,7 @@ from labelmill.contracts.database import DEAD_LETTER_CONNECTIONS, WORKER_CONNECT
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.storage import DataFolder
+from labelmill_worker.database_watch import DatabaseWatch
 
 if TYPE_CHECKING:
     from labelmill_worker.classify.engine import ClassifyEngine
@@ -80,6 +81,7 @@ def _prepare_interpreter() -> None:
 _engine_lock = threading.Lock()
 _lock = threading.Lock()
 _services: Services | None = None
+_watch: DatabaseWatch | None = None
 
 
 def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
@@ -94,18 +96,30 @@ def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: Contr
 
 
 def process_services(settings: Settings, sender: MessageSender) -> Services:
-    """The services of this process, wired on the first call (after any fork)."""
-    global _services  # noqa: PLW0603 - one per process is the point
+    """The services of this process, wired on the first call (after any fork). Raises DatabaseUnavailable,
+    DatabaseOutdated, DatabaseUnsuitable."""
+    global _services, _watch  # noqa: PLW0603 - one per process is the point
     with _lock:
-        if _services is None:
-            _services = bootstrap(settings, sender)
-        return _services
+        if _services is None or _watch is None:
+            services = bootstrap(settings, sender)
+            try:
+                _watch = DatabaseWatch(services.engine)
+            except BaseException:
+                services.engine.dispose()
+                raise
+            _services = services
+        services, watch = _services, _watch
+    watch.check()
+    return services
 
 
 def forget_services() -> None:
     """Drop what was wired (a forked child must not use its parent's connections)."""
-    global _services  # noqa: PLW0603 - see above
+    global _services, _watch  # noqa: PLW0603 - see above
     with _lock:
+        if _watch is not None:
+            _watch.end()
+        _watch = None
         if _services is not None:
             _services.engine.dispose(close=False)
         _services = None
@@ -113,6 +127,8 @@ def forget_services() -> None:
 
 def close_database() -> None:
     """Close this process's connections to the database that nobody uses. For a process that ends."""
+    if _watch is not None:
+        _watch.end()
     if _services is not None:
         _services.engine.dispose()
 

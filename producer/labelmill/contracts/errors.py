@@ -10,6 +10,7 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     RemoteFailed                Mistral ended a job, or knows no such thing
     FactoryClosed               the account cannot fine-tune classifiers
     DatabaseOutdated            tables are missing or of another version                exit 7
+      DatabaseNewer             … of one that a newer Labelmill made                    exit 7
     DatabaseUnsuitable          its encoding, file system or machine cannot serve       exit 2
   Retryable                     will pass: try again, not before `retry_after_s`
     RateLimited                 429
@@ -84,6 +85,10 @@ class FactoryClosed(Permanent):
 class DatabaseOutdated(Permanent):
     exit_code = 7
     code = "database_outdated"
+
+
+class DatabaseNewer(DatabaseOutdated):
+    pass
 
 
 class DatabaseUnsuitable(Permanent):

@@ -13,14 +13,16 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import (
     BUSY_TIMEOUT_MS,
+    HEARTBEAT_S,
     check_tables,
     connect_to_existing,
     current_revision,
     db_now,
     reading,
+    require_this_machine,
     writing,
 )
-from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnsuitable, LabelmillError
+from labelmill.contracts.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnsuitable, LabelmillError
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import LockRow
 from labelmill.doctor.checks import Check, failed, ok, warning
@@ -50,12 +52,13 @@ def look_at_database(settings: Settings) -> DatabaseLook:
         engine = connect_to_existing(settings)
         _look(engine, look)
     except DatabaseOutdated as error:
-        remedy = "upgrade this Labelmill" if "newer" in error.message else "run `labelmill db upgrade`"
+        remedy = "upgrade this Labelmill" if isinstance(error, DatabaseNewer) else "run `labelmill db upgrade`"
         if engine is None and not settings.database_url:
             remedy = "go to the folder of your `labelmill up`, or name its data folder in LABELMILL_DATA_DIR"
         look.checks.append(failed("database tables", error.message, remedy, UNREACHABLE))
     except LabelmillError as error:
-        look.checks.append(_failure("database writes" if look.checks else "database", error))
+        name = "database machines" if isinstance(error, DatabaseUnsuitable) else "database writes"
+        look.checks.append(_failure(name if look.checks else "database", error))
     else:
         look.engine = engine
     finally:
@@ -79,6 +82,7 @@ def _look(engine: Engine, look: DatabaseLook) -> None:
             )
         ]  # fmt: skip
     check_tables(engine)
+    require_this_machine(engine, watch_s=2 * HEARTBEAT_S)
     look.checks.append(ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them"))
     if look.checks[0].exit_code != UNREACHABLE:
         _write(engine)

@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 from celery import Celery, current_task
 
-from labelmill.contracts.errors import InvalidInput, Retryable
+from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnsuitable, InvalidInput, Retryable
 from labelmill.contracts.messages import (
     CLASSIFY,
     EVALUATE,
@@ -46,7 +46,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                     work(services, message)
                 except InvalidInput as error:
                     _drop(settings, name, arguments, error.message)
-                except Retryable as error:
+                except (Retryable, DatabaseOutdated, DatabaseUnsuitable) as error:
                     log.warning("put off", reason=error.message)
 
         # sweeps come every few seconds: in Flower they would bury the jobs

@@ -1,7 +1,7 @@
 """The database: connections (`connecting`, `postgres`, `sqlite`), what its faults mean (`faults`), its clock (`clock`),
-the version of its tables (`versions`, `upgrading`), where a file lies (`file_systems`), names that one transaction at a
-time changes (`name_locks`); many rows at once (`bulk`, `binary_copy`, imported by their own names). The tables
-themselves are in `contracts/tables/`."""
+the version of its tables (`versions`, `upgrading`), where a file lies (`file_systems`) and which machine uses it
+(`machines`), names that one transaction at a time changes (`name_locks`); many rows at once (`bulk`, `binary_copy`,
+imported by their own names). The tables themselves are in `contracts/tables/`."""
 
 from labelmill.contracts.database.clock import FAR_CHUNK_S, FAR_LEASE_S, FAR_S, db_now, has_passed
 from labelmill.contracts.database.connecting import (
@@ -14,6 +14,7 @@ from labelmill.contracts.database.connecting import (
     writing,
 )
 from labelmill.contracts.database.faults import outdated, translating_errors
+from labelmill.contracts.database.machines import HEARTBEAT_S, hold_machine, require_this_machine
 from labelmill.contracts.database.name_locks import hold_name
 from labelmill.contracts.database.postgres import is_pooled
 from labelmill.contracts.database.sqlite import BUSY_TIMEOUT_MS, shorten_log
@@ -26,6 +27,7 @@ __all__ = [
     "FAR_CHUNK_S",
     "FAR_LEASE_S",
     "FAR_S",
+    "HEARTBEAT_S",
     "PRODUCER_CONNECTIONS",
     "WORKER_CONNECTIONS",
     "check_tables",
@@ -35,10 +37,12 @@ __all__ = [
     "db_now",
     "has_passed",
     "head_revision",
+    "hold_machine",
     "hold_name",
     "is_pooled",
     "outdated",
     "reading",
+    "require_this_machine",
     "revisions",
     "shorten_log",
     "translating_errors",

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database.connecting import reading
 from labelmill.contracts.database.faults import outdated
-from labelmill.contracts.errors import DatabaseOutdated
+from labelmill.contracts.errors import DatabaseNewer, DatabaseOutdated
 
 MIGRATIONS = files("labelmill.contracts") / "migrations"
 
@@ -60,6 +60,6 @@ def check_tables(engine: Engine) -> None:
 def refuse_newer(current: str | None) -> None:
     """Raise DatabaseOutdated for tables of a version that this code does not know."""
     if current is not None and current not in revisions():
-        raise DatabaseOutdated(
+        raise DatabaseNewer(
             f"the database's tables are of version {current}, which a newer Labelmill made: upgrade this one"
         )
