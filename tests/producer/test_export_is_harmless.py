@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,9 @@ import orjson
 import pytest
 
 from labelmill.results.export import write_results
+
+#: With which a formula begins; the latter four are wide ones.
+SIGNS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 def _row(number: int, text: str, label: str = "play", **changes: Any) -> dict[str, Any]:
@@ -32,10 +36,36 @@ def test_no_cell_begins_like_a_formula(start: str) -> None:
     assert f"'{content}" in lines[1]
 
 
+@pytest.mark.parametrize("sign", SIGNS)
+@pytest.mark.parametrize(
+    "before", [";", "; ", ';"', "a;", "a; b ;", "\t", "x\t", "|", "a\n", "a\r\n", 'a\n" ', " ", "\n", '"']
+)
+def test_no_cell_of_a_spreadsheet_that_splits_elsewhere_begins_like_a_formula(before: str, sign: str) -> None:
+    content = f"{before}{sign}cmd|' /C calc'!A0"
+    output = Path("out.csv")
+    row = _row(0, content, label=content, keep={content: [content]}, error={"code": "e", "message": content})
+    write_results([orjson.dumps(row) + b"\n"], ["intent", content], output, [content])
+    for separators in (";", "\t", "|", ";\t|"):
+        cells = re.split(f"[{separators}\r\n]", output.read_text())
+        assert not [cell for cell in cells if cell.lstrip(' "').startswith(SIGNS)]
+    with output.open(newline="") as file:
+        cells = [cell for line in csv.reader(file) for cell in line]
+    assert not [cell for cell in cells if cell.lstrip(' "').startswith(sign)]
+
+
+def test_lists_of_numbers_and_plain_words_are_not_changed() -> None:
+    output = Path("out.csv")
+    kept = {"vector": [0.5, -1.5, 2], "words": "well-known, - a 10-step: x=1 a@b.c", "minus": "-3"}
+    write_results([orjson.dumps(_row(0, "a", keep=kept)) + b"\n"], ["intent"], output, list(kept))
+    with output.open(newline="") as file:
+        (found,) = csv.DictReader(file)
+    assert (found["vector"], found["words"], found["minus"]) == ("[0.5,-1.5,2]", kept["words"], "-3")
+
+
 def test_a_carriage_return_begins_no_line_of_its_own() -> None:
     output = Path("out.csv")
     write_results([orjson.dumps(_row(0, "harmless\r=1+1")) + b"\n"], ["intent"], output)
-    assert b'"harmless\r=1+1"' in output.read_bytes()
+    assert b'"harmless\r\'=1+1"' in output.read_bytes()
     assert output.read_bytes().count(b"\r\n") == 0
 
 

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from labelmill.cli.terminal import PlainConsole
 from labelmill_ops.demo.stack import DemoFailed, TemporaryStack
 from labelmill_ops.sample import SAMPLE_PATH
 
@@ -26,7 +27,7 @@ _NOT_MISTRAL = (
 def run_demo(folder: Path, *, keep: bool, as_json: bool) -> None:
     """Run everything in `folder` and print where things are. Raises DemoFailed, InvalidInput."""
     started_at = time.monotonic()
-    console = Console(stderr=True)
+    console = PlainConsole(stderr=True, markup=True)
     stack = TemporaryStack(folder)
     stack.clear()
     signal.signal(signal.SIGTERM, _as_interrupt)
@@ -98,7 +99,7 @@ def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     table.add_row("report", summary["report"])
     table.add_row("Flower", summary["flower_url"])
     table.add_row("took", f"{summary['seconds']:.0f} s")
-    console = Console(soft_wrap=True, highlight=False)
+    console = PlainConsole(soft_wrap=True)
     console.print(table)
     console.print(_NOT_MISTRAL)
     console.print(f"Look around: {_labelmill()} --data-dir {summary['data_dir']} status")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import typer
 
 from labelmill.cli.context import messages, print_json, settings
+from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
 from labelmill.contracts.loopback import is_loopback
 from labelmill_ops.emulator.command import check_faults
@@ -84,7 +85,7 @@ def _tell(armed: dict[str, Any]) -> None:
     if not armed["faults"]:
         typer.echo("no faults are on")
     for one in armed["faults"]:
-        typer.echo(f"{one['fault']}  struck {one['struck']} times")
+        typer.echo(visible(f"{one['fault']}  struck {one['struck']} times"))
 
 
 def _emulators_address(mistral_url: str) -> str:

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.text import Text
 
 from labelmill.cli.progress import follow
+from labelmill.cli.terminal import PlainConsole
+from labelmill.contracts.control_characters import visible, visible_json
 from labelmill.contracts.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -42,19 +44,18 @@ def remember_flags(flags: Flags, at_the_end: ExitStack) -> None:
 
 def messages() -> Console:
     """Where messages and progress go: stderr, plain when it is no terminal."""
-    # what users write may look like markup: [red], :tada:
-    return Console(stderr=True, markup=False, emoji=False, highlight=False, soft_wrap=True)
+    return PlainConsole(stderr=True, soft_wrap=True)
 
 
 def tables() -> Console:
     """Where tables go: stdout, as it is, and wide enough for whole ids when it is no terminal."""
-    console = Console(markup=False, emoji=False, highlight=False)
-    return console if console.is_terminal else Console(markup=False, emoji=False, highlight=False, width=240)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=240)
 
 
 def say(word: str, style: str, message: str) -> None:
     """One message on stderr: `word: message`."""
-    messages().print(Text.assemble((f"{word}:", style), " ", message))
+    messages().print(Text.assemble((f"{word}:", style), " ", visible(message)))
 
 
 def settings() -> Settings:
@@ -75,7 +76,7 @@ def connected() -> Client:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode() + "\n")
+    sys.stdout.write(visible_json(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()) + "\n")
     sys.stdout.flush()
 
 

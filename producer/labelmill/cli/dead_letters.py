@@ -9,6 +9,7 @@ import typer
 from labelmill.cli.context import connected, messages, print_json, tables
 from labelmill.cli.options import OPERATE, AsJson
 from labelmill.cli.tables import print_rows
+from labelmill.contracts.control_characters import visible_line
 from labelmill.contracts.database import reading
 from labelmill.contracts.tables import KEPT_DEAD_LETTERS
 from labelmill.dead_letters import list_dead_letters
@@ -42,6 +43,5 @@ def dead_letters(
 
 
 def _one_line(text: str) -> str:
-    # an excerpt is a stranger's: no control character of it reaches a terminal
-    clean = "".join(letter if letter.isprintable() else " " for letter in text)
+    clean = visible_line(text)
     return clean if len(clean) <= 80 else f"{clean[:79]}…"

@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from labelmill import __version__
 from labelmill.cli.context import Flags, messages, remember_flags, say
+from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import LabelmillError
 
 COMMANDS = "labelmill.commands"  #: Entry points: worker and ops add their commands here.
@@ -157,7 +158,7 @@ def _usage(error: Any) -> int:
 
 def _unforeseen(error: Exception) -> int:
     if os.environ.get("LABELMILL_DEBUG", "") not in ("", "0"):
-        traceback.print_exc()
+        sys.stderr.write(visible(traceback.format_exc()))
     if isinstance(error, OSError) and error.strerror:
         _discard_output()  # a full disk would be met again when Python flushes at its end
         # what is written without a name is our own output

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from labelmill.contracts.control_characters import visible_line
 from labelmill.contracts.states import ENDED
 
 if TYPE_CHECKING:
@@ -20,10 +21,14 @@ _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
 def bar(console: Console) -> Progress:
     """The progress bar of every long wait; silent when stderr is no terminal."""
-    return Progress(
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-        console=console, disable=not console.is_terminal, transient=True,
-    )  # fmt: skip
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
 
 
 def follow(client: Client, job_id: str, console: Console) -> dict[str, Any]:
@@ -35,11 +40,11 @@ def follow(client: Client, job_id: str, console: Console) -> dict[str, Any]:
     pause_s = 0.1
     untouched_until = time.monotonic() + _PATIENCE_S
     with bar(console) as progress:
-        task = progress.add_task(job_id, total=None)
+        task = progress.add_task(visible_line(job_id), total=None)
         while True:
             document = client.status(job_id)
             state, done, total = _progress_of(document)
-            progress.update(task, description=f"{job_id} {state}", completed=done, total=total)
+            progress.update(task, description=visible_line(f"{job_id} {state}"), completed=done, total=total)
             if state != shown and not console.is_terminal:
                 console.print(f"{job_id} {state}", highlight=False)
             shown = state

@@ -9,6 +9,7 @@ import typer
 
 from labelmill.cli.context import connected, messages
 from labelmill.cli.options import ANY_JOB, JobId
+from labelmill.contracts.control_characters import visible
 from labelmill.contracts.money.prices import PriceList
 
 
@@ -39,6 +40,6 @@ def report(
     client = connected()
     found = gather_report(client.engine, job_id, PriceList(client.settings.prices))
     written = write_report(found, page, assets)
-    typer.echo(page)
+    typer.echo(visible(str(page)))
     if len(written) > 1:
         messages().print(f"{len(written) - 1} files in {assets}")

@@ -14,6 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelmill.contracts.control_characters import visible
+
 Cell = str | Text
 
 _LEAST_FLOWING = 20  # of a column whose words may be broken into lines
@@ -26,6 +28,7 @@ def print_rows(
     title: str | None = None,
 ) -> None:  # fmt: skip
     """Print rows under headings. The columns in `flowing` hold sentences, which may be broken into lines."""
+    rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     kept = [at for at in range(len(headings)) if at == 0 or not rows or any(len(row[at]) for row in rows)]
     widths = {at: max(len(headings[at]), *(len(row[at]) for row in rows), 0) for at in kept}
     least = sum(min(widths[at], _LEAST_FLOWING) if headings[at] in flowing else widths[at] for at in kept)
