@@ -202,8 +202,8 @@ def test_what_becomes_of_a_line_does_not_depend_on_its_neighbours(tmp_path: Path
     found = []
     for neighbour in ('{"t": "z", "id": "1"}', '{"t": "z", "id": 1.5}', "", "{"):
         file = write(tmp_path / "a.jsonl", "\n".join([*plain, neighbour]))
-        (block,) = read_text_blocks([file], "t", "id", on_bad_row=lambda _: None)
-        found.append((block.texts[:2], (block.ids or [])[:2]))
+        blocks = list(read_text_blocks([file], "t", "id", on_bad_row=lambda _: None))
+        found.append((blocks[0].texts[:2], (blocks[0].ids or [])[:2]))
     assert found == [(["a", "b"], ["36893488147419103232", "x"])] * len(found)
 
 

@@ -10,25 +10,23 @@ import orjson
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value
-from labelmill.contracts.readers.files import BOM
+from labelmill.contracts.readers.whole_lines import TOO_LONG, whole_lines
 
+LONG_LINE = f"the line is {TOO_LONG}; write one JSON object on each line"
 _BEYOND_64_BITS = 2.0**64
-
-
-def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Lines that are not blank, with their numbers; a byte order mark is taken off the first."""
-    first = stream.readline().removeprefix(BOM)
-    if not first.isspace() and first:
-        yield 1, first
-    for number, line in enumerate(stream, start=2):
-        if not line.isspace():
-            yield number, line
 
 
 def read_jsonl(stream: BinaryIO, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:
     """Each object with its line number; what is none goes to `on_bad_row`."""
-    for number, line in numbered_lines(stream):
-        yield from read_jsonl_line(line, number, name, on_bad_row)
+    number = 0
+    for block in whole_lines(stream):
+        if block is None:
+            number += 1
+            on_bad_row(BadRow(name, number, LONG_LINE))
+            continue
+        for number, line in enumerate(block.removesuffix(b"\n").split(b"\n"), start=number + 1):  # noqa: B020 - it counts on
+            if line and not line.isspace():
+                yield from read_jsonl_line(line, number, name, on_bad_row)
 
 
 def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:

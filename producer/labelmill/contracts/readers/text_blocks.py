@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import msgspec
 
 from labelmill.contracts.chats import chat_as_text, is_chat
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value, storable, value_as_text
-from labelmill.contracts.readers.files import BOM, Input, display_name, format_of, open_bytes
-from labelmill.contracts.readers.jsonl import read_jsonl_line
+from labelmill.contracts.readers.files import Input, display_name, format_of, open_bytes
+from labelmill.contracts.readers.jsonl import LONG_LINE, read_jsonl_line
 from labelmill.contracts.readers.rows import Counting, check_columns, read_rows
+from labelmill.contracts.readers.whole_lines import whole_lines
 
-_BLOCK_BYTES = 1 << 19  # of a JSONL file: few enough to stay in the cache while they are gone through again and again
 _BLOCK_ROWS = 20_000
 _LINE_FEED = ord("\n")
 
@@ -61,7 +61,11 @@ def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) ->
     decoders = _decoders_of_plain_rows(columns)
     number = 1
     with open_bytes(source) as stream:
-        for part in _whole_lines(stream):
+        for part in whole_lines(stream):
+            if part is None:
+                on_bad_row(BadRow(name, number, LONG_LINE))
+                number += 1
+                continue
             block = _parse_plain_rows(part, decoders, len(columns))
             if block is not None:
                 number += len(block)
@@ -71,14 +75,6 @@ def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) ->
             if block.texts:
                 checked = True
                 yield block
-
-
-def _whole_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Some thousand lines at a time; a byte order mark is taken off the first."""
-    start = BOM
-    while part := stream.read(_BLOCK_BYTES):
-        yield (part + stream.readline()).removeprefix(start)
-        start = b""
 
 
 def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], list[Any]]]:
