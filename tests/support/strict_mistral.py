@@ -133,14 +133,17 @@ def embedded(texts: list[str]) -> web.Response:
 
 
 def completed(body: dict[str, Any], content: str | None = None, finish: str = "stop") -> web.Response:
-    """An answer that follows the request's schema: the text's label for every target that has it, else the first."""
+    """An answer that follows the request's schema: the text's label for every target that has it, else
+    the first, or of several none."""
     if content is None:
         label = label_of(body["messages"][-1]["content"])
         answer: dict[str, Any] = {}
         for name, part in body["response_format"]["json_schema"]["schema"]["properties"].items():
             labels = part["items"]["enum"] if part["type"] == "array" else part["enum"]
-            chosen = label if label in labels else labels[0]
-            answer[name] = [chosen] if part["type"] == "array" else chosen
+            if part["type"] == "array":
+                answer[name] = [label] if label in labels else []
+            else:
+                answer[name] = label if label in labels else labels[0]
         content = orjson.dumps(answer).decode()
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}
     usage = {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55}

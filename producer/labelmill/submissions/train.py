@@ -66,7 +66,7 @@ def submit_training(
         dataset_row = ready_dataset(connection, dataset)
         if not (dataset_row.splits or {}).get("train") and (method != "prompt" or spec.shots):
             raise InvalidInput(f"dataset {dataset!r} has no rows to train on")
-        check_choice(dataset_row)
+        check_choice(dataset_row, method)
         check_labels(spec, dataset_row.label_schema or [])
         values = {
             "id": job_id, "state": TrainingState.QUEUED.value, "name": name, "method": method,
@@ -113,15 +113,28 @@ def approve(
     _tell_worker(sender, training_id, warn)
 
 
-def check_choice(dataset: DatasetRow) -> None:
-    """Raise InvalidInput where a target has but one label: a model of it would say nothing of any text."""
+def check_choice(dataset: DatasetRow, method: str) -> None:
+    """Raise InvalidInput where a target has one label that every row has: a model of it would say nothing of a text."""
     for target in dataset.label_schema or []:
-        if len(target["labels"]) < 2:
+        if len(target["labels"]) > 1:
+            continue
+        (label,) = target["labels"]
+        if not (target["multi"] and _some_rows_lack(dataset, target["name"], label)):
             raise InvalidInput(
                 f"every row of dataset {dataset.name}@{dataset.version} has the same label for {target['name']!r}, "
-                f"{target['labels'][0]!r}: there is nothing to learn. Prepare it with rows of other labels, or without "
-                "this target"
+                f"{label!r}: there is nothing to learn. Prepare it with rows of other labels, or without this target"
             )
+        if method == "factory":
+            raise InvalidInput(
+                f"{target['name']!r} has one label, {label!r}, and a classifier that Mistral fine-tunes needs two of "
+                "every target: train by another method"
+            )
+
+
+def _some_rows_lack(dataset: DatasetRow, target: str, label: str) -> bool:
+    counted = (dataset.labels or {}).get(target, {})
+    with_it = sum(counts.get(label, 0) for counts in counted.values())
+    return bool(counted) and with_it < sum((dataset.splits or {}).values())
 
 
 def check_method(method: str) -> None:

@@ -206,3 +206,60 @@ def test_the_cookbooks_preparation_comes_out_row_by_row(tmp_path: Path) -> None:
     for split in prepared.splits:
         expected = (SHARED / "massive_intent_cookbook" / f"{split}.jsonl").read_text().splitlines()
         assert lines(prepared, split) == [json.loads(line) for line in expected]
+
+
+MOOD = (TargetSpec(name="mood", column="label", multi=True),)
+
+
+def without_labels(**counts: int) -> list[Any]:
+    return [
+        {"text": row["text"], "label": [] if row["label"] == "none" else [row["label"]]} for row in labelled(**counts)
+    ]
+
+
+def test_an_empty_list_of_labels_is_an_answer_and_a_missing_one_is_none(tmp_path: Path) -> None:
+    rows = [*without_labels(joy=20, none=60), {"text": "a", "label": None}, {"text": "b"}, {"text": "c", "label": ""},
+            {"text": "d", "label": [""]}, {"text": "e", "label": [None]}]  # fmt: skip
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=MOOD)
+    assert prepared.dropped == {"blank_label": 5}
+    assert Counter(tuple(row["labels"]["mood"]) for row in everything(prepared)) == {("joy",): 20, (): 60}
+    shares = {split: Counter(len(row["labels"]["mood"]) for row in lines(prepared, split)) for split in prepared.splits}
+    assert shares == {"train": {0: 48, 1: 16}, "validation": {0: 6, 1: 2}, "test": {0: 6, 1: 2}}
+    assert prepared.label_schema == [{"name": "mood", "labels": ["joy"], "multi": True}]
+
+
+def test_an_empty_list_in_a_cell_of_csv_is_an_answer_and_an_empty_cell_is_none(tmp_path: Path) -> None:
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        rows = [[f"t{n}", ("[]", '["joy"]', "")[n % 3]] for n in range(60)]
+        csv.writer(file).writerows([["text", "label"], *rows])
+    prepared = prepare(tmp_path, tmp_path / "a.csv", targets=MOOD)
+    assert prepared.dropped == {"blank_label": 20}
+    assert Counter(tuple(row["labels"]["mood"]) for row in everything(prepared)) == {("joy",): 20, (): 20}
+
+
+def test_rows_of_the_factory_format_may_have_no_label_wherever_they_stand(tmp_path: Path) -> None:
+    rows = [{"text": f"t{n}", "labels": {"mood": ["joy"] if n % 4 == 3 else []}} for n in range(40)]
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=(), format="factory")
+    assert prepared.dropped == {}
+    assert sorted(map(json.dumps, everything(prepared))) == sorted(map(json.dumps, rows))
+
+
+def test_a_row_whose_labels_all_fall_to_the_floor_is_dropped_and_one_without_labels_stays(tmp_path: Path) -> None:
+    prepared = prepare(
+        tmp_path, jsonl(tmp_path / "a.jsonl", without_labels(joy=20, rare=2, none=30)), targets=MOOD, min_per_label=5
+    )
+    assert prepared.dropped == {"below_min_per_label": 2}
+    assert Counter(tuple(row["labels"]["mood"]) for row in everything(prepared)) == {("joy",): 20, (): 30}
+
+
+def test_the_cap_counts_rows_without_labels_as_one_more_label(tmp_path: Path) -> None:
+    prepared = prepare(
+        tmp_path, jsonl(tmp_path / "a.jsonl", without_labels(joy=30, none=200)), targets=MOOD, max_per_label=20
+    )
+    assert prepared.dropped == {"above_max_per_label": 190}
+    assert Counter(tuple(row["labels"]["mood"]) for row in everything(prepared)) == {("joy",): 20, (): 20}
+
+
+def test_a_target_without_a_label_in_any_row_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no row has a label for the target mood"):
+        prepare(tmp_path, jsonl(tmp_path / "a.jsonl", without_labels(none=20)), targets=MOOD)

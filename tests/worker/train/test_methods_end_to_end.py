@@ -22,10 +22,11 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
 from labelmill.contracts.money.prices import PRICES_AS_OF, PriceList
-from labelmill.contracts.tables import BatchRow, ChunkRow, EventRow, ModelRow, TrainingRow
+from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EventRow, ModelRow, TrainingRow
 from labelmill.jobs import status_document
 from labelmill.results.reading import read_results
 from labelmill.submissions.classify import submit_batch
+from labelmill.submissions.evaluate import submit_evaluation
 from labelmill.submissions.train import approve, submit_training
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.owed import return_expired_chunks
@@ -333,9 +334,44 @@ def test_a_registered_model_of_chats_is_asked_at_the_endpoint_of_chats(school: S
     assert school.mistral.bodies[-1]["input"][0] == {"messages": [{"role": "user", "content": "one text"}]}
 
 
+def mostly_unlabelled(number: int) -> dict[str, Any]:
+    row = made_up_row(number)
+    return row | {"labels": {"tags": [tag for tag in row["labels"]["tags"] if tag == "alpha"]}}
+
+
+@pytest.mark.parametrize("options", [{}, {"method": "prompt"}, {"method": "prompt", "shots": 2}])
+def test_rows_without_labels_are_learnt_answered_and_evaluated(school: School, options: dict[str, Any]) -> None:
+    schema = [{"name": "tags", "labels": ["alpha"], "multi": True}]
+    splits = {"train": range(120), "validation": range(1000, 1040), "test": range(3000, 3040)}
+    rows = {split: [mostly_unlabelled(number) for number in numbers] for split, numbers in splits.items()}
+    school.dataset("flags", schema, **rows)
+    counts = {split: {"alpha": sum(bool(row["labels"]["tags"]) for row in found)} for split, found in rows.items()}
+    with writing(school.engine) as connection:
+        connection.execute(update(DatasetRow).where(DatasetRow.name == "flags").values(labels={"tags": counts}))
+    assert school.run(school.train(dataset="flags", **options))["state"] == "succeeded"
+    asked = [mostly_unlabelled(number) for number in range(2000, 2040)]
+    batch = school.run(school.classify([row["text"] for row in asked]))
+    assert (batch["rows"]["labelled"], batch["rows"]["abstained"]) == (40, 0)
+    expected = [row["labels"]["tags"] for row in asked]
+    assert expected.count([]) == 30
+    assert school.labels(batch["id"], "tags") == expected
+    job = school.run(submit_evaluation(school.engine, school.sender, model="m", dataset="flags"))
+    assert (job["metrics"]["tags"]["rows"], job["metrics"]["tags"]["accuracy"]) == (40, 1.0)
+
+
 @pytest.mark.parametrize("method", ["embedding", "factory", "prompt"])
 def test_a_target_with_a_single_label_is_not_trained(school: School, method: str) -> None:
     schema = [SCHEMA[0], {"name": "lonely", "labels": ["only"], "multi": True}]
     school.dataset("lonely", schema, train=[{"text": "t", "labels": {"intent": "alpha", "lonely": ["only"]}}])
     with pytest.raises(InvalidInput, match="every row of dataset lonely@1 has the same label for 'lonely', 'only'"):
         school.train(dataset="lonely", method=method)
+
+
+def test_the_factory_is_not_asked_for_a_target_with_one_label(school: School) -> None:
+    rows = [mostly_unlabelled(number) for number in range(20)]
+    school.dataset("flags", [{"name": "tags", "labels": ["alpha"], "multi": True}], train=rows)
+    with writing(school.engine) as connection:
+        counts = {"tags": {"train": {"alpha": 5}}}
+        connection.execute(update(DatasetRow).where(DatasetRow.name == "flags").values(labels=counts))
+    with pytest.raises(InvalidInput, match="'tags' has one label, 'alpha', and a classifier that Mistral fine-tunes"):
+        school.train(dataset="flags", method="factory")

@@ -18,8 +18,8 @@ Vector = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class ExamplePool:
-    """Labelled texts with their vectors (rows of length 1), and for every label of every target the rows that have
-    it."""
+    """Labelled texts with their vectors (rows of length 1), and for every answer to every target the rows that
+    have it: each label and, for a multi-label target, none."""
 
     rows: Sequence[dict[str, Any]]
     vectors: Vector
@@ -31,7 +31,7 @@ class ExamplePool:
         members = [
             np.array([number for number, row in enumerate(rows) if has_label(row, target.name, label)], np.intp)
             for target in schema.targets
-            for label in target.labels
+            for label in (*target.labels, *([None] if target.multi else []))
         ]
         return cls(rows, (vectors / lengths).astype(np.float32), [found for found in members if len(found)])
 
@@ -55,7 +55,9 @@ class ExamplePool:
         return cls.of(schema, document["rows"], arrays["vectors"])
 
 
-def has_label(row: dict[str, Any], target: str, label: str) -> bool:
-    """Whether a labelled text has a label of a target."""
+def has_label(row: dict[str, Any], target: str, label: str | None) -> bool:
+    """Whether a labelled text has a label of a target; None: whether it is known to have none."""
     value = row["labels"].get(target)
+    if label is None:
+        return value == []
     return label in value if isinstance(value, list) else value == label

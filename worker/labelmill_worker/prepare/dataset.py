@@ -123,6 +123,9 @@ def _prepare(
         if not staged.rows:
             raise InvalidInput(_nothing_left(dropped))
         columns = staged.columns(targets)
+        unlabelled = [column.name for column in columns if not column.labels]
+        if unlabelled:
+            raise InvalidInput(f"no row has a label for the target {', '.join(unlabelled)}")
         selection = _select(spec, columns, staged, dropped)
         splits = _split(spec, columns, selection)
         staged_files = work / "files"

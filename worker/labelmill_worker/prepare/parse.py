@@ -25,7 +25,8 @@ class UnusableRow(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ParsedRow:
-    """`body` is the JSON object without its labels; `labels` holds, per target in order, one label or several."""
+    """`body` is the JSON object without its labels; `labels` holds, per target in order, one label, or
+    for a multi-label target any number."""
 
     body: bytes
     labels: list[list[str]]
@@ -120,17 +121,20 @@ def _one(column: str, value: Any) -> str:
 
 
 def _several(column: str, value: Any) -> list[str]:
-    """A list, a JSON list, or names parted by `|` (by commas where there is none), each label once."""
+    """A list, a JSON list, or names parted by `|` (by commas where there is none), each label once.
+
+    An empty list is an answer: no label applies. What is absent, null or an empty text is missing.
+    """
     if isinstance(value, str):
         value = _parts(column, value)
     elif hasattr(value, "tolist"):
         value = value.tolist()
     elif value is None:
-        value = []
+        raise UnusableRow(BLANK_LABEL)
     if not isinstance(value, list):
         raise UnusableRow(BAD_ROW, f"{column!r} is {kind_of_value(value)}, not a list of labels")
     labels = dict.fromkeys(_one(column, label) for label in value if label is not None and label != "")
-    if not labels:
+    if value and not labels:
         raise UnusableRow(BLANK_LABEL)
     return list(labels)
 

@@ -17,7 +17,8 @@ SEEDS = 2**32  # numpy's legacy generators, which scikit-learn and pandas build 
 class LabelColumn:
     """One target's labels over all rows. Label numbers follow the alphabet.
 
-    `owner[i]` is the row that label `codes[i]` belongs to, ascending; a single-label target has exactly one a row.
+    `owner[i]` is the row that label `codes[i]` belongs to, ascending; a single-label target has exactly one a row. A
+    row of a multi-label target may have none: that no label applies is its answer.
     """
 
     name: str
@@ -66,23 +67,32 @@ def drop_duplicates(selection: Selection, digests: NDArray[np.uint64]) -> None:
 
 
 def apply_floor(selection: Selection, columns: Sequence[LabelColumn], min_rows: int) -> None:
-    """Drop labels with fewer than `min_rows` rows, and rows left without a label in some target, until all is quiet."""
+    """Drop labels with fewer than `min_rows` rows, and rows that lose all their labels in some target, until all is
+    quiet. A row that never had a label stays: its answer is another one than "none of the labels that are left"."""
+    had_labels = [_with_labels(column, len(selection.kept)) for column in columns]
     changed = True
     while changed:
         changed = False
         for number, column in enumerate(columns):
             rare = column.counts(selection.kept, selection.entries[number]) < min_rows
             selection.entries[number] &= ~rare[column.codes]
-            labelled = np.zeros(len(selection.kept), bool)
-            labelled[column.owner[selection.entries[number]]] = True
-            changed |= selection.drop(~labelled, "below_min_per_label")
+            labelled = _with_labels(column, len(selection.kept), selection.entries[number])
+            changed |= selection.drop(had_labels[number] & ~labelled, "below_min_per_label")
+
+
+def _with_labels(column: LabelColumn, rows: int, entries: Mask | None = None) -> Mask:
+    """Which of `rows` rows have a label, of those in `entries`."""
+    labelled = np.zeros(rows, bool)
+    labelled[column.owner if entries is None else column.owner[entries]] = True
+    return labelled
 
 
 def apply_cap(selection: Selection, column: LabelColumn, entries: Mask, max_rows: int, seed: int) -> None:
     """Keep at most `max_rows` rows of each label, drawn by `seed`.
 
-    A row with several labels stays while one of them has room. For single labels the draw is that of
-    `DataFrame.groupby(label).sample(max_rows, random_state=seed)`, so the public cookbooks come out row by row.
+    A row with several labels stays while one of them has room; rows without any count as one more label. For single
+    labels the draw is that of `DataFrame.groupby(label).sample(max_rows, random_state=seed)`, so the public cookbooks
+    come out row by row.
     """
     before = selection.kept.copy()
     if column.multi:
@@ -109,11 +119,12 @@ def _ends(codes: NDArray[np.int32], labels: int) -> NDArray[np.int64]:
 
 def _draw_multi(kept: Mask, column: LabelColumn, entries: Mask, max_rows: int, seed: int) -> Rows:
     starts = np.searchsorted(column.owner, np.arange(len(kept) + 1))
-    counts = np.zeros(len(column.labels), np.int64)
+    nothing = np.array([len(column.labels)])
+    counts = np.zeros(len(column.labels) + 1, np.int64)
     chosen = []
     for row in np.random.RandomState(seed % SEEDS).permutation(np.flatnonzero(kept)):
         mine = slice(starts[row], starts[row + 1])
-        codes = column.codes[mine][entries[mine]]
+        codes = column.codes[mine][entries[mine]] if entries[mine].any() else nothing
         if (counts[codes] < max_rows).any():
             counts[codes] += 1
             chosen.append(row)
@@ -121,16 +132,17 @@ def _draw_multi(kept: Mask, column: LabelColumn, entries: Mask, max_rows: int, s
 
 
 def strata_of(column: LabelColumn, entries: Mask, rows: Rows) -> NDArray[np.int64]:
-    """The label number each of `rows` is balanced by: its label, or the rarest of its labels."""
+    """The label number each of `rows` is balanced by: its label, or the rarest of its labels; rows without any have a
+    number of their own."""
     if not column.multi:
         return column.codes[rows].astype(np.int64)
-    wanted = np.zeros(int(column.owner[-1]) + 1 if len(column.owner) else 0, bool)
+    wanted = np.zeros(int(max(column.owner[-1:].max(initial=0), rows.max(initial=0))) + 1, bool)
     wanted[rows] = True
     used = np.flatnonzero(entries & wanted[column.owner])
     owner, codes = column.owner[used], column.codes[used]
     frequency = np.bincount(codes, minlength=len(column.labels))[codes]
     order = np.lexsort((codes, frequency, owner))
     first = np.r_[True, np.diff(owner[order]) > 0] if len(order) else np.zeros(0, bool)
-    rarest = np.full(len(wanted), -1, np.int64)
+    rarest = np.full(len(wanted), len(column.labels), np.int64)
     rarest[owner[order][first]] = codes[order][first]
     return rarest[rows]

@@ -10,15 +10,19 @@ from typing import Any
 from labelmill.contracts.label_schema import LabelSchema
 
 Row = tuple[str, dict[str, Any]]
+NO_LABEL = ""  #: Stands for an empty list of labels; no label is blank.
 
 
 def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, at_most: int) -> list[dict[str, Any]]:
     """At least `per_label` rows of every label of every target, where there are so many; `at_most` in all.
 
-    Returns `{"text", "labels"}`. A row serves all labels it has. Which rows are taken depends on their texts alone.
+    Returns `{"text", "labels"}`. A row serves all labels it has; that a multi-label target has none is sampled like one
+    more label. Which rows are taken depends on their texts alone.
     """
     heaps: dict[tuple[str, str], list[tuple[bytes, str]]] = {
-        (target.name, label): [] for target in schema.targets for label in target.labels
+        (target.name, label): []
+        for target in schema.targets
+        for label in (*target.labels, *([NO_LABEL] if target.multi else []))
     }
     kept: dict[str, dict[str, Any]] = {}
     for text, labels in rows:
@@ -42,7 +46,9 @@ def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, a
 
 def _keys(labels: dict[str, Any], known: dict[tuple[str, str], Any]) -> list[tuple[str, str]]:
     found = [
-        (target, label) for target, value in labels.items() for label in (value if isinstance(value, list) else [value])
+        (target, label)
+        for target, value in labels.items()
+        for label in ((value or [NO_LABEL]) if isinstance(value, list) else [value])
     ]
     return [key for key in found if key in known]
 
