@@ -59,5 +59,5 @@ def has_label(row: dict[str, Any], target: str, label: str | None) -> bool:
     """Whether a labelled text has a label of a target; None: whether it is known to have none."""
     value = row["labels"].get(target)
     if label is None:
-        return value == []
+        return isinstance(value, list) and not value
     return label in value if isinstance(value, list) else value == label
