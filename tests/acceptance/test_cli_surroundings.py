@@ -192,6 +192,71 @@ def test_a_reader_that_leaves_early_sees_no_fault(run: Run) -> None:
     assert (ended.returncode, ended.stderr) == (0, "")
 
 
+def _labelmill(*arguments: str, **given: Any) -> subprocess.CompletedProcess[bytes]:
+    environment = {"LABELMILL_DATABASE_URL": "sqlite:///jobs.db", "LABELMILL_BROKER_URL": NOBODY_REDIS}
+    environment |= given.pop("environment", {})
+    given = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE} | given
+    return subprocess.run(
+        [sys.executable, "-m", "labelmill", *arguments], check=False, timeout=60, env=os.environ | environment, **given
+    )
+
+
+_FOREIGN = "caf\u00e9-\u4e2d\u6587-\U0001f600"
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["ASCII", "a Windows code page", "the C locale"],
+)
+@pytest.mark.usefixtures("run")
+def test_an_output_that_is_not_utf_8_gets_escapes(environment: dict[str, str]) -> None:
+    model = f"ft:classifier:{_FOREIGN}"
+    submitted = _labelmill("classify", "good.jsonl", "--model", model)
+    assert submitted.returncode == 0, submitted.stderr
+    job_id = json.loads(submitted.stdout)["id"]
+
+    told = _labelmill("status", job_id, "--json", environment=environment)
+    assert told.returncode == 0
+    assert told.stdout.isascii()
+    assert json.loads(told.stdout)["model"] == model
+
+    shown = _labelmill("status", job_id, environment=environment)
+    assert (shown.returncode, shown.stderr) == (0, b"")
+    assert b"\\u4e2d\\u6587" in shown.stdout
+    missing = _labelmill("classify", f"{_FOREIGN}-2.jsonl", "--model", "m", environment=environment)
+    assert missing.returncode == 2
+    assert b"\\u4e2d\\u6587" in missing.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_a_command_whose_output_was_closed_does_its_work(run: Run, closed: str) -> None:
+    line = f'exec "$0" -m labelmill classify good.jsonl --model ft:classifier:x {closed}'
+    ended = subprocess.run(
+        ["/bin/sh", "-c", line, sys.executable], capture_output=True, check=False, timeout=60,
+        env=os.environ | {"LABELMILL_DATABASE_URL": "sqlite:///jobs.db", "LABELMILL_BROKER_URL": NOBODY_REDIS},
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    assert b"Traceback" not in ended.stderr
+    (job,) = json.loads(run("status", "--json").out)
+    assert job["state"] == "queued"
+
+
+def test_the_exit_code_does_not_depend_on_who_reads(run: Run) -> None:
+    submitted = run("classify", "good.jsonl", "--model", "ft:classifier:x")
+    job_id = json.loads(submitted.out)["id"]
+    assert run("cancel", job_id).code == 0
+    reading, writing = os.pipe()
+    os.close(reading)
+    ended = _labelmill("watch", job_id, stdout=writing, stderr=writing)
+    os.close(writing)
+    assert ended.returncode == 6  # as for who reads that the job was cancelled
+
+
 def test_what_nobody_foresaw_is_one_sentence_and_its_traceback_is_for_the_asking(
     run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import typer
 from rich.console import Console
 from rich.text import Text
 
 from labelmill.cli.progress import follow
+from labelmill.cli.streams import write_json
 from labelmill.cli.terminal import PlainConsole
-from labelmill.contracts.control_characters import visible, visible_json
+from labelmill.contracts.control_characters import visible
 from labelmill.contracts.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -76,8 +75,7 @@ def connected() -> Client:
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
-    sys.stdout.write(visible_json(orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()) + "\n")
-    sys.stdout.flush()
+    write_json(document)
 
 
 def say_warnings(client: Client) -> None:

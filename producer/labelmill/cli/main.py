@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from labelmill import __version__
 from labelmill.cli.context import Flags, messages, remember_flags, say
+from labelmill.cli.streams import discard, prepare_streams
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import LabelmillError
 
@@ -113,12 +114,15 @@ def _global_options(
 
 def run() -> NoReturn:
     """The console script. Exits with a documented code; whatever goes wrong is one sentence on stderr."""
+    prepare_streams()
     gc.disable()  # imports make much and drop nothing: looking through it takes a tenth of a short command's time
     code = _outcome()
     try:
         sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
     except OSError:
-        _discard_output()
+        discard(sys.stdout)
         code = code or 1
     sys.exit(code)
 
@@ -134,10 +138,10 @@ def _outcome() -> int:
         return 130
     except SystemExit as error:
         # the reader of our output has enough (`| head`): Typer notices first
-        _discard_output()
+        discard(sys.stdout)
         return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except BrokenPipeError:
-        _discard_output()
+        discard(sys.stdout)
         return 0
     except Exception as error:  # noqa: BLE001 - the boundary: no traceback reaches a user
         return _usage(error) if callable(getattr(error, "format_message", None)) else _unforeseen(error)
@@ -160,7 +164,7 @@ def _unforeseen(error: Exception) -> int:
     if os.environ.get("LABELMILL_DEBUG", "") not in ("", "0"):
         sys.stderr.write(visible(traceback.format_exc()))
     if isinstance(error, OSError) and error.strerror:
-        _discard_output()  # a full disk would be met again when Python flushes at its end
+        discard(sys.stdout)  # a full disk would be met again when Python flushes at its end
         # what is written without a name is our own output
         say("error", "bold red", f"{error.filename or 'the output cannot be written'}: {error.strerror}")
         return 1
@@ -168,7 +172,3 @@ def _unforeseen(error: Exception) -> int:
     what = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
     say("error", "bold red", f"something unforeseen went wrong ({what}); LABELMILL_DEBUG=1 shows where")
     return 1
-
-
-def _discard_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from rich.console import Console
 from rich.text import Text
 
+from labelmill.cli.streams import discard
 from labelmill.contracts.control_characters import visible
 
 
@@ -23,3 +25,8 @@ class PlainConsole(Console):
     def render_str(self, text: str, **options: Any) -> Text:
         """A string as a text."""
         return super().render_str(visible(text), **options)
+
+    def on_broken_pipe(self) -> None:
+        """Its reader has left: the command goes on in silence, where Rich would end the process."""
+        self.quiet = True
+        discard(sys.stderr if self.stderr else sys.stdout)
