@@ -1,13 +1,25 @@
-# Needs Python 3.11 or newer, make, and nothing else: no Docker, no Redis, no root.
+# Needs Python 3.11 to 3.14, make, and nothing else: no Docker, no Redis, no root.
 #   make demo      the whole main job on a bundled sample, under two minutes
 #   make test      all tests; PostgreSQL's are skipped where it is not installed
-#   PYTHON=python3.12 make test      another interpreter
+#   make test PYTHON=python3.12      another interpreter; `.venv` is made anew when it was made by another version
+#   make test ANY_PYTHON=yes         a newer one than those that are tested; what has no wheels for it is compiled
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.installed-from-lock
 
+# Of each interpreter: "3.13". An environment of another version than the one that was asked for is made anew.
+SAY_VERSION := import sys; print("%d.%d" % sys.version_info[:2])
+ifneq ($(origin PYTHON),file)
+ifneq ($(wildcard $(READY)),)
+ifneq ($(shell $(PYTHON) -c '$(SAY_VERSION)'),$(shell $(BIN)/python -c '$(SAY_VERSION)'))
+ANEW := --clear
+endif
+endif
+endif
+
+.PHONY: anew
 .PHONY: demo test bench chaos chaos-long lint format clean lock
 
 demo: $(READY)
@@ -46,10 +58,22 @@ lock:
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache labelmill-demo
 
+# In words that every Python understands, for it may be any.
+define CHECK_PYTHON
+import sys
+version = sys.version.split()[0]
+if sys.version_info < (3, 11):
+    sys.exit("Labelmill needs Python 3.11 or newer; this is " + version + ". Say: make PYTHON=/path/to/python3.11 ...")
+if sys.version_info >= (3, 15) and "$(ANY_PYTHON)" != "yes":
+    sys.exit("Labelmill is tested with Python 3.11 to 3.14, and for " + version + " some packages would be compiled. "
+             "Say: make PYTHON=/path/to/python3.14 ..., or ANY_PYTHON=yes to try all the same")
+endef
+export CHECK_PYTHON
+
 # The stamp is written last: an interrupted installation is done again.
-$(READY): requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Labelmill needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Say: PYTHON=/path/to/python3.11 make ...")'
-	$(PYTHON) -m venv $(VENV)
+$(READY): requirements.lock pyproject.toml $(if $(ANEW),anew)
+	@$(PYTHON) -c "$$CHECK_PYTHON"
+	$(PYTHON) -m venv $(ANEW) $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	@touch $(READY)
