@@ -35,7 +35,7 @@ def _missing(what: str) -> NoReturn:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A developer's keys, addresses, `.env` and running stack are not the tests' to use."""
     for name in list(os.environ):
-        if name.startswith(("LABELMILL_", "FLOWER_")) or name in {"MISTRAL_API_KEY", "WANDB_API_KEY"}:
+        if name.startswith(("LABELMILL_", "FLOWER_", "CELERY_")) or name in {"MISTRAL_API_KEY", "WANDB_API_KEY"}:
             monkeypatch.delenv(name)
     folder = tmp_path / "cwd"
     folder.mkdir()

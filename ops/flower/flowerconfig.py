@@ -1,1 +1,1 @@
-../labelmill_ops/flower/flowerconfig.py
+../../worker/labelmill_worker/flower/flowerconfig.py

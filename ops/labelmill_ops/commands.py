@@ -1,4 +1,4 @@
-"""Adds the commands of this package to `labelmill`: `up`, `demo`, `emulator`, `rehearse`."""
+"""Adds the commands of this package to `labelmill`: `up`, `demo`, `emulator`, `rehearse`, `flower`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from labelmill.cli.options import OPERATE
 from labelmill_ops.demo.command import demo
 from labelmill_ops.emulator.command import emulator
 from labelmill_ops.emulator.rehearse import rehearse
+from labelmill_ops.flower.command import flower
 from labelmill_ops.stack.command import up
 
 
@@ -17,3 +18,4 @@ def register(app: typer.Typer) -> None:
     app.command("demo", rich_help_panel=OPERATE)(demo)
     app.command("emulator", rich_help_panel=OPERATE)(emulator)
     app.command("rehearse", rich_help_panel=OPERATE)(rehearse)
+    app.command("flower", rich_help_panel=OPERATE)(flower)

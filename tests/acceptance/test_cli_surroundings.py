@@ -77,9 +77,9 @@ def test_tables_of_another_version_are_refused(run: Run, revision: str, command:
         ("LABELMILL_TEXTS_PER_REQUEST", "many", "setting LABELMILL_TEXTS_PER_REQUEST"),
         ("LABELMILL_LEASE_S", "-1", "setting LABELMILL_LEASE_S"),
         ("LABELMILL_REQUESTS_PER_SECOND", "0", "setting LABELMILL_REQUESTS_PER_SECOND"),
-        ("LABELMILL_BROKER_URL", "localhost", "write a Redis URL"),
-        ("LABELMILL_BROKER_URL", "amqp://secret@localhost//", "write a Redis URL"),
-        ("LABELMILL_DATABASE_URL", "rubbish", "the database URL cannot be read"),
+        ("LABELMILL_BROKER_URL", "localhost", "write redis://host:6379/0"),
+        ("LABELMILL_BROKER_URL", "amqp://secret@localhost//", "amqp:// is not supported"),
+        ("LABELMILL_DATABASE_URL", "rubbish", "it is not a URL; write sqlite:///"),
         ("LABELMILL_DATABASE_URL", "mysql://secret@localhost/x", "must be SQLite or PostgreSQL, not mysql"),
     ],
 )
@@ -97,6 +97,40 @@ def test_an_env_file_that_is_no_text_is_named(run: Run) -> None:
     ended = run("status")
     assert ended.code == 2
     assert ".env cannot be read" in ended.sentence
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LABELMILL_BROKER_URL", "redis://:secret@localhost:port/0"),
+        ("LABELMILL_BROKER_URL", "sentinel://localhost:26379"),
+        ("LABELMILL_BROKER_URL", "redis+socket:///run/redis.sock"),
+        ("LABELMILL_MISTRAL_URL", "http://mistral.internal:8000"),
+        ("LABELMILL_PRICES", "secret"),
+    ],
+)
+@pytest.mark.parametrize(
+    "command",
+    ["prepare data good.jsonl --target intent=intent", "classify good.jsonl --model ft:classifier:x --id id", "doctor"],
+)
+def test_settings_are_checked_before_anything_is_written(run: Run, variable: str, value: str, command: str) -> None:
+    ended = run(*command.split(), **{variable: value})
+    assert ended.code == 2
+    assert f"setting {variable}: " in ended.sentence
+    assert "secret" not in ended.err
+    assert json.loads(run("status", "--json").out) == []
+
+
+@pytest.mark.parametrize("arguments", ["worker -Q classify", "flower --port=1"])
+def test_a_celery_process_refuses_a_setting_in_one_sentence(arguments: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *arguments.split()],
+        env=os.environ | {"LABELMILL_MISTRAL_URL": "http://mistral.internal", "MISTRAL_API_KEY": "a-key"},
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert ended.returncode == 2
+    assert "LABELMILL_ALLOW_HTTP=true" in ended.stderr
+    assert len(ended.stderr.strip().splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -13,14 +13,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
-from celery import Celery
+import redis
 
 from labelmill.contracts.database import check_tables, connect
-from labelmill.contracts.queue import celery_settings
-from labelmill.contracts.settings import load_settings, running_stack
+from labelmill.contracts.queue_app import QueueApp
+from labelmill.contracts.running_stack import running_stack
+from labelmill.contracts.settings import load_producer_settings, load_settings
 from labelmill_ops.ports import free_port
+from labelmill_ops.stack.local import EMULATOR_KEY, StackOptions, plan_stack
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
 
@@ -62,23 +65,37 @@ def _is_worker(name: str, command: str) -> bool:
     return f"-n {name}@" in command
 
 
+def _check_redis_is_closed(folder: Path, url: str) -> None:
+    password = str(urlsplit(url).password)
+    assert len(password) >= 24
+    with (
+        redis.Redis.from_url(url.replace(f":{password}@", "")) as stranger,
+        pytest.raises(redis.exceptions.AuthenticationError),
+    ):
+        stranger.ping()
+    for path in (folder / "stack.json", folder / "redis" / "redis.conf"):
+        assert path.stat().st_mode & 0o777 == 0o600
+    shown = subprocess.run(["ps", "axww", "-o", "command="], capture_output=True, text=True, check=True).stdout
+    assert password not in shown
+
+
 def test_the_stack_serves_revives_a_killed_worker_and_leaves_nothing_running(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with _up(folder, "--emulator", "--flower-port", str(free_port()), "--worker-processes", "2") as up:
         stack = _until(lambda: running_stack(folder) or up.poll() is not None)
         assert up.poll() is None, up.communicate()[1]
 
-        settings = load_settings(data_dir=str(folder))
+        settings = load_producer_settings(data_dir=str(folder))
         assert settings.broker_url == stack["broker_url"]
         assert "MISTRAL_API_KEY" not in (folder / "stack.json").read_text()
+        _check_redis_is_closed(folder, settings.broker_url)
         engine = connect(settings.sql_url)
         check_tables(engine)
         engine.dispose()
         with urllib.request.urlopen(f"{stack['flower_url']}/healthcheck") as answer:
             assert answer.status == 200
 
-        app = Celery("test", set_as_current=False)
-        app.conf.update(celery_settings(settings))
+        app = QueueApp.make(settings, set_as_current=False)
         node = f"worker1@{socket.gethostname()}"
         (victim,) = (pid for pid, command in _processes_of(folder).items() if _is_worker("worker1", command))
         os.kill(victim, signal.SIGKILL)
@@ -126,3 +143,25 @@ def test_a_port_that_is_taken_is_named_with_its_flag(tmp_path: Path) -> None:
         refused = subprocess.run(command, capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert f"port {port} is taken: choose another with --flower-port" in refused.stderr.replace("\n", " ")
+
+
+def test_only_workers_are_handed_keys_and_only_who_needs_it_an_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("MISTRAL_API_KEY", "a-mistral-key")
+    monkeypatch.setenv("LABELMILL_DATABASE_URL", f"sqlite:///{tmp_path}/a-database.db")
+    Path(".env").write_text("WANDB_API_KEY=a-wandb-key\n")
+    told = {}
+    for emulator in (False, True):
+        stack = plan_stack(load_settings(data_dir=str(tmp_path)), StackOptions(emulator=emulator, worker_processes=1))
+        told |= {spec.name: spec.environment for spec in (stack.redis, *stack.rest) if spec}
+        key = EMULATOR_KEY if emulator else "a-mistral-key"
+        assert (told["worker1"]["MISTRAL_API_KEY"], told["worker1"]["WANDB_API_KEY"]) == (key, "a-wandb-key")
+    assert told.keys() == {"redis", "worker1", "beat", "flower", "emulator"}
+
+    def holders_of(secret: str) -> set[str]:
+        return {name for name, environment in told.items() if any(secret in value for value in environment.values())}
+
+    assert holders_of("a-mistral-key") == set()  # the emulator needs no real one
+    assert holders_of("a-wandb-key") == holders_of("a-database") == {"worker1"}
+    assert holders_of(str(urlsplit(stack.settings.broker_url).password)) == {"worker1", "beat", "flower"}

@@ -25,14 +25,14 @@ MODEL = "ft:classifier:test"
 class Outbox:
     """A sender that keeps what it is given, or is down."""
 
-    def __init__(self, *, down: bool = False) -> None:
-        self.down = down
+    def __init__(self, *, down: bool = False, fault: Exception | None = None) -> None:
+        self.fault = BrokerUnavailable("down") if down else fault
         self.sent: list[Any] = []
 
     def send(self, task: str, messages: Any, **_: Any) -> None:
         del task
-        if self.down:
-            raise BrokerUnavailable("down")
+        if self.fault is not None:
+            raise self.fault
         self.sent += messages
 
 
@@ -92,6 +92,14 @@ def test_repeated_rows_keep_their_ids_beside_others_that_have_none(engine: Engin
     with reading(engine) as connection:
         kept = connection.execute(select(DuplicateRow.row, DuplicateRow.external_id).order_by(DuplicateRow.row)).all()
     assert [tuple(row) for row in kept] == [(number, ids[number]) for number in range(1, 1200, 2)]
+
+
+def test_whatever_goes_wrong_after_the_batch_is_written_names_it(engine: Engine, texts: Path) -> None:
+    warnings: list[str] = []
+    batch_id = _submit(engine, texts, outbox=Outbox(fault=ValueError("secret")), warn=warnings.append)
+    (warning,) = warnings
+    assert warning.startswith(f"{batch_id} is accepted")
+    assert "secret" not in warning
 
 
 def test_with_redis_down_the_batch_is_accepted_with_a_warning(engine: Engine, texts: Path) -> None:

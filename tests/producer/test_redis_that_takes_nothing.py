@@ -13,7 +13,7 @@ import redis
 
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.contracts.queue import MessageSender, accepted_for_later
+from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.settings import load_settings
 from labelmill.doctor.broker import look_at_broker
 from labelmill.doctor.checks import Status
@@ -65,7 +65,10 @@ def _assert_named(url: str, word: str) -> None:
     with pytest.raises(BrokerUnavailable) as raised:
         sender.send(PREPARE, [JobMessage(job_id="prep_0123456789abcdef")])
     assert word in raised.value.message
-    assert "the job is accepted and starts when Redis is back" in accepted_for_later(raised.value)
+    warnings: list[str] = []
+    with accepted("prep_0123456789abcdef", warnings.append):
+        raise raised.value
+    assert warnings == [f"{raised.value.message}: the job is accepted and starts when Redis is back"]
     (check,) = look_at_broker(url).checks
     assert (check.name, check.status) == ("broker", Status.FAILED)
     assert word in check.summary

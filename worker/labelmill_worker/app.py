@@ -7,12 +7,16 @@ celery -A labelmill_worker.app flower
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import Any
 
+import structlog
 from celery import Celery, signals
 
+from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import QUEUE_OF, SWEEP
-from labelmill.contracts.queue import celery_settings
+from labelmill.contracts.queue_app import QueueApp
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.wire.transport import use_checking_transport
 from labelmill_worker import checkup, draining
@@ -20,18 +24,21 @@ from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
 from labelmill_worker.database_watch import check_at_start
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
+from labelmill_worker.flower import prepare_flower
 from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
 from labelmill_worker.quitting import QuitThreads
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
+
+#: Celery's own names for what Labelmill has settings for. `QueueApp` does not listen to them.
+_IGNORED = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
 
 
 def create_app(settings: Settings | None = None) -> Celery:
     """A Celery application with every task of Labelmill."""
     settings = settings or load_settings()
     use_checking_transport()
-    app = Celery("labelmill")
-    app.conf.update(celery_settings(settings))
+    app = QueueApp.make(settings)
     app.conf.beat_scheduler = "labelmill_worker.beat:SweepScheduler"
     app.conf.beat_schedule = {
         "sweep": {
@@ -52,6 +59,8 @@ def _configure_logging(**_: Any) -> None:
     from labelmill_worker.logging import configure_logging  # noqa: PLC0415 - only a process of Celery's logs
 
     configure_logging(load_settings())
+    if ignored := [name for name in _IGNORED if os.environ.get(name)]:
+        structlog.get_logger().warning("ignored: LABELMILL_BROKER_URL says where Redis is", variables=ignored)
 
 
 @signals.beat_init.connect
@@ -85,6 +94,16 @@ def _write_what_was_dropped(**_: Any) -> None:
     flush_dead_letters()
 
 
+def _app_of_this_process() -> Celery:
+    try:
+        return create_app()
+    except InvalidInput as error:
+        # Celery's command would print a traceback
+        sys.stderr.write(f"error: {error.message}\n")
+        raise SystemExit(error.exit_code) from error
+
+
 __all__ = ["app", "checkup", "create_app"]  # importing `checkup` adds its command
 
-app = create_app()
+prepare_flower()  # only importing the application comes before Flower reads its options
+app = _app_of_this_process()

@@ -15,6 +15,7 @@ import orjson
 import redis
 from redis.exceptions import RedisError
 
+from labelmill.contracts.addresses.broker import redis_arguments
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PRIORITY_OF, QUEUES
 
@@ -54,7 +55,9 @@ class WaitingMessages:
 
     def _ask(self, question: Callable[[redis.Redis], T]) -> T:
         try:
-            with redis.Redis.from_url(self.broker_url, socket_timeout=5, socket_connect_timeout=5) as client:
+            with redis.Redis.from_url(
+                **redis_arguments(self.broker_url), socket_timeout=5, socket_connect_timeout=5
+            ) as client:
                 return question(client)
         except (RedisError, OSError) as error:
             raise BrokerUnavailable("Redis cannot be reached") from error

@@ -1,5 +1,1 @@
-"""Flower's configuration file, shipped with the package. `ops/flower/flowerconfig.py` is a link to the same file."""
-
-from pathlib import Path
-
-CONFIG = Path(__file__).with_name("flowerconfig.py")  #: For `flower --conf`.
+"""`labelmill flower`. Flower's configuration is the worker's: `labelmill_worker/flower/flowerconfig.py`."""

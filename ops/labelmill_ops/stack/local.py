@@ -4,32 +4,32 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import os
+import secrets
 import socket
 import sys
-import tempfile
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from celery import Celery
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import QUEUES
 from labelmill.contracts.new_files import make_private_folder
-from labelmill.contracts.queue import celery_settings
-from labelmill.contracts.settings import STACK_FILE, Settings
-from labelmill_ops.embedded_redis import answers_ping, server_command
-from labelmill_ops.flower import CONFIG as FLOWER_CONFIG
+from labelmill.contracts.queue_app import QueueApp
+from labelmill.contracts.running_stack import STACK_FILE, write_stack_file
+from labelmill.contracts.settings import Settings
+from labelmill_ops.embedded_redis import answers_ping, server_command, write_password_file
 from labelmill_ops.ports import LOOPBACK, answers, choose_port
 from labelmill_ops.stack.child import ChildSpec, Drain
+from labelmill_worker.flower import CONFIG as FLOWER_CONFIG
 
 LOCK_FILE = "up.lock"
 USUAL_FLOWER_PORT = 5555
+_KEYS = ("MISTRAL_API_KEY", "WANDB_API_KEY")  #: For workers alone.
 EMULATOR_KEY = "emulator"  # the emulator takes any key
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
 _CELERY = (sys.executable, "-m", "celery", "--quiet", "-A", "labelmill_worker.app")
@@ -78,53 +78,67 @@ def plan_stack(settings: Settings, options: StackOptions) -> LocalStack:
     """Choose ports and lay out all processes; starts nothing. Raises InvalidInput when a port asked for is taken."""
     data_dir = settings.data_path.absolute()
     changes: dict[str, object] = {"data_dir": str(data_dir), "database_url": settings.sql_url}
-    redis_port = None
+    redis_port, redis_password = None, ""
     if "broker_url" not in settings.model_fields_set:
         redis_port = choose_port(options.redis_port, "--redis-port")
-        changes["broker_url"] = f"redis://{LOOPBACK}:{redis_port}/0"
+        redis_password = secrets.token_urlsafe(24)  # loopback is open to every user of the machine
+        changes["broker_url"] = f"redis://:{redis_password}@{LOOPBACK}:{redis_port}/0"
     emulator_port = None
     if options.emulator:
         emulator_port = choose_port(options.emulator_port, "--emulator-port")
         changes["mistral_url"] = f"http://{LOOPBACK}:{emulator_port}"
-        changes["mistral_api_key"] = settings.mistral_api_key or SecretStr(EMULATOR_KEY)
+        changes["mistral_api_key"] = SecretStr(EMULATOR_KEY)  # a real one is not the emulator's to see
     flower_port = None
     if options.flower:
         flower_port = choose_port(options.flower_port, "--flower-port", usual=USUAL_FLOWER_PORT)
         changes["flower_url"] = f"http://{LOOPBACK}:{flower_port}"
     shared = settings.model_copy(update=changes)
-    environment = _environment(shared)
-    specs = [*_workers(shared, options, environment), _beat(data_dir, environment)]
+    environments = _Environments.of(shared)
+    specs = [*_workers(shared, options, environments.worker), _beat(data_dir, environments.queue)]
     if flower_port:
-        specs.append(_flower(flower_port, environment))
+        specs.append(_flower(flower_port, environments.queue))
     if emulator_port:
-        specs.append(_emulator(emulator_port, options, data_dir, environment))
-    redis = _redis(redis_port, data_dir, environment) if redis_port else None
+        specs.append(_emulator(emulator_port, options, data_dir, environments.bare))
+    redis = _redis(redis_port, redis_password, data_dir, environments.bare) if redis_port else None
     return LocalStack(shared, redis, tuple(specs))
 
 
-def _environment(settings: Settings) -> dict[str, str]:
-    # addresses and keys go by the environment: a command line can be read by every user of the machine
-    environment = dict(os.environ) | {
-        "LABELMILL_BROKER_URL": settings.broker_url,
-        "LABELMILL_DATABASE_URL": settings.database_url,
-        "LABELMILL_DATA_DIR": settings.data_dir,
-        "LABELMILL_MISTRAL_URL": settings.mistral_url,
-        "PYTHONUNBUFFERED": "1",
-    }
-    if settings.mistral_api_key:
-        environment["MISTRAL_API_KEY"] = settings.mistral_api_key.get_secret_value()
-    return environment
+@dataclass(frozen=True)
+class _Environments:
+    """What each kind of process is told, and no more. Addresses and keys go by the environment: a command line can be
+    read by every user of the machine."""
+
+    bare: dict[str, str]  #: Redis and the emulator: nothing of Labelmill's.
+    queue: dict[str, str]  #: Beat and Flower: where the queue is.
+    worker: dict[str, str]  #: Everything, the keys too.
+
+    @classmethod
+    def of(cls, settings: Settings) -> _Environments:
+        bare = {
+            name: value for name, value in os.environ.items()
+            if name not in (*_KEYS, "LABELMILL_BROKER_URL", "LABELMILL_DATABASE_URL")
+        }  # fmt: skip
+        bare["PYTHONUNBUFFERED"] = "1"
+        queue = bare | {
+            "LABELMILL_BROKER_URL": settings.broker_url,
+            "LABELMILL_DATA_DIR": settings.data_dir,
+            "LABELMILL_MISTRAL_URL": settings.mistral_url,
+        }
+        keys = {name: getattr(settings, name.lower()) for name in _KEYS}
+        worker = queue | {"LABELMILL_DATABASE_URL": settings.database_url}
+        worker |= {name: key.get_secret_value() for name, key in keys.items() if key}
+        return cls(bare, queue, worker)
 
 
-def _redis(port: int, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
+def _redis(port: int, password: str, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
     folder = data_dir / "redis"
     folder.mkdir(parents=True, exist_ok=True)
-    return ChildSpec("redis", server_command(folder, port), environment, lambda: answers_ping(port), Drain.BROKER)
+    command = server_command(folder, port, write_password_file(folder, password))
+    return ChildSpec("redis", command, environment, lambda: answers_ping(port, password), Drain.BROKER)
 
 
 def _workers(settings: Settings, options: StackOptions, environment: dict[str, str]) -> Iterator[ChildSpec]:
-    app = Celery("labelmill", set_as_current=False)
-    app.conf.update(celery_settings(settings))
+    app = QueueApp.make(settings, set_as_current=False)
     for number in range(1, options.worker_processes + 1):
         name = f"worker{number}"
         node = f"{name}@{socket.gethostname()}"
@@ -133,7 +147,7 @@ def _workers(settings: Settings, options: StackOptions, environment: dict[str, s
         yield ChildSpec(name, command, environment, _answers_celery_ping(app, node), Drain.WORK)
 
 
-def _answers_celery_ping(app: Celery, node: str) -> Callable[[], bool]:
+def _answers_celery_ping(app: QueueApp, node: str) -> Callable[[], bool]:
     def is_ready() -> bool:
         try:
             return bool(app.control.ping(destination=[node], timeout=0.5, limit=1))
@@ -174,19 +188,8 @@ def _emulator(port: int, options: StackOptions, data_dir: Path, environment: dic
 @contextlib.contextmanager
 def announced(settings: Settings) -> Iterator[None]:
     """Let every command that uses this data folder find the stack, as long as it runs. Keys are not written."""
-    written = {
-        "pid": os.getpid(),
-        "broker_url": settings.broker_url,
-        "database_url": settings.database_url,
-        "mistral_url": settings.mistral_url,
-        "flower_url": settings.flower_url,
-    }
-    target = settings.data_path / STACK_FILE
-    # mkstemp: readable by its owner only, for URLs can hold passwords
-    handle, temporary = tempfile.mkstemp(dir=settings.data_path, prefix=STACK_FILE)
-    with os.fdopen(handle, "w") as file:
-        json.dump(written, file, indent=2)
-    Path(temporary).replace(target)
+    addresses = ("broker_url", "database_url", "mistral_url", "flower_url")
+    target = write_stack_file(settings.data_path, {name: getattr(settings, name) for name in addresses})
     try:
         yield
     finally:

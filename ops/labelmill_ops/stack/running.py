@@ -5,10 +5,10 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy import make_url
 
 from labelmill.cli.context import messages, say
 from labelmill.cli.context import settings as current_settings
+from labelmill.contracts.addresses.parts import hide_password
 from labelmill.contracts.database import connect, upgrade
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.settings import Settings
@@ -62,8 +62,8 @@ def _start(supervisor: Supervisor, stack: LocalStack, console: Console) -> None:
 
 def _introduce(settings: Settings, options: StackOptions, console: Console) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
-    table.add_row("Redis", _without_password(settings.broker_url))
-    table.add_row("database", _without_password(settings.database_url))
+    table.add_row("Redis", hide_password(settings.broker_url))
+    table.add_row("database", hide_password(settings.database_url))
     table.add_row("Mistral", settings.mistral_url + (" (emulator: it is not Mistral)" if options.emulator else ""))
     if settings.flower_url:
         table.add_row("Flower", settings.flower_url)
@@ -77,7 +77,3 @@ def _introduce(settings: Settings, options: StackOptions, console: Console) -> N
         "Next, in another terminal in this folder: labelmill prepare NAME FILE --target intent=COLUMN\n"
         "Ctrl-C finishes running work and stops everything.", highlight=False, soft_wrap=True,
     )  # fmt: skip
-
-
-def _without_password(url: str) -> str:
-    return make_url(url).render_as_string(hide_password=True)

@@ -15,7 +15,7 @@ from labelmill.cli.progress import follow
 from labelmill.cli.streams import write_json
 from labelmill.cli.terminal import PlainConsole
 from labelmill.contracts.control_characters import visible
-from labelmill.contracts.settings import Settings, load_settings
+from labelmill.contracts.settings import Settings, load_producer_settings
 
 if TYPE_CHECKING:
     from labelmill.client import Client
@@ -59,7 +59,7 @@ def say(word: str, style: str, message: str) -> None:
 
 def settings() -> Settings:
     """Settings with the flags of this command on top. Raises InvalidInput."""
-    return load_settings(**asdict(_flags.get() or Flags()))
+    return load_producer_settings(**asdict(_flags.get() or Flags()))
 
 
 def connected() -> Client:

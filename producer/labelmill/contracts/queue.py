@@ -7,12 +7,13 @@ messages that a killed worker held (Redis is a hint only; the sweeper is what gu
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.addresses.broker import celery_broker
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
 from labelmill.contracts.messages import PRIORITY_OF, QUEUE_OF, QUEUES, JobMessage
 from labelmill.contracts.settings import Settings
 
@@ -22,20 +23,30 @@ if TYPE_CHECKING:
 #: Above the longest chunk task plus the longest countdown. A later redelivery does no harm: claims are in SQL.
 VISIBILITY_TIMEOUT_S = 300
 
+
+@contextmanager
+def accepted(job_id: str, warn: Callable[[str], None]) -> Iterator[None]:
+    """Around the sending of a job's messages, once SQL holds the job: it will run, so nothing that goes wrong with them
+    may look as if it had not been accepted, and be submitted and paid for again."""
+    try:
+        yield
+    except BrokerUnavailable as error:
+        warn(f"{error.message}: the job is accepted and starts when Redis is back")
+    except Exception as error:  # noqa: BLE001 - see above
+        said = error.message if isinstance(error, LabelmillError) else type(error).__name__
+        warn(f"{job_id} is accepted, but its messages could not be sent ({said}): it starts when recovery finds it")
+
+
 #: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s, and waits for a Redis
 #: that is frozen as long as it is frozen.
 _ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1, "socket_timeout": 3}
 
 
-def accepted_for_later(error: BrokerUnavailable) -> str:
-    """What a producer is told when its message could not be sent."""
-    return f"{error.message}: the job is accepted and starts when Redis is back"
-
-
 def celery_settings(settings: Settings) -> dict[str, Any]:
     """Celery's configuration, the same for producer, worker, beat and Flower."""
+    broker = celery_broker(settings.broker_url)
     return {
-        "broker_url": settings.broker_url,
+        **broker,
         "result_backend": None,
         "task_ignore_result": True,
         "accept_content": ["json"],
@@ -61,8 +72,10 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "health_check_interval": 25,
             "socket_keepalive": True,
             "socket_connect_timeout": 5,
+            # kombu reads no such option, but keeps connections apart by their options, and not by how they speak TLS:
+            # one that checks a certificate must not be given one that did not
+            "checks": broker["broker_use_ssl"],
         },
-        "broker_transport": "redis",
         "worker_hijack_root_logger": False,
         "timezone": "UTC",
     }
@@ -71,12 +84,11 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
 def _sending_app(settings: Settings) -> Celery:
     with _uncollected():  # slow to import; most commands send nothing
         import kombu.transport.redis  # noqa: F401, PLC0415 - Celery would at the first message
-        from celery import Celery  # noqa: PLC0415
 
-        app = Celery("labelmill", set_as_current=False)
-        configuration = celery_settings(settings)
-        configuration["broker_transport_options"] |= _ONE_MORE_TRY
-        app.conf.update(configuration)
+        from labelmill.contracts.queue_app import QueueApp  # noqa: PLC0415
+
+        app = QueueApp.make(settings, set_as_current=False)
+        app.conf.broker_transport_options |= _ONE_MORE_TRY
         app.amqp  # noqa: B018 - imports too
     return app
 
@@ -138,7 +150,7 @@ class MessageSender:
         self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
     ) -> None:
         """Put `messages` on the task's queue. Raises BrokerUnavailable; SQL still owes the work then."""
-        from kombu.exceptions import OperationalError  # noqa: PLC0415 - as in _sending_app
+        from kombu.exceptions import KombuError  # noqa: PLC0415 - as in _sending_app
         from redis.exceptions import RedisError  # noqa: PLC0415 - as above
 
         try:
@@ -155,7 +167,7 @@ class MessageSender:
                         producer=producer,
                         result_cls=_NoResult,  # type: ignore[arg-type] # any class will do
                     )
-        except (OperationalError, RedisError, OSError) as error:
+        except (KombuError, RedisError, OSError) as error:
             from labelmill.contracts.redis_faults import refusal_in  # noqa: PLC0415 - as above
 
             refusal = refusal_in(error)
@@ -163,4 +175,4 @@ class MessageSender:
             raise BrokerUnavailable(said) from error
 
 
-__all__ = ["QUEUES", "MessageSender", "accepted_for_later", "celery_settings"]
+__all__ = ["QUEUES", "MessageSender", "accepted", "celery_settings"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qs, quote, unquote, urlsplit
 
 from labelmill.contracts.settings import Settings
 
@@ -61,8 +61,8 @@ def _secrets(settings: Settings) -> Iterator[str]:
             yield secret
     for url in (settings.broker_url, settings.database_url):
         try:
-            password = unquote(urlsplit(url).password or "")
+            parts = urlsplit(url)
+            passwords = [unquote(parts.password or ""), *parse_qs(parts.query).get("password", ())]
         except ValueError:
-            continue  # no URL; whoever connects says so
-        if len(password) >= _SHORTEST_PASSWORD:
-            yield password
+            continue  # it is not a URL; whoever connects says so
+        yield from (password for password in passwords if len(password) >= _SHORTEST_PASSWORD)

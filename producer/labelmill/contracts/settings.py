@@ -1,23 +1,28 @@
 """Settings, and the only place that reads the environment.
 
 Order: flag > environment > `.env` > what a running `labelmill up` wrote to `stack.json` in the data folder > default.
+The fourth is for commands and the Python client alone: a worker holds keys, and no file may tell it where to send them.
 """
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import Field, NonNegativeFloat, SecretStr, ValidationError, field_validator
+from pydantic import Field, NonNegativeFloat, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from labelmill.contracts.addresses.broker import read_broker_url
+from labelmill.contracts.addresses.database import read_database_url
+from labelmill.contracts.addresses.mistral import read_mistral_url
+from labelmill.contracts.addresses.parts import hide_password
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.running_stack import running_stack
 
-STACK_FILE = "stack.json"
-_REDIS_SCHEMES = ("redis://", "rediss://", "redis+socket://", "sentinel://")
+Address = TypeVar("Address")
 
 
 class Settings(BaseSettings):
@@ -25,11 +30,12 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="LABELMILL_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True,
-        populate_by_name=True,
+        populate_by_name=True, hide_input_in_errors=True,
     )  # fmt: skip
 
     broker_url: str = "redis://127.0.0.1:6379/0"
     database_url: str = ""  #: Default: SQLite in the data folder.
+    allow_http: bool = False  #: The Mistral key may go through the network unencrypted.
     mistral_url: str = "https://api.mistral.ai"
     mistral_api_key: SecretStr | None = Field(default=None, validation_alias="MISTRAL_API_KEY")
     wandb_api_key: SecretStr | None = Field(default=None, validation_alias="WANDB_API_KEY")
@@ -50,15 +56,33 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _is_redis(cls, url: str) -> str:
-        if not url.startswith(_REDIS_SCHEMES):
-            raise PydanticCustomError("redis_url", "write a Redis URL: redis://host:6379/0")
+    def _check_broker_url(cls, url: str) -> str:
+        url = url.strip()
+        _read(read_broker_url, url)
         return url
 
     @field_validator("data_dir")
     @classmethod
     def _expanded(cls, folder: str) -> str:
         return _expand(folder)
+
+    @field_validator("database_url")
+    @classmethod
+    def _read_database_url(cls, url: str) -> str:
+        url = url.strip()
+        return _read(read_database_url, url) if url else ""
+
+    @field_validator("mistral_url")
+    @classmethod
+    def _check_mistral_url(cls, url: str, info: ValidationInfo) -> str:
+        # when `allow_http` itself is wrong it is not there, and is named first
+        _read(lambda given: read_mistral_url(given, allow_http=info.data.get("allow_http", True)), url)
+        return url
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """Show addresses without their passwords."""
+        for name, value in super().__repr_args__():
+            yield name, hide_password(value) if name in _ADDRESSES and isinstance(value, str) else value
 
     @property
     def data_path(self) -> Path:
@@ -85,13 +109,37 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read no folder of secret files."""
+        del settings_cls, file_secret_settings
+        return init_settings, env_settings, dotenv_settings
+
+
+_ADDRESSES = {"broker_url", "database_url", "mistral_url", "flower_url"}
+
+
+def _read(reader: Callable[[str], Address], url: str) -> Address:
+    try:
+        return reader(url)
+    except ValueError as error:
+        raise PydanticCustomError("address", "{why}", {"why": str(error)}) from error
+
+
+class _ProducerSettings(Settings):
+    """Settings of who submits work and looks at it: they may come from a local stack of this user's."""
+
+    def __repr_name__(self) -> str:
+        return Settings.__name__
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Put `stack.json` behind the environment and before the defaults."""
-        del file_secret_settings
-        return init_settings, env_settings, dotenv_settings, _StackFile(settings_cls)
+        return (*super().settings_customise_sources(settings_cls, *sources, **named), _StackFile(settings_cls))
 
 
 class _StackFile(PydanticBaseSettingsSource):
-    """What a running `labelmill up` wrote. A file whose process is gone is ignored."""
+    """What a running `labelmill up` wrote."""
 
     def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
         del field
@@ -107,28 +155,26 @@ def _expand(folder: str) -> str:
     return os.path.expanduser(folder)  # noqa: PTH111 - Path.expanduser raises without a home
 
 
-def running_stack(data_dir: Path) -> dict[str, Any] | None:
-    """Settings of the `labelmill up` that runs on this data folder, or None."""
-    try:
-        written = json.loads((data_dir / STACK_FILE).read_text())
-        os.kill(int(written.pop("pid")), 0)
-    except PermissionError:
-        pass  # it runs, as another user
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
-        return None
-    return dict(written)
-
-
 def load_settings(**flags: Any) -> Settings:
-    """Read all sources; `flags` that are None do not count. Raises InvalidInput naming the setting, never its value."""
+    """Read flags, environment and `.env`; `flags` that are None do not count. Raises InvalidInput naming the setting,
+    never its value."""
+    return _load(Settings, flags)
+
+
+def load_producer_settings(**flags: Any) -> Settings:
+    """As `load_settings`, and from the local stack of this user that runs on the data folder."""
+    return _load(_ProducerSettings, flags)
+
+
+def _load(kind: type[Settings], flags: dict[str, Any]) -> Settings:
     given = {name: value for name, value in flags.items() if value is not None}
     try:
-        return Settings(**given)
+        return kind(**given)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the file .env cannot be read: {error}") from error
-    except SettingsError as error:  # what is no JSON
+    except SettingsError as error:
         field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
-        raise InvalidInput(f"setting LABELMILL_{field.upper()}: it is no JSON") from error
+        raise InvalidInput(f"setting LABELMILL_{field.upper()}: it is not valid JSON") from error
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = str(first["loc"][0]).upper()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
+from labelmill.contracts.addresses.broker import redis_arguments
 from labelmill.contracts.messages import PRIORITY_OF, QUEUES
 from labelmill.contracts.redis_faults import refusal_in
 from labelmill.doctor.checks import Check, failed, ok, warning
@@ -34,18 +36,34 @@ def look_at_broker(url: str) -> BrokerLook:
     """Ask Redis. Never raises."""
     try:
         with redis.Redis.from_url(
-            url, socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S
+            **redis_arguments(url), socket_timeout=SOCKET_TIMEOUT_S, socket_connect_timeout=SOCKET_TIMEOUT_S
         ) as client:
             return _ask(client)
     except (RedisError, OSError) as error:
         if refusal := refusal_in(error):
             return BrokerLook([failed("broker", f"Redis takes no messages: {refusal.reason}", refusal.remedy)])
-        return BrokerLook([failed("broker", f"Redis cannot be reached ({type(error).__name__})", _REACH)])
-    except ValueError:
-        return BrokerLook([warning("broker", "this kind of Redis URL cannot be checked from here", "ask Redis itself")])
+        return BrokerLook([_tls_fault(error) or _unreachable(error)])
     except Exception as error:  # noqa: BLE001 - the client trips over answers that no Redis gives
         said = f"what answers there is no Redis ({type(error).__name__})"
         return BrokerLook([failed("broker", said, "correct LABELMILL_BROKER_URL")])
+
+
+def _unreachable(error: Exception) -> Check:
+    return failed("broker", f"Redis cannot be reached ({type(error).__name__})", _REACH)
+
+
+def _tls_fault(error: BaseException | None) -> Check | None:
+    """What is wrong with the certificate or with TLS itself, where that is what keeps us out."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    if isinstance(error, ssl.SSLCertVerificationError):
+        said = f"Redis' certificate is not accepted: {error.verify_message}"
+        remedy = "name the host that the certificate is for, or its issuer: ?ssl_ca_certs=FILE in LABELMILL_BROKER_URL"
+        return failed("broker", said, remedy)
+    if error is not None:
+        said = f"Redis cannot be reached by TLS ({getattr(error, 'reason', None) or type(error).__name__})"
+        return failed("broker", said, "write redis:// in LABELMILL_BROKER_URL if that Redis speaks plain text")
+    return None
 
 
 def _ask(client: redis.Redis) -> BrokerLook:

@@ -12,9 +12,9 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.chunks.writer import BatchEnded, BatchWriter
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable, InvalidInput, KeyTaken
+from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.messages import PRIORITY_OF
-from labelmill.contracts.queue import MessageSender, accepted_for_later
+from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source, read_text_blocks
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
@@ -89,10 +89,8 @@ def submit_batch(
         raise
     if skipped is not None and skipped.count:
         warn(str(skipped))
-    try:
+    with accepted(batch.id, warn):
         dispatch_batch(engine, sender, batch.id)
-    except BrokerUnavailable as error:
-        warn(accepted_for_later(error))
     return batch.id
 
 

@@ -8,10 +8,10 @@ from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import EVALUATE, JobMessage
-from labelmill.contracts.queue import MessageSender, accepted_for_later
+from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.contracts.tables import AnalysisRow, DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
@@ -52,10 +52,8 @@ def submit_evaluation(
         connection.execute(insert(EvaluationRow).values(values))
         event = {"job_id": job_id, "at": utc_now(), "state": EvaluationState.QUEUED.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))
-    try:
+    with accepted(job_id, warn):
         sender.send(EVALUATE, [JobMessage(job_id=job_id)])
-    except BrokerUnavailable as error:
-        warn(accepted_for_later(error))
     return job_id
 
 

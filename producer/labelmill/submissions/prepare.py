@@ -14,11 +14,11 @@ from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, Permanent
+from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.contracts.queue import MessageSender, accepted_for_later
+from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.readers import check_columns, expand_source, first_columns
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.specs import PrepareSpec, TargetSpec
@@ -68,10 +68,8 @@ def submit_prepare(
             _check_first_row(file, spec)
         spec = spec.model_copy(update={"files": copy_into_data_folder(files, settings, job_id)})
     _insert(engine, job_id, spec)
-    try:
+    with accepted(job_id, warn):
         sender.send(PREPARE, [JobMessage(job_id=job_id)])
-    except BrokerUnavailable as error:
-        warn(accepted_for_later(error))
     return job_id
 
 

@@ -11,10 +11,10 @@ from sqlalchemy import and_, insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import db_now, writing
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.queue import MessageSender, accepted_for_later
+from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.specs import BASE_MODELS, TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import DatasetRow, EventRow, TrainingRow, utc_now
@@ -177,7 +177,5 @@ def _option(field: str) -> str:
 
 
 def _tell_worker(sender: MessageSender, training_id: str, warn: Callable[[str], None]) -> None:
-    try:
+    with accepted(training_id, warn):
         sender.send(TRAIN, [JobMessage(job_id=training_id)])
-    except BrokerUnavailable as error:
-        warn(accepted_for_later(error))

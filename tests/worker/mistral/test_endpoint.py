@@ -28,10 +28,12 @@ def test_white_space_around_a_key_is_not_its_own() -> None:
     assert usable_key(Settings(MISTRAL_API_KEY=PASTED)) == "a-key"
 
 
-@pytest.mark.parametrize("url", ["", "api.mistral.ai", "ftp://api.mistral.ai", "https://", "http://[::1", "http://a:x"])
+@pytest.mark.parametrize(
+    "url", ["", "api.mistral.ai", "ftp://api.mistral.ai", "https://", "http://[::1", "http://a:x", "http://a"]
+)
 def test_what_is_no_address_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput, match="LABELMILL_MISTRAL_URL"):
-        usable_url(Settings(mistral_url=url))
+        usable_url(Settings().model_copy(update={"mistral_url": url}))
 
 
 @pytest.mark.parametrize("url", ["https://api.mistral.ai", " http://127.0.0.1:8000/ ", "http://[::1]:8000"])

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
+from labelmill.contracts.addresses.mistral import read_mistral_url
 from labelmill.contracts.errors import CredentialsRefused, InvalidInput
 from labelmill.contracts.settings import Settings
 
@@ -20,12 +19,7 @@ def usable_key(settings: Settings) -> str:
 
 def usable_url(settings: Settings) -> str:
     """Mistral's address, without a slash at its end. Raises InvalidInput unless it can be one."""
-    url = settings.mistral_url.strip().rstrip("/")
     try:
-        parts = urlsplit(url)
-        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # of the port, or of a bracket without another
-        usable = False
-    if not usable:
-        raise InvalidInput("LABELMILL_MISTRAL_URL is no http:// or https:// address")
-    return url
+        return read_mistral_url(settings.mistral_url, allow_http=settings.allow_http)
+    except ValueError as error:
+        raise InvalidInput(f"setting LABELMILL_MISTRAL_URL: {error}") from error

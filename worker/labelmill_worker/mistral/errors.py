@@ -21,7 +21,7 @@ def translate_error(error: Exception, secrets: Sequence[str] = ()) -> LabelmillE
     if isinstance(error, MistralError):
         return error_for_status(error.status_code, error.body, error.headers.get("retry-after"), secrets)
     if isinstance(error, (httpx.UnsupportedProtocol, httpx.InvalidURL)):
-        return InvalidInput("LABELMILL_MISTRAL_URL is no http:// or https:// address")
+        return InvalidInput("LABELMILL_MISTRAL_URL is not an http:// or https:// address")
     if isinstance(error, httpx.TimeoutException):
         return RemoteUnavailable(f"Mistral did not answer in time ({type(error).__name__})")
     return RemoteUnavailable(f"Mistral cannot be reached: {without_secrets(_words_of(error), secrets)}")

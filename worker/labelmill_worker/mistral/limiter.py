@@ -14,6 +14,7 @@ from collections import deque
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from labelmill.contracts.addresses.broker import redis_arguments
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.settings import Settings
 from labelmill_worker.mistral import limit_scripts
@@ -49,7 +50,7 @@ class FleetLimiter:
         self, redis_url: str, prefix: str, requests_per_second: float | None, tokens_per_minute: float | None
     ) -> None:
         self._redis = redis.asyncio.Redis.from_url(
-            redis_url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
+            **redis_arguments(redis_url), socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
         )
         self._next, self._tokens, self._pause, self._slow, self._sent, self._ranks = (
             f"{prefix}:{name}" for name in ("next", "tokens", "pause", "slow", "sent", "ranks")
