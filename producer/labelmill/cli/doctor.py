@@ -12,7 +12,7 @@ from labelmill.cli.options import OPERATE, AsJson
 from labelmill.cli.tables import print_rows
 from labelmill.doctor import Check, Status, examine, exit_code_of
 
-_STYLE = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red"}
+_STYLE = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold red", Status.UNKNOWN: "dim"}
 
 
 def register(app: typer.Typer) -> None:

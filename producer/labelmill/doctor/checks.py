@@ -17,6 +17,7 @@ class Status(StrEnum):
     OK = "ok"
     WARNING = "warning"  #: It works, and may not for long.
     FAILED = "failed"  #: Something does not work.
+    UNKNOWN = "unknown"  #: It could not be looked at because of something else, which has a check of its own.
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,11 @@ def warning(name: str, summary: str, remedy: str) -> Check:
 def failed(name: str, summary: str, remedy: str, exit_code: int = 1) -> Check:
     """It does not work."""
     return Check(name, Status.FAILED, summary, remedy, exit_code)
+
+
+def unknown(name: str, summary: str, remedy: str) -> Check:
+    """It could not be looked at; `remedy` names what stands in the way."""
+    return Check(name, Status.UNKNOWN, summary, remedy)
 
 
 def within(timeout_s: float, look: Callable[[], T]) -> T:

@@ -40,14 +40,16 @@ def look_at_connections(connection: Connection) -> ServerConnections | None:
     return ServerConnections(int(row.used), int(row.allowed), is_pooled(connection))
 
 
-def check_of(server: ServerConnections, workers: int) -> Check:
-    """Whether `workers` worker processes and one producer find room."""
+def check_of(server: ServerConnections, workers: int | None) -> Check:
+    """Whether `workers` worker processes and one producer find room; None: nobody could ask how many there are."""
     name = "database connections"
     said = f"{server.used} of {server.allowed} are used"
     if server.used > server.allowed * _NEARLY_ALL:
         return warning(name, said, _REMEDY)
     if server.pooled:
         return ok(name, f"{said}; a pooler stands in front")
+    if workers is None:
+        return ok(name, f"{said}; how many workers there are is not known")
     needed = workers * WORKER_CONNECTIONS + PRODUCER_CONNECTIONS
     many = f"{workers} worker process{'es' if workers != 1 else ''} and a producer may hold {needed}"
     if needed > server.allowed:

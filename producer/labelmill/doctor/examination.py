@@ -10,11 +10,11 @@ from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
 from labelmill.doctor.broker import BrokerLook, look_at_broker
-from labelmill.doctor.checks import Check, Status, failed, ok, warning, within
+from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning, within
 from labelmill.doctor.connections import check_of
 from labelmill.doctor.database import UNREACHABLE, DatabaseLook, look_at_database
 from labelmill.doctor.disk import look_at_disk
-from labelmill.doctor.fleet import ANSWER_S, Answers, ask_workers, checks_of
+from labelmill.doctor.fleet import ANSWER_S, Answers, ask_workers, checks_of, checks_without_redis
 from labelmill.doctor.work import look_at_work
 
 _BROKER_S, _DATABASE_S, _DISK_S = 12.0, 12.0, 5.0
@@ -62,8 +62,11 @@ def _looks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> 
     say("asking the workers, and Mistral through them")
     answers = _answers(settings, broker, mistral_s)
     if database.connections is not None:
-        yield check_of(database.connections, len(answers))
-    yield from checks_of(answers, broker.waiting, time.time())
+        yield check_of(database.connections, len(answers) if broker.is_up else None)
+    if broker.is_up:
+        yield from checks_of(answers, broker.waiting, time.time())
+    else:
+        yield from checks_without_redis()
 
 
 def _clocks(broker: BrokerLook, database: DatabaseLook) -> Check:
@@ -76,7 +79,7 @@ def _clocks(broker: BrokerLook, database: DatabaseLook) -> Check:
         return warning("clocks", f"this machine's clock is {said}", "run NTP on every machine")
     known = [name for name, skew in skews.items() if skew is not None]
     if not known:
-        return warning("clocks", "there is nothing to compare this machine's clock with", "see above")
+        return unknown("clocks", "neither Redis nor the database tells its time", "first what is wrong with them")
     return ok("clocks", f"this machine's clock agrees with {' and '.join(known)} within {_SKEW_S:.0f} s")
 
 

@@ -12,7 +12,7 @@ from labelmill import __version__
 from labelmill.contracts.messages import INSPECT, QUEUES
 from labelmill.contracts.queue import asking_app
 from labelmill.contracts.settings import Settings
-from labelmill.doctor.checks import Check, Status, failed, ok, warning
+from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning
 
 Answers = dict[str, dict[str, Any]]  #: By the worker's name.
 
@@ -40,6 +40,7 @@ class _Answer(BaseModel):
 ANSWER_S = 2.0
 _POLL_S = 1.0
 _START = "start one: celery -A labelmill_worker.app worker -Q prepare,train,classify"
+_REDIS_FIRST = "first what is wrong with Redis"
 CREDENTIALS_REFUSED = 5
 
 
@@ -84,6 +85,13 @@ def checks_of(answers: Answers, waiting: dict[str, int], now: float) -> Iterator
     yield _mistral(answers)
 
 
+def checks_without_redis() -> Iterator[Check]:
+    """Workers are asked through Redis: while it is down nothing is known of them, nor of what they know."""
+    yield unknown("workers", "workers are asked through Redis", _REDIS_FIRST)
+    yield unknown("queues", "messages wait in Redis", _REDIS_FIRST)
+    yield unknown("mistral", "it is workers that ask Mistral", _REDIS_FIRST)
+
+
 def _workers(answers: Answers) -> Check:
     if not answers:
         return failed("workers", "no worker answers", _START)
@@ -122,8 +130,8 @@ def _machines(answers: Answers, now: float) -> Iterator[Check]:
 
 def _mistral(answers: Answers) -> Check:
     if not answers:
-        return failed("mistral", "it is workers that ask Mistral, and none answers", _START)
-    worst = {Status.FAILED: 2, Status.WARNING: 1, Status.OK: 0}
+        return unknown("mistral", "it is workers that ask Mistral, and none answers", "first what keeps workers away")
+    worst = {Status.FAILED: 3, Status.WARNING: 2, Status.UNKNOWN: 1, Status.OK: 0}
     found = []
     for name, answer in sorted(answers.items()):
         look = answer.get("mistral", {})
