@@ -19,6 +19,7 @@ from labelmill.results.reading import Only, read_results
 from labelmill.submissions.classify import submit_batch
 from labelmill.submissions.evaluate import check_evaluation, find_evaluation, submit_evaluation
 
+_TABLES_S = 10.0  #: How soon a client notices that the tables were upgraded.
 _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
 
@@ -34,12 +35,19 @@ class Client:
         self.engine = connect_to_existing(self.settings)
         self.sender = MessageSender.connect(self.settings)
         self.warnings: list[str] = []
+        self._tables_looked_at = time.monotonic()
         try:
             check_tables(self.engine)
             require_this_machine(self.engine)
         except BaseException:
             self.close()
             raise
+
+    def _require_tables(self) -> None:
+        """An installation may be upgraded under a client that lives for months. Raises DatabaseOutdated."""
+        if time.monotonic() >= self._tables_looked_at + _TABLES_S:
+            check_tables(self.engine)
+            self._tables_looked_at = time.monotonic()
 
     def close(self) -> None:
         """Close the connections to the database and to Redis. Jobs go on."""
@@ -54,6 +62,7 @@ class Client:
 
     def classify(self, source: str, model: str, **options: Any) -> Batch:
         """Submit a batch; see `submissions.classify.submit_batch` for the options. Raises InvalidInput, NotFound."""
+        self._require_tables()
         batch_id = submit_batch(
             self.engine, self.sender, source=source, model=model, warn=self.warnings.append, **options
         )
@@ -61,6 +70,7 @@ class Client:
 
     def evaluate(self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False) -> Job:
         """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
+        self._require_tables()
         job_id = submit_evaluation(
             self.engine, self.sender, model=model, dataset=dataset, split=split, calibrate=calibrate,
             warn=self.warnings.append,
