@@ -263,12 +263,11 @@ class Machine:
     def running(
         self, workers: int, settings: Mapping[str, object] | None = None, *, naive: bool = False
     ) -> Iterator[Stack]:
-        """A database, Redis, beat and `workers` worker processes that are ready."""
+        """A database, Redis and `workers` worker processes that are ready."""
         with self.database_only() as stack, EmbeddedRedis(self.folder / f"redis-{secrets.token_hex(4)}") as redis:
             stack.env |= {"LABELMILL_BROKER_URL": redis.url, "BENCH_BROKER": redis.url}
             stack.env |= {name: str(value) for name, value in (settings or {}).items()}
             log = (self.folder / "workers.log").open("ab")
-            others: list[subprocess.Popen[bytes]] = []
 
             def celery(*arguments: str) -> subprocess.Popen[bytes]:
                 command = [sys.executable, "-m", "celery", *arguments]
@@ -283,17 +282,14 @@ class Machine:
                         queues = ("-Q", "prepare,train,classify", "-c", "4")
                         one = celery("-A", "labelmill_worker.app", "worker", *queues, *name)
                     stack.workers.append(one)
-                if not naive:
-                    schedule = str(self.folder / f"beat-{secrets.token_hex(4)}")
-                    others.append(celery("-A", "labelmill_worker.app", "beat", "--schedule", schedule))
                 _wait_until_ready(redis.url, workers)
                 if not naive:
                     self._warm_up(stack)
                 yield stack
             finally:
-                for process in (*others, *stack.workers):
+                for process in stack.workers:
                     process.terminate()
-                for process in (*others, *stack.workers):
+                for process in stack.workers:
                     try:
                         process.wait(15)
                     except subprocess.TimeoutExpired:

@@ -3,7 +3,7 @@
 A hundred seeds kill some hundreds of workers, and on two cores importing would take most of the time. What is forked
 runs `celery -A labelmill_worker.app …` from its beginning, with an environment of its own.
 
-    runner ── one JSON line a command ──► forker ── fork ──► celery worker, celery beat
+    runner ── one JSON line a command ──► forker ── fork ──► celery worker
 """
 
 from __future__ import annotations
@@ -17,12 +17,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 CHUNK_TEXTS = 120
+HOLD = "LABELMILL_CHAOS_HOLD"  #: Names the file that makes preparations long.
 
 _IMPORTED = (
     "celery.__main__", "celery.bin.celery", "celery.apps.worker", "celery.apps.beat", "kombu.transport.redis",
@@ -75,6 +77,7 @@ def _import_everything() -> None:
         if module.name != "labelmill_worker.app":  # it reads the environment
             importlib.import_module(module.name)
     small_chunks()
+    long_preparations()
 
 
 def small_chunks() -> None:
@@ -83,6 +86,22 @@ def small_chunks() -> None:
     from labelmill.contracts.chunks.writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
 
     BatchWriter.__init__.__kwdefaults__["chunk_texts"] = CHUNK_TEXTS
+
+
+def long_preparations() -> None:
+    """Let the preparation of a source named `held…` go on as long as the file that `HOLD` names exists, in this process
+    and its children."""
+    from labelmill_worker.prepare import work  # noqa: PLC0415 - as above
+
+    prepare: Any = work.prepare_dataset
+
+    def held(spec: Any, sources: Any, *arguments: Any, on_progress: Any, **options: Any) -> Any:
+        while any("held" in Path(source).name for source in sources) and Path(os.environ[HOLD]).exists():
+            on_progress(0)
+            time.sleep(0.05)
+        return prepare(spec, sources, *arguments, on_progress=on_progress, **options)
+
+    work.prepare_dataset = held
 
 
 def _become(asked: dict[str, Any]) -> None:

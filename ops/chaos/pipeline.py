@@ -9,6 +9,7 @@ from typing import Any
 
 import orjson
 from answers import label_of, tags_of
+from preparations import PREPARATIONS, Preparations
 from rig import Rig
 from stand_in import CLASSIFICATIONS, COMPLETIONS, EMBEDDINGS
 from workload import ENDED, Classify, Expected, Work
@@ -124,5 +125,7 @@ class Pipeline(Work):
 
 
 def make_work(kind: str, rig: Rig, name: str, rng: random.Random) -> Work:
-    """`classify` or one of `KINDS`."""
+    """`classify`, `preparations` or one of `KINDS`."""
+    if kind == PREPARATIONS:
+        return Preparations(rig, name, rng)
     return Classify(rig, name, rng) if kind == "classify" else Pipeline(rig, name, rng, KINDS[kind])

@@ -1,6 +1,6 @@
-"""A lane's stack: database, Redis, a stand-in for Mistral, worker processes and beat, each behind a proxy.
+"""A lane's stack: database, Redis, a stand-in for Mistral and worker processes, each behind a proxy.
 
-It lives through many seeds. Dead workers and beat are started again after a moment, as any supervisor does.
+It lives through many seeds. Dead workers are started again after a moment, as any supervisor does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
-from forker import Forker
+from forker import HOLD, Forker
 from launcher import Clock, Launcher
 from proxy import LoopThread, Proxy, Way
 from stand_in import KEY, StandIn
@@ -36,7 +36,7 @@ DRAIN_S = 15.0  #: A worker that was told to end has to have ended by then.
 
 @dataclass
 class Process:
-    """A worker or beat that the lane keeps alive."""
+    """A process that the lane keeps alive."""
 
     name: str
     arguments: tuple[str, ...]
@@ -84,6 +84,11 @@ class Rig:
     def workers(self) -> list[Process]:
         """The worker processes."""
         return [process for process in self.processes if process.name.startswith("worker")]
+
+    @property
+    def hold(self) -> Path:
+        """While this file exists, preparations of sources of the name `held…` do not end."""
+        return self.folder / "hold"
 
     def costs_in_flight(self, workers: int) -> None:
         """A fault took the answers away from so many workers."""
@@ -253,6 +258,7 @@ def open_rig(
     }  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LABELMILL_")}
     environment |= {f"LABELMILL_{name}": value for name, value in settings.items()} | {"MISTRAL_API_KEY": KEY}
+    environment[HOLD] = str(folder / "hold")
     # the producer's way to Redis is the workers'; to the database it has its own, so that it can always look
     client = Client(Settings(broker_url=broker, database_url=own_url, data_dir=str(data), _env_file=None))  # type: ignore[call-arg]
     starter = forker if clock is None else Launcher(clock)
@@ -261,7 +267,6 @@ def open_rig(
     for number in range(WORKERS):
         worker = ("-A", "labelmill_worker.app", "worker", "-Q", "prepare,train,classify", "-c", str(CONCURRENCY))
         rig.add(f"worker{number}", *worker, "-n", f"{name}-{number}@%h")
-    rig.add("beat", *BEAT)
     return rig
 
 

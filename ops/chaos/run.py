@@ -7,7 +7,7 @@
     python ops/chaos/run.py --long                   # outages of minutes, with the leases of production
 
 Several lanes run side by side, each with a stack of its own that lives through many seeds: database, Redis, a stand-in
-for Mistral, two worker processes, beat. Of one seed: jobs are submitted, faults begin and end by the schedule, every
+for Mistral, two worker processes. Of one seed: jobs are submitted, faults begin and end by the schedule, every
 job must end within `RECOVERY_S` of the last one's end, and then `invariants` looks at everything. Exit 1: a promise
 broke.
 """
@@ -29,6 +29,7 @@ from lanes import Lanes, Pace, Task
 from launcher import Clock
 from long_outages import OUTAGES
 from pipeline import KINDS
+from preparations import PREPARATIONS
 from scenario import scenario_of
 from seed_run import Outcome
 
@@ -52,7 +53,8 @@ def main() -> int:
     arguments.add_argument("--lanes", type=int, default=6, help="stacks side by side")
     arguments.add_argument("--database", choices=("sqlite", "postgresql"), help="default: both, in turn")
     arguments.add_argument("--fault", action="append", default=[], help="draw from these alone; repeatable")
-    arguments.add_argument("--work", action="append", default=[], choices=("classify", *KINDS), help="repeatable")
+    kinds = ("classify", PREPARATIONS, *KINDS)
+    arguments.add_argument("--work", action="append", default=[], choices=kinds, help="repeatable")
     arguments.add_argument("--lease", type=float, default=LEASE_S)
     arguments.add_argument("--sweep", type=float, default=SWEEP_S)
     arguments.add_argument("--faults", action="store_true", help="list all faults")

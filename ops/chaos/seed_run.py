@@ -15,6 +15,7 @@ from faults import all_faults
 from invariants import findings, left_in_redis, open_chunks
 from money import paid_twice
 from pipeline import Pipeline, make_work
+from preparations import Preparations
 from rig import Rig
 from scenario import Injection, Scenario
 from workload import Work
@@ -105,6 +106,9 @@ class SeedRun:
             make_work(kind, rig, f"s{scenario.seed}-{number}", scenario.rng(f"work {number}"))
             for number, kind in enumerate(scenario.work)
         ]
+        for work in works:
+            if isinstance(work, Preparations):
+                work.beside = [other for other in works if other is not work]
         if self._command is not None:
             works.append(Commanded(rig, f"s{scenario.seed}-cli", scenario.rng("command"), self._command))
         last_heal = self._play(works)

@@ -57,11 +57,11 @@ class Work(ABC):
         if (took_s := time.monotonic() - began) > SLOWEST_SUBMISSION_S:
             self.rig.findings.append(f"{self.name}: a submission took {took_s:.0f} s")
 
-    def found(self, table: str) -> str | None:
-        """The job of this name, if a submission that seemed to fail had gone through after all."""
+    def found(self, table: str, name: str = "") -> str | None:
+        """The job of this name, the work's own by default, if a submission that seemed to fail had gone through."""
         with reading(self.rig.client.engine) as connection:
             query = text(f"SELECT id FROM {table} WHERE name = :name")  # noqa: S608 - a name of ours
-            return connection.scalar(query, {"name": self.name})
+            return connection.scalar(query, {"name": name or self.name})
 
 
 class Classify(Work):

@@ -33,7 +33,7 @@ from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port
 from labelmill_worker.app import create_app
 from labelmill_worker.mistral.limiter import FleetLimiter
-from labelmill_worker.waiting import WaitingMessages
+from labelmill_worker.recovery.waiting import WaitingMessages
 
 TLS_HANDSHAKE = b"\x16"
 USER, PASSWORD, PASSWORD_IN_URL = "mill", "p@ss:w/r%d;#?", "p%40ss%3Aw%2Fr%25d%3B%23%3F"

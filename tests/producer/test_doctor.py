@@ -137,7 +137,7 @@ def test_a_redis_that_may_throw_messages_away_is_a_warning(doctor: Doctor, redis
 
 def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
     assert {check.name: check.status for check in look_at_work(engine)} == {
-        "sweeper": Status.WARNING, "leases": Status.OK, "jobs": Status.OK, "dead letters": Status.OK,
+        "recovery": Status.WARNING, "leases": Status.OK, "jobs": Status.OK, "dead letters": Status.OK,
     }  # fmt: skip
     with writing(engine) as connection:
         connection.execute(insert(LockRow).values(name="sweep", until=db_now() + 1))
@@ -158,7 +158,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
         )  # fmt: skip
         connection.execute(insert(DeadLetterRow).values(reason="r", excerpt="e"))
     found = {check.name: check for check in look_at_work(engine)}
-    assert found["sweeper"].status is Status.OK
+    assert found["recovery"].status is Status.OK
     assert "1 of chunks, 0 of jobs" in found["leases"].summary
     assert "train_00000001" in found["jobs"].summary
     assert "1 messages" in found["dead letters"].summary
@@ -167,7 +167,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
         connection.execute(update(ChunkRow).values(state="pending", lease_until=None, sent_at=db_now() - 600))
         connection.execute(update(TrainingRow).values(state="failed"))
     found = {check.name: check for check in look_at_work(engine)}
-    assert (found["sweeper"].status, found["leases"].status) == (Status.WARNING, Status.OK)
+    assert (found["recovery"].status, found["leases"].status) == (Status.WARNING, Status.OK)
     assert "batch_00000001" in found["jobs"].summary
 
 

@@ -217,7 +217,7 @@ def test_a_worker_writes_to_open_jobs_alone(shop: Workshop, state: DatasetState 
 def test_no_module_writes_to_jobs_past_the_one_that_asks_for_the_lease() -> None:
     """Statements that change a dataset, training or evaluation stand in `store/jobs.py`, and recovery's own beside."""
     job_tables = {"DatasetRow", "TrainingRow", "EvaluationRow", "table"}
-    may = {"store/jobs.py", "store/owed.py", "store/faults.py"}
+    may = {"store/jobs.py", "store/stalled.py", "store/faults.py"}
     folder = Path(labelmill_worker.__file__).parent
     found = set()
     for path in folder.rglob("*.py"):

@@ -28,7 +28,7 @@ from labelmill.contracts.tables import (
 )
 from labelmill.submissions.evaluate import submit_evaluation
 from labelmill.submissions.train import submit_training
-from labelmill_worker.sweep import sweep
+from labelmill_worker.recovery.sweep import sweep_if_due
 from labelmill_worker.train.heads import fit
 
 pytestmark = pytest.mark.timeout(170)
@@ -85,7 +85,7 @@ def everything_is_late(shop: Workshop) -> None:
         connection.execute(update(ChunkRow).where(ChunkRow.state == "claimed").values(lease_until=0.0))
         connection.execute(update(ChunkRow).where(ChunkRow.sent_at.is_not(None)).values(sent_at=1.0))
         connection.execute(update(LockRow).values(until=0.0))
-    sweep(shop.services)
+    sweep_if_due(shop.services)
 
 
 def run_to_the_end(shop: Workshop, job_id: str) -> dict[str, Any]:

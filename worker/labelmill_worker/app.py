@@ -1,7 +1,6 @@
 """The Celery application. Importing it reads settings and connects to nothing.
 
 celery -A labelmill_worker.app worker -Q prepare,train,classify -c 4
-celery -A labelmill_worker.app beat
 celery -A labelmill_worker.app flower
 """
 
@@ -15,18 +14,18 @@ import structlog
 from celery import Celery, signals
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.messages import QUEUE_OF, SWEEP
 from labelmill.contracts.queue_app import QueueApp
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.wire.transport import use_checking_transport
 from labelmill_worker import checkup, draining
-from labelmill_worker.beat import Steadily
 from labelmill_worker.bootstrap import forget_services, give_up_requests
 from labelmill_worker.database_watch import check_at_start
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
 from labelmill_worker.flower import prepare_flower
+from labelmill_worker.long_work_step import LongWorkStep
 from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
 from labelmill_worker.quitting import QuitThreads
+from labelmill_worker.recovery.step import RecoveryStep
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
 
@@ -39,14 +38,11 @@ def create_app(settings: Settings | None = None) -> Celery:
     settings = settings or load_settings()
     use_checking_transport()
     app = QueueApp.make(settings)
-    app.conf.beat_scheduler = "labelmill_worker.beat:SweepScheduler"
-    app.conf.beat_schedule = {
-        "sweep": {
-            "task": SWEEP,
-            "schedule": Steadily(settings.sweep_s),
-            "options": {"queue": QUEUE_OF[SWEEP], "priority": 0},
-        }
-    }
+    # beat has nothing to do: this one keeps no file, and asks for no clean-up of results, of which there are none
+    app.conf.beat_scheduler = "celery.beat:Scheduler"
+    app.conf.result_expires = None
+    app.steps["worker"].add(LongWorkStep)
+    app.steps["worker"].add(RecoveryStep)
     app.steps["consumer"].add(SendTaskEventsAtOnce)
     app.steps["consumer"].add(KeepMalformedMessages)
     app.steps["consumer"].add(QuitThreads)
@@ -61,11 +57,6 @@ def _configure_logging(**_: Any) -> None:
     configure_logging(load_settings())
     if ignored := [name for name in _IGNORED if os.environ.get(name)]:
         structlog.get_logger().warning("ignored: LABELMILL_BROKER_URL says where Redis is", variables=ignored)
-
-
-@signals.beat_init.connect
-def _keep_sweeps_out_of_flower(sender: Any, **_: Any) -> None:
-    sender.app.conf.task_send_sent_event = False  # a line every few seconds would bury the jobs
 
 
 @signals.worker_init.connect

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import DEAD_LETTER_CONNECTIONS, WORKER_CONNECTIONS, check_tables, connect_to_existing
+from labelmill.contracts.database import (
+    DEAD_LETTER_CONNECTIONS,
+    RECOVERY_CONNECTIONS,
+    WORKER_CONNECTIONS,
+    check_tables,
+    connect_to_existing,
+)
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.storage import DataFolder
@@ -86,7 +92,8 @@ _watch: DatabaseWatch | None = None
 
 def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
     """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
-    engine = connect_to_existing(settings, max_connections=WORKER_CONNECTIONS - DEAD_LETTER_CONNECTIONS)
+    others = DEAD_LETTER_CONNECTIONS + RECOVERY_CONNECTIONS
+    engine = connect_to_existing(settings, max_connections=WORKER_CONNECTIONS - others)
     try:
         check_tables(engine)
     except BaseException:
@@ -115,14 +122,14 @@ def process_services(settings: Settings, sender: MessageSender) -> Services:
 
 def forget_services() -> None:
     """Drop what was wired (a forked child must not use its parent's connections)."""
-    global _services, _watch  # noqa: PLW0603 - see above
-    with _lock:
-        if _watch is not None:
-            _watch.end()
-        _watch = None
-        if _services is not None:
-            _services.engine.dispose(close=False)
-        _services = None
+    global _lock, _services, _watch  # noqa: PLW0603 - see above
+    _lock = threading.Lock()  # a thread of the parent may have held it, and there is no such thread here
+    if _watch is not None:
+        _watch.end()
+    _watch = None
+    if _services is not None:
+        _services.engine.dispose(close=False)
+    _services = None
 
 
 def close_database() -> None:

@@ -129,11 +129,10 @@ def name_the_job(logger: WrappedLogger, name: str, event: EventDict) -> EventDic
 
 
 def _is_worth_a_line(record: logging.LogRecord) -> bool:
-    # a sweep comes every few seconds; only its trouble is news
+    # a sweep may come every few seconds; only its trouble is news
     about = getattr(record, "data", None)
     is_sweep = isinstance(about, dict) and about.get("name") == SWEEP
-    is_beat = record.name == "celery.beat" and record.getMessage().startswith("Scheduler: Sending due task sweep")
-    return record.levelno > logging.INFO or not (is_sweep or is_beat)
+    return record.levelno > logging.INFO or not is_sweep
 
 
 def redactor(settings: Settings) -> Callable[[WrappedLogger, str, Any], str]:

@@ -1,4 +1,4 @@
-"""Worker and beat processes that are killed, told to end, frozen, or run twice."""
+"""Worker processes that are killed, told to end or frozen; a beat that nobody needs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _kill_all(rig: Rig, rng: random.Random) -> None:
 
 
 def _kill_everything(rig: Rig, rng: random.Random) -> Heal:
-    """As when a machine goes down: workers, beat, Redis and PostgreSQL at once. SQLite's file stays."""
+    """As when a machine goes down: workers, Redis and PostgreSQL at once. SQLite's file stays."""
     rig.costs_in_flight(len(rig.workers))
     rig.keeps_processes = False
     for process in rig.processes:
@@ -42,13 +42,6 @@ def _kill_everything(rig: Rig, rng: random.Random) -> Heal:
         rig.keeps_processes = True
 
     return start
-
-
-def _kill_beat(rig: Rig, rng: random.Random) -> None:
-    del rng
-    for process in rig.processes:
-        if process.name == "beat":
-            rig.kill(process)
 
 
 def _terminate_one(rig: Rig, rng: random.Random) -> None:
@@ -76,19 +69,18 @@ def _freeze_one(rig: Rig, rng: random.Random) -> Heal:
     return thaw
 
 
-def _second_beat(rig: Rig, rng: random.Random) -> Heal:
+def _run_beat(rig: Rig, rng: random.Random) -> Heal:
     del rng
-    second = rig.add("second-beat", *BEAT, kept=False)
-    return lambda: rig.kill(second)
+    beat = rig.add("beat", *BEAT, kept=False)
+    return lambda: rig.kill(beat)
 
 
 FAULTS = (
     Fault("kill one worker", _kill_one),
     Fault("kill all workers", _kill_all),
-    Fault("kill beat", _kill_beat),
     Fault("kill everything", _kill_everything, (0.2, 3.0)),
     Fault("SIGTERM to one worker", _terminate_one),
     Fault("SIGTERM to all workers", _terminate_all),
     Fault("freeze a worker past its lease", _freeze_one, (3.5, 6.0)),
-    Fault("two beats", _second_beat, (2.0, 5.0)),
+    Fault("a beat runs", _run_beat, (2.0, 5.0)),
 )

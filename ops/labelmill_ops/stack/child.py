@@ -21,7 +21,7 @@ _STEADY_AFTER_S = 30.0  # a child that lived this long starts its next series of
 class Drain(IntEnum):
     """The order in which children stop: each group has ended before the next is asked to."""
 
-    WORK = 0  #: Workers and beat: they finish what they hold, and need all the rest for it.
+    WORK = 0  #: Workers: they finish what they hold, and need all the rest for it.
     WATCH = 1  #: Flower, the emulator.
     BROKER = 2  #: Redis, which everything else talks to.
 

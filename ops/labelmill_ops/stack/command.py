@@ -29,7 +29,7 @@ def up(
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that workers have to finish at the end.")] = 30,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers log.")] = False,
 ) -> None:
-    """Run Redis, the database, workers, beat and Flower until Ctrl-C; a second Ctrl-C does not wait.
+    """Run Redis, the database, workers and Flower until Ctrl-C; a second Ctrl-C does not wait.
 
     A LABELMILL_BROKER_URL or LABELMILL_DATABASE_URL of yours is used instead of a local one.
     """

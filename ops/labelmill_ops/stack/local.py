@@ -94,7 +94,7 @@ def plan_stack(settings: Settings, options: StackOptions) -> LocalStack:
         changes["flower_url"] = f"http://{LOOPBACK}:{flower_port}"
     shared = settings.model_copy(update=changes)
     environments = _Environments.of(shared)
-    specs = [*_workers(shared, options, environments.worker), _beat(data_dir, environments.queue)]
+    specs = [*_workers(shared, options, environments.worker)]
     if flower_port:
         specs.append(_flower(flower_port, environments.queue))
     if emulator_port:
@@ -155,11 +155,6 @@ def _answers_celery_ping(app: QueueApp, node: str) -> Callable[[], bool]:
             return False
 
     return is_ready
-
-
-def _beat(data_dir: Path, environment: dict[str, str]) -> ChildSpec:
-    command = [*_CELERY, "beat", "--schedule", str(data_dir / "beat-schedule"), "--pidfile", ""]
-    return ChildSpec("beat", command, environment, lambda: True, Drain.WORK)
 
 
 def _flower(port: int, environment: dict[str, str]) -> ChildSpec:

@@ -1,7 +1,7 @@
 """How both sides speak to Celery: one configuration, and the sending of messages.
 
 The settings follow from how Celery and Redis behave: late acknowledgement, JSON only, no results, quick recovery of
-messages that a killed worker held (Redis is a hint only; the sweeper is what guarantees).
+messages that a killed worker held (Redis is a hint only; recovery is what guarantees).
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ class EvaluationState(StrEnum):
 
 
 class ChunkState(StrEnum):
-    PENDING = "pending"  #: Owed.
+    PENDING = "pending"  #: Runnable, once its time has come: no worker holds it.
     CLAIMED = "claimed"  #: A worker holds a lease on it.
     DONE = "done"  #: Every row of it is answered.
     FAILED = "failed"  #: It cannot be worked on at all (its input is unreadable).

@@ -1,4 +1,4 @@
-"""What the database says of the work: sweeps, leases, jobs nobody looks at, messages dropped of late."""
+"""What the database says of the work: recovery, leases, jobs nobody looks at, messages dropped of late."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from labelmill.doctor.checks import Check, ok, warning
 LATE_S = 60.0  #: A sweep or the return of a lease that is so late does not come any more.
 _OF_LATE = timedelta(days=1)
 _ABANDONED = timedelta(hours=1)
-_BEAT = "start one beat: celery -A labelmill_worker.app beat"
+_START_A_WORKER = "start a worker, and look at the logs of those that run: each of them sweeps"
 _RUNS = [BatchState.QUEUED.value, BatchState.RUNNING.value]
 #: Nothing happens to these by itself.
 _REST = [state.value for state in ENDED] + [TrainingState.AWAITING_APPROVAL.value]
@@ -40,10 +40,11 @@ def look_at_work(engine: Engine) -> list[Check]:
 def _sweeps(connection: Connection) -> Check:
     late_s = connection.scalar(select(db_now() - LockRow.until).where(LockRow.name == "sweep"))
     if late_s is None:
-        return warning("sweeper", "no sweep was ever made: what Redis loses stays lost", _BEAT)
+        return warning("recovery", "no sweep was ever made: what Redis loses stays lost", _START_A_WORKER)
     if late_s > LATE_S:
-        return warning("sweeper", f"the last sweep was some {late_s:.0f} s ago: what Redis loses stays lost", _BEAT)
-    return ok("sweeper", "sweeps come as they should")
+        summary = f"the last sweep was some {late_s:.0f} s ago: what Redis loses stays lost"
+        return warning("recovery", summary, _START_A_WORKER)
+    return ok("recovery", "sweeps come as they should")
 
 
 def _leases(connection: Connection) -> Check:
@@ -66,7 +67,7 @@ def _leases(connection: Connection) -> Check:
         summary = (
             f"leases that ran out over {LATE_S:.0f} s ago and were not taken back: {chunks} of chunks, {jobs} of jobs"
         )
-        return warning("leases", summary, _BEAT)
+        return warning("leases", summary, _START_A_WORKER)
     return ok("leases", "none has outlived its worker")
 
 
@@ -100,7 +101,7 @@ def _jobs(connection: Connection) -> Check:
     if stalled:
         return warning(
             "jobs", f"nobody has looked at {len(stalled)} jobs for minutes: {', '.join(stalled[:3])}",
-            "start workers and beat; look at their logs",
+            "start workers; look at their logs",
         )  # fmt: skip
     if broken:
         return warning(

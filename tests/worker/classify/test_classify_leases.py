@@ -15,8 +15,8 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import BatchRow, ChunkRow
 from labelmill_worker.store.chunks import LeaseLostError, claim_chunk, hand_back
-from labelmill_worker.store.owed import return_expired_chunks
 from labelmill_worker.store.progress import Progress, record_progress
+from labelmill_worker.store.stalled import return_expired_chunks
 
 
 def test_a_late_worker_writes_nothing(mill: Mill) -> None:

@@ -17,7 +17,7 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import ChunkInputRow, ChunkRepeatsRow, ChunkRow, PredictionRow
 from labelmill.results.reading import Only, facts_of_batch, read_results
 from labelmill_worker.store.chunks import Claim
-from labelmill_worker.store.owed import complete_finished_batches, open_batches
+from labelmill_worker.store.stalled import complete_finished_batches, open_batches
 
 
 def test_every_row_is_answered_once_and_billed_once(mill: Mill) -> None:

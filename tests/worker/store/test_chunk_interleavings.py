@@ -33,9 +33,9 @@ from labelmill_worker.store.chunks import (
     complete_batch,
     hand_back,
 )
-from labelmill_worker.store.owed import return_expired_chunks
 from labelmill_worker.store.predictions import PredictionBlock
 from labelmill_worker.store.progress import Progress, record_progress
+from labelmill_worker.store.stalled import return_expired_chunks
 
 _CHUNKS, _ROWS = 2, 6
 _NO_REDIS = MessageSender.connect(Settings(broker_url="redis://127.0.0.1:1/0"))
@@ -53,7 +53,7 @@ def _template() -> Path:
 
 
 class Chunks(RuleBasedStateMachine):
-    """Workers, a sweeper and a person on one batch. `owner` is the model's word on who may write a chunk."""
+    """Workers, recovery and a person on one batch. `owner` is the model's word on who may write a chunk."""
 
     claims = Bundle("claims")
 

@@ -29,7 +29,7 @@ from labelmill.submissions.classify import submit_batch
 from labelmill.submissions.evaluate import submit_evaluation
 from labelmill.submissions.train import approve, submit_training
 from labelmill_worker.mistral.port import ControlPlane
-from labelmill_worker.store.owed import return_expired_chunks
+from labelmill_worker.store.stalled import return_expired_chunks
 
 SCHEMA = [
     {"name": "intent", "labels": sorted(LABELS), "multi": False},
@@ -56,7 +56,7 @@ class School(Workshop):
         return submit_batch(self.engine, self.sender, source=str(source), model=model, **options)
 
     def step(self) -> None:
-        if not self.queue.waiting:  # what a sweeper would do
+        if not self.queue.waiting:  # what a sweep would do
             with reading(self.engine) as connection:
                 open_trainings = select(TrainingRow.id).where(TrainingRow.state.in_(("validating", "running")))
                 self.queue.waiting += [(TRAIN, JobMessage(job_id=one)) for one in connection.scalars(open_trainings)]

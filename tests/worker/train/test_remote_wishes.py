@@ -18,7 +18,7 @@ from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import ModelRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.mistral.port import ControlPlane, RemoteModel
-from labelmill_worker.sweep import sweep
+from labelmill_worker.recovery.sweep import sweep_if_due
 from labelmill_worker.tasks import train
 from labelmill_worker.train.remote_wishes import carry_out_wish
 
@@ -172,18 +172,18 @@ def test_two_workers_do_not_do_it_twice(ready: Engine, mistral: Mistral) -> None
     assert mistral.calls == ["archive"]
 
 
-def test_the_sweeper_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mistral, redis_url: str) -> None:
+def test_a_sweep_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mistral, redis_url: str) -> None:
     act(ready, registry.archive)
     row = now(ready)
     sent = Sent()
     services = Services(Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent),
                         cast("ControlPlane", mistral))  # fmt: skip
-    sweep(services)
+    sweep_if_due(services)
     assert sent.messages == []  # its message may be on its way
     with writing(ready) as connection:
         connection.execute(update(ModelRow).values(next_look_at=ModelRow.next_look_at - 60))
     while not sent.messages:
-        sweep(services)
+        sweep_if_due(services)
     assert sent.messages == [(TRAIN, model_work_id(row.no))]
     train.run(services, JobMessage(job_id=sent.messages[0][1]))
     assert now(ready).remote_state == "archived"

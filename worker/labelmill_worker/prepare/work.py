@@ -18,6 +18,7 @@ from labelmill.contracts.storage import dataset_folder, source_folder
 from labelmill.contracts.tables import DatasetRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.draining import WorkerEnds, is_draining
+from labelmill_worker.long_work import NoFreeSlot, long_slot
 from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
@@ -33,6 +34,7 @@ from labelmill_worker.store.jobs import (
     save_job,
 )
 from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.stalled import leave_to_recovery
 
 log = structlog.get_logger()
 
@@ -42,7 +44,16 @@ _PROGRESS_S = 1.0
 
 
 def prepare_job(services: Services, job_id: str) -> None:
-    """Carry out a prepare job, unless it has ended or another worker is at it."""
+    """Carry out a prepare job, unless it has ended, another worker is at it, or this one has no slot for it."""
+    try:
+        with long_slot(services.engine, services.sender):
+            _prepare_job(services, job_id)
+    except NoFreeSlot as error:
+        log.info("left to recovery", reason=error.message)
+        leave_to_recovery(services.engine, DatasetRow, job_id)
+
+
+def _prepare_job(services: Services, job_id: str) -> None:
     engine, lease_s = services.engine, services.settings.lease_s
     claimed = claim_job(engine, DatasetRow, job_id, lease_s)
     if claimed is None:
@@ -60,7 +71,7 @@ def prepare_job(services: Services, job_id: str) -> None:
             prepared = _prepare(services, job, token, lease)
         _record(services, job, token, prepared)
     except LeaseLost:
-        log.warning("put down: another worker has taken over")
+        log.warning("dropped: another worker has taken over")
     except WorkerEnds:
         _hand_back(services, job, token)
     except LabelmillError as error:

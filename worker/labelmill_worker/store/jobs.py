@@ -54,7 +54,7 @@ _TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow | BatchRow]]
 
 
 def job_exists(engine: Engine, job_id: str) -> bool:
-    """Whether there is such a job, or such a model for what is owed to Mistral."""
+    """Whether there is such a job, or such a model for what is to be done at Mistral."""
     model_no = model_of_work(job_id)
     kind = kind_of(job_id)
     if model_no is not None and model_no < 2**63:

@@ -46,7 +46,7 @@ def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | Non
 
 
 def put_off_wish(engine: Engine, row: ModelRow, error: str, again_in_s: float) -> None:
-    """Give the lease back; the sweeper sends the wish again."""
+    """Give the lease back; recovery sends the wish again."""
     values: dict[str, Any] = {"remote_error": error, "next_look_at": db_now() + again_in_s}
     with writing(engine) as connection:
         _write(connection, row, state=row.remote_state, only_if_unchanged=False, values=values)

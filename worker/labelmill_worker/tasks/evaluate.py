@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+import structlog
+
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import BrokerUnavailable, Permanent, Retryable
 from labelmill.contracts.messages import EVALUATE, JobMessage
@@ -11,9 +13,13 @@ from labelmill.contracts.states import EvaluationState
 from labelmill.contracts.tables import EvaluationRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate import work as evaluation
+from labelmill_worker.long_work import NoFreeSlot, long_slot
 from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, move_job, read_job, release_job
 from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.stalled import give_to_recovery
+
+log = structlog.get_logger()
 
 _QUEUED, _RUNNING = EvaluationState.QUEUED, EvaluationState.RUNNING
 
@@ -28,6 +34,10 @@ def run(services: Services, message: JobMessage) -> None:
     try:
         with LeaseKeeper(services.engine, EvaluationRow, job.id, token, lease_s) as lease:
             wait_s = _step(services, job, token, lease)
+    except NoFreeSlot as error:
+        log.info("left to recovery", reason=error.message)
+        give_to_recovery(services.engine, EvaluationRow, job.id, token)
+        return
     except LeaseLost:
         return  # another worker has it, or it was cancelled
     except Permanent as error:
@@ -62,11 +72,13 @@ def _fail(services: Services, job_id: str, token: str, error: Permanent) -> None
 def _step(services: Services, job: EvaluationRow, token: str, lease: LeaseKeeper[EvaluationRow]) -> float | None:
     """The next step. Returns when to look again, in seconds; None: it has ended."""
     if job.state == _QUEUED.value:
-        evaluation.begin(services, job, token)
+        with long_slot(services.engine, services.sender):
+            evaluation.begin(services, job, token)
         with writing(services.engine) as connection:
             move_job(connection, EvaluationRow, job.id, _QUEUED, _RUNNING, token=token)
         return 0.5
     if not evaluation.have_ended(services, job):
         return min(5.0, 0.5 * job.attempts)
-    evaluation.conclude(services, job, token, lease.check)
+    with long_slot(services.engine, services.sender):
+        evaluation.conclude(services, job, token, lease.check)
     return None

@@ -31,7 +31,7 @@ log = structlog.get_logger()
 
 
 def register_tasks(app: Celery, settings: Settings) -> None:
-    """Give `app` every task. A fault that will pass ends the task quietly: SQL still owes the work, the sweeper
+    """Give `app` every task. A fault that will pass ends the task quietly: the work stands in SQL, and recovery
     sends it again."""
     sender = MessageSender(app)
 
@@ -49,7 +49,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                 except (Retryable, DatabaseOutdated, DatabaseUnsuitable) as error:
                     log.warning("put off", reason=error.message)
 
-        # sweeps come every few seconds: in Flower they would bury the jobs
+        # sweeps may come every few seconds: in Flower they would bury the jobs
         app.task(name=name, typing=False, send_events=name != SWEEP)(task)
 
     add(PREPARE, JobMessage, prepare.run)

@@ -1,12 +1,13 @@
-"""`labelmill.sweep`: finds what SQL says is owed and sends it again. Beat asks for it every few seconds."""
+"""`labelmill.sweep`: a sweep, unless there was one within the interval. Recovery needs no such message: a worker's own
+timer sweeps. It is accepted for those who send it still."""
 
 from __future__ import annotations
 
 from labelmill_worker.bootstrap import Services
-from labelmill_worker.sweep import sweep
+from labelmill_worker.recovery.sweep import sweep_if_due
 
 
 def run(services: Services, message: None) -> None:
-    """Sweep once, unless another worker does."""
+    """Sweep if a sweep is due."""
     del message
-    sweep(services)
+    sweep_if_due(services)

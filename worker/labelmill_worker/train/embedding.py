@@ -50,7 +50,8 @@ def validate(look: Look) -> NextLook:
     """validating → running or awaiting_approval: what it would cost."""
     if look.split_path("train") is None:
         raise InvalidInput("the dataset has no rows to train on")
-    return weigh(look, look.spec.base_model, texts_of(look))
+    with look.long_slot():
+        return weigh(look, look.spec.base_model, texts_of(look))
 
 
 def weigh(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
@@ -88,8 +89,8 @@ def run(look: Look) -> NextLook:
     wait_s = embed(look, look.spec.base_model, texts_of(look))
     if wait_s is not None:
         return wait_s
-    recipe, thresholds, found = fit(look)
-    with discarded_if_cancelled(look):
+    with look.long_slot(), discarded_if_cancelled(look):
+        recipe, thresholds, found = fit(look)
         succeed(look, recipe, thresholds, found)
     return None
 
@@ -97,8 +98,8 @@ def run(look: Look) -> NextLook:
 def embed(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
     """Bring the training's batch on. Returns when to look again; None: every text that can have a vector has one."""
     if look.row.batch_id is None:
-        missing = unembedded(look, model, blocks)
-        first = next(missing, None)
+        with look.long_slot():
+            first = next(unembedded(look, model, blocks), None)
         if first is None:
             return None  # nothing to send
         with writing(look.engine) as connection:
@@ -112,7 +113,8 @@ def embed(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
         return 0.0  # the next step reads the training anew, and submits
     batch = read_inner_batch(look.engine, look.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
-        submit_inner_batch(look, batch.id, unembedded(look, model, blocks))
+        with look.long_slot():
+            submit_inner_batch(look, batch.id, unembedded(look, model, blocks))
         return wait_for(look, read_inner_batch(look.engine, batch.id))
     if not has_ended(batch):
         return wait_for(look, batch)

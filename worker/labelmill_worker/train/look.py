@@ -7,6 +7,7 @@ None means that the training has ended. Every step can be repeated after a crash
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
+from labelmill_worker.long_work import long_slot
 from labelmill_worker.mistral import port
 from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.jobs import LeaseLost, move_job, note_held, renew_job, require_held
@@ -77,6 +79,10 @@ class Look:
         """Write facts about the training. Raises LeaseLost."""
         with writing(self.engine) as connection:
             update_held(connection, self.row.id, self.token, **values)
+
+    def long_slot(self) -> AbstractContextManager[None]:
+        """Hold a slot for long work. Raises NoFreeSlot."""
+        return long_slot(self.engine, self.sender)
 
     def note(self, message: str) -> None:
         """Leave a line in the training's history. Raises LeaseLost."""

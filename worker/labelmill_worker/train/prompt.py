@@ -31,7 +31,8 @@ def validate(look: Look) -> NextLook:
     """validating → running or awaiting_approval: weigh what it costs."""
     schema = LabelSchema.from_json(look.dataset.label_schema or [])
     if _is_nearest(look):
-        return embedding.weigh(look, EMBEDDING_MODEL, _pool_texts(look, schema))
+        with look.long_slot():
+            return embedding.weigh(look, EMBEDDING_MODEL, _pool_texts(look, schema))
     look.save(estimate={"amount": 0.0, "currency": "USD", "texts": 0, "tokens": 0})
     look.move(TrainingState.RUNNING, "starts; nothing to pay for")
     return 0.0
@@ -52,7 +53,9 @@ def run(look: Look) -> NextLook:
         wait_s = embedding.embed(look, EMBEDDING_MODEL, _pool_texts(look, schema))
         if wait_s is not None:
             return wait_s
-        recipe |= _pool_file(look, schema) | {"embedding_model": EMBEDDING_MODEL}
+        with look.long_slot():
+            pool = _pool_file(look, schema)
+        recipe |= pool | {"embedding_model": EMBEDDING_MODEL}
     elif spec.shots:
         recipe["examples"] = _sample(look, schema, spec.shots, MAX_EXAMPLES)
     with embedding.discarded_if_cancelled(look):

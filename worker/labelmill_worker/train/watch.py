@@ -26,10 +26,12 @@ from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
+from labelmill_worker.long_work import NoFreeSlot
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job, save_job
 from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.factory.stopping import stop_at_mistral
 from labelmill_worker.train.look import Look, NextLook
@@ -66,7 +68,7 @@ class TrainingWatch:
                 wait_s = self._advance(training_id, token, lease.check)
             except LeaseLost:
                 # a person moved the training meanwhile, or another worker has it; then this gives nothing back
-                log.info("put down: moved by somebody else")
+                log.info("dropped: moved by somebody else")
                 if not release_job(self._engine, TrainingRow, training_id, token, look_again_in_s=0.0):
                     return
                 wait_s = 0.0
@@ -86,6 +88,10 @@ class TrainingWatch:
                 wait_s = self._give_up(row, now, token) if row.error else take_step(self._prepared(row, now, check))
             except (DatabaseUnavailable, LeaseLost):
                 raise  # nothing can be recorded; the lease runs out and recovery sends the training again
+            except NoFreeSlot as error:
+                log.info("left to recovery", reason=error.message)
+                give_to_recovery(self._engine, TrainingRow, training_id, token)
+                return None
             except Retryable as error:
                 wait_s = self._after_fault(row, now, token, error)
             except Permanent as error:

@@ -19,7 +19,8 @@ from labelmill.contracts.settings import Settings
 #: PostgreSQL's connections of one process, at most: docs/database.md has the sum for a fleet.
 PRODUCER_CONNECTIONS = 8
 DEAD_LETTER_CONNECTIONS = 1
-WORKER_CONNECTIONS = 16  #: Those of dead letters among them.
+RECOVERY_CONNECTIONS = 1
+WORKER_CONNECTIONS = 16  #: Those of dead letters and of recovery among them.
 
 
 def connect(url: str, *, max_connections: int = PRODUCER_CONNECTIONS, create_folder: bool = True) -> Engine:

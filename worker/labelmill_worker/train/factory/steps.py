@@ -52,7 +52,8 @@ def upload(look: Look) -> NextLook:
         if split in uploaded or path is None:
             continue
         parts = part_ranges(path)
-        ids = [_uploaded_file(look, split, path, part, number, len(parts)) for number, part in enumerate(parts, 1)]
+        with look.long_slot():
+            ids = [_uploaded_file(look, split, path, part, number, len(parts)) for number, part in enumerate(parts, 1)]
         uploaded[split] = ids[0] if len(ids) == 1 else ids
         look.save(remote_files=dict(uploaded))
     if "train" not in uploaded:

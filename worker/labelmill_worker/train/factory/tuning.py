@@ -54,13 +54,15 @@ def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[
         return 0.0, None
     batch = read_inner_batch(look.engine, look.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
-        submit_inner_batch(look, batch.id, ([text for text, _ in block] for block in in_blocks(read_rows(path))))
+        with look.long_slot():
+            submit_inner_batch(look, batch.id, ([text for text, _ in block] for block in in_blocks(read_rows(path))))
         batch = read_inner_batch(look.engine, batch.id)
     try:
         if not has_ended(batch):
             return wait_for(look, batch), None
         require_completed(batch)
-        return None, _thresholds(look, batch)
+        with look.long_slot():
+            return None, _thresholds(look, batch)
     except Permanent as error:
         look.note(f"its thresholds are not tuned: {error.message}")
         return None, {}

@@ -1,4 +1,4 @@
-"""The sweeper finds what Redis lost, sends it once, and costs a quiet system next to nothing."""
+"""Recovery finds what Redis lost, sends it once, and costs a quiet system next to nothing."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
 from labelmill_worker.bootstrap import Services
-from labelmill_worker.store.owed import take_lease
-from labelmill_worker.sweep import sweep
+from labelmill_worker.recovery.sweep import sweep_if_due
+from labelmill_worker.store.locks import Held, Taken, give_lease_back, take_lease
 
 _CLASSIFY, _PREPARE = "classify\x06\x163", "prepare\x06\x163"
 
@@ -39,7 +39,7 @@ def _waiting(services: Services, name: str) -> int:
 def _sweep(services: Services) -> None:
     with writing(services.engine) as connection:
         connection.execute(update(LockRow).values(until=0.0))
-    sweep(services)
+    sweep_if_due(services)
 
 
 def _batch(connection: Connection, chunks: int, *, state: str = "running", chunk_state: str = "pending") -> int:
@@ -111,7 +111,7 @@ def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(services: Servi
         _batch(connection, 2)
         connection.execute(update(ChunkRow).values(state="claimed", lease_token="t", lease_until=db_now() + back_s))
         connection.execute(insert(LockRow).values(name="sweep", token="t", until=db_now() + back_s))
-    sweep(services)
+    sweep_if_due(services)
     assert _waiting(services, _CLASSIFY) == 0, "workers that live had no time to renew their leases"
     _sweep(services)
     assert _waiting(services, _CLASSIFY) == 2
@@ -129,5 +129,18 @@ def test_a_clock_set_back_does_not_put_off_what_was_to_come_in_a_minute(services
     assert _waiting(services, _CLASSIFY) == 2
 
 
-def test_many_sweeps_at_once_take_one_lease(engine: Engine) -> None:
-    assert [take_lease(engine, "sweep", 60) for _ in range(5)] == [0.0, None, None, None, None]
+def test_many_processes_that_ask_at_once_get_one_lease_and_learn_when_it_ends(engine: Engine) -> None:
+    found = [take_lease(engine, "sweep", 60) for _ in range(5)]
+    assert [isinstance(one, Taken) for one in found] == [True, False, False, False, False]
+    assert all(55 < one.for_s <= 60 for one in found if isinstance(one, Held))
+
+
+def test_a_lease_that_was_given_back_is_free_and_counts_as_no_silence(engine: Engine) -> None:
+    first = take_lease(engine, "sweep", 60)
+    assert isinstance(first, Taken)
+    give_lease_back(engine, "sweep", "somebody else's")
+    assert isinstance(take_lease(engine, "sweep", 60), Held)
+    give_lease_back(engine, "sweep", first.token)
+    second = take_lease(engine, "sweep", 60)
+    assert isinstance(second, Taken)
+    assert second.free_for_s == 0.0

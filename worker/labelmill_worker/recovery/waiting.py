@@ -1,4 +1,4 @@
-"""What waits on Redis, so that the sweeper knows which message is lost and sends none twice.
+"""What waits on Redis, so that recovery knows which message is lost and sends none twice.
 
 Asked only when something is overdue: a quiet system costs no look.
 """
@@ -38,7 +38,7 @@ class WaitingMessages:
 
     @cached_property
     def for_chunks(self) -> int:
-        """How many messages bring workers to chunks: whichever it names, the worker takes what is owed."""
+        """How many messages bring workers to chunks: whichever it names, the worker takes what is runnable."""
         return self._ask(lambda client: sum(int(client.llen(name)) for name in self._lists["classify"]))
 
     @cached_property

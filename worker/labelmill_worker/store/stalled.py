@@ -1,111 +1,102 @@
-"""What SQL says is owed: jobs that nobody looks at, chunks whose worker died, batches whose last closer died.
+"""Stalled work: jobs that nobody looks at, chunks whose worker died, batches whose last closer died.
 
-Reads come first, and what they find is few: a write is worth its lock only when something is owed.
+Reads come first, and what they find is few: a write is worth its lock only when something is stalled.
 """
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, case, exists, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, select, update
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import IntegrityError
 
 from labelmill.contracts.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
-from labelmill.contracts.states import BatchState, ChunkState, State
-from labelmill.contracts.tables import (
-    OPEN_CHUNK,
-    BatchRow,
-    ChunkRow,
-    DatasetRow,
-    EvaluationRow,
-    LockRow,
-    TrainingRow,
-    utc_now,
-)
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
 from labelmill_worker.store.chunks import complete_batch
-from labelmill_worker.store.jobs import add_event
+from labelmill_worker.store.jobs import JobTable, add_event, is_free, write_held
 
 #: A message is on its queue or in work within moments. Work that is neither after so long has lost it.
 LOST_AFTER_S = 5.0
-_CLOCKS_WANDER_S = 5.0  #: A clock that is put right by so little was not set back.
+_BY_A_LITTLE_S = 0.1
 _AT_ONCE = 200
+#: Of each kind, in a sweep. Where every slot for long work is taken, messages come and go in vain: they are to be few.
+_JOBS_AT_ONCE = 50
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
-
-JobTable = type[DatasetRow | TrainingRow | EvaluationRow]
 
 
 @dataclass(frozen=True)
 class OpenBatch:
-    """A batch that is owed work."""
+    """A batch that is not worked off yet."""
 
     no: int
     id: str
 
 
-def take_lease(engine: Engine, name: str, seconds: float) -> float | None:
-    """Take a named lease for `seconds`. Returns for how long nobody had it (below 0: the database's clock was set back
-    by more than as much), None when another process has it now."""
-    token = secrets.token_hex(8)
-    free = has_passed(LockRow.until, far_s=seconds + _CLOCKS_WANDER_S)
-    with writing(engine) as connection:
-        free_for_s = connection.scalar(select(db_now() - LockRow.until).where(LockRow.name == name, free))
-        taken = connection.execute(
-            update(LockRow).where(LockRow.name == name, free).values(token=token, until=db_now() + seconds)
-        ).rowcount
-        if taken:
-            return float(free_for_s or 0.0)
-        if connection.scalar(select(LockRow.name).where(LockRow.name == name)):
-            return None
-    try:
-        with writing(engine) as connection:
-            connection.execute(insert(LockRow).values(name=name, token=token, until=db_now() + seconds))
-    except IntegrityError:
-        return None
-    return 0.0
-
-
-def hold_lease(engine: Engine, name: str, seconds: float) -> None:
-    """Keep a named lease that was taken just now for `seconds` from now on."""
-    with writing(engine) as connection:
-        connection.execute(update(LockRow).where(LockRow.name == name).values(until=db_now() + seconds))
-
-
-def _is_open(table: JobTable, states: Sequence[State]) -> ColumnElement[bool]:
-    free = or_(table.lease_until.is_(None), has_passed(table.lease_until))
-    return and_(table.state.in_([state.value for state in states]), free)
-
-
-def overdue_jobs(engine: Engine, table: JobTable, states: Sequence[State]) -> list[str]:
-    """Ids of jobs that nobody holds and whose look is `LOST_AFTER_S` late, or whose worker died.
+def overdue_jobs(engine: Engine, table: JobTable) -> list[str]:
+    """Ids of jobs that nobody holds and whose look is `LOST_AFTER_S` late, or whose worker died: the most overdue ones.
 
     A job that was never looked at is late `LOST_AFTER_S` after the first sweep that saw it.
     """
-    open_ = _is_open(table, states)
-    late = has_passed(table.next_look_at, ago_s=LOST_AFTER_S, far_s=FAR_S)
+    overdue = select(table.id).where(_is_overdue(table)).order_by(table.next_look_at).limit(_JOBS_AT_ONCE)
     with reading(engine) as connection:
-        ids = list(connection.scalars(select(table.id).where(open_, late).limit(_AT_ONCE)))
-        unseen = connection.scalar(select(table.id).where(open_, table.next_look_at.is_(None)).limit(1))
+        ids = list(connection.scalars(overdue))
+        unseen = connection.scalar(select(table.id).where(is_free(table), table.next_look_at.is_(None)).limit(1))
     if unseen is not None:
         # a lease that ran out is a worker that died: its job is late as it is
         since = case((table.lease_until.is_not(None), db_now() - LOST_AFTER_S), else_=db_now())
         with writing(engine) as connection:
-            connection.execute(update(table).where(open_, table.next_look_at.is_(None)).values(next_look_at=since))
+            connection.execute(
+                update(table).where(is_free(table), table.next_look_at.is_(None)).values(next_look_at=since)
+            )
     return ids
 
 
-def put_off(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
+def _is_overdue(table: JobTable) -> ColumnElement[bool]:
+    return and_(is_free(table), has_passed(table.next_look_at, ago_s=LOST_AFTER_S, far_s=FAR_S))
+
+
+def defer_jobs(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
     """Jobs that have a message now are not late for another `LOST_AFTER_S`."""
     with writing(engine) as connection:
-        connection.execute(update(table).where(table.id.in_(ids)).values(next_look_at=db_now()))
+        connection.execute(update(table).where(table.id.in_(ids), is_free(table)).values(next_look_at=db_now()))
 
 
-def return_expired_chunks(engine: Engine, *, spared_s: float = 0.0) -> int:
+def leave_to_recovery(engine: Engine, table: JobTable, job_id: str) -> None:
+    """A job whose message was taken off the queue without being carried out is overdue at once: the next sweep sends
+    it, or whoever can carry it out before."""
+    with writing(engine) as connection:
+        overdue = db_now() - LOST_AFTER_S - _BY_A_LITTLE_S
+        connection.execute(update(table).where(table.id == job_id, is_free(table)).values(next_look_at=overdue))
+
+
+def give_to_recovery(engine: Engine, table: JobTable, job_id: str, token: str) -> None:
+    """The same for a job that this worker has claimed: that it can do nothing for it is no attempt."""
+    with writing(engine) as connection:
+        write_held(
+            connection, table, job_id, token, lease_token=None, lease_until=None, attempts=table.attempts - 1,
+            next_look_at=db_now() - LOST_AFTER_S - _BY_A_LITTLE_S,
+        )  # fmt: skip
+
+
+def take_overdue_job(engine: Engine, table: JobTable) -> str | None:
+    """The job that is overdue for longest, for a message of its own: nobody else sends one for the next
+    `LOST_AFTER_S`. None: there is none."""
+    longest = select(table.id).where(_is_overdue(table)).order_by(table.next_look_at).limit(1)
+    with reading(engine) as connection:
+        job_id = connection.scalar(longest)
+    if job_id is None:
+        return None
+    with writing(engine) as connection:
+        mine = update(table).where(table.id == job_id, _is_overdue(table)).values(next_look_at=db_now())
+        return job_id if connection.execute(mine).rowcount else None
+
+
+def return_expired_chunks(engine: Engine, *, grace_s: float = 0.0) -> int:
     """Hand back chunks whose lease ran out (`claimed` → `pending`), each with a line in `events`. Those whose lease ran
-    out within the last `spared_s` are left to their owners."""
-    ran_out = has_passed(ChunkRow.lease_until, ago_s=spared_s)
+    out within the last `grace_s` are left to their owners."""
+    ran_out = has_passed(ChunkRow.lease_until, ago_s=grace_s)
     ids = {batch.no: batch.id for batch in open_batches(engine)}
     if not ids:
         return 0
@@ -130,12 +121,12 @@ def return_expired_chunks(engine: Engine, *, spared_s: float = 0.0) -> int:
             ).rowcount
             if done:
                 returned += 1
-                add_event(connection, batch_id, "its worker's lease ran out; owed again", chunk=number)
+                add_event(connection, batch_id, "its worker's lease ran out; runnable again", chunk=number)
     return returned
 
 
 def open_batches(engine: Engine) -> list[OpenBatch]:
-    """Batches that are owed work, the oldest first."""
+    """Batches that are not worked off yet, the oldest first."""
     with reading(engine) as connection:
         # sorted here: told to sort, SQLite reads every batch there ever was in order instead of using the index
         found = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(BatchRow.state.in_(_RUNS))).all())

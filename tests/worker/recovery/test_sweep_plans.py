@@ -17,9 +17,9 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import BatchRow, ChunkRow, LockRow, ModelRow
 from labelmill_worker.bootstrap import Services
+from labelmill_worker.recovery.sweep import sweep_if_due
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.fairness import most_deserving_chunk
-from labelmill_worker.sweep import sweep
 
 CHUNKS = 100_000
 JOBS = 1_000
@@ -80,7 +80,7 @@ def _statements_of_a_sweep(services: Services) -> list[tuple[str, object]]:
             connection.execute(text("ANALYZE"))
     with writing(services.engine) as connection:
         connection.execute(update(LockRow).values(until=0.0))
-    return _statements_of(services.engine, lambda: sweep(services))
+    return _statements_of(services.engine, lambda: sweep_if_due(services))
 
 
 def _statements_of(engine: Engine, act: Callable[[], None]) -> list[tuple[str, object]]:
