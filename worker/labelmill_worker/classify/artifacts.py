@@ -55,29 +55,35 @@ def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDA
 def load_artifact(path: Path, sha256: str, model: str, kind: str) -> tuple[dict[str, Any], Arrays]:
     """The document and the arrays of a file of this `kind`. `model` is how a refusal names it. Raises
     ArtifactRefused."""
+    where = shown_file(path)
     try:
         data = path.read_bytes()
     except OSError as error:
         raise ArtifactRefused(
-            f"the file of model {model} cannot be read: {error.strerror} ({path}): put it back, or train it again"
+            f"the file of model {model} cannot be read: {error.strerror} ({where}): put it back, or train it again"
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ArtifactRefused(
-            f"the file of model {model} is not the one that was trained ({path}): put that one back, or train it again"
+            f"the file of model {model} is not the one that was trained ({where}): put that one back, or train it again"
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             document = orjson.loads(archive.read(_DOCUMENT))
             if document.get("format", FORMAT) > FORMAT:
                 raise ArtifactRefused(
-                    f"the file of model {model} was written by a later Labelmill ({path}): upgrade this worker"
+                    f"the file of model {model} was written by a later Labelmill ({where}): upgrade this worker"
                 )
             if document["kind"] != kind:
-                raise ArtifactRefused(f"the file of model {model} is another model's ({path}): put its own back")
+                raise ArtifactRefused(f"the file of model {model} is another model's ({where}): put its own back")
             names = [name for name in archive.namelist() if name != _DOCUMENT]
             arrays = {
                 name.removesuffix(".npy"): np.load(io.BytesIO(archive.read(name)), allow_pickle=False) for name in names
             }
             return document, arrays
     except (zipfile.BadZipFile, KeyError, ValueError, TypeError, AttributeError) as error:
-        raise ArtifactRefused(f"the file of model {model} cannot be understood ({path}): train it again") from error
+        raise ArtifactRefused(f"the file of model {model} cannot be understood ({where}): train it again") from error
+
+
+def shown_file(path: Path) -> str:
+    """How errors, which SQL keeps, name a model's file: every host mounts the data folder at a path of its own."""
+    return f"{path.parent.name}/{path.name} in the data folder"

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.artifacts import ArtifactRefused, load_artifact, save_artifact
+from labelmill_worker.classify.artifacts import ArtifactRefused, load_artifact, save_artifact, shown_file
 
 Matrix = NDArray[np.float32]
 
@@ -51,14 +51,16 @@ class Head:
             weights = [arrays[f"weights_{number}"] for number in range(len(found.targets))]
             intercepts = [arrays[f"intercepts_{number}"] for number in range(len(found.targets))]
         except (KeyError, TypeError) as error:
-            raise ArtifactRefused(f"the file of model {model} cannot be understood ({path}): train it again") from error
+            raise ArtifactRefused(
+                f"the file of model {model} cannot be understood ({shown_file(path)}): train it again"
+            ) from error
         fits = all(
             one.shape == (weights[0].shape[0], len(target.labels)) and offsets.shape == (len(target.labels),)
             for target, one, offsets in zip(found.targets, weights, intercepts, strict=True)
         )
         if found != schema or not fits:
             raise ArtifactRefused(
-                f"the file of model {model} is for other labels than the model's ({path}): train it again"
+                f"the file of model {model} is for other labels than the model's ({shown_file(path)}): train it again"
             )
         return cls(found, weights, intercepts)
 
