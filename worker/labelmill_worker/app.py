@@ -18,6 +18,7 @@ from labelmill.contracts.queue_app import QueueApp
 from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.wire.transport import use_checking_transport
 from labelmill_worker import checkup, draining
+from labelmill_worker.alive import AliveStep
 from labelmill_worker.bootstrap import forget_services, give_up_requests
 from labelmill_worker.database_watch import check_at_start
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
@@ -43,6 +44,7 @@ def create_app(settings: Settings | None = None) -> Celery:
     app.conf.result_expires = None
     app.steps["worker"].add(LongWorkStep)
     app.steps["worker"].add(RecoveryStep)
+    app.steps["worker"].add(AliveStep)
     app.steps["consumer"].add(SendTaskEventsAtOnce)
     app.steps["consumer"].add(KeepMalformedMessages)
     app.steps["consumer"].add(QuitThreads)

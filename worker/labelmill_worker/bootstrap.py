@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import (
+    ALIVE_CONNECTIONS,
     DEAD_LETTER_CONNECTIONS,
     RECOVERY_CONNECTIONS,
     WORKER_CONNECTIONS,
@@ -21,6 +22,7 @@ from labelmill.contracts.database import (
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.storage import DataFolder
+from labelmill_worker.ability import Ability
 from labelmill_worker.database_watch import DatabaseWatch
 
 if TYPE_CHECKING:
@@ -53,6 +55,11 @@ class Services:
 
         return SdkControlPlane.from_settings(self.settings)
 
+    @cached_property
+    def ability(self) -> Ability:
+        """What this process cannot do."""
+        return Ability(self.engine)
+
     @property
     def classify_engine(self) -> ClassifyEngine:
         """The engine that sends texts, one for all chunks of this process."""
@@ -64,7 +71,7 @@ class Services:
     def _classify_engine(self) -> ClassifyEngine:
         from labelmill_worker.classify.engine import ClassifyEngine  # noqa: PLC0415 - only where texts are classified
 
-        engine = ClassifyEngine.from_settings(self.settings, self.engine)
+        engine = ClassifyEngine.from_settings(self.settings, self.engine, self.ability)
         _prepare_interpreter()
         return engine
 
@@ -92,7 +99,7 @@ _watch: DatabaseWatch | None = None
 
 def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
     """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
-    others = DEAD_LETTER_CONNECTIONS + RECOVERY_CONNECTIONS
+    others = DEAD_LETTER_CONNECTIONS + RECOVERY_CONNECTIONS + ALIVE_CONNECTIONS
     engine = connect_to_existing(settings, max_connections=WORKER_CONNECTIONS - others)
     try:
         check_tables(engine)

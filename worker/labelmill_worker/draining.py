@@ -38,6 +38,11 @@ def is_draining() -> bool:
     return _told.is_set()
 
 
+def pause(seconds: float) -> None:
+    """Wait, at most until this process is told to end."""
+    _told.wait(seconds)
+
+
 def begin(give_up_requests: Callable[[], None]) -> None:
     """This process was told to end. Returns at once; may be called again."""
     if _told.is_set():

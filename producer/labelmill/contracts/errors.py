@@ -5,7 +5,8 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     InvalidInput                arguments or input that are wrong                       exit 2
       KeyTaken                  the idempotency key stands for something else           exit 2
     NotFound                    no such job, dataset or model                           exit 2
-    CredentialsRefused          Mistral refused the key                                 exit 5
+    WorkerUnable                this worker cannot do it; another one may
+      CredentialsRefused        Mistral refused the key                                 exit 5
     RequestRefused              Mistral refused one request for its content (400, 413, 422)
     RemoteFailed                Mistral ended a job, or knows no such thing
     FactoryClosed               the account cannot fine-tune classifiers
@@ -38,7 +39,13 @@ class LabelmillError(Exception):
 
 
 class Permanent(LabelmillError):
+    """`code`: where the error passes another one on, whose word it keeps."""
+
     code = "permanent"
+
+    def __init__(self, message: str, *, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.code
 
 
 class InvalidInput(Permanent):
@@ -59,9 +66,23 @@ class NotFound(Permanent):
     code = "not_found"
 
 
-class CredentialsRefused(Permanent):
+class WorkerUnable(Permanent):
+    """This worker cannot do some work: it lacks a key, a file, or the knowledge of a newer version. Another one may.
+
+    `is_about_mistral`: whatever needs Mistral cannot be done here, and not one job alone.
+    """
+
+    code = "worker_unable"
+    is_about_mistral = False
+
+
+class CredentialsRefused(WorkerUnable):
     exit_code = 5
     code = "credentials_refused"
+
+    def __init__(self, message: str, *, is_about_mistral: bool = True) -> None:
+        super().__init__(message)
+        self.is_about_mistral = is_about_mistral  #: False: the key is good, but not for what was asked.
 
 
 class RequestRefused(Permanent):

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from labelmill.contracts.errors import WorkerUnable
 
 
 class _Spec(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def read(cls, stored: dict[str, Any]) -> Self:
+        """The options as a worker finds them. Raises WorkerUnable for what only a newer version understands."""
+        try:
+            return cls.model_validate(stored)
+        except ValidationError as error:
+            place = ".".join(map(str, error.errors(include_input=False)[0]["loc"]))
+            raise WorkerUnable(
+                f"this worker does not know the job's option {place!r}: a newer Labelmill wrote it; upgrade this worker"
+            ) from error
 
 
 class TargetSpec(_Spec):

@@ -16,7 +16,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from labelmill.contracts.errors import Permanent
+from labelmill.contracts.errors import Permanent, WorkerUnable
 from labelmill.contracts.new_files import replacing
 
 Arrays = dict[str, NDArray[Any]]
@@ -31,6 +31,10 @@ class ArtifactRefused(Permanent):
     """A model's own file is missing, was changed or cannot be read."""
 
     code = "model_file_refused"
+
+
+class ArtifactRefusedHere(ArtifactRefused, WorkerUnable):
+    """What this worker finds in its data folder, or knows how to read, is not enough: another one may be better off."""
 
 
 def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
@@ -59,18 +63,18 @@ def load_artifact(path: Path, sha256: str, model: str, kind: str) -> tuple[dict[
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ArtifactRefused(
+        raise ArtifactRefusedHere(
             f"the file of model {model} cannot be read: {error.strerror} ({where}): put it back, or train it again"
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
-        raise ArtifactRefused(
+        raise ArtifactRefusedHere(
             f"the file of model {model} is not the one that was trained ({where}): put that one back, or train it again"
         )
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             document = orjson.loads(archive.read(_DOCUMENT))
             if document.get("format", FORMAT) > FORMAT:
-                raise ArtifactRefused(
+                raise ArtifactRefusedHere(
                     f"the file of model {model} was written by a later Labelmill ({where}): upgrade this worker"
                 )
             if document["kind"] != kind:

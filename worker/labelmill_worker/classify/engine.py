@@ -12,6 +12,7 @@ import uvloop
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.settings import Settings
+from labelmill_worker.ability import Ability
 from labelmill_worker.classify.recording import Recorder
 from labelmill_worker.classify.sending import BatchVerdict
 from labelmill_worker.classify.turnstile import Turnstile
@@ -24,11 +25,14 @@ T = TypeVar("T")
 class ClassifyEngine:
     """Owns what chunks of a process share: the loop, the connections to Mistral, the slots, the rate limit."""
 
-    def __init__(self, settings: Settings, engine: Engine, client: HotClient, limiter: FleetLimiter) -> None:
+    def __init__(
+        self, settings: Settings, engine: Engine, client: HotClient, limiter: FleetLimiter, ability: Ability
+    ) -> None:
         self.settings = settings
         self.engine = engine
         self.client = client
         self.limiter = limiter
+        self.ability = ability
         self.turnstile = Turnstile(limiter, settings.max_in_flight)
         self._verdicts: dict[str, BatchVerdict] = {}
         self.loop = uvloop.new_event_loop()
@@ -37,9 +41,10 @@ class ClassifyEngine:
         self.recorder = Recorder(engine, settings.lease_s, self._release_slots)
 
     @classmethod
-    def from_settings(cls, settings: Settings, engine: Engine) -> ClassifyEngine:
-        """Raises CredentialsRefused without a key, InvalidInput without an address. Opens no connection yet."""
-        return cls(settings, engine, HotClient.from_settings(settings), FleetLimiter.from_settings(settings))
+    def from_settings(cls, settings: Settings, engine: Engine, ability: Ability | None = None) -> ClassifyEngine:
+        """Raises WorkerUnable without a key or an address. Opens no connection yet."""
+        client, limiter = HotClient.from_settings(settings), FleetLimiter.from_settings(settings)
+        return cls(settings, engine, client, limiter, ability or Ability(engine))
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         """Run a coroutine on the loop, from any thread."""

@@ -7,10 +7,25 @@ import time
 import structlog
 
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, RequestRefused, Retryable
+from labelmill.contracts.errors import (
+    BrokerUnavailable,
+    LabelmillError,
+    Permanent,
+    RequestRefused,
+    Retryable,
+    WorkerUnable,
+)
 from labelmill.contracts.messages import CLASSIFY, PRIORITY_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
+from labelmill_worker.ability import MISTRAL
 from labelmill_worker.classify.engine import ClassifyEngine
+from labelmill_worker.classify.leaving import (
+    lacks_mistral,
+    leave_claim,
+    leave_message,
+    models_left_to_others,
+    subject_of,
+)
 from labelmill_worker.classify.planning import Request
 from labelmill_worker.classify.recording import ChunkRecord
 from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, RowFailed, Strategy
@@ -18,7 +33,7 @@ from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.classify.turnstile import Lane
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
-from labelmill_worker.store.batches import fail_batch
+from labelmill_worker.store.batches import fail_batch, read_open_batch
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,
@@ -46,12 +61,14 @@ GIVE_UP_AFTER = 60  #: Claims without any progress; then the rows left get the l
 
 def work_on_chunk(shared: ClassifyEngine, sender: MessageSender, batch_id: str, number: int) -> None:
     """Do what can be done on a chunk in one task. Does nothing when it is not owed. Raises DatabaseUnavailable."""
-    claim = _claim_what_is_owed(shared, batch_id, number)
+    claim = _claim_what_is_owed(shared, sender, ChunkMessage(job_id=batch_id, chunk=number))
     if claim is None:
-        log.debug("nothing owed")
         return
     try:
         _ChunkWork(shared, sender, claim, strategy_for(shared, claim.model, claim.options)).run()
+    except WorkerUnable as error:
+        leave_claim(shared.engine, sender, shared.ability, claim, error)
+        return
     except Permanent as error:  # the model cannot be asked at all
         stop_batch(shared.engine, claim, error.code, error.message)
         hand_back(shared.engine, claim)
@@ -71,15 +88,26 @@ def work_on_chunk(shared: ClassifyEngine, sender: MessageSender, batch_id: str, 
             log.warning("no further chunks sent: Redis cannot be reached")
 
 
-def _claim_what_is_owed(shared: ClassifyEngine, batch_id: str, number: int) -> Claim | None:
-    """Claim the chunk that deserves it most: the message only says that there is work."""
-    for _ in range(_CLAIM_TRIES):
-        chosen = most_deserving_chunk(shared.engine, batch_id, number)
-        if chosen is None:
-            return None
-        claim = claim_chunk(shared.engine, *chosen, shared.settings.lease_s)
-        if claim is not None:
-            return claim
+def _claim_what_is_owed(shared: ClassifyEngine, sender: MessageSender, message: ChunkMessage) -> Claim | None:
+    """Claim the chunk that deserves it most: the message only says that there is work. What this worker cannot do is
+    left to others."""
+    ability = shared.ability
+    error, exclude = lacks_mistral(ability), models_left_to_others(ability)
+    if error is None:
+        for _ in range(_CLAIM_TRIES):
+            chosen = most_deserving_chunk(shared.engine, message.job_id, message.chunk, exclude_models=exclude)
+            if chosen is None:
+                break
+            claim = claim_chunk(shared.engine, *chosen, shared.settings.lease_s)
+            if claim is not None:
+                return claim
+    if error is None and exclude:
+        batch = read_open_batch(shared.engine, message.job_id)
+        error = ability.lacks(subject_of(batch.model_no)) if batch else None
+    if error is not None:
+        leave_message(shared.engine, sender, ability, message, error)
+    else:
+        log.debug("nothing owed")
     return None
 
 
@@ -184,6 +212,9 @@ class _ChunkWork:
     def _finish(self) -> None:
         """Close the chunk, or hand back what is left of it."""
         claim, engine, record = self._claim, self._shared.engine, self._record
+        if record.progressed and record.stop is None:
+            for subject in (MISTRAL, subject_of(claim.model.no)):
+                self._shared.ability.succeeded(subject)
         if record.stop is not None:
             if isinstance(record.stop.error, RequestRefused) and has_answers(engine, claim.batch_no):
                 # another process or an earlier claim was answered: it is these rows that are bad, each for itself
@@ -191,6 +222,8 @@ class _ChunkWork:
                 hand_back(engine, claim)
                 _send_again(self._messages, claim, 0.0)
                 return
+            if isinstance(record.stop.error, WorkerUnable):
+                raise record.stop.error
             stop_batch(engine, claim, record.stop.error.code, record.stop.error.message)
             if record.left:
                 hand_back(engine, claim)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill_worker.train.dataset_rows import missing_here
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class Truth:
 
 
 def read_split(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a prepared split: `{"text", "labels"}`. Raises Permanent when it is gone."""
+    """The rows of a prepared split: `{"text", "labels"}`. Raises WorkerUnable when it is not there, Permanent."""
     try:
         with path.open("rb") as lines:
             yield from map(orjson.loads, lines)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise missing_here(path, error) from error
+    except ValueError as error:
         raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
 
 

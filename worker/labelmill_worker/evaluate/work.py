@@ -11,7 +11,7 @@ from typing import Any
 
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
+from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.money.costs import cost_of_texts, per_1000, priced_model
 from labelmill.contracts.money.prices import PriceList
@@ -68,8 +68,8 @@ def have_ended(services: Services, job: EvaluationRow) -> bool:
     found = [_batch(services, job, column) for column in batches_of(job)]
     for batch in found:
         if batch.state in _ENDED and batch.state != BatchState.COMPLETED.value:
-            kind = CredentialsRefused if batch.error_code == CredentialsRefused.code else Permanent
-            raise kind(f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}")
+            why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
+            raise Permanent(why, code=batch.error_code)
     return all(batch.state in _ENDED for batch in found)
 
 
@@ -128,7 +128,7 @@ def _summary(
 
 
 def _spec_of(job: EvaluationRow) -> EvaluateSpec:
-    return EvaluateSpec.model_validate(job.options or {})
+    return EvaluateSpec.read(job.options or {})
 
 
 def _path(services: Services, job: EvaluationRow, split: str) -> Path:

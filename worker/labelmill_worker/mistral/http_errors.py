@@ -33,7 +33,8 @@ def error_for_status(
     words = without_secrets(remote_words(without_secrets(body, secrets)), secrets)
     said = f": {words}" if words else ""
     if status in (401, 403):
-        return CredentialsRefused(f"Mistral refused the key in MISTRAL_API_KEY (status {status}){said}")
+        refused = f"Mistral refused the key in MISTRAL_API_KEY (status {status}){said}"
+        return CredentialsRefused(refused, is_about_mistral=status == 401)
     if status in (404, 410):
         return RemoteFailed(f"Mistral knows no such thing (status {status}){said}")
     if status == 429:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.readers import OnBadRow, Row, read_rows
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.contracts.storage import DataFolder, source_folder
@@ -21,12 +21,14 @@ def wanted_columns(spec: PrepareSpec) -> list[str] | None:
 
 
 def source_files(data: DataFolder, job_id: str, references: Sequence[str]) -> list[Path]:
-    """The copies that were made for this job. Raises InvalidInput for one that is missing or lies elsewhere, be it in
-    the data folder: the database and the stack's addresses are there too."""
+    """The copies that were made for this job. Raises WorkerUnable for one that is missing, InvalidInput for one that
+    lies elsewhere, be it in the data folder: the database and the stack's addresses are there too."""
     files = [data.file(reference, source_folder(job_id)) for reference in references]
     for file in files:
         if not file.is_file():
-            raise InvalidInput(f"{file.name} is gone from the data folder; submit the preparation again")
+            raise WorkerUnable(
+                f"{file.name} is gone from the data folder: mount that folder, or submit the preparation again"
+            )
     return files
 
 

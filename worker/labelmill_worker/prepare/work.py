@@ -10,14 +10,15 @@ import structlog
 
 from labelmill.contracts.analysis_codec import save_analysis
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable
-from labelmill.contracts.messages import PREPARE, JobMessage
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable, WorkerUnable
+from labelmill.contracts.messages import PREPARE, QUEUE_OF, JobMessage
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.contracts.states import DatasetState
 from labelmill.contracts.storage import dataset_folder, source_folder
 from labelmill.contracts.tables import DatasetRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.draining import WorkerEnds, is_draining
+from labelmill_worker.leaving import leave_job
 from labelmill_worker.long_work import NoFreeSlot, long_slot
 from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
@@ -79,6 +80,10 @@ def _prepare_job(services: Services, job_id: str) -> None:
             log.warning("put off", reason=error.message)
             release_job(engine, DatasetRow, job_id, token, look_again_in_s=error.retry_after_s or RETRY_S)
             return
+        if isinstance(error, WorkerUnable) and services.ability.leaves_to_others(error, job_id, QUEUE_OF[PREPARE]):
+            save_job(engine, DatasetRow, job_id, token, attempts=job.attempts - 1)
+            leave_job(engine, services.sender, DatasetRow, job_id, token, PREPARE)
+            return
         _fail(services, job_id, token, error)
     except Exception as fault:
         found = record_job_fault(engine, DatasetRow, job_id, token, fault)
@@ -107,7 +112,7 @@ def _hand_back(services: Services, job: DatasetRow, token: str) -> None:
 def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
     data = services.data_folder
     data.make()
-    spec = PrepareSpec.model_validate(job.spec)
+    spec = PrepareSpec.read(job.spec)
     next_report = time.monotonic() + _PROGRESS_S
 
     def on_progress(rows: int) -> None:

@@ -2,23 +2,42 @@
 
 from __future__ import annotations
 
-from sqlalchemy import update
+from dataclasses import dataclass
+
+from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import writing
+from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import BatchRow, utc_now
 from labelmill_worker.store.jobs import add_event
 
+_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
+
+
+@dataclass(frozen=True)
+class OpenBatch:
+    """A batch that may be worked on."""
+
+    model_no: int
+    priority: str
+
+
+def read_open_batch(engine: Engine, batch_id: str) -> OpenBatch | None:
+    """The batch, unless it has ended or does not run yet."""
+    wanted = select(BatchRow.model_no, BatchRow.priority).where(BatchRow.id == batch_id, BatchRow.state.in_(_RUNS))
+    with reading(engine) as connection:
+        found = connection.execute(wanted).first()
+    return OpenBatch(*found) if found else None
+
 
 def fail_batch(engine: Engine, batch_id: str, error: LabelmillError) -> bool:
     """End a batch with its reason, before or while it runs."""
-    open_states = (BatchState.QUEUED.value, BatchState.RUNNING.value)
     with writing(engine) as connection:
         failed = connection.execute(
             update(BatchRow)
-            .where(BatchRow.id == batch_id, BatchRow.state.in_(open_states))
+            .where(BatchRow.id == batch_id, BatchRow.state.in_(_RUNS))
             .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=error.message, error_code=error.code)
         ).rowcount
         if failed:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, case, func, or_, select
+from collections.abc import Collection
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, bindparam, case, func, or_, select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import db_now, reading
@@ -29,11 +32,16 @@ _first_owed = (
 )  # fmt: skip
 _open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(BatchRow.state.in_(_RUNS))
 _owing = _open.subquery()
-_DESERVING = (
-    select(_owing).where(_owing.c.number.is_not(None)).order_by(_owing.c.rank, _owing.c.busy, _owing.c.no).limit(1)
-)
+
+
+def _deserving(*conditions: ColumnElement[bool]) -> Select[Any]:
+    owing = _open.where(*conditions).subquery() if conditions else _owing
+    return select(owing).where(owing.c.number.is_not(None)).order_by(owing.c.rank, owing.c.busy, owing.c.no).limit(1)
+
+
+_DESERVING = _deserving()
 _OWN = (
-    select(_rank, _busy)
+    select(_rank, _busy, BatchRow.model_no)
     .join(ChunkRow, _of_its_batch)
     .where(BatchRow.id == bindparam("id"), BatchRow.state.in_(_RUNS), ChunkRow.number == bindparam("chunk"))
     .where(ChunkRow.state == ChunkState.PENDING.value)
@@ -41,16 +49,21 @@ _OWN = (
 _UNSERVED = select(_owing.c.id).where(_owing.c.number.is_not(None), _owing.c.busy == 0).limit(1)
 
 
-def most_deserving_chunk(engine: Engine, batch_id: str, number: int) -> tuple[str, int] | None:
+def most_deserving_chunk(
+    engine: Engine, batch_id: str, number: int, *, exclude_models: Collection[int] = ()
+) -> tuple[str, int] | None:
     """Which chunk a worker should take whom a message asks to take this one.
 
     A message says no more than that there is work, so that the order of messages decides nothing: the batch of the
     highest priority that has the fewest chunks in work comes first, among equals the message's own. None: nothing is
-    owed.
+    runnable, but perhaps of `exclude_models`.
     """
+    wanted = _deserving(BatchRow.model_no.not_in(exclude_models)) if exclude_models else _DESERVING
     with reading(engine) as connection:
-        best = connection.execute(_DESERVING).first()
+        best = connection.execute(wanted).first()
         own = connection.execute(_OWN, {"id": batch_id, "chunk": number}).first()
+    if own is not None and own.model_no in exclude_models:
+        own = None
     if own is not None and (best is None or (own.rank, own.busy) <= (best.rank, best.busy)):
         return batch_id, number
     return None if best is None else (best.id, best.number)

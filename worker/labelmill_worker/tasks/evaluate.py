@@ -7,12 +7,13 @@ import contextlib
 import structlog
 
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import BrokerUnavailable, Permanent, Retryable
-from labelmill.contracts.messages import EVALUATE, JobMessage
+from labelmill.contracts.errors import BrokerUnavailable, Permanent, Retryable, WorkerUnable
+from labelmill.contracts.messages import EVALUATE, QUEUE_OF, JobMessage
 from labelmill.contracts.states import EvaluationState
 from labelmill.contracts.tables import EvaluationRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.evaluate import work as evaluation
+from labelmill_worker.leaving import leave_job
 from labelmill_worker.long_work import NoFreeSlot, long_slot
 from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, move_job, read_job, release_job
@@ -41,7 +42,10 @@ def run(services: Services, message: JobMessage) -> None:
     except LeaseLost:
         return  # another worker has it, or it was cancelled
     except Permanent as error:
-        _fail(services, job.id, token, error)
+        if isinstance(error, WorkerUnable) and services.ability.leaves_to_others(error, job.id, QUEUE_OF[EVALUATE]):
+            leave_job(services.engine, services.sender, EvaluationRow, job.id, token, EVALUATE)
+        else:
+            _fail(services, job.id, token, error)
         return
     except Retryable:
         raise

@@ -15,6 +15,7 @@ def run(services: Services, message: JobMessage) -> None:
     if model_no is not None:
         carry_out_wish(services.engine, lambda: services.control_plane, model_no)
         return
-    TrainingWatch(services.engine, services.sender, lambda: services.control_plane, services.settings).look(
-        message.job_id
+    watch = TrainingWatch(
+        services.engine, services.sender, lambda: services.control_plane, services.settings, ability=services.ability
     )
+    watch.look(message.job_id)

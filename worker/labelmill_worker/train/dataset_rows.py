@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.chats import text_of_row
-from labelmill.contracts.errors import Permanent
+from labelmill.contracts.errors import Permanent, WorkerUnable
 
 BLOCK_ROWS = 4_096
 
@@ -19,13 +19,15 @@ Row = tuple[str, dict[str, Any]]
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """Every row of a split, in order. Raises Permanent when it is gone or broken."""
+    """Every row of a split, in order. Raises WorkerUnable when it is not there, Permanent when it is broken."""
     try:
         with path.open("rb") as lines:
             for line in lines:
                 row = orjson.loads(line)
                 yield text_of_row(row), row["labels"]
-    except (OSError, ValueError, KeyError) as error:
+    except OSError as error:
+        raise missing_here(path, error) from error
+    except (ValueError, KeyError) as error:
         raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
 
 
@@ -37,12 +39,22 @@ def in_blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def holds_chats(path: Path | None) -> bool:
-    """Whether a split's rows are chats. Raises Permanent."""
+    """Whether a split's rows are chats. Raises WorkerUnable, Permanent."""
     if path is None:
         return False
     try:
         with path.open("rb") as lines:
             first = lines.readline()
         return bool(first) and "messages" in orjson.loads(first)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise missing_here(path, error) from error
+    except ValueError as error:
         raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
+
+
+def missing_here(path: Path, error: OSError) -> WorkerUnable:
+    """For a prepared split that this worker cannot open."""
+    return WorkerUnable(
+        f"the prepared split {path.name} cannot be read: {error.strerror} ({'/'.join(path.parts[-3:])} in the data "
+        "folder): mount the data folder, or prepare the dataset again"
+    )

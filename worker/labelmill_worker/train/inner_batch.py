@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable
 
 from labelmill.contracts.dispatch import dispatch_batch
-from labelmill.contracts.errors import BrokerUnavailable, CredentialsRefused, Permanent
+from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.states import ENDED, BatchState
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.trainings import record_look
@@ -47,5 +47,5 @@ def require_completed(batch: InnerBatch) -> None:
     """Raise the batch's own reason unless it was worked off."""
     if batch.state == BatchState.COMPLETED.value:
         return
-    kind = CredentialsRefused if batch.error_code == CredentialsRefused.code else Permanent
-    raise kind(f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}")
+    why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
+    raise Permanent(why, code=batch.error_code)

@@ -58,7 +58,7 @@ class Look:
     @property
     def spec(self) -> TrainSpec:
         """What was asked for."""
-        return TrainSpec.model_validate(self.row.options)
+        return TrainSpec.read(self.row.options)
 
     def split_path(self, split: str) -> Path | None:
         """Where a split of the dataset lies; None when it has no rows. Raises InvalidInput for a file that lies

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.states import TrainingState
 from labelmill_worker.train import embedding, prompt
 from labelmill_worker.train.factory import steps as factory
@@ -28,7 +28,7 @@ def take_step(look: Look) -> NextLook:
     """Do what the training's state asks for. Raises LeaseLost, and what the port raises."""
     method = look.row.method
     if method not in _STEPS:
-        raise InvalidInput(f"this worker knows no method {method!r}")
+        raise WorkerUnable(f"this worker knows no method {method!r}")
     if look.row.cancel_requested:
         return _CANCEL[method](look)
     return _STEPS[method][look.state](look)

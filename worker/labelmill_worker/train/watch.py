@@ -18,14 +18,17 @@ from labelmill.contracts.errors import (
     NotFound,
     Permanent,
     Retryable,
+    WorkerUnable,
 )
-from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.contracts.messages import QUEUE_OF, TRAIN, JobMessage
 from labelmill.contracts.money.prices import PriceList
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
+from labelmill_worker.ability import Ability
+from labelmill_worker.leaving import put_back
 from labelmill_worker.long_work import NoFreeSlot
 from labelmill_worker.mistral.port import ControlPlane
 from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
@@ -51,8 +54,10 @@ class TrainingWatch:
         plane: Callable[[], ControlPlane],
         settings: Settings,
         rng: random.Random | None = None,
+        ability: Ability | None = None,
     ) -> None:
         self._engine, self._sender, self._plane, self._settings = engine, sender, plane, settings
+        self._ability = ability or Ability(engine)
         self._rng = rng or random.Random()
 
     def look(self, training_id: str) -> None:
@@ -125,6 +130,10 @@ class TrainingWatch:
         return max(wait_s, 0.05)
 
     def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> NextLook:
+        if isinstance(error, WorkerUnable) and self._ability.leaves_to_others(error, row.id, QUEUE_OF[TRAIN]):
+            release_training(self._engine, row, token, 0.0)
+            put_back(self._sender, TRAIN, JobMessage(job_id=row.id))
+            return None
         # A key that is being replaced must not cost a model that is being paid for.
         at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
         paid = at_mistral and not is_lifeless(now - (row.changed_at or now))
@@ -191,9 +200,7 @@ class TrainingWatch:
 
 def _reason_of(row: TrainingRow, addition: str = "") -> Permanent:
     """Why a training that is given up failed, as it was stored."""
-    reason = Permanent(f"{row.error}{addition}")
-    reason.code = row.error_code or Permanent.code
-    return reason
+    return Permanent(f"{row.error}{addition}", code=row.error_code)
 
 
 def _left_running(row: TrainingRow, error: LabelmillError) -> Permanent:

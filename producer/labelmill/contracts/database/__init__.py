@@ -5,6 +5,7 @@ imported by their own names). The tables themselves are in `contracts/tables/`."
 
 from labelmill.contracts.database.clock import FAR_CHUNK_S, FAR_LEASE_S, FAR_S, db_now, has_passed
 from labelmill.contracts.database.connecting import (
+    ALIVE_CONNECTIONS,
     DEAD_LETTER_CONNECTIONS,
     PRODUCER_CONNECTIONS,
     RECOVERY_CONNECTIONS,
@@ -23,6 +24,7 @@ from labelmill.contracts.database.upgrading import upgrade
 from labelmill.contracts.database.versions import check_tables, current_revision, head_revision, revisions
 
 __all__ = [
+    "ALIVE_CONNECTIONS",
     "BUSY_TIMEOUT_MS",
     "DEAD_LETTER_CONNECTIONS",
     "FAR_CHUNK_S",

@@ -20,7 +20,8 @@ from labelmill.contracts.settings import Settings
 PRODUCER_CONNECTIONS = 8
 DEAD_LETTER_CONNECTIONS = 1
 RECOVERY_CONNECTIONS = 1
-WORKER_CONNECTIONS = 16  #: Those of dead letters and of recovery among them.
+ALIVE_CONNECTIONS = 1
+WORKER_CONNECTIONS = 16  #: Those of dead letters, recovery and signs of life among them.
 
 
 def connect(url: str, *, max_connections: int = PRODUCER_CONNECTIONS, create_folder: bool = True) -> Engine:

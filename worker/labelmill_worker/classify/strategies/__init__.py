@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.storage import MODELS, DataFolder
 from labelmill.contracts.tables import ModelRow
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any]) -> Strategy:
     """The way to ask `model`; `options` are the batch's (a `ClassifySpec`).
 
-    Raises Permanent when the model's own file is missing or was changed.
+    Raises WorkerUnable for a method or a file that this worker does not know, Permanent for a file that is broken.
     """
     recipe: dict[str, Any] = model.recipe or {}
     name = f"{model.name}@{model.version}"
@@ -44,7 +44,7 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
     if model.method == VECTORS:
         return Embedding(shared, model)
     if model.method != "factory":
-        raise InvalidInput(f"model {name} was made by the method {model.method!r}, which this worker does not know")
+        raise WorkerUnable(f"model {name} was made by the method {model.method!r}, which this worker does not know")
     multi = (*options.get("multi", ()), *recipe.get("multi", ()))
     kind = ChatClassification if options.get("chats") or recipe.get("chats") else ListClassification
     return kind(shared, model, multi, named=(*options.get("multi", ()), *options.get("thresholds", {})))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, WorkerUnable
 
 MAX_FILE_BYTES = 500_000_000  #: Mistral refuses files of more than 512 MB.
 
@@ -18,7 +18,7 @@ def part_ranges(path: Path, max_bytes: int = MAX_FILE_BYTES) -> list[tuple[int, 
             return [(0, size)]
         return list(_ranges(path, max_bytes))
     except OSError as error:
-        raise InvalidInput(f"the dataset's file {path.name} cannot be opened: {error.strerror}") from error
+        raise WorkerUnable(f"the dataset's file {path.name} cannot be opened: {error.strerror}") from error
 
 
 def _ranges(path: Path, max_bytes: int) -> Iterator[tuple[int, int]]:

@@ -1,0 +1,83 @@
+"""What this worker found that it cannot do, and whether another one may.
+
+A key that is missing or refused, a data folder that is not mounted, a file or an option of a newer version: that is a
+fault of one worker, and every rolling upgrade and every change of keys brings it about. Such a worker gives the work
+back, takes no more of that kind for `RETRY_S`, and then tries again. The job fails when no other worker that lives
+could do it; one that is known to be alive has two minutes to come back.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import structlog
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import WorkerUnable
+from labelmill_worker.store.workers import note_able, note_unable, others_may
+
+log = structlog.get_logger()
+
+ALIVE_EVERY_S = 5.0  #: How often a worker says that it lives.
+LIVE_S = 30.0  #: Who has said so for that long counts as alive.
+PATIENCE_S = 120.0  #: Once work waits for another worker, who lived so lately may still come back.
+RETRY_S = 30.0
+LEAVE_PAUSE_S = 1.0  #: Who has put a message back leaves it to others for so long.
+MISTRAL = "mistral"
+
+WORKER_ID = secrets.token_hex(8)  #: Of this process and the children that a prefork pool makes of it.
+
+
+@dataclass
+class _Inability:
+    error: WorkerUnable
+    tries_again_at: float
+    waits: bool  #: Work was left to others.
+
+
+class Ability:
+    """One for each process. Any thread may ask it; without an inability it asks nobody."""
+
+    def __init__(
+        self, engine: Engine, worker_id: str = WORKER_ID, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._engine = engine
+        self._worker_id = worker_id
+        self._clock = clock
+        self._known: dict[str, _Inability] = {}
+
+    def lacks(self, subject: str) -> WorkerUnable | None:
+        """Why this worker does nothing of the kind now; None: it may try."""
+        known = self._known.get(subject)
+        return known.error if known is not None and self._clock() < known.tries_again_at else None
+
+    def lacking(self) -> list[str]:
+        """All subjects of which this worker does nothing now."""
+        return [subject for subject in list(self._known) if self.lacks(subject) is not None] if self._known else []
+
+    def leaves_to_others(self, error: WorkerUnable, job: str, queue: str) -> bool:
+        """Note that this worker cannot do the work. Returns whether another worker may: then it is given back; else
+        the job fails.
+
+        `job` names the work, where it is not all that needs Mistral. `queue`: who serves it may do the work.
+        """
+        subject = MISTRAL if error.is_about_mistral else job
+        known, now = self._known.get(subject), self._clock()
+        if known is None or now >= known.tries_again_at:
+            waits = known is not None and known.waits and now < known.tries_again_at + PATIENCE_S
+            known = self._known[subject] = _Inability(error, now + RETRY_S, waits)
+            note_unable(self._engine, self._worker_id, subject, error.message, RETRY_S)
+            log.error("this worker cannot do it", what=subject, reason=error.message, tries_again_in_s=RETRY_S)
+        within_s = PATIENCE_S if known.waits else LIVE_S
+        known.waits = others_may(self._engine, self._worker_id, subject, queue, seen_within_s=within_s)
+        return known.waits
+
+    def succeeded(self, subject: str) -> None:
+        """The work was done: what stood against it does no more."""
+        if subject in self._known:
+            del self._known[subject]
+            note_able(self._engine, self._worker_id, subject)
+            log.info("this worker can do it again", what=subject)
