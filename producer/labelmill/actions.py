@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import ColumnElement, delete, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.database import writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
@@ -47,7 +48,7 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
         elif kind is Kind.DATASET:
             raise InvalidInput("a dataset cannot be cancelled: it costs nothing and ends by itself")
         else:
-            raise NotFound(f"no job has the id {job_id!r}; `labelmill status` lists the latest")
+            raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
         if not done:
             state = status_document(connection, job_id)["state"]
             raise InvalidInput(f"{job_id} is {state}: there is nothing left to cancel")
@@ -96,12 +97,14 @@ def _add_event(connection: Connection, job_id: str, state: str, message: str) ->
 
 def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[str], None] = lambda _: None) -> None:
     """Run the failed and unanswered rows of a batch again. Raises NotFound, InvalidInput."""
+    if kind_of(job_id) is not Kind.BATCH:
+        raise NotFound(f"no batch has the id {shown(job_id)}")
     with writing(engine) as connection:
         batch = connection.execute(
             select(BatchRow.no, BatchRow.state, BatchRow.error_code, BatchRow.started_at).where(BatchRow.id == job_id)
         ).first()
         if batch is None:
-            raise NotFound(f"no batch has the id {job_id!r}")
+            raise NotFound(f"no batch has the id {shown(job_id)}")
         if batch.state not in _RETRYABLE:
             raise InvalidInput(
                 f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried"

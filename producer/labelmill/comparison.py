@@ -112,6 +112,8 @@ def judge(contenders: Sequence[Contender], level: float = LEVEL) -> dict[str, An
 
 def compare_evaluations(connection: Connection, job_ids: Sequence[str], level: float = LEVEL) -> dict[str, Any]:
     """The document of `labelmill compare --json`. Raises InvalidInput when the models have no target in common."""
+    if not 0 <= level <= 1:
+        raise InvalidInput("--level must be between 0 and 1")
     found = [status_document(connection, job_id) for job_id in job_ids]
     done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
     methods = _methods(connection, job_ids)

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Select, func, select
 from sqlalchemy.engine import Connection, RowMapping
 
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.label_schema import LabelSchema
@@ -33,7 +34,7 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
         table = TABLE_OF[kind]
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
     if kind is None or row is None:
-        raise NotFound(f"no job has the id {job_id!r}; `labelmill status` lists the latest")
+        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
     document = _head(kind, row) | _DETAILS[kind](connection, row)
     if kind is Kind.BATCH:
         document["cost"] = _batch_cost(connection, row, document, prices)

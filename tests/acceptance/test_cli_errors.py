@@ -67,14 +67,14 @@ def test_options_of_prepare_are_checked_at_submission(run: Run, arguments: tuple
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("prepare a/b good.jsonl --target intent=intent", "'a/b' is no name for a dataset"),
+        ("prepare a/b good.jsonl --target intent=intent", "'a/b' cannot be the name of a dataset"),
         ("train intents --dataset nope --method factory", "no dataset 'nope' is ready"),
         ("train intents --dataset nope", "no dataset 'nope' is ready"),
         ("train intents --dataset nope --method magic", "--method is one of embedding, factory, prompt"),
         ("train intents --dataset nope --steps 5", "--steps goes with --method factory"),
         ("train intents --dataset nope --method factory --target-weight intent", "is no NAME=VALUE"),
         ("train intents --dataset nope --method prompt --describe nope.json", "No such file"),
-        ("train in/tents --dataset nope --method factory", "is no name for a model"),
+        ("train in/tents --dataset nope --method factory", "cannot be the name of a model"),
         ("train intents --dataset nope --method factory --max-cost=-1", "--max-cost must be 0 or more"),
         ("train intents --dataset nope --method factory --learning-rate nan", "--learning-rate"),
         ("classify good.jsonl --model nope", "there is no model 'nope'"),

@@ -125,7 +125,7 @@ GOOD: dict[str, Any] = {"name": "intents", "dataset": "small", "method": "factor
         ({"learning_rate": -1}, InvalidInput, "--learning-rate"),
         ({"max_cost": float("nan")}, InvalidInput, "--max-cost"),
         ({"name": "a@1"}, InvalidInput, "a@1"),
-        ({"name": "ft:classifier:x"}, InvalidInput, "no name"),
+        ({"name": "ft:classifier:x"}, InvalidInput, "cannot be the name"),
     ],
 )
 def test_what_is_wrong_with_a_training_is_said_before_anything_is_queued(

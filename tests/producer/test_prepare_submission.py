@@ -93,7 +93,7 @@ def test_files_of_one_name_from_several_folders_are_all_copied(submit: Submissio
     ({"split": "0/0/0"}, "--split"),
     ({"min_per_label": 0}, "--min-per-label"),
     ({"min_per_label": 9, "max_per_label": 3}, "above --max-per-label"),
-    ({"name": "a@1"}, "no name for a dataset"),
+    ({"name": "a@1"}, "cannot be the name of a dataset"),
     ({"seed": -1}, "--seed"),
     ({"format": "factory", "targets": []}, "no column 'labels'"),
     ({"format": "factory"}, "no --target"),

@@ -124,7 +124,7 @@ def test_an_alias_stands_for_its_version_wherever_a_version_is_asked_for(connect
 
 @pytest.mark.parametrize("alias", ["2", "", "with space", "a@b", "-x"])
 def test_what_can_be_no_alias_is_refused(connection: Connection, alias: str) -> None:
-    with pytest.raises(InvalidInput, match="can be no alias"):
+    with pytest.raises(InvalidInput, match="cannot be an alias"):
         registry.set_alias(connection, "m@2", alias)
 
 

@@ -49,7 +49,7 @@ def test_a_chunk_whose_rows_are_all_answered(texts: list[str], labels: tuple[str
     for index, line in enumerate(lines):
         score = float(str(np.float32(1 / (index + 2))))
         assert json.loads(line) == {
-            "row": 7 + index, "id": ids[index] if ids else str(7 + index), "text": texts[index],
+            "row": 7 + index, "id": (ids[index] or None) if ids else str(7 + index), "text": texts[index],
             "predictions": {"topic%s": {"label": labels[0], "score": score, "scores": dict.fromkeys(labels, score)}},
             "error": None,
         }  # fmt: skip

@@ -19,6 +19,7 @@ from labelmill.cli.context import (
 from labelmill.cli.jobs import save_results
 from labelmill.cli.options import MAIN, AlwaysJson, OnBadRow, Wait
 from labelmill.cli.progress import bar
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.results.export import check_output
 from labelmill.submissions.classify import inputs_of, submit_batch
@@ -109,8 +110,8 @@ def parse_thresholds(given: list[str]) -> dict[str, float]:
         try:
             value = float(number)
         except ValueError as error:
-            raise InvalidInput(f"--threshold {item!r} is no number and no TARGET=NUMBER") from error
+            raise InvalidInput(f"--threshold {shown(item)} is no number and no TARGET=NUMBER") from error
         if not 0 <= value <= 1:
-            raise InvalidInput(f"--threshold {item!r} is not between 0 and 1")
+            raise InvalidInput(f"--threshold {shown(item)} is not between 0 and 1")
         thresholds[target or "*"] = value
     return thresholds

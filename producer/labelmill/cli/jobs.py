@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json, tables
-from labelmill.cli.options import ANY_JOB, AsJson, JobId, Wait
+from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait
 from labelmill.cli.progress import bar
 from labelmill.cli.tables import moment, print_details, print_rows
 from labelmill.client import Client
@@ -33,7 +33,7 @@ def status(
     job_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="A job's id; without one, the latest jobs.")
     ] = None,
-    limit: Annotated[int, typer.Option(help="How many jobs to list.", min=1)] = 20,
+    limit: Annotated[int, typer.Option(help="How many jobs to list.", min=1, max=MOST_LISTED)] = 20,
     as_json: AsJson = False,
 ) -> None:
     """Show a job, or the latest jobs.

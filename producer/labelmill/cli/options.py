@@ -9,6 +9,8 @@ import typer
 
 MAIN, ANY_JOB, STORED, OPERATE = "From texts to labels", "Any job, by its id", "What there is", "Running it"
 
+MOST_LISTED = 1_000_000
+
 JobId = Annotated[str, typer.Argument(metavar="ID", help="A job's id, as its submission printed it.")]
 ModelRef = Annotated[str, typer.Argument(metavar="REF", help="intents (the promoted version), intents@2, or ft:….")]
 DatasetRef = Annotated[str, typer.Option("--dataset", metavar="NAME", help="A dataset: NAME or NAME@VERSION.")]

@@ -9,7 +9,7 @@ import typer
 from sqlalchemy import select
 
 from labelmill.cli.context import connected, finish_submission, print_json, tables
-from labelmill.cli.options import MAIN, STORED, AsJson, OnBadRow, Wait
+from labelmill.cli.options import MAIN, MOST_LISTED, STORED, AsJson, OnBadRow, Wait
 from labelmill.cli.tables import print_rows
 from labelmill.client import Client
 from labelmill.contracts.database import reading
@@ -77,7 +77,7 @@ def prepare(
 
 def datasets(
     as_json: AsJson = False,
-    limit: Annotated[int, typer.Option(min=1, help="How many to list.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=MOST_LISTED, help="How many to list.")] = 100,
 ) -> None:
     """List datasets, newest first."""
     found = list_datasets(connected(), limit)

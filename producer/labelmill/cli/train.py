@@ -11,6 +11,7 @@ import typer
 
 from labelmill.cli.context import connected, finish_submission
 from labelmill.cli.options import MAIN, DatasetRef, Wait
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
 from labelmill.submissions.train import DEFAULT_METHOD, approve, submit_training
@@ -109,7 +110,7 @@ def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
     for item in given:
         name, equals, value = item.partition("=")
         if not (name and equals and value.strip()):
-            raise InvalidInput(f"{option} {item!r} is no NAME=VALUE")
+            raise InvalidInput(f"{option} {shown(item)} is no NAME=VALUE")
         pairs[name] = value.strip()
     return pairs
 

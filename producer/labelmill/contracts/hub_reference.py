@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from labelmill.contracts.bounds import plain
 from labelmill.contracts.errors import InvalidInput
 
 HUB = "hf:"
@@ -20,5 +21,7 @@ def split_hub_reference(reference: str) -> tuple[str, str | None]:
     config = parts[2] if len(parts) > 2 else "default"
     is_plain = all(_NAME.fullmatch(name) for name in parts[:2]) and len(parts) > 1
     if not is_plain or not _CONFIG.fullmatch(config) or ".." in reference:
-        raise InvalidInput(f"hf:{reference} is no dataset of the hub; write hf:owner/name or hf:owner/name/config")
+        raise InvalidInput(
+            f"hf:{plain(reference)} is no dataset of the hub; write hf:owner/name or hf:owner/name/config"
+        )
     return "/".join(parts[:2]), parts[2] if len(parts) > 2 else None

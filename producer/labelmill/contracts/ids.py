@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 import time
 from enum import StrEnum
@@ -24,8 +25,13 @@ def new_id(kind: Kind) -> str:
     return f"{_PREFIX[kind]}{int(time.time() * 1000):012x}{secrets.token_hex(6)}"
 
 
+_JOB_ID = re.compile(r"[a-z]+_[A-Za-z0-9_-]{1,56}")
+
+
 def kind_of(job_id: str) -> Kind | None:
     """The kind an id's prefix names, or None when it is no job id."""
+    if not _JOB_ID.fullmatch(job_id):
+        return None
     return next((kind for kind, prefix in _PREFIX.items() if job_id.startswith(prefix)), None)
 
 

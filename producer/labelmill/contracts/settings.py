@@ -30,7 +30,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="LABELMILL_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True,
-        populate_by_name=True, hide_input_in_errors=True,
+        populate_by_name=True, hide_input_in_errors=True, allow_inf_nan=False,
     )  # fmt: skip
 
     broker_url: str = "redis://127.0.0.1:6379/0"

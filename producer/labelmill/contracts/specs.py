@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
-from labelmill.contracts.errors import WorkerUnable
+from labelmill.contracts.bounds import MAX_NAME_CHARS, fault_of_value
+from labelmill.contracts.errors import InvalidInput, WorkerUnable
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+_Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
 class _Spec(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _can_be_kept(cls, value: Any) -> Any:
+        if fault := fault_of_value(value):
+            raise PydanticCustomError("cannot_be_kept", "{fault}", {"fault": f"a value {fault}"})
+        return value
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Self:
@@ -27,7 +40,7 @@ class _Spec(BaseModel):
 class TargetSpec(_Spec):
     """One target of a dataset: the column that holds its label(s)."""
 
-    name: str = Field(min_length=1, max_length=200)
+    name: str = Field(min_length=1, max_length=MAX_NAME_CHARS)
     column: str
     multi: bool = False
 
@@ -43,8 +56,8 @@ class PrepareSpec(_Spec):
     text: str = "text"
     targets: tuple[TargetSpec, ...] = ()
     where: tuple[tuple[str, str], ...] = ()
-    min_per_label: int | None = Field(default=None, ge=1)
-    max_per_label: int | None = Field(default=None, ge=1)
+    min_per_label: _Count | None = None
+    max_per_label: _Count | None = None
     split: tuple[float, float, float] = (80, 10, 10)  #: train, validation, test; parts of their sum.
     seed: int = 42
     dedupe: bool = False
@@ -59,13 +72,15 @@ EMBEDDING_MODEL = BASE_MODELS["embedding"]
 class TrainSpec(_Spec):
     """How a model version is trained."""
 
-    base_model: str = BASE_MODELS["factory"]
+    base_model: str = Field(default=BASE_MODELS["factory"], min_length=1, max_length=MAX_NAME_CHARS)
     # factory
-    steps: int | None = Field(default=None, ge=1)
+    steps: _Count | None = None
     learning_rate: float | None = Field(default=None, gt=0)
     wandb_project: str | None = None
     suffix: str | None = Field(default=None, min_length=1, max_length=18, pattern=r"^[A-Za-z0-9_.-]+$")
-    target_weights: dict[str, float] = Field(default_factory=dict)  #: target → its weight in the loss
+    target_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict
+    )  #: target → its weight in the loss
     # prompt
     descriptions: dict[str, str] = Field(default_factory=dict)  #: label, or target.label → what it means
     shots: int = Field(default=0, ge=0, le=20)  #: Examples per label.
@@ -78,7 +93,7 @@ class ClassifySpec(_Spec):
     source: str  #: As the user wrote it; shown, never opened.
     text: str = "text"
     id: str | None = None
-    thresholds: dict[str, float] = Field(default_factory=dict)  #: target (or "*") → least best score
+    thresholds: dict[str, Probability] = Field(default_factory=dict)  #: target (or "*") → least best score
     multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
     chats: bool = False  #: The texts are chats; a model that was trained on chats needs no telling.
     cache: bool = False
@@ -92,3 +107,17 @@ class EvaluateSpec(_Spec):
     calibrate: bool = False  #: Fit a temperature on the validation split and keep it with the model version.
     thresholds: dict[str, Any] | None = None
     multi: tuple[str, ...] = ()  #: Multi-label targets of the dataset, for a model whose labels are not known yet.
+
+
+S = TypeVar("S", bound=_Spec)
+
+
+def specify(kind: type[S], option_of: Mapping[str, str], **fields: Any) -> S:
+    """The specification with these options. Raises InvalidInput, which names the option where a field has another name
+    than that (`option_of`)."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        field = str(first["loc"][0])
+        raise InvalidInput(f"--{option_of.get(field, field.replace('_', '-'))}: {first['msg']}") from error

@@ -5,7 +5,7 @@
 
 from labelmill.registry.at_mistral import send_wish
 from labelmill.registry.listing import lineage, list_models
-from labelmill.registry.resolving import check_name, find_version, ref_of, register, resolve_model
+from labelmill.registry.resolving import find_version, ref_of, register, resolve_model
 from labelmill.registry.settings_of import (
     clear_thresholds,
     remove_alias,
@@ -17,7 +17,6 @@ from labelmill.registry.versions import archive, delete, promote, rollback
 
 __all__ = [
     "archive",
-    "check_name",
     "clear_thresholds",
     "delete",
     "find_version",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,15 @@ from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.exc import IntegrityError
 
+from labelmill.contracts.bounds import (
+    MAX_NAME_CHARS,
+    check_name,
+    check_plain_name,
+    check_text,
+    plain,
+    shown,
+    version_of,
+)
 from labelmill.contracts.database import hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.states import RemoteWish
@@ -18,14 +26,8 @@ from labelmill.contracts.tables import ModelAliasRow, ModelRow, utc_now
 
 READY, ARCHIVED, DELETED = "ready", "archived", "deleted"
 
+_MAX_REF_CHARS = 2 * MAX_NAME_CHARS  #: A name, and after `@` a version or an alias.
 RAW_PREFIX = "ft:"  #: Begins the ids that Mistral gives to trained models.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-
-
-def check_name(name: str) -> None:
-    """Raise InvalidInput unless `name` can be a model's name."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name!r} is no name for a model: letters, digits, '.', '_' and '-', at most 200")
 
 
 def resolve_model(connection: Connection, ref: str) -> ModelRow:
@@ -34,12 +36,13 @@ def resolve_model(connection: Connection, ref: str) -> ModelRow:
     connection that may write. Raises NotFound, InvalidInput for versions that were archived or deleted."""
     if ref.startswith(RAW_PREFIX):
         return _raw_model(connection, ref)
+    check_text("the model", ref, _MAX_REF_CHARS)
     name, at, _ = ref.partition("@")
     if not at:
         return _promoted(connection, name)
     row = _numbered(connection, ref)
     if row is None:
-        raise NotFound(f"there is no model {ref}; `labelmill models` lists them")
+        raise NotFound(f"there is no model {plain(ref)}; `labelmill models` lists them")
     _check_usable(row)
     return row
 
@@ -50,9 +53,12 @@ def register(
     """Give a classifier that was fine-tuned elsewhere a name: it is the next version of `name`.
 
     Its labels are learnt from its first good answer. Raises InvalidInput."""
-    check_name(name)
-    if not remote_id.startswith(RAW_PREFIX) or any(letter.isspace() for letter in remote_id):
-        raise InvalidInput(f"{remote_id!r} is no id of a fine-tuned model: it begins with {RAW_PREFIX}")
+    check_plain_name("model", name)
+    if not remote_id.startswith(RAW_PREFIX):
+        raise InvalidInput(f"{shown(remote_id)} is not the id of a fine-tuned model: it begins with {RAW_PREFIX}")
+    _check_raw_id(remote_id)
+    for target in multi:
+        check_name("--multi", target)
     hold_name(connection, "model", name)
     same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
     if (there := _first(connection, *same)) is not None:
@@ -73,15 +79,16 @@ def register(
 def find_version(connection: Connection, ref: str) -> ModelRow:
     """A version for a change of its own, archived ones too: never by a bare name, so that nobody deletes what he did
     not mean. Raises NotFound, InvalidInput."""
+    check_text("the model", ref, _MAX_REF_CHARS)
     name, at, _ = ref.partition("@")
     if ref.startswith(RAW_PREFIX):
         row = _first(connection, ModelRow.name == ref, ModelRow.version == 0)
     elif at:
         row = _numbered(connection, ref)
     else:
-        raise InvalidInput(f"name the version: {name or 'NAME'}@1")
+        raise InvalidInput(f"name the version: {plain(name) or 'NAME'}@1")
     if row is None or row.state == DELETED:
-        raise NotFound(f"there is no model {ref}; `labelmill models` lists them")
+        raise NotFound(f"there is no model {plain(ref)}; `labelmill models` lists them")
     return row
 
 
@@ -94,15 +101,18 @@ def _numbered(connection: Connection, ref: str) -> ModelRow | None:
     """`intents@2`, or `intents@champion` by its alias; None when there is no such version. Raises InvalidInput."""
     name, _, version = ref.partition("@")
     if not name:
-        raise InvalidInput(f"{ref!r} names no version: write NAME@1")
-    if version.isdigit():
-        return _first(connection, ModelRow.name == name, ModelRow.version == int(version), ModelRow.version > 0)
-    number = connection.scalar(
+        raise InvalidInput(f"{shown(ref)} names no version: write NAME@1")
+    if version.isascii() and version.isdigit():
+        number = version_of(version)
+        return None if number is None else _first(connection, ModelRow.name == name, ModelRow.version == number)
+    model_no = connection.scalar(
         select(ModelAliasRow.model_no).where(ModelAliasRow.name == name, ModelAliasRow.alias == version)
     )
-    if number is None:
-        raise InvalidInput(f"{ref!r} names no version: write {name}@1, or an alias that `labelmill models` shows")
-    return _first(connection, ModelRow.no == number)
+    if model_no is None:
+        raise InvalidInput(
+            f"{shown(ref)} names no version: write {plain(name)}@1, or an alias that `labelmill models` shows"
+        )
+    return _first(connection, ModelRow.no == model_no)
 
 
 def _promoted(connection: Connection, name: str) -> ModelRow:
@@ -118,10 +128,17 @@ def _promoted(connection: Connection, name: str) -> ModelRow:
     archived = _first(connection, ModelRow.name == name, ModelRow.state == ARCHIVED)
     if archived is not None:
         raise InvalidInput(f"{name} is archived: `labelmill models promote {ref_of(archived)}` brings it back")
-    raise NotFound(f"there is no model {name!r}; `labelmill models` lists them")
+    raise NotFound(f"there is no model {shown(name)}; `labelmill models` lists them")
+
+
+def _check_raw_id(remote_id: str) -> None:
+    check_name("the model id", remote_id)
+    if any(letter.isspace() for letter in remote_id):
+        raise InvalidInput(f"the model id {shown(remote_id)} holds white space")
 
 
 def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
+    _check_raw_id(remote_id)
     row = _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
     if row is None:
         known = insert(ModelRow).values(

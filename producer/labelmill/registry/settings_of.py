@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import delete, insert, update
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown
 from labelmill.contracts.database import hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.tables import ModelAliasRow, ModelRow
@@ -21,7 +22,7 @@ _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
     """Let `name@alias` mean this version, instead of what it meant. Raises NotFound, InvalidInput."""
     if not _ALIAS.fullmatch(alias):
-        raise InvalidInput(f"{alias!r} can be no alias: a letter, then letters, digits, '.', '_' and '-'")
+        raise InvalidInput(f"{shown(alias)} cannot be an alias: a letter, then letters, digits, '.', '_' and '-'")
     row = find_version(connection, ref)
     if row.version == 0:
         raise InvalidInput(f"{ref} is an id of Mistral's: register it under a name first")
@@ -33,9 +34,10 @@ def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
 
 def remove_alias(connection: Connection, ref: str) -> None:
     """Forget an alias, written `name@alias`. Raises NotFound."""
+    check_text("the alias", ref, 2 * MAX_NAME_CHARS)
     name, _, alias = ref.partition("@")
     if not _forget(connection, name, alias):
-        raise NotFound(f"there is no alias {ref}; `labelmill models` shows them")
+        raise NotFound(f"there is no alias {plain(ref)}; `labelmill models` shows them")
 
 
 def _forget(connection: Connection, name: str, alias: str) -> bool:
@@ -45,6 +47,7 @@ def _forget(connection: Connection, name: str, alias: str) -> bool:
 
 def set_note(connection: Connection, ref: str, text: str) -> ModelRow:
     """Write a note on a version; an empty text removes it. Raises NotFound, InvalidInput."""
+    check_text("the note", text)
     row = find_version(connection, ref)
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(note=text.strip() or None))
     return row
@@ -78,9 +81,9 @@ def _threshold(item: str, number: str) -> float:
     try:
         value = float(number)
     except ValueError as error:
-        raise InvalidInput(f"{item!r} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER") from error
+        raise InvalidInput(f"{shown(item)} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER") from error
     if not (math.isfinite(value) and 0 <= value <= 1):
-        raise InvalidInput(f"{item!r} is not between 0 and 1")
+        raise InvalidInput(f"{shown(item)} is not between 0 and 1")
     return value
 
 
@@ -104,7 +107,7 @@ def _set(thresholds: dict[str, Any], schema: list[dict[str, Any]], where: str, v
             thresholds[name] = thresholds.get(name, of_all) | {label: value}
             return
     raise InvalidInput(
-        f"{where!r} is no target of the model, and no TARGET.LABEL of a multi-label one; it has {_names(targets)}"
+        f"{shown(where)} is no target of the model, and no TARGET.LABEL of a multi-label one; it has {_names(targets)}"
     )
 
 

@@ -10,11 +10,12 @@ from sqlalchemy import delete as delete_rows
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.bounds import check_plain_name
 from labelmill.contracts.database import db_now, hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.states import BatchState, EvaluationState, RemoteWish
 from labelmill.contracts.tables import BatchRow, EvaluationRow, ModelAliasRow, ModelRow, PromotionRow, utc_now
-from labelmill.registry.resolving import ARCHIVED, DELETED, RAW_PREFIX, READY, check_name, find_version, ref_of
+from labelmill.registry.resolving import ARCHIVED, DELETED, RAW_PREFIX, READY, find_version, ref_of
 
 #: Batches that still send texts to their model, or may again.
 _BUSY_BATCH = [
@@ -42,7 +43,7 @@ def promote(connection: Connection, ref: str) -> ModelRow:
 def rollback(connection: Connection, name: str) -> ModelRow:
     """Promote the version that was promoted before the one that is. Again: the one before that. Raises NotFound,
     InvalidInput when there is none."""
-    check_name(name)
+    check_plain_name("model", name)
     current = _remember_current(connection, name)
     history = connection.execute(
         select(PromotionRow.no, PromotionRow.model_no)

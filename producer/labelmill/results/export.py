@@ -19,6 +19,7 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.contracts.new_files import is_same_file, replacing
 from labelmill.contracts.readers import Input
 from labelmill.contracts.readers.bad_rows import value_as_text
+from labelmill.results.columns import ResultColumns
 
 FORMATS = (".jsonl", ".csv", ".parquet")
 _GROUP = 10_000
@@ -119,21 +120,20 @@ def _write_jsonl(blocks: Iterable[bytes], stream: BinaryIO | _TerminalLines) -> 
         stream.flush()  # who follows a batch through a pipe sees rows as they come
 
 
-def flat(row: dict[str, Any], targets: list[str], keep: Sequence[str] = ()) -> dict[str, Any]:
+def flat(row: dict[str, Any], columns: ResultColumns) -> dict[str, Any]:
     """One row as columns: `row`, `id`, `text`, then `TARGET`, `TARGET_score`, `TARGET_scores`, the error's, and what is
-    kept (as `source_NAME` where the name is taken)."""
-    columns = {"row": row["row"], "id": row["id"], "text": row["text"]}
-    for target in targets:
+    kept."""
+    values = {"row": row["row"], "id": row["id"], "text": row["text"]}
+    for target, name in columns.targets.items():
         found = row["predictions"].get(target, {})
         labels = found.get("labels")
-        columns[target] = orjson.dumps(labels).decode() if labels is not None else found.get("label")
-        columns[f"{target}_score"] = found.get("score")
-        columns[f"{target}_scores"] = orjson.dumps(found["scores"]).decode() if found else None
+        values[name] = orjson.dumps(labels).decode() if labels is not None else found.get("label")
+        values[f"{name}_score"] = found.get("score")
+        values[f"{name}_scores"] = orjson.dumps(found["scores"]).decode() if found else None
     error = row["error"] or {}
-    columns |= {"error_code": error.get("code"), "error_message": error.get("message")}
+    values |= {"error_code": error.get("code"), "error_message": error.get("message")}
     kept = row.get("keep", {})
-    taken = set(columns)
-    return columns | {f"source_{name}" if name in taken else name: _cell(kept.get(name)) for name in keep}
+    return values | {name: _cell(kept.get(column)) for column, name in columns.kept.items()}
 
 
 def _cell(value: Any) -> str | None:
@@ -145,11 +145,12 @@ def _cell(value: Any) -> str | None:
 
 
 def _write_csv(rows: Iterable[dict[str, Any]], targets: list[str], keep: Sequence[str], stream: BinaryIO) -> None:
+    columns = ResultColumns(targets, keep)
     empty = {"row": 0, "id": "", "text": "", "predictions": {}, "error": None}
-    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, targets, keep)), lineterminator="\r\n")
+    lines = csv.DictWriter(_Utf8(stream), fieldnames=list(flat(empty, columns)), lineterminator="\r\n")
     lines.writerow({name: _harmless(name) for name in lines.fieldnames})
     for row in rows:
-        lines.writerow({name: _harmless(value) for name, value in flat(row, targets, keep).items()})
+        lines.writerow({name: _harmless(value) for name, value in flat(row, columns).items()})
 
 
 def _harmless(value: Any) -> Any:
@@ -182,16 +183,16 @@ def _write_parquet(rows: Iterable[dict[str, Any]], targets: list[str], keep: Seq
         import pyarrow.parquet as pq  # noqa: PLC0415
     except ImportError as error:
         raise InvalidInput(_NO_PYARROW) from error
+    columns = ResultColumns(targets, keep)
     fields = [("row", pa.int64()), ("id", pa.string()), ("text", pa.string())]
-    for target in targets:
-        fields += [(target, pa.string()), (f"{target}_score", pa.float64()), (f"{target}_scores", pa.string())]
+    for name in columns.targets.values():
+        fields += [(name, pa.string()), (f"{name}_score", pa.float64()), (f"{name}_scores", pa.string())]
     fields += [("error_code", pa.string()), ("error_message", pa.string())]
-    taken = {name for name, _ in fields}
-    fields += [(f"source_{name}" if name in taken else name, pa.string()) for name in keep]
+    fields += [(name, pa.string()) for name in columns.kept.values()]
     schema = pa.schema(fields)
     with pq.ParquetWriter(stream, schema) as writer:
         for group in _groups(rows):
-            writer.write_table(pa.Table.from_pylist([flat(row, targets, keep) for row in group], schema=schema))
+            writer.write_table(pa.Table.from_pylist([flat(row, columns) for row in group], schema=schema))
 
 
 def _groups(rows: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -14,6 +14,7 @@ import orjson
 from sqlalchemy import bindparam, null, select
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.chunks.codec import decode_quoted
 from labelmill.contracts.database import reading
 from labelmill.contracts.database.bulk import run_as_written
@@ -61,7 +62,7 @@ def batch_behind(connection: Connection, job_id: str) -> str | None:
     }
     found = connection.execute(wanted[kind]).first() if kind is not None else None
     if found is None:
-        raise NotFound(f"no job has the id {job_id!r}; `labelmill status` lists the latest")
+        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
     return found[0]
 
 

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Literal
 
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.bounds import check_name, shown
 from labelmill.contracts.chunks.writer import BatchEnded, BatchWriter
-from labelmill.contracts.database import writing
+from labelmill.contracts.database import words_of_refusal, writing
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source, read_text_blocks
-from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import ModelRow
 from labelmill.registry import ref_of, resolve_model
@@ -27,6 +29,7 @@ from labelmill.submissions.keys import (
     open_batch,
     require_same_content,
 )
+from labelmill.submissions.repeated_ids import RepeatedIds
 from labelmill.submissions.skipped_rows import SkippedRows, record_skipped
 
 
@@ -61,23 +64,28 @@ def submit_batch(
     `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
     """
     if priority not in PRIORITY_OF:
-        raise InvalidInput(f"--priority is one of {', '.join(PRIORITY_OF)}, not {priority!r}")
+        raise InvalidInput(f"--priority is one of {', '.join(PRIORITY_OF)}, not {shown(priority)}")
     if mode != "realtime":
-        raise InvalidInput(f"mode {mode!r} is not offered yet: use --mode realtime")
+        raise InvalidInput(f"mode {shown(mode)} is not offered yet: use --mode realtime")
+    if idempotency_key is not None:
+        check_name("--idempotency-key", idempotency_key)
+    spec = specify(
+        ClassifySpec, {"thresholds": "threshold"}, source=source, text=text, id=id_column,
+        thresholds=dict(thresholds or {}), multi=tuple(multi), chats=chats, cache=cache, on_bad_row=on_bad_row,
+    )  # fmt: skip
     inputs = inputs_of(source)
-    spec = ClassifySpec(source=source, text=text, id=id_column, thresholds=dict(thresholds or {}), multi=tuple(multi),
-                        chats=chats, cache=cache, on_bad_row=on_bad_row)  # fmt: skip
     with writing(engine) as connection:
         row = resolve_model(connection, model)
         _check_targets(spec, row)
-        batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
     skipped = SkippedRows() if on_bad_row == "skip" else None
-    blocks = read_text_blocks(inputs, text, id_column, on_bad_row=_refuse if skipped is None else skipped)
+    blocks = _begun(read_text_blocks(inputs, text, id_column, on_bad_row=_refuse if skipped is None else skipped))
+    with writing(engine) as connection:
+        batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)
         return batch.id
     try:
-        _write(engine, batch, blocks, skipped, on_progress)
+        repeated = _write(engine, batch, blocks, skipped, on_progress)
     except BatchEnded:
         warn(f"{batch.id} ended before all of its rows were written: none of them is sent")
         return batch.id
@@ -86,12 +94,22 @@ def submit_batch(
             # a database that is gone cannot be told; the error that is raised says so
             with contextlib.suppress(DatabaseUnavailable):
                 end_broken_submission(engine, batch.no, error)
+        if (words := words_of_refusal(error)) is not None:
+            raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
         raise
     if skipped is not None and skipped.count:
         warn(str(skipped))
+    if repeated.example is not None:
+        warn(str(repeated))
     with accepted(batch.id, warn):
         dispatch_batch(engine, sender, batch.id)
     return batch.id
+
+
+def _begun(blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:
+    """The same blocks, the first of which is read: what is wrong with a whole file is said before a batch is made."""
+    first = next(blocks, None)
+    return iter(()) if first is None else chain([first], blocks)
 
 
 def _ends_the_batch(batch: OpenedBatch, error: BaseException) -> bool:
@@ -126,16 +144,20 @@ def _write(
     blocks: Iterable[TextBlock],
     skipped: SkippedRows | None,
     on_progress: Callable[[int], None],
-) -> None:
+) -> RepeatedIds:
     rows = 0
+    repeated = RepeatedIds()
     with BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer:
         for block in blocks:
             writer.add(block.texts, block.ids, most_chars=block.most_chars)
+            if block.ids is not None:
+                repeated.add(block.ids)
             rows += len(block)
             on_progress(len(block))
         if skipped is not None:
             record_skipped(engine, batch.no, batch.id, skipped, rows)
         writer.finish()
+    return repeated
 
 
 def _refuse(bad: BadRow) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown, version_of
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
@@ -93,7 +94,7 @@ def check_split(dataset: DatasetRow, split: str) -> None:
     there = [name for name, rows in (dataset.splits or {}).items() if rows]
     if split not in there:
         raise InvalidInput(
-            f"dataset {dataset.name}@{dataset.version} has no rows in a split {split!r}; "
+            f"dataset {dataset.name}@{dataset.version} has no rows in a split {shown(split)}; "
             + (f"it has {', '.join(there)}" if there else "it has none at all")
         )
 
@@ -123,6 +124,7 @@ def check_targets(model: ModelRow, dataset: DatasetRow) -> tuple[str, ...]:
 
 def ready_dataset(connection: Connection, ref: str) -> DatasetRow:
     """The dataset `name@version`, or the latest version of `name`. Raises NotFound."""
+    check_text("the dataset", ref, 2 * MAX_NAME_CHARS)
     name, _, version = ref.partition("@")
     statement = (
         select(DatasetRow.__table__)
@@ -130,10 +132,10 @@ def ready_dataset(connection: Connection, ref: str) -> DatasetRow:
         .order_by(DatasetRow.version.desc())
     )
     if version:
-        if not version.isdigit():
-            raise InvalidInput(f"{ref!r} names no version: write {name}@1")
-        statement = statement.where(DatasetRow.version == int(version))
+        if not (version.isascii() and version.isdigit()):
+            raise InvalidInput(f"{shown(ref)} names no version: write {plain(name)}@1")
+        statement = statement.where(DatasetRow.version == (version_of(version) or 0))
     row = connection.execute(statement.limit(1)).mappings().first()
     if row is None:
-        raise NotFound(f"no dataset {ref!r} is ready; `labelmill datasets` lists them")
+        raise NotFound(f"no dataset {shown(ref)} is ready; `labelmill datasets` lists them")
     return DatasetRow(**row)

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import math
-import re
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
@@ -21,12 +20,11 @@ from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.readers import check_columns, expand_source, first_columns
 from labelmill.contracts.settings import Settings
-from labelmill.contracts.specs import PrepareSpec, TargetSpec
+from labelmill.contracts.specs import PrepareSpec, TargetSpec, specify
 from labelmill.contracts.states import DatasetState
 from labelmill.contracts.storage import DataFolder, source_folder
 from labelmill.contracts.tables import DatasetRow, EventRow, utc_now
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _SEEDS = 2**32
 
 
@@ -49,11 +47,10 @@ def submit_prepare(
     down it is accepted all the same and `warn` is told. Raises InvalidInput for whatever is wrong with the arguments
     or the files' first rows, Permanent when the data folder cannot be written.
     """
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(f"{name!r} is no name for a dataset: letters, digits, '.', '_' and '-', at most 200")
+    check_plain_name("dataset", name)
     hub = source.removeprefix(HUB) if source.startswith(HUB) else None
-    spec = _specify(
-        name=name, source=source, hf=hub, split=parse_split(split),
+    spec = specify(
+        PrepareSpec, {}, name=name, source=source, hf=hub, split=parse_split(split),
         targets=tuple(map(parse_target, targets)), where=tuple(map(parse_where, where)), **options,
     )  # fmt: skip
     _check_options(spec)
@@ -79,15 +76,15 @@ def parse_target(text: str) -> TargetSpec:
     multi = column.endswith(":multi")
     column = column.removesuffix(":multi")
     if not (name.strip() and equals and column):
-        raise InvalidInput(f"--target {text!r} is not NAME=COLUMN or NAME=COLUMN:multi")
-    return TargetSpec(name=name.strip(), column=column, multi=multi)
+        raise InvalidInput(f"--target {shown(text)} is not NAME=COLUMN or NAME=COLUMN:multi")
+    return specify(TargetSpec, {"name": "target", "column": "target"}, name=name.strip(), column=column, multi=multi)
 
 
 def parse_where(text: str) -> tuple[str, str]:
     """`COL=VALUE`. Raises InvalidInput."""
     column, equals, value = text.partition("=")
     if not (column and equals):
-        raise InvalidInput(f"--where {text!r} is not COLUMN=VALUE")
+        raise InvalidInput(f"--where {shown(text)} is not COLUMN=VALUE")
     return column, value
 
 
@@ -96,20 +93,11 @@ def parse_split(text: str) -> tuple[float, float, float]:
     try:
         train, validation, test = (float(part) for part in text.split("/"))
     except ValueError as error:
-        raise InvalidInput(f"--split {text!r} is not three numbers such as 80/10/10") from error
+        raise InvalidInput(f"--split {shown(text)} is not three numbers such as 80/10/10") from error
     parts = (train, validation, test)
     if not all(math.isfinite(part) and part >= 0 for part in parts) or not sum(parts):
-        raise InvalidInput(f"--split {text!r}: parts must be 0 or more, and not all 0")
+        raise InvalidInput(f"--split {shown(text)}: parts must be 0 or more, and not all 0")
     return parts
-
-
-def _specify(**fields: Any) -> PrepareSpec:
-    try:
-        return PrepareSpec(**fields)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        option = str(first["loc"][0]).replace("_", "-")
-        raise InvalidInput(f"--{option}: {first['msg']}") from error
 
 
 def _check_options(spec: PrepareSpec) -> None:
@@ -118,9 +106,8 @@ def _check_options(spec: PrepareSpec) -> None:
             raise InvalidInput("rows in the factory's format name their targets themselves: no --target, no --where")
     elif not spec.targets:
         raise InvalidInput("name at least one target with --target NAME=COLUMN, or say --format factory")
-    names = [target.name for target in spec.targets]
-    if len(set(names)) < len(names):
-        raise InvalidInput("two targets have the same name")
+    if fault := fault_of_targets(target.name for target in spec.targets):
+        raise InvalidInput(fault)
     if spec.min_per_label and spec.max_per_label and spec.min_per_label > spec.max_per_label:
         raise InvalidInput(f"--min-per-label {spec.min_per_label} is above --max-per-label {spec.max_per_label}")
     if not 0 <= spec.seed < _SEEDS:

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pydantic import ValidationError
 from sqlalchemy import and_, insert, select, update
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.bounds import MAX_AMOUNT, check_plain_name, shown
 from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.ids import Kind, kind_of, new_id
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.queue import MessageSender, accepted
-from labelmill.contracts.specs import BASE_MODELS, TrainSpec
+from labelmill.contracts.specs import BASE_MODELS, TrainSpec, specify
 from labelmill.contracts.states import TrainingState
 from labelmill.contracts.tables import DatasetRow, EventRow, TrainingRow, utc_now
-from labelmill.registry import check_name
 from labelmill.submissions.evaluate import ready_dataset
 
 METHODS = ("embedding", "factory", "prompt")
@@ -56,16 +54,16 @@ def submit_training(
     more than `max_cost` (in the currency of its estimate), or anything at all where there is neither `max_cost` nor
     `yes`. With Redis down it is accepted all the same and `warn` is told. Raises NotFound, InvalidInput.
     """
-    check_name(name)
+    check_plain_name("model", name)
     check_method(method)
-    if max_cost is not None and not (math.isfinite(max_cost) and max_cost >= 0):
-        raise InvalidInput("--max-cost must be 0 or more")
+    if max_cost is not None and not 0 <= max_cost <= MAX_AMOUNT:
+        raise InvalidInput(f"--max-cost must be 0 or more, and at most {MAX_AMOUNT:,}")
     spec = _specify(method, options)
     job_id = new_id(Kind.TRAINING)
     with writing(engine) as connection:
         dataset_row = ready_dataset(connection, dataset)
         if not (dataset_row.splits or {}).get("train") and (method != "prompt" or spec.shots):
-            raise InvalidInput(f"dataset {dataset!r} has no rows to train on")
+            raise InvalidInput(f"dataset {shown(dataset)} has no rows to train on")
         check_choice(dataset_row, method)
         check_labels(spec, dataset_row.label_schema or [])
         values = {
@@ -88,6 +86,8 @@ def approve(
 
     Raises NotFound, InvalidInput when it does not wait.
     """
+    if kind_of(training_id) is not Kind.TRAINING:
+        raise NotFound(f"no training has the id {shown(training_id)}")
     waiting = and_(
         TrainingRow.id == training_id,
         TrainingRow.state == TrainingState.AWAITING_APPROVAL.value,
@@ -140,7 +140,7 @@ def _some_rows_lack(dataset: DatasetRow, target: str, label: str) -> bool:
 def check_method(method: str) -> None:
     """Raise InvalidInput unless there is such a method."""
     if method not in METHODS:
-        raise InvalidInput(f"--method is one of {', '.join(METHODS)}, not {method!r}")
+        raise InvalidInput(f"--method is one of {', '.join(METHODS)}, not {shown(method)}")
 
 
 def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
@@ -149,13 +149,13 @@ def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
     for name in spec.target_weights:
         if name not in targets:
             raise InvalidInput(
-                f"--target-weight names {name!r}; the dataset's targets are {', '.join(sorted(targets))}"
+                f"--target-weight names {shown(name)}; the dataset's targets are {', '.join(sorted(targets))}"
             )
     known = {label for target in schema for label in target["labels"]}
     known |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
     for name in spec.descriptions:
         if name not in known:
-            raise InvalidInput(f"{name!r} is described, but the dataset has no such label")
+            raise InvalidInput(f"{shown(name)} is described, but the dataset has no such label")
 
 
 def _specify(method: str, options: Mapping[str, Any]) -> TrainSpec:
@@ -165,11 +165,7 @@ def _specify(method: str, options: Mapping[str, Any]) -> TrainSpec:
             raise InvalidInput(f"--{_option(name)} goes with --method {_ONLY[name]}, not with {method}")
     if given.get("shot_selection") and not given.get("shots"):
         raise InvalidInput("--shot-selection needs --shots: how many examples of each label to show")
-    try:
-        return TrainSpec(**{"base_model": BASE_MODELS[method]} | given)
-    except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        raise InvalidInput(f"--{_option(str(first['loc'][0]))}: {first['msg']}") from error
+    return specify(TrainSpec, _OPTION_OF, **{"base_model": BASE_MODELS[method]} | given)
 
 
 def _option(field: str) -> str:

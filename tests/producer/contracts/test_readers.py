@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -247,3 +248,11 @@ def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(t
     assert [text for block in read_text_blocks(files, "t", None, on_bad_row=refuse) for text in block.texts] == [
         "a", "c",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("column", ['my "text"', "back\\slash", "tab\t", "dots...", "texte é"])
+def test_a_column_may_have_any_name(tmp_path: Path, column: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({column: f"text {number}"}) + "\n" for number in range(3)))
+    (block,) = read_text_blocks([path], column, None, on_bad_row=refuse)
+    assert block.texts == ["text 0", "text 1", "text 2"]

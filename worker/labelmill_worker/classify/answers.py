@@ -11,11 +11,13 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from labelmill.contracts.bounds import fault_of_label, fault_of_name
 from labelmill.contracts.errors import InvalidInput, MalformedAnswer
 from labelmill.contracts.label_schema import LabelSchema, Target
 
 DEFAULT_MULTI_THRESHOLD = 0.5  #: A label of a multi-label target holds from this score on, unless the model says other.
 
+_MAX_TARGETS = 1_000  #: Of a model; their numbers are kept in 16 bits.
 _LARGEST = float(np.finfo(np.float32).max)
 
 Scores = list[NDArray[np.float32]]
@@ -85,6 +87,11 @@ def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:
         raise MalformedAnswer("an answer has not the expected form") from error
     if not targets or not all(target.labels for target in targets):
         raise MalformedAnswer("an answer names no target or no label")
+    if len(targets) > _MAX_TARGETS:
+        raise MalformedAnswer(f"an answer names {len(targets)} targets")
+    for target in targets:
+        if fault := fault_of_name(target.name) or next(filter(None, map(fault_of_label, target.labels)), None):
+            raise MalformedAnswer(f"an answer names a target or a label that {fault}")
     return LabelSchema(targets)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
 
+from labelmill.contracts.bounds import fault_of_label, fault_of_targets, shown
 from labelmill.contracts.readers.bad_rows import kind_of_value, storable, value_as_text
 from labelmill.contracts.specs import PrepareSpec
 
@@ -65,7 +66,7 @@ def parse_column_row(values: dict[str, Any], spec: PrepareSpec) -> ParsedRow:
     for target in spec.targets:
         cell = values.get(target.column)
         labels.append(_several(target.column, cell) if target.multi else [_one(target.column, cell)])
-    return ParsedRow(orjson.dumps(body), labels)
+    return ParsedRow(_body(body), labels)
 
 
 def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:
@@ -80,6 +81,8 @@ def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:
     if any(label is None for label in given.values()):
         raise UnusableRow(BLANK_LABEL)
     if not targets.names:
+        if fault := fault_of_targets(given):
+            raise UnusableRow(BAD_ROW, fault)
         targets.names = list(given)
         targets.multi = [isinstance(label, list) for label in given.values()]
         targets.body_key = key
@@ -87,14 +90,26 @@ def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:
         raise UnusableRow(BAD_ROW, f"there is {key!r} where earlier rows have {targets.body_key!r}")
     if given.keys() != set(targets.names):
         raise UnusableRow(
-            BAD_ROW, f"its targets are {', '.join(given)}, those of earlier rows {', '.join(targets.names)}"
+            BAD_ROW,
+            f"its targets are {_listed(given)}, those of earlier rows {_listed(targets.names)}",
         )
     labels = []
     for name, multi in zip(targets.names, targets.multi, strict=True):
         if multi and not isinstance(given[name], list):
             raise UnusableRow(BAD_ROW, f"{name!r} is one label where earlier rows have a list")
         labels.append(_several(name, given[name]) if multi else [_one(name, given[name])])
-    return ParsedRow(orjson.dumps({key: body}), labels)
+    return ParsedRow(_body({key: body}), labels)
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(map(shown, names))
+
+
+def _body(document: dict[str, Any]) -> bytes:
+    try:
+        return orjson.dumps(document)
+    except TypeError as error:  # messages may hold anything
+        raise UnusableRow(BAD_ROW, f"it cannot be written as JSON: {error}") from error
 
 
 def _text(column: str, value: Any) -> str:
@@ -115,8 +130,8 @@ def _one(column: str, value: Any) -> str:
     label = label.strip()
     if not label:
         raise UnusableRow(BLANK_LABEL)
-    if not storable(label):
-        raise UnusableRow(BAD_ROW, f"{column!r} is not UTF-8")
+    if fault := fault_of_label(label):
+        raise UnusableRow(BAD_ROW, f"the label in {column!r} {fault}")
     return label
 
 

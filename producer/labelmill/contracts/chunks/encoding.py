@@ -58,7 +58,7 @@ class CutChunk(_Chunk):
     without the interpreter, which the thread that reads needs."""
 
     texts: bytes
-    ids: bytes  #: A name for every row, or null: their names are their numbers.
+    ids: bytes  #: An id for every row, "" where it has none; null: no column of ids, their numbers are their ids.
     given_ids: bytes | None  #: As they came, with null for a row without one; None: no column of ids.
 
     @classmethod
@@ -67,16 +67,14 @@ class CutChunk(_Chunk):
     ) -> CutChunk:
         """`firsts`: for each row the earlier row with the same text, or -1. `duplicates`: of the chunks before.
 
-        Raises InvalidInput for a text or an id that no database keeps.
+        Raises InvalidInput for a text that cannot be kept.
         """
         try:
             texts_json, given_ids = orjson.dumps(texts), orjson.dumps(ids)
         except TypeError as error:
             rows = f"{first_row} to {first_row + len(texts) - 1}"
             raise InvalidInput(f"a text among rows {rows} is not valid Unicode") from error
-        named = _named(ids, first_row)
-        if named and b"\\u0000" in given_ids:
-            _refuse_nul(named, first_row)
+        named = _named(ids)
         indices = (firsts >= 0).nonzero()[0]
         return cls(
             number=number,
@@ -118,16 +116,9 @@ class ChunkEncoder:
         return EncodedChunk(data=data, **{one.name: getattr(chunk, one.name) for one in fields(_Chunk)})
 
 
-def _named(ids: Ids, first_row: int) -> Sequence[str] | None:
-    """An id for every row, its number where it has none of its own; None: no row has one."""
-    if ids is None or not any(ids):
-        return None
-    if None not in ids:
-        return cast("Sequence[str]", ids)  # a check of each would cost as much as all the rest here
-    return [str(row) if one is None else one for row, one in enumerate(ids, first_row)]
-
-
-def _refuse_nul(names: Sequence[str], first_row: int) -> None:
-    for row, name in enumerate(names, first_row):
-        if "\x00" in name:
-            raise InvalidInput(f"row {row}: its id holds a NUL character, which no database keeps")
+def _named(ids: Ids) -> Sequence[str] | None:
+    """As they are kept, with "" for a row without one: it has no other id, not even its number, which may be another
+    row's."""
+    if ids is None or None not in ids:
+        return cast("Sequence[str] | None", ids)
+    return [one or "" for one in ids]

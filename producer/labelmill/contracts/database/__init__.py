@@ -15,7 +15,7 @@ from labelmill.contracts.database.connecting import (
     reading,
     writing,
 )
-from labelmill.contracts.database.faults import outdated, translating_errors
+from labelmill.contracts.database.faults import outdated, translating_errors, words_of_refusal
 from labelmill.contracts.database.machines import HEARTBEAT_S, hold_machine, require_this_machine
 from labelmill.contracts.database.name_locks import hold_name
 from labelmill.contracts.database.postgres import is_pooled
@@ -51,5 +51,6 @@ __all__ = [
     "shorten_log",
     "translating_errors",
     "upgrade",
+    "words_of_refusal",
     "writing",
 ]

@@ -108,3 +108,11 @@ def outdated(engine: Engine | None = None) -> DatabaseOutdated:
     """Some table is missing, in the engine's database where it is given."""
     where = f" (the database is {engine.url.render_as_string(hide_password=True)})" if engine else ""
     return DatabaseOutdated(f"the database's tables are missing: run `labelmill db upgrade`{where}")
+
+
+def words_of_refusal(error: BaseException) -> str | None:
+    """What the driver says against a value that its database cannot keep: NUL, too long, out of range. None: the error
+    is another one."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(cause).__mro__}
+    return _first_line(cause) if kinds & {("psycopg", "DataError"), ("sqlite3", "DataError")} else None

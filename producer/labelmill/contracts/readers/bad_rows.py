@@ -21,11 +21,21 @@ class BadRow:
 
 OnBadRow = Callable[[BadRow], None]
 
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a cell whose value Python cannot hold, such as a date beyond the year 9999."""
+
+    reason: str
+
+
 _KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "true or false", "bytes": "binary data"}
 
 
 def kind_of_value(value: Any) -> str:
     """The JSON word for a value's type, such as `a list` or `an object`."""
+    if isinstance(value, Unreadable):
+        return f"not readable ({value.reason})"
     name = type(value).__name__
     return _KINDS.get(name, f"of type {name}")
 
@@ -38,7 +48,7 @@ def value_as_text(value: Any) -> str | None:
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list | tuple | dict | bytes | bytearray):
+    if isinstance(value, list | tuple | dict | bytes | bytearray | Unreadable):
         return None
     if value != value:  # noqa: PLR0124 - NaN, which Parquet writers put for "nothing", is the one value unlike itself
         return ""

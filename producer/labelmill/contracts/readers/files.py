@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, Literal
 
+from labelmill.contracts.bounds import plain
 from labelmill.contracts.errors import InvalidInput
 
 Format = Literal["jsonl", "csv", "parquet"]
@@ -27,20 +28,26 @@ _BY_SUFFIX: dict[str, Format] = {
 
 def expand_source(source: str) -> list[Path]:
     """The files of a path or glob, sorted. Raises InvalidInput when there are none, or one cannot be read."""
-    path = Path(source).expanduser()
-    if path.is_file():  # before globbing: names may hold brackets
-        found = [path]
-    elif path.is_dir():
-        raise InvalidInput(f"{source} is a folder; name a file, or a pattern such as {source.rstrip('/')}/*.jsonl")
-    else:
-        names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
-        found = sorted(Path(name) for name in names if Path(name).is_file())
+    try:
+        found = _files_of(source)
+    except (OSError, ValueError, RuntimeError):  # what cannot be a path, or the home of nobody
+        found = []
     if not found:
         what = "no file matches" if glob.has_magic(source) else "there is no file"
-        raise InvalidInput(f"{what} {source}")
+        raise InvalidInput(f"{what} {plain(source)}")
     for file in found:
         format_of(file)
     return found
+
+
+def _files_of(source: str) -> list[Path]:
+    path = Path(source).expanduser()
+    if path.is_file():  # before globbing: names may hold brackets
+        return [path]
+    if path.is_dir():
+        raise InvalidInput(f"{source} is a folder; name a file, or a pattern such as {source.rstrip('/')}/*.jsonl")
+    names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
+    return sorted(Path(name) for name in names if Path(name).is_file())
 
 
 def display_name(source: Input) -> str:

@@ -39,7 +39,11 @@ def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -
         return
     if type(value) is dict:
         if any(type(one) is float and abs(one) >= _BEYOND_64_BITS for one in value.values()):
-            value = json.loads(line)  # orjson rounds whole numbers of more than 64 bits, and an id may be one
+            try:
+                value = json.loads(line)  # orjson rounds whole numbers of more than 64 bits, and an id may be one
+            except ValueError:  # Python reads no number of more than 4,300 digits
+                on_bad_row(BadRow(name, number, "a number has too many digits"))
+                return
         yield number, value
     else:
         _refuse_if_array(number, line, name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.readers.bad_rows import Unreadable
 
 BATCH_ROWS = 4096
 
@@ -37,6 +38,22 @@ def read_parquet(path: Path, columns: Sequence[str] | None) -> Iterator[dict[str
     with open_parquet(path) as file:
         try:
             for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=None if columns is None else list(columns)):
-                yield batch.to_pydict()
+                yield _values_of(batch)
         except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{path.name} is damaged: {str(error).splitlines()[0]}") from error
+
+
+def _values_of(batch: Any) -> dict[str, list[Any]]:
+    try:
+        return dict(batch.to_pydict())
+    except (ValueError, ArithmeticError):  # a date beyond the year 9999, or bytes that are not UTF-8, in some cell
+        return {
+            name: list(map(_value_of, column)) for name, column in zip(batch.schema.names, batch.columns, strict=True)
+        }
+
+
+def _value_of(cell: Any) -> Any:
+    try:
+        return cell.as_py()
+    except (ValueError, ArithmeticError) as error:
+        return Unreadable(str(error).partition("\n")[0])

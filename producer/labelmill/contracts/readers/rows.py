@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow
 from labelmill.contracts.readers.csv_rows import read_csv
 from labelmill.contracts.readers.files import Input, display_name, format_of, open_bytes
 from labelmill.contracts.readers.jsonl import read_jsonl
 from labelmill.contracts.readers.parquet import open_parquet, parquet_columns, read_parquet
+from labelmill.contracts.readers.unreadable import Counting, naming_what_is_read
 
 
 class Row(NamedTuple):
@@ -35,27 +37,16 @@ def read_rows(inputs: Iterable[Input], *, columns: Sequence[str] | None, on_bad_
         names.append(name)
         bad = Counting(on_bad_row)
         checked = columns is None
-        for line, values in _read_one(source, name, columns, bad):
-            if not checked:
-                check_columns(name, values, columns or ())
-                checked = True
-            empty = False
-            yield Row(name, line, values)
+        with naming_what_is_read(name, bad):
+            for line, values in _read_one(source, name, columns, bad):
+                if not checked:
+                    check_columns(name, values, columns or ())
+                    checked = True
+                empty = False
+                yield Row(name, line, values)
         empty = empty and not bad.count
     if empty:
         raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
-
-
-class Counting:
-    """Passes bad rows on and counts them."""
-
-    def __init__(self, on_bad_row: OnBadRow) -> None:
-        self._on_bad_row = on_bad_row
-        self.count = 0
-
-    def __call__(self, bad: BadRow) -> None:
-        self.count += 1
-        self._on_bad_row(bad)
 
 
 def _read_one(
@@ -79,7 +70,7 @@ def check_columns(name: str, there: Iterable[str], wanted: Iterable[str]) -> Non
     have = list(there)
     for column in wanted:
         if column not in have:
-            raise InvalidInput(f"{name} has no column {column!r}; it has {', '.join(map(repr, have[:30]))}")
+            raise InvalidInput(f"{name} has no column {shown(column)}; it has {', '.join(map(shown, have[:30]))}")
 
 
 def first_columns(source: Path) -> list[str]:

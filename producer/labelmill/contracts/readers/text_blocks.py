@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,13 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value, storable, value_as_text
 from labelmill.contracts.readers.files import Input, display_name, format_of, open_bytes
 from labelmill.contracts.readers.jsonl import LONG_LINE, read_jsonl_line
-from labelmill.contracts.readers.rows import Counting, check_columns, read_rows
+from labelmill.contracts.readers.rows import check_columns, read_rows
+from labelmill.contracts.readers.unreadable import Counting, naming_what_is_read
 from labelmill.contracts.readers.whole_lines import whole_lines
 
 _BLOCK_ROWS = 20_000
+_ID = 1  # where the column of ids stands among those that are read
+_PLAIN_COLUMN = re.compile(r'[^\x00-\x1f"\\]*')
 _LINE_FEED = ord("\n")
 
 
@@ -46,10 +50,11 @@ def read_text_blocks(
     for source in inputs:
         names.append(display_name(source))
         bad = Counting(on_bad_row)
-        is_jsonl = not isinstance(source, Path) or format_of(source) == "jsonl"
-        for block in (_blocks_of_jsonl if is_jsonl else _blocks_of_rows)(source, columns, bad):
-            empty = False
-            yield block
+        with naming_what_is_read(names[-1], bad):
+            is_jsonl = not isinstance(source, Path) or format_of(source) == "jsonl"
+            for block in (_blocks_of_jsonl if is_jsonl else _blocks_of_rows)(source, columns, bad):
+                empty = False
+                yield block
         empty = empty and not bad.count
     if empty:
         raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
@@ -80,6 +85,8 @@ def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) ->
 def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], list[Any]]]:
     """Decode lines whose text is a string, and nothing else of it but its id: a string, or, what takes longer, a whole
     number or null too. Without a dictionary it takes half the time."""
+    if not all(map(_PLAIN_COLUMN.fullmatch, columns)):
+        return []  # it takes no names that JSON writes in another way
     names = dict(zip(("text", "id"), dict.fromkeys(columns), strict=False))
     return [_decoder({"text": str, "id": kind}, names) for kind in (str, str | int | None)]
 
@@ -92,6 +99,8 @@ def _decoder(kinds: dict[str, Any], names: dict[str, str]) -> Callable[[bytes], 
 
 def _parse_plain_rows(lines: bytes, decoders: list[Callable[[bytes], list[Any]]], columns: int) -> TextBlock | None:
     """None: some line is not a plain row."""
+    if columns > 1 and b"\\" in lines and b"\\u0000" in lines:  # no database keeps it in an id
+        return None
     for decode in decoders:
         try:
             rows = decode(lines)
@@ -191,5 +200,7 @@ def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | 
             return f"{column!r} is {kind_of_value(values[column])}, not a text"
         if not storable(text):
             return f"{column!r} is not UTF-8"
+        if len(found) == _ID and "\x00" in text:
+            return f"the id in {column!r} holds a NUL character"
         found.append(text)
     return found
