@@ -39,7 +39,7 @@ class _Answer(BaseModel):
 
 ANSWER_S = 2.0
 _POLL_S = 1.0
-_START = "start one: celery -A labelmill_worker.app worker -Q prepare,train,classify"
+_START = "start one: celery -A labelmill_worker.app worker -n NAME@%h -Q prepare,train,classify"
 _REDIS_FIRST = "first what is wrong with Redis"
 CREDENTIALS_REFUSED = 5
 
