@@ -24,6 +24,10 @@ from labelmill_ops.embedded_redis import EmbeddedRedis
 _TEMPLATE = "labelmill_template"
 _numbers = itertools.count(1)
 
+# an example that takes long says that the machine is busy
+hypothesis.settings.register_profile("busy machine", deadline=None)
+hypothesis.settings.load_profile("busy machine")
+
 
 def _missing(what: str) -> NoReturn:
     if os.environ.get("CI", "").lower() == "true":
