@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NoReturn
 
+import hypothesis
 import pytest
 from pgbouncer import PgBouncer, find_pgbouncer
 from sqlalchemy.engine import Engine
