@@ -59,6 +59,7 @@ class ChunkRecord:
         self.unforeseen: Exception | None = None  #: A fault of ours in one of its requests.
         self.ended = threading.Event()
         self.recorded_requests = self.recorded_tokens = 0
+        self.rows = self.tokens = 0  #: That this claim brought.
         self.renewed_at = claim.claimed_at
 
     def wait(self) -> None:
@@ -235,10 +236,10 @@ class Recorder:
         """Write until it is written, or the database was out of reach for too long."""
         in_doubt: str | None = None  # the transaction that may have been committed, though its answer is lost
         standings: Sequence[Standing] = []
-        asked_at = time.monotonic()  # when the transaction began that was committed in the end: leases count from then
-        give_up_at = asked_at + PATIENCE_S
+        # when the transaction began that was committed in the end: leases count from then
+        asked_at = began_at = tried_at = time.monotonic()
+        give_up_at = began_at + PATIENCE_S
         while True:
-            tried_at = time.monotonic()
             try:
                 with translating_errors():
                     self._connection = connection = self._connection or self._engine.connect()
@@ -253,11 +254,15 @@ class Recorder:
                 self._disconnect()
                 if tried_at >= give_up_at:
                     raise
-                log.warning("answers wait for the database", reason=gone.message)
+                if tried_at == began_at:
+                    log.warning("answers wait for the database", reason=gone.message)
                 time.sleep(DATABASE_PAUSE_S)
+                tried_at = time.monotonic()
             except Exception:
                 self._disconnect()
                 raise
+        if tried_at > began_at:
+            log.info("answers are written again", after_s=round(time.monotonic() - began_at, 1))
         for (record, entry), standing in zip(entries.items(), standings, strict=True):
             if standing is Standing.LOST:
                 record.fault = LeaseLostError()
@@ -266,6 +271,8 @@ class Recorder:
             record.sender.lease_until = asked_at + self._lease_s
             record.wanted = standing is Standing.WANTED
             record.progressed = record.progressed or entry.progress.has_rows
+            record.rows += entry.progress.labelled + entry.progress.abstained + entry.progress.failed
+            record.tokens += entry.progress.tokens
 
     def _yield_to_unserved(self) -> None:
         """End one chunk's task early when a batch waits that has none in work: its turn is now, not in some seconds."""

@@ -11,6 +11,7 @@ from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import BatchRow, utc_now
+from labelmill_worker.store.ended_jobs import log_ended_batch
 from labelmill_worker.store.jobs import add_event
 
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
@@ -42,4 +43,6 @@ def fail_batch(engine: Engine, batch_id: str, error: LabelmillError) -> bool:
         ).rowcount
         if failed:
             add_event(connection, batch_id, error.message, state=BatchState.FAILED.value)
+    if failed:
+        log_ended_batch(engine, batch_id)
     return bool(failed)

@@ -28,6 +28,7 @@ from labelmill.contracts.tables import (
     RowErrorRow,
     utc_now,
 )
+from labelmill_worker.store.ended_jobs import log_ended_batch
 from labelmill_worker.store.jobs import add_event
 from labelmill_worker.store.vectors import VECTORS, rows_with_vectors
 
@@ -185,6 +186,8 @@ def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
         ).rowcount
         if ended:
             add_event(connection, batch_id, "completed", state=BatchState.COMPLETED.value)
+    if ended:
+        log_ended_batch(engine, batch_id)
     return bool(ended)
 
 
@@ -199,6 +202,8 @@ def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
         ).rowcount
         if stopped:
             add_event(connection, claim.batch_id, reason, state=BatchState.FAILED.value, chunk=claim.number)
+    if stopped:
+        log_ended_batch(engine, claim.batch_id)
 
 
 def has_answers(engine: Engine, batch_no: int) -> bool:

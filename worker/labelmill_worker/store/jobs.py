@@ -34,6 +34,7 @@ from labelmill.contracts.tables import (
     TrainingRow,
     utc_now,
 )
+from labelmill_worker.store.ended_jobs import log_ended_job
 
 JobTable = type[DatasetRow] | type[TrainingRow] | type[EvaluationRow]
 Job = TypeVar("Job", DatasetRow, TrainingRow, EvaluationRow)
@@ -185,6 +186,8 @@ def move_job(
     if not write_held(connection, table, job_id, token, table.state == old.value, state=new.value, **values):
         return False
     add_event(connection, job_id, message or new.value, state=new.value)
+    if new in ENDED:
+        log_ended_job(job_id, new.value, values)
     return True
 
 

@@ -1,0 +1,64 @@
+"""What a job that has ended came to: one line in the log of the worker that ended it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.database import reading
+from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.money.costs import cost_of_texts
+from labelmill.contracts.money.prices import PriceList
+from labelmill.contracts.settings import load_settings
+from labelmill.contracts.tables import BatchRow, ChunkRow, ModelRow
+
+log = structlog.get_logger()
+
+_SUMS = ("rows", "labelled", "abstained", "failed", "requests", "tokens", "cached")
+#: Of the values that a job ends with, those that say what it came to.
+_TOLD = ("splits", "cost", "error")
+
+
+def log_ended_job(job_id: str, state: str, values: dict[str, Any]) -> None:
+    """A preparation, a training or an evaluation has ended; `values`: what was written of it."""
+    told = {name: values[name] for name in _TOLD if values.get(name) is not None}
+    log.info("job ended", job_id=job_id, state=state, **told)
+
+
+def log_ended_batch(engine: Engine, batch_id: str) -> None:
+    """A batch has ended: its rows, tokens and cost. A database that has gone meanwhile costs this line."""
+    try:
+        with reading(engine) as connection:
+            totals = batch_totals(connection, batch_id, PriceList(load_settings().prices))
+    except LabelmillError:
+        return  # the batch has ended all the same
+    log.info("job ended", **totals)
+
+
+def batch_totals(connection: Connection, batch_id: str, prices: PriceList) -> dict[str, Any]:
+    """What a batch came to: how its rows stand, what was sent for them, and what that costs by the price list where
+    Mistral reports tokens and the price is known."""
+    batch = connection.execute(
+        select(BatchRow.no, BatchRow.state, BatchRow.error, BatchRow.duplicates, ModelRow.remote_model, ModelRow.method,
+               ModelRow.label_schema)
+        .join(ModelRow, ModelRow.no == BatchRow.model_no)
+        .where(BatchRow.id == batch_id)
+    ).one()  # fmt: skip
+    sums = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0) for name in _SUMS]
+    counted = connection.execute(select(*sums).where(ChunkRow.batch_no == batch.no)).one()
+    found: dict[str, Any] = {"job_id": batch_id, "state": batch.state} | dict(
+        zip(_SUMS, map(int, counted), strict=True)
+    )
+    texts = max(0, found["labelled"] + found["abstained"] - batch.duplicates - found["cached"])
+    schema = LabelSchema.from_json(batch.label_schema or [])
+    if found["tokens"] and (
+        cost := cost_of_texts(batch.remote_model or "", batch.method, found["tokens"], texts, schema, prices)
+    ):
+        found["cost"] = cost
+    if batch.error:
+        found["error"] = batch.error
+    return found
