@@ -20,7 +20,7 @@ endif
 endif
 
 .PHONY: anew
-.PHONY: demo test bench chaos chaos-long lint format clean lock
+.PHONY: demo test bench chaos chaos-long containers lint format clean lock
 
 demo: $(READY)
 	$(BIN)/labelmill demo
@@ -39,6 +39,10 @@ chaos: $(READY)
 # Outages of one and two minutes, with the leases of production: some ten minutes, mostly of waiting.
 chaos-long: $(READY)
 	$(BIN)/python ops/chaos/run.py --long --lanes 7
+
+# The system in containers: builds the image, runs the main job, kills and restarts every service. Skips without Docker.
+containers: $(READY)
+	$(BIN)/python -m pytest tests/containers
 
 lint: $(READY)
 	$(BIN)/ruff check .

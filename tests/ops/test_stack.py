@@ -42,7 +42,7 @@ def _up(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
         process.communicate()
 
 
-def _until(condition: Callable[[], Any], timeout_s: float = 60) -> Any:
+def _until(condition: Callable[[], Any], timeout_s: float = 120) -> Any:
     deadline = time.monotonic() + timeout_s
     while not (found := condition()):
         assert time.monotonic() < deadline, "it did not happen in time"

@@ -26,6 +26,7 @@ from labelmill_worker.flower import prepare_flower
 from labelmill_worker.long_work_step import LongWorkStep
 from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
 from labelmill_worker.quitting import QuitThreads
+from labelmill_worker.readiness import Readiness
 from labelmill_worker.recovery.step import RecoveryStep
 from labelmill_worker.task_events import SendTaskEventsAtOnce
 from labelmill_worker.tasks.registry import register_tasks
@@ -48,6 +49,7 @@ def create_app(settings: Settings | None = None) -> Celery:
     app.steps["consumer"].add(SendTaskEventsAtOnce)
     app.steps["consumer"].add(KeepMalformedMessages)
     app.steps["consumer"].add(QuitThreads)
+    app.steps["worker"].add(Readiness)
     register_tasks(app, settings)
     return app
 

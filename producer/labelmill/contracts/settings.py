@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     poll_s: float = Field(default=2, gt=0)  #: Shortest pause between two looks at a remote job.
     #: USD for a million tokens of input and output, as JSON: `{"mistral-medium": [1.5, 7.5]}`; before Labelmill's own.
     prices: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]] = Field(default_factory=dict)
+    ready_file: Path | None = None  #: A worker renews it while it can take work; health checks look at its age.
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
 
     @field_validator("broker_url")

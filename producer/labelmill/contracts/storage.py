@@ -8,6 +8,7 @@ must be in: `datasets/<id>/`, `sources/<job>/` or `models/`.
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,6 +62,16 @@ class DataFolder:
     def path(self, name: str) -> Path:
         """Where one of its folders lies here, or a file that this process writes."""
         return self.root / name
+
+    def give_to_owner(self, path: Path) -> None:
+        """Let what root wrote at `path` belong to the data folder's owner, so that workers of that user can read it.
+        Does nothing for other users. Raises OSError."""
+        owner = self.root.stat()
+        if os.geteuid() != 0 or owner.st_uid == 0:
+            return
+        above = [folder for folder in path.parents if folder.is_relative_to(self.root) and folder != self.root]
+        for one in (*above, path, *path.rglob("*")):
+            os.chown(one, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def reference(self, path: Path) -> str:
         """How SQL names a file that was written here."""

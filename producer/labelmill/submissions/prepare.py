@@ -135,6 +135,7 @@ def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str
         part.mkdir(parents=True)
         for file, name in zip(files, names, strict=True):
             shutil.copyfile(file, part / name)
+        data.give_to_owner(part)
         part.rename(folder)
     except OSError as error:
         shutil.rmtree(part, ignore_errors=True)

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.settings import Settings
 from labelmill.contracts.storage import DataFolder, dataset_folder, local_source, shown_files
+from labelmill.submissions.prepare import copy_into_data_folder
 
 OWN = dataset_folder("prep_1")
 
@@ -95,3 +97,17 @@ def test_the_source_of_a_batch_is_a_split_or_what_its_user_wrote(data: DataFolde
 def test_a_url_is_no_folder() -> None:
     with pytest.raises(InvalidInput, match="not a URL"):
         DataFolder.of("s3://bucket/prefix")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_what_root_copies_into_the_folder_of_another_user_belongs_to_that_user(tmp_path: Path) -> None:
+    source = tmp_path / "texts.jsonl"
+    source.write_text('{"text": "a", "intent": "b"}\n')
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(mode=0o700)
+    os.chown(data_dir, 1000, 1001)
+    settings = Settings(data_dir=str(data_dir))
+    (reference,) = copy_into_data_folder([source], settings, "prep_0")
+    copy = DataFolder.of(str(data_dir)).file(reference, "sources/prep_0")
+    for path in (copy, copy.parent, copy.parent.parent):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1001)
