@@ -97,6 +97,7 @@ def test_files_of_one_name_from_several_folders_are_all_copied(submit: Submissio
     ({"seed": -1}, "--seed"),
     ({"format": "factory", "targets": []}, "no column 'labels'"),
     ({"format": "factory"}, "no --target"),
+    ({"separator": ";"}, "--separator parts the labels of a multi-label target"),
 ])  # fmt: skip
 def test_what_is_wrong_is_said_at_once_and_leaves_nothing(
     submit: Submission, rows: Path, options: dict[str, Any], sentence: str

@@ -93,6 +93,8 @@ def finish_submission(client: Client, job_id: str, *, wait: bool) -> None:
         print_json({key: document[key] for key in ("id", "kind", "state")})
         return
     document = follow_or_detach(client, job_id)
+    for warning in (document.get("report") or {}).get("warnings", ()):
+        say("warning", "yellow", warning)
     print_json(document)
     exit_for(document)
 

@@ -46,6 +46,10 @@ def prepare(
     target: Annotated[
         list[str] | None, typer.Option(metavar="NAME=COL[:multi]", help="A target and its column. Repeatable.")
     ] = None,
+    separator: Annotated[
+        str | None,
+        typer.Option(help="What stands between the labels in one cell of a multi-label column.", show_default="| or ,"),
+    ] = None,
     where: Annotated[
         list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep rows with this value. Repeatable.")
     ] = None,
@@ -70,7 +74,7 @@ def prepare(
         client.engine, client.sender, client.settings,
         name=name, source=source, targets=target or (), where=where or (), split=split, warn=client.warnings.append,
         text=text, min_per_label=min_per_label, max_per_label=max_per_label, seed=seed, dedupe=dedupe,
-        on_bad_row=on_bad_row.value, format=row_format.value,
+        separator=separator, on_bad_row=on_bad_row.value, format=row_format.value,
     )  # fmt: skip
     finish_submission(client, job_id, wait=wait)
 

@@ -61,6 +61,7 @@ class PrepareSpec(_Spec):
     split: tuple[float, float, float] = (80, 10, 10)  #: train, validation, test; parts of their sum.
     seed: int = 42
     dedupe: bool = False
+    separator: str | None = Field(default=None, min_length=1)  #: Between the labels in one cell of text.
     on_bad_row: Literal["fail", "skip"] = "fail"
 
 

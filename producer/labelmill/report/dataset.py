@@ -38,7 +38,9 @@ def contents(connection: Connection, document: dict[str, Any]) -> list[Part]:
     if dropped := document["dropped"]:
         rows = sorted(((reason.replace("_", " "), count) for reason, count in dropped.items()), key=lambda row: -row[1])
         parts.append(Grid(("dropped because of", "rows"), rows, "Dropped rows"))
-    if bad := (document["report"] or {}).get("bad_rows"):
+    report = document["report"] or {}
+    parts += [Note(warning) for warning in report.get("warnings", ())]
+    if bad := report.get("bad_rows"):
         listed = [(_bad_row(one),) for one in bad[:_BAD_ROWS_SHOWN]]
         parts.append(Grid(("bad rows",), listed, "", frozenset({0})))
     for target, splits in (document["labels"] or {}).items():

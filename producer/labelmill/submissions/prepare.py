@@ -108,6 +108,8 @@ def _check_options(spec: PrepareSpec) -> None:
         raise InvalidInput("name at least one target with --target NAME=COLUMN, or say --format factory")
     if fault := fault_of_targets(target.name for target in spec.targets):
         raise InvalidInput(fault)
+    if spec.separator is not None and not any(target.multi for target in spec.targets):
+        raise InvalidInput("--separator parts the labels of a multi-label target: --target NAME=COLUMN:multi")
     if spec.min_per_label and spec.max_per_label and spec.min_per_label > spec.max_per_label:
         raise InvalidInput(f"--min-per-label {spec.min_per_label} is above --max-per-label {spec.max_per_label}")
     if not 0 <= spec.seed < _SEEDS:

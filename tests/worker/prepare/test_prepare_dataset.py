@@ -263,3 +263,31 @@ def test_the_cap_counts_rows_without_labels_as_one_more_label(tmp_path: Path) ->
 def test_a_target_without_a_label_in_any_row_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="no row has a label for the target mood"):
         prepare(tmp_path, jsonl(tmp_path / "a.jsonl", without_labels(none=20)), targets=MOOD)
+
+
+def test_labels_in_one_cell_may_be_written_as_python_does_or_with_a_separator_of_ones_own(tmp_path: Path) -> None:
+    cells = ["['billing', 'open']", '["billing", "open"]', "billing; open"]
+    with (tmp_path / "a.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["text", "tags"], *([f"text {n}", cells[n % 3]] for n in range(30))])
+    targets = (TargetSpec(name="tags", column="tags", multi=True),)
+    prepared = prepare(tmp_path, tmp_path / "a.csv", targets=targets, separator=";")
+    assert prepared.label_schema == [{"name": "tags", "labels": ["billing", "open"], "multi": True}]
+
+
+def test_texts_and_labels_may_be_bytes_that_hold_utf_8(tmp_path: Path) -> None:
+    arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    texts = [f"caf\u00e9 {n}".encode() for n in range(30)] + [b"caf\xe9"]
+    labels = [b"a|b"] * 31
+    parquet.write_table(arrow.table({"text": texts, "label": labels}), tmp_path / "a.parquet")
+    targets = (TargetSpec(name="intent", column="label", multi=True),)
+    prepared = prepare(tmp_path, tmp_path / "a.parquet", targets=targets, on_bad_row="skip")
+    assert prepared.dropped == {"bad_row": 1}
+    assert prepared.report["bad_rows"][0]["reason"] == "'text' is binary data that is not UTF-8, not a text"
+    assert {row["text"][:4] for row in everything(prepared)} == {"caf\u00e9"}
+
+
+def test_labels_that_look_alike_are_in_the_report(tmp_path: Path) -> None:
+    prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", labelled(play=20, Play=20, stop=20)))
+    (warning,) = prepared.report["warnings"]
+    assert "'Play' and 'play'" in warning
+    assert prepare(tmp_path, jsonl(tmp_path / "b.jsonl", labelled(play=20)), into="b").report["warnings"] == []

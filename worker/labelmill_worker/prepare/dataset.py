@@ -34,6 +34,7 @@ from labelmill_worker.prepare.selection import (
     drop_duplicates,
     strata_of,
 )
+from labelmill_worker.prepare.similar_labels import similar_labels_warning
 from labelmill_worker.prepare.source import source_rows
 from labelmill_worker.prepare.split import SPLITS, stratified_split
 from labelmill_worker.prepare.staging import StagedRows
@@ -143,6 +144,7 @@ def _prepare(
         fingerprint=fingerprint_of(spec, digests),
         report={
             "rows_read": read,
+            "warnings": list(filter(None, (similar_labels_warning(one.name, one.labels) for one in columns))),
             "bad_rows": [{"file": one.file, "line": one.line, "reason": one.reason} for one in bad.first],
         },
     )

@@ -11,6 +11,7 @@ import orjson
 from labelmill.contracts.bounds import fault_of_label, fault_of_targets, shown
 from labelmill.contracts.readers.bad_rows import kind_of_value, storable, value_as_text
 from labelmill.contracts.specs import PrepareSpec
+from labelmill_worker.prepare.label_lists import labels_in_text
 
 BLANK_TEXT, BLANK_LABEL, NOT_WHERE, BAD_ROW = "blank_text", "blank_label", "not_where", "bad_row"
 
@@ -65,7 +66,7 @@ def parse_column_row(values: dict[str, Any], spec: PrepareSpec) -> ParsedRow:
     labels = []
     for target in spec.targets:
         cell = values.get(target.column)
-        labels.append(_several(target.column, cell) if target.multi else [_one(target.column, cell)])
+        labels.append(_several(target.column, cell, spec.separator) if target.multi else [_one(target.column, cell)])
     return ParsedRow(_body(body), labels)
 
 
@@ -135,33 +136,30 @@ def _one(column: str, value: Any) -> str:
     return label
 
 
-def _several(column: str, value: Any) -> list[str]:
-    """A list, a JSON list, or names parted by `|` (by commas where there is none), each label once.
+def _several(column: str, value: Any, separator: str | None = None) -> list[str]:
+    """A list, or a text that holds several labels (`labels_in_text`), each label once.
 
     An empty list is an answer: no label applies. What is absent, null or an empty text is missing.
     """
+    if isinstance(value, bytes):
+        value = value_as_text(value)
     if isinstance(value, str):
-        value = _parts(column, value)
+        try:
+            value = labels_in_text(value, separator)
+        except ValueError as error:
+            raise UnusableRow(BAD_ROW, f"{column!r} is a broken list of labels") from error
     elif hasattr(value, "tolist"):
         value = value.tolist()
     elif value is None:
         raise UnusableRow(BLANK_LABEL)
     if not isinstance(value, list):
         raise UnusableRow(BAD_ROW, f"{column!r} is {kind_of_value(value)}, not a list of labels")
-    labels = dict.fromkeys(_one(column, label) for label in value if label is not None and label != "")
+    blank = (None, "")
+    found = (label.strip() if isinstance(label, str) else label for label in value)
+    labels = dict.fromkeys(_one(column, label) for label in found if label not in blank)
     if value and not labels:
         raise UnusableRow(BLANK_LABEL)
     return list(labels)
-
-
-def _parts(column: str, text: str) -> list[Any]:
-    if text.lstrip().startswith("["):
-        try:
-            found = orjson.loads(text)
-        except ValueError as error:
-            raise UnusableRow(BAD_ROW, f"{column!r} is a broken JSON list") from error
-        return found if isinstance(found, list) else []
-    return [part.strip() for part in text.split("|" if "|" in text else ",")]
 
 
 def _messages(value: Any) -> list[dict[str, Any]]:

@@ -29,7 +29,8 @@ class Unreadable:
     reason: str
 
 
-_KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "true or false", "bytes": "binary data"}
+_KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "true or false",
+          "bytes": "binary data that is not UTF-8"}  # fmt: skip
 
 
 def kind_of_value(value: Any) -> str:
@@ -41,14 +42,22 @@ def kind_of_value(value: Any) -> str:
 
 
 def value_as_text(value: Any) -> str | None:
-    """A cell as text: numbers and dates written out, nothing at all (also NaN) is "". None: it is no single value."""
+    """A cell as text: numbers and dates written out, bytes that are UTF-8 read, nothing at all (also NaN) is "".
+
+    None: it is no single value.
+    """
     if value is None:
         return ""
     if isinstance(value, str):
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, list | tuple | dict | bytes | bytearray | Unreadable):
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return None
+    if isinstance(value, list | tuple | dict | bytearray | Unreadable):
         return None
     if value != value:  # noqa: PLR0124 - NaN, which Parquet writers put for "nothing", is the one value unlike itself
         return ""
