@@ -22,7 +22,7 @@ from labelmill.contracts.database import check_tables, connect
 from labelmill.contracts.queue_app import QueueApp
 from labelmill.contracts.running_stack import running_stack
 from labelmill.contracts.settings import load_producer_settings, load_settings
-from labelmill_ops.ports import free_port
+from labelmill_ops.ports import answers, free_port
 from labelmill_ops.stack.local import EMULATOR_KEY, StackOptions, plan_stack
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
@@ -117,9 +117,12 @@ def test_the_stack_serves_revives_a_killed_worker_and_leaves_nothing_running(tmp
 def test_a_stack_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> None:
     folder = tmp_path / "data"
     with _up(folder, "--no-flower", "--worker-processes", "1") as up:
-        _until(lambda: running_stack(folder) or up.poll() is not None)
+        stack = _until(lambda: running_stack(folder) or up.poll() is not None)
         assert up.poll() is None, up.communicate()[1]
-        assert len(_processes_of(folder)) > 2
+        redis_port = urlsplit(stack["broker_url"]).port
+        assert redis_port is not None
+        assert len(_processes_of(folder)) > 1
+        assert answers(redis_port)
 
         second = subprocess.run(
             [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up"],
@@ -130,7 +133,7 @@ def test_a_stack_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> N
 
         up.send_signal(signal.SIGKILL)
         up.wait()
-        _until(lambda: not _processes_of(folder))
+        _until(lambda: not _processes_of(folder) and not answers(redis_port))
         assert running_stack(folder) is None
 
 
@@ -157,11 +160,11 @@ def test_only_workers_are_handed_keys_and_only_who_needs_it_an_address(
         told |= {spec.name: spec.environment for spec in (stack.redis, *stack.rest) if spec}
         key = EMULATOR_KEY if emulator else "a-mistral-key"
         assert (told["worker1"]["MISTRAL_API_KEY"], told["worker1"]["WANDB_API_KEY"]) == (key, "a-wandb-key")
-    assert told.keys() == {"redis", "worker1", "beat", "flower", "emulator"}
+    assert told.keys() == {"redis", "worker1", "flower", "emulator"}
 
     def holders_of(secret: str) -> set[str]:
         return {name for name, environment in told.items() if any(secret in value for value in environment.values())}
 
     assert holders_of("a-mistral-key") == set()  # the emulator needs no real one
     assert holders_of("a-wandb-key") == holders_of("a-database") == {"worker1"}
-    assert holders_of(str(urlsplit(stack.settings.broker_url).password)) == {"worker1", "beat", "flower"}
+    assert holders_of(str(urlsplit(stack.settings.broker_url).password)) == {"worker1", "flower"}

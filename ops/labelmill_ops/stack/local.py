@@ -109,7 +109,7 @@ class _Environments:
     read by every user of the machine."""
 
     bare: dict[str, str]  #: Redis and the emulator: nothing of Labelmill's.
-    queue: dict[str, str]  #: Beat and Flower: where the queue is.
+    queue: dict[str, str]  #: Flower: where the queue is.
     worker: dict[str, str]  #: Everything, the keys too.
 
     @classmethod
