@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
 from labelmill_worker.mistral.port import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
@@ -25,18 +26,18 @@ def job_of(answer: Any) -> RemoteJob:
         training_files=tuple(map(str, _field(answer, "training_files") or ())),
         fine_tuned_model=_optional(_field(answer, "fine_tuned_model"), 200),
         message=_words(_field(answer, "message")),
-        cost=_number(_field(metadata, "cost")),
+        cost=_amount(_field(metadata, "cost")),
         cost_currency=_words(_field(metadata, "cost_currency")),
-        expected_duration_s=_field(metadata, "expected_duration_seconds"),
-        train_tokens=_field(metadata, "train_tokens"),
-        data_tokens=_field(metadata, "data_tokens"),
+        expected_duration_s=_count(_field(metadata, "expected_duration_seconds")),
+        train_tokens=_count(_field(metadata, "train_tokens")),
+        data_tokens=_count(_field(metadata, "data_tokens")),
         events=tuple(
             RemoteEvent(storable(str(event.name)), _moment(event.created_at), _mapping(_field(event, "data")))
             for event in _field(answer, "events") or ()
         ),
         checkpoints=tuple(
             RemoteCheckpoint(
-                int(point.step_number),
+                _count(point.step_number) or 0,
                 _number(_field(point.metrics, "train_loss")),
                 _number(_field(point.metrics, "valid_loss")),
             )
@@ -97,7 +98,18 @@ def _moment(value: Any) -> int:
 
 def _number(value: Any) -> float | None:
     # NaN and infinities cannot be compared with a cap, nor stored as JSON.
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+    fits = isinstance(value, (int, float)) and -sys.float_info.max <= value <= sys.float_info.max
+    return float(value) if fits else None
+
+
+def _amount(value: Any) -> float | None:
+    """A cost; None where it cannot be one: below 0 it would be under every cap."""
+    return float(value) if isinstance(value, (int, float)) and 0 <= value <= MAX_AMOUNT else None
+
+
+def _count(value: Any) -> int | None:
+    """Tokens, steps or seconds; None where they cannot be."""
+    return value if type(value) is int and 0 <= value <= MAX_NUMBER else None
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -110,7 +110,8 @@ class SdkControlPlane:
             with path.open("rb") as content:
                 file = File(file_name=name, content=content, content_type="application/jsonl")
                 longer_s = path.stat().st_size / UPLOAD_BYTES_PER_S
-                return str(self._once(lambda: self._files.upload(file=file, purpose="fine-tune"), longer_s).id)
+                upload = self._once(lambda: self._files.upload(file=file, purpose="fine-tune"), longer_s)
+                return file_of(upload).id
         except OSError as error:
             raise InvalidInput(f"the training file {path.name} cannot be read: {error.strerror}") from error
 
