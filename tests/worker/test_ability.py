@@ -18,9 +18,9 @@ from labelmill.contracts.settings import Settings
 from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.tables import ModelRow, UnableWorkerRow, WorkerRow
 from labelmill_worker import leaving
-from labelmill_worker.ability import LIVE_S, MISTRAL, PATIENCE_S, RETRY_S, Ability
+from labelmill_worker.ability import MISTRAL, PATIENCE_S, RETRY_S, Ability
 from labelmill_worker.classify.engine import ClassifyEngine
-from labelmill_worker.store.workers import note_alive, note_gone
+from labelmill_worker.store.workers import LIVE_S, RESUME_S, note_alive, note_gone
 
 NO_KEY = CredentialsRefused("no key")
 NO_FILE = WorkerUnable("no file")
@@ -86,6 +86,26 @@ def test_who_was_last_seen_before_the_work_came_is_not_waited_for(engine: Engine
     ability, clock = _ability(engine)
     note_alive(engine, "two", "two", [QUEUE])
     _pass_time(engine, clock, LIVE_S + 5)
+    assert not ability.leaves_to_others(NO_KEY, "job", QUEUE)
+
+
+def test_after_an_outage_of_the_database_others_get_the_time_to_be_seen_again(engine: Engine) -> None:
+    ability, clock = _ability(engine)
+    for name in ("one", "two"):
+        note_alive(engine, name, name, [QUEUE])
+    _pass_time(engine, clock, PATIENCE_S + 60)  # nobody could say that it lives
+    assert ability.leaves_to_others(NO_KEY, "job", QUEUE)
+    note_alive(engine, "one", "one", [QUEUE])
+    assert ability.leaves_to_others(NO_KEY, "job", QUEUE)
+    with writing(engine) as connection:
+        connection.execute(update(WorkerRow).values(resumed_at=WorkerRow.resumed_at - RESUME_S - 1))
+    assert not ability.leaves_to_others(NO_KEY, "job", QUEUE)  # the other one is gone
+
+
+def test_moments_before_a_clock_was_set_back_do_not_count(engine: Engine) -> None:
+    ability, clock = _ability(engine)
+    note_alive(engine, "two", "two", [QUEUE])
+    _pass_time(engine, clock, -7200)
     assert not ability.leaves_to_others(NO_KEY, "job", QUEUE)
 
 

@@ -17,12 +17,10 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import WorkerUnable
-from labelmill_worker.store.workers import note_able, note_unable, others_may
+from labelmill_worker.store.workers import LIVE_S, note_able, note_unable, others_may
 
 log = structlog.get_logger()
 
-ALIVE_EVERY_S = 5.0  #: How often a worker says that it lives.
-LIVE_S = 30.0  #: Who has said so for that long counts as alive.
 PATIENCE_S = 120.0  #: Once work waits for another worker, who lived so lately may still come back.
 RETRY_S = 30.0
 LEAVE_PAUSE_S = 1.0  #: Who has put a message back leaves it to others for so long.

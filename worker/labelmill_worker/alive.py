@@ -12,8 +12,8 @@ from celery import bootsteps, signals
 from labelmill.contracts.database import ALIVE_CONNECTIONS, connect_to_existing
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.settings import Settings, load_settings
-from labelmill_worker.ability import ALIVE_EVERY_S, WORKER_ID
-from labelmill_worker.store.workers import note_alive, note_gone
+from labelmill_worker.ability import WORKER_ID
+from labelmill_worker.store.workers import ALIVE_EVERY_S, note_alive, note_gone
 
 log = structlog.get_logger()
 _STOP_S = 2.0

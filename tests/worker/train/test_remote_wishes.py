@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill import registry
-from labelmill.contracts.database import reading, writing
+from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.errors import CredentialsRefused, RemoteFailed, RemoteUnavailable, RequestRefused
 from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.messages import TRAIN, JobMessage
@@ -19,6 +19,7 @@ from labelmill.contracts.tables import ModelRow
 from labelmill_worker.bootstrap import Services
 from labelmill_worker.mistral.port import ControlPlane, RemoteModel
 from labelmill_worker.recovery.sweep import sweep_if_due
+from labelmill_worker.store.faults import GIVE_UP_AFTER
 from labelmill_worker.tasks import train
 from labelmill_worker.train.remote_wishes import carry_out_wish
 
@@ -119,6 +120,27 @@ def test_archived_brought_back_and_deleted(ready: Engine, mistral: Mistral) -> N
     assert (row.state, row.remote_state, mistral.archived) == ("deleted", "deleted", {})
     assert work(ready, mistral).remote_wish is None
     assert mistral.calls == ["archive", "unarchive", "delete"]
+
+
+def test_a_fault_of_ours_is_tried_again_some_times_and_then_told(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.before += [cast("Any", ZeroDivisionError())] * GIVE_UP_AFTER
+    for _ in range(GIVE_UP_AFTER):
+        assert now(ready).remote_wish is not None
+        with pytest.raises(ZeroDivisionError):
+            work(ready, mistral)
+    assert now(ready).remote_wish is None
+    assert "ZeroDivisionError, 5 times" in str(now(ready).remote_error)
+
+
+def test_a_key_that_is_refused_here_is_tried_by_another_worker_soon(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.before.append(CredentialsRefused("bad key"))
+    carry_out_wish(ready, lambda: cast("ControlPlane", mistral), now(ready).no, lambda error: True)
+    with reading(ready) as connection:
+        in_s = connection.scalar(select(ModelRow.next_look_at - db_now()))
+    assert in_s is not None
+    assert in_s < 5
 
 
 @pytest.mark.parametrize("wish", [registry.archive, registry.delete])

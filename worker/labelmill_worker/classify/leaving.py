@@ -7,6 +7,7 @@ import contextlib
 import structlog
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.database import writing
 from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.messages import CLASSIFY, QUEUE_OF, ChunkMessage
 from labelmill.contracts.queue import MessageSender
@@ -14,6 +15,7 @@ from labelmill_worker.ability import MISTRAL, Ability
 from labelmill_worker.leaving import put_back
 from labelmill_worker.store.batches import fail_batch, read_open_batch
 from labelmill_worker.store.chunks import Claim, LeaseLostError, hand_back, stop_batch
+from labelmill_worker.store.jobs import add_event
 
 log = structlog.get_logger()
 _QUEUE = QUEUE_OF[CLASSIFY]
@@ -58,7 +60,10 @@ def leave_message(
 def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: Claim, error: WorkerUnable) -> None:
     """Give a chunk back that this worker cannot work on, and end its batch where nobody else may."""
     is_left = ability.leaves_to_others(error, subject_of(claim.model.no), _QUEUE)
-    if not is_left:
+    if is_left:
+        with writing(engine) as connection:
+            add_event(connection, claim.batch_id, f"left to another worker: {error.message}", chunk=claim.number)
+    else:
         stop_batch(engine, claim, error.code, error.message)
         log.error("batch stopped", reason=error.message)
     with contextlib.suppress(LeaseLostError):  # all of its rows were answered, or another worker has it

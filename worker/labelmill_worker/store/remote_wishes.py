@@ -37,7 +37,13 @@ def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | Non
     """Record how a wish ended: `state` is the model's at Mistral now. False: a person wishes something else by now,
     and that is still owed."""
     with writing(engine) as connection:
-        settled: dict[str, Any] = {"remote_wish": None, "next_look_at": None, "attempts": 0, "remote_error": error}
+        settled: dict[str, Any] = {
+            "remote_wish": None,
+            "next_look_at": None,
+            "attempts": 0,
+            "faults": 0,
+            "remote_error": error,
+        }
         done = _write(connection, row, state=state, only_if_unchanged=True, values=settled)
         if not done:
             _write(connection, row, state=state, only_if_unchanged=False, values={"next_look_at": db_now()})
@@ -45,9 +51,9 @@ def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | Non
     return done
 
 
-def put_off_wish(engine: Engine, row: ModelRow, error: str, again_in_s: float) -> None:
-    """Give the lease back; recovery sends the wish again."""
-    values: dict[str, Any] = {"remote_error": error, "next_look_at": db_now() + again_in_s}
+def put_off_wish(engine: Engine, row: ModelRow, error: str, again_in_s: float, *, faults: int = 0) -> None:
+    """Give the lease back; recovery sends the wish again. `faults`: unforeseen ones in a row."""
+    values: dict[str, Any] = {"remote_error": error, "next_look_at": db_now() + again_in_s, "faults": faults}
     with writing(engine) as connection:
         _write(connection, row, state=row.remote_state, only_if_unchanged=False, values=values)
 

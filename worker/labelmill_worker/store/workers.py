@@ -4,24 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, case, delete, exists, insert, or_, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.tables import UnableWorkerRow, WorkerRow
 
+ALIVE_EVERY_S = 5.0  #: How often a worker says that it lives.
+LIVE_S = 30.0  #: Who has said so for that long counts as alive.
+RESUME_S = 3 * ALIVE_EVERY_S  #: How soon all are seen again when the database is back.
+_FAR_S = 600.0  #: No inability is noted for so long.
 _KEPT_S = 24 * 3600.0  #: Rows of workers that are gone.
 
 
 def note_alive(engine: Engine, worker_id: str, name: str, queues: Sequence[str]) -> None:
     """This worker lives now, and serves these queues. Rows of workers long gone are dropped."""
     values = {"name": name[:200], "queues": f",{','.join(sorted(queues))},"[:200], "seen_at": db_now()}
+    resumed_at = case((_lives(LIVE_S), WorkerRow.resumed_at), else_=db_now())
+    again = update(WorkerRow).where(WorkerRow.id == worker_id).values(resumed_at=resumed_at, **values)
     with writing(engine) as connection:
-        if connection.execute(update(WorkerRow).where(WorkerRow.id == worker_id).values(**values)).rowcount:
+        if connection.execute(again).rowcount:
             return
         connection.execute(insert(WorkerRow).values(id=worker_id, **values))
         connection.execute(delete(WorkerRow).where(WorkerRow.seen_at < db_now() - _KEPT_S))
         connection.execute(delete(UnableWorkerRow).where(UnableWorkerRow.until < db_now() - _KEPT_S))
+
+
+def _lives(within_s: float) -> ColumnElement[bool]:
+    """Seen so lately. What lies far ahead was written before the clock was set back."""
+    return WorkerRow.seen_at.between(db_now() - within_s, db_now() + LIVE_S)
 
 
 def note_gone(engine: Engine, worker_id: str) -> None:
@@ -47,17 +58,23 @@ def note_able(engine: Engine, worker_id: str, subject: str) -> None:
 
 
 def others_may(engine: Engine, worker_id: str, subject: str, queue: str, *, seen_within_s: float) -> bool:
-    """Whether another worker that serves the queue lived so lately, and is not known to be unable."""
+    """Whether another worker that serves the queue lived so lately, and is not known to be unable.
+
+    After an outage of the database nobody has been seen lately, this worker neither: then others may, until all of them
+    have had the time to be seen again.
+    """
     unable = exists().where(
         UnableWorkerRow.worker_id == WorkerRow.id,
         UnableWorkerRow.subject == subject,
-        UnableWorkerRow.until > db_now(),
+        UnableWorkerRow.until.between(db_now(), db_now() + _FAR_S),
     )
     other = (
         select(WorkerRow.id)
-        .where(WorkerRow.id != worker_id, WorkerRow.seen_at > db_now() - seen_within_s)
+        .where(WorkerRow.id != worker_id, _lives(seen_within_s))
         .where(WorkerRow.queues.contains(f",{queue},", autoescape=True), ~unable)
         .limit(1)
     )
+    just_resumed = WorkerRow.resumed_at.between(db_now() - RESUME_S, db_now() + RESUME_S)
+    silence = select(WorkerRow.id).where(WorkerRow.id == worker_id, or_(~_lives(LIVE_S), just_resumed))
     with reading(engine) as connection:
-        return connection.scalar(other) is not None
+        return connection.scalar(other) is not None or connection.scalar(silence) is not None

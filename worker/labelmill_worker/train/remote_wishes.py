@@ -8,15 +8,17 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import CredentialsRefused, Permanent, RemoteFailed, Retryable
+from labelmill.contracts.errors import CredentialsRefused, Permanent, RemoteFailed, Retryable, WorkerUnable
 from labelmill.contracts.states import RemoteWish
 from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.store.faults import UnforeseenFault
 from labelmill_worker.store.remote_wishes import claim_wish, put_off_wish, settle_wish
 
 log = structlog.get_logger()
 
 LEASE_S = 120.0  #: Above the time that one call to Mistral may take, with its retries.
 _LONGEST_PAUSE_S = 300.0
+_LEFT_PAUSE_S = 1.0
 
 _STATE_AFTER = {RemoteWish.ARCHIVE: "archived", RemoteWish.UNARCHIVE: None, RemoteWish.DELETE: "deleted"}
 _DONE = {
@@ -26,14 +28,26 @@ _DONE = {
 }
 
 
-def carry_out_wish(engine: Engine, plane_of: Callable[[], ControlPlane], model_no: int) -> None:
-    """Do what is owed for a model. Does nothing when nothing is, or somebody else is at it."""
+def _nobody_else(error: WorkerUnable) -> bool:
+    del error
+    return False
+
+
+def carry_out_wish(
+    engine: Engine,
+    plane_of: Callable[[], ControlPlane],
+    model_no: int,
+    leaves_to_others: Callable[[WorkerUnable], bool] = _nobody_else,
+) -> None:
+    """Do what is owed for a model. Does nothing when nothing is, or somebody else is at it. `leaves_to_others` says
+    whether another worker may do what this one cannot."""
     while (row := claim_wish(engine, model_no, LEASE_S)) is not None:
         what = RemoteWish(str(row.remote_wish))
         try:
             _do(plane_of(), what, row.remote_model or "")
         except CredentialsRefused as error:
-            put_off_wish(engine, row, error.message, _LONGEST_PAUSE_S)  # a key may be mended
+            pause_s = _LEFT_PAUSE_S if leaves_to_others(error) else _LONGEST_PAUSE_S  # a key may be changed
+            put_off_wish(engine, row, error.message, pause_s)
             return
         except Permanent as error:
             log.error("Mistral refuses", wish=what.value, model=row.remote_model, reason=error.message)
@@ -45,6 +59,14 @@ def carry_out_wish(engine: Engine, plane_of: Callable[[], ControlPlane], model_n
             pause_s = max(error.retry_after_s or 0.0, min(_LONGEST_PAUSE_S, 2.0 ** min(row.attempts, 9)))
             put_off_wish(engine, row, error.message, pause_s)
             return
+        except Exception as fault:
+            found = UnforeseenFault(fault, row.faults + 1)
+            if found.is_last:
+                said = f"could not {what.value} it at Mistral: {found.message}"
+                settle_wish(engine, row, said, state=row.remote_state, error=found.message)
+            else:
+                put_off_wish(engine, row, found.message, found.pause_s, faults=found.count)
+            raise
         if settle_wish(engine, row, _DONE[what], state=_STATE_AFTER[what]):
             return
 

@@ -16,6 +16,7 @@ class WorkerRow(Base):
     name: Mapped[str] = mapped_column(String(200))  #: As Celery and Flower call it.
     queues: Mapped[str] = mapped_column(String(200))  #: Those it serves: `,classify,train,`.
     seen_at: Mapped[float] = mapped_column(Double)
+    resumed_at: Mapped[float | None] = mapped_column(Double)  #: When it was seen again after a silence.
 
 
 class UnableWorkerRow(Base):

@@ -14,6 +14,7 @@ def upgrade() -> None:
         sa.Column("name", sa.String(200), nullable=False),
         sa.Column("queues", sa.String(200), nullable=False),
         sa.Column("seen_at", sa.Double(), nullable=False),
+        sa.Column("resumed_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_workers")),
     )
     op.create_table(
