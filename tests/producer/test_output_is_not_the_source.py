@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.cli.classify import classify
 from labelmill.cli.context import Flags, remember_flags
-from labelmill.cli.jobs import save_results
+from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
@@ -65,7 +65,7 @@ def test_results_refuses_to_write_onto_the_source_of_its_batch(
         )  # fmt: skip
     client = Client(load_settings(database_url=database_url))
     with pytest.raises(InvalidInput, match="is the source itself"):
-        save_results(client, "batch_1", Path(output), keep=keep)
+        save_results(client, "batch_1", Path(output), OutputOptions(keep=keep))
     assert source.read_text() == ROWS
     save_results(client, "batch_1", Path("other.jsonl"))
     client.close()

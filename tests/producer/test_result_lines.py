@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from labelmill.contracts.chunks.codec import QuotedInput, decode_quoted, encode_chunk
 from labelmill.contracts.label_schema import Target
 from labelmill.results.lines import Answers, ChunkResults
+from labelmill.results.scores import ALL, NONE, ScoreChoice
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
     ['","', '\\","', "a\\", '"', 'said "no",', '\\",', "%b %d", "\n", "\u2028"]
@@ -72,7 +74,38 @@ def test_targets_side_by_side_abstentions_and_errors() -> None:
     assert rows[1]["predictions"] == {}
     assert rows[1]["error"] == {"code": "empty_text", "message": "the text is empty"}
     assert rows[2]["predictions"]["one"] == {
-        "label": None, "abstained": True, "score": 0.5, "scores": {"a": 0.5, "b": 0.5},
+        "label": None, "abstained": True, "best": "a", "score": 0.5, "scores": {"a": 0.5, "b": 0.5},
     }  # fmt: skip
     assert [json.loads(line)["row"] for line in _lines(results, failed_only=True)] == [1]
     assert [json.loads(line)["row"] for line in _lines(results, abstained_only=True)] == [2]
+
+
+@given(st.data(), LABELS, st.booleans(), st.integers(1, 5))
+def test_chosen_scores_are_those_of_all_and_the_rest_stays(
+    data: st.DataObject, labels: tuple[str, ...], is_multi: bool, count: int
+) -> None:
+    target = Target('"%s"', labels, multi=is_multi)
+    few = st.lists(st.integers(0, 3).map(lambda number: number / 4), min_size=len(labels), max_size=len(labels))
+    rows = data.draw(st.lists(st.tuples(few, st.booleans()), min_size=1, max_size=8))
+
+    def lines(choice: ScoreChoice) -> list[dict[str, Any]]:
+        answers = []
+        for row, (scores, abstains) in enumerate(rows):
+            label = None if is_multi or abstains else labels[scores.index(max(scores))]
+            listed = json.dumps(labels[:1]) if is_multi and not abstains else None
+            kept = np.array(scores, np.float32).tobytes() if choice != NONE or abstains else None
+            answers.append((row, label, listed, max(scores), kept))
+        chunk = ChunkResults(0, _held(["t"] * len(rows), None), [(target, Answers.of_rows(target, answers, choice))],
+                             choice=choice)  # fmt: skip
+        return [json.loads(line)["predictions"]['"%s"'] for line in _lines(chunk)]
+
+    for (scores, abstains), all_, none, top in zip(
+        rows, lines(ALL), lines(NONE), lines(ScoreChoice(count)), strict=True
+    ):
+        by_label = dict(zip(labels, scores, strict=True))
+        assert (list(all_["scores"]), all_["scores"]) == (list(labels), by_label)
+        best = sorted(labels, key=lambda label: -by_label[label])
+        assert list(top["scores"].items()) == [(label, by_label[label]) for label in best[:count]]
+        assert all_.get("best") == (best[0] if abstains else None)
+        assert none == {name: value for name, value in all_.items() if name != "scores"}
+        assert none == {name: value for name, value in top.items() if name != "scores"}

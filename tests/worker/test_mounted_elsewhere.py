@@ -16,7 +16,7 @@ from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok
 from workshop import Workshop
 
-from labelmill.cli.jobs import save_results
+from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.messages import PREPARE, TRAIN, JobMessage
@@ -141,7 +141,7 @@ def test_every_host_may_mount_the_data_folder_where_it_likes(
     rows = [json.loads(line) for line in Path(files["test"]).read_text().splitlines()]
     assert len(rows) == dataset["splits"]["test"]
     output = mounts.top / "rows.of.evaluation.jsonl"
-    save_results(client, evaluation["id"], output, keep=["labels"])
+    save_results(client, evaluation["id"], output, OutputOptions(keep=["labels"]))
     client.close()
     assert [json.loads(line)["keep"]["labels"] for line in output.read_text().splitlines()] == [
         r["labels"] for r in rows

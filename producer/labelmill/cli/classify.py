@@ -16,12 +16,23 @@ from labelmill.cli.context import (
     print_json,
     say_warnings,
 )
-from labelmill.cli.jobs import save_results
-from labelmill.cli.options import MAIN, AlwaysJson, OnBadRow, Wait
+from labelmill.cli.options import (
+    MAIN,
+    AlwaysJson,
+    Bom,
+    Keep,
+    NoEscape,
+    OnBadRow,
+    OutputDelimiter,
+    Scores,
+    Wait,
+)
 from labelmill.cli.progress import bar
+from labelmill.cli.results import OutputOptions, labels_are_shown, save_results, show_labels
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.results.export import check_output
+from labelmill.results.kept_columns import check_kept_columns
 from labelmill.submissions.classify import inputs_of, submit_batch
 
 
@@ -72,17 +83,30 @@ def classify(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="With --wait: write the results here when done.")
     ] = None,
+    scores: Scores = None,
+    keep: Keep = None,
+    output_delimiter: OutputDelimiter = None,
+    bom: Bom = False,
+    no_escape: NoEscape = False,
     as_json: AlwaysJson = False,
 ) -> None:
     """Classify every text of SOURCE with a model.
 
-    Prints {"id", "kind", "state"}; with --wait, the final status.
+    Prints {"id", "kind", "state"}; with --wait, the final status, or on a terminal the labels of texts that came on
+    standard input.
     """
-    del as_json
+    # all of it is checked before anything is written or paid for
     if output is not None:
         if not wait:
             raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
-        check_output(output, inputs_of(source))  # before anything is written or paid for
+        check_output(output, inputs_of(source))
+    elif scores or keep:
+        raise InvalidInput("--scores and --keep go with -o FILE; `labelmill results ID` takes them too")
+    options = OutputOptions.of_command(
+        output, scores=scores, keep=keep, delimiter=output_delimiter, bom=bom, no_escape=no_escape
+    )
+    if options.keep:
+        check_kept_columns(inputs_of(source), options.keep)
     client = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
@@ -92,13 +116,17 @@ def classify(
             cache=cache, on_bad_row=on_bad_row.value, idempotency_key=idempotency_key, warn=client.warnings.append,
             on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip
-    if output is None:
+    shows_labels = labels_are_shown(source, as_json=as_json)
+    if output is None and not (wait and shows_labels):
         finish_submission(client, batch_id, wait=wait)
         return
     say_warnings(client)
     document = follow_or_detach(client, batch_id)
-    save_results(client, batch_id, output)
-    print_json(document)
+    if output is None:
+        show_labels(client, batch_id)
+    else:
+        save_results(client, batch_id, output, options)
+        print_json(document)
     exit_for(document)
 
 

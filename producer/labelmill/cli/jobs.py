@@ -1,31 +1,19 @@
-"""`labelmill status`, `watch`, `results`, `cancel`, `retry`: any job, by id."""
+"""`labelmill status`, `watch`, `cancel`, `retry`: any job, by id."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, messages, print_json, tables
+from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, print_json, tables
 from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait
-from labelmill.cli.progress import bar
 from labelmill.cli.tables import moment, print_details, print_rows
-from labelmill.client import Client
-from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.readers import expand_source
-from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.storage import local_source
-from labelmill.results.export import check_output, write_results
-from labelmill.results.kept_columns import keep_columns
-from labelmill.results.reading import Only, facts_of_batch, read_result_lines
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    for command in (status, watch, results, cancel, retry):
+    for command in (status, watch, cancel, retry):
         app.command(command.__name__, rich_help_panel=ANY_JOB)(command)
 
 
@@ -69,67 +57,6 @@ def watch(job_id: JobId) -> None:
     document = follow_or_detach(connected(), job_id)
     print_json(document)
     exit_for(document)
-
-
-def results(
-    job_id: JobId,
-    output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="A .jsonl, .csv or .parquet file.", show_default="JSONL on stdout"),
-    ] = None,
-    only: Annotated[Only | None, typer.Option(help="Only rows that failed, or that abstained.")] = None,
-    keep: Annotated[
-        list[str] | None,
-        typer.Option(help="A column of the source file to write beside the results. Repeatable; reads the file again."),
-    ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on until the batch ends.")] = False,
-) -> None:
-    """Write the rows of a batch or an evaluation in input order.
-
-    Exits with 0 for any job that exists.
-    """
-    if output is not None:
-        check_output(output)
-    save_results(connected(), job_id, output, only=only, follow=follow, keep=keep or ())
-
-
-def save_results(
-    client: Client,
-    job_id: str,
-    output: Path | None,
-    *,
-    only: Only | None = None,
-    follow: bool = False,
-    keep: Sequence[str] = (),
-) -> None:
-    """Stream a job's rows to a file or stdout, with a progress bar."""
-    is_table = output is not None and output.suffix.lower() != ".jsonl"  # its header comes before its rows
-    batch = facts_of_batch(client.engine, job_id, follow=follow, needs_targets=is_table)
-    spec = ClassifySpec(**batch.options) if batch else None
-    if output is not None and spec:
-        check_output(output, _files_of(client, spec))
-    with bar(messages()) as progress:
-        task = progress.add_task("writing results", total=None)
-
-        blocks = read_result_lines(client.engine, job_id, only=only, follow=follow)
-        if keep and spec:
-            source = local_source(client.settings.data_dir, spec.source)
-            blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), keep)
-        count = write_results(
-            blocks, batch.targets if batch else [], output, keep, on_progress=partial(progress.advance, task)
-        )
-    if output is not None:
-        messages().print(f"{count} rows in {output}")
-    if batch is None:
-        messages().print(f"{job_id} has no rows (yet): batches and evaluations have some once they run")
-
-
-def _files_of(client: Client, spec: ClassifySpec) -> Sequence[Path]:
-    """The files that a batch was read from, as far as they are here."""
-    try:
-        return expand_source(local_source(client.settings.data_dir, spec.source))
-    except InvalidInput:
-        return ()
 
 
 def cancel(job_id: JobId) -> None:

@@ -18,6 +18,28 @@ SplitName = Annotated[str, typer.Option("--split", metavar="SPLIT", help="train,
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; Ctrl-C detaches.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
 AlwaysJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (the default here).")]
+Scores = Annotated[
+    str | None,
+    typer.Option(
+        metavar="none|top:K|all",
+        help="Whose scores to write beside a label and its own: of no labels, of the K best, of all.",
+        show_default="all; in CSV none, but for evaluations",
+    ),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="COL",
+        help="A column of the source file to write beside the results. Repeatable; reads the file again.",
+    ),
+]
+OutputDelimiter = Annotated[
+    str | None, typer.Option(metavar="SIGN", help="CSV: what separates cells, such as ; or tab.", show_default=",")
+]
+Bom = Annotated[bool, typer.Option("--bom", help="CSV: begin with a byte order mark, by which Excel knows UTF-8.")]
+NoEscape = Annotated[
+    bool, typer.Option("--no-escape", help="CSV: leave cells that a spreadsheet may run as formulas unchanged.")
+]
 
 
 class OnBadRow(StrEnum):

@@ -1,2 +1,3 @@
-"""How answers get out: `reading` takes them from SQL as `lines` of JSON, `export` writes files, `kept_columns` adds to
-them columns of the source."""
+"""How answers get out: `reading` takes them from SQL as `lines` of JSON, with the `scores` that are chosen; `export`
+writes files of them (`tables`: rows as cells; `csv_files`, `parquet_files`); `kept_columns` adds columns of the source.
+"""

@@ -7,14 +7,36 @@ still hold the same texts.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.readers import BadRow, Row, expand_source, read_rows, texts_of_row
+from labelmill.contracts.readers import (
+    BadRow,
+    Input,
+    Row,
+    check_columns,
+    expand_source,
+    first_columns,
+    read_rows,
+    texts_of_row,
+)
 from labelmill.contracts.readers.bad_rows import value_as_text
 from labelmill.contracts.specs import ClassifySpec
+
+
+def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str]) -> None:
+    """Raise InvalidInput unless each input can be read again and has these columns."""
+    for file in inputs:
+        if not (isinstance(file, Path) and file.is_file()):
+            raise InvalidInput("--keep reads the source again: hand the texts in as a file")
+        try:
+            there = first_columns(file)
+        except InvalidInput:
+            continue  # what is wrong with it is said when its texts are read
+        check_columns(file.name, there, columns)
 
 
 def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:

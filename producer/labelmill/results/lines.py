@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from operator import not_
+from operator import itemgetter, not_
 
 import numpy as np
 import orjson
@@ -12,18 +12,23 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.chunks.codec import QuotedInput
 from labelmill.contracts.label_schema import Target
+from labelmill.results.scores import ALL, ScoreChoice
 
 #: A piece of the lines so small stays in the processor's cache, and in memory that is there already: for new memory the
 #: system takes as long as the lines do.
 _ROWS_AT_ONCE = 500
 #: Row numbers (64 bits, big-endian), labels ("" abstained), best scores (32 bits, big-endian), scores.
 Columns = tuple[bytes, list[str], bytes, bytes]
-Answer = tuple[int, str | None, str | None, float, bytes]  #: row, label, list of labels as JSON, score, scores
+#: Row, label, list of labels as JSON, score, scores (None where they are not needed).
+Answer = tuple[int, str | None, str | None, float, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """One target's answers, column by column, in the order of the rows."""
+    """One target's answers, column by column, in the order of the rows.
+
+    With `ScoreChoice` NONE they are made of the scores of those rows alone that abstained, and `scores` is empty.
+    """
 
     rows: NDArray[np.int64]
     heads: list[bytes]  #: `"label":…` or `"labels":…`
@@ -32,32 +37,49 @@ class Answers:
     scores: NDArray[np.float32]  #: (rows, labels), in label order.
 
     @classmethod
-    def of_rows(cls, target: Target, found: Sequence[Answer]) -> Answers:
+    def of_rows(cls, target: Target, found: Sequence[Answer], choice: ScoreChoice = ALL) -> Answers:
         """From a tuple for each row, in any order."""
-        found = sorted(found)
+        found = sorted(found, key=itemgetter(0))
         pairs = [(answer[1], answer[2]) for answer in found]
         heads = {pair: _head(*pair) for pair in set(pairs)}
-        return cls(
+        return cls._made(
+            target,
             np.fromiter((answer[0] for answer in found), np.int64, len(found)),
             list(map(heads.__getitem__, pairs)),
             np.fromiter((pair == (None, None) for pair in pairs), np.bool_, len(pairs)),
             np.array([answer[3] for answer in found], np.float32),
-            np.frombuffer(b"".join([answer[4] for answer in found]), "<f4").reshape(-1, len(target.labels)),
+            b"".join([answer[4] for answer in found if answer[4] is not None]),
+            choice,
         )
 
     @classmethod
-    def of_columns(cls, target: Target, columns: Columns) -> Answers:
+    def of_columns(cls, target: Target, columns: Columns, choice: ScoreChoice = ALL) -> Answers:
         """From a single-label target's columns, of rows in any order: no tuple a row."""
         numbers, labels, best, scores = columns
-        heads_of = {label: _head(label, None) for label in target.labels} | {"": _head(None, None)}
+        heads_of = {label: _head(label, None) for label in target.labels} | {"": b""}
         rows = np.frombuffer(numbers, ">i8").astype(np.int64)
         heads = list(map(heads_of.__getitem__, labels))
         abstained = np.fromiter(map(not_, labels), np.bool_, len(labels))
-        found = cls(
-            rows, heads, abstained, np.frombuffer(best, ">f4").astype(np.float32),
-            np.frombuffer(scores, "<f4").reshape(-1, len(target.labels)),
-        )  # fmt: skip
+        best_scores = np.frombuffer(best, ">f4").astype(np.float32)
+        found = cls._made(target, rows, heads, abstained, best_scores, scores, choice)
         return found if bool((rows[1:] > rows[:-1]).all()) else found._in_order()
+
+    @classmethod
+    def _made(
+        cls, target: Target, rows: NDArray[np.int64], heads: list[bytes], abstained: NDArray[np.bool_],
+        best: NDArray[np.float32], scores: bytes, choice: ScoreChoice,
+    ) -> Answers:  # fmt: skip
+        """With what rows that abstained are told: which label was the best."""
+        width = len(target.labels)
+        silent = np.flatnonzero(abstained)
+        wanted = choice.at_most != 0
+        table = np.frombuffer(scores, "<f4").reshape(len(rows) if wanted else len(silent), width)
+        if len(silent):
+            quoted = [_head(None, None) + b',"best":' + orjson.dumps(label) for label in target.labels]
+            of_silent = table[silent] if wanted else table
+            for index, label in zip(silent.tolist(), of_silent.argmax(axis=1).tolist(), strict=True):
+                heads[index] = quoted[label]
+        return cls(rows, heads, abstained, best, table if wanted else np.empty((len(rows), 0), np.float32))
 
     def _in_order(self) -> Answers:
         order = np.argsort(self.rows)
@@ -72,11 +94,20 @@ class Answers:
     def __len__(self) -> int:
         return len(self.heads)
 
-    def shown(self) -> list[Sequence[bytes]]:
-        """What a template takes of each answer: label or labels, score, then a column for each label."""
-        width = self.scores.shape[1]
-        scores = json_numbers(self.scores.reshape(-1))
-        return [self.heads, json_numbers(self.best), *(scores[label::width] for label in range(width))]
+    def shown(self, target: Target, choice: ScoreChoice) -> list[Sequence[bytes]]:
+        """What a template takes of each answer: label or labels, score, then the scores that are chosen."""
+        columns: list[Sequence[bytes]] = [self.heads, json_numbers(self.best)]
+        if choice.at_most is None:
+            scores = json_numbers(self.scores.reshape(-1))
+            return columns + [scores[label :: len(target.labels)] for label in range(len(target.labels))]
+        count = min(choice.at_most, len(target.labels))
+        if count:
+            order = best_first(self.scores, count)
+            names = [orjson.dumps(label) for label in target.labels]
+            scores = json_numbers(np.take_along_axis(self.scores, order, axis=1).reshape(-1))
+            for rank in range(count):
+                columns += [list(map(names.__getitem__, order[:, rank].tolist())), scores[rank::count]]
+        return columns
 
 
 @dataclass
@@ -85,8 +116,9 @@ class ChunkResults:
 
     first_row: int
     input: QuotedInput
-    answers: list[tuple[Target, Answers]]
+    answers: list[tuple[Target, Answers]]  #: Made with the same `choice`.
     errors: dict[int, tuple[str, str]] = field(default_factory=dict)  #: row → code, message
+    choice: ScoreChoice = ALL
 
     def lines(self, *, failed_only: bool = False, abstained_only: bool = False) -> Iterator[bytes]:
         """A line for every row that has an answer or an error, in input order, many in one piece."""
@@ -116,7 +148,7 @@ class ChunkResults:
         return ChunkResults(
             first, QuotedInput(held.texts[start:end], held.ids and held.ids[start:end], held.has_repeats),
             [(target, answers.within(first, last)) for target, answers in self.answers],
-            {row: error for row, error in self.errors.items() if first <= row < last},
+            {row: error for row, error in self.errors.items() if first <= row < last}, self.choice,
         )  # fmt: skip
 
     def _lines(self, *, failed_only: bool, abstained_only: bool) -> bytes:
@@ -135,12 +167,13 @@ class ChunkResults:
 
     def _plain_lines(self, target: Target, answers: Answers) -> bytes:
         """What nearly every chunk is, one target and every row answered: one template for all of its lines."""
-        count, width = len(answers), len(target.labels)
-        template = _LINE_START + _template(target) + b'},"error":null}\n'
-        columns = [range(self.first_row, self.first_row + count), self._names(), self.input.texts, *answers.shown()]
+        count = len(answers)
+        template = _LINE_START + _template(target, self.choice) + b'},"error":null}\n'
+        numbers = range(self.first_row, self.first_row + count)
+        columns = [numbers, self._names(), self.input.texts, *answers.shown(target, self.choice)]
         values: list[object] = [None] * (count * len(columns))
         for number, column in enumerate(columns):
-            values[number :: 5 + width] = column
+            values[number :: len(columns)] = column
         return template * count % tuple(values)
 
     def _names(self) -> Sequence[bytes]:
@@ -153,9 +186,10 @@ class ChunkResults:
         parts = [b""] * len(self.input.texts)
         silent: set[int] = set()
         for target, answers in self.answers:
-            template = _template(target)
+            template = _template(target, self.choice)
             silent.update(answers.rows[answers.abstained].tolist())
-            for row, values in zip(answers.rows.tolist(), zip(*answers.shown(), strict=True), strict=True):
+            columns = answers.shown(target, self.choice)
+            for row, values in zip(answers.rows.tolist(), zip(*columns, strict=True), strict=True):
                 index = row - self.first_row
                 shown = template % values
                 parts[index] = shown if not parts[index] else parts[index] + b"," + shown
@@ -171,12 +205,27 @@ def json_numbers(values: NDArray[np.float32]) -> list[bytes]:
     return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if values.size else []
 
 
-def _template(target: Target) -> bytes:
+def best_first(scores: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """The labels of the `count` best scores of each row, (rows, count); of equal ones in label order."""
+    if count == 1:  # a sort takes three times as long
+        order: NDArray[np.intp] = np.argmax(scores, axis=1, keepdims=True)
+        return order
+    order = np.argsort(-scores, axis=1, kind="stable")
+    return order[:, :count]
+
+
+def _template(target: Target, choice: ScoreChoice) -> bytes:
     def escaped(name: str) -> bytes:
         return orjson.dumps(name).replace(b"%", b"%%")
 
-    scores = b",".join(escaped(label) + b":%b" for label in target.labels)
-    return escaped(target.name) + b':{%b,"score":%b,"scores":{' + scores + b"}}"
+    start = escaped(target.name) + b':{%b,"score":%b'
+    if choice.at_most == 0:
+        return start + b"}"
+    if choice.at_most is None:
+        scores = [escaped(label) + b":%b" for label in target.labels]
+    else:
+        scores = [b"%b:%b"] * min(choice.at_most, len(target.labels))
+    return start + b',"scores":{' + b",".join(scores) + b"}}"
 
 
 def _head(label: str | None, labels: str | None) -> bytes:

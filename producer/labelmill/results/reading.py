@@ -34,6 +34,7 @@ from labelmill.contracts.tables import (
     RowErrorRow,
     TrainingRow,
 )
+from labelmill.results.scores import ALL, ScoreChoice
 
 if TYPE_CHECKING:
     from labelmill.results.lines import Answers, ChunkResults
@@ -79,16 +80,16 @@ def read_results(
 
 
 def read_result_lines(
-    engine: Engine, job_id: str, *, only: Only | None = None, follow: bool = False
+    engine: Engine, job_id: str, *, only: Only | None = None, follow: bool = False, scores: ScoreChoice = ALL
 ) -> Iterator[bytes]:
-    """The same rows as lines of JSON, some thousands in one piece."""
+    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen."""
     batch_id = _await_batch(engine, job_id, follow=follow)
     if batch_id is None:
         return
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="results") as ahead:  # read while one before them is shown
 
         def look(number: int) -> Future[_Look]:
-            return ahead.submit(_look, engine, batch_id, number, follow=follow)
+            return ahead.submit(_look, engine, batch_id, number, scores, follow=follow)
 
         number = 0
         coming = deque(look(ahead_by) for ahead_by in range(_AHEAD))
@@ -150,7 +151,7 @@ class _Look:
     is_end: bool = False
 
 
-def _look(engine: Engine, batch_id: str, number: int, *, follow: bool) -> _Look:
+def _look(engine: Engine, batch_id: str, number: int, scores: ScoreChoice, *, follow: bool) -> _Look:
     with reading(engine) as connection:
         batch = connection.execute(_BATCH, {"id": batch_id}).first()
         if batch is None:
@@ -162,7 +163,7 @@ def _look(engine: Engine, batch_id: str, number: int, *, follow: bool) -> _Look:
             return _Look(is_early=True) if coming else _Look(is_end=True)
         if follow and not ended and chunk.state != ChunkState.DONE.value:
             return _Look(is_early=True)
-        return _Look(_read_chunk(connection, batch, chunk))
+        return _Look(_read_chunk(connection, batch, chunk, scores))
 
 
 # made once: a statement that is built anew for every chunk takes longer to build than to run
@@ -193,7 +194,9 @@ _REPEATED = (
 )
 # Each column of a chunk's rows in one value: a tuple for each of a million takes longer than all that is done with it.
 _COLUMNS = """string_agg(int8send({row}), ''), string_agg(coalesce(label, ''), %(between)s),
-    string_agg(float4send(score), ''), string_agg(scores, '')"""
+    string_agg(float4send(score), ''), string_agg({scores}, '')"""
+#: Where no scores are asked for: those of rows that abstained tell which label was the best.
+_SCORES_OF_SILENT = "CASE WHEN label IS NULL AND labels IS NULL THEN scores END"
 _BETWEEN = "\x1f"
 _OWN_ERRORS = select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(_within(RowErrorRow))
 _REPEATED_ERRORS = (
@@ -203,39 +206,42 @@ _REPEATED_ERRORS = (
 )
 
 
-def _read_chunk(connection: Connection, batch: Any, chunk: Any) -> ChunkResults:
+def _read_chunk(connection: Connection, batch: Any, chunk: Any, scores: ScoreChoice) -> ChunkResults:
     from labelmill.results.lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
 
     schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
     held = decode_quoted(chunk.data)
     of_chunk = {"of_batch": batch.no, "first": chunk.first_row, "end": chunk.first_row + chunk.rows}
-    results = ChunkResults(chunk.first_row, held, [])
+    results = ChunkResults(chunk.first_row, held, [], choice=scores)
     for number, target in enumerate(LabelSchema.from_json(schema_json or []).targets):
         values = of_chunk | {"target": number}
-        results.answers.append((target, _read_answers(connection, target, values, with_repeats=held.has_repeats)))
+        answers = _read_answers(connection, target, values, scores, with_repeats=held.has_repeats)
+        results.answers.append((target, answers))
     for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if held.has_repeats else (_OWN_ERRORS,):
         for row, code, message in connection.execute(statement, of_chunk):
             results.errors[row] = (code, message)
     return results
 
 
-def _read_answers(connection: Connection, target: Target, values: dict[str, int], *, with_repeats: bool) -> Answers:
+def _read_answers(
+    connection: Connection, target: Target, values: dict[str, int], choice: ScoreChoice, *, with_repeats: bool
+) -> Answers:
     from labelmill.results.lines import Answers  # noqa: PLC0415 - as above
 
+    scores = "scores" if choice.at_most != 0 else _SCORES_OF_SILENT
     if connection.dialect.name == "postgresql" and not target.multi and _labels_are_told_apart(target):
-        numbers, labels, best, scores = b"", [], b"", b""
+        numbers, labels, best, of_labels = b"", [], b"", b""
         for row, rows in (("row", _OWN), ("d.row", _REPEATED)) if with_repeats else (("row", _OWN),):
-            (found,) = run_as_written(
-                connection, f"SELECT {_COLUMNS.format(row=row)} {rows}", values | {"between": _BETWEEN}
-            )
+            columns = _COLUMNS.format(row=row, scores=scores)
+            (found,) = run_as_written(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
             if found[0] is not None:
-                numbers, best, scores = numbers + found[0], best + found[2], scores + found[3]
+                numbers, best, of_labels = numbers + found[0], best + found[2], of_labels + (found[3] or b"")
                 labels += found[1].split(_BETWEEN)
-        return Answers.of_columns(target, (numbers, labels, best, scores))
-    found = run_as_written(connection, f"SELECT row, label, labels, score, scores {_OWN}", values)
+        return Answers.of_columns(target, (numbers, labels, best, of_labels), choice)
+    found = run_as_written(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
     if with_repeats:
-        found += run_as_written(connection, f"SELECT d.row, p.label, p.labels, p.score, p.scores {_REPEATED}", values)
-    return Answers.of_rows(target, found)
+        found += run_as_written(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
+    return Answers.of_rows(target, found, choice)
 
 
 def _labels_are_told_apart(target: Target) -> bool:

@@ -4,9 +4,12 @@ billed once."""
 from __future__ import annotations
 
 import gc
+import json
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
+from typing import Any
 
 import pytest
 from mill import DEADLINE_S, Mill, assert_all_labelled, assert_billed_once, some_texts, until
@@ -15,7 +18,8 @@ from strict_mistral import label_of, ok, result_of
 
 from labelmill.contracts.database import reading, writing
 from labelmill.contracts.tables import ChunkInputRow, ChunkRepeatsRow, ChunkRow, PredictionRow
-from labelmill.results.reading import Only, facts_of_batch, read_results
+from labelmill.results.reading import Only, facts_of_batch, read_result_lines, read_results
+from labelmill.results.scores import ALL, NONE, ScoreChoice
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.stalled import complete_finished_batches, open_batches
 
@@ -132,9 +136,36 @@ def test_an_abstained_row_keeps_its_scores(mill: Mill) -> None:
     for row in read_results(mill.engine, batch):
         prediction = row["predictions"]["intent"]
         assert (prediction["label"], prediction["abstained"]) == (None, True)
+        assert prediction["best"] == label_of(row["text"])
         assert prediction["scores"] == pytest.approx(result_of(row["text"])["intent"]["scores"])
     with reading(mill.engine) as connection:
         assert connection.scalars(select(PredictionRow.label)).all() == [None] * 8
+
+
+@pytest.mark.parametrize("labels", [("alpha", "beta"), ("", 'a "quoted" one', "two\nlines", "100%d")])
+def test_lines_without_scores_and_with_the_best_say_the_same_of_every_row(mill: Mill, labels: tuple[str, ...]) -> None:
+    def answer(content: str) -> dict[str, Any]:
+        kind = sum(content.encode())
+        sizes = {label: 0.9 / (1 + (place + kind) % len(labels)) for place, label in enumerate(labels)}
+        return {"odd %s": {"scores": sizes if kind % 5 else dict.fromkeys(labels, 0.25)}}
+
+    mill.mistral.faults = [lambda texts, body: ok(list(map(answer, texts)))] * 100
+    texts = [*some_texts(60), *some_texts(60), ""]
+    batch = mill.submit(texts, chunk_texts=30, thresholds={"odd %s": 0.5})
+    assert mill.run(batch)["rows"]["abstained"] > 0
+
+    def lines(choice: ScoreChoice) -> list[dict[str, Any]]:
+        blocks = read_result_lines(mill.engine, batch, scores=choice)
+        return [json.loads(line) for lines in blocks for line in lines.splitlines()]
+
+    full, bare, best = lines(ALL), lines(NONE), lines(ScoreChoice(1))
+    assert len(full) == len(bare) == len(best) == len(texts)
+    for all_, none, top in zip(full, bare, best, strict=True):
+        if all_["error"] is None:
+            scores = all_["predictions"]["odd %s"].pop("scores")
+            (only,) = top["predictions"]["odd %s"].pop("scores").items()
+            assert only == max(scores.items(), key=itemgetter(1))
+        assert all_ == none == top
 
 
 @pytest.mark.parametrize("table", [ChunkInputRow, ChunkRepeatsRow])

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, ok, refuse_texts_with
 from workshop import Workshop
 
-from labelmill.cli.jobs import save_results
+from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
 from labelmill.contracts.database import writing
 from labelmill.contracts.errors import NotFound
@@ -127,7 +127,7 @@ def test_what_is_true_is_written_beside_the_answers_of_chats(shop: Workshop, dat
     job_id = submit_evaluation(shop.engine, shop.sender, model="chatty", dataset="chats")
     assert shop.run(job_id)["state"] == "completed"
     client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
-    save_results(client, job_id, tmp_path / "chats.jsonl", keep=["labels"])
+    save_results(client, job_id, tmp_path / "chats.jsonl", OutputOptions(keep=["labels"]))
     client.engine.dispose()
     kept = [json.loads(line)["keep"] for line in (tmp_path / "chats.jsonl").read_text().splitlines()]
     assert kept == [{"labels": {"polarity": "yes"}}] * 3
