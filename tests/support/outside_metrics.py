@@ -48,7 +48,8 @@ def _read_parquet(path: Path) -> dict[int, Row]:
             target = column.removesuffix("_scores")
             if column == target or target not in row or row[column] is None:
                 continue
-            answer, scores = row[target], json.loads(row[column])
+            # a 32-bit float in its fewest digits, as JSONL has it
+            answer, scores = row[target], {label: float(str(np.float32(score))) for label, score in row[column]}
             is_list = answer is not None and answer.startswith("[") and answer not in scores
             predictions[target] = {
                 "score": row[f"{target}_score"], "scores": scores,
