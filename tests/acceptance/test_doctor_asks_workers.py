@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -58,6 +59,45 @@ class _Answers(BaseHTTPRequestHandler):
         pass
 
 
+@contextlib.contextmanager
+def _worker(folder: Path, variables: dict[str, str], *, so_many: int = 1) -> Iterator[None]:
+    """A worker of the name that Celery gives one that has none; it ends when it is told to. `so_many` write the log."""
+    celery = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app"]
+    command = [*celery, "worker", "-Q", "prepare,classify", "-c", "1"]
+    keyed = variables | {"MISTRAL_API_KEY": KEY}
+    with (
+        (folder / "worker.log").open("ab") as log,
+        subprocess.Popen(command, env=keyed, stdout=log, stderr=log, cwd=folder) as worker,
+    ):
+        try:
+            _wait_until_ready(folder / "worker.log", so_many)
+            yield
+            worker.terminate()
+            assert worker.wait(60) == 0
+        finally:
+            worker.kill()
+
+
+def _wait_until_ready(log: Path, count: int) -> None:
+    """Earlier a signal would end a worker as if it had no handler for it."""
+    deadline = time.monotonic() + 120
+    while log.read_text().count(" ready.") < count:
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.1)
+
+
+def _doctor(environment: dict[str, str]) -> tuple[int, dict[str, Any], str]:
+    """The exit code, the checks by name, and all that was printed."""
+    started = time.monotonic()
+    ended = subprocess.run(
+        [sys.executable, "-m", "labelmill", "doctor", "--json"],
+        env=environment, capture_output=True, text=True, check=False, timeout=90,
+    )  # fmt: skip
+    assert time.monotonic() - started < 60
+    checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}
+    return ended.returncode, checks, ended.stdout + ended.stderr
+
+
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> Iterator[dict[str, str]]:
     redis, mistral = EmbeddedRedis(tmp_path / "redis"), _Mistral(request.param)
@@ -70,15 +110,9 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template:
         "LABELMILL_MISTRAL_URL": f"http://127.0.0.1:{mistral.server_port}",
         "LABELMILL_DATA_DIR": str(tmp_path / "data"),
     }
-    celery = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app"]
-    command = [*celery, "worker", "-Q", "prepare,classify", "-c", "1"]
-    keyed = variables | {"MISTRAL_API_KEY": KEY}
-    with (tmp_path / "worker.log").open("wb") as log:
-        worker = subprocess.Popen(command, env=keyed, stdout=log, stderr=log, cwd=tmp_path)
-    yield variables
-    mistral.released.set()
-    worker.terminate()
-    assert worker.wait(20) == 0
+    with _worker(tmp_path, variables):
+        yield variables
+        mistral.released.set()
     assert KEY not in (tmp_path / "worker.log").read_text()
     mistral.shutdown()
     mistral.server_close()
@@ -97,18 +131,30 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template:
 def test_mistral_is_asked_by_the_worker(environment: dict[str, str], code: int, status: str, words: str) -> None:
     deadline = time.monotonic() + 60
     while True:
-        started = time.monotonic()
-        ended = subprocess.run(
-            [sys.executable, "-m", "labelmill", "doctor", "--json"],
-            env=environment, capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert time.monotonic() - started < 30
-        checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}
+        found, checks, said = _doctor(environment)
         if checks["workers"]["status"] == "ok":
             break
-        assert time.monotonic() < deadline, ended.stdout
-    assert checks["mistral"]["status"] == status, ended.stdout
+        assert time.monotonic() < deadline, said
+    assert checks["mistral"]["status"] == status, said
     assert words in checks["mistral"]["summary"]
-    assert ended.returncode == code
+    assert found == code
     assert (checks["queues"]["status"], checks["queues"]["remedy"]) == ("warning", "start a worker with -Q train")
-    assert KEY not in ended.stdout + ended.stderr
+    assert KEY not in said
+
+
+@pytest.mark.parametrize("environment", ["answers"], indirect=True)
+def test_a_second_worker_of_the_same_name_is_noticed_and_its_start_drops_no_message(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    with _worker(tmp_path, environment, so_many=2):
+        deadline = time.monotonic() + 90
+        while True:
+            _, checks, said = _doctor(environment)
+            if checks.get("worker names", {}).get("status") == "warning":
+                break
+            assert time.monotonic() < deadline, said
+        assert checks["dead letters"]["status"] == "ok"
+    _, checks, said = _doctor(environment)
+    assert checks["lost workers"]["status"] == "ok", said  # it ended in order
+    log = (tmp_path / "worker.log").read_text()
+    assert '"level": "error"' not in log, log

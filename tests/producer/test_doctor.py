@@ -18,15 +18,16 @@ from typing import Any
 
 import pytest
 import redis
-from sqlalchemy import insert, update
+from sqlalchemy import delete, insert, update
 from sqlalchemy.engine import Engine
 
 from labelmill import __version__
 from labelmill.cli import main
 from labelmill.contracts.database import db_now, writing
-from labelmill.contracts.tables import BatchRow, ChunkRow, DeadLetterRow, LockRow, ModelRow, TrainingRow
+from labelmill.contracts.tables import BatchRow, ChunkRow, DeadLetterRow, LockRow, ModelRow, TrainingRow, WorkerRow
 from labelmill.doctor.checks import Status
 from labelmill.doctor.fleet import checks_of
+from labelmill.doctor.fleet_records import look_at_fleet
 from labelmill.doctor.work import look_at_work
 
 _NOBODY = "redis://:broker-secret@127.0.0.1:1/0"
@@ -347,3 +348,50 @@ def test_a_disk_with_little_room_is_named(
     look = doctor().checks["disk"]
     assert look["status"] == status
     assert look["remedy"] == ("" if status == "ok" else "make room")
+
+
+def _see_worker(engine: Engine, run: str, name: str, ago_s: float) -> None:
+    with writing(engine) as connection:
+        connection.execute(delete(WorkerRow).where(WorkerRow.id == run))
+        connection.execute(insert(WorkerRow).values(id=run, name=name, queues=",train,", seen_at=db_now() - ago_s))
+
+
+def test_two_workers_of_one_name_are_named(engine: Engine) -> None:
+    for run in ("a", "b"):
+        _see_worker(engine, run, "celery@host", 4.0)
+    ended = threading.Event()
+
+    def live() -> None:
+        while not ended.wait(0.1):
+            for run in ("a", "b"):
+                _see_worker(engine, run, "celery@host", 0.0)
+
+    workers = threading.Thread(target=live)
+    workers.start()
+    try:
+        names, lost = look_at_fleet(engine)
+    finally:
+        ended.set()
+        workers.join()
+    assert (names.status, lost.status) == (Status.WARNING, Status.OK)
+    assert "celery@host" in names.summary
+    assert "-n NAME@%h" in names.remedy
+
+
+def test_a_worker_that_was_killed_and_started_again_has_its_name_to_itself(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("labelmill.doctor.fleet_records._RENEWED_WITHIN_S", 0.7)
+    _see_worker(engine, "killed", "one@host", 20.0)
+    _see_worker(engine, "new", "one@host", 1.0)
+    assert [check.status for check in look_at_fleet(engine)] == [Status.OK, Status.OK]
+
+
+def test_a_worker_that_disappeared_is_named_for_an_hour(engine: Engine) -> None:
+    _see_worker(engine, "a", "one@host", 1.0)
+    _see_worker(engine, "b", "two@host", 600.0)
+    _see_worker(engine, "c", "three@host", 7200.0)
+    lost = look_at_fleet(engine)[1]
+    assert lost.status is Status.WARNING
+    assert "1 worker went" in lost.summary
+    assert "two@host (10 min ago)" in lost.summary

@@ -15,9 +15,10 @@ from labelmill.doctor.connections import check_of
 from labelmill.doctor.database import UNREACHABLE, DatabaseLook, look_at_database
 from labelmill.doctor.disk import look_at_disk
 from labelmill.doctor.fleet import ANSWER_S, Answers, ask_workers, checks_of, checks_without_redis
+from labelmill.doctor.fleet_records import look_at_fleet
 from labelmill.doctor.work import look_at_work
 
-_BROKER_S, _DATABASE_S, _DISK_S = 12.0, 12.0, 5.0
+_BROKER_S, _DATABASE_S, _RECORDS_S, _DISK_S = 12.0, 12.0, 20.0, 5.0
 _SKEW_S = 2.0
 
 
@@ -88,9 +89,9 @@ def _work(database: DatabaseLook) -> Iterator[Check]:
     if engine is None:
         return
     try:
-        yield from within(_DATABASE_S, lambda: look_at_work(engine))
+        yield from within(_RECORDS_S, lambda: [*look_at_work(engine), *look_at_fleet(engine)])
     except TimeoutError:
-        yield failed("jobs", f"the database does not tell within {_DATABASE_S:.0f} s", "look at its load", UNREACHABLE)
+        yield failed("jobs", f"the database does not tell within {_RECORDS_S:.0f} s", "look at its load", UNREACHABLE)
     except LabelmillError as error:
         yield failed("jobs", error.message, "look at the database's own log", UNREACHABLE)
     finally:
