@@ -167,7 +167,7 @@ def test_nothing_is_lost_or_paid_twice_while_services_are_killed_and_workers_add
     batch_id = project.cli("classify", "texts.jsonl", "--model", trained)["id"]
 
     def labelled() -> int:
-        count: int = project.cli("status", batch_id)["rows"]["labelled"]
+        count: int = project.cli("status", "--json", batch_id)["rows"]["labelled"]
         return count
 
     wait_for(lambda: labelled() > 0, "the first rows are labelled")
@@ -205,10 +205,10 @@ def test_a_worker_is_unhealthy_while_it_cannot_take_work(project: Project) -> No
 
 
 def test_down_and_up_keeps_what_was_stored(project: Project, trained: str) -> None:
-    jobs = project.cli("status", "--limit", "100")
+    jobs = project.cli("status", "--json", "--limit", "100")
     project.compose("down", "--timeout", "30")
     project.compose("up", "-d", "--wait")
-    assert project.cli("status", "--limit", "100") == jobs
+    assert project.cli("status", "--json", "--limit", "100") == jobs
     batch = project.cli("classify", SAMPLE, "--model", trained, "--wait")
     assert batch["state"] == "completed"
 
@@ -218,8 +218,8 @@ def test_a_second_clone_runs_beside_the_first(project: Project, tmp_path: Path) 
     second.compose("build", timeout_s=1200)
     try:
         second.compose("up", "-d", "--wait")
-        assert second.cli("status") == []
-        assert project.cli("status") != []
+        assert second.cli("status", "--json") == []
+        assert project.cli("status", "--json") != []
     finally:
         second.compose("down", "-v")
         subprocess.run(["docker", "image", "rm", "-f", f"{second.name}-labelmill"], capture_output=True, check=False)
