@@ -1,7 +1,7 @@
 """The system in containers, for real: a fresh clone, its own project and ports, the main job, kills, scaling, restarts.
 
 `make containers` runs it; it needs a Docker engine and takes some ten minutes. Where builds need the host's network,
-set LABELMILL_BUILD_NETWORK=host.
+set CONTAINER_BUILD_NETWORK=host.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import yaml
 from labelmill_ops.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-ROWS = int(os.environ.get("LABELMILL_CONTAINER_ROWS", "20000"))
+ROWS = int(os.environ.get("CONTAINER_ROWS", "20000"))
 pytestmark = pytest.mark.timeout(1800)
 
 
@@ -49,7 +49,7 @@ class Project:
         settings = self.ports | {"COMPOSE_PROJECT_NAME": name, "REDIS_PASSWORD": "r-1", "POSTGRES_PASSWORD": "p-1"}
         (folder / ".env").write_text("".join(f"{key}={value}\n" for key, value in settings.items()))
         self._files = ["-f", "docker-compose.yml"]
-        if network := os.environ.get("LABELMILL_BUILD_NETWORK"):
+        if network := os.environ.get("CONTAINER_BUILD_NETWORK"):
             services = yaml.safe_load((folder / "docker-compose.yml").read_text())["services"]
             override = {
                 name: {"build": {"network": network}} for name, service in services.items() if "build" in service
