@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -15,6 +15,8 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings, load_producer_settings
 from labelmill.contracts.states import ENDED
 from labelmill.contracts.storage import shown_files
+from labelmill.job_list import Wanted, list_jobs
+from labelmill.lost_reads import LostReads
 from labelmill.results.reading import Only, read_results
 from labelmill.submissions.classify import submit_batch
 from labelmill.submissions.evaluate import check_evaluation, find_evaluation, submit_evaluation
@@ -68,18 +70,35 @@ class Client:
         )
         return Batch(self, batch_id)
 
-    def evaluate(self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False) -> Job:
-        """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
+    def evaluate(
+        self,
+        model: str,
+        dataset: str,
+        split: str = "test",
+        *,
+        calibrate: bool = False,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> Job:
+        """Measure a model on a split of a dataset. `announce` is told the id once the job is accepted. Raises
+        InvalidInput, NotFound."""
         self._require_tables()
         job_id = submit_evaluation(
             self.engine, self.sender, model=model, dataset=dataset, split=split, calibrate=calibrate,
-            warn=self.warnings.append,
+            warn=self.warnings.append, announce=announce,
         )  # fmt: skip
         return Job(self, job_id)
 
-    def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job]:
+    def compare(
+        self,
+        models: Sequence[str],
+        dataset: str,
+        split: str = "test",
+        *,
+        announce: Callable[[str], None] = lambda _: None,
+    ) -> list[Job]:
         """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
-        ended, `comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is paid for."""
+        ended, `comparison` puts them side by side. `announce` is told the id of each new one. Raises InvalidInput,
+        NotFound, before anything is paid for."""
         with writing(self.engine) as connection:
             versions = {check_evaluation(connection, model, dataset, split) for model in models}
         if len(versions) < 2:
@@ -89,7 +108,7 @@ class Client:
             with writing(self.engine) as connection:
                 job_id = find_evaluation(connection, model, dataset, split)
             if job_id is None:
-                job_id = self.evaluate(model, dataset, split).id
+                job_id = self.evaluate(model, dataset, split, announce=announce).id
             if job_id not in ids:
                 ids.append(job_id)
         return [Job(self, job_id) for job_id in ids]
@@ -113,14 +132,24 @@ class Client:
             document["files"] = shown_files(self.settings.data_dir, document["files"])
         return document
 
-    def recent(self, limit: int = 20) -> list[dict[str, Any]]:
-        """The latest jobs of every kind, newest first."""
+    def jobs(
+        self,
+        kind: str | None = None,
+        state: str | None = None,
+        limit: int = 20,
+        after: str | None = None,
+        *,
+        inner: bool = False,
+    ) -> list[dict[str, Any]]:
+        """The latest jobs, newest first, those that are older than the job `after`. `inner`: the batches that trainings
+        and evaluations run for themselves too. Raises InvalidInput, NotFound."""
+        wanted = Wanted.of(kind, state, limit, after, inner=inner)
         with reading(self.engine) as connection:
-            return jobs.recent_jobs(connection, limit)
+            return list_jobs(connection, wanted, PriceList(self.settings.prices))
 
     def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
-        """The rows of a batch or an evaluation in input order, answered ones; with `follow` until it ends. Raises
-        NotFound."""
+        """The rows of a batch or an evaluation in input order, answered ones; with `follow` until it ends, beyond
+        outages of the database. Raises NotFound, DatabaseUnavailable."""
         return read_results(self.engine, job_id, only=only, follow=follow)
 
     def cancel(self, job_id: str) -> None:
@@ -144,9 +173,14 @@ class Job:
         return self._client.status(self.id)
 
     def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> dict[str, Any]:
-        """Look until it ends or waits for approval. Returns the last status document. Raises TimeoutError."""
+        """Look until it ends or waits for approval. Returns the last status document.
+
+        While the database is away it looks on for a quarter of an hour, which the client's `warnings` tell. Raises
+        TimeoutError, DatabaseUnavailable.
+        """
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
-        while (document := self.status())["state"] not in _STOPS:
+        lost = LostReads(self.id, self._client.warnings.append)
+        while (document := lost.read(self.status, until=ends_at))["state"] not in _STOPS:
             if ends_at is not None and time.monotonic() >= ends_at:
                 raise TimeoutError(f"{self.id} is still {document['state']} after {timeout_s:g} s")
             time.sleep(poll_s)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
@@ -15,8 +16,18 @@ from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.money.costs import cost_of_texts, priced_model
 from labelmill.contracts.money.prices import LISTED, PriceList
-from labelmill.contracts.states import BatchState, TrainingState
-from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.contracts.states import ENDED, BatchState, TrainingState
+from labelmill.contracts.tables import (
+    BatchRow,
+    DatasetRow,
+    DuplicateRow,
+    EvaluationRow,
+    ModelRow,
+    RowErrorRow,
+    TrainingRow,
+)
+from labelmill.job_progress import BatchSums, batches_of, progress_of, sums_of_batches
+from labelmill.waiting_for import waiting_for
 
 TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | BatchRow | EvaluationRow]] = {
     Kind.DATASET: DatasetRow,
@@ -24,6 +35,8 @@ TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | BatchRow | EvaluationRow]] 
     Kind.BATCH: BatchRow,
     Kind.EVALUATION: EvaluationRow,
 }
+
+_ENDED = {state.value for state in ENDED}
 
 
 def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> dict[str, Any]:
@@ -35,22 +48,17 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
     if kind is None or row is None:
         raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
-    document = _head(kind, row) | _DETAILS[kind](connection, row)
+    sums = sums_of_batches(connection, batches_of(kind, row))
+    how = {"progress": progress_of(kind, row, sums), "waiting_for": waiting_for(connection, kind, row)}
+    document = head_of(kind, row) | how | _DETAILS[kind](connection, row)
     if kind is Kind.BATCH:
-        document["cost"] = _batch_cost(connection, row, document, prices)
+        found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
+        document["cost"] = cost_of_batch(ModelRow(**found), document, prices)
     return document
 
 
-def recent_jobs(connection: Connection, limit: int) -> list[dict[str, Any]]:
-    """`id`, `kind`, `state`, `created_at`, `finished_at` and `error` of the latest jobs, newest first."""
-    found: list[dict[str, Any]] = []
-    for kind, table in TABLE_OF.items():
-        statement = select(table.__table__).order_by(table.no.desc()).limit(limit)
-        found += [_head(kind, row) for row in connection.execute(statement).mappings()]
-    return sorted(found, key=lambda document: str(document["created_at"]), reverse=True)[:limit]
-
-
-def _head(kind: Kind, row: RowMapping) -> dict[str, Any]:
+def head_of(kind: Kind, row: RowMapping) -> dict[str, Any]:
+    """What every job's document begins with."""
     return {
         "id": row["id"],
         "kind": kind.value,
@@ -97,46 +105,49 @@ def model_ref(connection: Connection, model_no: int) -> str:
     return f"{model.name}@{model.version}" if model.version else str(model.name)
 
 
-def _sums(batch_no: int) -> Select[Any]:
-    names = ("labelled", "abstained", "failed", "requests", "tokens", "rows", "cached")
-    columns = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0).label(name) for name in names]
-    return select(*columns).where(ChunkRow.batch_no == batch_no)
-
-
-def _counts(batch: RowMapping, sums: RowMapping) -> dict[str, int]:
+def _counts(batch: RowMapping, sums: BatchSums) -> dict[str, int]:
     """How the rows of a batch stand; `submitted` is the sum of the others at every moment (one statement reads all)."""
-    submitted = int(sums["rows"])
-    ended = {name: int(sums[name]) for name in ("labelled", "abstained", "failed")}
-    left = submitted - sum(ended.values())
+    left = sums.rows - sums.done
     cancelled = left if batch["state"] == BatchState.CANCELLED.value else 0
-    return {"submitted": submitted, **ended, "cancelled": cancelled, "pending": left - cancelled}
+    ended = {"labelled": sums.labelled, "abstained": sums.abstained, "failed": sums.failed}
+    return {"submitted": sums.rows, **ended, "cancelled": cancelled, "pending": left - cancelled}
+
+
+def _failures(connection: Connection, batch: RowMapping) -> dict[str, int]:
+    """Error code -> rows, those that repeat a failed one included; most rows first."""
+    own = select(RowErrorRow.code, func.count()).where(RowErrorRow.batch_no == batch["no"])
+    repeated = own.join(
+        DuplicateRow, (DuplicateRow.batch_no == RowErrorRow.batch_no) & (DuplicateRow.first_row == RowErrorRow.row)
+    )
+    found: Counter[str] = Counter()
+    for statement in (own, repeated) if batch["duplicates"] else (own,):
+        for code, count in connection.execute(statement.group_by(RowErrorRow.code)):
+            found[code] += count
+    return dict(found.most_common())
 
 
 def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
-    sums = connection.execute(_sums(row["no"])).mappings().one()
+    sums = sums_of_batches(connection, [row["id"]])[row["id"]]
+    rows = _counts(row, sums)
     return {
         "model": model_ref(connection, row["model_no"]),
         "mode": row["mode"],
         "priority": row["priority"],
-        "rows": _counts(row, sums),
+        "rows": rows,
         "duplicates": row["duplicates"],
         "skipped": row["skipped"],
-        "cached": int(sums["cached"]),
-        "requests": int(sums["requests"]),
-        "tokens": int(sums["tokens"]),
+        "cached": sums.cached,
+        "requests": sums.requests,
+        "tokens": sums.tokens,
         "cost": None,
         "started_at": _moment(row["started_at"]),
+        "failures": _failures(connection, row) if rows["failed"] and row["state"] in _ENDED else {},
     }
 
 
-def _batch_cost(
-    connection: Connection, row: RowMapping, document: dict[str, Any], prices: PriceList
-) -> dict[str, Any] | None:
+def cost_of_batch(model: ModelRow, document: Mapping[str, Any], prices: PriceList) -> dict[str, Any] | None:
     """What the tokens that Mistral reported cost by the price list: an estimate. None where it reported none (of
-    classifications it does not), or the price is not known."""
-    model = connection.execute(
-        select(ModelRow.remote_model, ModelRow.method, ModelRow.label_schema).where(ModelRow.no == row["model_no"])
-    ).one()
+    classifications it does not), or the price is not known. `document`: of the batch."""
     if not document["tokens"]:
         return None
     priced = priced_model(model.remote_model or "", prices)

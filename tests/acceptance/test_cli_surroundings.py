@@ -16,7 +16,7 @@ import pytest
 from command_line import NOBODY_REDIS, ROWS, Run
 
 from labelmill.cli import main, progress
-from labelmill.cli.context import messages
+from labelmill.cli.context import lost_reads, messages
 from labelmill.client import Client
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PREPARE, JobMessage
@@ -176,9 +176,7 @@ def test_json_output_is_one_document(run: Run, command: str) -> None:
     assert run(command).code == 0
 
 
-def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(
-    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
     run("classify", "good.jsonl", "--model", "ft:classifier:x")
     (job,) = json.loads(run("status", "--json").out)
     client = Client(load_settings(database_url="sqlite:///jobs.db", broker_url=NOBODY_REDIS))
@@ -187,10 +185,10 @@ def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(
     def look(job_id: str) -> Any:
         return next(looks)(job_id)
 
-    monkeypatch.setattr(progress, "_PATIENCE_S", -1.0)
-    assert progress.follow(cast("Client", SimpleNamespace(status=look)), job["id"], messages())["state"] == "completed"
+    followed = progress.follow(cast("Client", SimpleNamespace(status=look)), job["id"], messages(), lost_reads)
+    assert followed["state"] == "completed"
     client.engine.dispose()
-    assert capsys.readouterr().err.count("no worker has taken it up yet") == 1
+    assert capsys.readouterr().err.count("no worker serves the queue classify") == 1
 
 
 def test_a_worker_without_its_libraries_names_what_to_install() -> None:

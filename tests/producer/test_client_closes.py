@@ -53,7 +53,7 @@ def url(tmp_path: Path) -> str:
 
 def test_a_client_closes_what_it_opened(url: str, connections: _Opened) -> None:
     with Client(load_settings(database_url=url, broker_url=NOBODY_REDIS)) as client:
-        assert client.recent() == []
+        assert client.jobs() == []
         assert connections.count == 1
     assert connections.count == 0
 

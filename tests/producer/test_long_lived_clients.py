@@ -26,4 +26,4 @@ def test_a_client_notices_that_the_tables_became_newer(
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         with pytest.raises(DatabaseNewer, match="upgrade this one"):
             client.classify(str(source), "ft:classifier:x")
-        assert len(client.recent()) == 1
+        assert len(client.jobs()) == 1

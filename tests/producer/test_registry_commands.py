@@ -9,10 +9,9 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Connection, Engine
-from typer.testing import CliRunner
+from terminal import on_terminal
 
 from labelmill import registry
-from labelmill.cli.main import build_app
 from labelmill.contracts.database import connect, upgrade, writing
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
@@ -209,8 +208,8 @@ def test_a_multi_label_target_is_listed_with_its_micro_f1(connection: Connection
     )  # fmt: skip
     connection.commit()
     url = engine.url.render_as_string()
-    shown = CliRunner().invoke(build_app(), ["models"], env={"LABELMILL_DATABASE_URL": url, "COLUMNS": "300"})
-    assert "accuracy 0.900, micro F1 0.512 on calls@3 test" in shown.output, shown.output
+    shown = on_terminal("models", columns=300, LABELMILL_DATABASE_URL=url)
+    assert "accuracy 0.900, micro F1 0.512 on calls@3 test" in shown.text, shown.text
 
 
 def test_putting_away_a_fine_tuned_model_is_owed_to_mistral(connection: Connection) -> None:

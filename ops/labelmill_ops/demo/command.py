@@ -7,6 +7,9 @@ from typing import Annotated
 
 import typer
 
+from labelmill.cli.context import wants_json
+from labelmill.cli.options import AsJson
+
 
 def demo(
     *,
@@ -14,7 +17,7 @@ def demo(
         Path, typer.Option("--output", "-o", file_okay=False, help="Folder for the results; made when missing.")
     ] = Path("labelmill-demo"),
     keep: Annotated[bool, typer.Option("--keep", help="Leave the stack up at the end, until Ctrl-C.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Prepare, train, evaluate and classify the bundled sample on a temporary stack. Needs no key and spends nothing.
 
@@ -22,4 +25,4 @@ def demo(
     """
     from labelmill_ops.demo.script import run_demo  # noqa: PLC0415 - not needed for --help
 
-    run_demo(output.absolute(), keep=keep, as_json=as_json)
+    run_demo(output.absolute(), keep=keep, as_json=wants_json(as_json))

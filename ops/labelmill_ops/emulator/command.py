@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import say
+from labelmill.cli.context import print_json, say, wants_json
+from labelmill.cli.options import AsJson
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
 
@@ -51,6 +52,7 @@ def emulator(
     state: Annotated[
         Path | None, typer.Option(file_okay=False, help="Keep files, jobs and models in this folder. Default: memory.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Serve a stand-in for the Mistral API. It is not Mistral: its accuracy and prices say nothing about Mistral's.
 
@@ -73,7 +75,7 @@ def emulator(
         state_dir=state,
     )
     try:
-        run(config)
+        run(config, on_listening=lambda url: print_json({"url": url}) if wants_json(as_json) else None)
     except OSError as error:
         say("error", "bold red", f"the emulator cannot listen on {host}:{port}: choose another --port")
         raise typer.Exit(2) from error

@@ -11,12 +11,13 @@ from urllib.parse import urlsplit
 
 import typer
 
-from labelmill.cli.context import messages, print_json, settings
+from labelmill.cli.context import messages, print_json, settings, wants_json
+from labelmill.cli.options import AsJson
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
 from labelmill.contracts.loopback import is_loopback
 from labelmill_ops.emulator.command import check_faults
-from labelmill_ops.emulator.fault_kinds import CALLS, described_kinds
+from labelmill_ops.emulator.fault_kinds import CALLS, KINDS, described_kinds
 
 _TIMEOUT_S = 10
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
@@ -37,13 +38,16 @@ def rehearse(
     for_s: Annotated[float | None, typer.Option("--for", min=0, help="End them after so many seconds.")] = None,
     off: Annotated[bool, typer.Option("--off", help="End all faults.")] = False,
     show_kinds: Annotated[bool, typer.Option("--list", help="Show the kinds of faults and the calls.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell the running emulator what to do wrong, so that you see how your jobs come through it.
 
     `labelmill rehearse 502:0.2 slow@classify:0.05:30 --for 60` is a bad minute: every fifth request gets a 502, every
     twentieth classification drips in over 30 s.
     """  # fmt: skip
+    if show_kinds and wants_json(as_json):
+        print_json({"faults": {name: kind.summary for name, kind in KINDS.items()}, "calls": list(CALLS.values())})
+        return
     if show_kinds:
         typer.echo(f"{described_kinds()}\n\ncalls: {', '.join(CALLS.values())}")
         return
@@ -60,7 +64,7 @@ def rehearse(
         except KeyboardInterrupt:
             messages().print("ended early")
         armed = _end(address)
-    if as_json:
+    if wants_json(as_json):
         print_json(armed)
     else:
         _tell(armed)

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
@@ -81,12 +81,13 @@ async def listen(app: web.Application, config: EmulatorConfig) -> tuple[web.AppR
     return runner, f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
-def run(config: EmulatorConfig) -> None:
-    """Serve until SIGTERM or SIGINT, after saying on stderr where. Raises OSError if the port is taken."""
-    asyncio.run(_serve(config))
+def run(config: EmulatorConfig, on_listening: Callable[[str], None] = lambda _: None) -> None:
+    """Serve until SIGTERM or SIGINT, after saying on stderr where, and telling `on_listening`. Raises OSError if the
+    port is taken."""
+    asyncio.run(_serve(config, on_listening))
 
 
-async def _serve(config: EmulatorConfig) -> None:
+async def _serve(config: EmulatorConfig, on_listening: Callable[[str], None]) -> None:
     stop = asyncio.Event()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(signal_number, stop.set)
@@ -97,6 +98,7 @@ async def _serve(config: EmulatorConfig) -> None:
             "its accuracy says nothing about Mistral's)\n"
         )
         sys.stderr.flush()
+        on_listening(url)
         await stop.wait()
     finally:
         await runner.cleanup()

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import settings
+from labelmill.cli.context import print_json, settings, wants_json
+from labelmill.cli.options import AsJson
 from labelmill.contracts.errors import InvalidInput
 
 USUAL_PORT = 5555
@@ -21,6 +22,7 @@ def flower(
         str, typer.Option(envvar="FLOWER_ADDRESS", help="Address to listen on; off this machine a password is needed.")
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(envvar="FLOWER_PORT", min=1, max=65535, help="Port to listen on.")] = USUAL_PORT,
+    as_json: AsJson = False,
 ) -> None:
     """Show the queue, the workers and the tasks in a browser, until Ctrl-C.
 
@@ -38,6 +40,8 @@ def flower(
         "FLOWER_PORT": str(port),
     }
     command = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", "flower"]
+    if wants_json(as_json):
+        print_json({"url": f"http://{host}:{port}"})
     os.execve(sys.executable, command, environment)  # noqa: S606 - no shell: Ctrl-C and signals reach Flower itself
 
 

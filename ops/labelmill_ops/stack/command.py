@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from labelmill.cli.context import wants_json
+from labelmill.cli.options import AsJson
 from labelmill.contracts.errors import InvalidInput
 from labelmill_ops.emulator.command import FaultOption, FaultSeedOption
 
@@ -28,6 +30,7 @@ def up(
     fault_seed: FaultSeedOption = 0,
     drain_s: Annotated[float, typer.Option(min=0, help="Seconds that workers have to finish at the end.")] = 30,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show what the workers log.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run Redis, the database, workers and Flower until Ctrl-C; a second Ctrl-C does not wait.
 
@@ -48,4 +51,4 @@ def up(
     if flower_port and not flower:
         raise InvalidInput("--flower-port cannot go with --no-flower")
     with contextlib.suppress(KeyboardInterrupt):
-        run_stack(options, drain_s=drain_s, verbose=verbose)
+        run_stack(options, drain_s=drain_s, verbose=verbose, as_json=wants_json(as_json))

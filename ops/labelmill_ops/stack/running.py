@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from labelmill.cli.context import messages, say
+from labelmill.cli.context import messages, print_json, say
 from labelmill.cli.context import settings as current_settings
 from labelmill.contracts.addresses.parts import hide_password
 from labelmill.contracts.database import connect, upgrade
@@ -19,8 +19,10 @@ from labelmill_ops.stack.verbose import LogFollower
 _READY_TIMEOUT_S = 90
 
 
-def run_stack(options: StackOptions, *, drain_s: float, verbose: bool) -> None:
-    """Run the stack until Ctrl-C or SIGTERM. Raises InvalidInput, DatabaseUnavailable, StartFailed."""
+def run_stack(options: StackOptions, *, drain_s: float, verbose: bool, as_json: bool) -> None:
+    """Run the stack until Ctrl-C or SIGTERM. `as_json`: print its addresses on stdout too, once it is up.
+
+    Raises InvalidInput, DatabaseUnavailable, StartFailed."""
     console = messages()
     data_dir = current_settings().data_dir
     if "://" in data_dir:
@@ -39,6 +41,8 @@ def run_stack(options: StackOptions, *, drain_s: float, verbose: bool) -> None:
                 _start(supervisor, stack, console)
                 with announced(stack.settings):
                     _introduce(stack.settings, options, console)
+                    if as_json:
+                        print_json(_addresses(stack.settings))
                     supervisor.watch()
                 show("stopping: workers finish what they hold; Ctrl-C again does not wait")
             except StopRequested:
@@ -58,6 +62,16 @@ def _start(supervisor: Supervisor, stack: LocalStack, console: Console) -> None:
         finally:
             engine.dispose()
         supervisor.start(stack.rest, _READY_TIMEOUT_S)
+
+
+def _addresses(settings: Settings) -> dict[str, str | None]:
+    return {
+        "broker_url": hide_password(settings.broker_url),
+        "database_url": hide_password(settings.database_url),
+        "mistral_url": settings.mistral_url,
+        "flower_url": settings.flower_url,
+        "data_dir": settings.data_dir,
+    }
 
 
 def _introduce(settings: Settings, options: StackOptions, console: Console) -> None:

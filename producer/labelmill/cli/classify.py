@@ -8,17 +8,19 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import (
+    announce,
     connected,
     exit_for,
     finish_submission,
+    finish_wait,
     follow_or_detach,
+    lost_reads,
     messages,
-    print_json,
     say_warnings,
 )
 from labelmill.cli.options import (
     MAIN,
-    AlwaysJson,
+    AsJson,
     Bom,
     Keep,
     NoEscape,
@@ -88,12 +90,12 @@ def classify(
     output_delimiter: OutputDelimiter = None,
     bom: Bom = False,
     no_escape: NoEscape = False,
-    as_json: AlwaysJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Classify every text of SOURCE with a model.
 
-    Prints {"id", "kind", "state"}; with --wait, the final status, or on a terminal the labels of texts that came on
-    standard input.
+    Tells id, kind and state; with --wait, how it ended, or on a terminal the labels of texts that came on standard
+    input.
     """
     # all of it is checked before anything is written or paid for
     if output is not None:
@@ -114,20 +116,21 @@ def classify(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
             priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
             cache=cache, on_bad_row=on_bad_row.value, idempotency_key=idempotency_key, warn=client.warnings.append,
-            on_progress=lambda rows: progress.advance(reading, rows),
+            announce=announce, on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip
     shows_labels = labels_are_shown(source, as_json=as_json)
     if output is None and not (wait and shows_labels):
-        finish_submission(client, batch_id, wait=wait)
+        finish_submission(client, batch_id, wait=wait, as_json=as_json)
         return
     say_warnings(client)
     document = follow_or_detach(client, batch_id)
+    lost = lost_reads(batch_id)
     if output is None:
-        show_labels(client, batch_id)
+        show_labels(client, batch_id, lost)
+        exit_for(document)
     else:
-        save_results(client, batch_id, output, options)
-        print_json(document)
-    exit_for(document)
+        save_results(client, batch_id, output, options, lost=lost)
+        finish_wait(document, as_json=as_json, output=output)
 
 
 def parse_thresholds(given: list[str]) -> dict[str, float]:

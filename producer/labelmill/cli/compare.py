@@ -6,7 +6,18 @@ from typing import Annotated, Any
 
 import typer
 
-from labelmill.cli.context import connected, exit_for, messages, print_json, say, tables
+from labelmill.cli.context import (
+    announce,
+    connected,
+    exit_for,
+    lost_reads,
+    messages,
+    print_json,
+    say,
+    say_warnings,
+    tables,
+    wants_json,
+)
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, SplitName
 from labelmill.cli.progress import follow
 from labelmill.cli.tables import print_rows
@@ -46,17 +57,20 @@ def compare(
     if len(set(refs)) < 2:
         raise InvalidInput("name two models or more: labelmill compare intents@1 intents@2 --dataset NAME")
     client = connected()
-    jobs = client.compare(refs, dataset, split)
-    for warning in client.warnings:
-        say("warning", "yellow", warning)
+    jobs = client.compare(refs, dataset, split, announce=announce)
+    say_warnings(client)
     documents = _wait_for(client, jobs) if wait else [job.status() for job in jobs]
     if not wait and any(one["state"] not in _ENDED for one in documents):
-        print_json({"evaluations": [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]})
+        begun = [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]
+        if wants_json(as_json):
+            print_json({"evaluations": begun})
+        else:
+            print_rows(tables(), ("id", "state", "model"), [(one["id"], one["state"], one["model"]) for one in begun])
         return
     document = client.comparison([job.id for job in jobs], level)
     for warning in document["warnings"]:
         say("warning", "yellow", warning)
-    if as_json:
+    if wants_json(as_json):
         print_json(document)
     else:
         for name, judged in _judged(document).items():
@@ -70,7 +84,7 @@ def compare(
 
 def _wait_for(client: Client, jobs: list[Job]) -> list[dict[str, Any]]:
     try:
-        return [follow(client, job.id, messages()) for job in jobs]
+        return [follow(client, job.id, messages(), lost_reads) for job in jobs]
     except KeyboardInterrupt:
         ids = " ".join(job.id for job in jobs)
         messages().print(f"detached; the evaluations go on ({ids}): the same command shows them when they are done")

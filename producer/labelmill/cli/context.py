@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -13,9 +15,13 @@ from rich.text import Text
 
 from labelmill.cli.progress import follow
 from labelmill.cli.streams import write_json
+from labelmill.cli.summaries import print_summary, summary_of, summary_of_submission
 from labelmill.cli.terminal import PlainConsole
 from labelmill.contracts.control_characters import visible
+from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill.contracts.ids import kind_of
 from labelmill.contracts.settings import Settings, load_producer_settings
+from labelmill.lost_reads import LostReads
 
 if TYPE_CHECKING:
     from labelmill.client import Client
@@ -47,9 +53,8 @@ def messages() -> Console:
 
 
 def tables() -> Console:
-    """Where tables go: stdout, as it is, and wide enough for whole ids when it is no terminal."""
-    console = PlainConsole()
-    return console if console.is_terminal else PlainConsole(width=240)
+    """Where tables and summaries go: stdout. Where that is no terminal, commands print JSON instead."""
+    return PlainConsole()
 
 
 def say(word: str, style: str, message: str) -> None:
@@ -78,41 +83,73 @@ def print_json(document: Any) -> None:
     write_json(document)
 
 
+def wants_json(as_json: bool) -> bool:  # noqa: FBT001 - the value of --json
+    """Whether stdout gets JSON: it was asked for, or nobody reads stdout on a terminal."""
+    return as_json or not sys.stdout.isatty()
+
+
+def announce(job_id: str) -> None:
+    """The id of what was submitted, on stderr, before anything else can go wrong."""
+    say("submitted", "green", job_id)
+
+
 def say_warnings(client: Client) -> None:
     """What did not stop a submission but should be known."""
     for warning in client.warnings:
         say("warning", "yellow", warning)
+    client.warnings.clear()
 
 
-def finish_submission(client: Client, job_id: str, *, wait: bool) -> None:
-    """Print `{"id", "kind", "state"}`; with `wait`, follow the job to its end, print its status document instead and
-    exit with the job's code. Ctrl-C while waiting detaches (130)."""
+def finish_submission(client: Client, job_id: str, *, wait: bool, as_json: bool) -> None:
+    """Tell `id`, `kind` and `state`; with `wait`, follow the job to its end, tell how it stands then and exit with the
+    job's code. Ctrl-C while waiting detaches (130)."""
     say_warnings(client)
-    document = client.status(job_id)
-    if not wait:
-        print_json({key: document[key] for key in ("id", "kind", "state")})
+    if wait:
+        finish_wait(follow_or_detach(client, job_id), as_json=as_json)
         return
-    document = follow_or_detach(client, job_id)
+    try:
+        document = client.status(job_id)
+    except DatabaseUnavailable as error:
+        # it is accepted: a command that failed would be given again, and paid for twice
+        say("warning", "yellow", error.message)
+        document = {"id": job_id, "kind": str(kind_of(job_id)), "state": "queued"}
+    if wants_json(as_json):
+        print_json({key: document[key] for key in ("id", "kind", "state")})
+    else:
+        print_summary(tables(), summary_of_submission(document))
+
+
+def finish_wait(document: dict[str, Any], *, as_json: bool, output: Path | None = None) -> None:
+    """Tell how a job that was waited for stands, and exit with its code. `output`: where its rows were written."""
     for warning in (document.get("report") or {}).get("warnings", ()):
         say("warning", "yellow", warning)
-    print_json(document)
-    exit_for(document)
+    told = not wants_json(as_json)
+    if told:
+        print_summary(tables(), summary_of(document, output))
+    else:
+        print_json(document)
+    exit_for(document, told=told)
+
+
+def lost_reads(job_id: str) -> LostReads:
+    """What a wait does about an outage of the database; messages go to stderr."""
+    return LostReads(job_id, lambda what: say("waiting", "yellow", what))
 
 
 def follow_or_detach(client: Client, job_id: str) -> dict[str, Any]:
     """Show progress until the job ends. Ctrl-C leaves the job running and exits with 130."""
     try:
-        return follow(client, job_id, messages())
+        return follow(client, job_id, messages(), lost_reads)
     except KeyboardInterrupt:
         messages().print(f"detached; the job goes on: labelmill watch {job_id}")
         raise typer.Exit(130) from None
 
 
-def exit_for(document: dict[str, Any]) -> None:
-    """Leave with the exit code that an ended job stands for."""
+def exit_for(document: dict[str, Any], *, told: bool = False) -> None:
+    """Leave with the exit code that an ended job stands for. `told`: its error was shown already."""
     code = exit_code_of(document)
     if code:
-        if document.get("error"):
+        if document.get("error") and not told:
             messages().print(f"{document['id']} {document['state']}: {document['error']}")
         raise typer.Exit(code)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import typer
 
-from labelmill.cli.context import messages, settings
-from labelmill.cli.options import OPERATE
+from labelmill.cli.context import messages, print_json, settings, wants_json
+from labelmill.cli.options import OPERATE, AsJson
 from labelmill.contracts.database import connect, current_revision, upgrade
 
 
@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(group, name="db", rich_help_panel=OPERATE)
 
 
-def upgrade_tables() -> None:
+def upgrade_tables(as_json: AsJson = False) -> None:
     """Bring the database's tables to this version.
 
     Does nothing when they are; safe to run twice at once.
@@ -28,4 +28,6 @@ def upgrade_tables() -> None:
         after = current_revision(engine)
     finally:
         engine.dispose()
+    if wants_json(as_json):
+        print_json({"before": before, "after": after})
     messages().print(f"tables are at {after}" if before == after else f"tables went from {before or 'none'} to {after}")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import connected, messages, print_json, tables
+from labelmill.cli.context import connected, messages, print_json, tables, wants_json
 from labelmill.cli.options import OPERATE, AsJson
 from labelmill.cli.tables import print_rows
 from labelmill.contracts.control_characters import visible_line
@@ -30,7 +30,7 @@ def dead_letters(
     """
     with reading(connected().engine) as connection:
         found = list_dead_letters(connection, limit)
-    if as_json:
+    if wants_json(as_json):
         print_json(found)
         return
     if not found:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from labelmill.cli.context import messages, print_json, settings, tables
+from labelmill.cli.context import messages, print_json, settings, tables, wants_json
 from labelmill.cli.options import OPERATE, AsJson
 from labelmill.cli.tables import print_rows
 from labelmill.doctor import Check, Status, examine, exit_code_of
@@ -30,7 +30,7 @@ def doctor(
     """
     checks = examine(settings(), mistral_timeout, lambda step: messages().print(f"{step} …"))
     code = exit_code_of(checks)
-    if as_json:
+    if wants_json(as_json):
         print_json({"ok": code == 0, "checks": [_document(check) for check in checks]})
     else:
         rows = [

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import connected, finish_submission
-from labelmill.cli.options import MAIN, AlwaysJson, DatasetRef, ModelRef, SplitName, Wait
+from labelmill.cli.context import announce, connected, finish_submission
+from labelmill.cli.options import MAIN, AsJson, DatasetRef, ModelRef, SplitName, Wait
 
 
 def register(app: typer.Typer) -> None:
@@ -25,13 +25,12 @@ def evaluate(
         typer.Option("--calibrate", help="Fit a temperature on the validation split and keep it with the version."),
     ] = False,
     wait: Wait = False,
-    as_json: AlwaysJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Measure a model on a split of a dataset.
 
     Accuracy, F1, calibration, time and cost; docs/evaluation.md says what each means.
     """
-    del as_json
     client = connected()
-    job = client.evaluate(ref, dataset, split, calibrate=calibrate)
-    finish_submission(client, job.id, wait=wait)
+    job = client.evaluate(ref, dataset, split, calibrate=calibrate, announce=announce)
+    finish_submission(client, job.id, wait=wait, as_json=as_json)

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import connected, exit_for, finish_submission, follow_or_detach, print_json, tables
+from labelmill.cli.context import (
+    connected,
+    finish_submission,
+    finish_wait,
+    follow_or_detach,
+    print_json,
+    tables,
+    wants_json,
+)
+from labelmill.cli.job_table import at_a_glance, print_jobs
 from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait
-from labelmill.cli.tables import moment, print_details, print_rows
+from labelmill.cli.tables import print_details
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.ids import Kind
 
 
 def register(app: typer.Typer) -> None:
@@ -21,53 +32,53 @@ def status(
     job_id: Annotated[
         str | None, typer.Argument(metavar="ID", help="A job's id; without one, the latest jobs.")
     ] = None,
+    kind: Annotated[Kind | None, typer.Option(help="List jobs of this kind.")] = None,
+    state: Annotated[str | None, typer.Option(help="List jobs in this state: running, failed, ….")] = None,
     limit: Annotated[int, typer.Option(help="How many jobs to list.", min=1, max=MOST_LISTED)] = 20,
+    after: Annotated[str | None, typer.Option(metavar="ID", help="List jobs older than this one.")] = None,
+    everything: Annotated[
+        bool, typer.Option("--all", help="List the batches that trainings and evaluations run for themselves too.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Show a job, or the latest jobs.
+    """Show a job, or list the latest jobs.
 
     Exits with 0 for any job that exists.
     """
+    if job_id is not None and (kind or state or after or everything):
+        raise InvalidInput("--kind, --state, --after and --all list jobs: leave out the id")
     client = connected()
     if job_id is None:
-        found = client.recent(limit)
-        if as_json:
+        found = client.jobs(kind, state, limit, after, inner=everything)
+        if wants_json(as_json):
             print_json(found)
         else:
-            _print_jobs(found)
+            print_jobs(tables(), found)
         return
     document = client.status(job_id)
-    if as_json:
+    if wants_json(as_json):
         print_json(document)
     else:
-        print_details(tables(), document)
+        print_details(tables(), at_a_glance(document))
 
 
-def _print_jobs(found: list[dict[str, Any]]) -> None:
-    rows = [[str(one[name] or "") for name in ("id", "kind", "state")] + [moment(one["created_at"]), one["error"] or ""]
-            for one in found]  # fmt: skip
-    print_rows(tables(), ("id", "kind", "state", "created", "error"), rows, flowing=("error",))
-
-
-def watch(job_id: JobId) -> None:
+def watch(job_id: JobId, as_json: AsJson = False) -> None:
     """Follow a job to its end; Ctrl-C detaches.
 
-    Prints the final status and exits with the job's code.
+    Tells how it ended and exits with the job's code.
     """
-    document = follow_or_detach(connected(), job_id)
-    print_json(document)
-    exit_for(document)
+    finish_wait(follow_or_detach(connected(), job_id), as_json=as_json)
 
 
-def cancel(job_id: JobId) -> None:
+def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Stop a job. What was paid for is kept."""
     client = connected()
     client.cancel(job_id)
-    print_json({key: client.status(job_id)[key] for key in ("id", "kind", "state")})
+    finish_submission(client, job_id, wait=False, as_json=as_json)
 
 
-def retry(job_id: JobId, wait: Wait = False) -> None:
+def retry(job_id: JobId, wait: Wait = False, as_json: AsJson = False) -> None:
     """Run the failed rows of a batch again, and nothing else."""
     client = connected()
     client.retry(job_id)
-    finish_submission(client, job_id, wait=wait)
+    finish_submission(client, job_id, wait=wait, as_json=as_json)

@@ -6,10 +6,11 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from labelmill import registry
-from labelmill.cli.context import connected, messages, print_json, say, tables
+from labelmill.cli.context import connected, messages, print_json, say_warnings, tables, wants_json
 from labelmill.cli.options import STORED, AsJson
 from labelmill.cli.tables import print_details, print_rows
 from labelmill.contracts.database import reading, writing
@@ -52,7 +53,7 @@ def list_models(
         return
     with reading(connected().engine) as connection:
         found = registry.list_models(connection, everything=everything)
-    if as_json:
+    if wants_json(as_json):
         print_json(found)
         return
     headings = ("model", "answers to", "method", "targets", "measured", "state", "created", "note")
@@ -99,20 +100,20 @@ def show(ref: Model, as_json: AsJson = False) -> None:
         found = registry.lineage(connection, ref)
     if found["dataset"] and found["dataset"]["files"]:
         found["dataset"]["files"] = shown_files(client.settings.data_dir, found["dataset"]["files"])
-    if as_json:
+    if wants_json(as_json):
         print_json(found)
         return
     print_details(tables(), found)
 
 
-def promote(ref: Version) -> None:
+def promote(ref: Version, as_json: AsJson = False) -> None:
     """Let a version answer to the model's bare name; an archived one comes back."""
-    _change(registry.promote, ref, "is promoted")
+    _change(registry.promote, ref, "is promoted", as_json=as_json)
 
 
-def rollback(name: Annotated[str, typer.Argument(help="The model's bare name.")]) -> None:
+def rollback(name: Annotated[str, typer.Argument(help="The model's bare name.")], as_json: AsJson = False) -> None:
     """Promote the version that was promoted before; again: the one before that."""
-    _change(registry.rollback, name, "is promoted again")
+    _change(registry.rollback, name, "is promoted again", as_json=as_json)
 
 
 def alias(
@@ -121,23 +122,33 @@ def alias(
         str | None, typer.Argument(metavar="ALIAS", help="champion: NAME@champion means this version.")
     ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Forget the alias that REF names.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give a version a second name, or move that name to it."""
     if remove:
         with writing(connected().engine) as connection:
             registry.remove_alias(connection, ref)
         messages().print(f"{ref} means nothing any more")
+        if wants_json(as_json):
+            print_json({"alias": ref, "removed": True})
         return
     if name is None:
         raise InvalidInput("say the alias: labelmill models alias NAME@2 champion")
-    _change(lambda connection, which: registry.set_alias(connection, which, name), ref, f"answers to @{name}")
+    _change(
+        lambda connection, which: registry.set_alias(connection, which, name),
+        ref,
+        f"answers to @{name}",
+        as_json=as_json,
+    )
 
 
 def note(
-    ref: Version, text: Annotated[str, typer.Argument(help="What to know about it; an empty text removes the note.")]
+    ref: Version,
+    text: Annotated[str, typer.Argument(help="What to know about it; an empty text removes the note.")],
+    as_json: AsJson = False,
 ) -> None:
     """Write a note on a version."""
-    _change(lambda connection, which: registry.set_note(connection, which, text), ref, "has the note")
+    _change(lambda connection, which: registry.set_note(connection, which, text), ref, "has the note", as_json=as_json)
 
 
 def threshold(
@@ -149,6 +160,7 @@ def threshold(
         ),
     ] = None,
     clear: Annotated[bool, typer.Option("--clear", help="Forget all of the version's thresholds.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Set from which score on a version is believed; without a threshold, show them.
 
@@ -163,7 +175,10 @@ def threshold(
         else:
             row = registry.resolve_model(connection, ref)
         document = {"model": registry.ref_of(row), "thresholds": row.thresholds or {}}
-    print_json(document)
+    if wants_json(as_json):
+        print_json(document)
+    else:
+        print_details(tables(), document)
 
 
 def register_model(
@@ -171,32 +186,49 @@ def register_model(
     remote_id: Annotated[str, typer.Argument(metavar="ID", help="Its id at Mistral: ft:classifier:….")],
     multi: Annotated[list[str] | None, typer.Option(help="A multi-label target of it. Repeatable.")] = None,
     chats: Annotated[bool, typer.Option("--chats", help="It was trained on chats.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer."""
     with writing(connected().engine) as connection:
         row = registry.register(connection, name, remote_id, multi=multi or (), chats=chats)
-    print_json({"model": registry.ref_of(row), "remote_model": row.remote_model})
+    if wants_json(as_json):
+        print_json({"model": registry.ref_of(row), "remote_model": row.remote_model})
+    else:
+        tables().print(f"{registry.ref_of(row)} is {row.remote_model}", soft_wrap=True)
 
 
-def archive(ref: Version, here_only: HereOnly = False) -> None:
+def archive(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
     """Put a version away: nothing new runs on it until it is promoted.
 
     A fine-tuned one is archived at Mistral too, which stops its storage fee.
     """
-    _change(lambda connection, which: registry.archive(connection, which, at_mistral=not here_only), ref, "is archived")
+    _change(
+        lambda connection, which: registry.archive(connection, which, at_mistral=not here_only),
+        ref,
+        "is archived",
+        as_json=as_json,
+    )
 
 
-def delete(ref: Version, here_only: HereOnly = False) -> None:
+def delete(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
     """Remove a version for good, at Mistral too; what it predicted stays."""
-    _change(lambda connection, which: registry.delete(connection, which, at_mistral=not here_only), ref, "is deleted")
+    _change(
+        lambda connection, which: registry.delete(connection, which, at_mistral=not here_only),
+        ref,
+        "is deleted",
+        as_json=as_json,
+    )
 
 
-def _change(act: Callable[[Connection, str], ModelRow], ref: str, done: str) -> None:
+def _change(act: Callable[[Connection, str], ModelRow], ref: str, done: str, *, as_json: bool) -> None:
     client = connected()
     with writing(client.engine) as connection:
         row = act(connection, ref)
+        columns = (ModelRow.state, ModelRow.promoted, ModelRow.note)
+        now = connection.execute(select(*columns).where(ModelRow.no == row.no)).mappings().one()
     registry.send_wish(client.sender, row, client.warnings.append)
-    for warning in client.warnings:
-        say("warning", "yellow", warning)
+    say_warnings(client)
     owed = f"; a worker will {row.remote_wish} it at Mistral" if row.remote_wish else ""
     messages().print(f"{registry.ref_of(row)} {done}{owed}")
+    if wants_json(as_json):
+        print_json({"model": registry.ref_of(row), **now, "remote_wish": row.remote_wish})

@@ -16,8 +16,9 @@ ModelRef = Annotated[str, typer.Argument(metavar="REF", help="intents (the promo
 DatasetRef = Annotated[str, typer.Option("--dataset", metavar="NAME", help="A dataset: NAME or NAME@VERSION.")]
 SplitName = Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; Ctrl-C detaches.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document.")]
-AlwaysJson = Annotated[bool, typer.Option("--json", help="Print one JSON document (the default here).")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document, as is done where stdout is no terminal.")
+]
 Scores = Annotated[
     str | None,
     typer.Option(

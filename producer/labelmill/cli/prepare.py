@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from sqlalchemy import select
 
-from labelmill.cli.context import connected, finish_submission, print_json, tables
+from labelmill.cli.context import announce, connected, finish_submission, print_json, tables, wants_json
 from labelmill.cli.options import MAIN, MOST_LISTED, STORED, AsJson, OnBadRow, Wait
 from labelmill.cli.tables import print_rows
 from labelmill.client import Client
@@ -67,16 +67,18 @@ def prepare(
         RowFormat, typer.Option("--format", help='factory: rows are {"text", "labels"} already.')
     ] = RowFormat.COLUMNS,
     wait: Wait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Make a dataset: labelled rows in, train, validation and test files out."""
     client = connected()
     job_id = submit_prepare(
         client.engine, client.sender, client.settings,
         name=name, source=source, targets=target or (), where=where or (), split=split, warn=client.warnings.append,
+        announce=announce,
         text=text, min_per_label=min_per_label, max_per_label=max_per_label, seed=seed, dedupe=dedupe,
         separator=separator, on_bad_row=on_bad_row.value, format=row_format.value,
     )  # fmt: skip
-    finish_submission(client, job_id, wait=wait)
+    finish_submission(client, job_id, wait=wait, as_json=as_json)
 
 
 def datasets(
@@ -85,7 +87,7 @@ def datasets(
 ) -> None:
     """List datasets, newest first."""
     found = list_datasets(connected(), limit)
-    if as_json:
+    if wants_json(as_json):
         print_json(found)
         return
     headings = ("dataset", "id", "state", "train", "validation", "test", "labels", "created")

@@ -1,70 +1,124 @@
-"""Following a job on the terminal."""
+"""Following a job on the terminal: its phase, how many rows of how many, their rate and the time left."""
 
 from __future__ import annotations
 
-import math
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.text import Text
 
+from labelmill.cli.figures import duration
 from labelmill.contracts.control_characters import visible_line
 from labelmill.contracts.states import ENDED
+from labelmill.lost_reads import LostReads
 
 if TYPE_CHECKING:
     from labelmill.client import Client
 
-_PATIENCE_S = 15.0  # a worker that runs takes a job up in less
 _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
+_LOOK_S, _SELDOM_S = 0.1, 1.0
+_RATE_OVER_S = 30.0
+
+
+class _Rows(ProgressColumn):
+    """`1,200/5,313 rows`; without a total the count alone, and nothing before the first row."""
+
+    def render(self, task: Task) -> Text:
+        if task.total is None:
+            return Text(f"{task.completed:,.0f} rows" if task.completed else "")
+        return Text(f"{task.completed:,.0f}/{task.total:,.0f} rows" if task.total else "")
+
+
+class _Rate(ProgressColumn):
+    """`97 rows/s, 2 min left`."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        if not speed or task.finished:
+            return Text("")
+        rate = f"{speed:,.0f} rows/s" if speed >= 10 else f"{speed:.1f} rows/s"
+        left_s = task.time_remaining
+        return Text(f"{rate}, {duration(left_s)} left" if left_s else rate)
 
 
 def bar(console: Console) -> Progress:
     """The progress bar of every long wait; silent when stderr is no terminal."""
-    columns = (
+    narrow = console.width < 100
+    columns: list[ProgressColumn] = [
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=console, disable=not console.is_terminal, transient=True)
+        BarColumn(bar_width=10 if narrow else 40),
+        _Rows(),
+        _Rate(),
+    ]
+    if not narrow:
+        columns.append(TimeElapsedColumn())
+    return Progress(
+        *columns, console=console, disable=not console.is_terminal, transient=True,
+        speed_estimate_period=_RATE_OVER_S,
+    )  # fmt: skip
 
 
-def follow(client: Client, job_id: str, console: Console) -> dict[str, Any]:
+def follow(client: Client, job_id: str, console: Console, lost_reads: Callable[[str], LostReads]) -> dict[str, Any]:
     """Watch a job until it ends or waits for a person; returns its last status document.
 
-    Looks often at first and less often later; a plain line a change of state when there is no terminal.
+    Looks often at first and less often later. Without a terminal each new state and phase, and each new reason why
+    nothing moves, is a plain line. Raises DatabaseUnavailable.
     """
-    shown = ""
-    pause_s = 0.1
-    untouched_until = time.monotonic() + _PATIENCE_S
+    lost = lost_reads(job_id)
+    pause_s = _LOOK_S
     with bar(console) as progress:
-        task = progress.add_task(visible_line(job_id), total=None)
+        shown = _Shown(progress, console, job_id)
         while True:
-            document = client.status(job_id)
-            state, done, total = _progress_of(document)
-            progress.update(task, description=visible_line(f"{job_id} {state}"), completed=done, total=total)
-            if state != shown and not console.is_terminal:
-                console.print(f"{job_id} {state}", highlight=False)
-            shown = state
+            document = lost.read(lambda: client.status(job_id))
+            shown.show(document)
             if document["state"] in _STOPS:
                 return document
-            if document["state"] == "queued" and time.monotonic() > untouched_until:
-                untouched_until = math.inf
-                console.print("no worker has taken it up yet: is one running? `labelmill doctor` looks")
             time.sleep(pause_s)
-            pause_s = min(1.0, pause_s * 1.3)
+            pause_s = min(_SELDOM_S, pause_s * 1.3)
 
 
-def _progress_of(document: dict[str, Any]) -> tuple[str, int, int | None]:
-    state = str(document["state"])
-    rows = document.get("rows")
-    if isinstance(rows, dict):
-        return state, rows["submitted"] - rows["pending"], rows["submitted"]
-    checkpoints = document.get("checkpoints")
-    if checkpoints:
-        loss = checkpoints[-1].get("train_loss")
-        shown = state if loss is None else f"{state} (loss {loss:.4f})"
-        return shown, checkpoints[-1]["step"], None
-    return state, 0, None
+class _Shown:
+    """What stands on the terminal."""
+
+    def __init__(self, progress: Progress, console: Console, job_id: str) -> None:
+        self._progress, self._console, self._job_id = progress, console, job_id
+        self._task: TaskID | None = None
+        self._phase = self._reason = ""
+
+    def show(self, document: dict[str, Any]) -> None:
+        """Bring it up to date."""
+        progress = document.get("progress") or {}
+        phase = progress.get("phase") or str(document["state"]).replace("_", " ")
+        done, total = progress.get("done") or 0, progress.get("total")
+        if phase != self._phase or self._task is None:
+            self._begin(phase, done, total)
+        else:
+            self._progress.update(self._task, completed=done, total=total)
+        waiting_for = document.get("waiting_for") or {}
+        if (reason := str(waiting_for.get("message") or "")) != self._reason:
+            self._reason = reason
+            if reason:
+                self._console.print(visible_line(f"{self._job_id}: {reason}"))
+
+    def _begin(self, phase: str, done: int, total: int | None) -> None:
+        """A bar of its own for each phase: a rate over two of them would say nothing."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        # what was done before somebody looked belongs to no rate
+        self._task = self._progress.add_task(visible_line(f"{self._job_id} {phase}"), completed=done, total=total)
+        self._phase = phase
+        if not self._console.is_terminal:
+            self._console.print(visible_line(f"{self._job_id} {phase}"), highlight=False)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import connected, messages
-from labelmill.cli.options import ANY_JOB, JobId
+from labelmill.cli.context import connected, messages, print_json, wants_json
+from labelmill.cli.options import ANY_JOB, AsJson, JobId
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.money.prices import PriceList
 
@@ -27,6 +27,7 @@ def report(
     assets: Annotated[
         Path | None, typer.Option(help="A folder for a PNG and a JSON of every figure.", show_default=False)
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Write a page about a job: one HTML file that loads nothing.
 
@@ -40,6 +41,9 @@ def report(
     client = connected()
     found = gather_report(client.engine, job_id, PriceList(client.settings.prices))
     written = write_report(found, page, assets)
-    typer.echo(visible(str(page)))
+    if wants_json(as_json):
+        print_json({"id": job_id, "page": str(page), "files": [str(file) for file in written]})
+    else:
+        typer.echo(visible(str(page)))
     if len(written) > 1:
         messages().print(f"{len(written) - 1} files in {assets}")

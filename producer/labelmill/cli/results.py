@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import orjson
 import typer
 
-from labelmill.cli.context import connected, messages, tables
+from labelmill.cli.context import connected, lost_reads, messages, tables
 from labelmill.cli.options import (
     ANY_JOB,
     Bom,
@@ -31,6 +31,7 @@ from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.readers import Input, expand_source
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.storage import local_source
+from labelmill.lost_reads import LostReads
 from labelmill.results.csv_files import CsvOptions, parse_delimiter
 from labelmill.results.export import check_output, write_results
 from labelmill.results.kept_columns import keep_columns
@@ -100,7 +101,8 @@ def results(
     options = OutputOptions.of_command(
         output, scores=scores, keep=keep, delimiter=output_delimiter, bom=bom, no_escape=no_escape
     )
-    save_results(connected(), job_id, output, options, only=only, follow=follow)
+    lost = lost_reads(job_id) if follow else None
+    save_results(connected(), job_id, output, options, only=only, follow=follow, lost=lost)
 
 
 def save_results(
@@ -111,10 +113,12 @@ def save_results(
     *,
     only: Only | None = None,
     follow: bool = False,
+    lost: LostReads | None = None,
 ) -> None:
-    """Stream a job's rows to a file or stdout, with a progress bar."""
+    """Stream a job's rows to a file or stdout, with a progress bar. `lost`: what becomes of reads that the database did
+    not answer."""
     is_table = output is not None and output.suffix.lower() != ".jsonl"  # its header comes before its rows
-    batch = facts_of_batch(client.engine, job_id, follow=follow, needs_targets=is_table)
+    batch = facts_of_batch(client.engine, job_id, follow=follow, needs_targets=is_table, lost=lost)
     spec = ClassifySpec(**batch.options) if batch else None
     if output is not None and spec:
         check_output(output, _files_of(client, spec))
@@ -122,7 +126,7 @@ def save_results(
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
 
-        blocks = read_result_lines(client.engine, job_id, only=only, follow=follow, scores=scores)
+        blocks = read_result_lines(client.engine, job_id, only=only, follow=follow, scores=scores, lost=lost)
         if options.keep and spec:
             source = local_source(client.settings.data_dir, spec.source)
             blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), options.keep)
@@ -149,12 +153,12 @@ def labels_are_shown(source: str, *, as_json: bool) -> bool:
     return source == "-" and not as_json and sys.stdout.isatty()
 
 
-def show_labels(client: Client, batch_id: str) -> None:
+def show_labels(client: Client, batch_id: str, lost: LostReads | None = None) -> None:
     """A table of a batch's labels on the terminal, one for each few hundred rows."""
-    batch = facts_of_batch(client.engine, batch_id, follow=False, needs_targets=True)
+    batch = facts_of_batch(client.engine, batch_id, follow=False, needs_targets=True, lost=lost)
     targets = batch.targets if batch else []
     headings = ["id", *chain.from_iterable((target, "score") for target in targets), "error", "text"]
-    for lines in read_result_lines(client.engine, batch_id, scores=NONE):
+    for lines in read_result_lines(client.engine, batch_id, scores=NONE, lost=lost):
         rows = [_row_of_table(document, targets) for document in map(orjson.loads, lines.splitlines())]
         print_rows(tables(), headings, rows, flowing=("error", "text"))
 

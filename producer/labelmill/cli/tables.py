@@ -68,15 +68,21 @@ def _print(console: Console, table: Table) -> None:
     console.file.write("".join(f"{line.rstrip()}\n" for line in written.get().splitlines()))  # Rich pads its lines
 
 
-def print_details(console: Console, document: Mapping[str, Any]) -> None:
-    """Print what a document says at a glance: names and values, without what is empty and what goes deep."""
+def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
+    """Print names and what they stand for, a line each or as many as it needs."""
     table = Table(box=None, show_header=False, padding=(0, _GAP, 0, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for name, value in document.items():
-        if value not in (None, [], {}, ""):
-            table.add_row(name, at_a_glance(value))
-    _print(console, table)
+    for pair in pairs:
+        table.add_row(*pair)
+    if pairs:
+        _print(console, table)
+
+
+def print_details(console: Console, document: Mapping[str, Any]) -> None:
+    """Print what a document says at a glance: names and values, without what is empty and what goes deep."""
+    said = [(name, value) for name, value in document.items() if value not in (None, [], {}, "")]
+    print_pairs(console, [(name, at_a_glance(value)) for name, value in said])
 
 
 def at_a_glance(value: Any) -> str:

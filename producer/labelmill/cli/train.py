@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import connected, finish_submission
-from labelmill.cli.options import MAIN, DatasetRef, Wait
+from labelmill.cli.context import announce, connected, finish_submission
+from labelmill.cli.options import MAIN, AsJson, DatasetRef, Wait
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
@@ -91,17 +91,19 @@ def train(
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Start whatever it costs, unless --max-cost is given.")] = False,
     wait: Wait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Train a model version on a dataset."""
     client = connected()
     job_id = submit_training(
         client.engine, client.sender, name=name, dataset=dataset, method=method, max_cost=max_cost, yes=yes,
-        warn=client.warnings.append, base_model=model, steps=steps, learning_rate=learning_rate, suffix=suffix,
+        warn=client.warnings.append, announce=announce,
+        base_model=model, steps=steps, learning_rate=learning_rate, suffix=suffix,
         target_weights=parse_weights(target_weight or []), wandb_project=wandb_project,
         descriptions=read_descriptions(describe) | parse_pairs("--label-description", label_description or []),
         shots=shots, shot_selection=shot_selection,
     )  # fmt: skip
-    finish_submission(client, job_id, wait=wait)
+    finish_submission(client, job_id, wait=wait, as_json=as_json)
 
 
 def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
@@ -146,8 +148,9 @@ def read_descriptions(file: Path | None) -> dict[str, str]:
 def approve_training(
     training_id: Annotated[str, typer.Argument(metavar="ID", help="A training that waits for approval.")],
     wait: Wait = False,
+    as_json: AsJson = False,
 ) -> None:
     """Let a training that waits for approval start spending."""
     client = connected()
     approve(client.engine, client.sender, training_id, warn=client.warnings.append)
-    finish_submission(client, training_id, wait=wait)
+    finish_submission(client, training_id, wait=wait, as_json=as_json)

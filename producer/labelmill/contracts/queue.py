@@ -25,9 +25,12 @@ VISIBILITY_TIMEOUT_S = 300
 
 
 @contextmanager
-def accepted(job_id: str, warn: Callable[[str], None]) -> Iterator[None]:
+def accepted(
+    job_id: str, warn: Callable[[str], None], announce: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
     """Around the sending of a job's messages, once SQL holds the job: it will run, so nothing that goes wrong with them
-    may look as if it had not been accepted, and be submitted and paid for again."""
+    may look as if it had not been accepted, and be submitted and paid for again. `announce` is told the id first."""
+    announce(job_id)
     try:
         yield
     except BrokerUnavailable as error:

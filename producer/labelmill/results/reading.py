@@ -18,7 +18,7 @@ from labelmill.contracts.bounds import shown
 from labelmill.contracts.chunks.codec import decode_quoted
 from labelmill.contracts.database import reading
 from labelmill.contracts.database.bulk import run_as_written
-from labelmill.contracts.errors import NotFound
+from labelmill.contracts.errors import DatabaseUnavailable, NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.contracts.states import ENDED, BatchState, ChunkState
@@ -34,6 +34,7 @@ from labelmill.contracts.tables import (
     RowErrorRow,
     TrainingRow,
 )
+from labelmill.lost_reads import LostReads
 from labelmill.results.scores import ALL, ScoreChoice
 
 if TYPE_CHECKING:
@@ -80,10 +81,19 @@ def read_results(
 
 
 def read_result_lines(
-    engine: Engine, job_id: str, *, only: Only | None = None, follow: bool = False, scores: ScoreChoice = ALL
+    engine: Engine,
+    job_id: str,
+    *,
+    only: Only | None = None,
+    follow: bool = False,
+    scores: ScoreChoice = ALL,
+    lost: LostReads | None = None,
 ) -> Iterator[bytes]:
-    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen."""
-    batch_id = _await_batch(engine, job_id, follow=follow)
+    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen. `lost`: what becomes
+    of reads that the database did not answer; without it, and without `follow`, the first one ends the reading."""
+    if lost is None and follow:
+        lost = LostReads(job_id, lambda _: None)
+    batch_id = _await_batch(engine, job_id, follow=follow, lost=lost)
     if batch_id is None:
         return
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="results") as ahead:  # read while one before them is shown
@@ -93,7 +103,19 @@ def read_result_lines(
 
         number = 0
         coming = deque(look(ahead_by) for ahead_by in range(_AHEAD))
-        while not (found := coming.popleft().result()).is_end:
+        while True:
+            try:
+                found = coming.popleft().result()
+            except DatabaseUnavailable as error:
+                if lost is None:
+                    raise
+                lost.wait_after(error)
+                coming = deque(look(number + ahead_by) for ahead_by in range(_AHEAD))  # all of them met it
+                continue
+            if lost is not None:
+                lost.succeeded()
+            if found.is_end:
+                break
             if found.is_early:
                 time.sleep(_LOOK_S)
                 coming.appendleft(look(number))
@@ -112,31 +134,42 @@ class BatchFacts:
     targets: list[str]
 
 
-def facts_of_batch(engine: Engine, job_id: str, *, follow: bool, needs_targets: bool) -> BatchFacts | None:
+def facts_of_batch(
+    engine: Engine, job_id: str, *, follow: bool, needs_targets: bool, lost: LostReads | None = None
+) -> BatchFacts | None:
     """The facts of a job's batch. With `follow`, waits until there is one, and until the labels of a model known by its
-    id alone have come with its first answer where `needs_targets`. None: the job has no rows. Raises NotFound."""
-    batch_id = _await_batch(engine, job_id, follow=follow)
+    id alone have come with its first answer where `needs_targets`. `lost`: as for `read_result_lines`. None: the job
+    has no rows. Raises NotFound."""
+    batch_id = _await_batch(engine, job_id, follow=follow, lost=lost)
     if batch_id is None:
         return None
-    while True:
+
+    def look() -> Any:
         with reading(engine) as connection:
-            found = connection.execute(
+            return connection.execute(
                 select(BatchRow.options, BatchRow.state, ModelRow.label_schema)
                 .join(ModelRow, BatchRow.model_no == ModelRow.no)
                 .where(BatchRow.id == batch_id)
             ).one()
+
+    while True:
+        found = lost.read(look) if lost is not None else look()
         may_come = follow and needs_targets and found.state not in _ENDED
         if found.label_schema is not None or not may_come:
             return BatchFacts(found.options, [target["name"] for target in found.label_schema or []])
         time.sleep(_LOOK_S)
 
 
-def _await_batch(engine: Engine, job_id: str, *, follow: bool) -> str | None:
+def _await_batch(engine: Engine, job_id: str, *, follow: bool, lost: LostReads | None) -> str | None:
     """The job's batch. With `follow`, waits until an evaluation has one."""
-    while True:
+
+    def look() -> tuple[str | None, str | None]:
         with reading(engine) as connection:
             batch_id = batch_behind(connection, job_id)
-            state = connection.scalar(select(EvaluationRow.state).where(EvaluationRow.id == job_id))
+            return batch_id, connection.scalar(select(EvaluationRow.state).where(EvaluationRow.id == job_id))
+
+    while True:
+        batch_id, state = lost.read(look) if lost is not None else look()
         if batch_id is not None or not follow or state is None or state in _ENDED:
             return batch_id
         time.sleep(_LOOK_S)

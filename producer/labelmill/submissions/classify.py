@@ -55,6 +55,7 @@ def submit_batch(
     on_bad_row: Literal["fail", "skip"] = "fail",
     idempotency_key: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> str:
     """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
@@ -83,10 +84,12 @@ def submit_batch(
         batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)
+        announce(batch.id)
         return batch.id
     try:
         repeated = _write(engine, batch, blocks, skipped, on_progress)
     except BatchEnded:
+        announce(batch.id)
         warn(f"{batch.id} ended before all of its rows were written: none of them is sent")
         return batch.id
     except BaseException as error:
@@ -101,7 +104,7 @@ def submit_batch(
         warn(str(skipped))
     if repeated.example is not None:
         warn(str(repeated))
-    with accepted(batch.id, warn):
+    with accepted(batch.id, warn, announce):
         dispatch_batch(engine, sender, batch.id)
     return batch.id
 

@@ -28,6 +28,7 @@ def submit_evaluation(
     split: str = "test",
     calibrate: bool = False,
     warn: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> str:
     """Submit an evaluation of `model` on a split of `dataset` (`name` or `name@version`). Returns its id.
 
@@ -53,7 +54,7 @@ def submit_evaluation(
         connection.execute(insert(EvaluationRow).values(values))
         event = {"job_id": job_id, "at": utc_now(), "state": EvaluationState.QUEUED.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))
-    with accepted(job_id, warn):
+    with accepted(job_id, warn, announce):
         sender.send(EVALUATE, [JobMessage(job_id=job_id)])
     return job_id
 

@@ -39,6 +39,7 @@ def submit_prepare(
     where: Sequence[str] = (),
     split: str = "80/10/10",
     warn: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> str:
     """Submit the preparation of `source` as dataset `name`. Returns the job's id.
@@ -65,7 +66,7 @@ def submit_prepare(
             _check_first_row(file, spec)
         spec = spec.model_copy(update={"files": copy_into_data_folder(files, settings, job_id)})
     _insert(engine, job_id, spec)
-    with accepted(job_id, warn):
+    with accepted(job_id, warn, announce):
         sender.send(PREPARE, [JobMessage(job_id=job_id)])
     return job_id
 

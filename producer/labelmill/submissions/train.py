@@ -46,6 +46,7 @@ def submit_training(
     max_cost: float | None = None,
     yes: bool = False,
     warn: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> str:
     """Submit a training of a new version of model `name` on `dataset` (`name` or `name@version`). Returns its id.
@@ -75,7 +76,7 @@ def submit_training(
         connection.execute(insert(TrainingRow).values(values))
         event = {"job_id": job_id, "at": utc_now(), "state": TrainingState.QUEUED.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))
-    _tell_worker(sender, job_id, warn)
+    _tell_worker(sender, job_id, warn, announce)
     return job_id
 
 
@@ -172,6 +173,11 @@ def _option(field: str) -> str:
     return _OPTION_OF.get(field, field.replace("_", "-"))
 
 
-def _tell_worker(sender: MessageSender, training_id: str, warn: Callable[[str], None]) -> None:
-    with accepted(training_id, warn):
+def _tell_worker(
+    sender: MessageSender,
+    training_id: str,
+    warn: Callable[[str], None],
+    announce: Callable[[str], None] = lambda _: None,
+) -> None:
+    with accepted(training_id, warn, announce):
         sender.send(TRAIN, [JobMessage(job_id=training_id)])

@@ -1,0 +1,52 @@
+"""What `labelmill status` shows on a terminal. Pure, but for the printing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+
+from labelmill.cli.figures import money
+from labelmill.cli.tables import moment, print_rows
+
+_HEADINGS = ("id", "state", "about", "progress", "cost", "created", "error")
+
+
+def print_jobs(console: Console, documents: Sequence[Mapping[str, Any]]) -> None:
+    """Print jobs as `list_jobs` gives them; the prefix of an id tells its kind."""
+    print_rows(console, _HEADINGS, [_row(one) for one in documents], flowing=("about", "error"))
+
+
+def at_a_glance(document: Mapping[str, Any]) -> dict[str, Any]:
+    """A status document, its progress and what it waits for in words."""
+    progress = document["progress"]
+    rows = _progress(progress)
+    return {
+        **document,
+        "progress": progress and (f"{progress['phase']} {rows} rows" if rows else None),
+        "waiting_for": document["waiting_for"] and document["waiting_for"]["message"],
+    }
+
+
+def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
+    about = ", ".join(filter(None, (one["model"], one["name"] if one["name"] != one["model"] else None)))
+    return (
+        one["id"],
+        str(one["state"]).replace("_", " "),
+        about,
+        _progress(one["progress"]),
+        money(one["cost"]),
+        moment(str(one["created_at"]))[:16],
+        one["error"] or "",
+    )
+
+
+def _progress(progress: Mapping[str, Any] | None) -> str:
+    if not progress or progress["done"] is None:
+        return ""
+    done, total = progress["done"], progress["total"]
+    if total is None:
+        return f"{done:,}"
+    # rounded down: 100% stands for all of them
+    return f"{done:,}/{total:,}" + (f" ({done * 100 // total}%)" if total and done < total else "")

@@ -1,0 +1,201 @@
+"""How a job ended, for people: a sentence, the facts, and the commands that come next. Pure, but for the printing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from labelmill.cli.figures import between, count, counts, duration, money, share
+from labelmill.cli.tables import print_pairs
+
+Document = Mapping[str, Any]
+
+_PARTS = ("labelled", "abstained", "failed", "cancelled", "pending")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """`steps`: what a command is for, and the command."""
+
+    headline: str
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    steps: list[tuple[str, str]] = field(default_factory=list)
+
+
+def print_summary(console: Console, summary: Summary) -> None:
+    """Print it. Commands are never broken into lines: they are there to be copied."""
+    console.print(summary.headline, soft_wrap=True)
+    print_pairs(console, [(f"  {name}", value) for name, value in summary.facts if value])
+    for purpose, command in summary.steps:
+        console.print(f"{purpose}: {command}", soft_wrap=True)
+
+
+def summary_of(document: Document, output: Path | None = None) -> Summary:
+    """Of a job that ended or waits for a person. `output`: where the rows of a batch were written."""
+    if document["kind"] == "batch":
+        return _of_batch(document, output)
+    return _OF_KIND[document["kind"]](document)
+
+
+def summary_of_submission(document: Document) -> Summary:
+    """Of a job that was just submitted, approved or cancelled."""
+    job_id = document["id"]
+    state = str(document["state"]).replace("_", " ")
+    return Summary(f"{job_id} is {state}", steps=[("follow it", f"labelmill watch {job_id}")])
+
+
+def _headline(document: Document, about: str = "") -> str:
+    state = str(document["state"]).replace("_", " ")
+    said = f": {document['error']}" if document.get("error") else ""
+    return f"{document['id']} {state}{f': {about}' if about and not said else ''}{said}"
+
+
+def _took(document: Document, start: str = "created_at") -> str:
+    seconds = between(document.get(start), document.get("finished_at"))
+    return "" if seconds is None else duration(seconds)
+
+
+def _of_dataset(document: Document) -> Summary:
+    name = f"{document['name']}@{document['version']}" if document["version"] else document["name"]
+    if document["state"] != "ready":
+        return Summary(_headline(document), steps=[_details(document)])
+    about = f"dataset {name}" + (f", the same rows as {document['repeats']}" if document["repeats"] else "")
+    labels = {
+        target: len({label for split in found.values() for label in split})
+        for target, found in (document["labels"] or {}).items()
+    }
+    facts = [
+        ("rows", ", ".join(f"{split} {rows:,}" for split, rows in (document["splits"] or {}).items())),
+        ("labels", ", ".join(f"{target} {found:,}" for target, found in labels.items())),
+        ("dropped", counts(document["dropped"] or {})),
+        ("took", _took(document)),
+    ]
+    return Summary(
+        _headline(document, about),
+        facts,
+        [
+            ("train on it", f"labelmill train {document['name']} --dataset {name} --wait"),
+            ("report", f"labelmill report {document['id']} -o report.html"),
+        ],
+    )
+
+
+def _of_training(document: Document) -> Summary:
+    job_id, estimate = document["id"], document["estimate"]
+    if document["state"] == "awaiting_approval":
+        price = money(estimate)
+        facts = [("texts", f"{estimate['texts']:,}" if estimate and estimate.get("texts") is not None else "")]
+        if estimate and estimate.get("tokens") is not None:
+            facts.append(("tokens", f"about {estimate['tokens']:,}"))
+        if document["max_cost"] is not None:
+            facts.append(("allowed", f"{document['max_cost']:.4g}"))
+        return Summary(
+            f"{job_id} waits for approval",
+            facts,
+            [
+                (f"costs about {price}" if price else "costs an unknown amount", f"labelmill approve {job_id} --wait"),
+                ("or stop it", f"labelmill cancel {job_id}"),
+            ],
+        )
+    facts = [("cost", _cost(document["cost"])), ("took", _took(document))]
+    if document["state"] != "succeeded":
+        return Summary(_headline(document), facts, [_details(document)])
+    model = document["model"]
+    return Summary(
+        _headline(document, f"{model} by {document['method']}"),
+        facts,
+        [
+            ("measure it", f"labelmill evaluate {model} --dataset NAME --wait"),
+            ("classify", f"labelmill classify FILE --model {model} --wait -o labelled.csv"),
+            ("report", f"labelmill report {job_id} -o report.html"),
+        ],
+    )
+
+
+def _of_batch(document: Document, output: Path | None) -> Summary:
+    job_id, rows = document["id"], document["rows"]
+    parts = [f"{rows[name]:,} {name}" for name in _PARTS if rows[name]]
+    seconds = between(document.get("started_at"), document.get("finished_at"))
+    done = rows["labelled"] + rows["abstained"] + rows["failed"]
+    rate = f", {done / seconds:,.0f} rows/s" if seconds and done else ""
+    facts = [
+        ("rows", f"{rows['submitted']:,}: {', '.join(parts)}" if parts else "none"),
+        ("failed", counts(document.get("failures") or {})),
+        ("left out", count(document["skipped"], "rows") + " that could not be read" if document["skipped"] else ""),
+        ("requests", _requests(document)),
+        ("cost", _cost(document["cost"])),
+        ("took", "" if seconds is None else f"{duration(seconds)}{rate}"),
+        ("written", str(output) if output is not None else ""),
+    ]
+    steps = []
+    if output is None and done:
+        steps.append(("rows", f"labelmill results {job_id} -o labelled.csv"))
+    if rows["failed"]:
+        steps.append(("failed rows", f"labelmill results {job_id} --only failed"))
+    if rows["failed"] or document["state"] in ("failed", "paused"):
+        steps.append(("run them again" if rows["failed"] else "go on", f"labelmill retry {job_id} --wait"))
+    if rows["abstained"]:
+        steps.append(("abstained rows", f"labelmill results {job_id} --only abstained"))
+    return Summary(_headline(document, document["model"]), facts, [*steps, _report(document)])
+
+
+def _of_evaluation(document: Document) -> Summary:
+    summary = document["summary"] or {}
+    facts = [(target, _figures(found)) for target, found in (document["metrics"] or {}).items()]
+    if summary:
+        answered = f"{summary['answered']:,} of {summary['rows']:,} answered"
+        facts += [
+            ("rows", answered + (f", {summary['failed']:,} failed" if summary["failed"] else "")),
+            ("failed", counts(summary.get("failures") or {})),
+            ("requests", _requests(summary)),
+            ("cost", _cost(summary.get("cost"))),
+        ]
+    facts.append(("took", _took(document)))
+    about = f"{document['model']} on {document['dataset']} {document['split']}"
+    return Summary(
+        _headline(document, about),
+        facts,
+        [_report(document) if document["state"] == "completed" else _details(document)],
+    )
+
+
+def _figures(metrics: Document) -> str:
+    intervals = metrics.get("intervals") or {}
+    shown = [("accuracy", "accuracy"), ("macro F1", "macro_f1")]
+    if metrics.get("multi"):
+        shown = [("micro F1", "micro_f1"), ("macro F1", "macro_f1"), ("all labels right", "accuracy")]
+    return ", ".join(
+        f"{name} {share(metrics[key], intervals.get(key))}" for name, key in shown if metrics.get(key) is not None
+    )
+
+
+def _requests(counted: Document) -> str:
+    tokens = f", {count(counted['tokens'], 'tokens')}" if counted["tokens"] else ""
+    return f"{counted['requests']:,}{tokens}" if counted["requests"] else ""
+
+
+def _cost(cost: Mapping[str, Any] | None) -> str:
+    paid = money(cost)
+    if not paid or cost is None:
+        return ""
+    tokens = f" for {cost['tokens']:,} tokens" if cost.get("tokens") else ""
+    return f"about {paid}{tokens}" if cost.get("estimated") or cost.get("counted") else f"{paid}{tokens}"
+
+
+def _report(document: Document) -> tuple[str, str]:
+    return "report", f"labelmill report {document['id']} -o report.html"
+
+
+def _details(document: Document) -> tuple[str, str]:
+    return "details", f"labelmill status {document['id']}"
+
+
+_OF_KIND: dict[str, Callable[[Document], Summary]] = {
+    "dataset": _of_dataset,
+    "training": _of_training,
+    "evaluation": _of_evaluation,
+}
