@@ -54,6 +54,8 @@ class _Commands(TyperGroup):
         if cmd_name not in self.commands:
             for register in _registers_of_other_packages():
                 self._add(register)
+        if cmd_name not in self.commands:
+            self.list_commands(ctx)  # Typer names those that are most like it
         return super().get_command(ctx, cmd_name)
 
     def _add(self, register: _Register) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+
+from labelmill.contracts.bounds import plain
 
 _SHOWN = 3
 
@@ -17,7 +19,7 @@ def near_matches(written: str, names: Iterable[str]) -> list[str]:
     return [by_folded[folded] for folded in near]
 
 
-def did_you_mean(written: str, names: Iterable[str]) -> str:
-    """`: did you mean a or b?`, to go behind a sentence; empty where nothing is near."""
+def did_you_mean(written: str, names: Iterable[str], *, show: Callable[[str], str] = plain) -> str:
+    """`: did you mean a or b?`, to go behind a sentence; empty where nothing is near. `show`: how a name is written."""
     near = near_matches(written, names)
-    return f": did you mean {' or '.join(near)}?" if near else ""
+    return f": did you mean {' or '.join(map(show, near))}?" if near else ""

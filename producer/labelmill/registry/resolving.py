@@ -21,8 +21,9 @@ from labelmill.contracts.bounds import (
 )
 from labelmill.contracts.database import hold_name
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.contracts.states import RemoteWish
-from labelmill.contracts.tables import ModelAliasRow, ModelRow, utc_now
+from labelmill.contracts.near_matches import did_you_mean
+from labelmill.contracts.states import RemoteWish, TrainingState, open_states
+from labelmill.contracts.tables import ModelAliasRow, ModelRow, TrainingRow, utc_now
 
 READY, ARCHIVED, DELETED = "ready", "archived", "deleted"
 
@@ -42,7 +43,7 @@ def resolve_model(connection: Connection, ref: str) -> ModelRow:
         return _promoted(connection, name)
     row = _numbered(connection, ref)
     if row is None:
-        raise NotFound(f"there is no model {plain(ref)}; `labelmill models` lists them")
+        raise _no_model(connection, name, plain(ref))
     _check_usable(row)
     return row
 
@@ -128,7 +129,25 @@ def _promoted(connection: Connection, name: str) -> ModelRow:
     archived = _first(connection, ModelRow.name == name, ModelRow.state == ARCHIVED)
     if archived is not None:
         raise InvalidInput(f"{name} is archived: `labelmill models promote {ref_of(archived)}` brings it back")
-    raise NotFound(f"there is no model {shown(name)}; `labelmill models` lists them")
+    raise _no_model(connection, name, shown(name))
+
+
+def _no_model(connection: Connection, name: str, written: str) -> NotFound:
+    """What to say of a model that there is not: its training may go on or have failed, or another name was meant."""
+    training = connection.execute(
+        select(TrainingRow.id, TrainingRow.state)
+        .where(TrainingRow.name == name, TrainingRow.state != TrainingState.SUCCEEDED.value)
+        .order_by(TrainingRow.no.desc())
+        .limit(1)
+    ).first()
+    if training is not None and training.state == TrainingState.AWAITING_APPROVAL.value:
+        return NotFound(f"{written} waits for approval: labelmill approve {training.id}")
+    if training is not None and training.state in open_states(TrainingState):
+        return NotFound(f"{written} is not ready yet, its training is {training.state}: labelmill watch {training.id}")
+    names = connection.scalars(select(ModelRow.name).where(ModelRow.state == READY, ModelRow.version > 0).distinct())
+    if (hint := did_you_mean(name, names)) or training is None:
+        return NotFound(f"there is no model {written}{hint or '; `labelmill models` lists them'}")
+    return NotFound(f"there is no model {written}: its training {training.id} {training.state}")
 
 
 def _check_raw_id(remote_id: str) -> None:

@@ -12,9 +12,10 @@ from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import EVALUATE, JobMessage
+from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.queue import MessageSender, accepted
 from labelmill.contracts.specs import EvaluateSpec
-from labelmill.contracts.states import DatasetState, EvaluationState
+from labelmill.contracts.states import DatasetState, EvaluationState, open_states
 from labelmill.contracts.tables import AnalysisRow, DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
 from labelmill.registry import ref_of, resolve_model
 
@@ -138,5 +139,21 @@ def ready_dataset(connection: Connection, ref: str) -> DatasetRow:
         statement = statement.where(DatasetRow.version == (version_of(version) or 0))
     row = connection.execute(statement.limit(1)).mappings().first()
     if row is None:
-        raise NotFound(f"no dataset {shown(ref)} is ready; `labelmill datasets` lists them")
+        raise _no_dataset(connection, name, ref)
     return DatasetRow(**row)
+
+
+def _no_dataset(connection: Connection, name: str, ref: str) -> NotFound:
+    """What to say of a dataset that is not ready: it may be under way or have failed, or another name was meant."""
+    latest = connection.execute(
+        select(DatasetRow.id, DatasetRow.state)
+        .where(DatasetRow.name == name, DatasetRow.state != DatasetState.READY.value)
+        .order_by(DatasetRow.no.desc())
+        .limit(1)
+    ).first()
+    if latest is not None and latest.state in open_states(DatasetState):
+        return NotFound(f"dataset {shown(ref)} is not ready yet, it is {latest.state}: labelmill watch {latest.id}")
+    names = connection.scalars(select(DatasetRow.name).where(DatasetRow.state == DatasetState.READY.value).distinct())
+    if (hint := did_you_mean(name, names)) or latest is None:
+        return NotFound(f"no dataset {shown(ref)} is ready{hint or '; `labelmill datasets` lists them'}")
+    return NotFound(f"no dataset {shown(ref)} is ready: {latest.id} {latest.state}")

@@ -120,7 +120,7 @@ def _check_options(spec: PrepareSpec) -> None:
 def _check_first_row(file: Path, spec: PrepareSpec) -> None:
     columns = first_columns(file)
     if spec.format == "factory":
-        check_columns(file.name, columns, ["messages" if "messages" in columns else "text", "labels"])
+        check_columns(file.name, columns, ["messages" if "messages" in columns else "text", "labels"], are_fixed=True)
     else:
         wanted = [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
         check_columns(file.name, columns, wanted)

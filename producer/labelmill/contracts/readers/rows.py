@@ -8,12 +8,15 @@ from typing import Any, NamedTuple
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow
 from labelmill.contracts.readers.csv_rows import read_csv
 from labelmill.contracts.readers.files import Input, display_name, format_of, open_bytes
 from labelmill.contracts.readers.jsonl import read_jsonl
 from labelmill.contracts.readers.parquet import open_parquet, parquet_columns, read_parquet
 from labelmill.contracts.readers.unreadable import Counting, naming_what_is_read
+
+_USUAL_TEXT = "text"  #: The column of the texts where none is named.
 
 
 class Row(NamedTuple):
@@ -65,12 +68,17 @@ def _read_one(
         yield from (read_csv if kind == "csv" else read_jsonl)(stream, name, on_bad_row)
 
 
-def check_columns(name: str, there: Iterable[str], wanted: Iterable[str]) -> None:
-    """Raise InvalidInput, naming the columns there are, unless all `wanted` ones are among them."""
+def check_columns(name: str, there: Iterable[str], wanted: Iterable[str], *, are_fixed: bool = False) -> None:
+    """Raise InvalidInput, naming the columns there are, unless all `wanted` ones are among them. `are_fixed`: no option
+    names other ones."""
     have = list(there)
     for column in wanted:
         if column not in have:
-            raise InvalidInput(f"{name} has no column {shown(column)}; it has {', '.join(map(shown, have[:30]))}")
+            near = did_you_mean(column, have, show=shown)
+            remedy = "; --text names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
+            raise InvalidInput(
+                f"{name} has no column {shown(column)}; it has {', '.join(map(shown, have[:30]))}{near}{remedy}"
+            )
 
 
 def first_columns(source: Path) -> list[str]:
