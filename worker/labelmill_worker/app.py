@@ -25,6 +25,7 @@ from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letter
 from labelmill_worker.flower import prepare_flower
 from labelmill_worker.long_work_step import LongWorkStep
 from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
+from labelmill_worker.mistral.client_config import check_way_at_start
 from labelmill_worker.quitting import QuitThreads
 from labelmill_worker.readiness import Readiness
 from labelmill_worker.recovery.step import RecoveryStep
@@ -69,8 +70,10 @@ def _work_alone(sender: Any, **_: Any) -> None:
 
 
 @signals.celeryd_after_setup.connect
-def _check_database(**_: Any) -> None:
-    check_at_start(load_settings())
+def _check_surroundings(**_: Any) -> None:
+    settings = load_settings()
+    check_way_at_start(settings)
+    check_at_start(settings)
 
 
 @signals.worker_shutting_down.connect

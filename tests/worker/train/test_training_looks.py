@@ -18,12 +18,13 @@ from workshop import Killed
 
 from labelmill import registry
 from labelmill.contracts.database import connect, db_now, reading, upgrade, writing
-from labelmill.contracts.errors import CredentialsRefused, Permanent, RateLimited, RemoteUnavailable
+from labelmill.contracts.errors import CredentialsRefused, Permanent, RateLimited, RemoteUnavailable, WorkerUnable
 from labelmill.contracts.messages import JobMessage
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill.contracts.tables import DatasetRow, EventRow, ModelRow, ModelTargetRow, TrainingRow
 from labelmill.submissions.train import approve, submit_training
+from labelmill_worker.mistral.client_config import WayUnusable
 from labelmill_worker.mistral.port import (
     ControlPlane,
     RemoteEvent,
@@ -263,9 +264,15 @@ def test_a_job_that_vanished_fails_with_a_clear_reason(bench: Bench) -> None:
     assert "no longer knows this training's job job-0" in (row.error or "")
 
 
-def test_a_missing_key_fails_a_training_before_it_runs_and_not_one_that_is_paid_for(bench: Bench) -> None:
+@pytest.mark.parametrize(
+    "error",
+    [CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY"), WayUnusable("ALL_PROXY: no SOCKS")],
+)
+def test_what_keeps_a_worker_from_mistral_fails_a_training_before_it_runs_and_not_one_that_is_paid_for(
+    bench: Bench, error: WorkerUnable
+) -> None:
     def refuse() -> ControlPlane:
-        raise CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY")
+        raise error
 
     training_id = bench.submit(yes=True)
     while bench.row(training_id).state != "running":
@@ -275,7 +282,8 @@ def test_a_missing_key_fails_a_training_before_it_runs_and_not_one_that_is_paid_
     bench.look(training_id)
     bench.look(other_id)
     assert bench.row(training_id).state == "running"
-    assert (bench.row(other_id).state, bench.row(other_id).error_code) == ("failed", "credentials_refused")
+    assert (bench.row(other_id).state, bench.row(other_id).error) == ("failed", error.message)
+    assert bench.row(other_id).error_code == error.code
 
 
 def test_a_fault_that_passes_is_tried_again_not_before_mistral_says(bench: Bench) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelmill.contracts.errors import CredentialsRefused, FactoryClosed, LabelmillError
+from labelmill.contracts.errors import CredentialsRefused, FactoryClosed, LabelmillError, WorkerUnable
 from labelmill_worker.mistral.port import ControlPlane
 
 _EMBEDDINGS = "embed"
@@ -43,5 +43,8 @@ def look_of_error(error: LabelmillError) -> Look:
     if isinstance(error, CredentialsRefused):
         remedy = "set a valid MISTRAL_API_KEY in the workers' environment and start them again"
         return {"status": "failed", "summary": error.message, "remedy": remedy, "refused": True}
+    if isinstance(error, WorkerUnable):
+        remedy = "correct the workers' environment and start them again"
+        return {"status": "failed", "summary": error.message, "remedy": remedy}
     remedy = "check LABELMILL_MISTRAL_URL and the network of the workers; see https://status.mistral.ai"
     return {"status": "failed", "summary": error.message, "remedy": remedy}

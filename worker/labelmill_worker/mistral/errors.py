@@ -8,10 +8,13 @@ import httpx
 from mistralai.client.errors import MistralError, NoResponseError, ResponseValidationError
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError, MalformedAnswer, RemoteUnavailable
+from labelmill_worker.mistral.client_config import unknown_authority, unwelcome_at_proxy
 from labelmill_worker.mistral.http_errors import error_for_status, without_secrets
 
 #: What `translate_error` understands; anything else is a fault of ours.
 REMOTE_ERRORS = (MistralError, NoResponseError, httpx.HTTPError, httpx.InvalidURL, httpx.StreamError)
+
+_UNKNOWN_AUTHORITY = ("issuer certificate", "self-signed certificate", "self signed certificate")  #: OpenSSL's words.
 
 
 def translate_error(error: Exception, secrets: Sequence[str] = ()) -> LabelmillError:
@@ -24,7 +27,12 @@ def translate_error(error: Exception, secrets: Sequence[str] = ()) -> LabelmillE
         return InvalidInput("LABELMILL_MISTRAL_URL is not an http:// or https:// address")
     if isinstance(error, httpx.TimeoutException):
         return RemoteUnavailable(f"Mistral did not answer in time ({type(error).__name__})")
-    return RemoteUnavailable(f"Mistral cannot be reached: {without_secrets(_words_of(error), secrets)}")
+    words = _words_of(error)
+    if isinstance(error, httpx.ConnectError) and any(sign in words for sign in _UNKNOWN_AUTHORITY):
+        return unknown_authority(words)
+    if isinstance(error, httpx.ProxyError) and "407" in words:
+        return unwelcome_at_proxy()
+    return RemoteUnavailable(f"Mistral cannot be reached: {without_secrets(words, secrets)}")
 
 
 def _words_of(error: Exception) -> str:

@@ -8,19 +8,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 from pyreqwest.client import Client, ClientBuilder
 from pyreqwest.exceptions import PyreqwestError
 from pyreqwest.http import Url
+from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
 from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable
-from labelmill.contracts.loopback import is_loopback
 from labelmill.contracts.settings import Settings
+from labelmill_worker.mistral.client_config import (
+    ClientConfig,
+    read_client_config,
+    unknown_authority,
+    unwelcome_at_proxy,
+)
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.http_errors import error_for_status
 
@@ -45,11 +49,11 @@ class HotClient:
     """
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
+        """Raises WayUnusable when the environment names no usable way there."""
         base = base_url.rstrip("/")
         self._urls = {path: Url(base + path) for path in _PATHS}  # parsed once, not for every call
         self._key = api_key
-        self._is_direct = is_loopback(urlsplit(base_url).hostname)
-        self._timeout_s = timeout_s
+        self._config = read_client_config(base, timeout_s)
         self._client: Client | None = None
 
     @classmethod
@@ -100,18 +104,7 @@ class HotClient:
                 "Content-Type": "application/json",
                 "Accept": "application/json",
             }
-            builder = ClientBuilder()
-            if self._is_direct:
-                builder = builder.no_proxy()
-            self._client = (
-                builder.default_headers(headers)
-                .user_agent(f"labelmill/{version('labelmill')}")
-                .follow_redirects(enable=False)
-                .connect_timeout(timedelta(seconds=min(10.0, self._timeout_s)))
-                .timeout(timedelta(seconds=self._timeout_s))
-                .pool_idle_timeout(timedelta(seconds=30))
-                .build()
-            )
+            self._client = _builder(self._config).default_headers(headers).build()
         return self._client
 
     async def _post(self, path: str, body: object) -> dict[str, Any]:
@@ -119,9 +112,14 @@ class HotClient:
             response = await self._opened().post(self._urls[path]).body_bytes(orjson.dumps(body)).build().send()
             payload = memoryview(await response.bytes())
         except TimeoutError as error:
-            raise RemoteUnavailable(f"Mistral did not answer within {self._timeout_s:g} s") from error
+            raise RemoteUnavailable(f"Mistral did not answer within {self._config.timeout_s:g} s") from error
         except (PyreqwestError, OSError) as error:
-            raise RemoteUnavailable(f"Mistral cannot be reached: {_cause(error)}") from error
+            cause = _cause(error)
+            if "UnknownIssuer" in cause:
+                raise unknown_authority(cause) from error
+            if "proxy auth" in cause:
+                raise unwelcome_at_proxy() from error
+            raise RemoteUnavailable(f"Mistral cannot be reached: {cause}") from error
         if response.status != 200:
             said = bytes(payload[:_READ]).decode("utf-8", "replace")
             raise error_for_status(response.status, said, _retry_after(response), [self._key])
@@ -132,6 +130,24 @@ class HotClient:
         if not isinstance(document, dict):
             raise MalformedAnswer("Mistral's answer is no JSON object")
         return document
+
+
+def _builder(config: ClientConfig) -> ClientBuilder:
+    builder = ClientBuilder().no_proxy()  # of those that it would read from the environment
+    if config.proxy is not None:
+        proxy = ProxyBuilder.all(config.proxy.url)
+        if config.proxy.user is not None:
+            proxy = proxy.basic_auth(config.proxy.user, config.proxy.password)
+        builder = builder.proxy(proxy)
+    for certificate in config.authorities.certificates:
+        builder = builder.add_root_certificate_der(certificate)
+    return (
+        builder.user_agent(config.user_agent)
+        .follow_redirects(enable=False)
+        .connect_timeout(timedelta(seconds=config.connect_timeout_s))
+        .timeout(timedelta(seconds=config.timeout_s))
+        .pool_idle_timeout(timedelta(seconds=30))
+    )
 
 
 def _cause(error: Exception) -> str:

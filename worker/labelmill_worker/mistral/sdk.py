@@ -14,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import httpx
 from mistralai.client import Mistral
@@ -29,9 +28,9 @@ from labelmill.contracts.errors import (
     RemoteFailed,
     RemoteUnavailable,
 )
-from labelmill.contracts.loopback import is_loopback
 from labelmill.contracts.settings import Settings
 from labelmill_worker.mistral.breaker import CircuitBreaker
+from labelmill_worker.mistral.client_config import ClientConfig, read_client_config
 from labelmill_worker.mistral.deadline import call_within, cut_late_bodies
 from labelmill_worker.mistral.decoding import file_of, id_of, job_of, model_of
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
@@ -65,6 +64,7 @@ class SdkControlPlane:
         rng: random.Random | None = None,
         read_attempts: int = READ_ATTEMPTS,
     ) -> None:
+        """Raises WayUnusable when the environment names no usable way there."""
         self._secrets = tuple(secret for secret in (api_key, wandb_api_key) if secret)
         self._wandb_api_key = wandb_api_key
         self._before_request = before_request
@@ -73,11 +73,8 @@ class SdkControlPlane:
         self._timeout_s = timeout_s
         self._read_attempts = read_attempts
         self._breaker = CircuitBreaker()
-        self._http = httpx.Client(
-            follow_redirects=True,
-            event_hooks={"response": [_note_status, cut_late_bodies]},
-            mounts=_no_proxy_for_loopback(url),
-        )
+        config = read_client_config(url, timeout_s)
+        self._http = _http_client(config)
         sdk = Mistral(api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self._http)
         # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.
         self._files, self._jobs, self._models = sdk.files, sdk.fine_tuning.jobs, sdk.models
@@ -287,7 +284,21 @@ def _closed_factory() -> Iterator[None]:
         ) from error
 
 
-def _no_proxy_for_loopback(url: str) -> dict[str, None]:
-    """What keeps httpx from asking the environment's proxy for an emulator of this machine."""
-    host = urlsplit(url).hostname or ""
-    return {f"all://[{host}]" if ":" in host else f"all://{host}": None} if is_loopback(host) else {}
+def _http_client(config: ClientConfig) -> httpx.Client:
+    context = config.authorities.context()
+    proxy = None
+    if config.proxy is not None:
+        auth = None if config.proxy.user is None else (config.proxy.user, config.proxy.password)
+        is_tls = config.proxy.url.startswith("https:")
+        proxy = httpx.Proxy(config.proxy.url, auth=auth, ssl_context=context if is_tls else None)
+
+    def name_client(request: httpx.Request) -> None:
+        request.headers["User-Agent"] = config.user_agent  # the SDK makes its own of what it is told
+
+    return httpx.Client(
+        follow_redirects=True,
+        event_hooks={"request": [name_client], "response": [_note_status, cut_late_bodies]},
+        proxy=proxy,
+        verify=context,
+        trust_env=False,
+    )

@@ -134,10 +134,13 @@ class TrainingWatch:
             release_training(self._engine, row, token, 0.0)
             put_back(self._sender, TRAIN, JobMessage(job_id=row.id))
             return None
-        # A key that is being replaced must not cost a model that is being paid for.
+        # A key or a proxy that is being replaced must not cost a model that is being paid for.
         at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
         paid = at_mistral and not is_lifeless(now - (row.changed_at or now))
-        if isinstance(error, CredentialsRefused) and paid:
+        cannot_ask = isinstance(error, CredentialsRefused) or (
+            isinstance(error, WorkerUnable) and error.is_about_mistral
+        )
+        if cannot_ask and paid:
             log.error("cannot follow the training", reason=error.message)
             return MAX_PAUSE_S
         return self._begin_giving_up(row, token, error)
@@ -165,7 +168,8 @@ class TrainingWatch:
             if row.state != TrainingState.RUNNING:
                 self._fail(row, token, _reason_of(row))  # a job that was never started costs nothing
                 return None
-            if isinstance(error, Retryable | CredentialsRefused) and not is_lifeless(now - (row.changed_at or now)):
+            passes = isinstance(error, Retryable) or _cannot_ask(error)
+            if passes and not is_lifeless(now - (row.changed_at or now)):
                 log.error("its job at Mistral cannot be cancelled yet", job=row.remote_job, reason=error.message)
                 return max(backoff_s(row.attempts, self._settings.poll_s, self._rng), 0.05)
             self._fail(row, token, _left_running(row, error))
@@ -196,6 +200,11 @@ class TrainingWatch:
             return  # long countdowns pile up in workers; recovery sends it then
         with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: recovery sends it
             self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s or None)
+
+
+def _cannot_ask(error: LabelmillError) -> bool:
+    """Whether it is the key, or the way to Mistral, that has to be put right."""
+    return isinstance(error, CredentialsRefused) or (isinstance(error, WorkerUnable) and error.is_about_mistral)
 
 
 def _reason_of(row: TrainingRow, addition: str = "") -> Permanent:
