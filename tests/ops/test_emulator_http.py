@@ -96,6 +96,7 @@ def test_a_configuration_that_would_hang_is_refused(wrong: dict[str, float]) -> 
         EmulatorConfig(**wrong)  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_the_command_prints_its_url_and_ends_on_sigterm() -> None:
     command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", "0"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
@@ -108,6 +109,7 @@ def test_the_command_prints_its_url_and_ends_on_sigterm() -> None:
         assert process.wait(timeout=20) == 0
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_said_in_one_sentence(emulator: EmulatorThread) -> None:
     command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", emulator.url.rpartition(":")[2]]
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)

@@ -97,6 +97,7 @@ def _status(port: int, credentials: str = "") -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems have one loopback address")
 @pytest.mark.parametrize("command", [_readme_line(), OWN])
+@pytest.mark.slow
 def test_the_documented_command_listens_on_loopback_alone(command: tuple[str, ...]) -> None:
     assert not list(Path().iterdir())
     port = free_port()
@@ -115,6 +116,7 @@ def test_the_documented_command_listens_on_loopback_alone(command: tuple[str, ..
         ((*OWN, "--host", "0.0.0.0"), {}),
     ],
 )
+@pytest.mark.slow
 def test_elsewhere_flower_does_not_start_without_a_password(
     command: tuple[str, ...], environment: dict[str, str]
 ) -> None:
@@ -125,6 +127,7 @@ def test_elsewhere_flower_does_not_start_without_a_password(
 
 
 @pytest.mark.parametrize("command", [(*PLAIN, "--address=0.0.0.0"), (*OWN, "--host", "0.0.0.0")])
+@pytest.mark.slow
 def test_elsewhere_the_password_is_asked_for(command: tuple[str, ...]) -> None:
     port = free_port()
     Path(".env").write_text("FLOWER_BASIC_AUTH=operator:from-the-file\n")
@@ -133,6 +136,7 @@ def test_elsewhere_the_password_is_asked_for(command: tuple[str, ...]) -> None:
         assert _status(port, "operator:from-the-file") == 200
 
 
+@pytest.mark.slow
 def test_flags_and_variables_of_flower_go_before_the_shipped_configuration() -> None:
     port = free_port()
     with (
@@ -148,6 +152,7 @@ def test_a_port_that_is_taken_is_named() -> None:
         assert f"127.0.0.1:{port}" in _refused((*OWN, "--port", port))
 
 
+@pytest.mark.slow
 def test_flower_gets_no_key_and_no_database(tmp_path: Path) -> None:
     port = free_port()
     secret = {"MISTRAL_API_KEY": "a-key-of-mine", "WANDB_API_KEY": "a-key-of-mine",

@@ -13,7 +13,7 @@ import pytest
 OPS = Path(__file__).parents[2] / "ops"
 DEADLINE_S = 60.0
 
-pytestmark = pytest.mark.postgres
+pytestmark = [pytest.mark.slow, pytest.mark.postgres]
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, cast
 
+import redis
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
@@ -60,6 +61,8 @@ class Workshop:
     ) -> None:
         self.engine, self.mistral, self.folder = engine, mistral, folder
         self.queue = Queue()
+        with redis.Redis.from_url(redis_url) as client:
+            client.flushall()  # recovery counts what waits there, and an earlier test may have left messages
         self._numbers = count(1)
         self.sender = cast("MessageSender", self.queue)
         settings = Settings(broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY=KEY, lease_s=15,

@@ -116,6 +116,7 @@ def count_batches(shop: Workshop) -> int:
         return int(connection.scalar(select(func.count()).select_from(BatchRow)) or 0)
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_is_cancelled_after_any_commit_begins_nothing_more(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +132,7 @@ def test_an_evaluation_that_is_cancelled_after_any_commit_begins_nothing_more(
     assert cancel_after_each_commit(shop, AfterCommit(shop, monkeypatch), submit) > 8
 
 
+@pytest.mark.slow
 def test_a_training_by_vectors_that_is_cancelled_after_any_commit_makes_no_model(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,7 +31,7 @@ from labelmill.submissions.train import submit_training
 from labelmill_worker.recovery.sweep import sweep_if_due
 from labelmill_worker.train.heads import fit
 
-pytestmark = pytest.mark.timeout(170)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(170)]
 
 MOST_COMMITS = 80
 

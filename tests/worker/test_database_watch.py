@@ -77,6 +77,7 @@ def test_another_machine_on_the_same_sqlite_stops_a_worker(engine: Engine, watch
         (None, 2, "network file system (nfs4)"),
     ],
 )
+@pytest.mark.slow
 def test_a_worker_that_can_never_use_the_database_ends_with_one_sentence(
     sqlite_template: Path, redis_url: str, statement: str | None, code: int, sentence: str
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,11 +91,19 @@ class DataFolder:
         # TypeError: no text at all; the others: a loop of links, a NUL byte, a name that is too long
         with contextlib.suppress(TypeError, OSError, RuntimeError, ValueError):
             path = (self.root / reference).resolve()
-            if path != place and path.is_relative_to(place) and (path.is_file() or not path.exists()):
+            if path != place and path.is_relative_to(place) and _is_file_or_missing(path):
                 return path
         raise InvalidInput(
             f"{str(reference)[:_SHOWN_CHARS]!r} is not a file inside the data folder's {folder}/, so it is not opened"
         )
+
+
+def _is_file_or_missing(path: Path) -> bool:
+    """Raises OSError for what cannot be looked at, such as a loop of links, which Python 3.13's `resolve` lets pass."""
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return True
 
 
 def local_source(data_dir: str, source: str) -> str:

@@ -52,6 +52,7 @@ def test_an_upgrade_of_an_upgraded_database_changes_nothing(empty_database_url: 
     engine.dispose()
 
 
+@pytest.mark.slow
 def test_processes_that_upgrade_at_once_all_succeed(empty_database_url: str) -> None:
     processes = [
         subprocess.Popen([sys.executable, "-c", _UPGRADE, empty_database_url], stderr=subprocess.PIPE, text=True)
