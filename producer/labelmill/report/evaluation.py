@@ -25,6 +25,7 @@ _MEASURES = (
     ("ece", "expected calibration error", "how far scores are from the share that is right; under 0.05 is good"),
 )
 _BADLY_CALIBRATED = 0.05
+_OF_SCORES = ("log_loss", "brier", "ece")  #: Measures that say nothing of scores of 1 and 0.
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
@@ -71,9 +72,10 @@ def _leakage(seen: int, rows: int) -> Note:
 
 def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
     intervals = metrics.get("intervals", {})
+    measures = [one for one in _MEASURES if one[0] not in _OF_SCORES] if _scores_are_bare(analysis) else _MEASURES
     rows = [
         (title, metrics[key], _interval(intervals.get(key)), meaning)
-        for key, title, meaning in _MEASURES
+        for key, title, meaning in measures
         if metrics.get(key) is not None
     ]
     counts = (
@@ -119,7 +121,14 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
         else:
             remedy = "the model is not surely better than that. Train it on more rows of the other labels."
             parts = [Note(f"{said}: {remedy}", "bad")]
-    if (metrics.get("ece") or 0) > _BADLY_CALIBRATED and "calibrated" not in metrics:
+    if _scores_are_bare(analysis):
+        parts.append(
+            Note(
+                "Its scores are 1 and 0 alone, as those of prompts are: they do not tell sure answers from others. "
+                "What rests on scores is left out, and a threshold would change nothing."
+            )
+        )
+    elif (metrics.get("ece") or 0) > _BADLY_CALIBRATED and "calibrated" not in metrics:
         parts.append(
             Note(
                 "Its scores do not say how often it is right: see Reliability before you choose a threshold. evaluate "
@@ -128,6 +137,12 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
             )
         )
     return parts
+
+
+def _scores_are_bare(analysis: dict[str, Any]) -> bool:
+    """Whether every score is 1 or 0."""
+    points = _points(analysis.get("reliability") or [], "confidence", "accuracy")
+    return bool(points) and all(score in (0.0, 1.0) for score, _ in points)
 
 
 def _interval(bounds: list[float] | None) -> str | None:
@@ -139,14 +154,16 @@ def _figures(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> li
     found: list[Figure] = []
     if analysis and not analysis["multi"] and len(metrics["confusion"]) <= _WHOLE_MATRIX:
         found.append(_matrix(name, metrics["confusion"]))
+    if _scores_are_bare(analysis):
+        return [*found, _given(name, analysis)]
     if analysis.get("reliability"):
         series = {"scores": _points(analysis["reliability"], "confidence", "accuracy")}
         if analysis.get("reliability_calibrated"):
             series["with temperature"] = _points(analysis["reliability_calibrated"], "confidence", "accuracy")
         axes = ("score", "share that is right")
         found.append(Curves(f"{name}-reliability", "Reliability", series, axes, diagonal=True, unit_axes=True))
-    if analysis.get("coverage"):
-        points = _points(analysis["coverage"], "coverage", "accuracy")
+    points = _points(analysis.get("coverage") or [], "coverage", "accuracy")
+    if len(set(points)) > 1:  # one point is no curve
         axes = ("share of rows kept (highest scores first)", "accuracy")
         found.append(Curves(f"{name}-coverage", "Accuracy against coverage", {"accuracy": points}, axes, y_most=1.0))
     if any(analysis.get("histogram", ())):

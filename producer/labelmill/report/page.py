@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 from labelmill.report.drawing import is_large, svg_of
 from labelmill.report.parts import Figure, Grid, Heading, Note, Part, Report
+
+#: Where a narrow column breaks a label: `cancel_|order`, `card/|lost`, `cancel|Order`. Not within `&amp;`, as text is
+#: written here.
+_BEHIND_PART = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=\w[_/:])(?=\w)|(?<=[a-z]\.)(?=[a-z])")
 
 _STYLE = """
 :root { color-scheme: light; --line: #d8dde3; --soft: #f5f7f9; }
@@ -32,7 +37,7 @@ td.label { max-width: 24rem; overflow-wrap: break-word; }
 .note { margin: .75rem 0; padding: .5rem .75rem; border-left: 4px solid #8a94a0; background: var(--soft); }
 .note.good { border-color: #2f8a4c; } .note.warning { border-color: #d19a1b; } .note.bad { border-color: #c0392b; }
 @media (max-width: 40rem) {
-  body { padding: .75rem; } .facts th { white-space: normal; min-width: 7rem; } td.label { max-width: 7.5rem; }
+  body { padding: .75rem; } .facts th { white-space: normal; min-width: 7rem; } td.label { max-width: 8.5rem; }
   table { font-size: .8rem; } th, td { padding-right: .4rem; }
   table.texts, .texts tbody, .texts caption { display: block; } .texts thead { display: none; }
   .texts tr { display: block; padding: .35rem 0; border-bottom: 1px solid var(--line); }
@@ -123,6 +128,8 @@ def _cell(value: str | float | None, at: int, grid: Grid, numbers: set[int]) -> 
     # on a phone a cell stands behind its heading; an empty one needs none
     name = f' data-name="{escape(grid.headings[at])}"' if grid.texts and value is not None else ""
     shown = f"{value:.4f}" if isinstance(value, float) else _written(value)  # a column of numbers stands in line
+    if kind == "label":
+        shown = _BEHIND_PART.sub("<wbr>", shown)
     return f'<td class="{kind}"{name}>{shown}</td>'
 
 
