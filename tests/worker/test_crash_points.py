@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral
@@ -69,6 +70,8 @@ class Dying:
 @pytest.fixture
 def shop(sqlite_template: Path, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
     (tmp_path / "l.db").write_bytes(sqlite_template.read_bytes())
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()  # messages of other tests would count as those that wait for a worker
     with open_workshop(f"sqlite:///{tmp_path}/l.db", mistral, redis_url, tmp_path) as made:
         yield made
 
