@@ -21,6 +21,7 @@ from typing import Any
 
 import flower.options  # noqa: F401 - defines the options that the file reads
 import pytest
+import redis
 from tornado.options import options
 
 from labelmill_ops.ports import free_port
@@ -48,7 +49,7 @@ def _start(command: tuple[str, ...], **environment: str) -> subprocess.Popen[str
 
 @contextlib.contextmanager
 def _running(command: tuple[str, ...], port: int, **environment: str) -> Iterator[None]:
-    process = _start(command, LABELMILL_BROKER_URL="redis://127.0.0.1:1/0", **environment)
+    process = _start(command, **({"LABELMILL_BROKER_URL": "redis://127.0.0.1:1/0"} | environment))
     try:
         deadline = time.monotonic() + 60
         while not _accepts("127.0.0.1", port):
@@ -209,3 +210,29 @@ def test_an_address_that_others_reach_needs_a_password_or_a_login(address: str) 
 def test_a_tasks_arguments_read_as_what_an_operator_looks_up(options_at: Any, kwargs: str, shown: str) -> None:
     task = options_at()["format_task"](SimpleNamespace(kwargs=kwargs))
     assert task.kwargs == shown
+
+
+def _page(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
+        return str(answer.read().decode())
+
+
+def test_every_queue_is_listed_with_the_messages_of_all_priorities_before_any_worker_starts(redis_url: str) -> None:
+    port = free_port()
+    with redis.Redis.from_url(redis_url) as server:
+        for queue, priority, count in [("prepare", 3, 2), ("train", 0, 1), ("classify", 0, 1), ("classify", 6, 4)]:
+            key = f"{queue}\x06\x16{priority}" if priority else queue
+            server.rpush(key, *(["{}"] * count))
+    with _running(PLAIN, port, LABELMILL_BROKER_URL=redis_url, FLOWER_PORT=str(port)):
+        page = _page(port, "broker")
+        rows = re.findall(r"<tr id=.*?</tr>", page, re.DOTALL)
+        assert [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)[:2] for row in rows] == [
+            ["classify", "5"], ["prepare", "2"], ["train", "1"],
+        ]  # fmt: skip
+        for made in (page, _page(port, "tasks")):
+            assert "nth-child(-n+2)" in made.partition("</head>")[0], "tables are cut off on a phone"
+
+
+def test_the_first_columns_of_tasks_are_those_that_a_phone_shows() -> None:
+    columns = runpy.run_path(str(CONFIG))["tasks_columns"].split(",")
+    assert columns[:3] == ["name", "kwargs", "state"]

@@ -14,6 +14,7 @@ from tornado.options import options as given  # what the command line and FLOWER
 from labelmill.contracts.messages import named_job
 from labelmill.contracts.settings import load_settings
 from labelmill_worker.flower.access import LOOPBACK, why_not_to_start
+from labelmill_worker.flower.pages import adapt_pages
 
 _settings = load_settings()
 _history = _settings.data_path / "flower"
@@ -50,4 +51,5 @@ def _check_access() -> None:
         raise SystemExit(2)
 
 
+adapt_pages()
 given.add_parse_callback(_check_access)  # Flower reads its command line once more after this file
