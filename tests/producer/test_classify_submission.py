@@ -272,3 +272,49 @@ def test_a_multi_label_target_that_the_model_is_known_not_to_have_is_refused(
     assert _submit(engine, texts, multi=["mood"])
     with pytest.raises(InvalidInput, match=reason):
         _submit(engine, texts, multi=[multi])
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence", "is_skip_advised"),
+    [
+        ("id,text\n1,a,b\n2,c\n", "3 cells where the header has 2", True),
+        ("id,text\n1,a\n2,b,c\n", "3 cells where the header has 2", True),
+        ("id,text\n" + "1,a,b\n" * 50, "none of the first 50 rows can be read", False),
+        ("id,text\n" + "1,a,b\n" * 5000, "none of the first 1000 rows can be read", False),
+        ("id,text\n1,a,b\n", "the only row cannot be read", False),
+        ("id,text\n1,a\n2,\udcfc\n", "save the file as UTF-8, or name its encoding, such as --encoding cp1252", False),
+    ],
+)
+def test_leaving_rows_out_is_advised_only_where_others_can_be_read(
+    engine: Engine, tmp_path: Path, content: str, sentence: str, *, is_skip_advised: bool
+) -> None:
+    (tmp_path / "a.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
+    with pytest.raises(InvalidInput) as refused:
+        _submit(engine, tmp_path / "a.csv")
+    assert sentence in refused.value.message
+    assert ("--on-bad-row skip" in refused.value.message) == is_skip_advised
+    assert _count(engine, BatchRow) == 0
+
+
+def test_how_a_source_was_read_is_recorded_and_is_no_part_of_what_a_key_stands_for(
+    engine: Engine, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("id;text\n1;a\n")
+    batch_id = _submit(engine, path, idempotency_key="k")
+    with reading(engine) as connection:
+        options = connection.scalar(select(BatchRow.options).where(BatchRow.id == batch_id)) or {}
+    assert options["formats"] == [{"kind": "csv", "encoding": "UTF-8", "delimiter": ";", "quoting": "standard"}]
+    path.write_text("id,text\n1,a\n")
+    assert _submit(engine, path, idempotency_key="k") == batch_id
+    with pytest.raises(InvalidInput, match="other options"):
+        _submit(engine, path, idempotency_key="k", delimiter=",")
+
+
+def test_rows_that_take_up_several_lines_are_counted_with_their_lines(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,text\n1,"a\nb\nc",d\n2,e\n')
+    warnings: list[str] = []
+    _submit(engine, tmp_path / "a.csv", on_bad_row="skip", warn=warnings.append)
+    assert warnings == [
+        "1 row was left out (3 lines), as they cannot be read: a.csv:2-4: 3 cells where the header has 2"
+    ]

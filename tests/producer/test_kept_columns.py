@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.specs import ClassifySpec, FileFormat
 from labelmill.results.export import write_results
 from labelmill.results.kept_columns import keep_columns
 
@@ -54,3 +54,16 @@ def test_rows_that_were_left_out_are_left_out_again(tmp_path: Path) -> None:
     path.write_text('{"text": "t0", "team": "north"}\n{\n{"text": "t1"}\n{"text": ["t"]}\n{"text": "t2", "team": 5}\n')
     (block,) = keep_columns(_BLOCKS, ClassifySpec(source=str(path), on_bad_row="skip"), ["team"])
     assert [json.loads(line)["keep"] for line in block.splitlines()] == [{"team": "north"}, {"team": 5}]
+
+
+def test_columns_are_kept_from_a_file_as_it_was_read_at_submission(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes("text;team\nt0;größer\nt1;\nt2;b\n".encode("cp1252"))
+    form = FileFormat(kind="csv", encoding="cp1252", delimiter=";")
+    (block,) = keep_columns(_BLOCKS, ClassifySpec(source=str(path), formats=(form,)), ["team"])
+    assert [json.loads(line)["keep"] for line in block.splitlines()] == [{"team": "größer"}, {"team": "b"}]
+
+
+def test_a_pipe_cannot_be_read_again() -> None:
+    with pytest.raises(InvalidInput, match="or a pipe"):
+        list(keep_columns(_BLOCKS, ClassifySpec(source="/dev/fd/63"), ["team"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,9 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.database import connect, reading, upgrade
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.queue import MessageSender
+from labelmill.contracts.readers import known_sources, read_rows
 from labelmill.contracts.settings import Settings
+from labelmill.contracts.specs import FileFormat, PrepareSpec
 from labelmill.contracts.tables import DatasetRow
 from labelmill.submissions.prepare import parse_split, parse_target, submit_prepare
 
@@ -80,7 +83,6 @@ def test_files_of_one_name_from_several_folders_are_all_copied(submit: Submissio
 
 @pytest.mark.parametrize(("options", "sentence"), [
     ({"source": "none.jsonl"}, "there is no file"),
-    ({"source": "-"}, "not standard input"),
     ({"source": "hf:"}, "no dataset of the hub"),
     ({"targets": ["intent=labl"]}, r"no column 'labl'; it has 'text', 'label', 'lang'"),
     ({"text": "txt"}, "no column 'txt'"),
@@ -111,3 +113,29 @@ def test_targets_and_splits_are_read_from_their_short_forms() -> None:
     target = parse_target("mood=a:b:multi")
     assert (target.name, target.column, target.multi) == ("mood", "a:b", True)
     assert parse_split("0.8/0.1/0.1") == (0.8, 0.1, 0.1)
+
+
+def test_a_pipe_is_read_once_and_its_copy_is_what_workers_read(
+    submit: Submission, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = "text;label\ngr\xf6\xdfer;a\n".encode("cp1252")
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content)))
+    job = submit("-", encoding="cp1252")
+    spec = PrepareSpec.read(job.spec)
+    assert spec.formats == (FileFormat(kind="csv", encoding="cp1252", delimiter=";"),)
+    copy = submit.settings.data_path / spec.files[0]
+    assert copy.read_bytes() == content
+    rows = read_rows(known_sources([copy], spec.formats, spec.reading), columns=["text"], on_bad_row=print)
+    assert [row.values for row in rows] == [{"text": "gr\xf6\xdfer"}]
+
+
+def test_a_pipe_that_lacks_a_column_leaves_no_copy(submit: Submission, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"text,x\na,b\n")))
+    with pytest.raises(InvalidInput, match="<stdin> has no column 'label'"):
+        submit("-")
+    assert list((submit.settings.data_path / "sources").iterdir()) == []
+
+
+def test_options_of_files_are_refused_for_datasets_of_the_hub(submit: Submission) -> None:
+    with pytest.raises(InvalidInput, match="not for datasets of the hub"):
+        submit("hf:owner/name", delimiter=";")

@@ -22,10 +22,13 @@ from labelmill.cli.options import (
     MAIN,
     AsJson,
     Bom,
+    Delimiter,
+    Encoding,
     Keep,
     NoEscape,
     OnBadRow,
     OutputDelimiter,
+    QuotingOption,
     Scores,
     Wait,
 )
@@ -33,9 +36,10 @@ from labelmill.cli.progress import bar
 from labelmill.cli.results import OutputOptions, labels_are_shown, save_results, show_labels
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.readers import inputs_of, read_options
 from labelmill.results.export import check_output
 from labelmill.results.kept_columns import check_kept_columns
-from labelmill.submissions.classify import inputs_of, submit_batch
+from labelmill.submissions.classify import submit_batch
 
 
 def register(app: typer.Typer) -> None:
@@ -48,7 +52,7 @@ def classify(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or - for JSONL on stdin."
+            metavar="SOURCE", help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or - for stdin."
         ),
     ],
     model: Annotated[
@@ -78,6 +82,9 @@ def classify(
     on_bad_row: Annotated[
         OnBadRow, typer.Option(help="Whether rows that cannot be read fail the submission or are left out and counted.")
     ] = OnBadRow.FAIL,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    quoting: QuotingOption = None,
     idempotency_key: Annotated[
         str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
     ] = None,
@@ -108,15 +115,16 @@ def classify(
         output, scores=scores, keep=keep, delimiter=output_delimiter, bom=bom, no_escape=no_escape
     )
     if options.keep:
-        check_kept_columns(inputs_of(source), options.keep)
+        check_kept_columns(inputs_of(source), options.keep, read_options(encoding, delimiter, quoting))
     client = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
         batch_id = submit_batch(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
             priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
-            cache=cache, on_bad_row=on_bad_row.value, idempotency_key=idempotency_key, warn=client.warnings.append,
-            announce=announce, on_progress=lambda rows: progress.advance(reading, rows),
+            cache=cache, on_bad_row=on_bad_row.value, encoding=encoding, delimiter=delimiter, quoting=quoting,
+            idempotency_key=idempotency_key, warn=client.warnings.append, announce=announce,
+            on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip
     shows_labels = labels_are_shown(source, as_json=as_json)
     if output is None and not (wait and shows_labels):

@@ -41,6 +41,31 @@ Bom = Annotated[bool, typer.Option("--bom", help="CSV: begin with a byte order m
 NoEscape = Annotated[
     bool, typer.Option("--no-escape", help="CSV: leave cells that a spreadsheet may run as formulas unchanged.")
 ]
+Encoding = Annotated[
+    str | None,
+    typer.Option("--encoding", metavar="NAME", help="Of CSV and JSONL, such as cp1252.", show_default="UTF-8"),
+]
+Delimiter = Annotated[
+    str | None,
+    typer.Option(
+        "--delimiter", metavar="CHAR", help="Between the cells of CSV; tab is a word.", show_default="found out"
+    ),
+]
+
+
+class Quoting(StrEnum):
+    """What quotes mean in CSV."""
+
+    NONE = "none"
+    STANDARD = "standard"
+
+
+QuotingOption = Annotated[
+    Quoting | None,
+    typer.Option(
+        "--quoting", help="none: quotes are letters. standard: quoted cells may hold line breaks, in TSV too."
+    ),
+]
 
 
 class OnBadRow(StrEnum):

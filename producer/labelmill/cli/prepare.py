@@ -9,7 +9,17 @@ import typer
 from sqlalchemy import select
 
 from labelmill.cli.context import announce, connected, finish_submission, print_json, tables, wants_json
-from labelmill.cli.options import MAIN, MOST_LISTED, STORED, AsJson, OnBadRow, Wait
+from labelmill.cli.options import (
+    MAIN,
+    MOST_LISTED,
+    STORED,
+    AsJson,
+    Delimiter,
+    Encoding,
+    OnBadRow,
+    QuotingOption,
+    Wait,
+)
 from labelmill.cli.tables import print_rows
 from labelmill.client import Client
 from labelmill.contracts.database import reading
@@ -63,6 +73,9 @@ def prepare(
     on_bad_row: Annotated[
         OnBadRow, typer.Option(help="Whether rows that cannot be read fail the job or are left out and counted.")
     ] = OnBadRow.FAIL,
+    encoding: Encoding = None,
+    delimiter: Delimiter = None,
+    quoting: QuotingOption = None,
     row_format: Annotated[
         RowFormat, typer.Option("--format", help='factory: rows are {"text", "labels"} already.')
     ] = RowFormat.COLUMNS,
@@ -76,7 +89,8 @@ def prepare(
         name=name, source=source, targets=target or (), where=where or (), split=split, warn=client.warnings.append,
         announce=announce,
         text=text, min_per_label=min_per_label, max_per_label=max_per_label, seed=seed, dedupe=dedupe,
-        separator=separator, on_bad_row=on_bad_row.value, format=row_format.value,
+        encoding=encoding, delimiter=delimiter, quoting=quoting, separator=separator,
+        on_bad_row=on_bad_row.value, format=row_format.value,
     )  # fmt: skip
     finish_submission(client, job_id, wait=wait, as_json=as_json)
 

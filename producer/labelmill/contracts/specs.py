@@ -37,6 +37,24 @@ class _Spec(BaseModel):
             ) from error
 
 
+class ReadOptions(_Spec):
+    """How a source is to be read, where that is not left to be found out."""
+
+    encoding: str | None = None
+    delimiter: str | None = Field(default=None, min_length=1, max_length=1)
+    quoting: Literal["none", "standard"] | None = None
+
+
+class FileFormat(_Spec):
+    """How a file is read, as it was chosen or found out when the job was submitted."""
+
+    kind: Literal["jsonl", "csv", "parquet"]
+    encoding: str = "UTF-8"
+    # csv
+    delimiter: str = ","
+    quoting: Literal["none", "standard", "line"] = "standard"
+
+
 class TargetSpec(_Spec):
     """One target of a dataset: the column that holds its label(s)."""
 
@@ -51,6 +69,8 @@ class PrepareSpec(_Spec):
     name: str
     source: str  #: As the user wrote it; shown, never opened.
     files: tuple[str, ...] = ()
+    reading: ReadOptions = ReadOptions()
+    formats: tuple[FileFormat, ...] = ()  #: One for each file, or one for all; none: as `reading` says.
     hf: str | None = None
     format: Literal["columns", "factory"] = "columns"
     text: str = "text"
@@ -92,6 +112,8 @@ class ClassifySpec(_Spec):
     """How a batch is classified."""
 
     source: str  #: As the user wrote it; shown, never opened.
+    reading: ReadOptions = ReadOptions()
+    formats: tuple[FileFormat, ...] = ()  #: One for each file, or one for all; none: as `reading` says.
     text: str = "text"
     id: str | None = None
     thresholds: dict[str, Probability] = Field(default_factory=dict)  #: target (or "*") → least best score

@@ -18,22 +18,27 @@ from labelmill.contracts.readers import (
     Input,
     Row,
     check_columns,
+    detect_sources,
     expand_source,
     first_columns,
+    known_sources,
     read_rows,
     texts_of_row,
 )
 from labelmill.contracts.readers.bad_rows import value_as_text
-from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.specs import ClassifySpec, ReadOptions
+
+_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: What a shell's `<(…)` is called.
 
 
-def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str]) -> None:
+def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options: ReadOptions) -> None:
     """Raise InvalidInput unless each input can be read again and has these columns."""
     for file in inputs:
         if not (isinstance(file, Path) and file.is_file()):
             raise InvalidInput("--keep reads the source again: hand the texts in as a file")
         try:
-            there = first_columns(file)
+            (source,) = detect_sources([file], options, columns)
+            there = first_columns(source)
         except InvalidInput:
             continue  # what is wrong with it is said when its texts are read
         check_columns(file.name, there, columns)
@@ -41,8 +46,8 @@ def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str]) -> None:
 
 def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:
     """The same lines of JSON, each with `"keep": {column: value}`. Raises InvalidInput when the source has changed."""
-    if spec.source == "-":
-        raise InvalidInput("--keep reads the source again, and this batch was read from standard input")
+    if spec.source == "-" or spec.source.startswith(_PIPES):
+        raise InvalidInput("--keep reads the source again, and this batch was read from standard input or a pipe")
     rows = enumerate(_rows_of_source(spec, columns))
     for block in blocks:
         lines = []
@@ -51,15 +56,19 @@ def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[
             values = _row(rows, document["row"], spec)
             if not spec.chats and (value_as_text(values.get(spec.text)) or "") != document["text"]:
                 raise _changed(spec, document["row"])
-            document["keep"] = {column: values.get(column) for column in columns}
+            document["keep"] = {column: _kept(values.get(column)) for column in columns}
             lines.append(orjson.dumps(document, default=str))
         yield b"\n".join(lines) + b"\n"
+
+
+def _kept(value: Any) -> Any:
+    return value_as_text(value) if isinstance(value, bytes) else value
 
 
 def _rows_of_source(spec: ClassifySpec, columns: Sequence[str]) -> Iterator[Row]:
     """The rows that were submitted, in order."""
     read = [spec.text] if spec.id is None else [spec.text, spec.id]
-    files = expand_source(spec.source)
+    files = known_sources(expand_source(spec.source), spec.formats, spec.reading)
     if spec.on_bad_row == "fail":
         return read_rows(files, columns=[*read, *columns], on_bad_row=_refuse)
     rows = read_rows(files, columns=[*read, *columns], on_bad_row=lambda _: None)

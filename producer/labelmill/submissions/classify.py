@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Literal
@@ -17,7 +16,14 @@ from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.queue import MessageSender, accepted
-from labelmill.contracts.readers import BadRow, Input, TextBlock, expand_source, read_text_blocks
+from labelmill.contracts.readers import (
+    TextBlock,
+    detect_sources,
+    formats_of,
+    inputs_of,
+    read_options,
+    read_text_blocks,
+)
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.tables import ModelRow
@@ -30,12 +36,7 @@ from labelmill.submissions.keys import (
     require_same_content,
 )
 from labelmill.submissions.repeated_ids import RepeatedIds
-from labelmill.submissions.skipped_rows import SkippedRows, record_skipped
-
-
-def inputs_of(source: str) -> list[Input]:
-    """What a source names: files, or standard input. Raises InvalidInput."""
-    return [sys.stdin.buffer] if source == "-" else list(expand_source(source))
+from labelmill.submissions.skipped_rows import RefusedRows, SkippedRows, record_skipped
 
 
 def submit_batch(
@@ -53,6 +54,9 @@ def submit_batch(
     cache: bool = False,
     chats: bool = False,
     on_bad_row: Literal["fail", "skip"] = "fail",
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    quoting: str | None = None,
     idempotency_key: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
     announce: Callable[[str], None] = lambda _: None,
@@ -61,6 +65,7 @@ def submit_batch(
     """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
 
     `cache`: reuse what earlier batches of the same model version were answered.
+    `encoding`, `delimiter`, `quoting`: how files are read, where that is not left to be found out.
     `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
     `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
     """
@@ -73,13 +78,18 @@ def submit_batch(
     spec = specify(
         ClassifySpec, {"thresholds": "threshold"}, source=source, text=text, id=id_column,
         thresholds=dict(thresholds or {}), multi=tuple(multi), chats=chats, cache=cache, on_bad_row=on_bad_row,
+        reading=read_options(encoding, delimiter, quoting),
     )  # fmt: skip
     inputs = inputs_of(source)
     with writing(engine) as connection:
         row = resolve_model(connection, model)
         _check_targets(spec, row)
+    sources = detect_sources(inputs, spec.reading, [text] if id_column is None else [text, id_column])
+    spec = spec.model_copy(update={"formats": formats_of(sources)})
     skipped = SkippedRows() if on_bad_row == "skip" else None
-    blocks = _begun(read_text_blocks(inputs, text, id_column, on_bad_row=_refuse if skipped is None else skipped))
+    refused = RefusedRows()
+    found = read_text_blocks(sources, text, id_column, on_bad_row=refused if skipped is None else skipped)
+    blocks = _begun(refused.none_in(found))
     with writing(engine) as connection:
         batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
     if batch.state != BatchState.SUBMITTING.value:
@@ -161,7 +171,3 @@ def _write(
             record_skipped(engine, batch.no, batch.id, skipped, rows)
         writer.finish()
     return repeated
-
-
-def _refuse(bad: BadRow) -> None:
-    raise InvalidInput(f"{bad}; --on-bad-row skip leaves out what cannot be read")

@@ -71,8 +71,10 @@ def _find(connection: Connection, order: Order, key: str) -> OpenedBatch | None:
         cancelled = (BatchRow.no == there.no) & (BatchRow.state == BatchState.CANCELLED.value)
         connection.execute(update(BatchRow).where(cancelled).values(idempotency_key=None))
         return None
-    # through the spec: options that came later were not written then; where a source lies does not matter
-    options = ClassifySpec(**there.options).model_copy(update={"source": order.spec.source})
+    # through the spec: options that came later were not written then; where a source lies, and in which format, does
+    # not matter
+    same = {"source": order.spec.source, "formats": order.spec.formats}
+    options = ClassifySpec(**there.options).model_copy(update=same)
     asked = (order.model_no, order.mode, order.priority, order.spec)
     if (there.model_no, there.mode, there.priority, options) != asked:
         raise _taken(there.id, there.state, "another model or other options")

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 from sqlalchemy import insert
@@ -13,17 +12,25 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.database import writing
-from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.queue import MessageSender, accepted
-from labelmill.contracts.readers import check_columns, expand_source, first_columns
+from labelmill.contracts.readers import (
+    Source,
+    check_columns,
+    detect_sources,
+    first_columns,
+    formats_of,
+    inputs_of,
+    read_options,
+)
 from labelmill.contracts.settings import Settings
-from labelmill.contracts.specs import PrepareSpec, TargetSpec, specify
+from labelmill.contracts.specs import PrepareSpec, ReadOptions, TargetSpec, specify
 from labelmill.contracts.states import DatasetState
-from labelmill.contracts.storage import DataFolder, source_folder
 from labelmill.contracts.tables import DatasetRow, EventRow, utc_now
+from labelmill.submissions.source_copies import copy_into_data_folder
 
 _SEEDS = 2**32
 
@@ -38,13 +45,17 @@ def submit_prepare(
     targets: Sequence[str] = (),
     where: Sequence[str] = (),
     split: str = "80/10/10",
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    quoting: str | None = None,
     warn: Callable[[str], None] = lambda _: None,
     announce: Callable[[str], None] = lambda _: None,
     **options: Any,
 ) -> str:
     """Submit the preparation of `source` as dataset `name`. Returns the job's id.
 
-    `targets` are `NAME=COL[:multi]`, `where` is `COL=VALUE`, `options` the other fields of `PrepareSpec`. With Redis
+    `targets` are `NAME=COL[:multi]`, `where` is `COL=VALUE`; `encoding`, `delimiter` and `quoting` say how files are
+    read, where that is not left to be found out; `options` are the other fields of `PrepareSpec`. With Redis
     down it is accepted all the same and `warn` is told. Raises InvalidInput for whatever is wrong with the arguments
     or the files' first rows, Permanent when the data folder cannot be written.
     """
@@ -52,19 +63,19 @@ def submit_prepare(
     hub = source.removeprefix(HUB) if source.startswith(HUB) else None
     spec = specify(
         PrepareSpec, {}, name=name, source=source, hf=hub, split=parse_split(split),
-        targets=tuple(map(parse_target, targets)), where=tuple(map(parse_where, where)), **options,
+        targets=tuple(map(parse_target, targets)), where=tuple(map(parse_where, where)),
+        reading=read_options(encoding, delimiter, quoting), **options,
     )  # fmt: skip
     _check_options(spec)
     job_id = new_id(Kind.DATASET)
     if hub is not None:
+        if spec.reading != ReadOptions():
+            raise InvalidInput("--encoding, --delimiter and --quoting are for files, not for datasets of the hub")
         split_hub_reference(hub)
     else:
-        files = expand_source(source) if source != "-" else []
-        if not files:
-            raise InvalidInput("prepare reads files, not standard input")
-        for file in files:
-            _check_first_row(file, spec)
-        spec = spec.model_copy(update={"files": copy_into_data_folder(files, settings, job_id)})
+        sources = detect_sources(inputs_of(source), spec.reading, _columns_of(spec))
+        files = copy_into_data_folder(sources, settings, job_id, partial(_check_first_rows, spec=spec))
+        spec = spec.model_copy(update={"files": files, "formats": formats_of(sources)})
     _insert(engine, job_id, spec)
     with accepted(job_id, warn, announce):
         sender.send(PREPARE, [JobMessage(job_id=job_id)])
@@ -117,35 +128,18 @@ def _check_options(spec: PrepareSpec) -> None:
         raise InvalidInput(f"--seed must be from 0 to {_SEEDS - 1}")
 
 
-def _check_first_row(file: Path, spec: PrepareSpec) -> None:
-    columns = first_columns(file)
+def _check_first_rows(source: Source, spec: PrepareSpec) -> None:
+    columns = first_columns(source)
     if spec.format == "factory":
-        check_columns(file.name, columns, ["messages" if "messages" in columns else "text", "labels"], are_fixed=True)
+        check_columns(source.name, columns, ["messages" if "messages" in columns else "text", "labels"], are_fixed=True)
     else:
-        wanted = [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
-        check_columns(file.name, columns, wanted)
+        check_columns(source.name, columns, _columns_of(spec))
 
 
-def copy_into_data_folder(files: Sequence[Path], settings: Settings, job_id: str) -> tuple[str, ...]:
-    """Copy `files` to where workers may read them, all or none. Returns the references to the copies."""
-    data = DataFolder.of(settings.data_dir)
-    data.make()
-    folder = data.path(source_folder(job_id))
-    part = folder.with_name(f"{job_id}.part")
-    unique = len({file.name for file in files}) == len(files)
-    names = [file.name if unique else f"{number:04}-{file.name}" for number, file in enumerate(files)]
-    try:
-        part.mkdir(parents=True)
-        for file, name in zip(files, names, strict=True):
-            shutil.copyfile(file, part / name)
-        data.give_to_owner(part)
-        part.rename(folder)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise Permanent(
-            f"the source could not be copied into {settings.data_dir}: {error.strerror or error}"
-        ) from error
-    return tuple(data.reference(folder / name) for name in names)
+def _columns_of(spec: PrepareSpec) -> list[str]:
+    if spec.format == "factory":
+        return []
+    return [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
 
 
 def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:

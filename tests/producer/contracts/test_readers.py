@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.readers import BadRow, expand_source, first_columns, read_rows, read_text_blocks
+from labelmill.contracts.readers import (
+    BadRow,
+    detect_sources,
+    expand_source,
+    first_columns,
+    read_rows,
+    read_text_blocks,
+)
 
 
 def refuse(bad: BadRow) -> None:
@@ -58,7 +65,7 @@ def test_parquet_is_read_in_batches(tmp_path: Path) -> None:
     rows = list(read_rows([file], columns=["t", "n"], on_bad_row=refuse))
     assert [row.line for row in rows] == list(range(1, 10_001))
     assert rows[9_999].values == {"t": "t9999", "n": 9_999}
-    assert first_columns(file) == ["t", "n"]
+    assert first_columns(detect_sources([file])[0]) == ["t", "n"]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,7 +87,7 @@ def test_broken_lines_are_reported_with_file_line_and_reason(tmp_path: Path) -> 
 def test_broken_csv_rows_are_reported_and_the_others_read(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", b't,n\na,1\nb\n\xff,3\n"d"x,4\ne,5\n')
     bad: list[BadRow] = []
-    rows = list(read_rows([file], columns=["t"], on_bad_row=bad.append))
+    rows = list(read_rows([file], columns=["t", "n"], on_bad_row=bad.append))
     assert [row.values["n"] for row in rows] == ["1", "5"]
     assert [one.line for one in bad] == [3, 4, 5]
 
@@ -99,7 +106,7 @@ def test_who_gives_up_amid_a_csv_file_hears_of_nothing_else(tmp_path: Path, monk
 def test_a_quote_that_is_never_closed_does_not_swallow_rows_silently(tmp_path: Path) -> None:
     file = write(tmp_path / "a.csv", 't,n\n"a,1\nb,2\n')
     bad: list[BadRow] = []
-    assert list(read_rows([file], columns=["t"], on_bad_row=bad.append)) == []
+    assert [row.values["t"] for row in read_rows([file], columns=["t"], on_bad_row=bad.append)] == ["b"]
     assert [one.line for one in bad] == [2]
 
 
@@ -129,12 +136,12 @@ def test_a_json_array_is_refused_with_a_hint(tmp_path: Path) -> None:
         list(read_rows([file], columns=["t"], on_bad_row=refuse))
 
 
-@pytest.mark.parametrize("name", ["a.csv", "a.jsonl"])
-def test_a_utf_16_file_is_refused_with_the_remedy(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "content"), [("a.csv", "t,n\nä,1\n"), ("a.jsonl", '{"t": "ä"}\n')])
+def test_a_utf_16_file_is_known_by_its_mark(tmp_path: Path, name: str, content: str) -> None:
     file = tmp_path / name
-    file.write_text('{"t": "a"}\n', encoding="utf-16")
-    with pytest.raises(InvalidInput, match="is UTF-16: save it as UTF-8"):
-        list(read_text_blocks([file], "t", None, on_bad_row=lambda _: None))
+    file.write_text(content, encoding="utf-16")
+    (block,) = read_text_blocks([file], "t", None, on_bad_row=refuse)
+    assert block.texts == ["ä"]
 
 
 def test_a_cut_gzip_file_is_refused(tmp_path: Path) -> None:
@@ -156,7 +163,7 @@ def test_sources_expand_sorted_and_a_missing_one_is_one_sentence(tmp_path: Path)
 
 def test_a_file_of_no_known_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="in no format known here"):
-        expand_source(str(write(tmp_path / "a.doc", "hello")))
+        detect_sources(expand_source(str(write(tmp_path / "a.doc", "hello"))))
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
@@ -218,12 +225,12 @@ def test_one_column_may_be_both_text_and_id(tmp_path: Path) -> None:
     [
         ('{"t": "a", "more": [{"t": "b"}\n{"t": "c"}]}\n{"t": "d"}\n', ["d"], [1, 2]),
         ('{"t": "a"}\n{"t":\n"b"}\n', ["a"], [2, 3]),
-        ('{"t":\n"a"}{"t": "b"}\n', [], [1, 2]),
+        ('{"t":\n"a"}{"t": "b"}\n{"t": "z"}\n', ["z"], [1, 2]),
         ('{"t": "a"} {"t": "b"}\n\n{"t": "c"}', ["c"], [1]),
         ('{"t": "a"} {"t": "b"}', [], [1]),
         ('\n{"t": "a"}{"t": "b"}', [], [2]),
-        ('{"more":\n{"n": 1}, "t": "a"}{"t": "b"}\n', [], [1, 2]),
-        ('{"t": "a", "more": {"n": 1}\n}{"t": "b"}\n', [], [1, 2]),
+        ('{"more":\n{"n": 1}, "t": "a"}{"t": "b"}\n{"t": "z"}\n', ["z"], [1, 2]),
+        ('{"t": "a", "more": {"n": 1}\n}{"t": "b"}\n{"t": "z"}\n', ["z"], [1, 2]),
         ('{"t": "a"}\r\n{"t": "b"}\r\n{"t": "c"}', ["a", "b", "c"], []),
         ('\n{"t": "a"} \n \n\t{"t": "}\\n{"}\n', ["a", "}\n{"], []),
     ],

@@ -69,15 +69,15 @@ class _BadRows:
         if len(self.first) < MAX_REPORTED:
             self.first.append(bad)
 
-    def sentence(self) -> str:
+    def sentence(self, *, others_are_good: bool) -> str:
+        """What is wrong, and what helps: to leave rows out only where others can be read."""
         first = self.first[0]
+        remedy = first.remedy or ("mend the file, or leave them out with --on-bad-row skip" if others_are_good else
+                                  "no row can be read: is this the right file, with the right options?")  # fmt: skip
         lines = ", ".join(str(bad.line) for bad in self.first[:5] if bad.file == first.file)
         more = ", …" if self.count > 5 else ""
         rows = "row" if self.count == 1 else "rows"
-        return (
-            f"{self.count} bad {rows} in {first.file}, line {lines}{more} ({first.reason}); "
-            "mend the file, or leave them out with --on-bad-row skip"
-        )
+        return f"{self.count} bad {rows} in {first.file}, line {lines}{more} ({first.reason}); {remedy}"
 
 
 def prepare_dataset(
@@ -119,7 +119,7 @@ def _prepare(
         staged.finish()
         on_progress(read)
         if bad.count and spec.on_bad_row == "fail":
-            raise InvalidInput(bad.sentence())
+            raise InvalidInput(bad.sentence(others_are_good=staged.rows > 0))
         dropped[BAD_ROW] += bad.count
         if not staged.rows:
             raise InvalidInput(_nothing_left(dropped))

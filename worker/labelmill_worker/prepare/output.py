@@ -19,7 +19,15 @@ from labelmill_worker.prepare.staging import StagedRows
 SplitRows = dict[str, Rows]
 
 #: What a dataset is called and where it came from does not change what it is.
-_NOT_CONTENT = {"name", "source", "files", "hf", "separator"}  #: Of the options: what the files' bytes say as well.
+_NOT_CONTENT = {
+    "name",
+    "source",
+    "files",
+    "hf",
+    "separator",
+    "reading",
+    "formats",
+}  #: Of the options: what the files' bytes say as well.
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labelmill.contracts.errors import WorkerUnable
-from labelmill.contracts.readers import OnBadRow, Row, read_rows
+from labelmill.contracts.readers import OnBadRow, Row, known_sources, read_rows
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.contracts.storage import DataFolder, source_folder
 from labelmill_worker.prepare.hub import hub_rows
@@ -36,4 +36,5 @@ def source_rows(spec: PrepareSpec, files: Sequence[Path], on_bad_row: OnBadRow) 
     """Every row of the source. Raises InvalidInput, or RemoteUnavailable when the hub does not answer."""
     if spec.hf is not None:
         return hub_rows(spec.hf, wanted_columns(spec))
-    return read_rows(files, columns=wanted_columns(spec), on_bad_row=on_bad_row)
+    sources = known_sources(files, spec.formats, spec.reading)
+    return read_rows(sources, columns=wanted_columns(spec), on_bad_row=on_bad_row)

@@ -14,11 +14,15 @@ class BadRow:
     file: str
     line: int
     reason: str
+    lines: int = 1  #: It takes up so many.
+    remedy: str = ""  #: What helps, where leaving the row out is not the thing to do.
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.reason}"
+        to = f"-{self.line + self.lines - 1}" if self.lines > 1 else ""
+        return f"{self.file}:{self.line}{to}: {self.reason}"
 
 
+UTF_8 = "UTF-8"
 OnBadRow = Callable[[BadRow], None]
 
 
@@ -31,6 +35,13 @@ class Unreadable:
 
 _KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "true or false",
           "bytes": "binary data that is not UTF-8"}  # fmt: skip
+
+
+def encoding_remedy(encoding: str) -> str:
+    """What to do about a file that is not in the encoding it was read in."""
+    if encoding == UTF_8:
+        return "save the file as UTF-8, or name its encoding, such as --encoding cp1252"
+    return "name the encoding of the file with --encoding, or save it as UTF-8"
 
 
 def kind_of_value(value: Any) -> str:

@@ -8,8 +8,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value
+from labelmill.contracts.readers.bad_rows import UTF_8, BadRow, OnBadRow, encoding_remedy, kind_of_value
 from labelmill.contracts.readers.whole_lines import TOO_LONG, whole_lines
 
 LONG_LINE = f"the line is {TOO_LONG}; write one JSON object on each line"
@@ -34,8 +33,7 @@ def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -
     try:
         value = orjson.loads(line)
     except ValueError as error:
-        _refuse_if_array(number, line, name)
-        on_bad_row(BadRow(name, number, _broken_json(line, error)))
+        on_bad_row(_broken_row(name, number, line, error))
         return
     if type(value) is dict:
         if any(type(one) is float and abs(one) >= _BEYOND_64_BITS for one in value.values()):
@@ -46,19 +44,26 @@ def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -
                 return
         yield number, value
     else:
-        _refuse_if_array(number, line, name)
         on_bad_row(BadRow(name, number, f"the line is {kind_of_value(value)}, not an object"))
 
 
-def _refuse_if_array(number: int, line: bytes, name: str) -> None:
-    # then it is another kind of file altogether, not a bad row
-    if number == 1 and line.lstrip().startswith(b"["):
-        raise InvalidInput(f"{name} holds a JSON array; write one JSON object on each line (JSONL)")
-
-
-def _broken_json(line: bytes, error: ValueError) -> str:
+def _broken_row(name: str, number: int, line: bytes, error: ValueError) -> BadRow:
     try:
         line.decode()
     except UnicodeDecodeError as fault:
-        return f"not UTF-8 at byte {fault.start + 1}"
-    return f"broken JSON: {str(error).split(': line ')[0]}"
+        return BadRow(name, number, f"not UTF-8 at byte {fault.start + 1}", remedy=encoding_remedy(UTF_8))
+    if (constant := _constant_that_is_no_json(line)) is not None:
+        return BadRow(name, number, f"broken JSON: {constant} is not a value of JSON; write null")
+    return BadRow(name, number, f"broken JSON: {str(error).split(': line ')[0]}")
+
+
+def _constant_that_is_no_json(line: bytes) -> str | None:
+    """NaN, Infinity or -Infinity, where nothing else is wrong with the line: Python's own writer makes such lines."""
+    if b"NaN" not in line and b"Infinity" not in line:
+        return None
+    constants: list[str] = []
+    try:
+        json.loads(line, parse_constant=constants.append)
+    except (ValueError, RecursionError):
+        return None
+    return constants[0] if constants else None

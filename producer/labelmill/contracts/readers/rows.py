@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from itertools import islice
 from typing import Any, NamedTuple
 
-from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow
-from labelmill.contracts.readers.csv_rows import read_csv
-from labelmill.contracts.readers.files import Input, display_name, format_of, open_bytes
+from labelmill.contracts.readers.columns import FIRST_ROWS, SeenColumns, clear_names, places_of_columns
+from labelmill.contracts.readers.csv_rows import CsvReader
+from labelmill.contracts.readers.detection import detect_sources
+from labelmill.contracts.readers.files import Input, Source, open_bytes
 from labelmill.contracts.readers.jsonl import read_jsonl
 from labelmill.contracts.readers.parquet import open_parquet, parquet_columns, read_parquet
 from labelmill.contracts.readers.unreadable import Counting, naming_what_is_read
-
-_USUAL_TEXT = "text"  #: The column of the texts where none is named.
 
 
 class Row(NamedTuple):
@@ -27,69 +25,90 @@ class Row(NamedTuple):
     values: dict[str, Any]
 
 
-def read_rows(inputs: Iterable[Input], *, columns: Sequence[str] | None, on_bad_row: OnBadRow) -> Iterator[Row]:
+def read_rows(
+    inputs: Iterable[Input | Source], *, columns: Sequence[str] | None, on_bad_row: OnBadRow
+) -> Iterator[Row]:
     """Every row of `inputs`, in order. Rows that cannot be read go to `on_bad_row`, which may raise.
 
-    `columns` are checked on each file's first row; None takes all. Later rows may lack some of them. Raises
-    InvalidInput for a file that cannot be read, a missing column (naming those there are), and when there is no row.
+    `columns` must be there: in the header, or in one of the first thousand rows of JSONL, each once. Rows of CSV and
+    Parquet have these alone; None takes all that have a name of their own. Raises InvalidInput for a file that cannot
+    be read, a missing column (naming those there are), and when there is no row.
     """
     names = []
     empty = True
-    for source in inputs:
-        name = display_name(source)
-        names.append(name)
+    wanted = None if columns is None else list(dict.fromkeys(columns))
+    for given in inputs:
+        source = as_source(given, wanted or ())
+        names.append(source.name)
         bad = Counting(on_bad_row)
-        checked = columns is None
-        with naming_what_is_read(name, bad):
-            for line, values in _read_one(source, name, columns, bad):
-                if not checked:
-                    check_columns(name, values, columns or ())
-                    checked = True
+        with naming_what_is_read(source.name, bad):
+            for line, values in _READERS[source.format.kind](source, wanted, bad):
                 empty = False
-                yield Row(name, line, values)
+                yield Row(source.name, line, values)
         empty = empty and not bad.count
     if empty:
         raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
 
 
-def _read_one(
-    source: Input, name: str, columns: Sequence[str] | None, on_bad_row: OnBadRow
-) -> Iterator[tuple[int, dict[str, Any]]]:
-    kind = format_of(source) if isinstance(source, Path) else "jsonl"
-    if kind == "parquet" and isinstance(source, Path):
-        if columns is not None:
-            check_columns(name, parquet_columns(source), columns)
-        line = 0
-        for batch in read_parquet(source, None if columns is None else list(dict.fromkeys(columns))):
-            for line, cells in enumerate(zip(*batch.values(), strict=True), start=line + 1):  # noqa: B020 - it counts on
-                yield line, dict(zip(batch, cells, strict=True))
-        return
+def as_source(given: Input | Source, columns: Sequence[str]) -> Source:
+    """An input whose format is known, or is now found out."""
+    return given if isinstance(given, Source) else detect_sources([given], columns=columns)[0]
+
+
+Rows = Iterator[tuple[int, dict[str, Any]]]
+
+
+def _read_jsonl(source: Source, columns: list[str] | None, on_bad_row: OnBadRow) -> Rows:
+    seen = SeenColumns(source.name, columns or ())
     with open_bytes(source) as stream:
-        yield from (read_csv if kind == "csv" else read_jsonl)(stream, name, on_bad_row)
+        for line, values in read_jsonl(stream, source.name, on_bad_row):
+            if not seen.is_settled:
+                seen.add(values)
+            yield line, values
+    seen.finish()
 
 
-def check_columns(name: str, there: Iterable[str], wanted: Iterable[str], *, are_fixed: bool = False) -> None:
-    """Raise InvalidInput, naming the columns there are, unless all `wanted` ones are among them. `are_fixed`: no option
-    names other ones."""
-    have = list(there)
-    for column in wanted:
-        if column not in have:
-            near = did_you_mean(column, have, show=shown)
-            remedy = "; --text names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
-            raise InvalidInput(
-                f"{name} has no column {shown(column)}; it has {', '.join(map(shown, have[:30]))}{near}{remedy}"
-            )
+def _read_csv(source: Source, columns: list[str] | None, on_bad_row: OnBadRow) -> Rows:
+    with open_bytes(source) as stream:
+        reader = CsvReader(stream, source.name, source.format, on_bad_row)
+        if not reader.columns:
+            return
+        names = clear_names(reader.columns) if columns is None else columns
+        places = list(zip(names, places_of_columns(source.name, reader.columns, names), strict=True))
+        for line, cells in reader.rows():
+            yield line, {name: cells[place] if place < len(cells) else "" for name, place in places}
 
 
-def first_columns(source: Path) -> list[str]:
-    """The columns of a file's first readable row. Raises InvalidInput when there is none."""
-    if format_of(source) == "parquet":
+def _read_parquet(source: Source, columns: list[str] | None, on_bad_row: OnBadRow) -> Rows:
+    del on_bad_row  # who reads a value says what is wrong with it
+    with open_parquet(source) as file:
+        there = parquet_columns(file)
+        names = clear_names(there) if columns is None else columns
+        columns_of_file = [there[place] for place in places_of_columns(source.name, there, names)]
+        line = 0
+        for batch in read_parquet(file, source.name, columns_of_file):
+            for line, cells in enumerate(zip(*batch, strict=True), start=line + 1):  # noqa: B020 - it counts on
+                yield line, dict(zip(names, cells, strict=True))
+
+
+_READERS = {"jsonl": _read_jsonl, "csv": _read_csv, "parquet": _read_parquet}
+
+
+def first_columns(source: Source) -> list[str]:
+    """The columns of a file: its header's, or those of the first thousand rows of JSONL. Raises InvalidInput when there
+    is no row that can be read."""
+    if source.format.kind == "parquet":
         with open_parquet(source) as file:
             if not file.metadata.num_rows:
                 raise InvalidInput(f"{source.name} holds no rows")
-            return list(file.schema_arrow.names)
+            return parquet_columns(file)
     problems: list[BadRow] = []
-    for row in read_rows([source], columns=None, on_bad_row=problems.append):
-        return list(row.values)
-    raise InvalidInput(f"{source.name} has no readable row; the first problem is at line {problems[0].line}: "
-                       f"{problems[0].reason}")  # fmt: skip
+    rows = read_rows([source], columns=None, on_bad_row=problems.append)
+    first = list(islice(rows, FIRST_ROWS if source.format.kind == "jsonl" else 1))
+    if not first:
+        raise InvalidInput(f"no row of {source.name} can be read; the first problem is at line {problems[0].line}: "
+                           f"{problems[0].reason}")  # fmt: skip
+    if source.format.kind == "csv":
+        with open_bytes(source) as stream:
+            return CsvReader(stream, source.name, source.format, problems.append).columns
+    return list(dict.fromkeys(name for row in first for name in row.values))

@@ -5,17 +5,19 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import msgspec
+import orjson
 
 from labelmill.contracts.chats import chat_as_text, is_chat
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.readers.bad_rows import BadRow, OnBadRow, kind_of_value, storable, value_as_text
-from labelmill.contracts.readers.files import Input, display_name, format_of, open_bytes
+from labelmill.contracts.readers.columns import SeenColumns, places_of_columns
+from labelmill.contracts.readers.csv_rows import CsvReader
+from labelmill.contracts.readers.files import Input, Source, open_bytes
 from labelmill.contracts.readers.jsonl import LONG_LINE, read_jsonl_line
-from labelmill.contracts.readers.rows import check_columns, read_rows
+from labelmill.contracts.readers.rows import as_source, read_rows
 from labelmill.contracts.readers.unreadable import Counting, naming_what_is_read
 from labelmill.contracts.readers.whole_lines import whole_lines
 
@@ -41,18 +43,18 @@ class TextBlock:
 
 
 def read_text_blocks(
-    inputs: Iterable[Input], text_column: str, id_column: str | None, *, on_bad_row: OnBadRow
+    inputs: Iterable[Input | Source], text_column: str, id_column: str | None, *, on_bad_row: OnBadRow
 ) -> Iterator[TextBlock]:
     """The texts of all inputs, some thousands at a time. Numbers become text. Raises as `read_rows` does."""
     columns = [text_column] if id_column is None else [text_column, id_column]
     names = []
     empty = True
-    for source in inputs:
-        names.append(display_name(source))
+    for given in inputs:
+        source = as_source(given, columns)
+        names.append(source.name)
         bad = Counting(on_bad_row)
-        with naming_what_is_read(names[-1], bad):
-            is_jsonl = not isinstance(source, Path) or format_of(source) == "jsonl"
-            for block in (_blocks_of_jsonl if is_jsonl else _blocks_of_rows)(source, columns, bad):
+        with naming_what_is_read(source.name, bad):
+            for block in _READERS[source.format.kind](source, columns, bad):
                 empty = False
                 yield block
         empty = empty and not bad.count
@@ -60,9 +62,9 @@ def read_text_blocks(
         raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
 
 
-def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
-    name = display_name(source)
-    checked = False
+def _blocks_of_jsonl(source: Source, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
+    name = source.name
+    seen = SeenColumns(name, columns)
     decoders = _decoders_of_plain_rows(columns)
     number = 1
     with open_bytes(source) as stream:
@@ -74,12 +76,13 @@ def _blocks_of_jsonl(source: Input, columns: list[str], on_bad_row: OnBadRow) ->
             block = _parse_plain_rows(part, decoders, len(columns))
             if block is not None:
                 number += len(block)
+                seen.settle()
             else:
-                block, checked = _parse_line_by_line(part, number, name, columns, decoders, on_bad_row, checked=checked)
+                block = _parse_line_by_line(part, number, seen, columns, decoders, on_bad_row)
                 number += part.count(b"\n")
             if block.texts:
-                checked = True
                 yield block
+    seen.finish()
 
 
 def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], list[Any]]]:
@@ -139,13 +142,11 @@ def _has_one_a_line(lines: bytes, rows: int) -> bool:
 def _parse_line_by_line(
     lines: bytes,
     number: int,
-    name: str,
+    seen: SeenColumns,
     columns: list[str],
     decoders: list[Callable[[bytes], list[Any]]],
     on_bad_row: OnBadRow,
-    *,
-    checked: bool,
-) -> tuple[TextBlock, bool]:
+) -> TextBlock:
     block = _new_block(columns)
     for at, line in enumerate(lines.split(b"\n"), number):
         if line.isspace() or not line:
@@ -155,17 +156,42 @@ def _parse_line_by_line(
             block.texts += plain.texts
             if block.ids is not None:
                 block.ids += plain.ids or ()
-            checked = True
+            if not seen.is_settled:
+                seen.add(orjson.loads(line))
             continue
-        for _, values in read_jsonl_line(line, at, name, on_bad_row):
-            if not checked:
-                check_columns(name, values, columns)
-                checked = True
-            _add(block, values, columns, BadRow(name, at, ""), on_bad_row)
-    return block, checked
+        for _, values in read_jsonl_line(line, at, seen.name, on_bad_row):
+            if not seen.is_settled:
+                seen.add(values)
+            _add(block, values, columns, BadRow(seen.name, at, ""), on_bad_row)
+    return block
 
 
-def _blocks_of_rows(source: Input, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
+def _blocks_of_csv(source: Source, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
+    with open_bytes(source) as stream:
+        reader = CsvReader(stream, source.name, source.format, on_bad_row)
+        if not reader.columns:
+            return
+        text_at, *id_at = places_of_columns(source.name, reader.columns, columns)
+        last = max(text_at, *id_at, 0)
+        block = _new_block(columns)
+        for line, cells in reader.rows():
+            if len(cells) <= last:
+                cells = [*cells, *[""] * (last + 1 - len(cells))]  # noqa: PLW2901 - what was left out is empty
+            if block.ids is not None:
+                one = cells[id_at[0]]
+                if "\x00" in one:
+                    on_bad_row(BadRow(source.name, line, nul_in_id(columns[_ID])))
+                    continue
+                block.ids.append(one or None)
+            block.texts.append(cells[text_at])
+            if len(block.texts) >= _BLOCK_ROWS:
+                yield block
+                block = _new_block(columns)
+        if block.texts:
+            yield block
+
+
+def _blocks_of_parquet(source: Source, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
     block = _new_block(columns)
     for row in read_rows([source], columns=columns, on_bad_row=on_bad_row):
         _add(block, row.values, columns, BadRow(row.file, row.line, ""), on_bad_row)
@@ -174,6 +200,9 @@ def _blocks_of_rows(source: Input, columns: list[str], on_bad_row: OnBadRow) -> 
             block = _new_block(columns)
     if block.texts:
         yield block
+
+
+_READERS = {"jsonl": _blocks_of_jsonl, "csv": _blocks_of_csv, "parquet": _blocks_of_parquet}
 
 
 def _new_block(columns: Sequence[str]) -> TextBlock:
@@ -201,6 +230,11 @@ def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | 
         if not storable(text):
             return f"{column!r} is not UTF-8"
         if len(found) == _ID and "\x00" in text:
-            return f"the id in {column!r} holds a NUL character"
+            return nul_in_id(column)
         found.append(text)
     return found
+
+
+def nul_in_id(column: str) -> str:
+    """Why an id is no id that a database keeps."""
+    return f"the id in {column!r} holds a NUL character"

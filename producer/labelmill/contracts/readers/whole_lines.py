@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import BinaryIO
 
-from labelmill.contracts.readers.files import BOM
-
+BOM = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 64 << 20  #: Unpacked.
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 
