@@ -73,8 +73,8 @@ class CsvReader:
             else:
                 self.columns = self._split((next_line() or "").rstrip("\r\n"))
         except _Faults as error:
-            what = "a quote is not closed" if isinstance(error, UnclosedQuoteError) else self._reason(number, error)
-            raise InvalidInput(f"the header line of {self._name} cannot be read: {what}") from error
+            reason = self._reason(number, error)
+            raise InvalidInput(f"the header line of {self._name} cannot be read: {reason}") from error
         if not all(map(storable, self.columns)):
             remedy = encoding_remedy(self._encoding)
             raise InvalidInput(f"the header line of {self._name} (line {number}) is not {self._encoding}: {remedy}")
