@@ -22,7 +22,7 @@ _PREPARE = ("--target", "intent=intent")
         ("folder", "folder is a folder"),
         ("empty.jsonl", "empty.jsonl holds no rows"),
         ("header.csv", "header.csv holds no rows"),
-        ("twice.csv", "two columns named 'text'"),
+        ("twice.csv", "2 columns named 'text'"),
         ("latin.csv", "line 2: not UTF-8"),
         ("broken.jsonl", "the first problem is at line 1: broken JSON"),
         ("array.jsonl", "holds a JSON array; write one JSON object on each line"),
