@@ -23,13 +23,13 @@ _PREPARE = ("--target", "intent=intent")
         ("empty.jsonl", "empty.jsonl holds no rows"),
         ("header.csv", "header.csv holds no rows"),
         ("twice.csv", "2 columns named 'text'"),
-        ("latin.csv", "line 2: not UTF-8"),
+        ("latin.csv", "line 2: not UTF-8; save the file as UTF-8, or name its encoding"),
         ("broken.jsonl", "the first problem is at line 1: broken JSON"),
-        ("array.jsonl", "holds a JSON array; write one JSON object on each line"),
+        ("array.jsonl", "holds a JSON array; write one object on each line"),
         ("picture.png", "in no format known here"),
         ("fake.parquet", "fake.parquet cannot be read as Parquet"),
         ("cut.jsonl.gz", "cut.jsonl.gz is damaged"),
-        ("-", "prepare reads files, not standard input"),
+        ("-", "<stdin> holds no rows"),
     ],
 )
 def test_a_source_that_cannot_be_prepared_is_refused_at_submission(run: Run, source: str, sentence: str) -> None:

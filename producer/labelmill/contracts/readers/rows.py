@@ -106,8 +106,11 @@ def first_columns(source: Source) -> list[str]:
     rows = read_rows([source], columns=None, on_bad_row=problems.append)
     first = list(islice(rows, FIRST_ROWS if source.format.kind == "jsonl" else 1))
     if not first:
-        raise InvalidInput(f"no row of {source.name} can be read; the first problem is at line {problems[0].line}: "
-                           f"{problems[0].reason}")  # fmt: skip
+        bad = problems[0]
+        remedy = f"; {bad.remedy}" if bad.remedy else ""
+        raise InvalidInput(
+            f"no row of {source.name} can be read; the first problem is at line {bad.line}: {bad.reason}{remedy}"
+        )
     if source.format.kind == "csv":
         with open_bytes(source) as stream:
             return CsvReader(stream, source.name, source.format, problems.append).columns
