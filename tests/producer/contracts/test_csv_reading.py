@@ -264,3 +264,17 @@ def test_text_that_is_not_in_its_encoding_names_the_line_and_the_remedy() -> Non
         InvalidInput, match=r"header line of <stdin> \(line 1\) is not UTF-8: save .* --encoding cp1252"
     ):
         read(detected("id;gr\xf6\xdfe\n1;a\n".encode("cp1252"), "id"), "id")
+
+
+def test_several_broken_rows_cost_no_others() -> None:
+    broken = {
+        4: '4,"half',
+        9: '9,"the "best" one"',
+        12: '12,"half, too',
+        15: '15,"my "own" words" again',
+        20: '20,"a"b',
+    }
+    lines = ["id,text", *(broken.get(n, f'{n},"row, ""{n}"""' if n % 3 else f'{n},row 5" {n}') for n in range(1, 30))]
+    rows, bad = read(source_of("\n".join(lines)), "id")
+    assert [int(row[0]) for row in rows] == [n for n in range(1, 30) if n not in broken]
+    assert [line for line, _ in bad] == [n + 1 for n in broken]

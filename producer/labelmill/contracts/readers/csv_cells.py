@@ -24,6 +24,7 @@ class _Patterns(NamedTuple):
     after: re.Pattern[str]
     plain: re.Pattern[str]
     on_one_line: re.Pattern[str]
+    two_at_end: re.Pattern[str]
     spaces_before_quote: tuple[re.Pattern[str], ...]
 
 
@@ -35,6 +36,7 @@ def _patterns(delimiter: str) -> _Patterns:
         re.compile(rf" *+(?:({cut})|\r\n|\n|\r|\Z)"),
         re.compile(rf"[^{cut}\r\n]*+({cut})?"),
         re.compile(rf'"([^"]*+(?:""[^"]*+)*+)"(?:({cut})|\Z)'),
+        re.compile(rf'""(?:{cut}|[\r\n]|\Z)'),
         # each begins with plain characters, which are found three times as fast; two quotes before a word stand for one
         tuple(re.compile(rf'{start} +"(?!"[^"{cut}\r\n])') for start in (cut, "\n", "\r")),
     )
@@ -142,7 +144,7 @@ def _is_row_of_its_own(line: str, delimiter: str, width: int, *, may_be_open: bo
     lines: Iterator[str] = iter([line])
     try:
         return len(cells_of_row(lambda: next(lines, None), delimiter)) == width
-    except UnclosedQuoteError:
-        return may_be_open
+    except UnclosedQuoteError:  # two quotes before a delimiter: a bare one, and one that ends the cell
+        return may_be_open and not _patterns(delimiter).two_at_end.search(line)
     except BrokenQuotesError:
         return False

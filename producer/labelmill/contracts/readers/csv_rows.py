@@ -30,6 +30,7 @@ from labelmill.contracts.readers.whole_lines import TOO_LONG
 from labelmill.contracts.specs import FileFormat
 
 _NAMES_DELIMITER = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.IGNORECASE)
+_DOUBTED_LINES = 1000  #: After a broken row, in which the end of its cell would be noticed.
 _UNCLOSED = "a quote is opened and not closed"
 _Faults = (csv.Error, UnclosedQuoteError, BrokenQuotesError, RowTooLongError)
 
@@ -52,6 +53,7 @@ class CsvReader:
         self._quoting = form.quoting
         self._encoding = form.encoding
         self._on_bad_row = on_bad_row
+        self._doubted_until = 0
         self._settled = 0  # no line before it is a part of a broken row
         self._lines = Lines(stream, partial(has_spaces_before_quotes, delimiter=form.delimiter))
         self._read_header()
@@ -143,6 +145,8 @@ class CsvReader:
             try:
                 for cells in reader.rows:
                     following = reader.next_line
+                    if number < self._doubted_until:
+                        self._require_no_end_of_a_cell(number)
                     if self._least <= len(cells) <= self._width:
                         yield CsvRow(number, cells)
                     elif cells:  # a blank line has none
@@ -178,7 +182,9 @@ class CsvReader:
         reason = self._reason(number, error)
         if line is not IMPOSSIBLE:
             is_one_line = following <= number + 1 and line.count('"') % 2 == 0
-            if not is_one_line and may_end_a_cell(line, self._delimiter):
+            # one after another broken row may end that one's cell where it has more quotes than a stray one
+            is_doubted = number < self._doubted_until and line.count('"') % 2 == 1 and line.count('"') > 1
+            if is_doubted or (not is_one_line and may_end_a_cell(line, self._delimiter)):
                 raise InvalidInput(
                     f"{self._name}: it cannot be told whether the quote on line {number} begins or ends a cell: close "
                     "the cell or remove the quote, or say --quoting none if quotes are letters"
@@ -214,6 +220,16 @@ class CsvReader:
         except RowTooLongError:
             pass
         self._settled = at
+        self._doubted_until = number + _DOUBTED_LINES
+
+    def _require_no_end_of_a_cell(self, number: int) -> None:
+        """Raise InvalidInput if a line after a broken row looks like the end of it: rows between may be parts, too."""
+        line = self._lines.line(number) or ""
+        if '"' in line and opens_a_cell(line, self._delimiter, self._width, broken_tells_nothing=True) is False:
+            raise InvalidInput(
+                f"{self._name}: line {number} looks like the end of a quoted cell that an earlier, broken row began: "
+                "double the quotes within the cell, or say --quoting none if quotes are letters"
+            )
 
     def _reason(self, number: int, error: Exception) -> str:
         if isinstance(error, RowTooLongError) or self._lines.line(number) is IMPOSSIBLE:
