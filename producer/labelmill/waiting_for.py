@@ -3,12 +3,14 @@ ended."""
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.database import db_now
+from labelmill.contracts.delays import REDIS_SUBJECT, DelayReason, model_subject, told
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, PREPARE, QUEUE_OF, TRAIN
 from labelmill.contracts.states import ENDED, BatchState, ChunkState, TrainingState
@@ -17,6 +19,7 @@ from labelmill.contracts.tables import (
     BatchRow,
     ChunkRow,
     DatasetRow,
+    DelayRow,
     EvaluationRow,
     TrainingRow,
     UnableWorkerRow,
@@ -33,28 +36,55 @@ _LEASED: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow]] = {
     Kind.EVALUATION: EvaluationRow,
 }
 _SHOWN = 3
+_FAR_S = 600.0  #: No delay is noted for so long: what lies further ahead was written before the clock was set back.
 
 
 def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> dict[str, Any] | None:
-    """`{"reason", "message"}`; None: the job has ended, or something is done for it. Reasons: `approval`, `no_worker`,
-    `worker_unable`, `other_work`."""
+    """`{"reason", "message", "since"}`; None: the job has ended, or something is done for it. Reasons: `approval`,
+    `no_worker`, `worker_unable`, `other_work`, and those of `DelayReason`. `since` is null where it is not known."""
     state = row["state"]
     if state in _ENDED or state == BatchState.SUBMITTING.value:
         return None
     if state == TrainingState.AWAITING_APPROVAL.value:
         return _told("approval", f"somebody has to approve it: labelmill approve {row['id']}")
+    job_id = row["id"]
     kind, row = _at_work(connection, kind, row)
-    if _is_held(connection, kind, row):
-        return None
     queue = QUEUE_OF[_TASK_OF[kind]]
     workers = _live_workers(connection, queue)
+    if (delay := _delay(connection, kind, row, job_id, workers)) is not None:
+        return delay
+    if _is_held(connection, kind, row):
+        return None
     if not workers:
         return _told("no_worker", f"no worker serves the queue {queue}: start one; `labelmill doctor` tells what runs")
     return _why_unable(connection, kind, row, workers) or _other_work(connection, kind, row)
 
 
-def _told(reason: str, message: str) -> dict[str, Any]:
-    return {"reason": reason, "message": message}
+def _told(reason: str, message: str, since: datetime | None = None) -> dict[str, Any]:
+    return {"reason": reason, "message": message, "since": since and since.isoformat(timespec="seconds")}
+
+
+def _delay(
+    connection: Connection, kind: Kind, row: RowMapping, job_id: str, workers: list[str]
+) -> dict[str, Any] | None:
+    """What holds back the workers that have begun it."""
+    subjects = [job_id, REDIS_SUBJECT]
+    if kind is Kind.BATCH:
+        subjects.append(model_subject(row["model_no"]))
+    found = connection.execute(
+        select(DelayRow.__table__, WorkerRow.name)
+        .join(WorkerRow, WorkerRow.id == DelayRow.worker_id, isouter=True)
+        .where(DelayRow.subject.in_(subjects), DelayRow.until.between(db_now(), db_now() + _FAR_S))
+        .order_by(DelayRow.since)
+    ).mappings()
+    delays = list(found)
+    if not delays:
+        return None
+    first = delays[0]
+    since = datetime.fromtimestamp(first["since"], UTC)
+    message = told(DelayReason(first["reason"]), first["message"], since)
+    concerns_all = first["subject"] == REDIS_SUBJECT or set(workers) <= {one["worker_id"] for one in delays}
+    return _told(first["reason"], message if concerns_all else f"{first['name']}: {message}", since)
 
 
 def _at_work(connection: Connection, kind: Kind, row: RowMapping) -> tuple[Kind, RowMapping]:
@@ -96,7 +126,7 @@ def _why_unable(connection: Connection, kind: Kind, row: RowMapping, workers: li
     """The reason, where every worker that serves the queue has said that it cannot do it."""
     subjects = [row["id"], "mistral"] if kind is not Kind.DATASET else [row["id"]]
     if kind is Kind.BATCH:
-        subjects.append(f"model:{row['model_no']}")
+        subjects.append(model_subject(row["model_no"]))
     found = connection.execute(
         select(UnableWorkerRow.worker_id, UnableWorkerRow.reason).where(
             UnableWorkerRow.worker_id.in_(workers),

@@ -16,6 +16,7 @@ from labelmill_worker.ability import Ability
 from labelmill_worker.classify.recording import Recorder
 from labelmill_worker.classify.sending import BatchVerdict
 from labelmill_worker.classify.turnstile import Turnstile
+from labelmill_worker.delays import Delays
 from labelmill_worker.mistral.hot import HotClient
 from labelmill_worker.mistral.limiter import FleetLimiter
 
@@ -33,6 +34,7 @@ class ClassifyEngine:
         self.client = client
         self.limiter = limiter
         self.ability = ability
+        self.delays = Delays(engine)
         self.turnstile = Turnstile(limiter, settings.max_in_flight)
         self._verdicts: dict[str, BatchVerdict] = {}
         self.loop = uvloop.new_event_loop()
@@ -72,6 +74,7 @@ class ClassifyEngine:
             await self.client.close()
             await self.limiter.close()
 
+        self.delays.end()
         self.recorder.close()
         self.start(end()).result()
         self.loop.call_soon_threadsafe(self.loop.stop)

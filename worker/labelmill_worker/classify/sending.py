@@ -156,6 +156,8 @@ class ChunkSender:
         self.lease_until = 0.0
         self._sent = 0
         self.believes_in_better_answers = False  #: A row that Mistral cannot answer well is put off instead of failed.
+        self.on_fault: Callable[[Exception], None] = _ignore  #: Told of faults that will pass …
+        self.on_answer: Callable[[], None] = _ignore_answer  #: … and of every good answer.
         self.bisects_faults = False  #: A request that meets a fault of ours is halved, to find the row that causes it.
 
     @property
@@ -198,6 +200,7 @@ class ChunkSender:
                 await asyncio.gather(*tasks)
 
     def _emit_unsent(self, error: HeldBack | BrokerUnavailable) -> None:
+        self.on_fault(error)
         self.stop()
         self._emit([_put_off(error)], 0)
 
@@ -243,6 +246,7 @@ class ChunkSender:
                 began = time.monotonic()
                 return [await self._ask(request)]
             except (HeldBack, BrokerUnavailable) as error:
+                self.on_fault(error)
                 self.stop()
                 return [_put_off(error)]
             except RequestRefused as error:
@@ -253,12 +257,14 @@ class ChunkSender:
                     return await self._after_malformed(request, malformed)
                 await asyncio.sleep(next_delay_s(len(malformed), self._rng, base_s=MALFORMED_BASE_S))
             except RateLimited as error:
+                self.on_fault(error)
                 try:
                     await self._turnstile.limiter.pause(error.retry_after_s or PAUSE_S, time.monotonic() - began)
                 except BrokerUnavailable as gone:
                     self.stop()
                     return [_put_off(gone)]
             except Retryable as error:
+                self.on_fault(error)
                 delay_s = max(error.retry_after_s or 0.0, next_delay_s(tries, self._rng))
                 if time.monotonic() + delay_s >= self._deadline:
                     self.stop()
@@ -277,6 +283,7 @@ class ChunkSender:
             breaker.record(error)
             raise
         breaker.record(None)
+        self.on_answer()
         if self._turnstile.limiter.counts_tokens:
             await self._turnstile.limiter.settle(request.tokens, answer.tokens)
         return answer
@@ -330,6 +337,14 @@ class ChunkSender:
         finally:
             self._turnstile.leave()
         return [outcome for outcomes in both for outcome in outcomes]
+
+
+def _ignore(error: Exception) -> None:
+    del error
+
+
+def _ignore_answer() -> None:
+    pass
 
 
 def _drop(outcomes: list[Outcome], slots: int) -> None:  # noqa: ARG001 - as `emit`

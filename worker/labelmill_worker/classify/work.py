@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 
 import structlog
 
+from labelmill.contracts.delays import model_subject
 from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import (
     BrokerUnavailable,
@@ -140,7 +142,14 @@ class _ChunkWork:
         self._sender = ChunkSender(strategy, shared.turnstile, lane, shared.verdict(claim.batch_id), self._emit)
         self._sender.believes_in_better_answers = claim.attempts < MALFORMED_CLAIMS
         self._sender.bisects_faults = claim.faults > 0
+        subject = model_subject(claim.model.no)
+        self._sender.on_fault = partial(self._note_delay, subject)
+        self._sender.on_answer = partial(shared.delays.moves, subject)
         self._record = ChunkRecord(claim, strategy, self._sender, set())
+
+    def _note_delay(self, subject: str, error: Exception) -> None:
+        self._shared.delays.held(subject, error)
+        self._shared.delays.keep_written()
 
     def _emit(self, outcomes: list[Outcome], slots: int) -> None:
         self._shared.recorder.put(self._record, outcomes, slots=slots)

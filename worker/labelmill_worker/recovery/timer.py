@@ -12,21 +12,26 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import structlog
 
 from labelmill.contracts.database import RECOVERY_CONNECTIONS, check_tables, connect_to_existing
+from labelmill.contracts.delays import REDIS_SUBJECT
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
 from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill_worker.bootstrap import Services
+from labelmill_worker.delays import Delays
 from labelmill_worker.recovery.sweep import LEASE, sweep
 from labelmill_worker.recovery.waiting import WaitingMessages
 from labelmill_worker.store.locks import Held, Taken, give_lease_back, take_lease
+from labelmill_worker.store.workers import unserved_queues
 
 log = structlog.get_logger()
 
 _FIRST_S = 0.5  #: The first try comes within so much of a worker's start …
+_TOLD_EVERY_S = 60.0
 _JITTER = 0.1  #: … and every later one by up to this share of the interval late, so that a fleet does not ask as one.
 
 
@@ -45,6 +50,9 @@ class Recovery:
         self._lease: Taken | None = None
         self._trouble: str | None = None
         self._trouble_since = 0.0
+        self._told = 0.0
+        self._unserved_looked_at = 0.0
+        self._delays: Delays | None = None
 
     def start(self) -> None:
         """Begin; returns at once, whatever is out of reach."""
@@ -84,8 +92,12 @@ class Recovery:
             if self._trouble == BrokerUnavailable.code:
                 # not every sweep needs Redis: without this question an outage would seem to end with each that does not
                 _ = WaitingMessages(self._settings.broker_url).for_chunks
+            self._warn_of_unserved_queues()
         except LabelmillError as error:
             self._begin_trouble(error.code, error.message)
+            if isinstance(error, BrokerUnavailable) and self._delays is not None:
+                self._delays.held(REDIS_SUBJECT, error)
+                self._delays.flush()
         except Exception as fault:  # noqa: BLE001 - recovery outlives whatever it is
             self._begin_trouble(type(fault).__name__, "an unexpected fault", with_traceback=True)
         else:
@@ -101,15 +113,33 @@ class Recovery:
             except BaseException:
                 engine.dispose()
                 raise
+            self._delays = Delays(engine, is_logged=False)
             self._services = Services(self._settings, engine, MessageSender.connect(self._settings))
         return self._services
 
+    def _warn_of_unserved_queues(self) -> None:
+        """Once a minute: work waits in a queue that no worker serves."""
+        now = time.monotonic()
+        if self._lease is None or now - self._unserved_looked_at < _TOLD_EVERY_S:
+            return
+        self._unserved_looked_at = now
+        for queue in unserved_queues(self._open().engine):
+            log.warning("work waits", reason=f"no worker serves the queue {queue}: start one with -Q {queue}")
+
     def _begin_trouble(self, code: str, reason: str, *, with_traceback: bool = False) -> None:
+        now = time.monotonic()
         if code != self._trouble:
-            log.warning("recovery waits", reason=reason, exc_info=with_traceback)
-            self._trouble, self._trouble_since = code, time.monotonic()
+            self._trouble, self._trouble_since, self._told = code, now, 0.0
+        if not self._told or now - self._told >= _TOLD_EVERY_S:
+            since = datetime.now(UTC) - timedelta(seconds=now - self._trouble_since)
+            log.warning("recovery waits", reason=reason, since=f"{since:%H:%M} UTC",
+                        exc_info=with_traceback and not self._told)  # fmt: skip
+            self._told = now
 
     def _end_trouble(self) -> None:
         if self._trouble is not None:
+            if self._delays is not None:
+                self._delays.moves(REDIS_SUBJECT)
+                self._delays.flush()
             log.info("recovery goes on", after_s=round(time.monotonic() - self._trouble_since, 1))
             self._trouble = None

@@ -27,10 +27,12 @@ from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import ENDED, TrainingState
 from labelmill.contracts.storage import DataFolder
 from labelmill.contracts.tables import DatasetRow, TrainingRow
-from labelmill_worker.ability import Ability
+from labelmill_worker.ability import WORKER_ID, Ability
+from labelmill_worker.delays import reason_of
 from labelmill_worker.leaving import put_back
 from labelmill_worker.long_work import NoFreeSlot
 from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.store.delays import note_delay
 from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job, save_job
 from labelmill_worker.store.leases import LeaseKeeper
@@ -42,6 +44,8 @@ from labelmill_worker.train.pace import MAX_PAUSE_S, backoff_s, is_lifeless, was
 from labelmill_worker.train.steps import take_step
 
 log = structlog.get_logger()
+
+_NEXT_LOOK_S = 10.0  #: What a look itself may take: a delay counts until the next one has ended.
 
 
 class TrainingWatch:
@@ -126,6 +130,10 @@ class TrainingWatch:
             why = Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}")
             return self._begin_giving_up(row, token, why)
         wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
+        if (reason := reason_of(error)) is not None:
+            note_delay(
+                self._engine, WORKER_ID, row.id, reason, error.message, since_s=0.0, valid_s=wait_s + _NEXT_LOOK_S
+            )
         log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
         return max(wait_s, 0.05)
 

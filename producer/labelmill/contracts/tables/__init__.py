@@ -21,7 +21,7 @@ from labelmill.contracts.tables.locks import LockRow
 from labelmill.contracts.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
 from labelmill.contracts.tables.predictions import PREDICTIONS_VIEW, ROW_ERRORS_VIEW, PredictionRow, RowErrorRow
 from labelmill.contracts.tables.trainings import TrainingRow
-from labelmill.contracts.tables.workers import UnableWorkerRow, WorkerRow
+from labelmill.contracts.tables.workers import DelayRow, UnableWorkerRow, WorkerRow
 
 __all__ = [
     "KEPT_DEAD_LETTERS",
@@ -37,6 +37,7 @@ __all__ = [
     "ChunkRow",
     "DatasetRow",
     "DeadLetterRow",
+    "DelayRow",
     "DuplicateRow",
     "EvaluationRow",
     "EventRow",

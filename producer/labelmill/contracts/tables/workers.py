@@ -1,4 +1,4 @@
-"""Which workers live, and what they found that they cannot do."""
+"""Which workers live, what they found that they cannot do, and what holds them back."""
 
 from __future__ import annotations
 
@@ -26,4 +26,16 @@ class UnableWorkerRow(Base):
     worker_id: Mapped[str] = mapped_column(String(32), primary_key=True)
     subject: Mapped[str] = mapped_column(String(100), primary_key=True)  #: `mistral`, `model:12`, or a job's id.
     reason: Mapped[str] = mapped_column(Text)
+    until: Mapped[float] = mapped_column(Double)
+
+
+class DelayRow(Base):
+    """What holds work back that a worker has begun. It counts until `until`."""
+
+    __tablename__ = "delays"
+    worker_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(100), primary_key=True)  #: `model:12`, `redis`, or a job's id.
+    reason: Mapped[str] = mapped_column(String(40))  #: A `DelayReason`.
+    message: Mapped[str] = mapped_column(Text)
+    since: Mapped[float] = mapped_column(Double)
     until: Mapped[float] = mapped_column(Double)
