@@ -189,6 +189,7 @@ def test_a_submission_names_its_id_first(jobs: dict[str, str], run: Run, command
     job_id = said[0].split("submitted: ")[1].split()[0]
     assert f"{job_id} is queued" in shown.text
     assert f"follow it: labelmill watch {job_id}" in shown.text
+    assert "submitting" not in said[0].split("submitted: ")[0].rsplit("\x1b[2K", 1)[-1]  # above the bar, not behind it
     again = run(*command.split(), "--json")
     assert again.err.splitlines()[0] == f"submitted: {json.loads(again.out)['id']}"
 

@@ -123,7 +123,8 @@ def classify(
             client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
             priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
             cache=cache, on_bad_row=on_bad_row.value, encoding=encoding, delimiter=delimiter, quoting=quoting,
-            idempotency_key=idempotency_key, warn=client.warnings.append, announce=announce,
+            idempotency_key=idempotency_key, warn=client.warnings.append,
+            announce=lambda job_id: announce(job_id, progress.console),
             on_progress=lambda rows: progress.advance(reading, rows),
         )  # fmt: skip
     shows_labels = labels_are_shown(source, as_json=as_json)

@@ -57,9 +57,9 @@ def tables() -> Console:
     return PlainConsole()
 
 
-def say(word: str, style: str, message: str) -> None:
-    """One message on stderr: `word: message`."""
-    messages().print(Text.assemble((f"{word}:", style), " ", visible(message)))
+def say(word: str, style: str, message: str, console: Console | None = None) -> None:
+    """One message on stderr: `word: message`. `console`: the one that a bar is on just now."""
+    (console or messages()).print(Text.assemble((f"{word}:", style), " ", visible(message)))
 
 
 def settings() -> Settings:
@@ -88,9 +88,9 @@ def wants_json(as_json: bool) -> bool:  # noqa: FBT001 - the value of --json
     return as_json or not sys.stdout.isatty()
 
 
-def announce(job_id: str) -> None:
+def announce(job_id: str, console: Console | None = None) -> None:
     """The id of what was submitted, on stderr, before anything else can go wrong."""
-    say("submitted", "green", job_id)
+    say("submitted", "green", job_id, console)
 
 
 def say_warnings(client: Client) -> None:
