@@ -122,6 +122,14 @@ def test_authorities_that_cannot_be_read_are_named(variable: str, tmp_path: Path
             read_authorities({variable: str(tmp_path)})
 
 
+def test_authorities_are_not_looked_for_where_nothing_is_encrypted() -> None:
+    gone = {"SSL_CERT_FILE": "/nowhere/ca.pem"}
+    read_client_config("http://127.0.0.1:1", 5, gone)
+    for url, proxy in ((MISTRAL, ""), ("http://mistral.example", "https://proxy")):
+        with pytest.raises(WayUnusable, match="the environment variable SSL_CERT_FILE: /nowhere/"):
+            read_client_config(url, 5, gone | {"ALL_PROXY": proxy})
+
+
 def test_authorities_of_a_file_stand_for_the_systems_and_a_bundles_beside_them(tmp_path: Path) -> None:
     if not openssl_is_there():
         pytest.skip("there is no openssl to make certificates with")

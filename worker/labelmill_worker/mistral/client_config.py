@@ -38,7 +38,9 @@ def read_client_config(url: str, timeout_s: float, environment: Mapping[str, str
     """For requests to Mistral at `url`. Raises WayUnusable, naming the variable that is wrong."""
     environment = os.environ if environment is None else environment
     try:
-        proxy, authorities = proxy_for(url, environment), read_authorities(environment)
+        proxy = proxy_for(url, environment)
+        is_tls = url.startswith("https:") or (proxy is not None and proxy.url.startswith("https:"))
+        authorities = read_authorities(environment) if is_tls else Authorities()
     except ValueError as error:
         raise WayUnusable(f"the environment variable {error}") from error
     return ClientConfig(proxy, authorities, timeout_s, min(_CONNECT_S, timeout_s), f"labelmill/{version('labelmill')}")
