@@ -22,6 +22,7 @@ from labelmill.contracts.readers.unreadable import Counting, naming_what_is_read
 from labelmill.contracts.readers.whole_lines import whole_lines
 
 _BLOCK_ROWS = 20_000
+_MAX_HELD_BYTES = 16 << 20  #: Of lines whose columns are not all known to be there.
 _ID = 1  # where the column of ids stands among those that are read
 _PLAIN_COLUMN = re.compile(r'[^\x00-\x1f"\\]*')
 _LINE_FEED = ord("\n")
@@ -67,6 +68,9 @@ def _blocks_of_jsonl(source: Source, columns: list[str], on_bad_row: OnBadRow) -
     seen = SeenColumns(name, columns)
     decoders = _decoders_of_plain_rows(columns)
     number = 1
+    # until a row has every column, so that a file without one is refused before anything of it is used
+    held: list[TextBlock] = []
+    held_bytes = 0
     with open_bytes(source) as stream:
         for part in whole_lines(stream):
             if part is None:
@@ -81,8 +85,13 @@ def _blocks_of_jsonl(source: Source, columns: list[str], on_bad_row: OnBadRow) -
                 block = _parse_line_by_line(part, number, seen, columns, decoders, on_bad_row)
                 number += part.count(b"\n")
             if block.texts:
-                yield block
+                held.append(block)
+                held_bytes += len(part)
+            if held and (seen.is_settled or held_bytes > _MAX_HELD_BYTES):
+                yield from held
+                held.clear()
     seen.finish()
+    yield from held
 
 
 def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], list[Any]]]:
