@@ -130,8 +130,10 @@ def test_a_database_in_another_encoding_is_named(run: Run, postgres_server: Embe
 
 
 @pytest.mark.postgres
-def test_connections_are_counted(run_apart: Run, postgres_server: EmbeddedPostgres, postgres_url: str) -> None:
-    given = {"LABELMILL_DATABASE_URL": postgres_url}
+def test_connections_are_counted(
+    run_apart: Run, postgres_server: EmbeddedPostgres, postgres_url: str, redis_url: str
+) -> None:
+    given = {"LABELMILL_DATABASE_URL": postgres_url, "LABELMILL_BROKER_URL": redis_url}
     documents = json.loads(run_apart("doctor", "--json", **given).out)["checks"]
     check = next(check for check in documents if check["name"] == "database connections")
     assert check["status"] == "ok"
