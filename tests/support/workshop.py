@@ -131,8 +131,7 @@ class Workshop:
 
     def close(self) -> None:
         """End the worker's connections and threads."""
-        if "classify_engine" in self.services.__dict__:  # made on first use
-            self.services.classify_engine.close()
+        self.services.close()
 
 
 @contextmanager

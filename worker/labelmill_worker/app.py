@@ -19,7 +19,7 @@ from labelmill.contracts.settings import Settings, load_settings
 from labelmill.contracts.wire.transport import use_checking_transport
 from labelmill_worker import checkup, draining
 from labelmill_worker.alive import AliveStep
-from labelmill_worker.bootstrap import forget_services, give_up_requests
+from labelmill_worker.bootstrap import close_database, forget_services, give_up_requests
 from labelmill_worker.database_watch import check_at_start
 from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
 from labelmill_worker.flower import prepare_flower
@@ -88,8 +88,9 @@ def _forget_parents_connections(**_: Any) -> None:
 
 
 @signals.worker_shutdown.connect
-def _write_what_was_dropped(**_: Any) -> None:
+def _leave_nothing_open(**_: Any) -> None:
     flush_dead_letters()
+    close_database()
 
 
 def _app_of_this_process() -> Celery:
