@@ -109,7 +109,7 @@ def test_what_root_copies_into_the_folder_of_another_user_belongs_to_that_user(t
     data_dir.mkdir(mode=0o700)
     os.chown(data_dir, 1000, 1001)
     settings = Settings(data_dir=str(data_dir))
-    (reference,) = copy_into_data_folder([as_source(source)], settings, "prep_0", lambda _: None)
+    (reference,) = copy_into_data_folder([as_source(source, ["text"])], settings, "prep_0", lambda _: None)
     copy = DataFolder.of(str(data_dir)).file(reference, "sources/prep_0")
     for path in (copy, copy.parent, copy.parent.parent):
         assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1001)
