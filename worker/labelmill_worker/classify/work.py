@@ -34,6 +34,7 @@ from labelmill_worker.classify.sending import Answer, ChunkSender, Outcome, RowF
 from labelmill_worker.classify.strategies import strategy_for
 from labelmill_worker.classify.tally import tally
 from labelmill_worker.classify.turnstile import Lane
+from labelmill_worker.delays import Delays
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 from labelmill_worker.store.batches import fail_batch, read_open_batch
 from labelmill_worker.store.chunks import (
@@ -130,6 +131,11 @@ def _send_again(sender: MessageSender, claim: Claim, wait_s: float) -> None:
         log.warning("chunk handed back without a message: Redis cannot be reached")
 
 
+def _note_delay(delays: Delays, subject: str, error: Exception) -> None:
+    delays.held(subject, error)
+    delays.keep_written()
+
+
 class _ChunkWork:
     """One claim at work."""
 
@@ -143,13 +149,10 @@ class _ChunkWork:
         self._sender.believes_in_better_answers = claim.attempts < MALFORMED_CLAIMS
         self._sender.bisects_faults = claim.faults > 0
         subject = model_subject(claim.model.no)
-        self._sender.on_fault = partial(self._note_delay, subject)
+        # not a method of this object: what holds itself would stay in memory until the garbage collector runs
+        self._sender.on_fault = partial(_note_delay, shared.delays, subject)
         self._sender.on_answer = partial(shared.delays.moves, subject)
         self._record = ChunkRecord(claim, strategy, self._sender, set())
-
-    def _note_delay(self, subject: str, error: Exception) -> None:
-        self._shared.delays.held(subject, error)
-        self._shared.delays.keep_written()
 
     def _emit(self, outcomes: list[Outcome], slots: int) -> None:
         self._shared.recorder.put(self._record, outcomes, slots=slots)
