@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 
 from labelmill.contracts import control_characters
+from labelmill.contracts.readers import csv_cells
 from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
 
@@ -45,6 +46,12 @@ def _known_secrets() -> re.Pattern[str]:
 _BUILT: dict[tuple[str, str], list[re.Pattern[str]]] = {
     ("redaction.py", "__init__"): [_known_secrets()],
     ("control_characters.py", "<module>"): [control_characters._IN_TEXT, control_characters._IN_LINE],
+    ("csv_cells.py", "_patterns"): [
+        one
+        for delimiter in (",", "\t")
+        for value in csv_cells._patterns(delimiter)
+        for one in (value if isinstance(value, tuple) else [value])
+    ],
 }
 
 

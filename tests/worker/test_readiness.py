@@ -14,7 +14,7 @@ from labelmill.contracts.queue import MessageSender
 from labelmill.contracts.settings import Settings
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_worker import draining
-from labelmill_worker.bootstrap import forget_services
+from labelmill_worker.bootstrap import close_database, forget_services
 from labelmill_worker.readiness import ReadyFile
 
 INTERVAL_S = 0.05
@@ -40,6 +40,7 @@ def ready_file(tmp_path: Path, redis_server: EmbeddedRedis) -> Iterator[ReadyFil
     file = ReadyFile(path, settings, MessageSender(Celery("test", set_as_current=False)), INTERVAL_S)
     yield file
     file.stop()
+    close_database()
     forget_services()
 
 
