@@ -24,11 +24,14 @@ from labelmill.contracts import control_characters
 from labelmill.contracts.readers import csv_cells
 from labelmill.contracts.redaction import secret_remover
 from labelmill.contracts.settings import Settings
+from labelmill.results import csv_files
 
 _ROOT = Path(__file__).parent.parent
 _FOLDERS = ("producer", "worker", "ops")
 _FUNCTIONS = {"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"}
 _FROM_THE_START = ("match", "fullmatch")
+#: Patterns kept in a tuple, which a reader asks for a match where it stands, never searches for.
+_MATCHED_AT_A_PLACE = {("csv_cells.py", "_patterns")}
 _LONGEST, _TOO_SHORT_S = 6_000, 0.003
 _THREE_TIMES_OF_TWICE = 1.5 ** math.log2(3)  #: As much, of a text half as long again.
 _MORE = "aA0 =\"'@:/.\n\t<{[;-"
@@ -46,6 +49,11 @@ def _known_secrets() -> re.Pattern[str]:
 _BUILT: dict[tuple[str, str], list[re.Pattern[str]]] = {
     ("redaction.py", "__init__"): [_known_secrets()],
     ("control_characters.py", "<module>"): [control_characters._IN_TEXT, control_characters._IN_LINE],
+    ("csv_files.py", "<module>"): [csv_files._SIGN, csv_files._AT_START],
+    ("csv_files.py", "formula_guard"): [
+        re.compile(f'[;|\t\r\n][ "]*(?=[{csv_files._SIGNS}])'),
+        re.compile(',"*(?=[=@\uff1d\uff20])'),
+    ],
     ("csv_cells.py", "_patterns"): [
         one
         for delimiter in (",", "\t")
@@ -118,11 +126,13 @@ def _patterns() -> dict[str, _Used]:
             written = call.args[0] if call.args else None
             where = f"{path.relative_to(_ROOT)}:{call.lineno}"
             if isinstance(written, ast.Constant) and isinstance(written.value, str):
-                found[where] = _Used(re.compile(written.value, _flags(call)), _is_from_start(path, call))
+                is_from_start = (path.name, function) in _MATCHED_AT_A_PLACE or _is_from_start(path, call)
+                found[where] = _Used(re.compile(written.value, _flags(call)), is_from_start)
                 continue
             examples = _BUILT.get((path.name, function))
             assert examples, f"{where} builds a pattern: give an example of it in _BUILT"
-            found |= {f"{where} #{number}": _Used(example) for number, example in enumerate(examples)}
+            is_from_start = (path.name, function) in _MATCHED_AT_A_PLACE
+            found |= {f"{where} #{number}": _Used(example, is_from_start) for number, example in enumerate(examples)}
     return found
 
 
