@@ -31,7 +31,7 @@ _FOLDERS = ("producer", "worker", "ops")
 _FUNCTIONS = {"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"}
 _FROM_THE_START = ("match", "fullmatch")
 #: Patterns kept in a tuple, which a reader asks for a match where it stands, never searches for.
-_MATCHED_AT_A_PLACE = {("csv_cells.py", "_patterns")}
+_MATCHED_AT_A_PLACE = {("csv_cells.py", "_patterns"), ("csv_files.py", "<module>")}
 _LONGEST, _TOO_SHORT_S = 6_000, 0.003
 _THREE_TIMES_OF_TWICE = 1.5 ** math.log2(3)  #: As much, of a text half as long again.
 _MORE = "aA0 =\"'@:/.\n\t<{[;-"
