@@ -225,9 +225,12 @@ def test_twice_the_text_takes_at_most_three_times_as_long(where: str) -> None:
 @pytest.mark.parametrize(
     "written",
     [
-        r"(\b[a-z][a-z0-9+.-]*://[^\s:/@\"']*:)[^\s@/\"']+(?=@)", r"<metadata>.*?</metadata>", r"\s+$",
-        r'(<svg[^>]*?)\s(?:width|height)="[^"]*"', r"x*x*y",
+        r"(\b[a-z][a-z0-9+.-]*://[^\s:/@\"']*:)[^\s@/\"']+(?=@)",
+        r"<metadata>.*?</metadata>",
+        r"\s+$",
+        r'(<svg[^>]*?)\s(?:width|height)="[^"]*"',
+        r"x*x*y",
     ],
-)  # fmt: skip
+)
 def test_patterns_that_take_longer_are_told(written: str) -> None:
     assert _slow_text(_Used(re.compile(written, re.DOTALL))) is not None

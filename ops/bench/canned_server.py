@@ -73,9 +73,13 @@ class Canned:
     def stats(self) -> dict[str, Any]:
         """Counts since the last reset. `first_s` and `last_s` are moments of admitted requests."""
         return {
-            "requests": self.requests, "rejected": self.rejected, "texts": self.texts, "distinct": len(self.hashes),
-            "first_s": self.first_s, "last_s": self.last_s,
-        }  # fmt: skip
+            "requests": self.requests,
+            "rejected": self.rejected,
+            "texts": self.texts,
+            "distinct": len(self.hashes),
+            "first_s": self.first_s,
+            "last_s": self.last_s,
+        }
 
 
 def response(status: int, body: bytes, headers: bytes = b"") -> bytes:

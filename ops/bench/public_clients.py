@@ -44,17 +44,24 @@ def curator(prompts: list[str], server: str) -> tuple[int, float]:
     litellm = find_spec("litellm")
     tables = Path(litellm.origin or "").parent / "litellm_core_utils" / "tokenizers" if litellm else Path()
     os.environ |= {
-        "CURATOR_CACHE_DIR": folder, "CURATOR_DISABLE_CACHE": "1", "TELEMETRY_ENABLED": "0", "CURATOR_VIEWER": "0",
-        "OPENAI_API_KEY": "bench", "CURATOR_DISABLE_RICH_DISPLAY": "1", "HF_HOME": folder,
+        "CURATOR_CACHE_DIR": folder,
+        "CURATOR_DISABLE_CACHE": "1",
+        "TELEMETRY_ENABLED": "0",
+        "CURATOR_VIEWER": "0",
+        "OPENAI_API_KEY": "bench",
+        "CURATOR_DISABLE_RICH_DISPLAY": "1",
+        "HF_HOME": folder,
         "TIKTOKEN_CACHE_DIR": str(tables),
-    }  # fmt: skip
+    }
     from bespokelabs.curator import LLM  # type: ignore[import-not-found]  # noqa: PLC0415 - as above
 
     start = time.perf_counter()
     parameters = {
-        "base_url": f"{server}/v1", "max_requests_per_minute": 10_000_000, "max_tokens_per_minute": 10_000_000_000,
+        "base_url": f"{server}/v1",
+        "max_requests_per_minute": 10_000_000,
+        "max_tokens_per_minute": 10_000_000_000,
         "max_concurrent_requests": _CONCURRENCY,
-    }  # fmt: skip
+    }
     found = LLM(model_name="gpt-4o-mini", backend="openai", backend_params=parameters)(prompts)
     seconds = time.perf_counter() - start
     return sum("label" in str(row) for row in getattr(found, "dataset", found)), seconds

@@ -51,9 +51,15 @@ class Figure:
     def document(self) -> dict[str, Any]:
         """As JSON."""
         return {
-            "name": self.name, "median": self.middle, "values": self.values, "bound": self.bound,
-            "at_most": self.at_most, "unit": self.unit, "note": self.note, "holds": self.verdict,
-        }  # fmt: skip
+            "name": self.name,
+            "median": self.middle,
+            "values": self.values,
+            "bound": self.bound,
+            "at_most": self.at_most,
+            "unit": self.unit,
+            "note": self.note,
+            "holds": self.verdict,
+        }
 
 
 def _number(value: float, unit: str) -> str:
@@ -83,9 +89,12 @@ def keep(found: dict[str, list[Figure]], rows: int, runs: int) -> None:
     kept = orjson.loads(path.read_bytes()) if path.exists() else {}
     for name, figures in found.items():
         kept[name] = {
-            "at": datetime.now(UTC).strftime("%Y-%m-%d"), "rows": rows, "runs": runs, "machine": _machine(),
+            "at": datetime.now(UTC).strftime("%Y-%m-%d"),
+            "rows": rows,
+            "runs": runs,
+            "machine": _machine(),
             "figures": [figure.document() for figure in figures],
-        }  # fmt: skip
+        }
     path.write_bytes(orjson.dumps(kept, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     _write_page(kept)
 
@@ -105,10 +114,15 @@ def _write_page(kept: dict[str, Any]) -> None:
         if not measurement["figures"]:
             continue
         lines += [
-            f"## {name}", "", f"{measurement['at']}, {measurement['machine']}, {measurement['runs']} runs.", "",
-            "| what | measured | bound | holds | |", "| --- | --- | --- | --- | --- |",
-            *(f"| {' | '.join(_line(one))} |" for one in measurement["figures"]), "",
-        ]  # fmt: skip
+            f"## {name}",
+            "",
+            f"{measurement['at']}, {measurement['machine']}, {measurement['runs']} runs.",
+            "",
+            "| what | measured | bound | holds | |",
+            "| --- | --- | --- | --- | --- |",
+            *(f"| {' | '.join(_line(one))} |" for one in measurement["figures"]),
+            "",
+        ]
     if _plot(kept):
         lines += ["![Measured over required](benchmarks.png)", ""]
     (_DOCS / "benchmarks.md").write_text("\n".join(lines))

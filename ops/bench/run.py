@@ -57,14 +57,18 @@ def _labelmill(
     submitted = stack.producer("submit", rows, model)
     ended_at, ended = stack.wait_for(submitted["batch"]), time.monotonic()
     stats = plan.machine.server.stats()
-    return submitted | stats | {
-        "total": ended_at - submitted["began_at"],
-        "work": ended - stats["first_s"],
-        "worker_cpu_s": stack.worker_cpu_s() - worker_cpu,
-        "database_cpu_s": stack.database_cpu_s() - database_cpu,
-        "written": stack.count("prediction_rows") - before,
-        "peaks_kb": stack.worker_peaks_kb(),
-    }  # fmt: skip
+    return (
+        submitted
+        | stats
+        | {
+            "total": ended_at - submitted["began_at"],
+            "work": ended - stats["first_s"],
+            "worker_cpu_s": stack.worker_cpu_s() - worker_cpu,
+            "database_cpu_s": stack.database_cpu_s() - database_cpu,
+            "written": stack.count("prediction_rows") - before,
+            "peaks_kb": stack.worker_peaks_kb(),
+        }
+    )
 
 
 def rate_limit(plan: Plan) -> list[Figure]:
@@ -78,8 +82,14 @@ def rate_limit(plan: Plan) -> list[Figure]:
                 found = _labelmill(stack, plan, rows, latency_s=0.2, rate=50)
                 shares.append((found["requests"] - 1) / (found["last_s"] - found["first_s"]) / 50)
                 rejected += found["rejected"]
-        figures.append(Figure(f"at a limit of 50 requests/s, {workers} worker processes, over the limit", shares, 0.95,
-                              note=f"{rejected} answers 429"))  # fmt: skip
+        figures.append(
+            Figure(
+                f"at a limit of 50 requests/s, {workers} worker processes, over the limit",
+                shares,
+                0.95,
+                note=f"{rejected} answers 429",
+            )
+        )
     return figures
 
 
@@ -189,12 +199,17 @@ def celery(plan: Plan) -> list[Figure]:
         with plan.machine.running(1) as stack:
             listed.append(min(plan.rows, 100_000) / _labelmill(stack, plan, many, latency_s=0.05)["work"])
     return [
-        Figure("over one Celery task per text, 100 texts a request",
-               [one / other for one, other in zip(listed, naive, strict=True)], 10.0),
-        Figure("over one Celery task per text, one text a request",
-               [one / other for one, other in zip(single, naive, strict=True)]),
+        Figure(
+            "over one Celery task per text, 100 texts a request",
+            [one / other for one, other in zip(listed, naive, strict=True)],
+            10.0,
+        ),
+        Figure(
+            "over one Celery task per text, one text a request",
+            [one / other for one, other in zip(single, naive, strict=True)],
+        ),
         Figure("one Celery task per text (100 threads), rows/s", naive, unit="rows/s"),
-    ]  # fmt: skip
+    ]
 
 
 def memory(plan: Plan) -> list[Figure]:
@@ -312,10 +327,18 @@ def growth(plan: Plan) -> list[Figure]:
 
 
 MEASURES: dict[str, Callable[[Plan], list[Figure]]] = {
-    "rate-limit": rate_limit, "bulk": bulk, "one-text": one_text, "celery": celery, "memory": memory,
-    "clients": clients, "submission": submission, "results": results, "fairness": fairness, "growth": growth,
+    "rate-limit": rate_limit,
+    "bulk": bulk,
+    "one-text": one_text,
+    "celery": celery,
+    "memory": memory,
+    "clients": clients,
+    "submission": submission,
+    "results": results,
+    "fairness": fairness,
+    "growth": growth,
     "cache": cache,
-}  # fmt: skip
+}
 _ON_BOTH = {"bulk", "cache"}  # the others are the same story on either database
 
 

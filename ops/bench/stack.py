@@ -125,9 +125,13 @@ class Stack:
     ) -> dict[str, Any]:
         """Run a script with this stack's environment. Returns the JSON of its last line."""
         done = subprocess.run(
-            [interpreter, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE, check=True,
+            [interpreter, *arguments],
+            env=self.env,
+            cwd=self.folder,
+            stdout=subprocess.PIPE,
+            check=True,
             timeout=timeout_s,
-        )  # fmt: skip
+        )
         printed = done.stdout.strip()
         return dict(orjson.loads(printed if printed.startswith(b"{\n") else printed.splitlines()[-1]))
 
@@ -237,9 +241,13 @@ class Machine:
         engine.dispose()
         env = {key: value for key, value in os.environ.items() if not key.startswith("LABELMILL_")}
         env |= {
-            "LABELMILL_DATABASE_URL": url, "LABELMILL_MISTRAL_URL": self.server.url, "MISTRAL_API_KEY": "bench",
-            "LABELMILL_DATA_DIR": str(self.folder / "data"), "BENCH_DATABASE": url, "BENCH_SERVER": self.server.url,
-        }  # fmt: skip
+            "LABELMILL_DATABASE_URL": url,
+            "LABELMILL_MISTRAL_URL": self.server.url,
+            "MISTRAL_API_KEY": "bench",
+            "LABELMILL_DATA_DIR": str(self.folder / "data"),
+            "BENCH_DATABASE": url,
+            "BENCH_SERVER": self.server.url,
+        }
         stack = Stack(env, url, self.folder)
         if self.postgres is not None and self.postgres._process is not None:
             stack.postmaster = self.postgres._process.pid

@@ -64,10 +64,13 @@ def completed(body: Mapping[str, Any]) -> dict[str, Any]:
     answer: dict[str, Labels] = {name: TRUTH[name](text) for name in properties}
     message = {"role": "assistant", "content": orjson.dumps(answer).decode()}
     return {
-        "id": "c", "object": "chat.completion", "created": 1, "model": body["model"],
+        "id": "c",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
         "choices": [{"index": 0, "finish_reason": "stop", "message": message}],
         "usage": {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55},
-    }  # fmt: skip
+    }
 
 
 def _digest(text: str) -> bytes:

@@ -46,11 +46,25 @@ class Commanded(Classify):
         self._began = time.monotonic()
         under_clock = self.rig.clock.environment if self.rig.clock else {}
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "labelmill", "classify", str(self.source), "--model", self.model, "--id", "id",
-             "--json"],
-            env=self.rig.environment | under_clock, cwd=self.rig.folder, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "labelmill",
+                "classify",
+                str(self.source),
+                "--model",
+                self.model,
+                "--id",
+                "id",
+                "--json",
+            ],
+            env=self.rig.environment | under_clock,
+            cwd=self.rig.folder,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
 
     def _check(self, process: subprocess.Popen[str]) -> None:
         out, err = process.communicate()

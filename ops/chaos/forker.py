@@ -27,10 +27,18 @@ CHUNK_TEXTS = 120
 HOLD = "LABELMILL_CHAOS_HOLD"  #: Names the file that makes preparations long.
 
 _IMPORTED = (
-    "celery.__main__", "celery.bin.celery", "celery.apps.worker", "celery.apps.beat", "kombu.transport.redis",
-    "datasets", "datasets.arrow_writer", "sklearn.metrics", "psycopg", "sqlalchemy.dialects.postgresql.psycopg",
+    "celery.__main__",
+    "celery.bin.celery",
+    "celery.apps.worker",
+    "celery.apps.beat",
+    "kombu.transport.redis",
+    "datasets",
+    "datasets.arrow_writer",
+    "sklearn.metrics",
+    "psycopg",
+    "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite",
-)  # fmt: skip
+)
 
 
 class Forker:
@@ -39,9 +47,13 @@ class Forker:
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
         self._lock = threading.Lock()
         self._process = subprocess.Popen(
-            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            env=dict(os.environ) | dict(environment or {}), start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, __file__],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=dict(os.environ) | dict(environment or {}),
+            start_new_session=True,
+        )
 
     def start(self, arguments: Sequence[str], environment: Mapping[str, str], log: Path, folder: Path) -> int:
         """Start `celery *arguments`. Returns its process id."""

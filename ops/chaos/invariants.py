@@ -56,7 +56,7 @@ def _batch(rig: Rig, batch_id: str, rows: Sequence[tuple[str, str]], targets: Se
         for row, external_id, target, label, labels in query(
             rig, "SELECT row, external_id, target, label, labels FROM predictions WHERE batch_id = ?", batch_id
         )
-    ]  # fmt: skip
+    ]
     errors = query(rig, "SELECT row, external_id, code FROM row_errors WHERE batch_id = ?", batch_id)
     expected_answers, expected_errors = set(), set()
     for number, (external_id, content) in enumerate(rows):
@@ -99,9 +99,10 @@ def _chunks(rig: Rig) -> list[str]:
     """Of every completed batch, whoever opened it: its chunks hold all of its rows, each counted once."""
     uneven = query(rig, _UNEVEN)
     undone = query(
-        rig, "SELECT b.id, c.number, c.state FROM chunks c JOIN batches b ON b.no = c.batch_no"
+        rig,
+        "SELECT b.id, c.number, c.state FROM chunks c JOIN batches b ON b.no = c.batch_no"
         " WHERE b.state = 'completed' AND c.state IN ('pending', 'claimed')",
-    )  # fmt: skip
+    )
     return [f"a completed batch whose chunks do not add up: {row}" for row in uneven] + [
         f"a completed batch with open chunks: {row}" for row in undone[:3]
     ]
@@ -115,9 +116,11 @@ def _files(rig: Rig) -> list[str]:
 def open_chunks(rig: Rig, batch_id: str) -> str:
     """What a batch that does not end waits for."""
     chunks = query(
-        rig, "SELECT number, c.state, attempts, sent_at, lease_until, texts, labelled, c.requests FROM chunks c"
-        " JOIN batches b ON b.no = c.batch_no WHERE b.id = ? AND c.state <> 'done' ORDER BY number", batch_id,
-    )  # fmt: skip
+        rig,
+        "SELECT number, c.state, attempts, sent_at, lease_until, texts, labelled, c.requests FROM chunks c"
+        " JOIN batches b ON b.no = c.batch_no WHERE b.id = ? AND c.state <> 'done' ORDER BY number",
+        batch_id,
+    )
     return "; ".join(map(str, chunks)) or "every chunk is done"
 
 

@@ -115,9 +115,15 @@ class Lanes:
     def _open(self, name: str, database: str, *, settable_clock: bool) -> Rig:
         folder = self.folder / name
         rig = open_rig(
-            name, database, folder, self._forker, self._serving,
-            lease_s=self._pace.lease_s, sweep_s=self._pace.sweep_s, settable_clock=settable_clock,
-        )  # fmt: skip
+            name,
+            database,
+            folder,
+            self._forker,
+            self._serving,
+            lease_s=self._pace.lease_s,
+            sweep_s=self._pace.sweep_s,
+            settable_clock=settable_clock,
+        )
         try:
             rig.wait_until_ready()
         except Exception:

@@ -51,9 +51,14 @@ class Launcher:
         """Start `celery *arguments`. Returns its process id."""
         with log.open("ab") as file:
             process = subprocess.Popen(
-                [sys.executable, "-m", "celery", *arguments], env=dict(environment) | self._clock.environment,
-                cwd=folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True,
-            )  # fmt: skip
+                [sys.executable, "-m", "celery", *arguments],
+                env=dict(environment) | self._clock.environment,
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
         self._started[process.pid] = process
         return process.pid
 

@@ -46,8 +46,10 @@ def money(rig: Rig, works: Sequence[Work]) -> list[str]:
         )
     for what, jobs in (("created", rig.mistral.jobs.created), ("started", rig.mistral.jobs.started)):
         found += [f"{times} jobs were {what} for {name}" for name, times in jobs.items() if times > 1]
-    expected, again = _expected(works), {text for work in works if isinstance(work, Pipeline)
-                                         for text in work.embedded_to_ask()}  # fmt: skip
+    expected, again = (
+        _expected(works),
+        {text for work in works if isinstance(work, Pipeline) for text in work.embedded_to_ask()},
+    )
     for path, billed in counts.billed.items():
         known = set(expected.get(path, ())) | (again if path == EMBEDDINGS else set())
         if unasked := [text for text in billed if text not in known]:
@@ -58,10 +60,8 @@ def money(rig: Rig, works: Sequence[Work]) -> list[str]:
 def batches_of(rig: Rig, work: Work) -> list[str]:
     """Every batch of a work, also those that a training or an evaluation opened for itself."""
     inner = [
-        row[0]
-        for job in work.jobs
-        for row in query(rig, "SELECT job_id FROM events WHERE message = ?", f"for {job}")
-    ]  # fmt: skip
+        row[0] for job in work.jobs for row in query(rig, "SELECT job_id FROM events WHERE message = ?", f"for {job}")
+    ]
     return [*work.truth, *inner]
 
 

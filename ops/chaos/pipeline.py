@@ -43,9 +43,10 @@ KINDS = {
     "factory, tags": Kind("factory", _BOTH, CLASSIFICATIONS, 900, (900, 1500), {}),  # whose thresholds are tuned
     "embedding": Kind("embedding", _BOTH, EMBEDDINGS, 500, (500, 900), {}),
     "prompt": Kind("prompt", _BOTH, COMPLETIONS, 300, (80, 160), {"shots": 1}),
-    "prompt, nearest": Kind("prompt", ("intent",), COMPLETIONS, 300, (60, 120),
-                            {"shots": 1, "shot_selection": "nearest"}),
-}  # fmt: skip
+    "prompt, nearest": Kind(
+        "prompt", ("intent",), COMPLETIONS, 300, (60, 120), {"shots": 1, "shot_selection": "nearest"}
+    ),
+}
 
 
 class Pipeline(Work):
@@ -66,16 +67,34 @@ class Pipeline(Work):
         if len(self.jobs) == 0:
             with self.submitting():
                 columns = {"intent": "intent=l", "tags": "tags=g:multi"}
-                self.jobs.append(self.found("datasets") or submit_prepare(
-                    client.engine, client.sender, client.settings, name=self.name, source=str(self.source),
-                    targets=[columns[target] for target in self.targets], text="t", warn=client.warnings.append,
-                ))  # fmt: skip
+                self.jobs.append(
+                    self.found("datasets")
+                    or submit_prepare(
+                        client.engine,
+                        client.sender,
+                        client.settings,
+                        name=self.name,
+                        source=str(self.source),
+                        targets=[columns[target] for target in self.targets],
+                        text="t",
+                        warn=client.warnings.append,
+                    )
+                )
         if len(self.jobs) == 1 and self._has_ended_well(0):
             with self.submitting():
-                self.jobs.append(self.found("trainings") or submit_training(
-                    client.engine, client.sender, name=self.name, dataset=self.name, method=self.kind.method,
-                    yes=True, warn=client.warnings.append, **self.kind.options,
-                ))  # fmt: skip
+                self.jobs.append(
+                    self.found("trainings")
+                    or submit_training(
+                        client.engine,
+                        client.sender,
+                        name=self.name,
+                        dataset=self.name,
+                        method=self.kind.method,
+                        yes=True,
+                        warn=client.warnings.append,
+                        **self.kind.options,
+                    )
+                )
         if len(self.jobs) == 2 and self._has_ended_well(1):
             with self.submitting():
                 self.jobs.append(client.evaluate(self.name, self.name, calibrate=self.calibrates).id)

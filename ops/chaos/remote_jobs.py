@@ -37,12 +37,16 @@ class RemoteJobs:
         """What it answers."""
         jobs = "/v1/fine_tuning/jobs"
         return [
-            web.post("/v1/files", self._upload), web.get("/v1/files", self._list_files),
+            web.post("/v1/files", self._upload),
+            web.get("/v1/files", self._list_files),
             web.delete("/v1/files/{id}", self._delete_file),
-            web.post(jobs, self._create_job), web.get(jobs, self._list_jobs), web.get(f"{jobs}/{{id}}", self._get_job),
-            web.post(f"{jobs}/{{id}}/start", self._start_job), web.post(f"{jobs}/{{id}}/cancel", self._cancel_job),
+            web.post(jobs, self._create_job),
+            web.get(jobs, self._list_jobs),
+            web.get(f"{jobs}/{{id}}", self._get_job),
+            web.post(f"{jobs}/{{id}}/start", self._start_job),
+            web.post(f"{jobs}/{{id}}/cancel", self._cancel_job),
             web.get("/v1/models", self._models),
-        ]  # fmt: skip
+        ]
 
     async def _upload(self, request: web.Request) -> web.Response:
         form = await request.post()
@@ -50,9 +54,15 @@ class RemoteJobs:
         assert isinstance(upload, web.FileField)  # noqa: S101 - a form's file
         content = upload.file.read()
         entry = {
-            "id": str(uuid.uuid4()), "object": "file", "bytes": len(content), "created_at": int(time.time()),
-            "filename": upload.filename, "purpose": "fine-tune", "sample_type": "instruct", "source": "upload",
-        }  # fmt: skip
+            "id": str(uuid.uuid4()),
+            "object": "file",
+            "bytes": len(content),
+            "created_at": int(time.time()),
+            "filename": upload.filename,
+            "purpose": "fine-tune",
+            "sample_type": "instruct",
+            "source": "upload",
+        }
         self._files[entry["id"]] = entry
         return answer(entry)
 
@@ -74,10 +84,16 @@ class RemoteJobs:
             return answer({"message": "no such file"}, 404)
         self.created[self._files[training_file]["filename"]] += 1
         job = {
-            "id": str(uuid.uuid4()), "made": time.monotonic(), "started": None, "end": None,
-            "training_files": [training_file], "model": body["model"], "auto_start": body.get("auto_start", True),
-            "created_at": int(time.time()), "targets": body["classifier_targets"],
-        }  # fmt: skip
+            "id": str(uuid.uuid4()),
+            "made": time.monotonic(),
+            "started": None,
+            "end": None,
+            "training_files": [training_file],
+            "model": body["model"],
+            "auto_start": body.get("auto_start", True),
+            "created_at": int(time.time()),
+            "targets": body["classifier_targets"],
+        }
         self._jobs[job["id"]] = job
         return answer(self._shown(job))
 
@@ -124,14 +140,31 @@ class RemoteJobs:
     def _shown(self, job: dict[str, Any]) -> dict[str, Any]:
         status = self._status(job)
         shown = {
-            "id": job["id"], "object": "job", "job_type": "classifier", "status": status, "model": job["model"],
-            "auto_start": job["auto_start"], "created_at": job["created_at"], "modified_at": job["created_at"],
-            "training_files": job["training_files"], "validation_files": [], "hyperparameters": {},
-            "integrations": [], "events": [], "checkpoints": [], "classifier_targets": [],
-        }  # fmt: skip
+            "id": job["id"],
+            "object": "job",
+            "job_type": "classifier",
+            "status": status,
+            "model": job["model"],
+            "auto_start": job["auto_start"],
+            "created_at": job["created_at"],
+            "modified_at": job["created_at"],
+            "training_files": job["training_files"],
+            "validation_files": [],
+            "hyperparameters": {},
+            "integrations": [],
+            "events": [],
+            "checkpoints": [],
+            "classifier_targets": [],
+        }
         if status in ("VALIDATED", "RUNNING", "SUCCESS"):
-            shown["metadata"] = {"cost": 1.0, "cost_currency": "EUR", "expected_duration_seconds": 1,
-                                 "train_tokens_per_step": 1, "train_tokens": 100, "data_tokens": 100}  # fmt: skip
+            shown["metadata"] = {
+                "cost": 1.0,
+                "cost_currency": "EUR",
+                "expected_duration_seconds": 1,
+                "train_tokens_per_step": 1,
+                "train_tokens": 100,
+                "data_tokens": 100,
+            }
         if status == "SUCCESS":
             shown["fine_tuned_model"] = f"ft:classifier:chaos:{job['id']}"
         return shown

@@ -226,10 +226,16 @@ def open_rig(
     folder.mkdir(parents=True)
     data = folder / "data"
     data.mkdir()
-    mounted = os.geteuid() == 0 and shutil.which("mount") is not None and (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=96m", "chaos", str(data)], check=False,
-                       capture_output=True).returncode == 0
-    )  # fmt: skip
+    mounted = (
+        os.geteuid() == 0
+        and shutil.which("mount") is not None
+        and (
+            subprocess.run(
+                ["mount", "-t", "tmpfs", "-o", "size=96m", "chaos", str(data)], check=False, capture_output=True
+            ).returncode
+            == 0
+        )
+    )
     mistral = StandIn(serving, random.Random(0))
     clock = Clock(folder) if settable_clock else None
     under_clock = clock.environment if clock is not None else {}
@@ -252,18 +258,40 @@ def open_rig(
     engine.dispose()
     broker = f"redis://127.0.0.1:{redis_proxy.port}/0"
     settings = {
-        "BROKER_URL": broker, "DATABASE_URL": url, "MISTRAL_URL": mistral.url, "DATA_DIR": str(data),
-        "LEASE_S": str(lease_s), "SWEEP_S": str(sweep_s), "TEXTS_PER_REQUEST": str(PER_REQUEST),
-        "MAX_IN_FLIGHT": str(MAX_IN_FLIGHT), "REQUEST_TIMEOUT_S": "5", "POLL_S": "0.3", "LOG_FORMAT": "json",
-    }  # fmt: skip
+        "BROKER_URL": broker,
+        "DATABASE_URL": url,
+        "MISTRAL_URL": mistral.url,
+        "DATA_DIR": str(data),
+        "LEASE_S": str(lease_s),
+        "SWEEP_S": str(sweep_s),
+        "TEXTS_PER_REQUEST": str(PER_REQUEST),
+        "MAX_IN_FLIGHT": str(MAX_IN_FLIGHT),
+        "REQUEST_TIMEOUT_S": "5",
+        "POLL_S": "0.3",
+        "LOG_FORMAT": "json",
+    }
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LABELMILL_")}
     environment |= {f"LABELMILL_{name}": value for name, value in settings.items()} | {"MISTRAL_API_KEY": KEY}
     environment[HOLD] = str(folder / "hold")
     # the producer's way to Redis is the workers'; to the database it has its own, so that it can always look
     client = Client(Settings(broker_url=broker, database_url=own_url, data_dir=str(data), _env_file=None))  # type: ignore[call-arg]
     starter = forker if clock is None else Launcher(clock)
-    rig = Rig(name, database, folder, starter, serving, mistral, server, postgres, redis_proxy, postgres_proxy,
-              environment, client, mounted, clock)  # fmt: skip
+    rig = Rig(
+        name,
+        database,
+        folder,
+        starter,
+        serving,
+        mistral,
+        server,
+        postgres,
+        redis_proxy,
+        postgres_proxy,
+        environment,
+        client,
+        mounted,
+        clock,
+    )
     for number in range(WORKERS):
         worker = ("-A", "labelmill_worker.app", "worker", "-Q", "prepare,train,classify", "-c", str(CONCURRENCY))
         rig.add(f"worker{number}", *worker, "-n", f"{name}-{number}@%h")

@@ -153,13 +153,17 @@ def _print(outcome: Outcome, replay: str) -> None:
 def _document(outcomes: Sequence[Outcome]) -> list[dict[str, object]]:
     return [
         {
-            "seed": outcome.scenario.seed, "database": outcome.scenario.database,
-            "faults": list(map(str, outcome.scenario.injections)), "settled_s": outcome.settled_s,
-            "resumed_s": outcome.resumed_s, "paid_twice": outcome.paid_twice, "notes": outcome.notes,
+            "seed": outcome.scenario.seed,
+            "database": outcome.scenario.database,
+            "faults": list(map(str, outcome.scenario.injections)),
+            "settled_s": outcome.settled_s,
+            "resumed_s": outcome.resumed_s,
+            "paid_twice": outcome.paid_twice,
+            "notes": outcome.notes,
             "problems": outcome.problems,
         }
         for outcome in outcomes
-    ]  # fmt: skip
+    ]
 
 
 if __name__ == "__main__":

@@ -11,10 +11,18 @@ from pipeline import KINDS, STEPS
 from preparations import PREPARATIONS
 
 _WORK = (
-    ("classify",), ("classify", "classify"), ("factory",), ("factory", "classify"), ("factory, tags",),
-    ("embedding",), ("embedding",), ("embedding", "classify"), ("prompt",), ("prompt, nearest",),
+    ("classify",),
+    ("classify", "classify"),
+    ("factory",),
+    ("factory", "classify"),
+    ("factory, tags",),
+    ("embedding",),
+    ("embedding",),
+    ("embedding", "classify"),
+    ("prompt",),
+    ("prompt, nearest",),
     (PREPARATIONS, "classify"),
-)  # fmt: skip
+)
 _FIRST_S, _LAST_S = 0.2, 3.5  #: Faults begin within this span of a batch …
 _INTO_STEP_S = 2.5  #: … and within so much of a pipeline's step.
 

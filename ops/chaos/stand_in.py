@@ -96,10 +96,14 @@ class StandIn:
 
     async def _start(self) -> None:
         app = web.Application(client_max_size=1 << 28, middlewares=[self._meet_trouble])
-        app.add_routes([
-            web.post(CLASSIFICATIONS, self._classify), web.post(EMBEDDINGS, self._embed),
-            web.post(COMPLETIONS, self._complete), *self.jobs.routes(),
-        ])  # fmt: skip
+        app.add_routes(
+            [
+                web.post(CLASSIFICATIONS, self._classify),
+                web.post(EMBEDDINGS, self._embed),
+                web.post(COMPLETIONS, self._complete),
+                *self.jobs.routes(),
+            ]
+        )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await self._runner.setup()
         await self._listen()

@@ -68,9 +68,15 @@ class Classify(Work):
     """One batch: repeated, blank and refused texts among many good ones. By default of a model known by id alone."""
 
     def __init__(
-        self, rig: Rig, name: str, rng: random.Random, model: str = KNOWN_MODEL, path: str = CLASSIFICATIONS,
-        count: tuple[int, int] = (1400, 2400), targets: tuple[str, ...] = ("intent",),
-    ) -> None:  # fmt: skip
+        self,
+        rig: Rig,
+        name: str,
+        rng: random.Random,
+        model: str = KNOWN_MODEL,
+        path: str = CLASSIFICATIONS,
+        count: tuple[int, int] = (1400, 2400),
+        targets: tuple[str, ...] = ("intent",),
+    ) -> None:
         super().__init__(rig, name, rng)
         self.model, self.path, self.targets = model, path, targets
         self.rows = [(f"{name}-{number}", one) for number, one in enumerate(_texts(name, rng, rng.randint(*count)))]

@@ -84,8 +84,13 @@ class EmbeddedPostgres:
         cluster = self._folder / "cluster"
         made = subprocess.run(
             [programs / "initdb", "-D", cluster, "-U", _USER, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"],
-            cwd=self._folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **account,
-        )  # fmt: skip
+            cwd=self._folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            **account,
+        )
         if made.returncode:
             self.stop()
             raise DatabaseUnavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
@@ -96,16 +101,28 @@ class EmbeddedPostgres:
         programs, account = find_programs(), _as_ordinary_user()
         assert self._folder is not None  # noqa: S101 - `start` made it
         cluster = self._folder / "cluster"
-        options = {"listen_addresses": LOOPBACK, "port": self.port, "unix_socket_directories": self._folder,
-                   "fsync": "off", "synchronous_commit": "on" if self._survives_crash else "off",
-                   "full_page_writes": "off", "max_connections": 200, "shared_buffers": "128MB"}  # fmt: skip
+        options = {
+            "listen_addresses": LOOPBACK,
+            "port": self.port,
+            "unix_socket_directories": self._folder,
+            "fsync": "off",
+            "synchronous_commit": "on" if self._survives_crash else "off",
+            "full_page_writes": "off",
+            "max_connections": 200,
+            "shared_buffers": "128MB",
+        }
         log = (self._folder / "log").open("ab")
         with log:
             self._process = subprocess.Popen(
                 [programs / "postgres", "-D", cluster, *(f"--{key}={value}" for key, value in options.items())],
-                cwd=self._folder, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                env=self._environment, **account,
-            )  # fmt: skip
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                env=self._environment,
+                **account,
+            )
         deadline = time.monotonic() + timeout_s
         while not self._takes_connections():
             if self._process.poll() is not None or time.monotonic() > deadline:

@@ -54,11 +54,29 @@ def write_password_file(data_dir: Path, password: str) -> Path:
 def server_command(data_dir: Path, port: int, configuration: Path | None = None) -> list[str]:
     """The command line of a server that keeps its files in `data_dir` and listens on loopback only."""
     return [
-        str(find_server()), *([str(configuration)] if configuration else []),
-        "--port", str(port), "--bind", LOOPBACK, "--protected-mode", "yes",
-        "--dir", str(data_dir), "--appendonly", "yes", "--appendfsync", "everysec", "--save", "",
-        "--maxmemory-policy", "noeviction", "--daemonize", "no", "--loglevel", "notice",
-    ]  # fmt: skip
+        str(find_server()),
+        *([str(configuration)] if configuration else []),
+        "--port",
+        str(port),
+        "--bind",
+        LOOPBACK,
+        "--protected-mode",
+        "yes",
+        "--dir",
+        str(data_dir),
+        "--appendonly",
+        "yes",
+        "--appendfsync",
+        "everysec",
+        "--save",
+        "",
+        "--maxmemory-policy",
+        "noeviction",
+        "--daemonize",
+        "no",
+        "--loglevel",
+        "notice",
+    ]
 
 
 def answers_ping(port: int, password: str | None = None) -> bool:
@@ -112,9 +130,12 @@ class EmbeddedRedis:
         with (self._data_dir / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
                 server_command(self._data_dir, self.port),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
                 start_new_session=True,  # the terminal's Ctrl-C is not for it
-            )  # fmt: skip
+            )
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._process.poll() is None:
             # by its process id: another server may have taken the port, and ours be about to find out

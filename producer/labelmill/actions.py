@@ -126,9 +126,16 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         connection.execute(
             update(ChunkRow)
             .where(mine, to_run)
-            .values(state=ChunkState.PENDING.value, failed=0, attempts=0, faults=0, sent_at=None, lease_token=None,
-                    lease_until=None)
-        )  # fmt: skip
+            .values(
+                state=ChunkState.PENDING.value,
+                failed=0,
+                attempts=0,
+                faults=0,
+                sent_at=None,
+                lease_token=None,
+                lease_until=None,
+            )
+        )
         connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
         # what these rows will be answered is to be found by later batches too
         run_again = select(ChunkRow.number).where(mine, ChunkRow.state == ChunkState.PENDING.value)

@@ -83,9 +83,15 @@ class Client:
         InvalidInput, NotFound."""
         self._require_tables()
         job_id = submit_evaluation(
-            self.engine, self.sender, model=model, dataset=dataset, split=split, calibrate=calibrate,
-            warn=self.warnings.append, announce=announce,
-        )  # fmt: skip
+            self.engine,
+            self.sender,
+            model=model,
+            dataset=dataset,
+            split=split,
+            calibrate=calibrate,
+            warn=self.warnings.append,
+            announce=announce,
+        )
         return Job(self, job_id)
 
     def compare(

@@ -27,8 +27,20 @@ LEVEL = 0.05  #: A difference with a smaller p-value is believed.
 RESAMPLES, SEED = 1_000, 0  #: Of the interval of each accuracy, as in an evaluation.
 EXACT_UP_TO = 1_000  #: Discordant rows; beyond, the chi-square approximation differs in no digit that matters.
 
-_SHOWN = ("accuracy", "macro_f1", "weighted_f1", "micro_f1", "log_loss", "brier", "ece", "intervals", "answered",
-          "abstained", "failed", "rows")  # fmt: skip
+_SHOWN = (
+    "accuracy",
+    "macro_f1",
+    "weighted_f1",
+    "micro_f1",
+    "log_loss",
+    "brier",
+    "ece",
+    "intervals",
+    "answered",
+    "abstained",
+    "failed",
+    "rows",
+)
 
 Bools = NDArray[np.bool_]
 

@@ -127,8 +127,11 @@ def test_a_celery_process_refuses_a_setting_in_one_sentence(arguments: str) -> N
     ended = subprocess.run(
         [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *arguments.split()],
         env=os.environ | {"LABELMILL_MISTRAL_URL": "http://mistral.internal", "MISTRAL_API_KEY": "a-key"},
-        capture_output=True, text=True, check=False, timeout=60,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
     assert ended.returncode == 2
     assert "LABELMILL_ALLOW_HTTP=true" in ended.stderr
     assert len(ended.stderr.strip().splitlines()) == 1
@@ -207,9 +210,14 @@ def test_a_worker_without_its_libraries_names_what_to_install() -> None:
 def test_a_full_disk_is_one_sentence(run: Run) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
-            [sys.executable, "-m", "labelmill", "status", "--json"], stdout=full, stderr=subprocess.PIPE, text=True,
-            check=False, timeout=60, env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
-        )  # fmt: skip
+            [sys.executable, "-m", "labelmill", "status", "--json"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=60,
+            env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
+        )
     assert ended.returncode == 1
     assert ended.stderr.splitlines() == ["error: the output cannot be written: No space left on device"]
 
@@ -218,9 +226,14 @@ def test_a_reader_that_leaves_early_sees_no_fault(run: Run) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     ended = subprocess.run(
-        [sys.executable, "-m", "labelmill", "status"], stdout=writing, stderr=subprocess.PIPE, text=True,
-        check=False, timeout=60, env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
-    )  # fmt: skip
+        [sys.executable, "-m", "labelmill", "status"],
+        stdout=writing,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "LABELMILL_DATABASE_URL": "sqlite:///jobs.db"},
+    )
     os.close(writing)
     assert (ended.returncode, ended.stderr) == (0, "")
 
@@ -270,9 +283,12 @@ def test_an_output_that_is_not_utf_8_gets_escapes(environment: dict[str, str]) -
 def test_a_command_whose_output_was_closed_does_its_work(run: Run, closed: str) -> None:
     line = f'exec "$0" -m labelmill classify good.jsonl --model ft:classifier:x {closed}'
     ended = subprocess.run(
-        ["/bin/sh", "-c", line, sys.executable], capture_output=True, check=False, timeout=60,
+        ["/bin/sh", "-c", line, sys.executable],
+        capture_output=True,
+        check=False,
+        timeout=60,
         env=os.environ | {"LABELMILL_DATABASE_URL": "sqlite:///jobs.db", "LABELMILL_BROKER_URL": NOBODY_REDIS},
-    )  # fmt: skip
+    )
     assert ended.returncode == 0, ended.stderr
     assert b"Traceback" not in ended.stderr
     (job,) = json.loads(run("status", "--json").out)

@@ -31,10 +31,21 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The data folder of a running stack with the emulator."""
     folder = tmp_path_factory.mktemp("stack") / "data"
     up = subprocess.Popen(
-        [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up", "--emulator",
-         "--flower-port", str(free_port())],
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=_clean_environment(),
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-m",
+            "labelmill",
+            "--data-dir",
+            str(folder),
+            "up",
+            "--emulator",
+            "--flower-port",
+            str(free_port()),
+        ],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=_clean_environment(),
+    )
     try:
         deadline = time.monotonic() + 120
         while running_stack(folder) is None:
@@ -52,15 +63,22 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _clean_environment() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items()
-            if not name.startswith(("LABELMILL_", "FLOWER_")) and name != "MISTRAL_API_KEY"}  # fmt: skip
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LABELMILL_", "FLOWER_")) and name != "MISTRAL_API_KEY"
+    }
 
 
 def _run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     ended = subprocess.run(
-        [sys.executable, "-m", "labelmill", "--data-dir", str(folder), *arguments], capture_output=True, text=True,
-        check=False, timeout=240, env=_clean_environment(),
-    )  # fmt: skip
+        [sys.executable, "-m", "labelmill", "--data-dir", str(folder), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=_clean_environment(),
+    )
     assert ended.returncode == code, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout) if ended.stdout.strip() else {}
     return document
@@ -103,8 +121,13 @@ def test_the_sample_is_prepared_trained_evaluated_and_classified(stack: Path, tm
     first = tmp_path / "rows.jsonl"
     batch = _run(stack, "classify", str(source), "--model", "words", "--id", "id", "--wait", "-o", str(first))
     assert batch["rows"] == {
-        "submitted": 702, "labelled": 702, "abstained": 0, "failed": 0, "cancelled": 0, "pending": 0,
-    }  # fmt: skip
+        "submitted": 702,
+        "labelled": 702,
+        "abstained": 0,
+        "failed": 0,
+        "cancelled": 0,
+        "pending": 0,
+    }
     for path in (first, tmp_path / "rows.csv", tmp_path / "rows.parquet"):
         if path is not first:
             _run(stack, "results", batch["id"], "-o", str(path))
@@ -133,8 +156,20 @@ def test_a_prompt_answers_one_text_a_request(stack: Path, tmp_path: Path) -> Non
     _run(stack, "prepare", "prompts", str(SAMPLE_PATH), "--target", "intent=intent", "--wait")
     described = tmp_path / "labels.json"
     described.write_text(json.dumps({"play_music": "start a song"}))
-    training = _run(stack, "train", "prompts", "--dataset", "prompts", "--method", "prompt", "--shots", "2",
-                    "--describe", str(described), "--wait")  # fmt: skip
+    training = _run(
+        stack,
+        "train",
+        "prompts",
+        "--dataset",
+        "prompts",
+        "--method",
+        "prompt",
+        "--shots",
+        "2",
+        "--describe",
+        str(described),
+        "--wait",
+    )
     assert (training["state"], training["estimate"]["amount"]) == ("succeeded", 0.0)
     source = tmp_path / "texts.jsonl"
     source.write_text("".join(json.dumps({"text": row["text"]}) + "\n" for row in _rows(SAMPLE_PATH)[:20]))
@@ -182,10 +217,26 @@ def test_a_model_that_mistral_does_not_know_fails_the_batch_with_the_reason(stac
 @pytest.mark.skipif(not _MASSIVE.exists(), reason="the cookbook's rows are not beside this checkout")
 def test_the_cookbooks_own_rows_give_its_counts_and_accuracy(stack: Path) -> None:
     dataset = _run(
-        stack, "prepare", "intents", str(_MASSIVE), "--text", "text", "--target", "intent=label_text",
-        "--where", "lang=en", "--min-per-label", "200", "--max-per-label", "600", "--split", "80/10/10",
-        "--seed", "42", "--wait",
-    )  # fmt: skip
+        stack,
+        "prepare",
+        "intents",
+        str(_MASSIVE),
+        "--text",
+        "text",
+        "--target",
+        "intent=label_text",
+        "--where",
+        "lang=en",
+        "--min-per-label",
+        "200",
+        "--max-per-label",
+        "600",
+        "--split",
+        "80/10/10",
+        "--seed",
+        "42",
+        "--wait",
+    )
     assert dataset["splits"] == {"train": 5313, "validation": 664, "test": 665}
     assert len(dataset["labels"]["intent"]["train"]) == 16
     training = _run(stack, "train", "intents", "--dataset", "intents", "--method", "factory", "--yes", "--wait")

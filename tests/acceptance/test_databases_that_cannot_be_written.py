@@ -32,9 +32,13 @@ def run_apart(run: Run) -> Run:
     def run_command(*arguments: str, **environment: str) -> Ended:
         given = dict(os.environ) | {"LABELMILL_BROKER_URL": NOBODY_REDIS} | environment
         ended = subprocess.run(
-            [sys.executable, "-m", "labelmill", *arguments], env=given, capture_output=True, text=True, check=False,
+            [sys.executable, "-m", "labelmill", *arguments],
+            env=given,
+            capture_output=True,
+            text=True,
+            check=False,
             timeout=60,
-        )  # fmt: skip
+        )
         return Ended(ended.returncode, ended.stdout, ended.stderr, 0.0)
 
     return run_command

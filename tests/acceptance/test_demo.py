@@ -16,8 +16,11 @@ def test_the_demo_goes_from_rows_to_labels_and_leaves_nothing_running(tmp_path: 
     folder = tmp_path / "demo"
     ended = subprocess.run(
         [sys.executable, "-m", "labelmill", "demo", "--json", "--output", str(folder)],
-        capture_output=True, text=True, check=False, timeout=150,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=150,
+    )
     assert ended.returncode == 0, ended.stderr
     summary = json.loads(ended.stdout)
     assert summary["accuracy"] > 0.8
@@ -37,7 +40,7 @@ def test_the_demo_clears_no_folder_but_its_own(tmp_path: Path) -> None:
     (mine / "thesis.txt").touch()
     ended = subprocess.run(
         [sys.executable, "-m", "labelmill", "demo", "--output", str(mine)], capture_output=True, text=True, check=False
-    )  # fmt: skip
+    )
     assert ended.returncode == 2
     assert "was not made by `labelmill demo`" in ended.stderr
     assert [path.name for path in mine.iterdir()] == ["thesis.txt"]

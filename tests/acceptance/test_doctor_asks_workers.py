@@ -91,8 +91,12 @@ def _doctor(environment: dict[str, str]) -> tuple[int, dict[str, Any], str]:
     started = time.monotonic()
     ended = subprocess.run(
         [sys.executable, "-m", "labelmill", "doctor", "--json"],
-        env=environment, capture_output=True, text=True, check=False, timeout=90,
-    )  # fmt: skip
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=90,
+    )
     assert time.monotonic() - started < 60
     checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}
     return ended.returncode, checks, ended.stdout + ended.stderr

@@ -37,15 +37,29 @@ _ENDED = utc_now()
 _BEGUN = _ENDED - timedelta(seconds=200)
 _SCHEMA = [{"name": "intent", "labels": ["play", "stop"], "multi": False}]
 _METRICS = {
-    "intent": {"accuracy": 0.8231, "macro_f1": 0.8249, "multi": False,
-               "intervals": {"accuracy": [0.79, 0.85], "macro_f1": [0.8, 0.84]}},
-    "tags": {"accuracy": 0.5, "macro_f1": 0.61, "micro_f1": 0.72, "multi": True,
-             "intervals": {"micro_f1": [0.7, 0.74]}},
-}  # fmt: skip
+    "intent": {
+        "accuracy": 0.8231,
+        "macro_f1": 0.8249,
+        "multi": False,
+        "intervals": {"accuracy": [0.79, 0.85], "macro_f1": [0.8, 0.84]},
+    },
+    "tags": {
+        "accuracy": 0.5,
+        "macro_f1": 0.61,
+        "micro_f1": 0.72,
+        "multi": True,
+        "intervals": {"micro_f1": [0.7, 0.74]},
+    },
+}
 _SUMMARY = {
-    "rows": 1240, "answered": 1237, "failed": 3, "failures": {"empty_text": 2, "request_refused": 1}, "requests": 13,
-    "tokens": 9120, "cost": {"amount": 0.000912, "currency": "USD"},
-}  # fmt: skip
+    "rows": 1240,
+    "answered": 1237,
+    "failed": 3,
+    "failures": {"empty_text": 2, "request_refused": 1},
+    "requests": 13,
+    "tokens": 9120,
+    "cost": {"amount": 0.000912, "currency": "USD"},
+}
 
 
 @pytest.fixture
@@ -59,17 +73,48 @@ def jobs(run: Run) -> dict[str, str]:
         def add(table: type, **values: Any) -> None:
             connection.execute(insert(table).values(**values))
 
-        add(ModelRow, no=1, name="m", version=1, method="embedding", remote_model="mistral-embed", label_schema=_SCHEMA,
-            promoted=True)  # fmt: skip
-        add(DatasetRow, id=PREP, state="ready", name="d", version=2, spec={}, label_schema=_SCHEMA,
+        add(
+            ModelRow,
+            no=1,
+            name="m",
+            version=1,
+            method="embedding",
+            remote_model="mistral-embed",
+            label_schema=_SCHEMA,
+            promoted=True,
+        )
+        add(
+            DatasetRow,
+            id=PREP,
+            state="ready",
+            name="d",
+            version=2,
+            spec={},
+            label_schema=_SCHEMA,
             splits={"train": 5313, "test": 665},
             labels={"intent": {"train": {"play": 5313}, "test": {"stop": 665}}},
-            dropped={"bad_row": 3, "below_min_per_label": 1204}, **ended)  # fmt: skip
+            dropped={"bad_row": 3, "below_min_per_label": 1204},
+            **ended,
+        )
         common: dict[str, Any] = {"name": "m", "method": "embedding", "dataset_id": PREP, "options": {}}
-        add(TrainingRow, id=TRAIN, state="succeeded", model_no=1,
-            cost={"amount": 0.0056, "currency": "USD", "tokens": 56000}, **common, **ended)  # fmt: skip
-        add(TrainingRow, id=WAITING, state="awaiting_approval", created_at=_BEGUN, max_cost=0.01,
-            estimate={"amount": 0.019, "currency": "USD", "texts": 6642, "tokens": 190000}, **common)  # fmt: skip
+        add(
+            TrainingRow,
+            id=TRAIN,
+            state="succeeded",
+            model_no=1,
+            cost={"amount": 0.0056, "currency": "USD", "tokens": 56000},
+            **common,
+            **ended,
+        )
+        add(
+            TrainingRow,
+            id=WAITING,
+            state="awaiting_approval",
+            created_at=_BEGUN,
+            max_cost=0.01,
+            estimate={"amount": 0.019, "currency": "USD", "texts": 6642, "tokens": 190000},
+            **common,
+        )
         batch: dict[str, Any] = {
             "model_no": 1,
             "model_ref": "m",
@@ -79,32 +124,82 @@ def jobs(run: Run) -> dict[str, str]:
         }
         add(BatchRow, no=1, id=BATCH, state="completed", rows=20_000, duplicates=1, skipped=4, **batch)
         add(BatchRow, no=2, id=INNER, state="completed", rows=0, **batch)
-        add(ChunkRow, batch_no=1, number=0, state="done", first_row=0, rows=20_000, texts=19_999, labelled=19_490,
-            abstained=500, failed=10, requests=200, tokens=240_000)  # fmt: skip
+        add(
+            ChunkRow,
+            batch_no=1,
+            number=0,
+            state="done",
+            first_row=0,
+            rows=20_000,
+            texts=19_999,
+            labelled=19_490,
+            abstained=500,
+            failed=10,
+            requests=200,
+            tokens=240_000,
+        )
         for row in range(9):
             code = "request_refused" if row else "empty_text"
             add(RowErrorRow, batch_no=1, row=row, external_id=str(row), code=code, message="no")
         add(DuplicateRow, batch_no=1, row=12, first_row=0, external_id="12")
-        add(EvaluationRow, id=EVAL, state="completed", model_no=1, model_ref="m@1", dataset_id=PREP, dataset_ref="d@2",
-            split="test", metrics=_METRICS, summary=_SUMMARY, batch_id=INNER, **ended)  # fmt: skip
+        add(
+            EvaluationRow,
+            id=EVAL,
+            state="completed",
+            model_no=1,
+            model_ref="m@1",
+            dataset_id=PREP,
+            dataset_ref="d@2",
+            split="test",
+            metrics=_METRICS,
+            summary=_SUMMARY,
+            batch_id=INNER,
+            **ended,
+        )
     engine.dispose()
     return {"LABELMILL_DATABASE_URL": "sqlite:///jobs.db", "LABELMILL_BROKER_URL": NOBODY_REDIS}
 
 
 ENDINGS = {
-    PREP: ["ready: dataset d@2", "train 5,313, test 665", "intent 2", "below min per label 1,204, bad row 3",
-           "3 min 20 s", "labelmill train d --dataset d@2 --wait"],
-    TRAIN: ["succeeded: m@1 by embedding", "0.0056 USD for 56,000 tokens",
-            "labelmill evaluate m@1 --dataset NAME --wait"],
-    WAITING: ["waits for approval", "6,642", "about 190,000",
-              f"costs about 0.019 USD: labelmill approve {WAITING} --wait"],
-    BATCH: ["completed: m@1", "20,000: 19,490 labelled, 500 abstained, 10 failed", "request refused 8, empty text 2",
-            "4 rows that could not be read", "200, 240,000 tokens", "about 0.024 USD", "100 rows/s",
-            f"rows: labelmill results {BATCH} -o labelled.csv", f"labelmill retry {BATCH} --wait"],
-    EVAL: ["completed: m@1 on d@2 test", "accuracy 0.823 [0.790, 0.850], macro F1 0.825 [0.800, 0.840]",
-           "micro F1 0.720 [0.700, 0.740]", "1,237 of 1,240 answered, 3 failed", "empty text 2, request refused 1",
-           f"report: labelmill report {EVAL} -o report.html"],
-}  # fmt: skip
+    PREP: [
+        "ready: dataset d@2",
+        "train 5,313, test 665",
+        "intent 2",
+        "below min per label 1,204, bad row 3",
+        "3 min 20 s",
+        "labelmill train d --dataset d@2 --wait",
+    ],
+    TRAIN: [
+        "succeeded: m@1 by embedding",
+        "0.0056 USD for 56,000 tokens",
+        "labelmill evaluate m@1 --dataset NAME --wait",
+    ],
+    WAITING: [
+        "waits for approval",
+        "6,642",
+        "about 190,000",
+        f"costs about 0.019 USD: labelmill approve {WAITING} --wait",
+    ],
+    BATCH: [
+        "completed: m@1",
+        "20,000: 19,490 labelled, 500 abstained, 10 failed",
+        "request refused 8, empty text 2",
+        "4 rows that could not be read",
+        "200, 240,000 tokens",
+        "about 0.024 USD",
+        "100 rows/s",
+        f"rows: labelmill results {BATCH} -o labelled.csv",
+        f"labelmill retry {BATCH} --wait",
+    ],
+    EVAL: [
+        "completed: m@1 on d@2 test",
+        "accuracy 0.823 [0.790, 0.850], macro F1 0.825 [0.800, 0.840]",
+        "micro F1 0.720 [0.700, 0.740]",
+        "1,237 of 1,240 answered, 3 failed",
+        "empty text 2, request refused 1",
+        f"report: labelmill report {EVAL} -o report.html",
+    ],
+}
 CODES = {PREP: 0, TRAIN: 0, WAITING: 4, BATCH: 3, EVAL: 0}
 
 
@@ -214,14 +309,29 @@ def test_every_command_takes_json() -> None:
 @pytest.mark.parametrize(
     ("command", "kind"),
     [
-        ("status", list), (f"status {BATCH}", dict), ("models", list), ("models show m@1", dict), ("datasets", list),
-        ("models promote m@1", dict), ("models rollback m", None), ("models alias m@1 best", dict),
-        ("models alias m@best --remove", None), ("models note m@1 good", dict), ("models threshold m@1 0.5", None),
-        ("models register x ft:classifier:x", dict), ("models archive m@1", dict), ("models delete m@1", dict),
-        ("dead-letters", list), ("db upgrade", dict), (f"report {BATCH}", dict), (f"cancel {WAITING}", dict),
-        (f"approve {WAITING}", dict), (f"results {BATCH}", None), ("rehearse --list", dict),
+        ("status", list),
+        (f"status {BATCH}", dict),
+        ("models", list),
+        ("models show m@1", dict),
+        ("datasets", list),
+        ("models promote m@1", dict),
+        ("models rollback m", None),
+        ("models alias m@1 best", dict),
+        ("models alias m@best --remove", None),
+        ("models note m@1 good", dict),
+        ("models threshold m@1 0.5", None),
+        ("models register x ft:classifier:x", dict),
+        ("models archive m@1", dict),
+        ("models delete m@1", dict),
+        ("dead-letters", list),
+        ("db upgrade", dict),
+        (f"report {BATCH}", dict),
+        (f"cancel {WAITING}", dict),
+        (f"approve {WAITING}", dict),
+        (f"results {BATCH}", None),
+        ("rehearse --list", dict),
     ],
-)  # fmt: skip
+)
 @pytest.mark.parametrize("flag", [(), ("--json",)])
 def test_json_is_one_document(
     jobs: dict[str, str], run: Run, command: str, kind: type | None, flag: tuple[str, ...]

@@ -15,14 +15,21 @@ pytestmark = pytest.mark.acceptance
 
 _DATASET = {"id": "prep_00000000000000000000aaaa", "name": "d", "version": 1, "spec": {}}
 _TRAINING = {
-    "id": "train_00000000000000000000aaaa", "name": "m", "method": "factory", "dataset_id": _DATASET["id"],
+    "id": "train_00000000000000000000aaaa",
+    "name": "m",
+    "method": "factory",
+    "dataset_id": _DATASET["id"],
     "options": {},
-}  # fmt: skip
+}
 _BATCH = {"id": "batch_00000000000000000000aaaa", "no": 1, "model_no": 1, "model_ref": "m", "options": {}, "rows": 2}
 _EVALUATION = {
-    "id": "eval_00000000000000000000aaaa", "model_no": 1, "model_ref": "m@1", "dataset_id": _DATASET["id"],
-    "dataset_ref": "d@1", "split": "test",
-}  # fmt: skip
+    "id": "eval_00000000000000000000aaaa",
+    "model_no": 1,
+    "model_ref": "m@1",
+    "dataset_id": _DATASET["id"],
+    "dataset_ref": "d@1",
+    "split": "test",
+}
 
 
 @pytest.mark.parametrize(

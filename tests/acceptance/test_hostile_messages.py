@@ -68,10 +68,23 @@ def worker(
     }
     with (tmp_path / "worker.log").open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", "worker",
-             "-Q", "prepare,train,classify", "-c", "2"],
-            env=os.environ | environment, stdout=log, stderr=log, cwd=tmp_path,
-        )  # fmt: skip
+            [
+                sys.executable,
+                "-m",
+                "celery",
+                "-A",
+                "labelmill_worker.app",
+                "worker",
+                "-Q",
+                "prepare,train,classify",
+                "-c",
+                "2",
+            ],
+            env=os.environ | environment,
+            stdout=log,
+            stderr=log,
+            cwd=tmp_path,
+        )
     yield process
     process.terminate()
     assert process.wait(20) == 0

@@ -75,16 +75,25 @@ class Place:
         self.flower = f"http://127.0.0.1:{free_port()}"
         self.printed: list[str] = []
         self.environment = os.environ | {
-            "LABELMILL_BROKER_URL": broker_url, "LABELMILL_DATABASE_URL": database_url,
-            "LABELMILL_DATA_DIR": str(folder / "data"), "LABELMILL_SWEEP_S": "1", "LABELMILL_POLL_S": "0.2",
-            "LABELMILL_DEBUG": "1", "FLOWER_UNAUTHENTICATED_API": "true",
-        }  # fmt: skip
+            "LABELMILL_BROKER_URL": broker_url,
+            "LABELMILL_DATABASE_URL": database_url,
+            "LABELMILL_DATA_DIR": str(folder / "data"),
+            "LABELMILL_SWEEP_S": "1",
+            "LABELMILL_POLL_S": "0.2",
+            "LABELMILL_DEBUG": "1",
+            "FLOWER_UNAUTHENTICATED_API": "true",
+        }
 
     def run(self, *arguments: str) -> tuple[int, str]:
         ended = subprocess.run(
-            [sys.executable, "-m", "labelmill", *arguments], cwd=self.folder, env=self.environment,
-            capture_output=True, text=True, check=False, timeout=90,
-        )  # fmt: skip
+            [sys.executable, "-m", "labelmill", *arguments],
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=90,
+        )
         self.printed += [ended.stdout, ended.stderr]
         return ended.returncode, ended.stdout
 
@@ -95,9 +104,12 @@ class Place:
         log = self.folder / f"up-{len(self.printed)}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*command, "--flower-port", str(port)], cwd=self.folder, stdout=output, stderr=output,
+                [*command, "--flower-port", str(port)],
+                cwd=self.folder,
+                stdout=output,
+                stderr=output,
                 env=self.environment | {"MISTRAL_API_KEY": KEY} | environment,
-            )  # fmt: skip
+            )
         try:
             until(lambda: running_stack(self.folder / "data") or process.poll() is not None)
             assert process.poll() is None, log.read_text()
@@ -159,10 +171,12 @@ def _values_in_redis(url: str) -> Iterator[tuple[str, str]]:
         for key in client.scan_iter():
             kind = client.type(key)
             read: dict[str, Callable[[], Any]] = {
-                "string": lambda key=key: client.get(key), "list": lambda key=key: client.lrange(key, 0, -1),
-                "hash": lambda key=key: client.hgetall(key), "set": lambda key=key: client.smembers(key),
+                "string": lambda key=key: client.get(key),
+                "list": lambda key=key: client.lrange(key, 0, -1),
+                "hash": lambda key=key: client.hgetall(key),
+                "set": lambda key=key: client.smembers(key),
                 "zset": lambda key=key: client.zrange(key, 0, -1),
-            }  # fmt: skip
+            }
             yield key, f"{key} {read.get(str(kind), str)()}"
 
 

@@ -25,21 +25,32 @@ EVIL = "</script><script>alert(1)</script><img src=https://evil.example/x onerro
 LABELS = [f"some_intent_or_other/{number}" for number in range(75)] + [EVIL, "L" * 300]
 TEXT = "\N{ARABIC LETTER MEEM}\N{ARABIC LETTER REH} \N{CJK UNIFIED IDEOGRAPH-65E5} " + EVIL + " words" * 60
 REPORT = Report(
-    "Evaluation: m@1", "eval_0123456789abcdef0123456789ab, completed",
+    "Evaluation: m@1",
+    "eval_0123456789abcdef0123456789ab, completed",
     [
         facts({"model": "m@1", "rows": 1234}),
         Heading(f"Target {EVIL}"),
         Note(TEXT, "warning"),
-        Matrix("confusion", "Confusion", LABELS, LABELS, [[int(x == y) for x in range(77)] for y in range(77)],
-               ("label", "answer")),
+        Matrix(
+            "confusion",
+            "Confusion",
+            LABELS,
+            LABELS,
+            [[int(x == y) for x in range(77)] for y in range(77)],
+            ("label", "answer"),
+        ),
         Histogram("scores", "Best scores", list(range(20)), "best score"),
         Dots("labels", "Labels", LABELS[-40:], {"labels": [0.02] * 40, "answers": [0.03] * 40}, "share of rows"),
         Grid(("label", "support", "precision", "recall", "F1"), [(label, 1234, 0.5, 1.0, 0.25) for label in LABELS]),
         Grid(("label", "was given", "rows"), [(LABELS[0], LABELS[1], 12)], "Most confused"),
-        Grid(("row", "label", "answer", "score", "text"), [(12_345, LABELS[0], label, 0.9, TEXT) for label in LABELS],
-             "Most confident mistakes", frozenset({4})),
+        Grid(
+            ("row", "label", "answer", "score", "text"),
+            [(12_345, LABELS[0], label, 0.9, TEXT) for label in LABELS],
+            "Most confident mistakes",
+            frozenset({4}),
+        ),
     ],
-)  # fmt: skip
+)
 
 MEASURE = """(() => {
     const box = one => { const b = one.getBoundingClientRect(); return [b.left, b.top, b.right, b.bottom] };
@@ -71,8 +82,13 @@ class Chromium:
                 protocol = _Protocol(socket)
                 for domain in ("Page", "Network", "Runtime"):
                     await protocol.call(f"{domain}.enable")
-                await protocol.call("Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1,
-                                    mobile=width < 600)  # fmt: skip
+                await protocol.call(
+                    "Emulation.setDeviceMetricsOverride",
+                    width=width,
+                    height=900,
+                    deviceScaleFactor=1,
+                    mobile=width < 600,
+                )
                 await protocol.call("Emulation.setEmulatedMedia", media=media)
                 await protocol.call("Page.navigate", url=page.as_uri())
                 await protocol.until("Page.loadEventFired")
@@ -82,10 +98,21 @@ class Chromium:
     def __enter__(self) -> Self:
         assert _PROGRAM is not None
         self._process = subprocess.Popen(
-            [_PROGRAM, "--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run",
-             "--remote-allow-origins=*", f"--user-data-dir={self._folder}", "about:blank"],
-            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-        )  # fmt: skip
+            [
+                _PROGRAM,
+                "--headless",
+                "--no-sandbox",
+                "--disable-gpu",
+                "--remote-debugging-port=0",
+                "--no-first-run",
+                "--remote-allow-origins=*",
+                f"--user-data-dir={self._folder}",
+                "about:blank",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
         assert self._process.stderr is not None
         for line in self._process.stderr:
             if "listening on ws://" in line:

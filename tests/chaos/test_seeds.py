@@ -26,6 +26,9 @@ def test_every_promise_holds_under_a_few_random_schedules(faults: tuple[str, ...
     chosen = [part for name in faults for part in ("--fault", name)]
     ended = subprocess.run(
         [sys.executable, str(_RUN), "--seeds", "2", "--lanes", "2", *chosen],
-        capture_output=True, text=True, check=False, timeout=160,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=160,
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr[-2000:]

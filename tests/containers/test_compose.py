@@ -60,8 +60,12 @@ class Project:
     def compose(self, *words: str, timeout_s: float = 600) -> str:
         done = subprocess.run(
             ["docker", "compose", *self._files, "--profile", "emulator", *words],
-            cwd=self.folder, capture_output=True, text=True, timeout=timeout_s, check=False,
-        )  # fmt: skip
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
         assert done.returncode == 0, f"{words}: {done.stdout[-2000:]}{done.stderr[-4000:]}"
         return done.stdout
 
@@ -74,8 +78,13 @@ class Project:
         }
         done = subprocess.run(
             [shutil.which("labelmill") or "labelmill", *words],
-            cwd=self.folder, env=environment, capture_output=True, text=True, timeout=900, check=False,
-        )  # fmt: skip
+            cwd=self.folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
         assert done.returncode == 0, f"{words}: exit {done.returncode}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
         return json.loads(done.stdout) if done.stdout.strip() else None
 

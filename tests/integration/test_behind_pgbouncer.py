@@ -42,10 +42,16 @@ def client(
     with StrictMistral() as mistral:
         mistral.latency_s = 0.02
         environment = os.environ | {
-            "LABELMILL_BROKER_URL": redis_url, "LABELMILL_DATABASE_URL": url, "LABELMILL_MISTRAL_URL": mistral.url,
-            "LABELMILL_DATA_DIR": str(tmp_path), "LABELMILL_LEASE_S": "2", "LABELMILL_SWEEP_S": "1",
-            "LABELMILL_TEXTS_PER_REQUEST": "20", "LABELMILL_MAX_IN_FLIGHT": "4", "MISTRAL_API_KEY": KEY,
-        }  # fmt: skip
+            "LABELMILL_BROKER_URL": redis_url,
+            "LABELMILL_DATABASE_URL": url,
+            "LABELMILL_MISTRAL_URL": mistral.url,
+            "LABELMILL_DATA_DIR": str(tmp_path),
+            "LABELMILL_LEASE_S": "2",
+            "LABELMILL_SWEEP_S": "1",
+            "LABELMILL_TEXTS_PER_REQUEST": "20",
+            "LABELMILL_MAX_IN_FLIGHT": "4",
+            "MISTRAL_API_KEY": KEY,
+        }
         celery = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app"]
         commands = [[*celery, "worker", "-Q", "prepare,train,classify", "-c", "4", "-n", f"p{n}@%h"] for n in range(2)]
         with (tmp_path / "log").open("wb") as log:

@@ -34,9 +34,14 @@ class HeldFleet(Fleet):
         source.write_text("".join(f'{{"text": "text {n}", "intent": "{n % 2}"}}\n' for n in range(40)))
         for number in range(count):
             submit_prepare(
-                self.client.engine, self.client.sender, self.client.settings, name=f"d{number}", source=str(source),
-                targets=["intent=intent"], text="text",
-            )  # fmt: skip
+                self.client.engine,
+                self.client.sender,
+                self.client.settings,
+                name=f"d{number}",
+                source=str(source),
+                targets=["intent=intent"],
+                text="text",
+            )
 
     def datasets(self, state: str) -> int:
         with reading(self.client.engine) as connection:

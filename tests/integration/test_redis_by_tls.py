@@ -72,8 +72,9 @@ def _ask_as_flower(url: str) -> None:
     app = create_app(Settings(broker_url=url))
     broker = Broker(
         app.connection().as_uri(include_password=True),
-        broker_options=app.conf.broker_transport_options, broker_use_ssl=app.conf.broker_use_ssl,
-    )  # fmt: skip
+        broker_options=app.conf.broker_transport_options,
+        broker_use_ssl=app.conf.broker_use_ssl,
+    )
     asyncio.run(broker.queues(["classify"]))
 
 
@@ -125,8 +126,9 @@ def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TlsRedis]:
     server = EmbeddedRedis(folder / "redis")
     server.start()
     with redis.Redis.from_url(server.url) as admin:
-        admin.acl_setuser(USER, enabled=True, passwords=[f"+{PASSWORD}"], categories=["+@all"], keys=["*"],
-                          channels=["*"])  # fmt: skip
+        admin.acl_setuser(
+            USER, enabled=True, passwords=[f"+{PASSWORD}"], categories=["+@all"], keys=["*"], channels=["*"]
+        )
         admin.acl_setuser("default", enabled=False)
     with tls_in_front_of(server.port, ours) as port, tls_in_front_of(server.port, another_name) as other_port:
         yield TlsRedis(port, other_port, ours, another_name.ca)
@@ -178,14 +180,21 @@ def test_a_batch_runs_through_a_redis_that_takes_tls_and_a_named_user_alone(
     with StrictMistral() as mistral, redis.Redis.from_url(**redis_arguments(tls_redis.url())) as admin:
         admin.flushdb()
         environment = os.environ | {
-            "LABELMILL_BROKER_URL": tls_redis.url(), "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.db'}",
-            "LABELMILL_MISTRAL_URL": mistral.url, "LABELMILL_DATA_DIR": str(tmp_path), "MISTRAL_API_KEY": KEY,
-            "LABELMILL_REQUESTS_PER_SECOND": "50", "LABELMILL_TEXTS_PER_REQUEST": "50", "LABELMILL_SWEEP_S": "1",
+            "LABELMILL_BROKER_URL": tls_redis.url(),
+            "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.db'}",
+            "LABELMILL_MISTRAL_URL": mistral.url,
+            "LABELMILL_DATA_DIR": str(tmp_path),
+            "MISTRAL_API_KEY": KEY,
+            "LABELMILL_REQUESTS_PER_SECOND": "50",
+            "LABELMILL_TEXTS_PER_REQUEST": "50",
+            "LABELMILL_SWEEP_S": "1",
             # whatever else Celery listens to
-            "CELERY_BROKER_URL": "redis://127.0.0.1:1/0", "BROKER_URL": "redis://127.0.0.1:1/0",
-            "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0", "FLOWER_BROKER_API": "redis://127.0.0.1:1/0",
+            "CELERY_BROKER_URL": "redis://127.0.0.1:1/0",
+            "BROKER_URL": "redis://127.0.0.1:1/0",
+            "CELERY_RESULT_BACKEND": "redis://127.0.0.1:1/0",
+            "FLOWER_BROKER_API": "redis://127.0.0.1:1/0",
             "FLOWER_UNAUTHENTICATED_API": "true",
-        }  # fmt: skip
+        }
         source = tmp_path / "texts.jsonl"
         texts = [f"text {'x' * (number % 4)} {number:05d}" for number in range(ROWS)]
         source.write_bytes(b"\n".join(orjson.dumps({"text": text}) for text in texts))
@@ -199,9 +208,14 @@ def test_a_batch_runs_through_a_redis_that_takes_tls_and_a_named_user_alone(
             _until(lambda: "w@tls" in _read(f"{address}/api/workers?refresh=1"), logs)
             assert "classify" in _read(f"{address}/broker")
             doctor = subprocess.run(
-                [sys.executable, "-m", "labelmill", "doctor", "--json"], cwd=tmp_path, env=environment,
-                capture_output=True, text=True, check=False, timeout=90,
-            )  # fmt: skip
+                [sys.executable, "-m", "labelmill", "doctor", "--json"],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=90,
+            )
             checks = {check["name"]: check["status"] for check in json.loads(doctor.stdout)["checks"]}
             assert {checks[name] for name in ("broker", "workers", "queues")} == {"ok"}, doctor.stdout
             client.engine.dispose()
@@ -218,10 +232,15 @@ def _processes(folder: Path, environment: dict[str, str], flower_port: int) -> I
     running = []
     for name, command in commands.items():
         with (folder / f"{name}.log").open("wb") as log:
-            running.append(subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *command],
-                cwd=folder, env=environment, stdout=log, stderr=log,
-            ))  # fmt: skip
+            running.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *command],
+                    cwd=folder,
+                    env=environment,
+                    stdout=log,
+                    stderr=log,
+                )
+            )
     try:
         yield lambda: "\n".join((folder / f"{name}.log").read_text(errors="replace") for name in commands)
     finally:

@@ -43,11 +43,17 @@ class Fleet:
         self.redis.start()
         self.data = folder / "data"
         self.environment = {
-            "LABELMILL_BROKER_URL": self.redis.url, "LABELMILL_DATABASE_URL": database_url,
-            "LABELMILL_MISTRAL_URL": mistral.url, "LABELMILL_DATA_DIR": str(self.data),
-            "LABELMILL_LEASE_S": "5", "LABELMILL_SWEEP_S": "1", "LABELMILL_TEXTS_PER_REQUEST": "20",
-            "LABELMILL_MAX_IN_FLIGHT": "4", "LABELMILL_POLL_S": "0.2", "MISTRAL_API_KEY": KEY,
-        }  # fmt: skip
+            "LABELMILL_BROKER_URL": self.redis.url,
+            "LABELMILL_DATABASE_URL": database_url,
+            "LABELMILL_MISTRAL_URL": mistral.url,
+            "LABELMILL_DATA_DIR": str(self.data),
+            "LABELMILL_LEASE_S": "5",
+            "LABELMILL_SWEEP_S": "1",
+            "LABELMILL_TEXTS_PER_REQUEST": "20",
+            "LABELMILL_MAX_IN_FLIGHT": "4",
+            "LABELMILL_POLL_S": "0.2",
+            "MISTRAL_API_KEY": KEY,
+        }
         self._processes: list[subprocess.Popen[bytes]] = []
         given = Settings(broker_url=self.redis.url, database_url=database_url, data_dir=str(self.data))
         self.client = Client(given)
@@ -58,8 +64,11 @@ class Fleet:
         with (self._folder / f"process-{number}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *(arguments or command)],
-                env=os.environ | self.environment | environment, stdout=log, stderr=log, cwd=self._folder,
-            )  # fmt: skip
+                env=os.environ | self.environment | environment,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+            )
         self._processes.append(process)
 
     def until_alive(self, workers: int) -> None:
@@ -82,9 +91,14 @@ class Fleet:
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "labelmill", *arguments], env=os.environ | self.environment, cwd=self._folder,
-            capture_output=True, text=True, check=False, timeout=DEADLINE_S,
-        )  # fmt: skip
+            [sys.executable, "-m", "labelmill", *arguments],
+            env=os.environ | self.environment,
+            cwd=self._folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=DEADLINE_S,
+        )
 
     def keep_trained_model(self) -> None:
         """A version whose file lies in the data folder. It finds what the stand-in's vectors say."""
@@ -97,11 +111,17 @@ class Fleet:
         with writing(self.client.engine) as connection:
             key = connection.execute(
                 insert(ModelRow)
-                .values(name=TRAINED, version=1, promoted=True, method="embedding", remote_model="mistral-embed",
-                        label_schema=schema.to_json(),
-                        recipe={"file": "models/train_0000000001.zip", "sha256": sha256, "dimensions": 1024})
+                .values(
+                    name=TRAINED,
+                    version=1,
+                    promoted=True,
+                    method="embedding",
+                    remote_model="mistral-embed",
+                    label_schema=schema.to_json(),
+                    recipe={"file": "models/train_0000000001.zip", "sha256": sha256, "dimensions": 1024},
+                )
                 .returning(ModelRow.no)
-            ).scalar_one()  # fmt: skip
+            ).scalar_one()
             connection.execute(insert(ModelTargetRow).values(model_no=key, target=0, name="intent"))
 
     def unable(self) -> set[str]:

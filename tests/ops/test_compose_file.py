@@ -84,8 +84,10 @@ def run_entrypoint(**environment: str) -> dict[str, str]:
     done = subprocess.run(
         ["sh", str(SCRIPTS / "entrypoint.sh"), "env"],
         env={"PATH": os.environ["PATH"], "LABELMILL_EMULATOR_URL": "http://emulator:8089"} | environment,
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return dict(line.split("=", 1) for line in done.stdout.splitlines())
 
 
@@ -113,8 +115,10 @@ def run_setup(folder: Path, **environment: str) -> subprocess.CompletedProcess[s
     return subprocess.run(
         ["sh", str(SCRIPTS / "setup.sh")],
         env={"PATH": f"{bin_dir}:{os.environ['PATH']}", "LABELMILL_UID": "0", "LABELMILL_GID": "0"} | environment,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize(

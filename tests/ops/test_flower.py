@@ -42,9 +42,13 @@ def _readme_line() -> tuple[str, ...]:
 def _start(command: tuple[str, ...], **environment: str) -> subprocess.Popen[str]:
     # as a user's shell finds it; the working folder of a test is empty
     return subprocess.Popen(
-        [str(BIN / command[0]), *command[1:]], env=os.environ | environment,
-        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [str(BIN / command[0]), *command[1:]],
+        env=os.environ | environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 @contextlib.contextmanager
@@ -81,8 +85,10 @@ def _accepts(host: str, port: int) -> bool:
 
 def _addresses_of_this_machine() -> list[str]:
     """Of its other interfaces; 127.0.0.2 shows it where there are none, for it is loopback too but not 127.0.0.1."""
-    return ["127.0.0.2", *{str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
-            - {"127.0.0.1"}]  # fmt: skip
+    return [
+        "127.0.0.2",
+        *{str(found[4][0]) for found in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)} - {"127.0.0.1"},
+    ]
 
 
 def _status(port: int, credentials: str = "") -> int:
@@ -156,8 +162,11 @@ def test_a_port_that_is_taken_is_named() -> None:
 @pytest.mark.slow
 def test_flower_gets_no_key_and_no_database(tmp_path: Path) -> None:
     port = free_port()
-    secret = {"MISTRAL_API_KEY": "a-key-of-mine", "WANDB_API_KEY": "a-key-of-mine",
-              "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path}/a-key-of-mine.db"}  # fmt: skip
+    secret = {
+        "MISTRAL_API_KEY": "a-key-of-mine",
+        "WANDB_API_KEY": "a-key-of-mine",
+        "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path}/a-key-of-mine.db",
+    }
     with _running(OWN, port, FLOWER_PORT=str(port), **secret):
         shown = subprocess.run(["ps", "axeww", "-o", "command="], capture_output=True, text=True, check=True).stdout
         (line,) = [line for line in shown.splitlines() if f"FLOWER_PORT={port}" in line]
@@ -227,8 +236,10 @@ def test_every_queue_is_listed_with_the_messages_of_all_priorities_before_any_wo
         page = _page(port, "broker")
         rows = re.findall(r"<tr id=.*?</tr>", page, re.DOTALL)
         assert [re.findall(r"<td[^>]*>(.*?)</td>", row, re.DOTALL)[:2] for row in rows] == [
-            ["classify", "5"], ["prepare", "2"], ["train", "1"],
-        ]  # fmt: skip
+            ["classify", "5"],
+            ["prepare", "2"],
+            ["train", "1"],
+        ]
         for made in (page, _page(port, "tasks")):
             assert "nth-child(-n+2)" in made.partition("</head>")[0], "tables are cut off on a phone"
 

@@ -32,8 +32,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.acceptance, pytest.mark.xdist_group(
 def _up(folder: Path, *flags: str) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
         [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up", *flags],
-        stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
         yield process
     finally:
@@ -99,9 +100,11 @@ def test_the_stack_serves_revives_a_killed_worker_and_leaves_nothing_running(tmp
         node = f"worker1@{socket.gethostname()}"
         (victim,) = (pid for pid, command in _processes_of(folder).items() if _is_worker("worker1", command))
         os.kill(victim, signal.SIGKILL)
-        _until(lambda: any(
-            pid != victim and _is_worker("worker1", command) for pid, command in _processes_of(folder).items()
-        ))  # fmt: skip
+        _until(
+            lambda: any(
+                pid != victim and _is_worker("worker1", command) for pid, command in _processes_of(folder).items()
+            )
+        )
         _until(lambda: app.control.ping(destination=[node], timeout=0.5))
         app.close()
 
@@ -126,8 +129,10 @@ def test_a_stack_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> N
 
         second = subprocess.run(
             [sys.executable, "-m", "labelmill", "--data-dir", str(folder), "up"],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         assert second.returncode == 2
         assert "another `labelmill up` runs on" in second.stderr
 

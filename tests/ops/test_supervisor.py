@@ -63,8 +63,13 @@ def test_a_child_that_dies_is_started_again_after_growing_pauses(tmp_path: Path)
 
 def test_a_child_that_cannot_start_ends_the_start_with_its_last_words(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path, lambda _: None)
-    spec = ChildSpec("broken", [sys.executable, "-c", "raise SystemExit('no such host')"], dict(os.environ),
-                     lambda: False, Drain.WORK)  # fmt: skip
+    spec = ChildSpec(
+        "broken",
+        [sys.executable, "-c", "raise SystemExit('no such host')"],
+        dict(os.environ),
+        lambda: False,
+        Drain.WORK,
+    )
     with pytest.raises(StartFailed, match=r"broken did not start \(exit 1\): no such host"):
         supervisor.start([spec], timeout_s=20)
     supervisor.drain(1)
@@ -81,10 +86,8 @@ def test_workers_have_ended_before_redis_is_asked_to(tmp_path: Path) -> None:
     supervisor = Supervisor(tmp_path / "logs", lambda _: None)
     specs = [
         _spec(name, code.format(delay=delay, path=str(order), name=name), drain)
-        for name, delay, drain in (
-            ("redis", 0, Drain.BROKER), ("flower", 0, Drain.WATCH), ("worker", 0.5, Drain.WORK)
-        )
-    ]  # fmt: skip
+        for name, delay, drain in (("redis", 0, Drain.BROKER), ("flower", 0, Drain.WATCH), ("worker", 0.5, Drain.WORK))
+    ]
     supervisor.start(specs, timeout_s=20)
     _until(lambda: all(child.last_words() == "ready" for child in supervisor.children))
     supervisor.drain(20)

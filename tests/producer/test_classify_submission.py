@@ -176,10 +176,14 @@ def test_a_threshold_for_a_target_the_model_has_not_is_refused(engine: Engine, t
     with writing(engine) as connection:
         connection.execute(
             insert(ModelRow).values(
-                name="m", version=1, promoted=True, method="factory", remote_model="ft:x",
+                name="m",
+                version=1,
+                promoted=True,
+                method="factory",
+                remote_model="ft:x",
                 label_schema=[{"name": "intent", "labels": ["a", "b"], "multi": False}],
             )
-        )  # fmt: skip
+        )
     with pytest.raises(InvalidInput, match="intent"):
         submit_batch(engine, Outbox(), source=str(texts), model="m", thresholds={"intnet": 0.5})
     submit_batch(engine, Outbox(), source=str(texts), model="m", thresholds={"intent": 0.5})

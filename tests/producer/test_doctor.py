@@ -138,25 +138,44 @@ def test_a_redis_that_may_throw_messages_away_is_a_warning(doctor: Doctor, redis
 
 def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
     assert {check.name: check.status for check in look_at_work(engine)} == {
-        "recovery": Status.WARNING, "leases": Status.OK, "jobs": Status.OK, "dead letters": Status.OK,
-    }  # fmt: skip
+        "recovery": Status.WARNING,
+        "leases": Status.OK,
+        "jobs": Status.OK,
+        "dead letters": Status.OK,
+    }
     with writing(engine) as connection:
         connection.execute(insert(LockRow).values(name="sweep", until=db_now() + 1))
         model = connection.execute(
             insert(ModelRow).values(name="m", version=1, method="factory").returning(ModelRow.no)
         ).scalar_one()
         batch = connection.execute(
-            insert(BatchRow).values(id="batch_00000001", state="running", model_no=model, model_ref="m@1", options={})
+            insert(BatchRow)
+            .values(id="batch_00000001", state="running", model_no=model, model_ref="m@1", options={})
             .returning(BatchRow.no)
-        ).scalar_one()  # fmt: skip
+        ).scalar_one()
         connection.execute(
-            insert(ChunkRow).values(batch_no=batch, number=0, state="claimed", first_row=0, rows=1, texts=1,
-                                    lease_token="t", lease_until=db_now() - 300)
-        )  # fmt: skip
+            insert(ChunkRow).values(
+                batch_no=batch,
+                number=0,
+                state="claimed",
+                first_row=0,
+                rows=1,
+                texts=1,
+                lease_token="t",
+                lease_until=db_now() - 300,
+            )
+        )
         connection.execute(
-            insert(TrainingRow).values(id="train_00000001", state="running", name="m", method="factory",
-                                       dataset_id="prep_00000001", options={}, next_look_at=db_now() - 900)
-        )  # fmt: skip
+            insert(TrainingRow).values(
+                id="train_00000001",
+                state="running",
+                name="m",
+                method="factory",
+                dataset_id="prep_00000001",
+                options={},
+                next_look_at=db_now() - 900,
+            )
+        )
         connection.execute(insert(DeadLetterRow).values(reason="r", excerpt="e"))
     found = {check.name: check for check in look_at_work(engine)}
     assert found["recovery"].status is Status.OK
@@ -173,17 +192,26 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
 
 
 def _answer(**changes: Any) -> dict[str, Any]:
-    good = {"version": __version__, "queues": ["prepare", "train", "classify"], "clock": 1000.0, "disk": None,
-            "mistral": {"status": "ok", "summary": "the key is accepted", "remedy": ""}}  # fmt: skip
+    good = {
+        "version": __version__,
+        "queues": ["prepare", "train", "classify"],
+        "clock": 1000.0,
+        "disk": None,
+        "mistral": {"status": "ok", "summary": "the key is accepted", "remedy": ""},
+    }
     return good | changes
 
 
 def test_workers_that_differ_are_named() -> None:
     answers = {
         "w1@a": _answer(),
-        "w2@b": _answer(version="0.0.9", clock=900.0, disk="/data cannot be written to",
-                        mistral={"status": "failed", "summary": "refused", "remedy": "r", "refused": True}),
-    }  # fmt: skip
+        "w2@b": _answer(
+            version="0.0.9",
+            clock=900.0,
+            disk="/data cannot be written to",
+            mistral={"status": "failed", "summary": "refused", "remedy": "r", "refused": True},
+        ),
+    }
     found = {check.name: check for check in checks_of(answers, {"classify": 3}, 1000.0)}
     assert "0.0.9" in found["workers"].summary
     assert found["workers' clocks"].status is Status.WARNING

@@ -25,8 +25,10 @@ def _row(number: int, text: str, label: str = "play", **changes: Any) -> dict[st
 def test_no_cell_begins_like_a_formula(start: str) -> None:
     content = f'{start}HYPERLINK("http://x","y")'
     kept = f"{start}kept"
-    rows = [_row(0, content, label=content, keep={f"{start}column": kept}),
-            _row(1, "x", predictions={}, error={"code": "e", "message": content})]  # fmt: skip
+    rows = [
+        _row(0, content, label=content, keep={f"{start}column": kept}),
+        _row(1, "x", predictions={}, error={"code": "e", "message": content}),
+    ]
     output = Path("out.csv")
     write_results([orjson.dumps(row) + b"\n" for row in rows], ["intent", f"{start}target"], output, [f"{start}column"])
     with output.open(newline="") as file:
@@ -70,8 +72,12 @@ def test_a_carriage_return_begins_no_line_of_its_own() -> None:
 
 
 def test_numbers_are_not_changed() -> None:
-    rows = [_row(0, "x", predictions={"intent": {"label": "a", "score": -0.5, "scores": {"a": -0.5}}}),
-            _row(1, "-17"), _row(2, "+1.5e-3"), _row(3, "-1+1")]  # fmt: skip
+    rows = [
+        _row(0, "x", predictions={"intent": {"label": "a", "score": -0.5, "scores": {"a": -0.5}}}),
+        _row(1, "-17"),
+        _row(2, "+1.5e-3"),
+        _row(3, "-1+1"),
+    ]
     output = Path("out.csv")
     write_results([orjson.dumps(row) + b"\n" for row in rows], ["intent"], output)
     with output.open(newline="") as file:

@@ -154,9 +154,11 @@ def test_anything_else_under_a_key_is_refused_and_nothing_changes(
         connection.execute(update(BatchRow).values(state=state))
     other = {"shorter": texts[:10], "longer": [*texts, "more"], "text": [*texts[:-1], "other"]}.get(difference, texts)
     options: dict[str, Any] = {
-        "id": {"id_column": None}, "option": {"thresholds": {"*": 0.5}}, "priority": {"priority": "high"},
+        "id": {"id_column": None},
+        "option": {"thresholds": {"*": 0.5}},
+        "priority": {"priority": "high"},
         "model": {"model": "ft:classifier:other"},
-    }.get(difference, {})  # fmt: skip
+    }.get(difference, {})
     with pytest.raises(KeyTaken) as refused:
         submit(engine, tmp_path, other, idempotency_key="k", **options)
     assert refused.value.exit_code == 2

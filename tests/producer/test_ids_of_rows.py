@@ -49,9 +49,16 @@ def answered(engine: Engine, batch_id: str, ids: list[str | None]) -> None:
         connection.execute(insert(ModelTargetRow).values(model_no=batch.model_no, target=0, name="t"))
         for row in (0, 1, 5):
             connection.execute(
-                insert(PredictionRow).values(batch_no=batch.no, row=row, target=0, external_id=ids[row] or "",
-                                             label="x", score=1.0, scores=b"\0\0\x80\x3f")
-            )  # fmt: skip
+                insert(PredictionRow).values(
+                    batch_no=batch.no,
+                    row=row,
+                    target=0,
+                    external_id=ids[row] or "",
+                    label="x",
+                    score=1.0,
+                    scores=b"\0\0\x80\x3f",
+                )
+            )
         failed = {"batch_no": batch.no, "row": 2, "external_id": ids[2] or "", "code": "c", "message": "m"}
         connection.execute(insert(RowErrorRow).values(failed))
 
@@ -104,8 +111,14 @@ def test_an_id_with_a_nul_makes_a_bad_row(engine: Engine, tmp_path: Path, kind: 
         submit_batch(engine, Quiet(), source=source, model="ft:x", id_column="id")  # type: ignore[arg-type]
     warnings: list[str] = []
     submit_batch(
-        engine, Quiet(), source=source, model="ft:x", id_column="id", on_bad_row="skip", warn=warnings.append  # type: ignore[arg-type]
-    )  # fmt: skip
+        engine,
+        Quiet(),
+        source=source,
+        model="ft:x",
+        id_column="id",
+        on_bad_row="skip",
+        warn=warnings.append,  # type: ignore[arg-type]
+    )
     with reading(engine) as connection:
         assert connection.scalars(select(BatchRow.skipped).order_by(BatchRow.no)).all()[-1] == 1
 
@@ -116,8 +129,11 @@ def test_an_id_that_stands_for_several_rows_is_named(engine: Engine, tmp_path: P
     rows = [{"id": name, "text": f"text {number}"} for number, name in enumerate(ids)]
     submit_batch(engine, Quiet(), source=written(tmp_path, rows), model="ft:x", id_column="id", warn=warnings.append)  # type: ignore[arg-type]
     told = [one for one in warnings if "stands for several rows" in one]
-    assert told == ([f"the id {ids[-1]!r} stands for several rows: tell results apart by their row number"]
-                    if len(ids) < 20_000 else [])  # fmt: skip
+    assert told == (
+        [f"the id {ids[-1]!r} stands for several rows: tell results apart by their row number"]
+        if len(ids) < 20_000
+        else []
+    )
 
 
 def test_a_file_that_counts_its_ids_from_the_start_again_is_noticed() -> None:

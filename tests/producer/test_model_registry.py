@@ -34,17 +34,25 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
         for version in (1, 2):
             connection.execute(
                 insert(ModelRow).values(
-                    name="intents", version=version, method="factory", promoted=version == 1,
+                    name="intents",
+                    version=version,
+                    method="factory",
+                    promoted=version == 1,
                     remote_model=f"ft:x{version}",
                 )
-            )  # fmt: skip
+            )
         for version, state in ((1, "ready"), (2, "failed")):
             connection.execute(
                 insert(DatasetRow).values(
-                    id=f"prep_0000000{version}", name="small", version=version, state=state, spec={},
-                    splits={"train": 5}, files={"train": "train.jsonl"},
+                    id=f"prep_0000000{version}",
+                    name="small",
+                    version=version,
+                    state=state,
+                    spec={},
+                    splits={"train": 5},
+                    files={"train": "train.jsonl"},
                 )
-            )  # fmt: skip
+            )
     yield engine
     engine.dispose()
 

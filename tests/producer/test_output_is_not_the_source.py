@@ -60,9 +60,15 @@ def test_results_refuses_to_write_onto_the_source_of_its_batch(
     with writing(engine) as connection:
         model = resolve_model(connection, "ft:x").no
         connection.execute(
-            insert(BatchRow).values(id="batch_1", state="completed", model_no=model, model_ref="ft:x",
-                                    options={"source": str(source), "text": "text"}, created_at=utc_now())
-        )  # fmt: skip
+            insert(BatchRow).values(
+                id="batch_1",
+                state="completed",
+                model_no=model,
+                model_ref="ft:x",
+                options={"source": str(source), "text": "text"},
+                created_at=utc_now(),
+            )
+        )
     client = Client(load_settings(database_url=database_url))
     with pytest.raises(InvalidInput, match="is the source itself"):
         save_results(client, "batch_1", Path(output), OutputOptions(keep=keep))

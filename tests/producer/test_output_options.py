@@ -30,14 +30,31 @@ from labelmill.results.scores import ALL, NONE, ScoreChoice, parse_scores
 
 _SCORES = {'a "quoted"': 0.5, "two\nlines": 0.25, "50%": 0.125, "": 0.125}
 _ROWS = [
-    {"row": 0, "id": "x;y", "text": "=1+1", "error": None,
-     "predictions": {"t": {"label": "50%", "score": 0.5, "scores": _SCORES}, "m": {"labels": [], "score": 0.1,
-                                                                                   "scores": {"x": 0.1}}}},
-    {"row": 1, "id": None, "text": "b", "error": {"code": "empty_text", "message": "the text is empty"},
-     "predictions": {}},
-    {"row": 2, "id": "2", "text": "c", "error": None,
-     "predictions": {"t": {"label": None, "abstained": True, "best": "50%", "score": 0.5, "scores": {}}}},
-]  # fmt: skip
+    {
+        "row": 0,
+        "id": "x;y",
+        "text": "=1+1",
+        "error": None,
+        "predictions": {
+            "t": {"label": "50%", "score": 0.5, "scores": _SCORES},
+            "m": {"labels": [], "score": 0.1, "scores": {"x": 0.1}},
+        },
+    },
+    {
+        "row": 1,
+        "id": None,
+        "text": "b",
+        "error": {"code": "empty_text", "message": "the text is empty"},
+        "predictions": {},
+    },
+    {
+        "row": 2,
+        "id": "2",
+        "text": "c",
+        "error": None,
+        "predictions": {"t": {"label": None, "abstained": True, "best": "50%", "score": 0.5, "scores": {}}},
+    },
+]
 
 
 def _blocks() -> list[bytes]:
@@ -81,8 +98,18 @@ def test_scores_by_default(job: str, output: str | None, expected: ScoreChoice) 
 def test_a_table_without_scores_keeps_labels_and_their_scores() -> None:
     first, failed, silent = csv.DictReader(io.StringIO(_csv().decode(), newline=""))
     assert list(first) == [
-        "row", "id", "text", "t", "t_score", "t_best", "m", "m_score", "m_best", "error_code", "error_message",
-    ]  # fmt: skip
+        "row",
+        "id",
+        "text",
+        "t",
+        "t_score",
+        "t_best",
+        "m",
+        "m_score",
+        "m_best",
+        "error_code",
+        "error_message",
+    ]
     assert (first["t"], first["t_score"], first["m"]) == ("50%", "0.5", "[]")
     assert (failed["t"], failed["error_code"]) == ("", "empty_text")
     assert (silent["t"], silent["t_best"], silent["t_score"]) == ("", "50%", "0.5")
@@ -134,8 +161,10 @@ def test_scores_in_parquet_are_maps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.schema.field("t_scores").type == pa.map_(pa.string(), pa.float32())
     assert [dict(cell) if cell is not None else None for cell in found["t_scores"].to_pylist()] == [_SCORES, None, {}]
     assert [cell if cell is None else dict(cell) for cell in found["m_scores"].to_pylist()] == [
-        {"x": pytest.approx(0.1)}, None, None,
-    ]  # fmt: skip
+        {"x": pytest.approx(0.1)},
+        None,
+        None,
+    ]
     assert found["t_best"].to_pylist() == [None, None, "50%"]
     write_results(_blocks(), ["t"], output, with_scores=False)
     assert "t_scores" not in pq.read_schema(output).names

@@ -81,26 +81,29 @@ def test_files_of_one_name_from_several_folders_are_all_copied(submit: Submissio
     assert len(set(submit(f"{tmp_path}/in/*/rows.jsonl").spec["files"])) == 2
 
 
-@pytest.mark.parametrize(("options", "sentence"), [
-    ({"source": "none.jsonl"}, "there is no file"),
-    ({"source": "hf:"}, "no dataset of the hub"),
-    ({"targets": ["intent=labl"]}, r"no column 'labl'; it has 'text', 'label', 'lang'"),
-    ({"text": "txt"}, "no column 'txt'"),
-    ({"where": ["lng=en"]}, "no column 'lng'"),
-    ({"where": ["lang"]}, "--where"),
-    ({"targets": []}, "--target"),
-    ({"targets": ["intent"]}, "--target"),
-    ({"targets": ["a=label", "a=lang"]}, "same name"),
-    ({"split": "80/10"}, "--split"),
-    ({"split": "0/0/0"}, "--split"),
-    ({"min_per_label": 0}, "--min-per-label"),
-    ({"min_per_label": 9, "max_per_label": 3}, "above --max-per-label"),
-    ({"name": "a@1"}, "cannot be the name of a dataset"),
-    ({"seed": -1}, "--seed"),
-    ({"format": "factory", "targets": []}, "no column 'labels'"),
-    ({"format": "factory"}, "no --target"),
-    ({"separator": ";"}, "--separator parts the labels of a multi-label target"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"source": "none.jsonl"}, "there is no file"),
+        ({"source": "hf:"}, "no dataset of the hub"),
+        ({"targets": ["intent=labl"]}, r"no column 'labl'; it has 'text', 'label', 'lang'"),
+        ({"text": "txt"}, "no column 'txt'"),
+        ({"where": ["lng=en"]}, "no column 'lng'"),
+        ({"where": ["lang"]}, "--where"),
+        ({"targets": []}, "--target"),
+        ({"targets": ["intent"]}, "--target"),
+        ({"targets": ["a=label", "a=lang"]}, "same name"),
+        ({"split": "80/10"}, "--split"),
+        ({"split": "0/0/0"}, "--split"),
+        ({"min_per_label": 0}, "--min-per-label"),
+        ({"min_per_label": 9, "max_per_label": 3}, "above --max-per-label"),
+        ({"name": "a@1"}, "cannot be the name of a dataset"),
+        ({"seed": -1}, "--seed"),
+        ({"format": "factory", "targets": []}, "no column 'labels'"),
+        ({"format": "factory"}, "no --target"),
+        ({"separator": ";"}, "--separator parts the labels of a multi-label target"),
+    ],
+)
 def test_what_is_wrong_is_said_at_once_and_leaves_nothing(
     submit: Submission, rows: Path, options: dict[str, Any], sentence: str
 ) -> None:

@@ -108,8 +108,9 @@ def test_one_whose_user_may_not(own_redis: EmbeddedRedis) -> None:
     with redis.Redis.from_url(own_redis.url) as client:
         client.acl_setuser("looker", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], commands=["+@read"])
         _assert_named(own_redis.url.replace("//", "//looker:pass@"), "NOPERM")
-        client.acl_setuser("quiet", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"],
-                           commands=["+@all", "-info"])  # fmt: skip
+        client.acl_setuser(
+            "quiet", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], commands=["+@all", "-info"]
+        )
         look = look_at_broker(own_redis.url.replace("//", "//quiet:pass@"))
         assert (look.is_up, look.checks[0].status) == (True, Status.WARNING)
         client.acl_deluser("looker", "quiet")

@@ -28,25 +28,53 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
     upgrade(engine)
     with writing(engine) as connection:
         connection.execute(
-            insert(DatasetRow).values(id="prep_00000001", state="ready", name="calls", version=3, spec={},
-                                      files={"train": "/d/train.jsonl"}, splits={"train": 9}, fingerprint="print")
-        )  # fmt: skip
+            insert(DatasetRow).values(
+                id="prep_00000001",
+                state="ready",
+                name="calls",
+                version=3,
+                spec={},
+                files={"train": "/d/train.jsonl"},
+                splits={"train": 9},
+                fingerprint="print",
+            )
+        )
         connection.execute(
-            insert(TrainingRow).values(id="train_00000001", state="succeeded", name="m", method="factory", options={},
-                                       dataset_id="prep_00000001", remote_job="job-7", remote_files={"train": "file-1"})
-        )  # fmt: skip
+            insert(TrainingRow).values(
+                id="train_00000001",
+                state="succeeded",
+                name="m",
+                method="factory",
+                options={},
+                dataset_id="prep_00000001",
+                remote_job="job-7",
+                remote_files={"train": "file-1"},
+            )
+        )
         for version in (1, 2, 3):
             connection.execute(
                 insert(ModelRow).values(
-                    name="m", version=version, method="factory", promoted=version == 1, label_schema=SCHEMA,
-                    remote_model=f"ft:classifier:{version}", training_id="train_00000001", dataset_id="prep_00000001",
+                    name="m",
+                    version=version,
+                    method="factory",
+                    promoted=version == 1,
+                    label_schema=SCHEMA,
+                    remote_model=f"ft:classifier:{version}",
+                    training_id="train_00000001",
+                    dataset_id="prep_00000001",
                     dataset_fingerprint="print",
                 )
-            )  # fmt: skip
+            )
         connection.execute(
-            insert(ModelRow).values(name="v", version=1, method="embedding", remote_model="mistral-embed",
-                                    label_schema=SCHEMA, promoted=True)
-        )  # fmt: skip
+            insert(ModelRow).values(
+                name="v",
+                version=1,
+                method="embedding",
+                remote_model="mistral-embed",
+                label_schema=SCHEMA,
+                promoted=True,
+            )
+        )
     yield engine
     engine.dispose()
 
@@ -179,18 +207,34 @@ def test_thresholds_that_mean_nothing_are_refused(connection: Connection, given:
 def test_lineage_leads_from_the_dataset_to_the_batches(connection: Connection) -> None:
     number = model(connection, 1).no
     connection.execute(
-        insert(BatchRow).values(id="batch_00000001", state="completed", model_no=number, model_ref="m", options={},
-                                rows=7)
-    )  # fmt: skip
-    for job_id, metrics in (("eval_00000001", {"intent": {"accuracy": 0.5, "macro_f1": 0.4}}),
-                            ("eval_00000002", {"intent": {"accuracy": 0.9, "macro_f1": 0.8}})):  # fmt: skip
+        insert(BatchRow).values(
+            id="batch_00000001", state="completed", model_no=number, model_ref="m", options={}, rows=7
+        )
+    )
+    for job_id, metrics in (
+        ("eval_00000001", {"intent": {"accuracy": 0.5, "macro_f1": 0.4}}),
+        ("eval_00000002", {"intent": {"accuracy": 0.9, "macro_f1": 0.8}}),
+    ):
         connection.execute(
-            insert(EvaluationRow).values(id=job_id, state="completed", model_no=number, model_ref="m", split="test",
-                                         dataset_id="prep_00000001", dataset_ref="calls@3", metrics=metrics)
-        )  # fmt: skip
+            insert(EvaluationRow).values(
+                id=job_id,
+                state="completed",
+                model_no=number,
+                model_ref="m",
+                split="test",
+                dataset_id="prep_00000001",
+                dataset_ref="calls@3",
+                metrics=metrics,
+            )
+        )
     found = registry.lineage(connection, "m")
-    assert found["dataset"] == {"id": "prep_00000001", "dataset": "calls@3", "fingerprint": "print",
-                                "files": {"train": "/d/train.jsonl"}, "splits": {"train": 9}}  # fmt: skip
+    assert found["dataset"] == {
+        "id": "prep_00000001",
+        "dataset": "calls@3",
+        "fingerprint": "print",
+        "files": {"train": "/d/train.jsonl"},
+        "splits": {"train": 9},
+    }
     assert (found["training"]["remote_job"], found["training"]["remote_files"]) == ("job-7", {"train": "file-1"})
     assert (found["batches"]["count"], found["batches"]["latest"][0]["rows"]) == (1, 7)
     assert [one["id"] for one in found["evaluations"]] == ["eval_00000002", "eval_00000001"]
@@ -199,13 +243,22 @@ def test_lineage_leads_from_the_dataset_to_the_batches(connection: Connection) -
 
 
 def test_a_multi_label_target_is_listed_with_its_micro_f1(connection: Connection, engine: Engine) -> None:
-    metrics = {"intent": {"accuracy": 0.9, "macro_f1": 0.8, "micro_f1": 0.9},
-               "tags": {"accuracy": 0.2, "macro_f1": 0.3, "micro_f1": 0.512}}  # fmt: skip
+    metrics = {
+        "intent": {"accuracy": 0.9, "macro_f1": 0.8, "micro_f1": 0.9},
+        "tags": {"accuracy": 0.2, "macro_f1": 0.3, "micro_f1": 0.512},
+    }
     connection.execute(
-        insert(EvaluationRow).values(id="eval_00000001", state="completed", model_no=model(connection, 1).no,
-                                     model_ref="m", split="test", dataset_id="prep_00000001", dataset_ref="calls@3",
-                                     metrics=metrics)
-    )  # fmt: skip
+        insert(EvaluationRow).values(
+            id="eval_00000001",
+            state="completed",
+            model_no=model(connection, 1).no,
+            model_ref="m",
+            split="test",
+            dataset_id="prep_00000001",
+            dataset_ref="calls@3",
+            metrics=metrics,
+        )
+    )
     connection.commit()
     url = engine.url.render_as_string()
     shown = on_terminal("models", columns=300, LABELMILL_DATABASE_URL=url)
@@ -234,9 +287,16 @@ def test_jobs_under_way_keep_a_version_and_are_named(connection: Connection) -> 
         insert(BatchRow).values(id="batch_00000009", state="running", model_no=raw.no, model_ref="x", options={})
     )
     connection.execute(
-        insert(EvaluationRow).values(id="eval_00000009", state="queued", model_no=model(connection, 2).no,
-                                     model_ref="m", split="test", dataset_id="prep_00000001", dataset_ref="calls@3")
-    )  # fmt: skip
+        insert(EvaluationRow).values(
+            id="eval_00000009",
+            state="queued",
+            model_no=model(connection, 2).no,
+            model_ref="m",
+            split="test",
+            dataset_id="prep_00000001",
+            dataset_ref="calls@3",
+        )
+    )
     for retire in (registry.delete, registry.archive):
         with pytest.raises(InvalidInput, match="eval_00000009, batch_00000009 use m@2"):
             retire(connection, "m@2")

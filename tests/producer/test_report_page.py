@@ -29,9 +29,14 @@ FIGURES = [
 REPORT = Report(
     EVIL,
     EVIL,
-    [Heading(EVIL), Note(EVIL, "bad"), facts({EVIL: EVIL, "unknown": None, "zero": 0}), *FIGURES,
-     Grid((EVIL, "n"), [(EVIL, 1234.5), (None, None)], EVIL, frozenset({0}))],
-)  # fmt: skip
+    [
+        Heading(EVIL),
+        Note(EVIL, "bad"),
+        facts({EVIL: EVIL, "unknown": None, "zero": 0}),
+        *FIGURES,
+        Grid((EVIL, "n"), [(EVIL, 1234.5), (None, None)], EVIL, frozenset({0})),
+    ],
+)
 
 
 class Tags(HTMLParser):
@@ -61,8 +66,12 @@ def test_no_tag_or_attribute_comes_from_a_text(page: str) -> None:
 def test_nothing_is_loaded(page: str) -> None:
     parser = Tags()
     parser.feed(page)
-    links = [value or "" for _, attributes in parser.tags for name, value in attributes.items()
-             if name in {"href", "xlink:href", "src", "srcset"} or name.startswith("xmlns")]  # fmt: skip
+    links = [
+        value or ""
+        for _, attributes in parser.tags
+        for name, value in attributes.items()
+        if name in {"href", "xlink:href", "src", "srcset"} or name.startswith("xmlns")
+    ]
     assert all(link.startswith(("#", "data:image/png")) for link in links)
     assert "url(http" not in page
     assert "@import" not in page

@@ -22,23 +22,41 @@ _CELL = {"true_positive": 5, "false_positive": 1, "false_negative": 1, "true_neg
 
 def report_of(engine: Engine, confidences: list[float], *, multi: bool) -> Any:
     metrics = {
-        "rows": 12, "answered": 12, "accuracy": 0.75, "macro_f1": 0.7, "micro_f1": 0.7, "log_loss": 8.6, "brier": 0.5,
-        "ece": 0.25, "per_label": {"play": {"support": 6, "precision": 0.8, "recall": 0.8, "f1": 0.8}},
+        "rows": 12,
+        "answered": 12,
+        "accuracy": 0.75,
+        "macro_f1": 0.7,
+        "micro_f1": 0.7,
+        "log_loss": 8.6,
+        "brier": 0.5,
+        "ece": 0.25,
+        "per_label": {"play": {"support": 6, "precision": 0.8, "recall": 0.8, "f1": 0.8}},
         "confusion": {"play": _CELL} if multi else {"play": {"play": 5, "stop": 1}, "stop": {"stop": 6}},
-    }  # fmt: skip
+    }
     spread = len(confidences) > 2
     analysis = {
-        "multi": multi, "rows": 12, "truth": {"play": 6, "stop": 6}, "given": {"play": 5, "stop": 7},
+        "multi": multi,
+        "rows": 12,
+        "truth": {"play": 6, "stop": 6},
+        "given": {"play": 5, "stop": 7},
         "reliability": [{"confidence": one, "accuracy": 0.75, "rows": 4} for one in confidences],
         "coverage": [{"threshold": n / 4, "coverage": 1 - n / 4 * spread, "accuracy": 0.75} for n in range(4)],
         "histogram": [4 * spread, 0, 0, 12],
-    }  # fmt: skip
+    }
     with writing(engine) as connection:
         connection.execute(insert(ModelRow).values(no=1, name="m", version=1, method="prompt", label_schema=[]))
         connection.execute(
-            insert(EvaluationRow).values(id=_ID, state="completed", model_no=1, model_ref="m@1", dataset_id="prep_1",
-                                         dataset_ref="d@1", split="test", metrics={"intent": metrics})
-        )  # fmt: skip
+            insert(EvaluationRow).values(
+                id=_ID,
+                state="completed",
+                model_no=1,
+                model_ref="m@1",
+                dataset_id="prep_1",
+                dataset_ref="d@1",
+                split="test",
+                metrics={"intent": metrics},
+            )
+        )
         save_analysis(connection, _ID, {"targets": {"intent": analysis}})
     return gather_report(engine, _ID, LISTED)
 

@@ -35,9 +35,13 @@ def test_no_two_columns_have_one_name(targets: list[str], keep: list[str]) -> No
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_ids_texts_and_labels_survive_targets_and_kept_columns_of_their_names(tmp_path: Path, suffix: str) -> None:
     row: dict[str, Any] = {
-        "row": 7, "id": "mine", "text": "words", "error": None, "keep": {name: f"kept {name}" for name in _KEPT},
+        "row": 7,
+        "id": "mine",
+        "text": "words",
+        "error": None,
+        "keep": {name: f"kept {name}" for name in _KEPT},
         "predictions": {name: {"label": f"label of {name}", "score": 0.5, "scores": {}} for name in _TARGETS},
-    }  # fmt: skip
+    }
     output = tmp_path / f"out{suffix}"
     write_results([json.dumps(row).encode() + b"\n"], _TARGETS, output, _KEPT)
     if suffix == ".csv":

@@ -51,31 +51,42 @@ def test_a_chunk_whose_rows_are_all_answered(texts: list[str], labels: tuple[str
     for index, line in enumerate(lines):
         score = float(str(np.float32(1 / (index + 2))))
         assert json.loads(line) == {
-            "row": 7 + index, "id": (ids[index] or None) if ids else str(7 + index), "text": texts[index],
+            "row": 7 + index,
+            "id": (ids[index] or None) if ids else str(7 + index),
+            "text": texts[index],
             "predictions": {"topic%s": {"label": labels[0], "score": score, "scores": dict.fromkeys(labels, score)}},
             "error": None,
-        }  # fmt: skip
+        }
 
 
 def test_targets_side_by_side_abstentions_and_errors() -> None:
     single, multi = Target("one", ("a", "b")), Target("many", ("x", "y", "z"), multi=True)
     half = np.full(3, 0.5, np.float32).tobytes()
     results = ChunkResults(
-        0, _held(["t0", "t1", "t2", "t3"], None),
-        [(single, Answers.of_rows(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])])),
-         (multi, Answers.of_rows(multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)]))],
+        0,
+        _held(["t0", "t1", "t2", "t3"], None),
+        [
+            (single, Answers.of_rows(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])])),
+            (multi, Answers.of_rows(multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)])),
+        ],
         {1: ("empty_text", "the text is empty")},
-    )  # fmt: skip
+    )
     rows = [json.loads(line) for line in _lines(results)]
     assert [row["row"] for row in rows] == [0, 1, 2]  # the fourth has no answer yet
     assert rows[0]["predictions"]["many"] == {
-        "labels": ["x", "z"], "score": 0.5, "scores": {"x": 0.5, "y": 0.5, "z": 0.5},
-    }  # fmt: skip
+        "labels": ["x", "z"],
+        "score": 0.5,
+        "scores": {"x": 0.5, "y": 0.5, "z": 0.5},
+    }
     assert rows[1]["predictions"] == {}
     assert rows[1]["error"] == {"code": "empty_text", "message": "the text is empty"}
     assert rows[2]["predictions"]["one"] == {
-        "label": None, "abstained": True, "best": "a", "score": 0.5, "scores": {"a": 0.5, "b": 0.5},
-    }  # fmt: skip
+        "label": None,
+        "abstained": True,
+        "best": "a",
+        "score": 0.5,
+        "scores": {"a": 0.5, "b": 0.5},
+    }
     assert [json.loads(line)["row"] for line in _lines(results, failed_only=True)] == [1]
     assert [json.loads(line)["row"] for line in _lines(results, abstained_only=True)] == [2]
 
@@ -95,8 +106,9 @@ def test_chosen_scores_are_those_of_all_and_the_rest_stays(
             listed = json.dumps(labels[:1]) if is_multi and not abstains else None
             kept = np.array(scores, np.float32).tobytes() if choice != NONE or abstains else None
             answers.append((row, label, listed, max(scores), kept))
-        chunk = ChunkResults(0, _held(["t"] * len(rows), None), [(target, Answers.of_rows(target, answers, choice))],
-                             choice=choice)  # fmt: skip
+        chunk = ChunkResults(
+            0, _held(["t"] * len(rows), None), [(target, Answers.of_rows(target, answers, choice))], choice=choice
+        )
         return [json.loads(line)["predictions"]['"%s"'] for line in _lines(chunk)]
 
     for (scores, abstains), all_, none, top in zip(

@@ -36,10 +36,14 @@ def message_of(content: Any, headers: Any) -> dict[str, Any]:
         "content-type": "application/json",
         "headers": headers,
         "properties": {
-            "correlation_id": str(uuid.uuid4()), "delivery_mode": 2, "priority": 0, "delivery_tag": str(uuid.uuid4()),
-            "delivery_info": {"exchange": "", "routing_key": "classify"}, "body_encoding": "base64",
+            "correlation_id": str(uuid.uuid4()),
+            "delivery_mode": 2,
+            "priority": 0,
+            "delivery_tag": str(uuid.uuid4()),
+            "delivery_info": {"exchange": "", "routing_key": "classify"},
+            "body_encoding": "base64",
         },
-    }  # fmt: skip
+    }
 
 
 def body_of(content: bytes) -> str:

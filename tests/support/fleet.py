@@ -55,17 +55,18 @@ class Fleet:
         app: str = "labelmill_worker.app",
     ) -> subprocess.Popen[bytes]:
         number = len(self.processes)
-        return self.start(
-            app, "worker", "-Q", queues, "-c", str(slots), "--pool", pool, "-n", f"w{number}@%h"
-        )  # fmt: skip
+        return self.start(app, "worker", "-Q", queues, "-c", str(slots), "--pool", pool, "-n", f"w{number}@%h")
 
     def start(self, app: str, *arguments: str) -> subprocess.Popen[bytes]:
         support = str(Path(__file__).parent)
         with (self._folder / f"process-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", app, *arguments],
-                env=os.environ | self.environment | {"PYTHONPATH": support}, stdout=log, stderr=log, cwd=self._folder,
-            )  # fmt: skip
+                env=os.environ | self.environment | {"PYTHONPATH": support},
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+            )
         self.processes.append(process)
         return process
 

@@ -63,8 +63,14 @@ class Mill:
         spec = ClassifySpec(source="-", text="text", id=None, **options)
         with writing(self.engine) as connection:
             version = resolve_model(connection, model)
-            row = BatchRow(id=new_id(Kind.BATCH), state=BatchState.SUBMITTING.value, model_no=version.no,
-                           model_ref=model, options=spec.model_dump(mode="json"), created_at=utc_now())  # fmt: skip
+            row = BatchRow(
+                id=new_id(Kind.BATCH),
+                state=BatchState.SUBMITTING.value,
+                model_no=version.no,
+                model_ref=model,
+                options=spec.model_dump(mode="json"),
+                created_at=utc_now(),
+            )
             values = {c.key: getattr(row, c.key) for c in BatchRow.__table__.columns if getattr(row, c.key) is not None}
             number = connection.execute(BatchRow.__table__.insert().values(values).returning(BatchRow.no)).scalar_one()
         with BatchWriter(self.engine, number, row.id, chunk_texts=chunk_texts) as writer:

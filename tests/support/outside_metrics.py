@@ -52,9 +52,10 @@ def _read_parquet(path: Path) -> dict[int, Row]:
             answer, scores = row[target], {label: float(str(np.float32(score))) for label, score in row[column]}
             is_list = answer is not None and answer.startswith("[") and answer not in scores
             predictions[target] = {
-                "score": row[f"{target}_score"], "scores": scores,
+                "score": row[f"{target}_score"],
+                "scores": scores,
                 **({"labels": json.loads(answer)} if is_list else {"label": answer}),
-            }  # fmt: skip
+            }
         found[row["row"]] = predictions
     return found
 
@@ -106,13 +107,17 @@ def _single(truth: list[Any], answers: list[Row | None]) -> dict[str, Any]:
         "accuracy_answered": accuracy_score(_where(real, answered), _where(given, answered)) if any(answered) else None,
         "labels_averaged": len(names),
         "log_loss": log_loss([one for one, _ in scored], scores, labels=every),
-        "brier": brier_score_loss([one for one, _ in scored], scores if len(every) > 2 else scores[:, 1], labels=every,
-                                  **({} if len(every) > 2 else {"pos_label": every[1]})),
+        "brier": brier_score_loss(
+            [one for one, _ in scored],
+            scores if len(every) > 2 else scores[:, 1],
+            labels=every,
+            **({} if len(every) > 2 else {"pos_label": every[1]}),
+        ),
         "ece": _ece(best, right),
         "coverage": _coverage(best, right, len(real)),
         "unknown_labels": {name: real.count(name) for name in every if name not in known},
         "absent_labels": sorted(set(known) - set(real)),
-    }  # fmt: skip
+    }
 
 
 def _multi(truth: list[Any], answers: list[Row | None]) -> dict[str, Any]:
@@ -155,7 +160,7 @@ def _multi(truth: list[Any], answers: list[Row | None]) -> dict[str, Any]:
         "coverage": _coverage(best, correct[scored].astype(float), len(real)),
         "unknown_labels": {name: int(present[:, at].sum()) for at, name in enumerate(names) if name not in known},
         "absent_labels": sorted(name for at, name in enumerate(known) if not present[:, at].any()),
-    }  # fmt: skip
+    }
 
 
 def _where(values: list[str], kept: list[bool]) -> list[str]:
@@ -176,8 +181,11 @@ def _per_label(names: list[str], parts: Any) -> dict[str, Any]:
 def _ece(confidence: Any, right: Any) -> float:
     """15 equal bins, (0, 1/15], (1/15, 2/15], …: gap between mean confidence and share right, weighted by rows."""
     at = np.clip(np.ceil(np.clip(confidence, 0, 1) * BINS), 1, BINS)
-    gaps = [abs(confidence[at == number].mean() - right[at == number].mean()) * (at == number).sum()
-            for number in range(1, BINS + 1) if (at == number).any()]  # fmt: skip
+    gaps = [
+        abs(confidence[at == number].mean() - right[at == number].mean()) * (at == number).sum()
+        for number in range(1, BINS + 1)
+        if (at == number).any()
+    ]
     return float(sum(gaps) / len(confidence))
 
 
@@ -213,8 +221,7 @@ def check(status: dict[str, Any], exported: dict[int, Row], labelled: Sequence[R
     """Metric → how far the evaluation is from what scikit-learn finds."""
     gaps: dict[str, float] = {}
     for target, reported in status["metrics"].items():
-        multi = all(set(cells) == set(CELLS)
-                    for cells in reported["confusion"].values())  # fmt: skip
+        multi = all(set(cells) == set(CELLS) for cells in reported["confusion"].values())
         gaps |= differences(reported, recompute(exported, labelled, target, multi=multi), target)
     return gaps
 

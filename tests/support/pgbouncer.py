@@ -62,9 +62,14 @@ class PgBouncer:
         assert program
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [program, str(self._folder / "pgbouncer.ini")], cwd=self._folder, stdin=subprocess.DEVNULL,
-                stdout=log, stderr=log, start_new_session=True, **self._account,
-            )  # fmt: skip
+                [program, str(self._folder / "pgbouncer.ini")],
+                cwd=self._folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                **self._account,
+            )
         deadline = time.monotonic() + 20
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "log").read_text()

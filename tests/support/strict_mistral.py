@@ -147,8 +147,14 @@ def completed(body: dict[str, Any], content: str | None = None, finish: str = "s
         content = orjson.dumps(answer).decode()
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}
     usage = {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55}
-    reply = {"id": "c-1", "object": "chat.completion", "created": 1, "model": body["model"], "choices": [choice],
-             "usage": usage}  # fmt: skip
+    reply = {
+        "id": "c-1",
+        "object": "chat.completion",
+        "created": 1,
+        "model": body["model"],
+        "choices": [choice],
+        "usage": usage,
+    }
     return web.Response(body=orjson.dumps(reply), content_type="application/json")
 
 

@@ -59,8 +59,25 @@ def make_certificates(folder: Path, alternatives: str = "DNS:localhost") -> Cert
     openssl("req", "-x509", "-days", "2", *new, "-extensions", "ca", "-keyout", "ca.key", "-out", "ca.pem")
     configuration.write_text(_CONFIGURATION.format(name="server", alternatives=alternatives))
     openssl("req", *new, "-keyout", "server.key", "-out", "server.csr")
-    openssl("x509", "-req", "-days", "2", "-in", "server.csr", "-CA", "ca.pem", "-CAkey", "ca.key",
-            "-CAcreateserial", "-extfile", "openssl.cnf", "-extensions", "server", "-out", "server.pem")  # fmt: skip
+    openssl(
+        "x509",
+        "-req",
+        "-days",
+        "2",
+        "-in",
+        "server.csr",
+        "-CA",
+        "ca.pem",
+        "-CAkey",
+        "ca.key",
+        "-CAcreateserial",
+        "-extfile",
+        "openssl.cnf",
+        "-extensions",
+        "server",
+        "-out",
+        "server.pem",
+    )
     return Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
 
 

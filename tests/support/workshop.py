@@ -65,8 +65,16 @@ class Workshop:
             client.flushall()  # recovery counts what waits there, and an earlier test may have left messages
         self._numbers = count(1)
         self.sender = cast("MessageSender", self.queue)
-        settings = Settings(broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY=KEY, lease_s=15,
-                            texts_per_request=10, max_in_flight=4, data_dir=str(folder), poll_s=0.1)  # fmt: skip
+        settings = Settings(
+            broker_url=redis_url,
+            mistral_url=mistral.url,
+            MISTRAL_API_KEY=KEY,
+            lease_s=15,
+            texts_per_request=10,
+            max_in_flight=4,
+            data_dir=str(folder),
+            poll_s=0.1,
+        )
         self.services = Services(settings, engine, self.sender, plane)
 
     def dataset(self, name: str, schema: list[dict[str, Any]], **splits: list[dict[str, Any]]) -> str:
@@ -81,10 +89,17 @@ class Workshop:
         with writing(self.engine) as connection:
             connection.execute(
                 insert(DatasetRow).values(
-                    id=dataset_id, state="ready", name=name, version=1, spec={}, label_schema=schema, files=files,
-                    splits={split: len(rows) for split, rows in splits.items()}, fingerprint=f"print of {name}",
+                    id=dataset_id,
+                    state="ready",
+                    name=name,
+                    version=1,
+                    spec={},
+                    label_schema=schema,
+                    files=files,
+                    splits={split: len(rows) for split, rows in splits.items()},
+                    fingerprint=f"print of {name}",
                 )
-            )  # fmt: skip
+            )
         return dataset_id
 
     def split_file(self, name: str, split: str) -> Path:

@@ -144,8 +144,9 @@ def test_options_of_a_newer_version_are_for_another_worker() -> None:
 @pytest.fixture
 def keyless(engine: Engine, mistral: StrictMistral, redis_url: str) -> Iterator[Mill]:
     """A worker whose key is refused."""
-    settings = Settings(broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY="another", texts_per_request=10,
-                        max_in_flight=8)  # fmt: skip
+    settings = Settings(
+        broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY="another", texts_per_request=10, max_in_flight=8
+    )
     shared = ClassifyEngine.from_settings(settings, engine, Ability(engine, "keyless", clock=Clock()))
     yield Mill(engine, shared, mistral)
     shared.close()
@@ -208,9 +209,15 @@ def test_what_one_model_is_refused_for_stops_no_other_batch(mill: Mill) -> None:
 def test_a_method_that_is_not_known_yet_is_left_to_a_newer_worker(mill: Mill) -> None:
     with writing(mill.engine) as connection:
         connection.execute(
-            insert(ModelRow).values(name="m", version=1, promoted=True, method="telepathy", remote_model="m",
-                                    label_schema=[{"name": "t", "labels": ["a"]}])
-        )  # fmt: skip
+            insert(ModelRow).values(
+                name="m",
+                version=1,
+                promoted=True,
+                method="telepathy",
+                remote_model="m",
+                label_schema=[{"name": "t", "labels": ["a"]}],
+            )
+        )
     note_alive(mill.engine, "newer", "newer", [QUEUE])
     batch = mill.submit(some_texts(20), model="m")
     mill.work(batch)

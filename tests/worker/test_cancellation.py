@@ -204,10 +204,15 @@ def test_a_worker_writes_to_open_jobs_alone(shop: Workshop, state: DatasetState 
         connection.execute(insert(DatasetRow).values(id="prep_0000000001", name="d", spec={}, **held))
         connection.execute(
             insert(EvaluationRow).values(
-                id="eval_0000000001", model_no=model, model_ref="m", dataset_id="d", dataset_ref="d", split="test",
+                id="eval_0000000001",
+                model_no=model,
+                model_ref="m",
+                dataset_id="d",
+                dataset_ref="d",
+                split="test",
                 **held,
             )
-        )  # fmt: skip
+        )
     is_open = state.value in ("queued", "preparing", "running")
     table: Any = DatasetRow if isinstance(state, DatasetState) else EvaluationRow
     job_id = "prep_0000000001" if table is DatasetRow else "eval_0000000001"

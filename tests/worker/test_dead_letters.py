@@ -33,9 +33,10 @@ def test_the_newest_thousand_are_kept(engine: Engine) -> None:
 
 def test_what_is_kept_is_short_and_holds_no_secret(engine: Engine) -> None:
     settings = Settings(
-        mistral_api_key="the-mistral-key", broker_url="redis://:broker-pass@h:1/0",  # type: ignore[arg-type]
+        mistral_api_key="the-mistral-key",
+        broker_url="redis://:broker-pass@h:1/0",  # type: ignore[arg-type]
         database_url="postgresql://u:p%40ssword@h/d",
-    )  # fmt: skip
+    )
     letters = DeadLetters(settings, open_engine=lambda: engine)
     secrets = ("the-mistral-key", "broker-pass", "p@ssword", "p%40ssword", "abcdef123456")
     # one stands across the place where the excerpt is cut

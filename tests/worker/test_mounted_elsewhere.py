@@ -83,9 +83,16 @@ class Mounts(Workshop):
         source.write_text("".join(json.dumps({"text": text, "intent": label_of(text)}) + "\n" for text in TEXTS))
         self.mount(self.producer.data_path)
         return self.run(
-            submit_prepare(self.engine, self.sender, self.producer, name="small", source=str(source), split="60/20/20",
-                           targets=["intent=intent"])
-        )  # fmt: skip
+            submit_prepare(
+                self.engine,
+                self.sender,
+                self.producer,
+                name="small",
+                source=str(source),
+                split="60/20/20",
+                targets=["intent=intent"],
+            )
+        )
 
     def train(self, method: str, **options: Any) -> dict[str, Any]:
         given = {"name": method, "dataset": "small", "method": method, "yes": True} | options

@@ -42,12 +42,22 @@ def _shuffle(rig: Rig, rng: random.Random) -> None:
 def _message(task: str, arguments: Any, queue: str) -> str:
     number = str(uuid.uuid4())
     body = base64.b64encode(json.dumps([[], arguments, {"callbacks": None}]).encode()).decode()
-    return json.dumps({
-        "body": body, "content-encoding": "utf-8", "content-type": "application/json",
-        "headers": {"lang": "py", "task": task, "id": number, "root_id": number, "parent_id": None, "group": None},
-        "properties": {"correlation_id": number, "delivery_mode": 2, "priority": 0, "delivery_tag": str(uuid.uuid4()),
-                       "delivery_info": {"exchange": "", "routing_key": queue}, "body_encoding": "base64"},
-    })  # fmt: skip
+    return json.dumps(
+        {
+            "body": body,
+            "content-encoding": "utf-8",
+            "content-type": "application/json",
+            "headers": {"lang": "py", "task": task, "id": number, "root_id": number, "parent_id": None, "group": None},
+            "properties": {
+                "correlation_id": number,
+                "delivery_mode": 2,
+                "priority": 0,
+                "delivery_tag": str(uuid.uuid4()),
+                "delivery_info": {"exchange": "", "routing_key": queue},
+                "body_encoding": "base64",
+            },
+        }
+    )
 
 
 def _malformed_messages(rig: Rig, rng: random.Random) -> None:

@@ -48,11 +48,9 @@ def _run_steps(stack: TemporaryStack, console: Console) -> dict[str, Any]:
     say(1, "prepare: split the bundled sample, made-up requests to a voice assistant")
     dataset = stack.run(
         "prepare", "prepare", "sample", str(SAMPLE_PATH), "--text", "text", "--target", "intent=intent", "--wait"
-    )  # fmt: skip
+    )
     say(2, "train: a classifier by the factory method")
-    training = stack.run(
-        "train", "train", "intents", "--dataset", "sample", "--method", "factory", "--yes", "--wait"
-    )  # fmt: skip
+    training = stack.run("train", "train", "intents", "--dataset", "sample", "--method", "factory", "--yes", "--wait")
     say(3, "evaluate: on the test split, through the queue")
     evaluation = stack.run("evaluate", "evaluate", "intents", "--dataset", "sample", "--split", "test", "--wait")
     report = stack.folder / "report.html"
@@ -60,9 +58,17 @@ def _run_steps(stack: TemporaryStack, console: Console) -> dict[str, Any]:
     say(4, "classify: the texts of the test split")
     results = stack.folder / "results.jsonl"
     batch = stack.run(
-        "classify", "classify", str(_test_file(dataset)), "--model", "intents", "--text", "text",
-        "--wait", "-o", str(results),
-    )  # fmt: skip
+        "classify",
+        "classify",
+        str(_test_file(dataset)),
+        "--model",
+        "intents",
+        "--text",
+        "text",
+        "--wait",
+        "-o",
+        str(results),
+    )
     rows = batch["rows"]
     with results.open() as lines:
         written = sum(1 for _ in lines)

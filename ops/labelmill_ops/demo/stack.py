@@ -67,9 +67,13 @@ class TemporaryStack:
         with log_path.open("wb") as log:
             up = subprocess.Popen(
                 [*_LABELMILL, "up", "--emulator", "--worker-processes", "2"],
-                cwd=self.folder, env=self._environment,
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                cwd=self.folder,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         guard.watch(up.pid)
         try:
             self._wait_until_up(up, log_path)

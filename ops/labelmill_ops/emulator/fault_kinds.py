@@ -83,8 +83,9 @@ def _one_of(*words: str) -> Callable[[str], bool]:
 
 KINDS: dict[str, Kind] = {
     "429": Kind("refused for its rate; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "1", _seconds_or_none),
-    "429-storm": Kind("for PARAMETER s everything is refused for its rate, without Retry-After", Stage.BEFORE, "5",
-                      _seconds),
+    "429-storm": Kind(
+        "for PARAMETER s everything is refused for its rate, without Retry-After", Stage.BEFORE, "5", _seconds
+    ),
     "500": Kind("internal error", Stage.BEFORE),
     "502": Kind("bad gateway, an HTML page", Stage.BEFORE),
     "503": Kind("unavailable; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "none", _seconds_or_none),
@@ -102,17 +103,33 @@ KINDS: dict[str, Kind] = {
     "unknown-label": Kind("a label the model does not have", Stage.CONTENT, calls=INFERENCE),
     "nan": Kind("a score that is NaN", Stage.CONTENT, calls=INFERENCE),
     "infinity": Kind("a score no float can hold (1e999)", Stage.CONTENT, calls=INFERENCE),
-    "lost": Kind("carried out, but the answer is PARAMETER: 502, reset or hang", Stage.ANSWER, "502",
-                 _one_of("502", "reset", "hang"), CREATE_JOB),
-    "job-stuck": Kind("the job never leaves the status PARAMETER", Stage.JOB, "QUEUED", _one_of(*JOB_STATUSES),
-                      CREATE_JOB),
+    "lost": Kind(
+        "carried out, but the answer is PARAMETER: 502, reset or hang",
+        Stage.ANSWER,
+        "502",
+        _one_of("502", "reset", "hang"),
+        CREATE_JOB,
+    ),
+    "job-stuck": Kind(
+        "the job never leaves the status PARAMETER", Stage.JOB, "QUEUED", _one_of(*JOB_STATUSES), CREATE_JOB
+    ),
     "job-invalid": Kind("the job fails validation", Stage.JOB, calls=CREATE_JOB),
     "job-fails": Kind("the job fails while it trains", Stage.JOB, calls=CREATE_JOB),
-    "job-cancelled": Kind("somebody cancels the job when it reaches the status PARAMETER", Stage.JOB, "RUNNING",
-                          _one_of(*JOB_STATUSES), CREATE_JOB),
-    "job-vanishes": Kind("the job is gone (404) once it has reached the status PARAMETER", Stage.JOB, "RUNNING",
-                         _one_of(*JOB_STATUSES), CREATE_JOB),
-}  # fmt: skip
+    "job-cancelled": Kind(
+        "somebody cancels the job when it reaches the status PARAMETER",
+        Stage.JOB,
+        "RUNNING",
+        _one_of(*JOB_STATUSES),
+        CREATE_JOB,
+    ),
+    "job-vanishes": Kind(
+        "the job is gone (404) once it has reached the status PARAMETER",
+        Stage.JOB,
+        "RUNNING",
+        _one_of(*JOB_STATUSES),
+        CREATE_JOB,
+    ),
+}
 
 _WRITTEN = re.compile(
     r"(?P<kind>[a-z0-9-]+?)(?:@(?P<calls>[a-z,-]+?))?(?:x(?P<times>\d+))?(?::(?P<probability>[^:]*))?(?::(?P<parameter>[^:]*))?"

@@ -44,7 +44,7 @@ def rehearse(
 
     `labelmill rehearse 502:0.2 slow@classify:0.05:30 --for 60` is a bad minute: every fifth request gets a 502, every
     twentieth classification drips in over 30 s.
-    """  # fmt: skip
+    """
     if show_kinds and wants_json(as_json):
         print_json({"faults": {name: kind.summary for name, kind in KINDS.items()}, "calls": list(CALLS.values())})
         return

@@ -61,9 +61,13 @@ class Child:
         """Start the process in a session of its own: the terminal's Ctrl-C reaches the supervisor alone."""
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                list(self.spec.command), env=dict(self.spec.environment),
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                list(self.spec.command),
+                env=dict(self.spec.environment),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         self._guard.watch(self._process.pid)
         self._exit_code = None
         self._started_at = time.monotonic()

@@ -40,10 +40,16 @@ def up(
     from labelmill_ops.stack.running import run_stack  # noqa: PLC0415 - as above
 
     options = StackOptions(
-        emulator=emulator, flower=flower, worker_processes=worker_processes, concurrency=concurrency,
-        redis_port=redis_port, flower_port=flower_port, emulator_port=emulator_port,
-        faults=tuple(fault or ()), fault_seed=fault_seed,
-    )  # fmt: skip
+        emulator=emulator,
+        flower=flower,
+        worker_processes=worker_processes,
+        concurrency=concurrency,
+        redis_port=redis_port,
+        flower_port=flower_port,
+        emulator_port=emulator_port,
+        faults=tuple(fault or ()),
+        fault_seed=fault_seed,
+    )
     if emulator_port and not emulator:
         raise InvalidInput("--emulator-port needs --emulator")
     if fault and not emulator:

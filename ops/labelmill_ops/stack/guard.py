@@ -23,8 +23,11 @@ class Guard:
         # -S, -E: nothing but the standard library, so it starts in milliseconds and outlives a broken environment
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", __file__, str(grace_s)],
-            stdin=reading, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )  # fmt: skip
+            stdin=reading,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
         os.close(reading)
 
     def watch(self, pid: int) -> None:

@@ -115,9 +115,10 @@ class _Environments:
     @classmethod
     def of(cls, settings: Settings) -> _Environments:
         bare = {
-            name: value for name, value in os.environ.items()
+            name: value
+            for name, value in os.environ.items()
             if name not in (*_KEYS, "LABELMILL_BROKER_URL", "LABELMILL_DATABASE_URL")
-        }  # fmt: skip
+        }
         bare["PYTHONUNBUFFERED"] = "1"
         queue = bare | {
             "LABELMILL_BROKER_URL": settings.broker_url,
@@ -142,8 +143,18 @@ def _workers(settings: Settings, options: StackOptions, environment: dict[str, s
     for number in range(1, options.worker_processes + 1):
         name = f"worker{number}"
         node = f"{name}@{socket.gethostname()}"
-        command = [*_CELERY, "worker", "-Q", ",".join(QUEUES), "-c", str(options.concurrency), "--pool", "threads",
-                   "-n", node]  # fmt: skip
+        command = [
+            *_CELERY,
+            "worker",
+            "-Q",
+            ",".join(QUEUES),
+            "-c",
+            str(options.concurrency),
+            "--pool",
+            "threads",
+            "-n",
+            node,
+        ]
         yield ChildSpec(name, command, environment, _answers_celery_ping(app, node), Drain.WORK)
 
 
@@ -175,8 +186,18 @@ def _flower(port: int, environment: dict[str, str]) -> ChildSpec:
 def _emulator(port: int, options: StackOptions, data_dir: Path, environment: dict[str, str]) -> ChildSpec:
     # its files and models are kept: a model version in the database must still answer after a restart
     state = str(data_dir / "emulator")
-    command = [sys.executable, "-m", "labelmill_ops.emulator", "--port", str(port), "--state", state,
-               "--fault-seed", str(options.fault_seed), *(f"--fault={fault}" for fault in options.faults)]  # fmt: skip
+    command = [
+        sys.executable,
+        "-m",
+        "labelmill_ops.emulator",
+        "--port",
+        str(port),
+        "--state",
+        state,
+        "--fault-seed",
+        str(options.fault_seed),
+        *(f"--fault={fault}" for fault in options.faults),
+    ]
     return ChildSpec("emulator", command, environment, lambda: answers(port), Drain.WATCH)
 
 

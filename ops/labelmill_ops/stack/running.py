@@ -89,5 +89,7 @@ def _introduce(settings: Settings, options: StackOptions, console: Console) -> N
         say("warning", "yellow", "MISTRAL_API_KEY is not set: what needs Mistral will be refused (or add --emulator)")
     console.print(
         "Next, in another terminal in this folder: labelmill prepare NAME FILE --target intent=COLUMN\n"
-        "Ctrl-C finishes running work and stops everything.", highlight=False, soft_wrap=True,
-    )  # fmt: skip
+        "Ctrl-C finishes running work and stops everything.",
+        highlight=False,
+        soft_wrap=True,
+    )

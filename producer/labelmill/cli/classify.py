@@ -120,13 +120,27 @@ def classify(
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
         batch_id = submit_batch(
-            client.engine, client.sender, source=source, model=model, text=text, id_column=id_column, mode=mode,
-            priority=priority, thresholds=parse_thresholds(threshold or []), multi=multi or (), chats=chats,
-            cache=cache, on_bad_row=on_bad_row.value, encoding=encoding, delimiter=delimiter, quoting=quoting,
-            idempotency_key=idempotency_key, warn=client.warnings.append,
+            client.engine,
+            client.sender,
+            source=source,
+            model=model,
+            text=text,
+            id_column=id_column,
+            mode=mode,
+            priority=priority,
+            thresholds=parse_thresholds(threshold or []),
+            multi=multi or (),
+            chats=chats,
+            cache=cache,
+            on_bad_row=on_bad_row.value,
+            encoding=encoding,
+            delimiter=delimiter,
+            quoting=quoting,
+            idempotency_key=idempotency_key,
+            warn=client.warnings.append,
             announce=lambda job_id: announce(job_id, progress.console),
             on_progress=lambda rows: progress.advance(reading, rows),
-        )  # fmt: skip
+        )
     shows_labels = labels_are_shown(source, as_json=as_json)
     if output is None and not (wait and shows_labels):
         finish_submission(client, batch_id, wait=wait, as_json=as_json)

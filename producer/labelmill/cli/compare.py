@@ -108,12 +108,17 @@ def _print_table(document: dict[str, Any], name: str, judged: dict[str, Any]) ->
     for one in sorted(document["models"], key=lambda one: -judged["accuracies"].get(one["model"], -1)):
         model, metrics = one["model"], one["targets"].get(name, {})
         intervals = metrics.get("intervals", {})
-        rows.append((
-            model, _figure(judged["accuracies"].get(model), judged["intervals"].get(model)),
-            *(_figure(metrics.get(key), intervals.get(key)) for key in scored.values()),
-            _money(one["cost_per_1000"]), _figure(one["seconds_per_1000"]),
-            f"{against[model]['p_value']:.2g}" if model in against else "", _remark(one, judged, against.get(model)),
-        ))  # fmt: skip
+        rows.append(
+            (
+                model,
+                _figure(judged["accuracies"].get(model), judged["intervals"].get(model)),
+                *(_figure(metrics.get(key), intervals.get(key)) for key in scored.values()),
+                _money(one["cost_per_1000"]),
+                _figure(one["seconds_per_1000"]),
+                f"{against[model]['p_value']:.2g}" if model in against else "",
+                _remark(one, judged, against.get(model)),
+            )
+        )
     headings = ("model", right, *scored, "cost of 1,000", "s for 1,000", "p", "verdict")
     print_rows(tables(), headings, rows, flowing=("verdict",), title=title)
 

@@ -36,7 +36,7 @@ def doctor(
         rows = [
             (check.name, Text(check.status.value, _STYLE[check.status]), check.summary, check.remedy)
             for check in checks
-        ]  # fmt: skip
+        ]
         print_rows(tables(), ("check", "status", "summary", "remedy"), rows, flowing=("summary", "remedy"))
     if code:
         raise typer.Exit(code)

@@ -25,11 +25,19 @@ COMMANDS = "labelmill.commands"  #: Entry points: worker and ops add their comma
 
 #: Which module of this package has which commands, in the order of the help.
 _MODULES = {
-    "prepare": ["prepare", "datasets"], "train": ["train", "approve"], "models": ["models"], "classify": ["classify"],
-    "evaluate": ["evaluate"], "compare": ["compare"], "jobs": ["status", "watch", "cancel", "retry"],
-    "results": ["results"], "report": ["report"], "dead_letters": ["dead-letters"], "doctor": ["doctor"],
+    "prepare": ["prepare", "datasets"],
+    "train": ["train", "approve"],
+    "models": ["models"],
+    "classify": ["classify"],
+    "evaluate": ["evaluate"],
+    "compare": ["compare"],
+    "jobs": ["status", "watch", "cancel", "retry"],
+    "results": ["results"],
+    "report": ["report"],
+    "dead_letters": ["dead-letters"],
+    "doctor": ["doctor"],
     "database": ["db"],
-}  # fmt: skip
+}
 
 _Register = Callable[[typer.Typer], None]
 

@@ -62,10 +62,18 @@ def list_models(
         targets = ", ".join(f"{target}: {count} labels" for target, count in one["targets"].items())
         names = [one["name"]] if one["promoted"] else []
         names += [f"@{alias}" for alias in one["aliases"]]
-        rows.append((
-            one["model"], ", ".join(names), one["method"], targets, _measured(one), _state(one),
-            one["created_at"][:16].replace("T", " "), one["note"] or "",
-        ))  # fmt: skip
+        rows.append(
+            (
+                one["model"],
+                ", ".join(names),
+                one["method"],
+                targets,
+                _measured(one),
+                _state(one),
+                one["created_at"][:16].replace("T", " "),
+                one["note"] or "",
+            )
+        )
     print_rows(tables(), headings, rows, flowing=("targets", "measured", "state", "note"))
 
 

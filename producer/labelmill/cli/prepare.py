@@ -85,13 +85,28 @@ def prepare(
     """Make a dataset: labelled rows in, train, validation and test files out."""
     client = connected()
     job_id = submit_prepare(
-        client.engine, client.sender, client.settings,
-        name=name, source=source, targets=target or (), where=where or (), split=split, warn=client.warnings.append,
+        client.engine,
+        client.sender,
+        client.settings,
+        name=name,
+        source=source,
+        targets=target or (),
+        where=where or (),
+        split=split,
+        warn=client.warnings.append,
         announce=announce,
-        text=text, min_per_label=min_per_label, max_per_label=max_per_label, seed=seed, dedupe=dedupe,
-        encoding=encoding, delimiter=delimiter, quoting=quoting, separator=separator,
-        on_bad_row=on_bad_row.value, format=row_format.value,
-    )  # fmt: skip
+        text=text,
+        min_per_label=min_per_label,
+        max_per_label=max_per_label,
+        seed=seed,
+        dedupe=dedupe,
+        encoding=encoding,
+        delimiter=delimiter,
+        quoting=quoting,
+        separator=separator,
+        on_bad_row=on_bad_row.value,
+        format=row_format.value,
+    )
     finish_submission(client, job_id, wait=wait, as_json=as_json)
 
 
@@ -109,22 +124,40 @@ def datasets(
     for one in found:
         splits = one["splits"] or {}
         labels = ", ".join(f"{target}: {count}" for target, count in one["label_counts"].items())
-        rows.append((
-            f"{one['name']}@{one['version']}" if one["version"] else one["name"], one["id"],
-            f"{one['state']} (same as {one['repeats']})" if one["repeats"] else one["state"],
-            *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
-            labels, f"{one['created_at']:%Y-%m-%d %H:%M}",
-        ))  # fmt: skip
+        rows.append(
+            (
+                f"{one['name']}@{one['version']}" if one["version"] else one["name"],
+                one["id"],
+                f"{one['state']} (same as {one['repeats']})" if one["repeats"] else one["state"],
+                *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
+                labels,
+                f"{one['created_at']:%Y-%m-%d %H:%M}",
+            )
+        )
     print_rows(tables(), headings, rows, flowing=("labels",))
 
 
 def list_datasets(client: Client, limit: int) -> list[dict[str, Any]]:
     """The latest datasets, newest first; `label_counts` is target → number of labels."""
     d = DatasetRow
-    statement = select(
-        d.id, d.name, d.version, d.state, d.repeats, d.splits, d.dropped, d.fingerprint, d.error, d.created_at,
-        d.finished_at, d.label_schema,
-    ).order_by(d.no.desc()).limit(limit)  # fmt: skip
+    statement = (
+        select(
+            d.id,
+            d.name,
+            d.version,
+            d.state,
+            d.repeats,
+            d.splits,
+            d.dropped,
+            d.fingerprint,
+            d.error,
+            d.created_at,
+            d.finished_at,
+            d.label_schema,
+        )
+        .order_by(d.no.desc())
+        .limit(limit)
+    )
     with reading(client.engine) as connection:
         found = [dict(row) for row in connection.execute(statement).mappings()]
     for one in found:

@@ -66,9 +66,12 @@ def bar(console: Console) -> Progress:
     if not narrow:
         columns.append(TimeElapsedColumn())
     return Progress(
-        *columns, console=console, disable=not console.is_terminal, transient=True,
+        *columns,
+        console=console,
+        disable=not console.is_terminal,
+        transient=True,
         speed_estimate_period=_RATE_OVER_S,
-    )  # fmt: skip
+    )
 
 
 def follow(client: Client, job_id: str, console: Console, lost_reads: Callable[[str], LostReads]) -> dict[str, Any]:

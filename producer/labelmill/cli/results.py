@@ -54,9 +54,15 @@ class OutputOptions:
 
     @classmethod
     def of_command(
-        cls, output: Path | None, *, scores: str | None, keep: Sequence[str] | None, delimiter: str | None, bom: bool,
+        cls,
+        output: Path | None,
+        *,
+        scores: str | None,
+        keep: Sequence[str] | None,
+        delimiter: str | None,
+        bom: bool,
         no_escape: bool,
-    ) -> OutputOptions:  # fmt: skip
+    ) -> OutputOptions:
         """From a command's options. Raises InvalidInput, also for what goes with CSV alone where `output` is none."""
         for_csv = {"--output-delimiter": delimiter is not None, "--bom": bom, "--no-escape": no_escape}
         is_csv = output is not None and output.suffix.lower() == ".csv"
@@ -131,9 +137,14 @@ def save_results(
             source = local_source(client.settings.data_dir, spec.source)
             blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), options.keep)
         count = write_results(
-            blocks, batch.targets if batch else [], output, options.keep, with_scores=scores != NONE, csv=options.csv,
+            blocks,
+            batch.targets if batch else [],
+            output,
+            options.keep,
+            with_scores=scores != NONE,
+            csv=options.csv,
             on_progress=partial(progress.advance, task),
-        )  # fmt: skip
+        )
     if output is not None:
         messages().print(f"{count} rows in {output}")
     if batch is None:

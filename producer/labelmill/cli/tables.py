@@ -24,9 +24,13 @@ _FEW = 6  # parts that may be shown in parentheses
 
 
 def print_rows(
-    console: Console, headings: Sequence[str], rows: Sequence[Sequence[Cell]], *, flowing: Sequence[str] = (),
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    *,
+    flowing: Sequence[str] = (),
     title: str | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """Print rows under headings. The columns in `flowing` hold sentences, which may be broken into lines."""
     rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     kept = [at for at in range(len(headings)) if at == 0 or not rows or any(len(row[at]) for row in rows)]
@@ -38,8 +42,9 @@ def print_rows(
     table = Table(box=None, title=title, title_justify="left", title_style="bold")
     for at in kept:
         is_flowing = headings[at] in flowing
-        table.add_column(headings[at], no_wrap=not is_flowing, overflow="fold",
-                         min_width=None if is_flowing else widths[at])  # fmt: skip
+        table.add_column(
+            headings[at], no_wrap=not is_flowing, overflow="fold", min_width=None if is_flowing else widths[at]
+        )
     for row in rows:
         table.add_row(*(row[at] for at in kept))
     _print(console, table)
@@ -92,8 +97,9 @@ def at_a_glance(value: Any) -> str:
         lines = [_plain(value)]
         lines += [
             f"{name}: {_plain(part) or ', '.join(f'{one} ({_inside(inner)})' for one, inner in part.items())}"
-            for name, part in value.items() if part and isinstance(part, Mapping) and not _is_money(part)
-        ]  # fmt: skip
+            for name, part in value.items()
+            if part and isinstance(part, Mapping) and not _is_money(part)
+        ]
         return "\n".join(filter(None, lines))
     if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
         return "\n".join(map(at_a_glance, value))
@@ -103,9 +109,10 @@ def at_a_glance(value: Any) -> str:
 def _plain(value: Mapping[str, Any]) -> str:
     """What of it needs no line of its own."""
     return ", ".join(
-        f"{name} {_word(part)}" for name, part in value.items()
+        f"{name} {_word(part)}"
+        for name, part in value.items()
         if part not in (None, []) and (not isinstance(part, Mapping) or _is_money(part)) and not _is_deep(part)
-    )  # fmt: skip
+    )
 
 
 def _inside(value: Any) -> str:

@@ -96,13 +96,25 @@ def train(
     """Train a model version on a dataset."""
     client = connected()
     job_id = submit_training(
-        client.engine, client.sender, name=name, dataset=dataset, method=method, max_cost=max_cost, yes=yes,
-        warn=client.warnings.append, announce=announce,
-        base_model=model, steps=steps, learning_rate=learning_rate, suffix=suffix,
-        target_weights=parse_weights(target_weight or []), wandb_project=wandb_project,
+        client.engine,
+        client.sender,
+        name=name,
+        dataset=dataset,
+        method=method,
+        max_cost=max_cost,
+        yes=yes,
+        warn=client.warnings.append,
+        announce=announce,
+        base_model=model,
+        steps=steps,
+        learning_rate=learning_rate,
+        suffix=suffix,
+        target_weights=parse_weights(target_weight or []),
+        wandb_project=wandb_project,
         descriptions=read_descriptions(describe) | parse_pairs("--label-description", label_description or []),
-        shots=shots, shot_selection=shot_selection,
-    )  # fmt: skip
+        shots=shots,
+        shot_selection=shot_selection,
+    )
     finish_submission(client, job_id, wait=wait, as_json=as_json)
 
 

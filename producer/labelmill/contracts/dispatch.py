@@ -64,8 +64,9 @@ def dispatch_batch(
     except BrokerUnavailable:
         with writing(engine) as connection:
             connection.execute(
-                update(ChunkRow).where(ChunkRow.batch_no == batch.no, ChunkRow.number.in_(numbers), pending)
+                update(ChunkRow)
+                .where(ChunkRow.batch_no == batch.no, ChunkRow.number.in_(numbers), pending)
                 .values(sent_at=None)
-            )  # fmt: skip
+            )
         raise
     return len(numbers)

@@ -28,9 +28,13 @@ _BY_CLASS: tuple[tuple[type[exceptions.RedisError], Refusal], ...] = (
     (exceptions.AuthenticationError, _PASSWORD),
 )
 _BY_WORD = {
-    "READONLY": _READ_ONLY, "OOM": _FULL, "LOADING": _LOADING, "MISCONF": _CANNOT_SAVE,
-    "NOAUTH": _PASSWORD, "WRONGPASS": _PASSWORD,
-}  # fmt: skip
+    "READONLY": _READ_ONLY,
+    "OOM": _FULL,
+    "LOADING": _LOADING,
+    "MISCONF": _CANNOT_SAVE,
+    "NOAUTH": _PASSWORD,
+    "WRONGPASS": _PASSWORD,
+}
 
 
 def refusal_in(error: BaseException) -> Refusal | None:

@@ -29,9 +29,15 @@ class Settings(BaseSettings):
     """Everything that differs between a laptop, a test and production. Immutable once made."""
 
     model_config = SettingsConfigDict(
-        env_prefix="LABELMILL_", env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True,
-        populate_by_name=True, hide_input_in_errors=True, allow_inf_nan=False,
-    )  # fmt: skip
+        env_prefix="LABELMILL_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        hide_input_in_errors=True,
+        allow_inf_nan=False,
+    )
 
     broker_url: str = "redis://127.0.0.1:6379/0"
     database_url: str = ""  #: Default: SQLite in the data folder.

@@ -108,12 +108,20 @@ TRANSITIONS: dict[type[StrEnum], dict[State, frozenset[State]]] = {
 
 ENDED: frozenset[State] = frozenset(
     {
-        _D.READY, _D.FAILED,
-        _T.SUCCEEDED, _T.FAILED, _T.CANCELLED,
-        _B.COMPLETED, _B.FAILED, _B.CANCELLED, _B.PAUSED,
-        _E.COMPLETED, _E.FAILED, _E.CANCELLED,
+        _D.READY,
+        _D.FAILED,
+        _T.SUCCEEDED,
+        _T.FAILED,
+        _T.CANCELLED,
+        _B.COMPLETED,
+        _B.FAILED,
+        _B.CANCELLED,
+        _B.PAUSED,
+        _E.COMPLETED,
+        _E.FAILED,
+        _E.CANCELLED,
     }
-)  # fmt: skip
+)
 """States in which nothing more happens by itself."""
 
 

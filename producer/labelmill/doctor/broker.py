@@ -120,6 +120,7 @@ def _persistence(info: dict[str, Any]) -> Check:
     if info.get("aof_enabled"):
         return ok("broker persistence", "the append-only file is on: a restart keeps the queue")
     return warning(
-        "broker persistence", "the append-only file is off: a restart empties the queue, and work comes late",
+        "broker persistence",
+        "the append-only file is off: a restart empties the queue, and work comes late",
         "set appendonly yes in Redis",
-    )  # fmt: skip
+    )

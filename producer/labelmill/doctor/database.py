@@ -77,10 +77,12 @@ def _look(engine: Engine, look: DatabaseLook) -> None:
     if engine.dialect.name == "sqlite" and _is_locked(engine):
         look.checks[:] = [
             failed(
-                "database", f"another process has kept SQLite from being written to for {_LOCKED_S:.0f} s",
-                "end what holds it: `fuser` or `lsof` on the file tell which process that is", UNREACHABLE,
+                "database",
+                f"another process has kept SQLite from being written to for {_LOCKED_S:.0f} s",
+                "end what holds it: `fuser` or `lsof` on the file tell which process that is",
+                UNREACHABLE,
             )
-        ]  # fmt: skip
+        ]
     check_tables(engine)
     require_this_machine(engine, watch_s=2 * HEARTBEAT_S)
     look.checks.append(ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them"))
@@ -129,9 +131,10 @@ def _server(connection: Connection) -> Check:
         if mode == "wal":
             return ok("database", f"SQLite {version} answers, in WAL mode")
         return warning(
-            "database", f"SQLite {version} answers, in {mode} mode: readers and writers wait for each other",
+            "database",
+            f"SQLite {version} answers, in {mode} mode: readers and writers wait for each other",
             "keep the database on a local disk, where WAL works",
-        )  # fmt: skip
+        )
     number = int(connection.scalar(text("SHOW server_version_num")) or 0)
     version = connection.scalar(text("SHOW server_version"))
     if number < _OLDEST_POSTGRES:

@@ -100,14 +100,16 @@ def _jobs(connection: Connection) -> Check:
     )
     if stalled:
         return warning(
-            "jobs", f"nobody has looked at {len(stalled)} jobs for minutes: {', '.join(stalled[:3])}",
+            "jobs",
+            f"nobody has looked at {len(stalled)} jobs for minutes: {', '.join(stalled[:3])}",
             "start workers; look at their logs",
-        )  # fmt: skip
+        )
     if broken:
         return warning(
-            "jobs", f"{len(broken)} submissions broke off: {', '.join(broken[:3])}",
+            "jobs",
+            f"{len(broken)} submissions broke off: {', '.join(broken[:3])}",
             "submit again with the same --idempotency-key, or `labelmill cancel` them",
-        )  # fmt: skip
+        )
     return ok("jobs", "none is stalled")
 
 

@@ -117,9 +117,10 @@ def _latest_evaluations(connection: Connection, model_no: int | None = None) -> 
 
 def _dataset(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
     found = connection.execute(
-        select(DatasetRow.id, DatasetRow.name, DatasetRow.version, DatasetRow.files, DatasetRow.splits)
-        .where(DatasetRow.id == row.dataset_id)
-    ).first()  # fmt: skip
+        select(DatasetRow.id, DatasetRow.name, DatasetRow.version, DatasetRow.files, DatasetRow.splits).where(
+            DatasetRow.id == row.dataset_id
+        )
+    ).first()
     if found is None:
         return None
     return {
@@ -132,25 +133,41 @@ def _dataset(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
 
 
 def _training(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
-    columns = (TrainingRow.id, TrainingRow.state, TrainingRow.method, TrainingRow.remote_files, TrainingRow.remote_job,
-               TrainingRow.cost)  # fmt: skip
+    columns = (
+        TrainingRow.id,
+        TrainingRow.state,
+        TrainingRow.method,
+        TrainingRow.remote_files,
+        TrainingRow.remote_job,
+        TrainingRow.cost,
+    )
     found = connection.execute(select(*columns).where(TrainingRow.id == row.training_id)).mappings().first()
     return dict(found) if found is not None else None
 
 
 def _evaluations(connection: Connection, model_no: int) -> list[dict[str, Any]]:
     found = connection.execute(
-        select(EvaluationRow.id, EvaluationRow.state, EvaluationRow.dataset_ref, EvaluationRow.split,
-               EvaluationRow.created_at)
+        select(
+            EvaluationRow.id,
+            EvaluationRow.state,
+            EvaluationRow.dataset_ref,
+            EvaluationRow.split,
+            EvaluationRow.created_at,
+        )
         .where(EvaluationRow.model_no == model_no)
         .order_by(EvaluationRow.no.desc())
         .limit(_LATEST)
-    )  # fmt: skip
+    )
     return [
-        {"id": one.id, "state": one.state, "dataset": one.dataset_ref, "split": one.split,
-         "created_at": one.created_at.isoformat()}
+        {
+            "id": one.id,
+            "state": one.state,
+            "dataset": one.dataset_ref,
+            "split": one.split,
+            "created_at": one.created_at.isoformat(),
+        }
         for one in found
-    ]  # fmt: skip
+    ]
 
 
 def _batches(connection: Connection, model_no: int) -> dict[str, Any]:

@@ -68,10 +68,16 @@ def register(
     recipe = {"multi": list(multi), "chats": chats} if multi or chats else None
     connection.execute(
         insert(ModelRow).values(
-            name=name, version=version, state=READY, promoted=version == 1, method="factory",
-            remote_model=remote_id, recipe=recipe, created_at=utc_now(),
+            name=name,
+            version=version,
+            state=READY,
+            promoted=version == 1,
+            method="factory",
+            remote_model=remote_id,
+            recipe=recipe,
+            created_at=utc_now(),
         )
-    )  # fmt: skip
+    )
     row = _first(connection, ModelRow.name == name, ModelRow.version == version)
     assert row is not None  # noqa: S101 - written a line above
     return row
@@ -161,9 +167,14 @@ def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
     row = _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
     if row is None:
         known = insert(ModelRow).values(
-            name=remote_id, version=0, state=READY, promoted=False, method="factory", remote_model=remote_id,
+            name=remote_id,
+            version=0,
+            state=READY,
+            promoted=False,
+            method="factory",
+            remote_model=remote_id,
             created_at=utc_now(),
-        )  # fmt: skip
+        )
         # two submissions may name it first at the same time: the later one takes the earlier one's row
         with contextlib.suppress(IntegrityError), connection.begin_nested():
             connection.execute(known)

@@ -98,11 +98,7 @@ def _repeats(table: type[PredictionRow | RowErrorRow]) -> Any:
 def _answers(batch_no: int) -> Any:
     columns = (PredictionRow.target, PredictionRow.label, PredictionRow.labels, PredictionRow.score)
     own = select(*columns).where(PredictionRow.batch_no == batch_no)
-    repeated = (
-        select(*columns)
-        .join(DuplicateRow, _repeats(PredictionRow))
-        .where(PredictionRow.batch_no == batch_no)
-    )  # fmt: skip
+    repeated = select(*columns).join(DuplicateRow, _repeats(PredictionRow)).where(PredictionRow.batch_no == batch_no)
     return union_all(own, repeated).subquery()
 
 
@@ -119,9 +115,10 @@ def _labels_given(connection: Connection, batch_no: int) -> dict[int, _Given]:
     answers = _answers(batch_no).c
     found: dict[int, _Given] = {}
     for target, label, labels, count in connection.execute(
-        select(answers.target, answers.label, answers.labels, func.count())
-        .group_by(answers.target, answers.label, answers.labels)
-    ):  # fmt: skip
+        select(answers.target, answers.label, answers.labels, func.count()).group_by(
+            answers.target, answers.label, answers.labels
+        )
+    ):
         given = found.setdefault(int(target), _Given())
         if label is None and labels is None:
             continue  # abstained

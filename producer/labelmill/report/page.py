@@ -105,9 +105,7 @@ def _table(grid: Grid) -> str:
     if not grid.headings:
         rows = "".join(f"<tr><th>{escape(str(row[0]))}</th><td>{_written(row[1])}</td></tr>\n" for row in grid.rows)
         return f'<div class="scroll"><table class="facts">{caption}<tbody>\n{rows}</tbody></table></div>\n'
-    numbers = {
-        at for at in range(len(grid.headings)) if any(isinstance(row[at], int | float) for row in grid.rows)
-    }  # fmt: skip
+    numbers = {at for at in range(len(grid.headings)) if any(isinstance(row[at], int | float) for row in grid.rows)}
     head = "".join(
         f'<th class="number">{escape(name)}</th>' if at in numbers else f"<th>{escape(name)}</th>"
         for at, name in enumerate(grid.headings)

@@ -49,9 +49,9 @@ def write_csv(rows: Iterable[dict[str, Any]], table: ResultTable, options: CsvOp
         stream.write(codecs.BOM_UTF8)
     lines.writerow([protected(name) for name, _ in table.columns])
     for row in rows:
-        lines.writerow([
-            protected(cell if type(cell) is not dict else orjson.dumps(cell).decode()) for cell in table.cells(row)
-        ])  # fmt: skip
+        lines.writerow(
+            [protected(cell if type(cell) is not dict else orjson.dumps(cell).decode()) for cell in table.cells(row)]
+        )
 
 
 def formula_guard(delimiter: str) -> Callable[[Any], Any]:

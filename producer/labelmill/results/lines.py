@@ -66,9 +66,15 @@ class Answers:
 
     @classmethod
     def _made(
-        cls, target: Target, rows: NDArray[np.int64], heads: list[bytes], abstained: NDArray[np.bool_],
-        best: NDArray[np.float32], scores: bytes, choice: ScoreChoice,
-    ) -> Answers:  # fmt: skip
+        cls,
+        target: Target,
+        rows: NDArray[np.int64],
+        heads: list[bytes],
+        abstained: NDArray[np.bool_],
+        best: NDArray[np.float32],
+        scores: bytes,
+        choice: ScoreChoice,
+    ) -> Answers:
         """With what rows that abstained are told: which label was the best."""
         width = len(target.labels)
         silent = np.flatnonzero(abstained)
@@ -146,10 +152,12 @@ class ChunkResults:
         first, last = self.first_row + start, self.first_row + end
         held = self.input
         return ChunkResults(
-            first, QuotedInput(held.texts[start:end], held.ids and held.ids[start:end], held.has_repeats),
+            first,
+            QuotedInput(held.texts[start:end], held.ids and held.ids[start:end], held.has_repeats),
             [(target, answers.within(first, last)) for target, answers in self.answers],
-            {row: error for row, error in self.errors.items() if first <= row < last}, self.choice,
-        )  # fmt: skip
+            {row: error for row, error in self.errors.items() if first <= row < last},
+            self.choice,
+        )
 
     def _lines(self, *, failed_only: bool, abstained_only: bool) -> bytes:
         found, silent = self._predictions()

@@ -27,8 +27,11 @@ def write_parquet(rows: Iterable[dict[str, Any]], table: ResultTable, stream: Bi
     import pyarrow.parquet as pq  # noqa: PLC0415
 
     types = {
-        "row": pa.int64(), "text": pa.string(), "score": pa.float64(), "scores": pa.map_(pa.string(), pa.float32()),
-    }  # fmt: skip
+        "row": pa.int64(),
+        "text": pa.string(),
+        "score": pa.float64(),
+        "scores": pa.map_(pa.string(), pa.float32()),
+    }
     schema = pa.schema([(name, types[kind]) for name, kind in table.columns])
     with pq.ParquetWriter(stream, schema) as writer:
         for group in _groups(map(table.cells, rows)):

@@ -77,10 +77,18 @@ def submit_batch(
         check_name("--idempotency-key", idempotency_key)
     inputs = inputs_of(source)
     spec = specify(
-        ClassifySpec, {"thresholds": "threshold"}, source=source, text=text, id=id_column,
-        thresholds=dict(thresholds or {}), multi=tuple(multi), chats=chats, cache=cache, on_bad_row=on_bad_row,
+        ClassifySpec,
+        {"thresholds": "threshold"},
+        source=source,
+        text=text,
+        id=id_column,
+        thresholds=dict(thresholds or {}),
+        multi=tuple(multi),
+        chats=chats,
+        cache=cache,
+        on_bad_row=on_bad_row,
         reading=read_options(encoding, delimiter, quoting),
-    )  # fmt: skip
+    )
     with writing(engine) as connection:
         row = resolve_model(connection, model)
         _check_targets(spec, row)

@@ -48,10 +48,16 @@ def submit_evaluation(
                 raise InvalidInput("--calibrate fits on the validation split: evaluate another one, such as test")
         spec = EvaluateSpec(calibrate=calibrate, thresholds=model_row.thresholds, multi=multi)
         values = {
-            "id": job_id, "state": EvaluationState.QUEUED.value, "model_no": model_row.no, "model_ref": model,
-            "dataset_id": dataset_row.id, "dataset_ref": f"{dataset_row.name}@{dataset_row.version}", "split": split,
-            "options": spec.model_dump(mode="json"), "created_at": utc_now(),
-        }  # fmt: skip
+            "id": job_id,
+            "state": EvaluationState.QUEUED.value,
+            "model_no": model_row.no,
+            "model_ref": model,
+            "dataset_id": dataset_row.id,
+            "dataset_ref": f"{dataset_row.name}@{dataset_row.version}",
+            "split": split,
+            "options": spec.model_dump(mode="json"),
+            "created_at": utc_now(),
+        }
         connection.execute(insert(EvaluationRow).values(values))
         event = {"job_id": job_id, "at": utc_now(), "state": EvaluationState.QUEUED.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))

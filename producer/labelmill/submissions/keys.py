@@ -62,8 +62,16 @@ def open_batch(connection: Connection, order: Order, key: str | None) -> OpenedB
 
 
 def _find(connection: Connection, order: Order, key: str) -> OpenedBatch | None:
-    columns = (BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.content_digest, BatchRow.options, BatchRow.model_no,
-               BatchRow.mode, BatchRow.priority)  # fmt: skip
+    columns = (
+        BatchRow.no,
+        BatchRow.id,
+        BatchRow.state,
+        BatchRow.content_digest,
+        BatchRow.options,
+        BatchRow.model_no,
+        BatchRow.mode,
+        BatchRow.priority,
+    )
     there = connection.execute(select(*columns).where(BatchRow.idempotency_key == key)).first()
     if there is None:
         return None
@@ -85,10 +93,16 @@ def _make(connection: Connection, order: Order, key: str | None) -> OpenedBatch 
     """A new batch; None: somebody else made one under this key since we looked."""
     batch_id = new_id(Kind.BATCH)
     values = {
-        "id": batch_id, "state": BatchState.SUBMITTING.value, "model_no": order.model_no,
-        "model_ref": order.model_ref, "mode": order.mode, "priority": order.priority,
-        "options": order.spec.model_dump(mode="json"), "idempotency_key": key, "created_at": utc_now(),
-    }  # fmt: skip
+        "id": batch_id,
+        "state": BatchState.SUBMITTING.value,
+        "model_no": order.model_no,
+        "model_ref": order.model_ref,
+        "mode": order.mode,
+        "priority": order.priority,
+        "options": order.spec.model_dump(mode="json"),
+        "idempotency_key": key,
+        "created_at": utc_now(),
+    }
     kind = postgresql if connection.dialect.name == "postgresql" else sqlite
     unless_taken = kind.insert(BatchRow).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
     batch_no = connection.scalar(unless_taken.returning(BatchRow.no))
@@ -124,9 +138,12 @@ def end_broken_submission(engine: Engine, batch_no: int, error: BaseException) -
     else:
         reason = f"the submission ended early ({type(error).__name__}): submit it again"
     values = {
-        "state": BatchState.FAILED.value, "finished_at": utc_now(), "idempotency_key": None,
-        "error": reason, "error_code": error.code if isinstance(error, InvalidInput) else SUBMISSION_BROKEN,
-    }  # fmt: skip
+        "state": BatchState.FAILED.value,
+        "finished_at": utc_now(),
+        "idempotency_key": None,
+        "error": reason,
+        "error_code": error.code if isinstance(error, InvalidInput) else SUBMISSION_BROKEN,
+    }
     submitting = (BatchRow.no == batch_no) & (BatchRow.state == BatchState.SUBMITTING.value)
     with writing(engine) as connection:
         if connection.execute(update(BatchRow).where(submitting).values(values)).rowcount:

@@ -62,10 +62,17 @@ def submit_prepare(
     check_plain_name("dataset", name)
     hub = source.removeprefix(HUB) if source.startswith(HUB) else None
     spec = specify(
-        PrepareSpec, {}, name=name, source=source, hf=hub, split=parse_split(split),
-        targets=tuple(map(parse_target, targets)), where=tuple(map(parse_where, where)),
-        reading=read_options(encoding, delimiter, quoting), **options,
-    )  # fmt: skip
+        PrepareSpec,
+        {},
+        name=name,
+        source=source,
+        hf=hub,
+        split=parse_split(split),
+        targets=tuple(map(parse_target, targets)),
+        where=tuple(map(parse_where, where)),
+        reading=read_options(encoding, delimiter, quoting),
+        **options,
+    )
     _check_options(spec)
     job_id = new_id(Kind.DATASET)
     if hub is not None:
@@ -144,9 +151,12 @@ def _columns_of(spec: PrepareSpec) -> list[str]:
 
 def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:
     values = {
-        "id": job_id, "state": DatasetState.QUEUED.value, "name": spec.name, "spec": spec.model_dump(mode="json"),
+        "id": job_id,
+        "state": DatasetState.QUEUED.value,
+        "name": spec.name,
+        "spec": spec.model_dump(mode="json"),
         "created_at": utc_now(),
-    }  # fmt: skip
+    }
     event = {"job_id": job_id, "at": utc_now(), "state": DatasetState.QUEUED.value, "message": "submitted"}
     with writing(engine) as connection:
         connection.execute(insert(DatasetRow).values(values))

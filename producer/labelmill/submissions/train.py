@@ -68,11 +68,17 @@ def submit_training(
         check_choice(dataset_row, method)
         check_labels(spec, dataset_row.label_schema or [])
         values = {
-            "id": job_id, "state": TrainingState.QUEUED.value, "name": name, "method": method,
-            "dataset_id": dataset_row.id, "options": spec.model_dump(mode="json"), "max_cost": max_cost,
+            "id": job_id,
+            "state": TrainingState.QUEUED.value,
+            "name": name,
+            "method": method,
+            "dataset_id": dataset_row.id,
+            "options": spec.model_dump(mode="json"),
+            "max_cost": max_cost,
             # a cap is kept even with --yes: what costs more is a person's to allow
-            "approved": yes and max_cost is None, "created_at": utc_now(),
-        }  # fmt: skip
+            "approved": yes and max_cost is None,
+            "created_at": utc_now(),
+        }
         connection.execute(insert(TrainingRow).values(values))
         event = {"job_id": job_id, "at": utc_now(), "state": TrainingState.QUEUED.value, "message": "submitted"}
         connection.execute(insert(EventRow).values(event))

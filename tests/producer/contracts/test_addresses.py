@@ -86,13 +86,17 @@ def test_other_brokers_are_refused_in_a_sentence_that_says_why(url: str, why: st
     ("url", "read"),
     [
         ("postgres://u:p@h:5432/db", "postgresql://u:p@h:5432/db"),
-        ("postgresql://u:p@h/db?sslmode=require&channel_binding=require",
-         "postgresql://u:p@h/db?sslmode=require&channel_binding=require"),
+        (
+            "postgresql://u:p@h/db?sslmode=require&channel_binding=require",
+            "postgresql://u:p@h/db?sslmode=require&channel_binding=require",
+        ),
         ("postgresql+psycopg2://u:p@h/db", "postgresql://u:p@h/db"),
         ("postgresql+asyncpg://u:p@h/db?ssl=require", "postgresql://u:p@h/db?sslmode=require"),
         ("postgres://u:p@h/db?sslmode=no-verify", "postgresql://u:p@h/db?sslmode=require"),
-        ("postgres://u:p@h:6543/db?sslmode=require&supa=base-pooler.x&pgbouncer=true",
-         "postgresql://u:p@h:6543/db?sslmode=require"),
+        (
+            "postgres://u:p@h:6543/db?sslmode=require&supa=base-pooler.x&pgbouncer=true",
+            "postgresql://u:p@h:6543/db?sslmode=require",
+        ),
         ("postgres://u:p@h/db?options=endpoint%3Dep-cool", "postgresql://u:p@h/db?options=endpoint%3Dep-cool"),
         ("postgres://u.ref:p%40w%2F%23@h/db", "postgresql://u.ref:p%40w%2F%23@h/db"),
         ("postgres://u:p@w@h/db", "postgresql://u:p%40w@h/db"),
@@ -102,7 +106,7 @@ def test_other_brokers_are_refused_in_a_sentence_that_says_why(url: str, why: st
         ("sqlite:////data/with blank/jobs.db", "sqlite:////data/with blank/jobs.db"),
         ("sqlite+pysqlite:///jobs.db", "sqlite:///jobs.db"),
     ],
-)  # fmt: skip
+)
 def test_database_addresses_are_read_as_providers_print_them(url: str, read: str) -> None:
     assert read_database_url(url) == read
     assert read_database_url(read) == read

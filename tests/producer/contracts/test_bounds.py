@@ -41,9 +41,33 @@ SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
 #: Texts of every kind that a database, a terminal or a file name might stumble over.
 ODD_TEXTS = st.one_of(
     st.text(st.characters(), max_size=12),  # lone surrogates too
-    st.sampled_from(["", " ", "\x00", "a\x00b", "\ud800", "a\udc80", "\x1b[31m", "a\nb", "x" * 201, "x" * 10_001, "²",
-                     "99999999999999999999", "-1", "nan", "1e400", "*", "%", "\\", "'", '"', "\u2028", "\ufeff"]),
-)  # fmt: skip
+    st.sampled_from(
+        [
+            "",
+            " ",
+            "\x00",
+            "a\x00b",
+            "\ud800",
+            "a\udc80",
+            "\x1b[31m",
+            "a\nb",
+            "x" * 201,
+            "x" * 10_001,
+            "²",
+            "99999999999999999999",
+            "-1",
+            "nan",
+            "1e400",
+            "*",
+            "%",
+            "\\",
+            "'",
+            '"',
+            "\u2028",
+            "\ufeff",
+        ]
+    ),
+)
 ODD_NUMBERS = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True),
     st.integers(),
@@ -124,14 +148,27 @@ def _fill(made: Client, tmp_path: Path) -> None:
     with writing(made.engine) as connection:
         connection.execute(
             insert(DatasetRow).values(
-                id="prep_0000000001", name="d", version=1, state="ready", spec={}, splits={"train": 4, "test": 4},
-                label_schema=SCHEMA, files={}, fingerprint="f",
+                id="prep_0000000001",
+                name="d",
+                version=1,
+                state="ready",
+                spec={},
+                splits={"train": 4, "test": 4},
+                label_schema=SCHEMA,
+                files={},
+                fingerprint="f",
             )
-        )  # fmt: skip
+        )
         connection.execute(
-            insert(ModelRow).values(name="m", version=1, promoted=True, method="embedding", label_schema=SCHEMA,
-                                    remote_model="mistral-embed")
-        )  # fmt: skip
+            insert(ModelRow).values(
+                name="m",
+                version=1,
+                promoted=True,
+                method="embedding",
+                label_schema=SCHEMA,
+                remote_model="mistral-embed",
+            )
+        )
     (tmp_path / "texts.jsonl").write_text('{"id": "1", "text": "one", "intent": "a"}\n' * 3)
 
 

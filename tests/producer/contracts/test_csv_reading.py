@@ -29,8 +29,10 @@ def source_of(content: str | bytes, **form: Any) -> Source:
 def read(source: Source, *columns: str) -> tuple[list[tuple[str, ...]], list[tuple[int, int]]]:
     """The rows' cells, and where each bad row begins and how many lines it takes up."""
     bad: list[BadRow] = []
-    rows = [tuple(row.values[column] for column in columns)
-            for row in read_rows([source], columns=columns, on_bad_row=bad.append)]  # fmt: skip
+    rows = [
+        tuple(row.values[column] for column in columns)
+        for row in read_rows([source], columns=columns, on_bad_row=bad.append)
+    ]
     return rows, [(one.line, one.lines) for one in bad]
 
 

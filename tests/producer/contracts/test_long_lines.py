@@ -163,8 +163,12 @@ def test_memory_does_not_grow_with_a_line(
     with file.open("rb") as stdin:
         done = subprocess.run(
             [sys.executable, "-c", _MEASURE, "-" if name == "-" else str(file), how],
-            stdin=stdin, capture_output=True, text=True, check=True, timeout=120,
-        )  # fmt: skip
+            stdin=stdin,
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=120,
+        )
     grown, rows, bad = done.stdout.splitlines()
     assert int(grown) < most_mib, done.stdout[:500]
     assert rows.startswith("['a'"), rows[:200]

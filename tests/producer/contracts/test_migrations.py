@@ -83,8 +83,14 @@ def test_postgresql_does_not_compress_what_is_compressed(postgres_url: str) -> N
 def test_rows_repeated_in_batches_of_before_are_counted_by_the_upgrade(engine: Engine) -> None:
     with writing(engine) as connection:
         model = resolve_model(connection, "ft:x").no
-        batch = {"id": "batch_0000000001", "state": "submitting", "model_no": model, "model_ref": "ft:x",
-                 "options": {}, "created_at": utc_now()}  # fmt: skip
+        batch = {
+            "id": "batch_0000000001",
+            "state": "submitting",
+            "model_no": model,
+            "model_ref": "ft:x",
+            "options": {},
+            "created_at": utc_now(),
+        }
         no = connection.execute(insert(BatchRow).values(batch).returning(BatchRow.no)).scalar_one()
     with BatchWriter(engine, no, "batch_0000000001", chunk_texts=4) as writer:
         writer.add([*"abcdefgh", *"aab", *"hij", "j"])
@@ -130,13 +136,28 @@ def test_paths_of_before_become_references_whatever_folder_they_began_with(engin
             row = batch | {"id": job_id, "model_no": model, "options": {"source": source, "text": "text"}}
             connection.execute(insert(BatchRow).values(row))
         connection.execute(
-            insert(EvaluationRow).values(id="eval_1", state="completed", model_no=model, model_ref="ft:x", split="test",
-                                         dataset_id="prep_1", dataset_ref="d@1", batch_id="batch_e")
-        )  # fmt: skip
+            insert(EvaluationRow).values(
+                id="eval_1",
+                state="completed",
+                model_no=model,
+                model_ref="ft:x",
+                split="test",
+                dataset_id="prep_1",
+                dataset_ref="d@1",
+                batch_id="batch_e",
+            )
+        )
         connection.execute(
-            insert(TrainingRow).values(id="train_1", state="succeeded", name="m", method="embedding", options={},
-                                       dataset_id="prep_1", batch_id="batch_t")
-        )  # fmt: skip
+            insert(TrainingRow).values(
+                id="train_1",
+                state="succeeded",
+                name="m",
+                method="embedding",
+                options={},
+                dataset_id="prep_1",
+                batch_id="batch_t",
+            )
+        )
     with writing(engine) as connection:
         config = Config()
         config.set_main_option("script_location", str(Path(migrations.__path__[0])))

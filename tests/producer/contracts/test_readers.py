@@ -42,8 +42,9 @@ def parquet_file(path: Path, columns: dict[str, list[object]]) -> Path:
 def test_json_lines_are_read_with_their_line_numbers(tmp_path: Path, name: str) -> None:
     file = write(tmp_path / name, '\ufeff{"t": "ä"}\r\n\r\n{"t": "b"}')
     assert [(row.line, row.values) for row in read_rows([file], columns=["t"], on_bad_row=refuse)] == [
-        (1, {"t": "ä"}), (3, {"t": "b"}),
-    ]  # fmt: skip
+        (1, {"t": "ä"}),
+        (3, {"t": "b"}),
+    ]
 
 
 @pytest.mark.parametrize("name", ["a.csv", "a.csv.gz"])
@@ -124,8 +125,10 @@ def test_a_wrong_column_names_the_columns_there_are(tmp_path: Path, name: str) -
         file = parquet_file(tmp_path / name, {"t": ["a"], "n": ["b"]})
     else:
         file = write(tmp_path / name, {"a.jsonl": '{"t": "a", "n": "b"}', "a.csv": "t,n\na,b\n"}[name])
-    for read in (read_rows([file], columns=["x"], on_bad_row=refuse),
-                 read_text_blocks([file], "x", None, on_bad_row=refuse)):  # fmt: skip
+    for read in (
+        read_rows([file], columns=["x"], on_bad_row=refuse),
+        read_text_blocks([file], "x", None, on_bad_row=refuse),
+    ):
         with pytest.raises(InvalidInput, match=r"a\.\w+ has no column 'x'; it has 't', 'n'"):
             list(read)
 
@@ -253,8 +256,9 @@ def test_several_files_are_one_stream_and_an_empty_one_among_them_does_no_harm(t
         write(tmp_path / "c.csv", "t\nc\n"),
     ]
     assert [text for block in read_text_blocks(files, "t", None, on_bad_row=refuse) for text in block.texts] == [
-        "a", "c",
-    ]  # fmt: skip
+        "a",
+        "c",
+    ]
 
 
 @pytest.mark.parametrize("column", ['my "text"', "back\\slash", "tab\t", "dots...", "texte é"])

@@ -173,9 +173,12 @@ def test_http_is_allowed_by_a_setting() -> None:
 
 def test_shown_settings_hold_no_password_and_no_key() -> None:
     settings = Settings(
-        broker_url="rediss://u:hunter2@h", database_url="postgres://u:hunter2@h/db?password=hunter2",
-        mistral_url="https://u:hunter2@h", MISTRAL_API_KEY="hunter2", WANDB_API_KEY="hunter2",
-    )  # fmt: skip
+        broker_url="rediss://u:hunter2@h",
+        database_url="postgres://u:hunter2@h/db?password=hunter2",
+        mistral_url="https://u:hunter2@h",
+        MISTRAL_API_KEY="hunter2",
+        WANDB_API_KEY="hunter2",
+    )
     for shown in (repr(settings), str(settings), f"{settings}", repr({"settings": settings})):
         assert "hunter2" not in shown
         assert "rediss://u:***@h" in shown

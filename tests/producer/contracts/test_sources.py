@@ -131,7 +131,7 @@ def test_bytes_that_an_encoding_does_not_have_make_a_bad_row() -> None:
         ("a.csv", "text,text\na,b\n", "a.csv has 2 columns named 'text': rename all but one"),
         ("a.csv", 'text,"n\na,b\n', "the header line of a.csv cannot be read: a quote is opened and not closed"),
     ],
-)  # fmt: skip
+)
 def test_what_a_whole_file_has_wrong_is_said_with_the_remedy(
     tmp_path: Path, name: str, content: str, sentence: str
 ) -> None:

@@ -43,14 +43,34 @@ def test_a_file_that_is_missing_is_named_all_the_same(data: DataFolder) -> None:
 @pytest.mark.parametrize(
     "reference",
     [
-        "/proc/self/environ", "ROOT/../secret", "../secret", "datasets/prep_1/../../../secret", "datasets/prep_1",
-        "datasets/prep_1/", "datasets/prep_1/.", "", ".", "datasets/prep_2/train.jsonl", "datasets/prep_10/train.jsonl",
-        "models/train.jsonl", "datasets/prep_1/link", "datasets/prep_1/folder/secret", "datasets/prep_1/loop",
+        "/proc/self/environ",
+        "ROOT/../secret",
+        "../secret",
+        "datasets/prep_1/../../../secret",
+        "datasets/prep_1",
+        "datasets/prep_1/",
+        "datasets/prep_1/.",
+        "",
+        ".",
+        "datasets/prep_2/train.jsonl",
+        "datasets/prep_10/train.jsonl",
+        "models/train.jsonl",
+        "datasets/prep_1/link",
+        "datasets/prep_1/folder/secret",
+        "datasets/prep_1/loop",
         "datasets/prep_1/loop/train.jsonl",
-        "datasets/prep_1/environ", "datasets/prep_1/pipe", "datasets/prep_1/socket", "datasets/prep_1/a\0b",
-        "file:///proc/self/environ", "http://127.0.0.1:1/x", "datasets/prep_1/" + "x" * 5000, None, 7, ["a"],
+        "datasets/prep_1/environ",
+        "datasets/prep_1/pipe",
+        "datasets/prep_1/socket",
+        "datasets/prep_1/a\0b",
+        "file:///proc/self/environ",
+        "http://127.0.0.1:1/x",
+        "datasets/prep_1/" + "x" * 5000,
+        None,
+        7,
+        ["a"],
     ],
-)  # fmt: skip
+)
 def test_what_lies_elsewhere_is_refused_in_one_sentence(data: DataFolder, tmp_path: Path, reference: object) -> None:
     own = data.path(OWN)
     (own / "link").symlink_to(tmp_path / "secret")

@@ -117,9 +117,12 @@ def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mi
     held = claim_chunk(mill.engine, batch, 0, 15)
     assert held is not None
     record_progress(
-        mill.engine, held, Progress(errors=[(held.batch_no, 0, None, "empty_text", "it is empty")], failed=1), 15,
+        mill.engine,
+        held,
+        Progress(errors=[(held.batch_no, 0, None, "empty_text", "it is empty")], failed=1),
+        15,
         done=False,
-    )  # fmt: skip
+    )
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).values(state="failed", error="the key was refused"))
     actions.retry(mill.engine, mill.sender, batch)

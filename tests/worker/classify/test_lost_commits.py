@@ -59,9 +59,10 @@ def shop(postgres_url: str, mistral: StrictMistral, redis_url: str, tmp_path: Pa
 
 def faults_noted(shop: Workshop) -> int:
     with reading(shop.engine) as connection:
-        return connection.scalar(
-            select(func.count()).select_from(EventRow).where(EventRow.message.like("unexpected%"))
-        ) or 0  # fmt: skip
+        return (
+            connection.scalar(select(func.count()).select_from(EventRow).where(EventRow.message.like("unexpected%")))
+            or 0
+        )
 
 
 def miscounted(shop: Workshop) -> int:

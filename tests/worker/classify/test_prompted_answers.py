@@ -30,10 +30,17 @@ def _prompted_model(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
     with writing(mill.engine) as connection:
         key = connection.execute(
             insert(ModelRow)
-            .values(name="prompted", version=1, promoted=True, method="prompt", remote_model="ministral-8b-latest",
-                    label_schema=SCHEMA.to_json(), recipe=recipe)
+            .values(
+                name="prompted",
+                version=1,
+                promoted=True,
+                method="prompt",
+                remote_model="ministral-8b-latest",
+                label_schema=SCHEMA.to_json(),
+                recipe=recipe,
+            )
             .returning(ModelRow.no)
-        ).scalar_one()  # fmt: skip
+        ).scalar_one()
         connection.execute(insert(ModelTargetRow).values(model_no=key, target=0, name="topic"))
 
 
@@ -51,10 +58,14 @@ def _as_json(label: str) -> str:
 
 @pytest.mark.parametrize(
     "dress",
-    [lambda label: f"```json\n{_as_json(label)}\n```", lambda label: _as_json(label.upper()),
-     lambda label: _as_json(f" {label}\n"), lambda label: f"\n\n{_as_json(label)} "],
+    [
+        lambda label: f"```json\n{_as_json(label)}\n```",
+        lambda label: _as_json(label.upper()),
+        lambda label: _as_json(f" {label}\n"),
+        lambda label: f"\n\n{_as_json(label)} ",
+    ],
     ids=["fence", "case", "space", "around"],
-)  # fmt: skip
+)
 def test_an_answer_in_other_dress_is_asked_once(mill: Mill, dress: Callable[[str], str]) -> None:
     mill.mistral.faults = [_says(lambda label: (dress(label), "stop"))]
     texts = [f"text {number:02d} {'x' * (number % 4)}" for number in range(40)]
@@ -66,10 +77,16 @@ def test_an_answer_in_other_dress_is_asked_once(mill: Mill, dress: Callable[[str
 
 @pytest.mark.parametrize(
     ("content", "finish"),
-    [("I am sorry, I cannot help with that.", "stop"), (None, "content_filter"), (None, "stop"),
-     ('{"topic":"refunds"}', "stop"), ('{"topic":["alpha"]}', "stop"), ('{"topic":"alpha","why":"x"}', "stop"),
-     ('{"topic":"al', "length")],
-)  # fmt: skip
+    [
+        ("I am sorry, I cannot help with that.", "stop"),
+        (None, "content_filter"),
+        (None, "stop"),
+        ('{"topic":"refunds"}', "stop"),
+        ('{"topic":["alpha"]}', "stop"),
+        ('{"topic":"alpha","why":"x"}', "stop"),
+        ('{"topic":"al', "length"),
+    ],
+)
 def test_a_text_that_gets_no_answer_is_asked_three_times_and_every_token_counts(
     mill: Mill, content: str | None, finish: str
 ) -> None:
@@ -84,8 +101,10 @@ def test_a_text_that_gets_no_answer_is_asked_three_times_and_every_token_counts(
 
 def test_only_the_text_of_an_answer_in_chunks_counts(mill: Mill) -> None:
     def reasoned(texts: list[str], body: dict[str, Any]) -> web.Response:
-        chunks = [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
-                  {"type": "text", "text": _as_json(label_of(texts[0]))}]  # fmt: skip
+        chunks = [
+            {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+            {"type": "text", "text": _as_json(label_of(texts[0]))},
+        ]
         reply = orjson.loads(completed(body).body)  # type: ignore[arg-type] # bytes, as it was made
         reply["choices"][0]["message"]["content"] = chunks
         return web.Response(body=orjson.dumps(reply), content_type="application/json")

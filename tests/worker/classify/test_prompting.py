@@ -49,11 +49,18 @@ def test_chosen_labels_score_one_and_the_others_nothing() -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        "stop", "[]", '{"intent":"stop"}', '{"intent":"stop","tags":[],"more":1}', '{"intent":"halt","tags":[]}',
-        '{"intent":["stop"],"tags":[]}', '{"intent":"stop","tags":"loud"}', '{"intent":"stop","tags":[1]}',
-        '{"intent":null,"tags":[]}', "",
+        "stop",
+        "[]",
+        '{"intent":"stop"}',
+        '{"intent":"stop","tags":[],"more":1}',
+        '{"intent":"halt","tags":[]}',
+        '{"intent":["stop"],"tags":[]}',
+        '{"intent":"stop","tags":"loud"}',
+        '{"intent":"stop","tags":[1]}',
+        '{"intent":null,"tags":[]}',
+        "",
     ],
-)  # fmt: skip
+)
 def test_an_answer_off_the_schema_counts_as_malformed(content: str) -> None:
     with pytest.raises(MalformedAnswer):
         check_answer(content, SCHEMA)
@@ -62,12 +69,15 @@ def test_an_answer_off_the_schema_counts_as_malformed(content: str) -> None:
 @pytest.mark.parametrize(
     "content",
     [
-        '```json\n{"intent":"stop","tags":["loud"]}\n```', '```\n{"intent":"stop","tags":["loud"]}\n```\n',
-        '```json {"intent":"stop","tags":["loud"]}```', ' \n{"intent":"stop","tags":["loud"]}\n ',
-        '{"intent":" stop\\n","tags":["loud "]}', '{"intent":"STOP","tags":["Loud"]}',
+        '```json\n{"intent":"stop","tags":["loud"]}\n```',
+        '```\n{"intent":"stop","tags":["loud"]}\n```\n',
+        '```json {"intent":"stop","tags":["loud"]}```',
+        ' \n{"intent":"stop","tags":["loud"]}\n ',
+        '{"intent":" stop\\n","tags":["loud "]}',
+        '{"intent":"STOP","tags":["Loud"]}',
         '{"Intent":"stop"," tags ":["loud"]}',
     ],
-)  # fmt: skip
+)
 def test_a_fence_white_space_and_the_case_of_letters_do_not_count(content: str) -> None:
     intent, tags = check_answer(content, SCHEMA)
     assert (intent.tolist(), tags.tolist()) == ([[0, 1, 0]], [[1, 0]])
@@ -85,11 +95,15 @@ def test_labels_that_differ_by_case_alone_are_told_apart_and_never_guessed() -> 
 @pytest.mark.parametrize(
     ("content", "finish", "words"),
     [
-        ("", "content_filter", "filtered"), ("{", "length", "cut short"), ("  ", "stop", "empty"),
-        ("I cannot help with that.", "stop", "'I cannot help with that.'"), ("x" * 900, "stop", "…"),
-        ("``````", "stop", "not valid JSON"), ("```", "stop", "not valid JSON"),
+        ("", "content_filter", "filtered"),
+        ("{", "length", "cut short"),
+        ("  ", "stop", "empty"),
+        ("I cannot help with that.", "stop", "'I cannot help with that.'"),
+        ("x" * 900, "stop", "…"),
+        ("``````", "stop", "not valid JSON"),
+        ("```", "stop", "not valid JSON"),
     ],
-)  # fmt: skip
+)
 def test_what_the_model_said_instead_of_an_answer_is_told(content: str, finish: str, words: str) -> None:
     with pytest.raises(UnusableContent, match=words) as raised:
         check_reply(content, finish, SCHEMA)

@@ -75,6 +75,8 @@ def test_no_text_is_counted_at_fewer_tokens_than_characters_of_its_script_make()
 def test_a_chat_is_embedded_as_its_transcript() -> None:
     chat = '[{"role":"user","content":"hello"},{"role":"assistant","content":"good day"}]'
     assert embedding_input([chat, "[not a chat]", "plain"]) == [
-        "user: hello\nassistant: good day", "[not a chat]", "plain",
-    ]  # fmt: skip
+        "user: hello\nassistant: good day",
+        "[not a chat]",
+        "plain",
+    ]
     assert np.array(embedding_input(['[{"role": 1}]'])).tolist() == ['[{"role": 1}]']

@@ -19,8 +19,10 @@ from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.tables import EvaluationRow
 
-SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False},
-          {"name": "parity", "labels": ["even", "odd"], "multi": False}]  # fmt: skip
+SCHEMA = [
+    {"name": "intent", "labels": sorted(LABELS), "multi": False},
+    {"name": "parity", "labels": ["even", "odd"], "multi": False},
+]
 
 
 def row(number: int) -> dict[str, Any]:
@@ -158,10 +160,14 @@ def test_models_without_a_common_target_are_not_compared(shop: Workshop, client:
     shop.model("other half", [SCHEMA[1]])
     shop.mistral.faults[:] = [
         lambda texts, body: ok(
-            [{"parity": {"scores": {"odd": 1, "even": 0}}} if "other" in body["model"] else
-             {"intent": {"scores": dict.fromkeys(LABELS, 0.25)}} for _ in texts]
+            [
+                {"parity": {"scores": {"odd": 1, "even": 0}}}
+                if "other" in body["model"]
+                else {"intent": {"scores": dict.fromkeys(LABELS, 0.25)}}
+                for _ in texts
+            ]
         )
-    ]  # fmt: skip
+    ]
     jobs = client.compare(["half", "other half"], "small")
     for job in jobs:
         shop.run(job.id)

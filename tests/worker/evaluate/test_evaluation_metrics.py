@@ -74,9 +74,7 @@ class Answered:
         there = np.flatnonzero(~self.failed)
         for at in np.array_split(there, 3):
             raw = [self.stored[one].tobytes() for one in at]
-            yield AnswerBlock(
-                at, [self.given[one] for one in at], [None] * len(at), as_exported(raw, len(self.labels))
-            )  # fmt: skip
+            yield AnswerBlock(at, [self.given[one] for one in at], [None] * len(at), as_exported(raw, len(self.labels)))
 
     def tally(self, temperature: float | None = None) -> SingleLabelTally:
         tally = SingleLabelTally(self.truth, temperature)
@@ -155,8 +153,7 @@ def slow_ece(confidence: Any, right: Any) -> float:
 
 
 @settings(max_examples=20, deadline=None)
-@given(seed=st.integers(0, 10_000), rows=st.integers(20, 200), labels=st.sampled_from([2, 5, 28]),
-       sure=st.booleans())  # fmt: skip
+@given(seed=st.integers(0, 10_000), rows=st.integers(20, 200), labels=st.sampled_from([2, 5, 28]), sure=st.booleans())
 def test_a_multi_label_target_is_measured_as_scikit_learn_measures_it(
     seed: int, rows: int, labels: int, *, sure: bool
 ) -> None:
@@ -167,8 +164,9 @@ def test_a_multi_label_target_is_measured_as_scikit_learn_measures_it(
         stored = stored.round()
     present = rng.random((rows, labels)) < stored
     failed = rng.random(rows) < 0.1
-    truth = made_truth(Target("tags", tuple(names), multi=True),
-                       [[names[at] for at in np.flatnonzero(row)] for row in present])  # fmt: skip
+    truth = made_truth(
+        Target("tags", tuple(names), multi=True), [[names[at] for at in np.flatnonzero(row)] for row in present]
+    )
     holds = (stored >= 0.5) & ~failed[:, None]
     tally = MultiLabelTally(truth)
     there = np.flatnonzero(~failed)

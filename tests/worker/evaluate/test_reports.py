@@ -204,10 +204,16 @@ def test_a_training_shows_its_losses_cost_and_dataset(shop: Workshop) -> None:
         steps = [{"step": step, "train_loss": 1 / step, "valid_loss": None} for step in (10, 20)]
         connection.execute(
             insert(TrainingRow).values(
-                id="train_1", state="running", name="m", method="factory", dataset_id=dataset_id, options={},
-                checkpoints=steps, estimate={"amount": 4.0, "currency": "EUR"},
+                id="train_1",
+                state="running",
+                name="m",
+                method="factory",
+                dataset_id=dataset_id,
+                options={},
+                checkpoints=steps,
+                estimate={"amount": 4.0, "currency": "EUR"},
             )
-        )  # fmt: skip
+        )
     report = gather_report(shop.engine, "train_1")
     assert figure(report, "loss").series == {"train": [(10, 0.1), (20, 0.05)]}
     assert (known(report)["estimate"], known(report)["fingerprint"]) == ("4 EUR", "print of small")
@@ -216,9 +222,13 @@ def test_a_training_shows_its_losses_cost_and_dataset(shop: Workshop) -> None:
 
 @pytest.mark.parametrize(
     ("table", "state", "words"),
-    [(EvaluationRow, "queued", "It is queued"), (EvaluationRow, "failed", "It failed: because"),
-     (BatchRow, "submitting", "It is submitting"), (DatasetRow, "preparing", "It is preparing")],
-)  # fmt: skip
+    [
+        (EvaluationRow, "queued", "It is queued"),
+        (EvaluationRow, "failed", "It failed: because"),
+        (BatchRow, "submitting", "It is submitting"),
+        (DatasetRow, "preparing", "It is preparing"),
+    ],
+)
 def test_any_job_has_a_page_whatever_its_state(shop: Workshop, table: Any, state: str, words: str) -> None:
     values: dict[str, Any] = {"id": {EvaluationRow: "eval_1", BatchRow: "batch_1", DatasetRow: "prep_1"}[table]}
     values |= {"state": state, "error": "because" if state == "failed" else None}

@@ -37,29 +37,80 @@ _JSON = st.recursive(
     max_leaves=12,
 )
 _NAMES = st.sampled_from(
-    ["results", "data", "index", "embedding", "choices", "message", "content", "finish_reason", "usage", "type", "text",
-     "total_tokens", "intent", "scores", "play", "stop", "id", "object", "status", "created_at", "training_files",
-     "metadata", "events", "checkpoints", "detail", "loc", "msg", "error", "model", "job_type", "filename"]
-)  # fmt: skip
+    [
+        "results",
+        "data",
+        "index",
+        "embedding",
+        "choices",
+        "message",
+        "content",
+        "finish_reason",
+        "usage",
+        "type",
+        "text",
+        "total_tokens",
+        "intent",
+        "scores",
+        "play",
+        "stop",
+        "id",
+        "object",
+        "status",
+        "created_at",
+        "training_files",
+        "metadata",
+        "events",
+        "checkpoints",
+        "detail",
+        "loc",
+        "msg",
+        "error",
+        "model",
+        "job_type",
+        "filename",
+    ]
+)
 _LIKELY = st.recursive(
     _JSON, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=6), max_leaves=20
 )
 _BODIES = st.one_of(
     st.binary(max_size=300),
     _LIKELY.map(lambda document: orjson.dumps(document, default=str) if _fits(document) else b"1e400"),
-    st.sampled_from([
-        b"[" * 5000, b'{"a":' * 3000, b'{"detail":[{"msg":"m","loc":5}]}', b'{"detail":[{"msg":"m","loc":{"a":1}}]}',
-        b'{"message":"\\ud800"}', b'{"message":"a\\u0000b"}', b"\xff\xfe\x00", b'{"message":' + b"9" * 5000 + b"}",
-        b'{"object":"error","message":{"detail":[[[["x"]]]]}}',
-    ]),
-)  # fmt: skip
-_HEADERS = st.sampled_from([
-    b"Retry-After: \xff\xfe", b"Retry-After: " + b"9" * 400, b"Retry-After: Tue, 99 Nov 9999 99:99:99 +9999",
-    b"Retry-After: -1e400", b"Retry-After: \t", b"Content-Type: text/html; charset=unicode_escape", b"X-A: b",
-    b"Content-Type: application/json; charset=rot13", b"Content-Encoding: gzip", b"Content-Encoding: br",
-    b"Content-Type: application/json", b"Content-Type: application/json; charset=utf-16-le",
-    b"Content-Type: \xff", b"Transfer-Encoding: chunked", b"Location: //[", b"Location: /v1/models",
-])  # fmt: skip
+    st.sampled_from(
+        [
+            b"[" * 5000,
+            b'{"a":' * 3000,
+            b'{"detail":[{"msg":"m","loc":5}]}',
+            b'{"detail":[{"msg":"m","loc":{"a":1}}]}',
+            b'{"message":"\\ud800"}',
+            b'{"message":"a\\u0000b"}',
+            b"\xff\xfe\x00",
+            b'{"message":' + b"9" * 5000 + b"}",
+            b'{"object":"error","message":{"detail":[[[["x"]]]]}}',
+        ]
+    ),
+)
+_HEADERS = st.sampled_from(
+    [
+        b"Retry-After: \xff\xfe",
+        b"Retry-After: " + b"9" * 400,
+        b"Retry-After: Tue, 99 Nov 9999 99:99:99 +9999",
+        b"Retry-After: -1e400",
+        b"Retry-After: \t",
+        b"Content-Type: text/html; charset=unicode_escape",
+        b"X-A: b",
+        b"Content-Type: application/json; charset=rot13",
+        b"Content-Encoding: gzip",
+        b"Content-Encoding: br",
+        b"Content-Type: application/json",
+        b"Content-Type: application/json; charset=utf-16-le",
+        b"Content-Type: \xff",
+        b"Transfer-Encoding: chunked",
+        b"Location: //[",
+        b"Location: /v1/models",
+    ]
+)
 
 
 def _fits(document: Any) -> bool:
@@ -146,11 +197,22 @@ def test_words_that_cannot_be_read_or_kept_are_left_out(body: str, words: str) -
 
 def _strategies(client: HotClient) -> list[Strategy]:
     shared = cast("Any", SimpleNamespace(client=client))
-    model = ModelRow(no=1, name="m", version=1, method="factory", remote_model="m", label_schema=TARGETS.to_json(),
-                     recipe={"system": "s", "answer_schema": {}})  # fmt: skip
+    model = ModelRow(
+        no=1,
+        name="m",
+        version=1,
+        method="factory",
+        remote_model="m",
+        label_schema=TARGETS.to_json(),
+        recipe={"system": "s", "answer_schema": {}},
+    )
     head = cast("Head", SimpleNamespace(schema=TARGETS, dimensions=2, scores=lambda vectors: [vectors]))
-    return [ListClassification(shared, model, ()), Embedding(shared, model), EmbeddingHead(shared, model, head),
-            ChatPrompt(shared, model, None)]  # fmt: skip
+    return [
+        ListClassification(shared, model, ()),
+        Embedding(shared, model),
+        EmbeddingHead(shared, model, head),
+        ChatPrompt(shared, model, None),
+    ]
 
 
 @given(answer=_ANSWERS)
@@ -181,10 +243,15 @@ def test_the_control_plane_raises_nothing_else(
     file.write_bytes(b"{}")
     plane = SdkControlPlane("key", raw.url, timeout_s=5, read_attempts=1)
     calls = [
-        lambda: plane.get_job("job"), lambda: plane.find_job("file"), lambda: plane.find_files("name"),
-        plane.list_models, lambda: plane.get_model("model"), lambda: plane.upload_file(Path(file), "name"),
-        lambda: plane.cancel_job("job"), lambda: plane.archive_model("model"),
-    ]  # fmt: skip
+        lambda: plane.get_job("job"),
+        lambda: plane.find_job("file"),
+        lambda: plane.find_files("name"),
+        plane.list_models,
+        lambda: plane.get_model("model"),
+        lambda: plane.upload_file(Path(file), "name"),
+        lambda: plane.cancel_job("job"),
+        lambda: plane.archive_model("model"),
+    ]
     for call in calls:
         plane._breaker._faults = 0  # every call is to be made
         with contextlib.suppress(LabelmillError):
@@ -193,8 +260,18 @@ def test_the_control_plane_raises_nothing_else(
 
 
 def test_a_job_with_a_time_or_an_id_that_cannot_be_one_is_a_malformed_answer(raw: _Raw) -> None:
-    job = {"id": "j\x00", "object": "job", "job_type": "completion", "status": "RUNNING", "created_at": 1, "model": "m",
-           "modified_at": 1, "training_files": [], "hyperparameters": {}, "auto_start": False}  # fmt: skip
+    job = {
+        "id": "j\x00",
+        "object": "job",
+        "job_type": "completion",
+        "status": "RUNNING",
+        "created_at": 1,
+        "model": "m",
+        "modified_at": 1,
+        "training_files": [],
+        "hyperparameters": {},
+        "auto_start": False,
+    }
     plane = SdkControlPlane("key", raw.url, timeout_s=5, read_attempts=1)
     for spoilt in ({}, {"id": "job", "created_at": 10**18}):
         raw.answer = _bytes_of(200, orjson.dumps(job | spoilt), [b"Content-Type: application/json"])

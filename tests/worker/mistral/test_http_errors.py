@@ -23,12 +23,24 @@ NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
-        (400, RequestRefused), (401, CredentialsRefused), (402, Permanent), (403, CredentialsRefused),
-        (404, RemoteFailed), (408, RemoteUnavailable), (409, RemoteUnavailable), (410, RemoteFailed),
-        (413, RequestRefused), (422, RequestRefused), (425, RemoteUnavailable), (429, RateLimited),
-        (500, RemoteUnavailable), (502, RemoteUnavailable), (503, RemoteUnavailable), (529, RemoteUnavailable),
+        (400, RequestRefused),
+        (401, CredentialsRefused),
+        (402, Permanent),
+        (403, CredentialsRefused),
+        (404, RemoteFailed),
+        (408, RemoteUnavailable),
+        (409, RemoteUnavailable),
+        (410, RemoteFailed),
+        (413, RequestRefused),
+        (422, RequestRefused),
+        (425, RemoteUnavailable),
+        (429, RateLimited),
+        (500, RemoteUnavailable),
+        (502, RemoteUnavailable),
+        (503, RemoteUnavailable),
+        (529, RemoteUnavailable),
     ],
-)  # fmt: skip
+)
 def test_each_status_is_one_kind_of_error(status: int, kind: type[LabelmillError]) -> None:
     assert type(error_for_status(status, "")) is kind
 
@@ -60,10 +72,18 @@ def test_long_words_are_cut_and_no_part_of_a_key_is_left() -> None:
 @pytest.mark.parametrize(
     ("header", "wait_s"),
     [
-        (None, None), ("", None), ("soon", None), ("1.5", 1.5), ("-3", 0.0), ("nan", 0.0), ("inf", 600.0),
-        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0), ("Tue, 24 Nov 2026 12:00:30 -0000", 30.0),
-        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0), ("Wed, 25 Nov 2026 12:00:00 GMT", 600.0),
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("1.5", 1.5),
+        ("-3", 0.0),
+        ("nan", 0.0),
+        ("inf", 600.0),
+        ("Tue, 24 Nov 2026 12:00:30 GMT", 30.0),
+        ("Tue, 24 Nov 2026 12:00:30 -0000", 30.0),
+        ("Tue, 24 Nov 2026 11:00:00 GMT", 0.0),
+        ("Wed, 25 Nov 2026 12:00:00 GMT", 600.0),
     ],
-)  # fmt: skip
+)
 def test_retry_after_is_seconds_or_a_date(header: str | None, wait_s: float | None) -> None:
     assert retry_after_s(header, now=NOW) == wait_s

@@ -15,9 +15,14 @@ from labelmill_worker.train.factory.remote_job import may_start
 def job(**metadata: Any) -> Any:
     point = SimpleNamespace(step_number=metadata.pop("step", 1), metrics=SimpleNamespace(train_loss=10**400))
     return SimpleNamespace(
-        id="job", status="VALIDATED", created_at=0, training_files=[], metadata=SimpleNamespace(**metadata),
-        events=[], checkpoints=[point],
-    )  # fmt: skip
+        id="job",
+        status="VALIDATED",
+        created_at=0,
+        training_files=[],
+        metadata=SimpleNamespace(**metadata),
+        events=[],
+        checkpoints=[point],
+    )
 
 
 @pytest.mark.parametrize("cost", [-5, -0.01, math.nan, math.inf, -math.inf, 10**400, "1", None, 2e9])

@@ -157,9 +157,11 @@ def test_a_worker_that_has_no_usable_way_to_mistral_ends_with_one_sentence(
         pytest.skip("the database has no part in it")
     environment = {name: text for name, text in os.environ.items() if not name.lower().endswith("_proxy")}
     environment |= {
-        "LABELMILL_DATABASE_URL": database_url, "LABELMILL_BROKER_URL": redis_url, variable: value,
+        "LABELMILL_DATABASE_URL": database_url,
+        "LABELMILL_BROKER_URL": redis_url,
+        variable: value,
         "LABELMILL_MISTRAL_URL": MISTRAL,
-    }  # fmt: skip
+    }
     command = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", "worker", "-Q", "classify", "-c", "1"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert ended.returncode == 2, ended.stderr

@@ -48,10 +48,20 @@ def test_a_separator_of_ones_own_is_the_only_one() -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        "['a', 'b'", "['a' b]", "[a]", "['a''b']", "[__import__('os').system('true')]", "[['a']]", "['a'] + ['b']",
-        "[f'a']", r"['\q']", r"['\U00110000']", "[1 2]", "['a', , 'b']",
+        "['a', 'b'",
+        "['a' b]",
+        "[a]",
+        "['a''b']",
+        "[__import__('os').system('true')]",
+        "[['a']]",
+        "['a'] + ['b']",
+        "[f'a']",
+        r"['\q']",
+        r"['\U00110000']",
+        "[1 2]",
+        "['a', , 'b']",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_list_is_refused_and_never_run(text: str) -> None:
     with pytest.raises(ValueError, match=r"\[|escape|\\"):
         labels_in_text(text, None)

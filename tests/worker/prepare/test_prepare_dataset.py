@@ -62,11 +62,14 @@ def test_the_same_rows_and_options_give_the_same_bytes_and_fingerprint(tmp_path:
     assert [first.files[s].read_bytes() for s in first.files] == [again.files[s].read_bytes() for s in again.files]
 
 
-@pytest.mark.parametrize(("split", "sizes"), [
-    ((100, 0, 0), {"train": 70}),
-    ((80, 20, 0), {"train": 56, "validation": 14}),
-    ((50, 0, 50), {"train": 35, "test": 35}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("split", "sizes"),
+    [
+        ((100, 0, 0), {"train": 70}),
+        ((80, 20, 0), {"train": 56, "validation": 14}),
+        ((50, 0, 50), {"train": 35, "test": 35}),
+    ],
+)
 def test_a_part_of_a_split_may_be_nothing(
     tmp_path: Path, split: tuple[float, float, float], sizes: dict[str, int]
 ) -> None:
@@ -77,18 +80,29 @@ def test_a_part_of_a_split_may_be_nothing(
 
 def test_each_dropped_row_is_counted_under_its_reason(tmp_path: Path) -> None:
     rows = [
-        *labelled(play=20, stop=10, rare=2), {"text": " ", "label": "play"}, {"text": "x", "label": ""}, {"text": "y"},
+        *labelled(play=20, stop=10, rare=2),
+        {"text": " ", "label": "play"},
+        {"text": "x", "label": ""},
+        {"text": "y"},
         {"text": "play 0", "label": "play"},
-    ]  # fmt: skip
+    ]
     rows = [row | {"lang": "en"} for row in rows] + [{"text": "nein", "label": "play", "lang": "de"}]
     prepared = prepare(
-        tmp_path, jsonl(tmp_path / "a.jsonl", rows),
-        where=(("lang", "en"),), min_per_label=5, max_per_label=15, dedupe=True,
-    )  # fmt: skip
+        tmp_path,
+        jsonl(tmp_path / "a.jsonl", rows),
+        where=(("lang", "en"),),
+        min_per_label=5,
+        max_per_label=15,
+        dedupe=True,
+    )
     assert prepared.dropped == {
-        "above_max_per_label": 5, "below_min_per_label": 2, "blank_label": 2, "blank_text": 1, "duplicate_text": 1,
+        "above_max_per_label": 5,
+        "below_min_per_label": 2,
+        "blank_label": 2,
+        "blank_text": 1,
+        "duplicate_text": 1,
         "not_where": 1,
-    }  # fmt: skip
+    }
     assert sum(prepared.splits.values()) + sum(prepared.dropped.values()) == len(rows)
 
 
@@ -145,9 +159,11 @@ def test_several_labels_come_as_a_list_a_json_list_or_parted_by_bars(tmp_path: P
 def test_a_rare_one_of_several_labels_leaves_its_rows_with_the_others(tmp_path: Path) -> None:
     rows = [{"text": f"t{n}", "label": ["joy", "rare"] if n < 2 else ["joy"]} for n in range(30)]
     prepared = prepare(
-        tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=(TargetSpec(name="mood", column="label", multi=True),),
+        tmp_path,
+        jsonl(tmp_path / "a.jsonl", rows),
+        targets=(TargetSpec(name="mood", column="label", multi=True),),
         min_per_label=5,
-    )  # fmt: skip
+    )
     assert sum(prepared.splits.values()) == 30
     assert {tuple(row["labels"]["mood"]) for row in everything(prepared)} == {("joy",)}
 
@@ -157,9 +173,11 @@ def test_a_floor_holds_after_what_it_dropped_itself(tmp_path: Path) -> None:
     rows = [{"text": f"p{n}", "label": "play", "tone": "calm"} for n in range(40)]
     rows += [{"text": f"s{n}", "label": "stop", "tone": "loud" if n < 4 else "calm"} for n in range(11)]
     prepared = prepare(
-        tmp_path, jsonl(tmp_path / "a.jsonl", rows), min_per_label=10,
+        tmp_path,
+        jsonl(tmp_path / "a.jsonl", rows),
+        min_per_label=10,
         targets=(*INTENT, TargetSpec(name="tone", column="tone")),
-    )  # fmt: skip
+    )
     assert prepared.dropped == {"below_min_per_label": 11}
     assert [target["labels"] for target in prepared.label_schema] == [["play"], ["calm"]]
 
@@ -174,8 +192,9 @@ def test_factory_rows_name_their_own_targets(tmp_path: Path) -> None:
     ]
     prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=(), format="factory")
     assert prepared.label_schema == [
-        {"name": "topic", "labels": ["a", "b"], "multi": False}, {"name": "flags", "labels": ["x", "y"], "multi": True},
-    ]  # fmt: skip
+        {"name": "topic", "labels": ["a", "b"], "multi": False},
+        {"name": "flags", "labels": ["x", "y"], "multi": True},
+    ]
     assert sorted(map(json.dumps, everything(prepared))) == sorted(map(json.dumps, rows))
 
 
@@ -198,10 +217,13 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the public sample is not here")
 def test_the_cookbooks_preparation_comes_out_row_by_row(tmp_path: Path) -> None:
     prepared = prepare(
-        tmp_path, SHARED / "massive_intent_en" / "train.jsonl",
+        tmp_path,
+        SHARED / "massive_intent_en" / "train.jsonl",
         targets=(TargetSpec(name="intent", column="label_text"),),
-        where=(("lang", "en"),), min_per_label=200, max_per_label=600,
-    )  # fmt: skip
+        where=(("lang", "en"),),
+        min_per_label=200,
+        max_per_label=600,
+    )
     assert prepared.splits == {"train": 5313, "validation": 664, "test": 665}
     for split in prepared.splits:
         expected = (SHARED / "massive_intent_cookbook" / f"{split}.jsonl").read_text().splitlines()
@@ -218,8 +240,14 @@ def without_labels(**counts: int) -> list[Any]:
 
 
 def test_an_empty_list_of_labels_is_an_answer_and_a_missing_one_is_none(tmp_path: Path) -> None:
-    rows = [*without_labels(joy=20, none=60), {"text": "a", "label": None}, {"text": "b"}, {"text": "c", "label": ""},
-            {"text": "d", "label": [""]}, {"text": "e", "label": [None]}]  # fmt: skip
+    rows = [
+        *without_labels(joy=20, none=60),
+        {"text": "a", "label": None},
+        {"text": "b"},
+        {"text": "c", "label": ""},
+        {"text": "d", "label": [""]},
+        {"text": "e", "label": [None]},
+    ]
     prepared = prepare(tmp_path, jsonl(tmp_path / "a.jsonl", rows), targets=MOOD)
     assert prepared.dropped == {"blank_label": 5}
     assert Counter(tuple(row["labels"]["mood"]) for row in everything(prepared)) == {("joy",): 20, (): 60}

@@ -56,31 +56,44 @@ HONEST: dict[str, dict[str, bytes]] = {
     "a/no-card": {"train.jsonl": JSONL, "test.jsonl": TEST},
     "a/glob": {"README.md": one("data/*.jsonl"), "data/x.jsonl": JSONL, "other/y.jsonl": SECRET},
     "a/splits": {
-        "README.md": card("- config_name: default\n  data_files:\n  - {split: test, path: t/*}\n"
-                          "  - {split: train, path: [one.jsonl]}\n"),
-        "one.jsonl": JSONL, "t/two.jsonl": TEST,
+        "README.md": card(
+            "- config_name: default\n  data_files:\n  - {split: test, path: t/*}\n"
+            "  - {split: train, path: [one.jsonl]}\n"
+        ),
+        "one.jsonl": JSONL,
+        "t/two.jsonl": TEST,
     },
     "a/configs": {
         "README.md": card("- {config_name: en, data_dir: en, default: true}\n- {config_name: de, data_dir: de}\n"),
-        "en/train.jsonl": SECRET, "de/train.jsonl": JSONL,
+        "en/train.jsonl": SECRET,
+        "de/train.jsonl": JSONL,
     },
     "a/csv": {"train.csv": b"text,label,noise\nhi,a,1\nbye,b,2\n"},
     "a/classes": {
         "README.md": card("- {config_name: default, data_files: x.jsonl}\n", CLASSES),
         "x.jsonl": b'{"text": "hi", "label": 0}\n{"text": "none", "label": -1}\n{"text": "bye", "label": 1}\n',
     },
-}  # fmt: skip
+}
 
 
 def hostile(secret: str, elsewhere: str) -> dict[str, bytes]:
     """Cards that name what is not theirs; each is the README of a dataset with an honest file beside it."""
     named = {
-        "absolute": secret, "absolute-glob": f"{Path(secret).parent}/*", "file": f"file://{secret}",
-        "http": f"{elsewhere}/secret.jsonl", "up": "../secret.jsonl", "up-within": "data/../../../b/other@main/x.jsonl",
-        "other": "hf://datasets/b/other/x.jsonl", "revision": "hf://datasets/h/revision@main/x.jsonl",
-        "chained": f"zip://*.jsonl::{elsewhere}/x.zip", "local": f"local://{secret}", "home": "~/secret.jsonl",
-        "environ": "/proc/self/environ", "bucket": "s3://bucket/x.jsonl", "python": "memory://x.jsonl",
-    }  # fmt: skip
+        "absolute": secret,
+        "absolute-glob": f"{Path(secret).parent}/*",
+        "file": f"file://{secret}",
+        "http": f"{elsewhere}/secret.jsonl",
+        "up": "../secret.jsonl",
+        "up-within": "data/../../../b/other@main/x.jsonl",
+        "other": "hf://datasets/b/other/x.jsonl",
+        "revision": "hf://datasets/h/revision@main/x.jsonl",
+        "chained": f"zip://*.jsonl::{elsewhere}/x.zip",
+        "local": f"local://{secret}",
+        "home": "~/secret.jsonl",
+        "environ": "/proc/self/environ",
+        "bucket": "s3://bucket/x.jsonl",
+        "python": "memory://x.jsonl",
+    }
     found = {f"h/{name}": one(path) for name, path in named.items()}
     found["h/data-dir"] = card(f"- {{config_name: default, data_dir: {Path(secret).parent}}}\n")
     found["h/data-dir-up"] = card("- {config_name: default, data_dir: ../../b/other@main}\n")
@@ -94,8 +107,14 @@ def hostile(secret: str, elsewhere: str) -> dict[str, bytes]:
     return found
 
 
-STATUSES = {429: "RemoteUnavailable", 500: "RemoteUnavailable", 503: "RemoteUnavailable", 401: "InvalidInput",
-            403: "InvalidInput", 404: "InvalidInput"}  # fmt: skip
+STATUSES = {
+    429: "RemoteUnavailable",
+    500: "RemoteUnavailable",
+    503: "RemoteUnavailable",
+    401: "InvalidInput",
+    403: "InvalidInput",
+    404: "InvalidInput",
+}
 
 
 @pytest.fixture(scope="module")
@@ -115,14 +134,23 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         asked += [("a/configs/de", ["text", "label"]), ("a/configs/fr", ["text"]), ("a/csv", ["nothing"])]
         asked += [(f"x/status-{status}", ["text"]) for status in STATUSES] + [("x/nothing", ["text"])]
         environment = {
-            "HF_HOME": str(folder / "cache"), "HF_HUB_DISABLE_TELEMETRY": "1", "PATH": os.environ["PATH"],
-            "HOME": str(folder), "NO_PROXY": "*",
-        }  # fmt: skip
+            "HF_HOME": str(folder / "cache"),
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "PATH": os.environ["PATH"],
+            "HOME": str(folder),
+            "NO_PROXY": "*",
+        }
         with StandInHub(datasets) as hub:
             done = subprocess.run(
-                [sys.executable, "-c", _READ], input="".join(json.dumps(one) + "\n" for one in asked), text=True,
-                capture_output=True, timeout=240, cwd=folder, env=environment | {"HF_ENDPOINT": hub.url}, check=False,
-            )  # fmt: skip
+                [sys.executable, "-c", _READ],
+                input="".join(json.dumps(one) + "\n" for one in asked),
+                text=True,
+                capture_output=True,
+                timeout=240,
+                cwd=folder,
+                env=environment | {"HF_ENDPOINT": hub.url},
+                check=False,
+            )
     lines = done.stdout.splitlines()
     assert len(lines) == len(asked), done.stderr[-3000:]
     results = {f"{name} {columns[0]}": json.loads(line) for (name, columns), line in zip(asked, lines, strict=True)}
@@ -176,9 +204,14 @@ def test_a_hub_that_answers_with_a_fault_is_named_and_asked_again_if_that_may_he
 
 def test_a_hub_that_is_away_is_named(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", _READ], input='["a/b", ["text"]]\n', text=True, capture_output=True, timeout=120,
-        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path)}, check=True,
-    )  # fmt: skip
+        [sys.executable, "-c", _READ],
+        input='["a/b", ["text"]]\n',
+        text=True,
+        capture_output=True,
+        timeout=120,
+        env=os.environ | {"HF_ENDPOINT": "http://127.0.0.1:1", "HF_HOME": str(tmp_path)},
+        check=True,
+    )
     result = json.loads(done.stdout)
     assert (result["error"], "cannot be reached to read a/b" in result["said"]) == ("RemoteUnavailable", True), result
 
@@ -187,10 +220,15 @@ def test_a_hub_that_is_away_is_named(tmp_path: Path) -> None:
     "configs",
     [
         [{"data_files": {"train": ["x", {"path": "/etc/passwd"}]}}],
-        [{"data_files": "a/../../b"}], [{"data_files": "C:\\x"}], [{"data_files": "a\\..\\b"}], [{"data_dir": "/"}],
-        {"data_files": "http://x"}, [{"data_files": "x::y"}], [{"data_files": [["//host/share"]]}],
+        [{"data_files": "a/../../b"}],
+        [{"data_files": "C:\\x"}],
+        [{"data_files": "a\\..\\b"}],
+        [{"data_dir": "/"}],
+        {"data_files": "http://x"},
+        [{"data_files": "x::y"}],
+        [{"data_files": [["//host/share"]]}],
     ],
-)  # fmt: skip
+)
 def test_wherever_a_card_names_a_file_it_is_looked_at(configs: Any) -> None:
     with pytest.raises(InvalidInput, match="not one of its own files"):
         check_card("a/b", {"configs": configs})
@@ -204,10 +242,24 @@ def test_names_within_a_dataset_are_taken(configs: Any) -> None:
 @pytest.mark.parametrize(
     "reference",
     [
-        "../etc", "../../etc/passwd", "/etc/passwd", "etc/../passwd", "file:///etc/passwd", "https://host/name", "json",
-        "./data", "owner/..", "~/x", "owner/name/../../x", "owner/name//x", "owner\\name", "s3://a/b", " a/b", "a/b ",
+        "../etc",
+        "../../etc/passwd",
+        "/etc/passwd",
+        "etc/../passwd",
+        "file:///etc/passwd",
+        "https://host/name",
+        "json",
+        "./data",
+        "owner/..",
+        "~/x",
+        "owner/name/../../x",
+        "owner/name//x",
+        "owner\\name",
+        "s3://a/b",
+        " a/b",
+        "a/b ",
     ],
-)  # fmt: skip
+)
 def test_a_hub_reference_is_never_a_path_or_a_url(reference: str) -> None:
     with pytest.raises(InvalidInput, match="no dataset of the hub"):
         list(hub_rows(reference, ["text"]))

@@ -138,12 +138,24 @@ def test_a_failure_is_recorded_with_its_reason(services: Services, tmp_path: Pat
 @pytest.mark.parametrize(
     "outside",
     [
-        "../secret.jsonl", "link.jsonl", "sources/ID/link.jsonl", "sources/ID/folder/secret.jsonl",
-        "sources/ID/../../../secret.jsonl", "sources/ID/../other/secret.jsonl", "ABSOLUTE", "file://ABSOLUTE",
-        "https://127.0.0.1:1/x.jsonl", "s3://bucket/x.jsonl", "zip://x.jsonl::ABSOLUTE", "labelmill.jsonl",
-        "sources/ID", "", "/etc/passwd", "/dev/zero",
+        "../secret.jsonl",
+        "link.jsonl",
+        "sources/ID/link.jsonl",
+        "sources/ID/folder/secret.jsonl",
+        "sources/ID/../../../secret.jsonl",
+        "sources/ID/../other/secret.jsonl",
+        "ABSOLUTE",
+        "file://ABSOLUTE",
+        "https://127.0.0.1:1/x.jsonl",
+        "s3://bucket/x.jsonl",
+        "zip://x.jsonl::ABSOLUTE",
+        "labelmill.jsonl",
+        "sources/ID",
+        "",
+        "/etc/passwd",
+        "/dev/zero",
     ],
-)  # fmt: skip
+)
 def test_a_file_outside_of_the_jobs_own_place_is_never_opened(services: Services, tmp_path: Path, outside: str) -> None:
     job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
     secret = write_rows(tmp_path / "secret.jsonl")

@@ -50,19 +50,31 @@ def _finished_jobs(connection: Connection) -> None:
     """A thousand of each kind, as a system has after months."""
     for table, columns, values in (
         ("datasets", "id, state, name, version, spec", "'prep_' || i, 'ready', 'd' || i, 1, '{}'"),
-        ("trainings", "id, state, name, method, dataset_id, options",
-         "'t' || i, 'succeeded', 'm', 'factory', 'd', '{}'"),
-        ("evaluations", "id, state, model_no, model_ref, dataset_id, dataset_ref, split",
-         "'e' || i, 'completed', 1, 'm', 'd', 'd@1', 'test'"),
+        (
+            "trainings",
+            "id, state, name, method, dataset_id, options",
+            "'t' || i, 'succeeded', 'm', 'factory', 'd', '{}'",
+        ),
+        (
+            "evaluations",
+            "id, state, model_no, model_ref, dataset_id, dataset_ref, split",
+            "'e' || i, 'completed', 1, 'm', 'd', 'd@1', 'test'",
+        ),
         ("models", "no, name, version, method", "i + 2, 'm' || i, 1, 'factory'"),
-        ("batches", "no, id, state, model_no, model_ref, mode, priority, options, rows, duplicates",
-         "i + 2, 'b' || i, 'completed', 1, 'm', 'realtime', 'normal', '{}', 0, 0"),
-    ):  # fmt: skip
+        (
+            "batches",
+            "no, id, state, model_no, model_ref, mode, priority, options, rows, duplicates",
+            "i + 2, 'b' || i, 'completed', 1, 'm', 'realtime', 'normal', '{}', 0, 0",
+        ),
+    ):
         made = ", ".join([values, *(["CURRENT_TIMESTAMP"] if table != "chunks" else [])])
         connection.execute(
-            text(_MANY_JOBS.format(table=table, columns=f"{columns}, created_at", count=JOBS, values=made)
-                 .replace(":", "\\:"))
-        )  # fmt: skip
+            text(
+                _MANY_JOBS.format(table=table, columns=f"{columns}, created_at", count=JOBS, values=made).replace(
+                    ":", "\\:"
+                )
+            )
+        )
 
 
 def _batch(connection: Connection, state: str) -> int:
@@ -116,9 +128,8 @@ def _wide(plans: dict[str, str]) -> list[str]:
     return [
         f"{statement}\n{plan}"
         for statement, plan in plans.items()
-        if _SCAN.search(plan) or _ALL_OF_A_BATCH.search(plan)
-        or ((cost := _COST.search(plan)) and int(cost[1]) > _DEAR)
-    ]  # fmt: skip
+        if _SCAN.search(plan) or _ALL_OF_A_BATCH.search(plan) or ((cost := _COST.search(plan)) and int(cost[1]) > _DEAR)
+    ]
 
 
 def test_a_quiet_system_is_swept_by_a_handful_of_indexed_reads(services: Services) -> None:

@@ -203,9 +203,12 @@ def _progress(claim: Claim, rows: list[int], *, failing: bool) -> Progress:
 
 TestChunks = Chunks.TestCase
 TestChunks.settings = settings(
-    max_examples=60, stateful_step_count=30, deadline=None, derandomize=True,
+    max_examples=60,
+    stateful_step_count=30,
+    deadline=None,
+    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow],
-)  # fmt: skip
+)
 
 
 def test_every_move_of_a_chunk_and_a_batch_is_between_known_states() -> None:

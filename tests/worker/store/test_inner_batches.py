@@ -30,10 +30,17 @@ def batch(engine: Engine) -> int:
         ).scalar_one()
         connection.execute(
             insert(EvaluationRow).values(
-                id="eval_0000000001", state="queued", model_no=model, model_ref="m", dataset_id="prep_0000000001",
-                dataset_ref="d@1", split="test", batch_id="batch_0000000001", lease_token="late",
+                id="eval_0000000001",
+                state="queued",
+                model_no=model,
+                model_ref="m",
+                dataset_id="prep_0000000001",
+                dataset_ref="d@1",
+                split="test",
+                batch_id="batch_0000000001",
+                lease_token="late",
             )
-        )  # fmt: skip
+        )
         return int(
             connection.execute(
                 insert(BatchRow)

@@ -235,8 +235,10 @@ def test_vectors_of_any_length_find_a_regularisation_that_fits_them(tmp_path: Pa
     for scale in (0.01, 100.0):
         plain = made_up(tmp_path, 300, schema, name=f"plain {scale}")
         vectors, labels = plain.take(all_rows(plain)) * scale, plain.labels[0].single(all_rows(plain))
-        rows = [(row.astype(np.float16).tobytes(), {"intent": SINGLE.labels[code]})
-                for row, code in zip(vectors, labels, strict=True)]  # fmt: skip
+        rows = [
+            (row.astype(np.float16).tobytes(), {"intent": SINGLE.labels[code]})
+            for row, code in zip(vectors, labels, strict=True)
+        ]
         scaled = write_vector_rows(tmp_path / f"scaled {scale}", schema, rows)
         fitted = fit_head(scaled, scaled, schema).report["intent"]
         assert fitted["C"] < 0.5 if scale > 1 else fitted["C"] > 128
@@ -264,8 +266,10 @@ def test_labels_that_vectors_tell_apart_get_scores_that_say_so(tmp_path: Path) -
         labels = rng.integers(0, 20, count)
         vectors = centres[labels] + rng.normal(scale=1.5, size=(count, 64))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True) * 3  # short, as a large C has to make up for
-        rows = [(vector.astype(np.float16).tobytes(), {"topic": target.labels[label]})
-                for vector, label in zip(vectors, labels, strict=True)]  # fmt: skip
+        rows = [
+            (vector.astype(np.float16).tobytes(), {"topic": target.labels[label]})
+            for vector, label in zip(vectors, labels, strict=True)
+        ]
         return write_vector_rows(tmp_path / name, LabelSchema((target,)), rows)
 
     fitted = fit_head(drawn(300, "train"), test := drawn(1_000, "test"), LabelSchema((target,)))

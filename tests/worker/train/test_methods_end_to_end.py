@@ -83,9 +83,11 @@ def school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Pat
     no_files_no_jobs = cast("ControlPlane", object())  # neither vectors nor prompts need them
     made = School(engine, mistral, redis_url, tmp_path, no_files_no_jobs)
     made.dataset(
-        "small", SCHEMA, train=[made_up_row(n) for n in range(120)],
+        "small",
+        SCHEMA,
+        train=[made_up_row(n) for n in range(120)],
         validation=[made_up_row(n) for n in range(1000, 1040)],
-    )  # fmt: skip
+    )
     yield made
     made.close()
 
@@ -124,8 +126,12 @@ def test_a_worker_killed_at_any_moment_pays_for_nothing_twice(school: School, mo
     training_id = school.train()
     (school.folder / "models" / f"{training_id}.dead.part").mkdir(parents=True)  # what a kill in the middle leaves
     (school.folder / "models" / f"{training_id}.zip.1.part").touch()
-    kills = [(embedding, "open_inner_batch"), (inner_batch, "dispatch_batch"), (embedding, "fit_head"),
-             (embedding, "succeed")]  # fmt: skip
+    kills = [
+        (embedding, "open_inner_batch"),
+        (inner_batch, "dispatch_batch"),
+        (embedding, "fit_head"),
+        (embedding, "succeed"),
+    ]
     for module, name in kills:
         original = getattr(module, name)
 
@@ -207,9 +213,13 @@ def test_a_head_that_was_tampered_with_fails_the_batch_in_one_sentence(school: S
 
 @pytest.mark.parametrize(
     ("options", "state"),
-    [({"yes": False}, "awaiting_approval"), ({"yes": True}, "succeeded"), ({"max_cost": 1.0}, "succeeded"),
-     ({"max_cost": 1e-9}, "awaiting_approval")],
-)  # fmt: skip
+    [
+        ({"yes": False}, "awaiting_approval"),
+        ({"yes": True}, "succeeded"),
+        ({"max_cost": 1.0}, "succeeded"),
+        ({"max_cost": 1e-9}, "awaiting_approval"),
+    ],
+)
 def test_vectors_are_not_paid_for_beyond_what_was_allowed(school: School, options: dict[str, Any], state: str) -> None:
     training = school.run(school.train(**options))
     assert training["state"] == state
@@ -305,8 +315,12 @@ def test_what_a_batch_costs_is_estimated_from_its_tokens(school: School) -> None
     assert batch["cost"] == expected | {"prices_as_of": PRICES_AS_OF}
     with reading(school.engine) as connection:
         own = status_document(connection, batch["id"], PriceList({"mistral-embed": (7.0, 0.0)}))["cost"]
-    assert own == {"amount": round(batch["tokens"] * 7 / 1e6, 8), "currency": "USD", "estimated": True,
-                   "prices_as_of": "LABELMILL_PRICES"}  # fmt: skip
+    assert own == {
+        "amount": round(batch["tokens"] * 7 / 1e6, 8),
+        "currency": "USD",
+        "estimated": True,
+        "prices_as_of": "LABELMILL_PRICES",
+    }
 
 
 def test_chats_are_embedded_prompted_and_classified_as_their_conversations(school: School) -> None:

@@ -101,8 +101,11 @@ def work(engine: Engine, mistral: Mistral) -> ModelRow:
 @pytest.fixture
 def ready(engine: Engine) -> Engine:
     with writing(engine) as connection:
-        connection.execute(insert(ModelRow).values(name="m", version=1, method="factory", promoted=True,
-                                                   remote_model="ft:classifier:1"))  # fmt: skip
+        connection.execute(
+            insert(ModelRow).values(
+                name="m", version=1, method="factory", promoted=True, remote_model="ft:classifier:1"
+            )
+        )
     return engine
 
 
@@ -110,8 +113,11 @@ def test_archived_brought_back_and_deleted(ready: Engine, mistral: Mistral) -> N
     act(ready, registry.archive)
     row = work(ready, mistral)
     assert (row.state, row.remote_state, row.remote_wish, mistral.archived) == (
-        "archived", "archived", None, {"ft:classifier:1": True},
-    )  # fmt: skip
+        "archived",
+        "archived",
+        None,
+        {"ft:classifier:1": True},
+    )
     act(ready, registry.promote)
     row = work(ready, mistral)
     assert (row.state, row.remote_state, mistral.archived) == ("ready", None, {"ft:classifier:1": False})
@@ -198,8 +204,9 @@ def test_a_sweep_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mis
     act(ready, registry.archive)
     row = now(ready)
     sent = Sent()
-    services = Services(Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent),
-                        cast("ControlPlane", mistral))  # fmt: skip
+    services = Services(
+        Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent), cast("ControlPlane", mistral)
+    )
     sweep_if_due(services)
     assert sent.messages == []  # its message may be on its way
     with writing(ready) as connection:

@@ -210,8 +210,9 @@ def test_a_worker_killed_after_any_call_costs_no_second_job_and_no_second_upload
     assert bench.row(training_id).state == "succeeded"
     assert len(bench.mistral.orders) == len(bench.mistral.starts) == 1
     assert sorted(file.name for file in bench.mistral.files.values()) == [
-        f"{training_id}-train.jsonl", f"{training_id}-validation.jsonl",
-    ]  # fmt: skip
+        f"{training_id}-train.jsonl",
+        f"{training_id}-validation.jsonl",
+    ]
 
 
 @pytest.mark.parametrize("name", CALLS)

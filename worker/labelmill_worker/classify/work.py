@@ -187,9 +187,15 @@ class _ChunkWork:
             sending.result()
         finally:
             self._sender.detach()
-        log.info("chunk released" if record.left else "chunk done", job_id=claim.batch_id, chunk=claim.number,
-                 rows=record.rows, requests=record.recorded_requests, tokens=record.tokens,
-                 took_s=round(time.monotonic() - claim.claimed_at, 2))  # fmt: skip
+        log.info(
+            "chunk released" if record.left else "chunk done",
+            job_id=claim.batch_id,
+            chunk=claim.number,
+            rows=record.rows,
+            requests=record.recorded_requests,
+            tokens=record.tokens,
+            took_s=round(time.monotonic() - claim.claimed_at, 2),
+        )
         self._finish()
 
     def _reuse_answers(self, rows: list[int], texts: list[str]) -> tuple[list[int], list[str]]:

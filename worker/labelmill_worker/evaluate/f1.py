@@ -55,8 +55,10 @@ def per_label(names: list[str], hits: Counts, real: Counts, given: Counts) -> di
     f1 = f1_of(hits, real, given)
     return {
         names[at]: {
-            "precision": float(precision[at]), "recall": float(recall[at]), "f1": float(f1[at]),
+            "precision": float(precision[at]),
+            "recall": float(recall[at]),
+            "f1": float(f1[at]),
             "support": int(real[at]),
         }
         for at in sorted(range(len(names)), key=names.__getitem__)
-    }  # fmt: skip
+    }

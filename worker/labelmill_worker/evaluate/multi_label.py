@@ -135,9 +135,13 @@ class MultiLabelTally:
         counts = self._present[self._scored, : self._labels].sum(axis=0)
         usual = (
             np.divide(self._means.with_it, counts, out=np.ones(self._labels), where=counts > 0),
-            np.divide(self._means.without, self._means.rows - counts, out=np.zeros(self._labels),
-                      where=self._means.rows > counts),
-        )  # fmt: skip
+            np.divide(
+                self._means.without,
+                self._means.rows - counts,
+                out=np.zeros(self._labels),
+                where=self._means.rows > counts,
+            ),
+        )
         found = {
             "multi": True,
             "labels": names,

@@ -88,6 +88,9 @@ class _Column:
 
     def truth(self) -> Truth:
         return Truth(
-            self.target, list(self._numbers), np.array(self.rows, np.int64), np.array(self._starts, np.int64),
+            self.target,
+            list(self._numbers),
+            np.array(self.rows, np.int64),
+            np.array(self._starts, np.int64),
             np.array(self._codes, np.int32),
-        )  # fmt: skip
+        )

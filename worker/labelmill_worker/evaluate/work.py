@@ -90,10 +90,14 @@ def conclude(services: Services, job: EvaluationRow, token: str, check: Callable
     measured = measure(split, temperatures, train if train and train.is_file() else None, check)
     facts = evaluations.batch_facts(services.engine, split.batch_no)
     evaluations.complete(
-        services.engine, job, token, metrics=measured.metrics, analysis=measured.analysis,
+        services.engine,
+        job,
+        token,
+        metrics=measured.metrics,
+        analysis=measured.analysis,
         summary=_summary(measured, facts, model, schema, calibration, PriceList(services.settings.prices)),
         calibration=calibration if _spec_of(job).calibrate else None,
-    )  # fmt: skip
+    )
 
 
 def _summary(

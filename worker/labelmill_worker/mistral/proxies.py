@@ -58,8 +58,9 @@ def _read_proxy(value: str) -> Proxy:
     value = value if "://" in value else f"http://{value}"
     scheme = value.partition("://")[0].lower()
     if scheme.startswith("socks"):
-        raise ValueError("SOCKS proxies are not supported; name an http:// or https:// proxy, or except Mistral's host "
-                         "by NO_PROXY")  # fmt: skip
+        raise ValueError(
+            "SOCKS proxies are not supported; name an http:// or https:// proxy, or except Mistral's host by NO_PROXY"
+        )
     try:
         parts = urlsplit(value)
         host, port = parts.hostname, parts.port

@@ -140,10 +140,14 @@ class SdkControlPlane:
         if order.targets:
             # with a weight each: the SDK drops targets without one, silently
             optional["classifier_targets"] = [
-                {"name": target.name, "labels": list(target.labels), "weight": target.weight,
-                 "loss_function": "multi_class" if target.multi else "single_class"}
+                {
+                    "name": target.name,
+                    "labels": list(target.labels),
+                    "weight": target.weight,
+                    "loss_function": "multi_class" if target.multi else "single_class",
+                }
                 for target in order.targets
-            ]  # fmt: skip
+            ]
         if order.suffix:
             optional["suffix"] = order.suffix
         if order.wandb_project:

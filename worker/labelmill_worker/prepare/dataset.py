@@ -72,8 +72,11 @@ class _BadRows:
     def sentence(self, *, others_are_good: bool) -> str:
         """What is wrong, and what helps: to leave rows out only where others can be read."""
         first = self.first[0]
-        remedy = first.remedy or ("mend the file, or leave them out with --on-bad-row skip" if others_are_good else
-                                  "no row can be read: is this the right file, with the right options?")  # fmt: skip
+        remedy = first.remedy or (
+            "mend the file, or leave them out with --on-bad-row skip"
+            if others_are_good
+            else "no row can be read: is this the right file, with the right options?"
+        )
         lines = ", ".join(str(bad.line) for bad in self.first[:5] if bad.file == first.file)
         more = ", …" if self.count > 5 else ""
         rows = "row" if self.count == 1 else "rows"

@@ -132,8 +132,9 @@ class Recovery:
             self._trouble, self._trouble_since, self._told = code, now, 0.0
         if not self._told or now - self._told >= _TOLD_EVERY_S:
             since = datetime.now(UTC) - timedelta(seconds=now - self._trouble_since)
-            log.warning("recovery waits", reason=reason, since=f"{since:%H:%M} UTC",
-                        exc_info=with_traceback and not self._told)  # fmt: skip
+            log.warning(
+                "recovery waits", reason=reason, since=f"{since:%H:%M} UTC", exc_info=with_traceback and not self._told
+            )
             self._told = now
 
     def _end_trouble(self) -> None:

@@ -115,8 +115,13 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
         except ValueError:
             texts = []  # nobody knows any more what was answered
         if texts:
-            values = {"model_no": model_no, "batch_no": chunk.batch_no, "digests": b"".join(map(_digest, texts)),
-                      "first_row": chunk.first_row, "end_row": chunk.first_row + chunk.rows}  # fmt: skip
+            values = {
+                "model_no": model_no,
+                "batch_no": chunk.batch_no,
+                "digests": b"".join(map(_digest, texts)),
+                "first_row": chunk.first_row,
+                "end_row": chunk.first_row + chunk.rows,
+            }
             run_as_written(connection, _REMEMBER, values)
         run_as_written(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
     return True

@@ -75,9 +75,13 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
         claimed = connection.execute(
             update(ChunkRow)
             .where(mine, ChunkRow.state == ChunkState.PENDING.value)
-            .values(state=ChunkState.CLAIMED.value, lease_token=token, lease_until=db_now() + lease_s,
-                    attempts=ChunkRow.attempts + 1)
-        ).rowcount  # fmt: skip
+            .values(
+                state=ChunkState.CLAIMED.value,
+                lease_token=token,
+                lease_until=db_now() + lease_s,
+                attempts=ChunkRow.attempts + 1,
+            )
+        ).rowcount
         if not claimed:
             return None
         if batch.state == BatchState.QUEUED.value:
@@ -99,14 +103,26 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
 def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: Any, asked_at: float) -> Claim:
     with reading(engine) as connection:
         chunk = connection.execute(
-            select(ChunkRow.first_row, ChunkRow.rows, ChunkRow.attempts, ChunkRow.labelled, ChunkRow.abstained,
-                   ChunkRow.failed, ChunkRow.faults, ChunkInputRow.data, ChunkRepeatsRow.data.label("repeats"))
-            .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no)
-                  & (ChunkInputRow.number == ChunkRow.number))
-            .outerjoin(ChunkRepeatsRow, (ChunkRepeatsRow.batch_no == ChunkRow.batch_no)
-                       & (ChunkRepeatsRow.number == ChunkRow.number))
+            select(
+                ChunkRow.first_row,
+                ChunkRow.rows,
+                ChunkRow.attempts,
+                ChunkRow.labelled,
+                ChunkRow.abstained,
+                ChunkRow.failed,
+                ChunkRow.faults,
+                ChunkInputRow.data,
+                ChunkRepeatsRow.data.label("repeats"),
+            )
+            .join(
+                ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number)
+            )
+            .outerjoin(
+                ChunkRepeatsRow,
+                (ChunkRepeatsRow.batch_no == ChunkRow.batch_no) & (ChunkRepeatsRow.number == ChunkRow.number),
+            )
             .where(ChunkRow.batch_no == batch.no, ChunkRow.number == number)
-        ).one()  # fmt: skip
+        ).one()
         model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
         answered: set[int] = set()
         last_row = chunk.first_row + chunk.rows
@@ -126,9 +142,22 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
             uncounted = sum(1 + repeats.get(row, 0) for row in embedded) - chunk.labelled
             answered |= embedded
     return Claim(
-        batch.no, batch_id, number, token, chunk.first_row, chunk.attempts, batch.priority, batch.options,
-        ModelRow(**model), held, frozenset(answered), asked_at, repeats, chunk.faults, uncounted,
-    )  # fmt: skip
+        batch.no,
+        batch_id,
+        number,
+        token,
+        chunk.first_row,
+        chunk.attempts,
+        batch.priority,
+        batch.options,
+        ModelRow(**model),
+        held,
+        frozenset(answered),
+        asked_at,
+        repeats,
+        chunk.faults,
+        uncounted,
+    )
 
 
 def _counted(engine: Engine, claim: Claim) -> Claim | None:
@@ -152,13 +181,16 @@ def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, frui
     Only `fruitless` claims are counted."""
     with writing(engine) as connection:
         _guarded_update(
-            connection, claim,
+            connection,
+            claim,
             {
-                "state": ChunkState.PENDING.value, "lease_token": None, "lease_until": None,
+                "state": ChunkState.PENDING.value,
+                "lease_token": None,
+                "lease_until": None,
                 "sent_at": None if wait_s is None else db_now() + wait_s,
                 "attempts": ChunkRow.attempts - (0 if fruitless else 1),
             },
-        )  # fmt: skip
+        )
 
 
 def _is_claimed(batch_no: int, number: int, token: str) -> ColumnElement[bool]:
@@ -234,9 +266,13 @@ def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token:
         connection.execute(
             update(ChunkRow)
             .where(mine)
-            .values(state=ChunkState.FAILED.value, lease_token=None, lease_until=None,
-                    failed=ChunkRow.failed + len(failed) + repeats)
-        )  # fmt: skip
+            .values(
+                state=ChunkState.FAILED.value,
+                lease_token=None,
+                lease_until=None,
+                failed=ChunkRow.failed + len(failed) + repeats,
+            )
+        )
         add_event(connection, batch_id, reason, chunk=number)
 
 

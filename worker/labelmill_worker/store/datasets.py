@@ -37,12 +37,23 @@ def record_dataset(
         if latest and latest.fingerprint == prepared.fingerprint and _all_there(data, latest.id, latest.files):
             version, repeats, files = latest.version, latest.id, latest.files
         written = move_job(
-            connection, DatasetRow, job_id, DatasetState.PREPARING, DatasetState.READY, token=token,
+            connection,
+            DatasetRow,
+            job_id,
+            DatasetState.PREPARING,
+            DatasetState.READY,
+            token=token,
             message=f"the same as {repeats}" if repeats else f"{name}@{version}",
-            version=version, repeats=repeats, splits=prepared.splits, labels=prepared.labels,
-            dropped=prepared.dropped, label_schema=prepared.label_schema, files=files,
-            fingerprint=prepared.fingerprint, report=prepared.report,
-        )  # fmt: skip
+            version=version,
+            repeats=repeats,
+            splits=prepared.splits,
+            labels=prepared.labels,
+            dropped=prepared.dropped,
+            label_schema=prepared.label_schema,
+            files=files,
+            fingerprint=prepared.fingerprint,
+            report=prepared.report,
+        )
     return written, repeats
 
 

@@ -43,11 +43,18 @@ def batch_totals(connection: Connection, batch_id: str, prices: PriceList) -> di
     """What a batch came to: how its rows stand, what was sent for them, and what that costs by the price list where
     Mistral reports tokens and the price is known."""
     batch = connection.execute(
-        select(BatchRow.no, BatchRow.state, BatchRow.error, BatchRow.duplicates, ModelRow.remote_model, ModelRow.method,
-               ModelRow.label_schema)
+        select(
+            BatchRow.no,
+            BatchRow.state,
+            BatchRow.error,
+            BatchRow.duplicates,
+            ModelRow.remote_model,
+            ModelRow.method,
+            ModelRow.label_schema,
+        )
         .join(ModelRow, ModelRow.no == BatchRow.model_no)
         .where(BatchRow.id == batch_id)
-    ).one()  # fmt: skip
+    ).one()
     sums = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0) for name in _SUMS]
     counted = connection.execute(select(*sums).where(ChunkRow.batch_no == batch.no)).one()
     found: dict[str, Any] = {"job_id": batch_id, "state": batch.state} | dict(

@@ -35,9 +35,15 @@ def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColu
             .one()
         )
         batch_id = row[column] or open_inner_batch(
-            connection, EvaluationRow, evaluation_id, token, model_no=row["model_no"], model_ref=row["model_ref"],
-            spec=spec, column=column,
-        )  # fmt: skip
+            connection,
+            EvaluationRow,
+            evaluation_id,
+            token,
+            model_no=row["model_no"],
+            model_ref=row["model_ref"],
+            spec=spec,
+            column=column,
+        )
     return read_inner_batch(engine, batch_id)
 
 
@@ -65,9 +71,15 @@ def complete(
     """
     with writing(engine) as connection:
         done = move_job(
-            connection, EvaluationRow, job.id, EvaluationState.RUNNING, EvaluationState.COMPLETED, token=token,
-            metrics=metrics, summary=summary,
-        )  # fmt: skip
+            connection,
+            EvaluationRow,
+            job.id,
+            EvaluationState.RUNNING,
+            EvaluationState.COMPLETED,
+            token=token,
+            metrics=metrics,
+            summary=summary,
+        )
         if not done:
             raise LeaseLost(f"the lease on {job.id} was lost")
         save_analysis(connection, job.id, analysis)
@@ -120,9 +132,10 @@ def batch_facts(engine: Engine, batch_no: int) -> BatchFacts:
     """Counts of an ended batch."""
     with reading(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.rows, BatchRow.duplicates, BatchRow.started_at, BatchRow.finished_at)
-            .where(BatchRow.no == batch_no)
-        ).one()  # fmt: skip
+            select(BatchRow.rows, BatchRow.duplicates, BatchRow.started_at, BatchRow.finished_at).where(
+                BatchRow.no == batch_no
+            )
+        ).one()
         sums = [func.coalesce(func.sum(column), 0) for column in (ChunkRow.failed, ChunkRow.requests, ChunkRow.tokens)]
         counts = connection.execute(select(*sums).where(ChunkRow.batch_no == batch_no)).one()
         failures = connection.execute(
@@ -130,6 +143,11 @@ def batch_facts(engine: Engine, batch_no: int) -> BatchFacts:
         ).all()
     took = (batch.finished_at - batch.started_at).total_seconds() if batch.started_at and batch.finished_at else None
     return BatchFacts(
-        batch.rows, int(counts[0]), batch.duplicates, int(counts[1]), int(counts[2]), took,
+        batch.rows,
+        int(counts[0]),
+        batch.duplicates,
+        int(counts[1]),
+        int(counts[2]),
+        took,
         {code: int(count) for code, count in failures},
-    )  # fmt: skip
+    )

@@ -29,7 +29,7 @@ _busy = (
 )
 _first_owed = (
     select(func.min(ChunkRow.number)).where(_of_its_batch, OPEN_CHUNK, _is_owed).correlate(BatchRow).scalar_subquery()
-)  # fmt: skip
+)
 _open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(BatchRow.state.in_(_RUNS))
 _owing = _open.subquery()
 

@@ -53,9 +53,11 @@ def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, f
 def record_chunk_fault(engine: Engine, claim: Claim, fault: BaseException) -> UnforeseenFault:
     """Count a fault under a chunk's claim, and hand the chunk back. Without the claim nothing is written."""
     held = (
-        (ChunkRow.batch_no == claim.batch_no) & (ChunkRow.number == claim.number)
-        & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == claim.token)
-    )  # fmt: skip
+        (ChunkRow.batch_no == claim.batch_no)
+        & (ChunkRow.number == claim.number)
+        & (ChunkRow.state == ChunkState.CLAIMED.value)
+        & (ChunkRow.lease_token == claim.token)
+    )
     with writing(engine) as connection:
         found = _count(connection, ChunkRow, held, fault)
         if found is None:

@@ -47,9 +47,10 @@ def read_inner_batch(engine: Engine, batch_id: str) -> InnerBatch:
     """The batch as it stands now."""
     with reading(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.error, BatchRow.error_code, BatchRow.rows)
-            .where(BatchRow.id == batch_id)
-        ).one()  # fmt: skip
+            select(BatchRow.no, BatchRow.id, BatchRow.state, BatchRow.error, BatchRow.error_code, BatchRow.rows).where(
+                BatchRow.id == batch_id
+            )
+        ).one()
         done = ChunkRow.labelled + ChunkRow.abstained
         sums = [func.coalesce(func.sum(column), 0) for column in (done, ChunkRow.failed, ChunkRow.tokens)]
         counts = connection.execute(select(*sums).where(ChunkRow.batch_no == batch.no)).one()
@@ -72,10 +73,16 @@ def open_inner_batch(
     batch_id = new_id(Kind.BATCH)
     connection.execute(
         insert(BatchRow).values(
-            id=batch_id, state=BatchState.SUBMITTING.value, model_no=model_no, model_ref=model_ref,
-            mode="realtime", priority="normal", created_at=utc_now(), options=spec.model_dump(mode="json"),
+            id=batch_id,
+            state=BatchState.SUBMITTING.value,
+            model_no=model_no,
+            model_ref=model_ref,
+            mode="realtime",
+            priority="normal",
+            created_at=utc_now(),
+            options=spec.model_dump(mode="json"),
         )
-    )  # fmt: skip
+    )
     write_held(connection, table, job_id, token, **{column: batch_id})
     add_event(connection, batch_id, f"for {job_id}", state=BatchState.SUBMITTING.value)
     return batch_id

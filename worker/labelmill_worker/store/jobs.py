@@ -197,9 +197,16 @@ def fail_job(
     """End a job with its reason, and its batches with it: nothing more is paid for."""
     with writing(engine) as connection:
         failed = move_job(
-            connection, table, job_id, old, new, token=token,
-            message=error.message, error=error.message, error_code=error.code,
-        )  # fmt: skip
+            connection,
+            table,
+            job_id,
+            old,
+            new,
+            token=token,
+            message=error.message,
+            error=error.message,
+            error_code=error.code,
+        )
         if failed:
             cancel_inner_batches(connection, job_id, f"{job_id} failed")
     return failed

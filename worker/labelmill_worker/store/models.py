@@ -31,11 +31,20 @@ def register_version(
     promoted = state == READY and not _can_be_used(connection, training.name)
     schema: list[dict[str, Any]] = dataset.label_schema or []
     statement = insert(ModelRow).values(
-        name=training.name, version=version, state=state, promoted=promoted,
-        method=training.method, remote_model=remote_model, label_schema=schema, training_id=training.id,
-        dataset_id=dataset.id, dataset_fingerprint=dataset.fingerprint, created_at=utc_now(), recipe=recipe,
+        name=training.name,
+        version=version,
+        state=state,
+        promoted=promoted,
+        method=training.method,
+        remote_model=remote_model,
+        label_schema=schema,
+        training_id=training.id,
+        dataset_id=dataset.id,
+        dataset_fingerprint=dataset.fingerprint,
+        created_at=utc_now(),
+        recipe=recipe,
         thresholds=thresholds or None,
-    )  # fmt: skip
+    )
     key = connection.execute(statement.returning(ModelRow.no)).scalar_one()
     names = [{"model_no": key, "target": number, "name": entry["name"]} for number, entry in enumerate(schema)]
     if names:

@@ -43,10 +43,15 @@ def insert_predictions(connection: Connection, blocks: Sequence[tuple[int, Predi
 def _rows(batch_no: int, block: PredictionBlock) -> Iterable[tuple[object, ...]]:
     width, raw = block.scores.shape[1] * 4, block.scores.astype("<f4", copy=False).tobytes()
     return zip(
-        repeat(batch_no), block.rows.tolist(), repeat(block.target), block.best.tolist(),
+        repeat(batch_no),
+        block.rows.tolist(),
+        repeat(block.target),
+        block.best.tolist(),
         [raw[at : at + width] for at in range(0, len(raw), width)],
-        block.label_lists, block.labels, block.external_ids or repeat(None),
-    )  # fmt: skip
+        block.label_lists,
+        block.labels,
+        block.external_ids or repeat(None),
+    )
 
 
 def _binary_rows(batch_no: int, block: PredictionBlock) -> bytes:
@@ -55,7 +60,10 @@ def _binary_rows(batch_no: int, block: PredictionBlock) -> bytes:
     known = {pair: text_field(pair[0]) + text_field(pair[1]) for pair in set(pairs)}  # both columns in one piece
     ids = (repeat(NULL, count),) if block.external_ids is None else text_fields(block.external_ids)
     numbers = [
-        (">i8", batch_no), (">i8", block.rows), (">i2", block.target), (">f4", block.best),
+        (">i8", batch_no),
+        (">i8", block.rows),
+        (">i2", block.target),
+        (">f4", block.best),
         (("<f4", (width,)), block.scores),
-    ]  # fmt: skip
+    ]
     return pack_rows(count, numbers, [map(known.__getitem__, pairs), *ids], fields=len(_COLUMNS))

@@ -68,9 +68,11 @@ class Recorded:
 
 
 _MINE = (
-    (ChunkRow.batch_no == bindparam("of_batch")) & (ChunkRow.number == bindparam("of_chunk"))
-    & (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == bindparam("under"))
-)  # fmt: skip
+    (ChunkRow.batch_no == bindparam("of_batch"))
+    & (ChunkRow.number == bindparam("of_chunk"))
+    & (ChunkRow.state == ChunkState.CLAIMED.value)
+    & (ChunkRow.lease_token == bindparam("under"))
+)
 _DONE, _PROGRESSED = bindparam("done", type_=Boolean), bindparam("progressed", type_=Boolean)
 # Statements for every case, made once: building one anew would cost more than running it.
 _UPDATE = (
@@ -119,9 +121,13 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
 def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
     claim, progress = entry.claim, entry.progress
     return {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
-        "of_batch": claim.batch_no, "of_chunk": claim.number, "under": claim.token, "done": entry.done,
-        "progressed": progress.has_rows, "lease_s": lease_s,
-    }  # fmt: skip
+        "of_batch": claim.batch_no,
+        "of_chunk": claim.number,
+        "under": claim.token,
+        "done": entry.done,
+        "progressed": progress.has_rows,
+        "lease_s": lease_s,
+    }
 
 
 def _standing(batch_state: str | None) -> Standing:

@@ -75,9 +75,15 @@ def give_to_recovery(engine: Engine, table: JobTable, job_id: str, token: str) -
     """The same for a job that this worker has claimed: that it can do nothing for it is no attempt."""
     with writing(engine) as connection:
         write_held(
-            connection, table, job_id, token, lease_token=None, lease_until=None, attempts=table.attempts - 1,
+            connection,
+            table,
+            job_id,
+            token,
+            lease_token=None,
+            lease_until=None,
+            attempts=table.attempts - 1,
             next_look_at=db_now() - LOST_AFTER_S - _BY_A_LITTLE_S,
-        )  # fmt: skip
+        )
 
 
 def take_overdue_job(engine: Engine, table: JobTable) -> str | None:

@@ -78,9 +78,15 @@ def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in
     due_at = case((or_(*wishes), db_now()), else_=later) if wishes else later
     with writing(engine) as connection:
         write_held(
-            connection, TrainingRow, row.id, token, lease_token=None, lease_until=None, next_look_at=due_at,
+            connection,
+            TrainingRow,
+            row.id,
+            token,
+            lease_token=None,
+            lease_until=None,
+            next_look_at=due_at,
             due_at=due_at,
-        )  # fmt: skip
+        )
 
 
 def _missing_events(

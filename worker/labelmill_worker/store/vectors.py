@@ -25,8 +25,16 @@ def digest_of(text: str) -> bytes:
 
 def embedding_model(connection: Connection, remote_model: str) -> int:
     """The key of the inner model for an embedding model of Mistral's, made on its first use."""
-    named = {"name": remote_model, "version": 0, "state": _INNER, "promoted": False, "method": VECTORS,
-             "remote_model": remote_model, "label_schema": [], "created_at": utc_now()}  # fmt: skip
+    named = {
+        "name": remote_model,
+        "version": 0,
+        "state": _INNER,
+        "promoted": False,
+        "method": VECTORS,
+        "remote_model": remote_model,
+        "label_schema": [],
+        "created_at": utc_now(),
+    }
     kind = postgresql if connection.dialect.name == "postgresql" else sqlite
     connection.execute(kind.insert(ModelRow).values(named).on_conflict_do_nothing())
     return int(

@@ -68,6 +68,9 @@ def _drop(settings: Settings, name: str, arguments: dict[str, Any], reason: str)
     request = current_task.request if current_task else None
     delivery = (request.delivery_info or {}) if request else {}
     process_dead_letters(settings).drop(
-        reason, json.dumps(arguments, default=repr), queue_name=delivery.get("routing_key"), task=name,
+        reason,
+        json.dumps(arguments, default=repr),
+        queue_name=delivery.get("routing_key"),
+        task=name,
         message_id=request.id if request else None,
-    )  # fmt: skip
+    )

@@ -14,9 +14,11 @@ def run(services: Services, message: JobMessage) -> None:
     model_no = model_of_work(message.job_id)
     if model_no is not None:
         carry_out_wish(
-            services.engine, lambda: services.control_plane, model_no,
+            services.engine,
+            lambda: services.control_plane,
+            model_no,
             lambda error: services.ability.leaves_to_others(error, message.job_id, QUEUE_OF[TRAIN]),
-        )  # fmt: skip
+        )
         return
     watch = TrainingWatch(
         services.engine, services.sender, lambda: services.control_plane, services.settings, ability=services.ability

@@ -107,9 +107,14 @@ def embed(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
         with writing(look.engine) as connection:
             look.require_lease(connection)
             open_inner_batch(
-                connection, TrainingRow, look.row.id, look.token, model_no=model_no, model_ref=model,
+                connection,
+                TrainingRow,
+                look.row.id,
+                look.token,
+                model_no=model_no,
+                model_ref=model,
                 spec=ClassifySpec(source=f"{look.dataset.name}@{look.dataset.version}"),
-            )  # fmt: skip
+            )
         return 0.0  # the next step reads the training anew, and submits
     batch = read_inner_batch(look.engine, look.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
@@ -183,8 +188,12 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         shutil.rmtree(folder, ignore_errors=True)
     file = model_file(look.row.id)
     sha256 = fitted.head.save(look.data.path(file))
-    recipe = {"file": file, "sha256": sha256, "dimensions": fitted.head.dimensions,
-              "chats": holds_chats(look.split_path("train"))}  # fmt: skip
+    recipe = {
+        "file": file,
+        "sha256": sha256,
+        "dimensions": fitted.head.dimensions,
+        "chats": holds_chats(look.split_path("train")),
+    }
     return recipe, dict(fitted.thresholds), {"targets": fitted.report}
 
 
@@ -227,10 +236,16 @@ def succeed(look: Look, recipe: dict[str, Any], thresholds: dict[str, Any], foun
             connection, look.row, look.dataset, remote_model, recipe=recipe, thresholds=thresholds
         )
         moved = move_job(
-            connection, TrainingRow, look.row.id, TrainingState.RUNNING, TrainingState.SUCCEEDED,
-            token=look.token, model_no=number, cost=_cost(look, str(recipe.get("embedding_model", remote_model))),
+            connection,
+            TrainingRow,
+            look.row.id,
+            TrainingState.RUNNING,
+            TrainingState.SUCCEEDED,
+            token=look.token,
+            model_no=number,
+            cost=_cost(look, str(recipe.get("embedding_model", remote_model))),
             message=f"made {look.row.name}@{version}{', promoted' if promoted else ''}",
-        )  # fmt: skip
+        )
         if not moved:
             raise LeaseLost(f"{look.row.id} was moved by somebody else")
 

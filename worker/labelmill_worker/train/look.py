@@ -106,9 +106,17 @@ class Look:
         """Move the training and leave a line in its history. Raises LeaseLost when somebody moved it first."""
         with writing(self.engine) as connection:
             moved = move_job(
-                connection, TrainingRow, self.row.id, self.state, new, token=self.token,
-                message=message, changed_at=db_now(), attempts=0, **values,
-            )  # fmt: skip
+                connection,
+                TrainingRow,
+                self.row.id,
+                self.state,
+                new,
+                token=self.token,
+                message=message,
+                changed_at=db_now(),
+                attempts=0,
+                **values,
+            )
             if not moved:
                 raise LeaseLost(f"{self.row.id} was moved by somebody else")
 
@@ -116,9 +124,16 @@ class Look:
         """End the training as cancelled, its batch with it. Raises LeaseLost when somebody moved it first."""
         with writing(self.engine) as connection:
             moved = move_job(
-                connection, TrainingRow, self.row.id, self.state, TrainingState.CANCELLED, token=self.token,
-                message="cancelled", changed_at=db_now(), attempts=0,
-            )  # fmt: skip
+                connection,
+                TrainingRow,
+                self.row.id,
+                self.state,
+                TrainingState.CANCELLED,
+                token=self.token,
+                message="cancelled",
+                changed_at=db_now(),
+                attempts=0,
+            )
             if not moved:
                 raise LeaseLost(f"{self.row.id} was moved by somebody else")
             cancel_inner_batches(connection, self.row.id, f"cancelled with {self.row.id}")

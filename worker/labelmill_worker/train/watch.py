@@ -119,10 +119,18 @@ class TrainingWatch:
         if dataset is None:
             raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
         return Look(
-            self._engine, self._sender, self._plane, row, dataset, now,
-            data=DataFolder.of(self._settings.data_dir), poll_s=self._settings.poll_s, lease_s=self._settings.lease_s,
-            prices=PriceList(self._settings.prices), check=check,
-        )  # fmt: skip
+            self._engine,
+            self._sender,
+            self._plane,
+            row,
+            dataset,
+            now,
+            data=DataFolder.of(self._settings.data_dir),
+            poll_s=self._settings.poll_s,
+            lease_s=self._settings.lease_s,
+            prices=PriceList(self._settings.prices),
+            check=check,
+        )
 
     def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> NextLook:
         unchanged_s = now - (row.changed_at or now)

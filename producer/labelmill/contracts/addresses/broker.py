@@ -20,9 +20,16 @@ _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS = ("ssl_cert_reqs", "ssl_check_hostname", *_FILES)
 #: Other clients are tuned by these. Labelmill has values of its own, and none changes who is spoken to, or how safely.
 _OF_OTHER_CLIENTS = {
-    "client_name", "family", "health_check_interval", "max_connections", "protocol", "retry_on_timeout",
-    "socket_connect_timeout", "socket_keepalive", "socket_timeout",
-}  # fmt: skip
+    "client_name",
+    "family",
+    "health_check_interval",
+    "max_connections",
+    "protocol",
+    "retry_on_timeout",
+    "socket_connect_timeout",
+    "socket_keepalive",
+    "socket_timeout",
+}
 _CERTIFICATES = ("required", "optional", "none")
 _YES, _NO = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 

@@ -19,9 +19,14 @@ _LIBPQ = """
 LIBPQ_PARAMETERS = frozenset(_LIBPQ.split())
 #: Hosting providers print these for other clients and for their own consoles. They say nothing of the server.
 _OF_OTHER_CLIENTS = {
-    "connection_limit", "pgbouncer", "pool_timeout", "prepared_statement_cache_size", "statement_cache_size", "supa",
+    "connection_limit",
+    "pgbouncer",
+    "pool_timeout",
+    "prepared_statement_cache_size",
+    "statement_cache_size",
+    "supa",
     "workaround",
-}  # fmt: skip
+}
 #: JDBC, asyncpg and Node write it so; the last one means TLS without a look at the certificate.
 _TRANSLATED = dict.fromkeys(
     [("ssl", "true"), ("ssl", "1"), ("ssl", "require"), ("sslmode", "no-verify")], ("sslmode", "require")

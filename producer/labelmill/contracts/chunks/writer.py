@@ -187,11 +187,14 @@ class BatchWriter:
         rows, counts = np.unique(np.concatenate(self._repeated), return_counts=True)
         bounds = [*np.searchsorted(rows, self._first_rows).tolist(), rows.size]
         return [
-            {"batch_no": self._batch_no, "number": number,
-             "data": encode_repeats(rows[start:end].tolist(), counts[start:end].tolist())}
+            {
+                "batch_no": self._batch_no,
+                "number": number,
+                "data": encode_repeats(rows[start:end].tolist(), counts[start:end].tolist()),
+            }
             for number, (start, end) in enumerate(pairwise(bounds))
             if start < end
-        ]  # fmt: skip
+        ]
 
     def _add_ids(self, count: int, ids: Ids) -> None:
         if ids is None:
@@ -307,9 +310,13 @@ class BatchWriter:
         # a chunk that only repeats earlier texts is answered by their answers
         state = ChunkState.PENDING if texts else ChunkState.DONE
         return {
-            "batch_no": self._batch_no, "number": chunk.number, "state": state.value, "first_row": chunk.first_row,
-            "rows": chunk.rows, "texts": texts,
-        }  # fmt: skip
+            "batch_no": self._batch_no,
+            "number": chunk.number,
+            "state": state.value,
+            "first_row": chunk.first_row,
+            "rows": chunk.rows,
+            "texts": texts,
+        }
 
     def _write_duplicates(self, connection: Connection, chunks: Sequence[EncodedChunk]) -> None:
         rows = self._np.concatenate([chunk.repeats for chunk in chunks])
@@ -327,9 +334,11 @@ class BatchWriter:
             copy_binary(connection, "duplicate_rows", columns, [packed])
             return
         bulk_insert(
-            connection, "duplicate_rows", columns,
+            connection,
+            "duplicate_rows",
+            columns,
             zip([self._batch_no] * count, rows.tolist(), firsts.tolist(), names, strict=True),
-        )  # fmt: skip
+        )
 
 
 def _require_opened(state: str, content_digest: str | None) -> None:

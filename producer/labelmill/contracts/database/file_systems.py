@@ -9,10 +9,41 @@ MOUNTS = Path("/proc/self/mountinfo")
 
 #: Several machines may have the same file open here, and none sees the others' shared memory.
 _NETWORK = {
-    "nfs", "nfs3", "nfs4", "cifs", "smbfs", "smb2", "smb3", "ncpfs", "afs", "coda", "ceph", "glusterfs", "lustre",
-    "gpfs", "beegfs", "pvfs2", "orangefs", "ocfs2", "gfs", "gfs2", "davfs", "sshfs", "s3fs", "gcsfuse", "rclone",
-    "ceph-fuse", "curlftpfs", "goofys", "blobfuse", "blobfuse2", "juicefs", "mfs", "mount-s3", "s3ql",
-}  # fmt: skip
+    "nfs",
+    "nfs3",
+    "nfs4",
+    "cifs",
+    "smbfs",
+    "smb2",
+    "smb3",
+    "ncpfs",
+    "afs",
+    "coda",
+    "ceph",
+    "glusterfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "pvfs2",
+    "orangefs",
+    "ocfs2",
+    "gfs",
+    "gfs2",
+    "davfs",
+    "sshfs",
+    "s3fs",
+    "gcsfuse",
+    "rclone",
+    "ceph-fuse",
+    "curlftpfs",
+    "goofys",
+    "blobfuse",
+    "blobfuse2",
+    "juicefs",
+    "mfs",
+    "mount-s3",
+    "s3ql",
+}
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
 

@@ -33,8 +33,13 @@ class Unreadable:
     reason: str
 
 
-_KINDS = {"list": "a list", "tuple": "a list", "dict": "an object", "bool": "true or false",
-          "bytes": "binary data that is not UTF-8"}  # fmt: skip
+_KINDS = {
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "an object",
+    "bool": "true or false",
+    "bytes": "binary data that is not UTF-8",
+}
 
 
 def encoding_remedy(encoding: str) -> str:

@@ -31,9 +31,14 @@ Kind = Literal["jsonl", "csv", "parquet"]
 
 _SAMPLE_BYTES = 1 << 16
 _BY_SUFFIX: dict[str, Kind] = {
-    ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".parquet": "parquet",
     ".pq": "parquet",
-}  # fmt: skip
+}
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
 _ONE_OBJECT_A_LINE = "write one object on each line (JSONL), such as with: jq -c"
 _LINES = 100  #: Among which one that is an object shows that the file has one on each line.

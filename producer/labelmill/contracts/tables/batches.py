@@ -48,10 +48,15 @@ class ChunkRow(Base):
     tokens: Mapped[int] = mapped_column(Number, default=0, server_default="0")
     cached: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Of those answered, by the cache.
     __table_args__ = (
-        Index("ix_chunks_open", "batch_no", "state", "number",
-              sqlite_where=text("state IN ('pending', 'claimed')"),
-              postgresql_where=text("state IN ('pending', 'claimed')")),
-    )  # fmt: skip
+        Index(
+            "ix_chunks_open",
+            "batch_no",
+            "state",
+            "number",
+            sqlite_where=text("state IN ('pending', 'claimed')"),
+            postgresql_where=text("state IN ('pending', 'claimed')"),
+        ),
+    )
 
 
 #: In a query's WHERE it lets SQLite use `ix_chunks_open`: it does so where the index's own words stand, and no others.

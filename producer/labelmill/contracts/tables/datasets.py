@@ -24,7 +24,13 @@ class DatasetRow(Job, Leased, Base):
         JSON(none_as_null=True)
     )  #: Bad rows by line and what else a reader wants to know.
     __table_args__ = (
-        Index("ix_datasets_name_version", "name", "version", unique=True,
-              sqlite_where=text("repeats IS NULL"), postgresql_where=text("repeats IS NULL")),
+        Index(
+            "ix_datasets_name_version",
+            "name",
+            "version",
+            unique=True,
+            sqlite_where=text("repeats IS NULL"),
+            postgresql_where=text("repeats IS NULL"),
+        ),
         Index("ix_datasets_state", "state"),
-    )  # fmt: skip
+    )

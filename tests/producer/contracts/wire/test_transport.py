@@ -125,13 +125,27 @@ def test_malformed_publications_are_dropped_and_the_next_command_arrives(
     topic = "/0.celery.pidbox"
     good = command("ping")
     wrong: list[Any] = [
-        good | {"headers": "text"}, good | {"headers": [1]}, message_of([1], {}), message_of(7, {}),
-        good | {"headers": {"compression": "application/x-gzip"}}, good | {"content-type": "application/x-yaml"},
-        command("ping", pattern="(a+)+$", matcher="pcre"), command("ping", destination=7),
-        command("ping", arguments=[1]), command("election"), command("hello"), command("ping", reply_to=[1]),
+        good | {"headers": "text"},
+        good | {"headers": [1]},
+        message_of([1], {}),
+        message_of(7, {}),
+        good | {"headers": {"compression": "application/x-gzip"}},
+        good | {"content-type": "application/x-yaml"},
+        command("ping", pattern="(a+)+$", matcher="pcre"),
+        command("ping", destination=7),
+        command("ping", arguments=[1]),
+        command("election"),
+        command("hello"),
+        command("ping", reply_to=[1]),
         command("ping", reply_to={"exchange": "", "routing_key": "classify"}, ticket="1"),
-        {}, [], None, 7, "[" * 10, good | {"properties": None}, command("ping", arguments={"x": "y" * 70_000}),
-    ]  # fmt: skip
+        {},
+        [],
+        None,
+        7,
+        "[" * 10,
+        good | {"properties": None},
+        command("ping", arguments={"x": "y" * 70_000}),
+    ]
     _drain(connection, 0.2)
     for one in wrong:
         assert client.publish(topic, json.dumps(one)) == 1
@@ -191,10 +205,13 @@ def test_malformed_replies_are_dropped_and_the_next_one_arrives(
     queue.consume(callback=lambda message: arrived.append(message.payload), no_ack=True)
     good = message_of({"celery@here": {"ok": "pong"}}, {"ticket": "1-2-3", "clock": 7})
     wrong: list[Any] = [
-        good | {"headers": {"ticket": ["1"]}}, good | {"headers": "1"}, message_of([1], {"ticket": "1"}),
+        good | {"headers": {"ticket": ["1"]}},
+        good | {"headers": "1"},
+        message_of([1], {"ticket": "1"}),
         message_of({"a": {"__type__": "decimal", "__value__": "1e999999"}}, {"ticket": "1"}),
-        message_of({"\x1b[2J": 1}, {"ticket": "1"}), 7,
-    ]  # fmt: skip
+        message_of({"\x1b[2J": 1}, {"ticket": "1"}),
+        7,
+    ]
     for one in wrong:
         client.lpush(queue.name, json.dumps(one))
     client.lpush(queue.name, json.dumps(good))

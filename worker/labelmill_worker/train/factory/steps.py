@@ -209,9 +209,16 @@ def succeed(
         else:
             made, promoted = publish_version(connection, number, thresholds)
         moved = move_job(
-            connection, TrainingRow, look.row.id, TrainingState.RUNNING, TrainingState.SUCCEEDED,
-            token=look.token, model_no=number, cost=cost, message=f"made {made}{', promoted' if promoted else ''}",
-        )  # fmt: skip
+            connection,
+            TrainingRow,
+            look.row.id,
+            TrainingState.RUNNING,
+            TrainingState.SUCCEEDED,
+            token=look.token,
+            model_no=number,
+            cost=cost,
+            message=f"made {made}{', promoted' if promoted else ''}",
+        )
         if not moved:
             raise LeaseLost(f"{look.row.id} was moved by somebody else")
 
@@ -243,10 +250,15 @@ def _created_job(look: Look) -> str:
     if job is None:
         spec = look.spec
         order = port.JobOrder(
-            spec.base_model, training_files, files_of(look.row, "validation"), targets=_targets(look),
-            suffix=spec.suffix or look.row.name[:18], steps=spec.steps, learning_rate=spec.learning_rate,
+            spec.base_model,
+            training_files,
+            files_of(look.row, "validation"),
+            targets=_targets(look),
+            suffix=spec.suffix or look.row.name[:18],
+            steps=spec.steps,
+            learning_rate=spec.learning_rate,
             wandb_project=spec.wandb_project,
-        )  # fmt: skip
+        )
         look.confirm_lease()
         job = look.plane.create_job(order)
     look.save(remote_job=job.id)

@@ -48,9 +48,14 @@ def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[
         with writing(look.engine) as connection:
             look.require_lease(connection)
             open_inner_batch(
-                connection, TrainingRow, look.row.id, look.token, model_no=look.row.model_no, model_ref=look.row.name,
+                connection,
+                TrainingRow,
+                look.row.id,
+                look.token,
+                model_no=look.row.model_no,
+                model_ref=look.row.name,
                 spec=spec,
-            )  # fmt: skip
+            )
         return 0.0, None
     batch = read_inner_batch(look.engine, look.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:

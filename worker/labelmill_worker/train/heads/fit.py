@@ -109,8 +109,9 @@ def choose_strength(rows: VectorRows, labels: TargetLabels, check: Callable[[], 
     """Cross-validate on train, on a part of it where it is large: the best C depends little on the number of rows."""
     target = labels.target
     part = _sample(labels, min(_CV_ROWS, max(_CV_CELLS // len(target.labels), 4 * len(target.labels), 500)))
-    nothing = ChosenStrength(STRENGTHS[2], [], np.empty((0, len(target.labels)), np.float32),
-                             np.empty((0, len(target.labels)), bool))  # fmt: skip
+    nothing = ChosenStrength(
+        STRENGTHS[2], [], np.empty((0, len(target.labels)), np.float32), np.empty((0, len(target.labels)), bool)
+    )
     if len(part) < 2 * FOLDS:
         return nothing
     vectors, truth = rows.take(part), labels.present(part)
@@ -164,8 +165,12 @@ def _folds(labels: TargetLabels, rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """The fold of each row: the rows of a label are dealt out evenly, by the rarest label of a row."""
     rng = np.random.default_rng(_SEED)
     counts = np.bincount(labels.codes, minlength=len(labels.target.labels))
-    rarest = np.array([min(labels.codes[labels.starts[row] : labels.starts[row + 1]], key=lambda code: counts[code],
-                           default=-1) for row in rows])  # fmt: skip
+    rarest = np.array(
+        [
+            min(labels.codes[labels.starts[row] : labels.starts[row + 1]], key=lambda code: counts[code], default=-1)
+            for row in rows
+        ]
+    )
     order = np.lexsort((rng.random(len(rows)), rarest))
     folds = np.empty(len(rows), np.int64)
     folds[order] = np.arange(len(rows)) % FOLDS

@@ -76,8 +76,9 @@ def fit_sigmoids(vectors: Matrix, present: NDArray[np.bool_], inverse_strength: 
         total = float(np.logaddexp(0, margins, dtype=np.float32).sum(dtype=np.float64) - (margins * truth).sum())
         with np.errstate(over="ignore"):
             errors = 1 / (1 + np.exp(-margins)) - truth
-        gradient = np.concatenate([(vectors.T @ errors).ravel() / rows + penalty * found[:size],
-                                   errors.sum(axis=0) / rows])  # fmt: skip
+        gradient = np.concatenate(
+            [(vectors.T @ errors).ravel() / rows + penalty * found[:size], errors.sum(axis=0) / rows]
+        )
         half_squares = float(np.dot(found[:size], found[:size])) / 2
         return total / rows + penalty * half_squares, gradient.astype(np.float64)
 
