@@ -17,8 +17,8 @@ import pytest
 from pgbouncer import PgBouncer, find_pgbouncer
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import connect, upgrade
 from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable
+from labelmill.core.database import connect, upgrade
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 

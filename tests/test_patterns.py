@@ -21,10 +21,10 @@ from typing import Any
 import pytest
 
 from labelmill.contracts import control_characters
-from labelmill.contracts.readers import csv_cells
-from labelmill.contracts.redaction import secret_remover
-from labelmill.contracts.settings import Settings
-from labelmill.results import csv_files
+from labelmill.core.readers import csv_cells
+from labelmill.core.redaction import secret_remover
+from labelmill.core.settings import Settings
+from labelmill.services.results import csv_files
 
 _ROOT = Path(__file__).parent.parent
 _FOLDERS = ("producer", "worker", "ops")

@@ -20,12 +20,12 @@ from typing import Any
 import orjson
 import psycopg
 
-from labelmill.contracts.database import connect
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import load_settings
-from labelmill.results.export import write_results
-from labelmill.results.reading import read_result_lines
-from labelmill.submissions.classify import submit_batch
+from labelmill.core.database import connect
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import load_settings
+from labelmill.services.batches import submit_batch
+from labelmill.services.results.export import write_results
+from labelmill.services.results.reading import read_result_lines
 
 _TEXTS = "CREATE TABLE plain_texts (row BIGINT PRIMARY KEY, external_id TEXT, text TEXT)"
 _READ_BACK = """COPY (SELECT p.row, p.external_id, t.text, p.label, p.score, p.scores FROM prediction_rows p

@@ -19,10 +19,10 @@ import orjson
 from celery import Celery
 from sqlalchemy import text
 
-from labelmill.contracts.database import connect, upgrade
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings
-from labelmill.submissions.classify import submit_batch
+from labelmill.core.database import connect, upgrade
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+from labelmill.services.batches import submit_batch
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port

@@ -95,7 +95,7 @@ def _import_everything() -> None:
 def small_chunks() -> None:
     """Let a batch of a thousand texts be as many chunks as one of a million usually is, in this process and its
     children."""
-    from labelmill.contracts.chunks.writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
+    from labelmill.core.chunks.writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
 
     BatchWriter.__init__.__kwdefaults__["chunk_texts"] = CHUNK_TEXTS
 
@@ -103,7 +103,7 @@ def small_chunks() -> None:
 def long_preparations() -> None:
     """Let the preparation of a source named `held…` go on as long as the file that `HOLD` names exists, in this process
     and its children."""
-    from labelmill_worker.prepare import work  # noqa: PLC0415 - as above
+    from labelmill_worker.prepare import preparation as work  # noqa: PLC0415 - as above
 
     prepare: Any = work.prepare_dataset
 

@@ -14,8 +14,8 @@ from rig import Rig
 from stand_in import CLASSIFICATIONS, COMPLETIONS, EMBEDDINGS
 from workload import ENDED, Classify, Expected, Work
 
-from labelmill.submissions.prepare import submit_prepare
-from labelmill.submissions.train import submit_training
+from labelmill.services.datasets import submit_prepare
+from labelmill.services.trainings import submit_training
 
 STEPS = ("preparation", "training", "evaluation", "batch")  #: A pipeline's jobs, in order.
 

@@ -9,7 +9,7 @@ import orjson
 from rig import CONCURRENCY, WORKERS, Rig
 from workload import ENDED, Expected, Work
 
-from labelmill.submissions.prepare import submit_prepare
+from labelmill.services.datasets import submit_prepare
 
 PREPARATIONS = "preparations"
 _COUNT = WORKERS * CONCURRENCY + 2  #: More than there are slots of any kind.

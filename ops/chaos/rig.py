@@ -23,8 +23,8 @@ from proxy import LoopThread, Proxy, Way
 from stand_in import KEY, StandIn
 
 from labelmill.client import Client
-from labelmill.contracts.database import connect, upgrade
-from labelmill.contracts.settings import Settings
+from labelmill.core.database import connect, upgrade
+from labelmill.core.settings import Settings
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 

@@ -15,7 +15,7 @@ from rig import Rig
 from sqlalchemy import text
 from stand_in import CLASSIFICATIONS, KNOWN_MODEL
 
-from labelmill.contracts.database import reading
+from labelmill.core.database import reading
 
 ENDED = {"ready", "succeeded", "completed", "failed", "cancelled", "paused"}
 SLOWEST_SUBMISSION_S = 45.0  #: A producer has its answer by then; SQLite's lock is waited for up to 30 s.

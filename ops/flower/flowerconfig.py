@@ -1,1 +1,1 @@
-../../worker/labelmill_worker/flower/flowerconfig.py
+../../worker/labelmill_worker/runtime/flower/flowerconfig.py

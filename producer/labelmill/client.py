@@ -7,19 +7,20 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from labelmill import actions, jobs
-from labelmill.contracts.database import check_tables, connect_to_existing, reading, require_this_machine, writing
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.money.prices import PriceList
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings, load_producer_settings
 from labelmill.contracts.states import ENDED
-from labelmill.contracts.storage import shown_files
-from labelmill.job_list import Wanted, list_jobs
-from labelmill.lost_reads import LostReads
-from labelmill.results.reading import Only, read_results
-from labelmill.submissions.classify import submit_batch
-from labelmill.submissions.evaluate import check_evaluation, find_evaluation, submit_evaluation
+from labelmill.core.database import check_tables, connect_to_existing, reading, require_this_machine, writing
+from labelmill.core.money.prices import PriceList
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings, load_producer_settings
+from labelmill.core.storage.data_folder import shown_files
+from labelmill.services.batches import submit_batch
+from labelmill.services.evaluations import check_evaluation, find_evaluation, submit_evaluation
+from labelmill.services.jobs import actions
+from labelmill.services.jobs import documents as jobs
+from labelmill.services.jobs.listing import Wanted, list_jobs
+from labelmill.services.jobs.lost_reads import LostReads
+from labelmill.services.results.reading import Only, read_results
 
 _TABLES_S = 10.0  #: How soon a client notices that the tables were upgraded.
 _STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
@@ -121,7 +122,7 @@ class Client:
 
     def comparison(self, evaluations: Sequence[str], level: float = 0.05) -> dict[str, Any]:
         """The document of `labelmill compare --json`, from the ids of evaluations. Raises NotFound, InvalidInput."""
-        from labelmill.comparison import compare_evaluations  # noqa: PLC0415 - NumPy, which other commands spare
+        from labelmill.services.comparison import compare_evaluations  # noqa: PLC0415 - NumPy, which other commands spare
 
         with reading(self.engine) as connection:
             return compare_evaluations(connection, evaluations, level)

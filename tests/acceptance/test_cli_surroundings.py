@@ -21,8 +21,8 @@ from labelmill.cli.context import lost_reads, messages
 from labelmill.client import Client
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import load_settings
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import load_settings
 
 pytestmark = pytest.mark.acceptance
 

@@ -17,7 +17,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from labelmill.contracts.running_stack import running_stack
+from labelmill.core.running_stack import running_stack
 from labelmill_ops.ports import free_port
 from labelmill_ops.sample import SAMPLE_PATH
 

@@ -15,8 +15,8 @@ import pytest
 from command_line import NOBODY_REDIS, Ended, Run
 from sqlalchemy import make_url, text
 
-from labelmill.contracts.database import connect, file_systems, writing
 from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill.core.database import connect, file_systems, writing
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 
 pytestmark = pytest.mark.acceptance

@@ -15,8 +15,8 @@ from terminal import on_terminal
 from typer.core import TyperGroup
 
 from labelmill.cli import main
-from labelmill.contracts.database import connect, writing
-from labelmill.contracts.tables import (
+from labelmill.core.database import connect, writing
+from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
     DatasetRow,

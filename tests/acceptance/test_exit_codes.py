@@ -8,8 +8,8 @@ import pytest
 from command_line import Run
 from sqlalchemy import insert
 
-from labelmill.contracts.database import connect, writing
-from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.database import connect, writing
+from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
 
 pytestmark = pytest.mark.acceptance
 

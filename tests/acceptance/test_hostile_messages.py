@@ -19,11 +19,11 @@ from hostile import events, fuzzed, publications, task_messages
 from strict_mistral import KEY, StrictMistral, label_of
 
 from labelmill.client import Client
-from labelmill.contracts.database import reading
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, MAX_MESSAGE_BYTES, PREPARE, TRAIN
-from labelmill.contracts.settings import Settings
-from labelmill.dead_letters import list_dead_letters
+from labelmill.core.database import reading
+from labelmill.core.settings import Settings
 from labelmill.doctor.fleet import ask_workers
+from labelmill.services.dead_letters import list_dead_letters
 from labelmill_ops.embedded_redis import EmbeddedRedis
 
 pytestmark = pytest.mark.acceptance

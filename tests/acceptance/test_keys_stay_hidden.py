@@ -21,7 +21,7 @@ import pytest
 import redis
 from sqlalchemy import MetaData, Table, create_engine, inspect, select
 
-from labelmill.contracts.running_stack import running_stack
+from labelmill.core.running_stack import running_stack
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port

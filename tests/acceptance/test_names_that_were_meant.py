@@ -6,9 +6,9 @@ import pytest
 from command_line import Run
 from sqlalchemy import insert
 
-from labelmill.contracts.database import connect, writing
 from labelmill.contracts.near_matches import did_you_mean, near_matches
-from labelmill.contracts.tables import DatasetRow, ModelRow, TrainingRow
+from labelmill.core.database import connect, writing
+from labelmill.core.database.tables import DatasetRow, ModelRow, TrainingRow
 
 pytestmark = pytest.mark.acceptance
 

@@ -14,9 +14,15 @@ from mistralai.client import Mistral
 from labelmill.contracts.errors import MalformedAnswer, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_worker.classify.prompting import answer_schema, check_answer, check_reply, request_body, system_message
-from labelmill_worker.classify.vectors import check_vectors
-from labelmill_worker.mistral.hot import HotClient
+from labelmill_worker.inference.models.prompt import (
+    answer_schema,
+    check_answer,
+    check_reply,
+    request_body,
+    system_message,
+)
+from labelmill_worker.inference.vectors import check_vectors
+from labelmill_worker.mistral.realtime import HotClient
 
 SCHEMA = LabelSchema((Target("intent", ("music", "weather")), Target("tags", ("loud", "wet", "cold"), multi=True)))
 RECIPE = {"system": system_message(SCHEMA, {"wet": "rain and snow"}), "answer_schema": answer_schema(SCHEMA)}

@@ -17,8 +17,8 @@ from labelmill.contracts.errors import LabelmillError
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.ports import free_port
 from labelmill_worker.mistral.client_config import WayUnusable
-from labelmill_worker.mistral.hot import HotClient
-from labelmill_worker.mistral.sdk import SdkControlPlane
+from labelmill_worker.mistral.control_plane import SdkControlPlane
+from labelmill_worker.mistral.realtime import HotClient
 
 ELSEWHERE = "http://mistral.invalid"
 

@@ -24,10 +24,10 @@ from labelmill.contracts.errors import (
     RemoteUnavailable,
     RequestRefused,
 )
-from labelmill.contracts.settings import Settings
+from labelmill.core.settings import Settings
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_worker.mistral.port import JobOrder, OrderedTarget, RemoteJob, RemoteModel
-from labelmill_worker.mistral.sdk import READ_ATTEMPTS, SdkControlPlane
+from labelmill_worker.mistral.control_plane import READ_ATTEMPTS, SdkControlPlane
+from labelmill_worker.ports.control_plane import JobOrder, OrderedTarget, RemoteJob, RemoteModel
 
 KEY = "sk-very-secret-key"
 WORDS = {"music": ("play a song", "some jazz please", "louder"), "weather": ("will it rain", "is it sunny", "how cold")}

@@ -19,11 +19,11 @@ from sqlalchemy import make_url, text
 from strict_mistral import KEY, StrictMistral, label_of
 
 from labelmill.client import Client
-from labelmill.contracts.database import reading
 from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill.contracts.settings import Settings
-from labelmill.submissions.prepare import submit_prepare
-from labelmill.submissions.train import submit_training
+from labelmill.core.database import reading
+from labelmill.core.settings import Settings
+from labelmill.services.datasets import submit_prepare
+from labelmill.services.trainings import submit_training
 
 pytestmark = pytest.mark.postgres
 

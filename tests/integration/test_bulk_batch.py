@@ -11,7 +11,7 @@ from fleet import MAX_IN_FLIGHT, PER_REQUEST, ROWS, Fleet, wait_for
 from sqlalchemy import text
 from strict_mistral import StrictMistral
 
-from labelmill.contracts.database import reading
+from labelmill.core.database import reading
 
 
 @pytest.fixture

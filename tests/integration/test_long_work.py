@@ -13,9 +13,9 @@ from fleet import ROWS, Fleet, wait_for
 from sqlalchemy import text
 from strict_mistral import StrictMistral
 
-from labelmill.contracts.database import reading
 from labelmill.contracts.messages import SWEEP
-from labelmill.submissions.prepare import submit_prepare
+from labelmill.core.database import reading
+from labelmill.services.datasets import submit_prepare
 
 LEASE_S, SWEEP_S = 2, 1  # as `Fleet` has them
 

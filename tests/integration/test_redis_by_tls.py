@@ -23,17 +23,17 @@ from strict_mistral import KEY, StrictMistral, label_of
 from tls import Certificates, FirstBytes, make_certificates, openssl_is_there, tls_in_front_of
 
 from labelmill.client import Client
-from labelmill.contracts.addresses.broker import redis_arguments
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.contracts.queue import MessageSender, asking_app
-from labelmill.contracts.settings import Settings
+from labelmill.core.addresses.broker import redis_arguments
+from labelmill.core.queue.sender import MessageSender, asking_app
+from labelmill.core.settings import Settings
 from labelmill.doctor.broker import look_at_broker
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port
 from labelmill_worker.app import create_app
-from labelmill_worker.mistral.limiter import FleetLimiter
-from labelmill_worker.recovery.waiting import WaitingMessages
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 
 TLS_HANDSHAKE = b"\x16"
 USER, PASSWORD, PASSWORD_IN_URL = "mill", "p@ss:w/r%d;#?", "p%40ss%3Aw%2Fr%25d%3B%23%3F"

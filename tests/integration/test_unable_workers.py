@@ -18,12 +18,12 @@ from sqlalchemy import func, insert, select
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
 from labelmill.client import Client
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.settings import Settings
-from labelmill.contracts.tables import ModelRow, ModelTargetRow, UnableWorkerRow, WorkerRow
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import ModelRow, ModelTargetRow, UnableWorkerRow, WorkerRow
+from labelmill.core.settings import Settings
 from labelmill_ops.embedded_redis import EmbeddedRedis
-from labelmill_worker.classify.head import Head
+from labelmill_worker.inference.models.head import Head
 
 DEADLINE_S = 60.0
 RAW, TRAINED = "ft:classifier:stand-in", "trained"

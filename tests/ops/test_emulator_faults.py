@@ -25,10 +25,10 @@ from labelmill.contracts.errors import (
 )
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_worker.classify.answers import check_scores
-from labelmill_worker.mistral.hot import HotClient
-from labelmill_worker.mistral.port import JobOrder, RemoteJob
-from labelmill_worker.mistral.sdk import SdkControlPlane
+from labelmill_worker.inference.answers import check_scores
+from labelmill_worker.mistral.control_plane import SdkControlPlane
+from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.ports.control_plane import JobOrder, RemoteJob
 
 SCHEMA = LabelSchema((Target("intent", ("music", "weather")),))
 TEXTS = ["play a song", "will it rain"]

@@ -25,8 +25,8 @@ import redis
 from tornado.options import options
 
 from labelmill_ops.ports import free_port
-from labelmill_worker.flower import CONFIG
-from labelmill_worker.flower.access import why_not_to_start
+from labelmill_worker.runtime.flower import CONFIG
+from labelmill_worker.runtime.flower.access import why_not_to_start
 
 REPOSITORY = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -18,10 +18,10 @@ from urllib.parse import urlsplit
 import pytest
 import redis
 
-from labelmill.contracts.database import check_tables, connect
-from labelmill.contracts.queue_app import QueueApp
-from labelmill.contracts.running_stack import running_stack
-from labelmill.contracts.settings import load_producer_settings, load_settings
+from labelmill.core.database import check_tables, connect
+from labelmill.core.queue.application import QueueApp
+from labelmill.core.running_stack import running_stack
+from labelmill.core.settings import load_producer_settings, load_settings
 from labelmill_ops.ports import answers, free_port
 from labelmill_ops.stack.local import EMULATOR_KEY, StackOptions, plan_stack
 

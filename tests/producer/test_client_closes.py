@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 
 from labelmill import Client
 from labelmill.cli.main import build_app
-from labelmill.contracts.database import connect, reading, upgrade
 from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnavailable
-from labelmill.contracts.settings import load_settings
+from labelmill.core.database import connect, reading, upgrade
+from labelmill.core.settings import load_settings
 
 
 class _Opened:

@@ -14,8 +14,8 @@ from sqlalchemy import text
 from strict_mistral import KEY, StrictMistral, label_of
 
 from labelmill.client import Batch, Client
-from labelmill.contracts.database import reading
-from labelmill.contracts.settings import Settings
+from labelmill.core.database import reading
+from labelmill.core.settings import Settings
 from labelmill_ops.embedded_redis import EmbeddedRedis
 
 ROWS, PER_REQUEST, MAX_IN_FLIGHT = 5000, 20, 4

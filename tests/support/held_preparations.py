@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill_worker.app import app
-from labelmill_worker.prepare import work
+from labelmill_worker.prepare import preparation as work
 
 _prepare: Any = work.prepare_dataset
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.errors import RemoteFailed, RequestRefused
-from labelmill_worker.mistral.port import (
+from labelmill_worker.ports.control_plane import (
     JobOrder,
     RemoteCheckpoint,
     RemoteEvent,

@@ -13,20 +13,20 @@ from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
-from labelmill.contracts.chunks.writer import BatchWriter
-from labelmill.contracts.database import reading, writing
-from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import ChunkMessage, JobMessage
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.tables import BatchRow, utc_now
-from labelmill.jobs import status_document
-from labelmill.registry import resolve_model
-from labelmill_worker.classify.engine import ClassifyEngine
-from labelmill_worker.classify.work import work_on_chunk
+from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import BatchRow, utc_now
+from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+from labelmill.services.jobs.documents import status_document
+from labelmill.services.models import resolve_model
+from labelmill_worker.inference.chunk_run import work_on_chunk
+from labelmill_worker.inference.runtime import ClassifyEngine
 from labelmill_worker.store.predictions import PredictionBlock
 
 MODEL = "ft:classifier:stand-in"

@@ -16,16 +16,16 @@ from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
-from labelmill.contracts.database import connect, reading, writing
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, TRAIN, ChunkMessage, JobMessage
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings
-from labelmill.contracts.storage import dataset_folder
-from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow
-from labelmill.jobs import status_document
-from labelmill_worker.bootstrap import Services
-from labelmill_worker.mistral.port import ControlPlane
-from labelmill_worker.tasks import classify, evaluate, train
+from labelmill.core.database import connect, reading, writing
+from labelmill.core.database.tables import DatasetRow, ModelRow, ModelTargetRow
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+from labelmill.core.storage.data_folder import dataset_folder
+from labelmill.services.jobs.documents import status_document
+from labelmill_worker.ports.control_plane import ControlPlane
+from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.tasks import classify, evaluate, train
 
 DEADLINE_S = 60.0
 SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]

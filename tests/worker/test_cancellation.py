@@ -15,12 +15,11 @@ from strict_mistral import StrictMistral
 from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
 import labelmill_worker
-from labelmill import actions
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.states import DatasetState, EvaluationState
-from labelmill.contracts.tables import (
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import (
     BatchRow,
     ChunkInputRow,
     ChunkRow,
@@ -30,8 +29,9 @@ from labelmill.contracts.tables import (
     ModelRow,
     TrainingRow,
 )
-from labelmill.submissions.evaluate import submit_evaluation
-from labelmill.submissions.train import submit_training
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.jobs import actions
+from labelmill.services.trainings import submit_training
 from labelmill_worker.store import jobs
 from labelmill_worker.store.chunks import Claim, stop_batch
 from labelmill_worker.store.leases import LeaseKeeper

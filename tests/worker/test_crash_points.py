@@ -16,8 +16,8 @@ from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral
 from workshop import SCHEMA, Killed, Workshop, intent_rows, open_workshop
 
-from labelmill.contracts.database import reading, writing
-from labelmill.contracts.tables import (
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
     EvaluationRow,
@@ -27,9 +27,9 @@ from labelmill.contracts.tables import (
     TrainingRow,
     VectorRow,
 )
-from labelmill.submissions.evaluate import submit_evaluation
-from labelmill.submissions.train import submit_training
-from labelmill_worker.recovery.sweep import sweep_if_due
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.trainings import submit_training
+from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.train.heads import fit
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(170)]

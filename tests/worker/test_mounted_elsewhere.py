@@ -18,15 +18,15 @@ from workshop import Workshop
 
 from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.messages import PREPARE, TRAIN, JobMessage
-from labelmill.contracts.tables import Base, DatasetRow, ModelRow, TrainingRow
-from labelmill.submissions.classify import submit_batch
-from labelmill.submissions.evaluate import submit_evaluation
-from labelmill.submissions.prepare import submit_prepare
-from labelmill.submissions.train import submit_training
-from labelmill_worker.bootstrap import Services
-from labelmill_worker.tasks import prepare
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import Base, DatasetRow, ModelRow, TrainingRow
+from labelmill.services.batches import submit_batch
+from labelmill.services.datasets import submit_prepare
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.trainings import submit_training
+from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.tasks import prepare
 
 PRODUCER = "of the producer"
 

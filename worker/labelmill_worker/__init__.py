@@ -1,4 +1,4 @@
-"""The worker: Celery tasks that prepare, train, classify and evaluate. Calls go tasks → work → ports and store."""
+"""The worker: Celery tasks that prepare, train, classify and evaluate. Calls go runtime → work → ports and store."""
 
 from importlib.util import find_spec
 

@@ -14,23 +14,24 @@ import structlog
 from celery import Celery, signals
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.queue_app import QueueApp
-from labelmill.contracts.settings import Settings, load_settings
-from labelmill.contracts.wire.transport import use_checking_transport
-from labelmill_worker import checkup, draining
-from labelmill_worker.alive import AliveStep
-from labelmill_worker.bootstrap import close_database, forget_services, give_up_requests
-from labelmill_worker.database_watch import check_at_start
-from labelmill_worker.dead_letters import flush_dead_letters, forget_dead_letters
-from labelmill_worker.flower import prepare_flower
-from labelmill_worker.long_work_step import LongWorkStep
-from labelmill_worker.malformed import KeepMalformedMessages, listen_to_no_worker
+from labelmill.core.queue.application import QueueApp
+from labelmill.core.queue.wire.transport import use_checking_transport
+from labelmill.core.settings import Settings, load_settings
 from labelmill_worker.mistral.client_config import check_way_at_start
-from labelmill_worker.quitting import QuitThreads
-from labelmill_worker.readiness import Readiness
-from labelmill_worker.recovery.step import RecoveryStep
-from labelmill_worker.task_events import SendTaskEventsAtOnce
-from labelmill_worker.tasks.registry import register_tasks
+from labelmill_worker.process import draining
+from labelmill_worker.runtime import health_check
+from labelmill_worker.runtime.alive import AliveStep
+from labelmill_worker.runtime.bootstrap import close_database, forget_services, give_up_requests
+from labelmill_worker.runtime.database_watch import check_at_start
+from labelmill_worker.runtime.dead_letters import flush_dead_letters, forget_dead_letters
+from labelmill_worker.runtime.flower import prepare_flower
+from labelmill_worker.runtime.forced_shutdown import QuitThreads
+from labelmill_worker.runtime.long_work_step import LongWorkStep
+from labelmill_worker.runtime.malformed import KeepMalformedMessages, listen_to_no_worker
+from labelmill_worker.runtime.readiness import Readiness
+from labelmill_worker.runtime.recovery.step import RecoveryStep
+from labelmill_worker.runtime.task_events import SendTaskEventsAtOnce
+from labelmill_worker.runtime.tasks.registry import register_tasks
 
 #: Celery's own names for what Labelmill has settings for. `QueueApp` does not listen to them.
 _IGNORED = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
@@ -57,7 +58,7 @@ def create_app(settings: Settings | None = None) -> Celery:
 
 @signals.setup_logging.connect
 def _configure_logging(**_: Any) -> None:
-    from labelmill_worker.logging import configure_logging  # noqa: PLC0415 - only a process of Celery's logs
+    from labelmill_worker.runtime.logging import configure_logging  # noqa: PLC0415 - only a process of Celery's logs
 
     configure_logging(load_settings())
     if ignored := [name for name in _IGNORED if os.environ.get(name)]:
@@ -102,7 +103,7 @@ def _app_of_this_process() -> Celery:
         raise SystemExit(error.exit_code) from error
 
 
-__all__ = ["app", "checkup", "create_app"]  # importing `checkup` adds its command
+__all__ = ["app", "create_app", "health_check"]  # importing `health_check` adds its command
 
 prepare_flower()  # only importing the application comes before Flower reads its options
 app = _app_of_this_process()

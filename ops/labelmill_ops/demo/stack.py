@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError
-from labelmill.contracts.running_stack import running_stack
+from labelmill.core.running_stack import running_stack
 from labelmill_ops.stack.guard import Guard
 
 _READY_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 45.0

@@ -13,7 +13,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-from labelmill.contracts.loopback import is_loopback
+from labelmill.core.addresses.loopback import is_loopback
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
 from labelmill_ops.emulator.injection import PLAN
 from labelmill_ops.emulator.replies import RefusedError, json_body, json_reply

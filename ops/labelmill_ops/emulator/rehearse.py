@@ -15,7 +15,7 @@ from labelmill.cli.context import messages, print_json, settings, wants_json
 from labelmill.cli.options import AsJson
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
-from labelmill.contracts.loopback import is_loopback
+from labelmill.core.addresses.loopback import is_loopback
 from labelmill_ops.emulator.command import check_faults
 from labelmill_ops.emulator.fault_kinds import CALLS, KINDS, described_kinds
 

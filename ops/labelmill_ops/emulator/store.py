@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from aiohttp import web
 from pydantic import BaseModel
 
-from labelmill.contracts.new_files import replacing
+from labelmill.core.storage.new_files import replacing
 from labelmill_ops.emulator.classifier import Classifier
 
 Kind = TypeVar("Kind", bound=BaseModel)

@@ -1,1 +1,1 @@
-"""`labelmill flower`. Flower's configuration is the worker's: `labelmill_worker/flower/flowerconfig.py`."""
+"""`labelmill flower`. Flower's configuration is the worker's: `labelmill_worker/runtime/flower/flowerconfig.py`."""

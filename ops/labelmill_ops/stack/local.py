@@ -18,14 +18,14 @@ from pydantic import SecretStr
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import QUEUES
-from labelmill.contracts.new_files import make_private_folder
-from labelmill.contracts.queue_app import QueueApp
-from labelmill.contracts.running_stack import STACK_FILE, write_stack_file
-from labelmill.contracts.settings import Settings
+from labelmill.core.queue.application import QueueApp
+from labelmill.core.running_stack import STACK_FILE, write_stack_file
+from labelmill.core.settings import Settings
+from labelmill.core.storage.new_files import make_private_folder
 from labelmill_ops.embedded_redis import answers_ping, server_command, write_password_file
 from labelmill_ops.ports import LOOPBACK, answers, choose_port
 from labelmill_ops.stack.child import ChildSpec, Drain
-from labelmill_worker.flower import CONFIG as FLOWER_CONFIG
+from labelmill_worker.runtime.flower import CONFIG as FLOWER_CONFIG
 
 LOCK_FILE = "up.lock"
 USUAL_FLOWER_PORT = 5555

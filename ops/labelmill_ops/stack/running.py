@@ -8,10 +8,10 @@ from rich.text import Text
 
 from labelmill.cli.context import messages, print_json, say
 from labelmill.cli.context import settings as current_settings
-from labelmill.contracts.addresses.parts import hide_password
-from labelmill.contracts.database import connect, upgrade
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.settings import Settings
+from labelmill.core.addresses.parts import hide_password
+from labelmill.core.database import connect, upgrade
+from labelmill.core.settings import Settings
 from labelmill_ops.stack.local import LocalStack, StackOptions, announced, data_folder_lock, plan_stack
 from labelmill_ops.stack.supervisor import StopRequested, Supervisor
 from labelmill_ops.stack.verbose import LogFollower

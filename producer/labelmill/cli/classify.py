@@ -36,10 +36,10 @@ from labelmill.cli.progress import bar
 from labelmill.cli.results import OutputOptions, labels_are_shown, save_results, show_labels
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.readers import inputs_of, read_options
-from labelmill.results.export import check_output
-from labelmill.results.kept_columns import check_kept_columns
-from labelmill.submissions.classify import submit_batch
+from labelmill.core.readers import inputs_of, read_options
+from labelmill.services.batches import submit_batch
+from labelmill.services.results.export import check_output
+from labelmill.services.results.kept_columns import check_kept_columns
 
 
 def register(app: typer.Typer) -> None:

@@ -20,8 +20,8 @@ from labelmill.cli.terminal import PlainConsole
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.contracts.ids import kind_of
-from labelmill.contracts.settings import Settings, load_producer_settings
-from labelmill.lost_reads import LostReads
+from labelmill.core.settings import Settings, load_producer_settings
+from labelmill.services.jobs.lost_reads import LostReads
 
 if TYPE_CHECKING:
     from labelmill.client import Client

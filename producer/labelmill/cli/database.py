@@ -6,7 +6,7 @@ import typer
 
 from labelmill.cli.context import messages, print_json, settings, wants_json
 from labelmill.cli.options import OPERATE, AsJson
-from labelmill.contracts.database import connect, current_revision, upgrade
+from labelmill.core.database import connect, current_revision, upgrade
 
 
 def register(app: typer.Typer) -> None:

@@ -10,9 +10,9 @@ from labelmill.cli.context import connected, messages, print_json, tables, wants
 from labelmill.cli.options import OPERATE, AsJson
 from labelmill.cli.tables import print_rows
 from labelmill.contracts.control_characters import visible_line
-from labelmill.contracts.database import reading
-from labelmill.contracts.tables import KEPT_DEAD_LETTERS
-from labelmill.dead_letters import list_dead_letters
+from labelmill.core.database import reading
+from labelmill.core.database.tables import KEPT_DEAD_LETTERS
+from labelmill.services.dead_letters import list_dead_letters
 
 
 def register(app: typer.Typer) -> None:

@@ -9,14 +9,14 @@ import typer
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from labelmill import registry
 from labelmill.cli.context import connected, messages, print_json, say_warnings, tables, wants_json
 from labelmill.cli.options import STORED, AsJson
 from labelmill.cli.tables import print_details, print_rows
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.storage import shown_files
-from labelmill.contracts.tables import ModelRow
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import ModelRow
+from labelmill.core.storage.data_folder import shown_files
+from labelmill.services import models as registry
 
 Version = Annotated[str, typer.Argument(metavar="REF", help="A version: intents@2, or intents@ALIAS.")]
 Model = Annotated[str, typer.Argument(metavar="REF", help="intents (the promoted version), intents@2, intents@ALIAS.")]

@@ -22,9 +22,9 @@ from labelmill.cli.options import (
 )
 from labelmill.cli.tables import print_rows
 from labelmill.client import Client
-from labelmill.contracts.database import reading
-from labelmill.contracts.tables import DatasetRow
-from labelmill.submissions.prepare import submit_prepare
+from labelmill.core.database import reading
+from labelmill.core.database.tables import DatasetRow
+from labelmill.services.datasets import submit_prepare
 
 
 class RowFormat(StrEnum):

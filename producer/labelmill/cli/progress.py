@@ -22,7 +22,7 @@ from rich.text import Text
 from labelmill.cli.figures import duration
 from labelmill.contracts.control_characters import visible_line
 from labelmill.contracts.states import ENDED
-from labelmill.lost_reads import LostReads
+from labelmill.services.jobs.lost_reads import LostReads
 
 if TYPE_CHECKING:
     from labelmill.client import Client

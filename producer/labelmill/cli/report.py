@@ -10,7 +10,7 @@ import typer
 from labelmill.cli.context import connected, messages, print_json, wants_json
 from labelmill.cli.options import ANY_JOB, AsJson, JobId
 from labelmill.contracts.control_characters import visible
-from labelmill.contracts.money.prices import PriceList
+from labelmill.core.money.prices import PriceList
 
 
 def register(app: typer.Typer) -> None:

@@ -28,15 +28,15 @@ from labelmill.cli.tables import Cell, print_rows
 from labelmill.client import Client
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind, kind_of
-from labelmill.contracts.readers import Input, expand_source
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.storage import local_source
-from labelmill.lost_reads import LostReads
-from labelmill.results.csv_files import CsvOptions, parse_delimiter
-from labelmill.results.export import check_output, write_results
-from labelmill.results.kept_columns import keep_columns
-from labelmill.results.reading import Only, facts_of_batch, read_result_lines
-from labelmill.results.scores import ALL, NONE, ScoreChoice, parse_scores
+from labelmill.core.readers import Input, expand_source
+from labelmill.core.storage.data_folder import local_source
+from labelmill.services.jobs.lost_reads import LostReads
+from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
+from labelmill.services.results.export import check_output, write_results
+from labelmill.services.results.kept_columns import keep_columns
+from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines
+from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
 
 
 def register(app: typer.Typer) -> None:

@@ -14,7 +14,7 @@ from labelmill.cli.options import MAIN, AsJson, DatasetRef, Wait
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
-from labelmill.submissions.train import DEFAULT_METHOD, approve, submit_training
+from labelmill.services.trainings import DEFAULT_METHOD, approve, submit_training
 
 FACTORY, PROMPT = "For --method factory", "For --method prompt"
 

@@ -1,5 +1,4 @@
-"""What producer and worker agree on: messages, states, errors, settings, label schema; and what both do alike with the
-database (`tables`, `migrations`, `database`), a batch's chunks (`chunks`), input files (`readers`), prices (`money`).
+"""What travels between producer and worker, or is stored: messages, specifications, states, errors, ids, labels.
 
-Nothing here imports the producer, the worker or ops. Importing any module of this folder connects to nothing.
+No I/O: nothing here reads a file, an environment variable or a database, or imports another part of the product.
 """

@@ -10,9 +10,9 @@ from typing import Any
 import redis
 from redis.exceptions import NoPermissionError, RedisError
 
-from labelmill.contracts.addresses.broker import redis_arguments
 from labelmill.contracts.messages import PRIORITY_OF, QUEUES
-from labelmill.contracts.redis_faults import refusal_in
+from labelmill.core.addresses.broker import redis_arguments
+from labelmill.core.queue.redis_faults import refusal_in
 from labelmill.doctor.checks import Check, failed, ok, warning
 
 SOCKET_TIMEOUT_S = 3.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.database import PRODUCER_CONNECTIONS, WORKER_CONNECTIONS, is_pooled
+from labelmill.core.database import PRODUCER_CONNECTIONS, WORKER_CONNECTIONS, is_pooled
 from labelmill.doctor.checks import Check, ok, warning
 
 _NEARLY_ALL = 0.9

@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import delete, insert, select, text
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import (
+from labelmill.contracts.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnsuitable, LabelmillError
+from labelmill.core.database import (
     BUSY_TIMEOUT_MS,
     HEARTBEAT_S,
     check_tables,
@@ -22,9 +23,8 @@ from labelmill.contracts.database import (
     require_this_machine,
     writing,
 )
-from labelmill.contracts.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnsuitable, LabelmillError
-from labelmill.contracts.settings import Settings
-from labelmill.contracts.tables import LockRow
+from labelmill.core.database.tables import LockRow
+from labelmill.core.settings import Settings
 from labelmill.doctor.checks import Check, failed, ok, warning
 from labelmill.doctor.connections import ServerConnections, look_at_connections
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from labelmill.contracts.errors import LabelmillError
-from labelmill.contracts.redaction import secret_remover
-from labelmill.contracts.settings import Settings
+from labelmill.core.redaction import secret_remover
+from labelmill.core.settings import Settings
 from labelmill.doctor.broker import BrokerLook, look_at_broker
 from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning, within
 from labelmill.doctor.connections import check_of

@@ -10,8 +10,8 @@ from pydantic import BaseModel, FiniteFloat, StringConstraints, ValidationError
 
 from labelmill import __version__
 from labelmill.contracts.messages import INSPECT, QUEUES
-from labelmill.contracts.queue import asking_app
-from labelmill.contracts.settings import Settings
+from labelmill.core.queue.sender import asking_app
+from labelmill.core.settings import Settings
 from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning
 
 Answers = dict[str, dict[str, Any]]  #: By the worker's name.

@@ -11,8 +11,8 @@ from collections import Counter
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import db_now, reading
-from labelmill.contracts.tables import WorkerRow
+from labelmill.core.database import db_now, reading
+from labelmill.core.database.tables import WorkerRow
 from labelmill.doctor.checks import Check, ok, warning
 
 LIVE_S = 30.0  #: Who has not renewed its row for so long does not live, or not well.

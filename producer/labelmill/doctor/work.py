@@ -7,9 +7,9 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import db_now, reading
 from labelmill.contracts.states import ENDED, BatchState, ChunkState, TrainingState
-from labelmill.contracts.tables import (
+from labelmill.core.database import db_now, reading
+from labelmill.core.database.tables import (
     OPEN_CHUNK,
     BatchRow,
     ChunkRow,

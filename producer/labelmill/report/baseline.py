@@ -13,9 +13,9 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.analysis_codec import load_analysis
 from labelmill.contracts.states import EvaluationState
-from labelmill.contracts.tables import DatasetRow, EvaluationRow, TrainingRow
+from labelmill.core.database.analysis_codec import load_analysis
+from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
 
 
 @dataclass(frozen=True)

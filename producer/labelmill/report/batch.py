@@ -13,7 +13,7 @@ from sqlalchemy import and_, case, func, select, union_all
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.tables import BatchRow, DatasetRow, DuplicateRow, ModelRow, PredictionRow, RowErrorRow
+from labelmill.core.database.tables import BatchRow, DatasetRow, DuplicateRow, ModelRow, PredictionRow, RowErrorRow
 from labelmill.report.baseline import baseline_of
 from labelmill.report.drift import FEW_ROWS, drift_between
 from labelmill.report.parts import Dots, Grid, Heading, Histogram, Note, Part, Tone, facts, money

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.analysis_codec import load_analysis
+from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.report.parts import Dots, Grid, Heading, Note, Part, facts
 
 _LABELS_SHOWN = 40

@@ -6,7 +6,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.analysis_codec import load_analysis
+from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.report.parts import Curves, Dots, Figure, Grid, Heading, Histogram, Matrix, Note, Part, facts, money
 
 _LABELS_SHOWN = 40

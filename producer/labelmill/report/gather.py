@@ -7,12 +7,12 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import reading
 from labelmill.contracts.ids import Kind
-from labelmill.contracts.money.prices import LISTED, PriceList
-from labelmill.jobs import status_document
+from labelmill.core.database import reading
+from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.report import batch, dataset, evaluation, training
 from labelmill.report.parts import Note, Part, Report
+from labelmill.services.jobs.documents import status_document
 
 _PARTS_OF: dict[str, Callable[[Connection, dict[str, Any]], list[Part]]] = {
     Kind.BATCH.value: batch.parts_of,

@@ -7,10 +7,10 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.tables import EvaluationRow, ModelRow, TrainingRow
-from labelmill.jobs import status_document
+from labelmill.core.database.tables import EvaluationRow, ModelRow, TrainingRow
 from labelmill.report import dataset
 from labelmill.report.parts import Curves, Grid, Heading, Part, facts, money
+from labelmill.services.jobs.documents import status_document
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import orjson
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.new_files import replacing
+from labelmill.core.storage.new_files import replacing
 from labelmill.report.drawing import png_of
 from labelmill.report.page import page_of
 from labelmill.report.parts import Report

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from sqlalchemy import func, insert, select
 from sqlalchemy.engine import Engine
 
-from labelmill import actions, registry
 from labelmill.client import Client
 from labelmill.contracts.bounds import (
     MAX_LABEL_CHARS,
@@ -26,15 +25,17 @@ from labelmill.contracts.bounds import (
     fault_of_value,
     version_of,
 )
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput, LabelmillError, NotFound
-from labelmill.contracts.settings import Settings
-from labelmill.contracts.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
-from labelmill.results.reading import read_results
-from labelmill.submissions.classify import submit_batch
-from labelmill.submissions.evaluate import submit_evaluation
-from labelmill.submissions.prepare import submit_prepare
-from labelmill.submissions.train import approve, submit_training
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.settings import Settings
+from labelmill.services import models as registry
+from labelmill.services.batches import submit_batch
+from labelmill.services.datasets import submit_prepare
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.jobs import actions
+from labelmill.services.results.reading import read_results
+from labelmill.services.trainings import approve, submit_training
 
 SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
 

@@ -13,11 +13,11 @@ from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok
 from workshop import Workshop
 
-from labelmill import registry
 from labelmill.client import Client
-from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.tables import EvaluationRow
+from labelmill.core.database import writing
+from labelmill.core.database.tables import EvaluationRow
+from labelmill.services import models as registry
 
 SCHEMA = [
     {"name": "intent", "labels": sorted(LABELS), "multi": False},

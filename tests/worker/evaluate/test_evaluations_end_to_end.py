@@ -16,13 +16,13 @@ from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
 from workshop import SCHEMA, Workshop
 
-from labelmill import actions
-from labelmill.contracts.analysis_codec import load_analysis, unpack_bits
-from labelmill.contracts.database import reading
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.tables import BatchRow, ModelRow
-from labelmill.results.reading import read_results
-from labelmill.submissions.evaluate import submit_evaluation
+from labelmill.core.database import reading
+from labelmill.core.database.analysis_codec import load_analysis, unpack_bits
+from labelmill.core.database.tables import BatchRow, ModelRow
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.jobs import actions
+from labelmill.services.results.reading import read_results
 
 
 def row(number: int, label: str | None = None) -> dict[str, Any]:

@@ -17,11 +17,11 @@ from workshop import Workshop
 
 from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
-from labelmill.contracts.database import writing
 from labelmill.contracts.errors import NotFound
-from labelmill.registry import set_thresholds
-from labelmill.results.reading import read_results
-from labelmill.submissions.evaluate import submit_evaluation
+from labelmill.core.database import writing
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.models import set_thresholds
+from labelmill.services.results.reading import read_results
 
 INTENTS = ["(none)", "</script>", "a, b", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"]
 SCHEMA = [

@@ -15,15 +15,15 @@ from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
 from workshop import SCHEMA, Workshop
 
-from labelmill.contracts.analysis_codec import save_analysis
-from labelmill.contracts.database import writing
 from labelmill.contracts.errors import NotFound
-from labelmill.contracts.tables import BatchRow, DatasetRow, EvaluationRow, TrainingRow
+from labelmill.core.database import writing
+from labelmill.core.database.analysis_codec import save_analysis
+from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, TrainingRow
 from labelmill.report.gather import gather_report
 from labelmill.report.page import page_of
 from labelmill.report.parts import Figure, Grid, Note, Report
-from labelmill.submissions.classify import submit_batch
-from labelmill.submissions.evaluate import submit_evaluation
+from labelmill.services.batches import submit_batch
+from labelmill.services.evaluations import submit_evaluation
 
 LIKENESS = {
     "checked": {"train": 3, "test": 20},

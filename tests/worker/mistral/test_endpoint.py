@@ -10,10 +10,10 @@ from pydantic import SecretStr
 
 from labelmill.contracts.errors import CredentialsRefused, InvalidInput
 from labelmill.contracts.messages import ChunkMessage
-from labelmill.contracts.settings import Settings
-from labelmill_worker.bootstrap import Services
+from labelmill.core.settings import Settings
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
-from labelmill_worker.tasks.classify import run
+from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.tasks.classify import run
 
 PASTED = " \n a-key \r\n"
 

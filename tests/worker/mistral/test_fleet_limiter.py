@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from labelmill.contracts.errors import BrokerUnavailable
-from labelmill_worker.mistral.limiter import MARGIN, FleetLimiter, HeldBack
+from labelmill_worker.mistral.ratelimit.limiter import MARGIN, FleetLimiter, HeldBack
 
 _numbers = itertools.count()
 Talk = Callable[[FleetLimiter, FleetLimiter], Awaitable[None]]

@@ -18,17 +18,17 @@ from hypothesis import strategies as st
 
 from labelmill.contracts.errors import LabelmillError, MalformedAnswer, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.tables import ModelRow
-from labelmill_worker.classify.head import Head
-from labelmill_worker.classify.planning import Request
-from labelmill_worker.classify.sending import Strategy
-from labelmill_worker.classify.strategies.chat_prompt import ChatPrompt
-from labelmill_worker.classify.strategies.embedding import Embedding
-from labelmill_worker.classify.strategies.embedding_head import EmbeddingHead
-from labelmill_worker.classify.strategies.list_classification import ListClassification
-from labelmill_worker.mistral.hot import HotClient
+from labelmill.core.database.tables import ModelRow
+from labelmill_worker.inference.models.head import Head
+from labelmill_worker.inference.planning import Request
+from labelmill_worker.inference.sender import Strategy
+from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
+from labelmill_worker.inference.strategies.embedding import Embedding
+from labelmill_worker.inference.strategies.embedding_head import EmbeddingHead
+from labelmill_worker.inference.strategies.list_classification import ListClassification
+from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.http_errors import error_for_status, retry_after_s
-from labelmill_worker.mistral.sdk import SdkControlPlane
+from labelmill_worker.mistral.realtime import HotClient
 
 TARGETS = LabelSchema((Target("intent", ("play", "stop")),))
 _JSON = st.recursive(

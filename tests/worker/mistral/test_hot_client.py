@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from labelmill.contracts.errors import RemoteUnavailable
-from labelmill_worker.mistral.hot import HotClient
+from labelmill_worker.mistral.realtime import HotClient
 
 Door = Callable[[asyncio.StreamWriter], Awaitable[None]]
 

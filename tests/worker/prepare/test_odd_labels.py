@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labelmill.contracts.bounds import RESULT_COLUMNS, fault_of_label, fault_of_targets
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.specs import PrepareSpec, TargetSpec
-from labelmill_worker.classify.answers import learn_schema
+from labelmill_worker.inference.answers import learn_schema
 from labelmill_worker.prepare.parse import (
     BAD_ROW,
     ParsedRow,

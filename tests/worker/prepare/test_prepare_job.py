@@ -14,19 +14,19 @@ from celery import Celery
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import connect, db_now, reading, upgrade, writing
 from labelmill.contracts.errors import RemoteUnavailable
 from labelmill.contracts.messages import JobMessage
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings
-from labelmill.contracts.tables import DatasetRow, EventRow
-from labelmill.submissions.prepare import submit_prepare
-from labelmill_worker.bootstrap import Services
-from labelmill_worker.prepare import work
+from labelmill.core.database import connect, db_now, reading, upgrade, writing
+from labelmill.core.database.tables import DatasetRow, EventRow
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+from labelmill.services.datasets import submit_prepare
+from labelmill_worker.prepare import preparation as work
 from labelmill_worker.prepare.dataset import prepare_dataset
+from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.tasks import prepare
 from labelmill_worker.store.jobs import LeaseLost, claim_job, read_job, renew_job
 from labelmill_worker.store.leases import LeaseKeeper
-from labelmill_worker.tasks import prepare
 
 
 class Outbox(MessageSender):

@@ -16,12 +16,12 @@ from sqlalchemy import event, insert, select, text, update
 from sqlalchemy.engine import Connection
 from strict_mistral import StrictMistral, label_of, ok, refuse_texts_with
 
-from labelmill import actions
-from labelmill.contracts.database import connect, reading, writing
-from labelmill.contracts.database.bulk import bulk_insert
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.tables import AnswerIndexRow, BatchRow, ChunkInputRow, IndexedChunkRow
-from labelmill.results.reading import read_results
+from labelmill.core.database import connect, reading, writing
+from labelmill.core.database.bulk import bulk_insert
+from labelmill.core.database.tables import AnswerIndexRow, BatchRow, ChunkInputRow, IndexedChunkRow
+from labelmill.services.jobs import actions
+from labelmill.services.results.reading import read_results
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 
 

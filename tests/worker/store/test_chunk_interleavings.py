@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
 from sqlalchemy import insert, text, update
 
-from labelmill import actions
-from labelmill.contracts.chunks.writer import BatchWriter
-from labelmill.contracts.database import connect, reading, upgrade, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind, new_id
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.settings import Settings
 from labelmill.contracts.states import TRANSITIONS, BatchState, ChunkState, moves_to
-from labelmill.contracts.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
-from labelmill.jobs import status_document
+from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.database import connect, reading, upgrade, writing
+from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+from labelmill.services.jobs import actions
+from labelmill.services.jobs.documents import status_document
 from labelmill_worker.store.chunks import (
     Claim,
     LeaseLostError,

@@ -10,9 +10,9 @@ from sqlalchemy import update
 from strict_mistral import KEY
 from structlog.testing import capture_logs
 
-from labelmill.contracts.database import reading, writing
-from labelmill.contracts.money.prices import PriceList
-from labelmill.contracts.tables import ChunkRow, ModelRow
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import ChunkRow, ModelRow
+from labelmill.core.money.prices import PriceList
 from labelmill_worker.store.ended_jobs import batch_totals
 
 

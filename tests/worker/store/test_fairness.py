@@ -9,10 +9,10 @@ import pytest
 from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import writing
-from labelmill.contracts.dispatch import WINDOW, dispatch_batch
-from labelmill.contracts.queue import MessageSender
-from labelmill.contracts.tables import BatchRow, ChunkRow, ModelRow
+from labelmill.core.database import writing
+from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow
+from labelmill.core.jobs.dispatch import WINDOW, dispatch_batch
+from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.store.fairness import most_deserving_chunk, unserved_batch
 
 

@@ -6,10 +6,10 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.states import DatasetState
-from labelmill.contracts.tables import DatasetRow, EventRow
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import DatasetRow, EventRow
 from labelmill_worker.store.faults import GIVE_UP_AFTER, UnforeseenFault, record_job_fault
 from labelmill_worker.store.jobs import claim_job, move_job
 

@@ -9,11 +9,11 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.chunks.codec import decode_chunk
-from labelmill.contracts.chunks.writer import BatchWriter
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.tables import BatchRow, ChunkInputRow, EvaluationRow, ModelRow
+from labelmill.core.chunks.codec import decode_chunk
+from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import BatchRow, ChunkInputRow, EvaluationRow, ModelRow
 from labelmill_worker.store.inner_batches import fill_inner_batch
 from labelmill_worker.store.jobs import LeaseLost, require_held
 

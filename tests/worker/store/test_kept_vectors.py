@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import event, func, insert, select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.chunks.writer import BatchWriter
-from labelmill.contracts.database import connect, reading, writing
-from labelmill.contracts.tables import BatchRow, VectorRow
+from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.database import connect, reading, writing
+from labelmill.core.database.tables import BatchRow, VectorRow
 from labelmill_worker.store.chunks import Claim, claim_chunk
 from labelmill_worker.store.progress import Entry, Progress, record_entries
 from labelmill_worker.store.vectors import embedding_model

@@ -13,9 +13,9 @@ from sklearn.linear_model import LogisticRegression
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.artifacts import ArtifactRefused, save_artifact
-from labelmill_worker.classify.examples import ExamplePool
-from labelmill_worker.classify.head import Head, probabilities
+from labelmill_worker.inference.models.artifacts import ArtifactRefused, save_artifact
+from labelmill_worker.inference.models.example_pool import ExamplePool
+from labelmill_worker.inference.models.head import Head, probabilities
 from labelmill_worker.train.heads import fit as fitting
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.minibatch import fit_minibatch

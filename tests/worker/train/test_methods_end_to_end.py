@@ -16,19 +16,20 @@ from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, completed, label_of, refuse_texts_with
 from workshop import Killed, Workshop
 
-from labelmill import actions, registry
 from labelmill.contracts.chats import chat_as_text
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
-from labelmill.contracts.money.prices import PRICES_AS_OF, PriceList
-from labelmill.contracts.tables import BatchRow, ChunkRow, DatasetRow, EventRow, ModelRow, TrainingRow
-from labelmill.jobs import status_document
-from labelmill.results.reading import read_results
-from labelmill.submissions.classify import submit_batch
-from labelmill.submissions.evaluate import submit_evaluation
-from labelmill.submissions.train import approve, submit_training
-from labelmill_worker.mistral.port import ControlPlane
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, EventRow, ModelRow, TrainingRow
+from labelmill.core.money.prices import PRICES_AS_OF, PriceList
+from labelmill.services import models as registry
+from labelmill.services.batches import submit_batch
+from labelmill.services.evaluations import submit_evaluation
+from labelmill.services.jobs import actions
+from labelmill.services.jobs.documents import status_document
+from labelmill.services.results.reading import read_results
+from labelmill.services.trainings import approve, submit_training
+from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.store.stalled import return_expired_chunks
 
 SCHEMA = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.examples import ExamplePool
+from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.train.sampling import sample_per_label
 
 MOOD = LabelSchema((Target("mood", ("joy", "pride"), multi=True),))

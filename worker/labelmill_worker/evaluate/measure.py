@@ -12,11 +12,11 @@ import orjson
 from numpy.typing import NDArray
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.analysis_codec import pack_bits
 from labelmill.contracts.chats import text_of_row, transcript
-from labelmill.contracts.database import reading
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.money.token_counts import count_all
+from labelmill.core.database import reading
+from labelmill.core.database.analysis_codec import pack_bits
+from labelmill.core.money.token_counts import count_all
 from labelmill_worker.evaluate import temperature
 from labelmill_worker.evaluate.answer_block import AnswerBlock
 from labelmill_worker.evaluate.leakage import seen_in

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmill.contracts.analysis_codec import pack_bits
+from labelmill.core.database.analysis_codec import pack_bits
 from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
-from labelmill_worker.evaluate.bootstrap import intervals
 from labelmill_worker.evaluate.mistakes import FarthestPairs
 from labelmill_worker.evaluate.probabilities import EPSILON, Reliability, coverage_curve, histogram
+from labelmill_worker.evaluate.resampling import intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores, are_probabilities
 from labelmill_worker.evaluate.temperature import scaled

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from labelmill.contracts.errors import CredentialsRefused, FactoryClosed, LabelmillError, WorkerUnable
-from labelmill_worker.mistral.port import ControlPlane
+from labelmill_worker.ports.control_plane import ControlPlane
 
 _EMBEDDINGS = "embed"
 Look = dict[str, Any]

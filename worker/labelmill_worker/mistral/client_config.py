@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 from labelmill.contracts.errors import InvalidInput, WorkerUnable
-from labelmill.contracts.settings import Settings
+from labelmill.core.settings import Settings
 from labelmill_worker.mistral.certificates import Authorities, read_authorities
 from labelmill_worker.mistral.proxies import Proxy, proxy_for
 

@@ -9,7 +9,7 @@ from typing import Any
 from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
-from labelmill_worker.mistral.port import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
+from labelmill_worker.ports.control_plane import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
 
 _LAST_MOMENT = 253_402_300_799  #: The end of the year 9999.
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from labelmill.contracts.addresses.mistral import read_mistral_url
 from labelmill.contracts.errors import CredentialsRefused, InvalidInput, WorkerUnable
-from labelmill.contracts.settings import Settings
+from labelmill.core.addresses.mistral import read_mistral_url
+from labelmill.core.settings import Settings
 
 
 class AddressUnusable(InvalidInput, WorkerUnable):

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
-from labelmill.contracts.loopback import is_loopback
+from labelmill.core.addresses.loopback import is_loopback
 
 _PORTS = {"http": 80, "https": 443}
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, Permanent
-from labelmill.contracts.readers import BadRow
 from labelmill.contracts.specs import PrepareSpec
+from labelmill.core.readers import BadRow
 from labelmill_worker.prepare.coverage import check_enough_rows, check_strata_covered, teach_every_label
 from labelmill_worker.prepare.output import (
     RowLabels,

@@ -15,7 +15,7 @@ from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
 from labelmill.contracts.hub_reference import split_hub_reference
-from labelmill.contracts.readers import Row, check_columns
+from labelmill.core.readers import Row, check_columns
 
 Decoder = Callable[[Any], Any]
 

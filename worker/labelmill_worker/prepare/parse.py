@@ -9,8 +9,8 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.bounds import fault_of_label, fault_of_targets, shown
-from labelmill.contracts.readers.bad_rows import kind_of_value, storable, value_as_text
 from labelmill.contracts.specs import PrepareSpec
+from labelmill.core.readers.bad_rows import kind_of_value, storable, value_as_text
 from labelmill_worker.prepare.label_lists import labels_in_text
 
 BLANK_TEXT, BLANK_LABEL, NOT_WHERE, BAD_ROW = "blank_text", "blank_label", "not_where", "bad_row"

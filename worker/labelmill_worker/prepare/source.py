@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from labelmill.contracts.errors import WorkerUnable
-from labelmill.contracts.readers import OnBadRow, Row, known_sources, read_rows
 from labelmill.contracts.specs import PrepareSpec
-from labelmill.contracts.storage import DataFolder, source_folder
+from labelmill.core.readers import OnBadRow, Row, known_sources, read_rows
+from labelmill.core.storage.data_folder import DataFolder, source_folder
 from labelmill_worker.prepare.hub import hub_rows
 
 

@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, exists, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.codec import decode_chunk
-from labelmill.contracts.database import reading, writing
-from labelmill.contracts.database.bulk import run_as_written
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow
+from labelmill.core.chunks.codec import decode_chunk
+from labelmill.core.database import reading, writing
+from labelmill.core.database.bulk import run_as_written
+from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow
 
 _OTHERS_INDEX_S = 0.05  #: Until another look at chunks that other workers index.
 _DIGEST_BYTES = 16

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.tables import BatchRow, utc_now
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import BatchRow, utc_now
 from labelmill_worker.store.ended_jobs import log_ended_batch
 from labelmill_worker.store.jobs import add_event
 

@@ -11,11 +11,11 @@ from typing import Any
 from sqlalchemy import ColumnElement, exists, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.codec import ChunkInput, decode_chunk, decode_repeats
-from labelmill.contracts.database import db_now, reading, writing
-from labelmill.contracts.database.bulk import bulk_insert
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import (
+from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
+from labelmill.core.database import db_now, reading, writing
+from labelmill.core.database.bulk import bulk_insert
+from labelmill.core.database.tables import (
     OPEN_CHUNK,
     BatchRow,
     ChunkInputRow,

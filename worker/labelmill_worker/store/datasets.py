@@ -7,11 +7,11 @@ from pathlib import Path
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import hold_name, writing
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import DatasetState
-from labelmill.contracts.storage import DataFolder, dataset_folder
-from labelmill.contracts.tables import DatasetRow, Json
+from labelmill.core.database import hold_name, writing
+from labelmill.core.database.tables import DatasetRow, Json
+from labelmill.core.storage.data_folder import DataFolder, dataset_folder
 from labelmill_worker.prepare.dataset import PreparedDataset
 from labelmill_worker.store.jobs import move_job
 

@@ -8,8 +8,8 @@ from typing import Any
 from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import writing
-from labelmill.contracts.tables import KEPT_DEAD_LETTERS, DeadLetterRow
+from labelmill.core.database import writing
+from labelmill.core.database.tables import KEPT_DEAD_LETTERS, DeadLetterRow
 
 
 def keep_dead_letters(engine: Engine, letters: Sequence[dict[str, Any]]) -> None:

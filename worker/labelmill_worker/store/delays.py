@@ -5,9 +5,9 @@ from __future__ import annotations
 from sqlalchemy import delete, insert, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import db_now, writing
-from labelmill.contracts.delays import DelayReason
-from labelmill.contracts.tables import DelayRow
+from labelmill.core.database import db_now, writing
+from labelmill.core.database.tables import DelayRow
+from labelmill.core.jobs.delays import DelayReason
 
 _KEPT_S = 24 * 3600.0  #: Rows of workers that are gone.
 _MOST_CHARS = 500

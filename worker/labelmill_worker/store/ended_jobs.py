@@ -8,13 +8,13 @@ import structlog
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import reading
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.money.costs import cost_of_texts
-from labelmill.contracts.money.prices import PriceList
-from labelmill.contracts.settings import load_settings
-from labelmill.contracts.tables import BatchRow, ChunkRow, ModelRow
+from labelmill.core.database import reading
+from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow
+from labelmill.core.money.costs import cost_of_texts
+from labelmill.core.money.prices import PriceList
+from labelmill.core.settings import load_settings
 
 log = structlog.get_logger()
 

@@ -8,11 +8,11 @@ from typing import Any, Literal
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.analysis_codec import save_analysis
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import EvaluationState
-from labelmill.contracts.tables import (
+from labelmill.core.database import reading, writing
+from labelmill.core.database.analysis_codec import save_analysis
+from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
     EvaluationRow,

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, Select, bindparam, case, func, or_, select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import db_now, reading
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import OPEN_CHUNK, BatchRow, ChunkRow
+from labelmill.core.database import db_now, reading
+from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
 
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 _of_its_batch = ChunkRow.batch_no == BatchRow.no

@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import ColumnElement, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import db_now, writing
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.states import ChunkState
-from labelmill.contracts.tables import ChunkRow
+from labelmill.core.database import db_now, writing
+from labelmill.core.database.tables import ChunkRow
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.jobs import JobTable, add_event, is_open
 

@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.writer import BatchEnded, BatchWriter
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.tables import (
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import (
     BatchRow,
     ChunkInputRow,
     ChunkRow,

@@ -12,10 +12,8 @@ from typing import Any, TypeVar
 from sqlalchemy import ColumnElement, and_, insert, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import db_now, has_passed, reading, writing
 from labelmill.contracts.errors import LabelmillError, Retryable
 from labelmill.contracts.ids import Kind, kind_of, model_of_work
-from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.states import (
     ENDED,
     DatasetState,
@@ -25,7 +23,8 @@ from labelmill.contracts.states import (
     moves_to,
     open_states,
 )
-from labelmill.contracts.tables import (
+from labelmill.core.database import db_now, has_passed, reading, writing
+from labelmill.core.database.tables import (
     BatchRow,
     DatasetRow,
     EvaluationRow,
@@ -34,6 +33,7 @@ from labelmill.contracts.tables import (
     TrainingRow,
     utc_now,
 )
+from labelmill.core.jobs.inner_batches import cancel_inner_batches
 from labelmill_worker.store.ended_jobs import log_ended_job
 
 JobTable = type[DatasetRow] | type[TrainingRow] | type[EvaluationRow]

@@ -9,8 +9,8 @@ from sqlalchemy import case, insert, or_, select, update
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.database import db_now, has_passed, reading, writing
-from labelmill.contracts.tables import LockRow
+from labelmill.core.database import db_now, has_passed, reading, writing
+from labelmill.core.database.tables import LockRow
 
 _CLOCKS_WANDER_S = 5.0  #: A clock that is put right by so little was not set back.
 

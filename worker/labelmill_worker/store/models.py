@@ -7,8 +7,8 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.database import hold_name
-from labelmill.contracts.tables import DatasetRow, ModelRow, ModelTargetRow, TrainingRow, utc_now
+from labelmill.core.database import hold_name
+from labelmill.core.database.tables import DatasetRow, ModelRow, ModelTargetRow, TrainingRow, utc_now
 
 READY, TUNING = "ready", "tuning"  #: A version that is being tuned is in no list yet.
 

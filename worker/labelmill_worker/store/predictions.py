@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.database.binary_copy import NULL, pack_rows, text_field, text_fields
-from labelmill.contracts.database.bulk import bulk_insert, copy_binary
+from labelmill.core.database.binary_copy import NULL, pack_rows, text_field, text_fields
+from labelmill.core.database.bulk import bulk_insert, copy_binary
 
 _COLUMNS = ("batch_no", "row", "target", "score", "scores", "labels", "label", "external_id")
 

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Boolean, Text, bindparam, case, cast, func, null, select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import db_now, writing
-from labelmill.contracts.database.bulk import bulk_insert, rows_at_once
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import BatchRow, ChunkRow
+from labelmill.core.database import db_now, writing
+from labelmill.core.database.bulk import bulk_insert, rows_at_once
+from labelmill.core.database.tables import BatchRow, ChunkRow
 from labelmill_worker.store.chunks import Claim, LeaseLostError
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
 from labelmill_worker.store.vectors import keep_vectors

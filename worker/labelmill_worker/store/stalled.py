@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, case, exists, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.contracts.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
+from labelmill.core.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
+from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.jobs import JobTable, add_event, is_free, write_held
 

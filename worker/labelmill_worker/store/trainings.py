@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, case, insert, or_, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.states import TrainingState
-from labelmill.contracts.tables import EventRow, TrainingRow
+from labelmill.core.database import db_now, reading, writing
+from labelmill.core.database.tables import EventRow, TrainingRow
 from labelmill_worker.store.jobs import LeaseLost, write_held
 
 

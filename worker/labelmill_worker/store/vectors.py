@@ -9,9 +9,9 @@ from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.chunks.codec import ChunkInput
-from labelmill.contracts.database import reading
-from labelmill.contracts.tables import ModelRow, VectorRow, utc_now
+from labelmill.core.chunks.codec import ChunkInput
+from labelmill.core.database import reading
+from labelmill.core.database.tables import ModelRow, VectorRow, utc_now
 
 VECTORS = "vectors"  #: The method of the inner models that embed datasets; they make no predictions.
 _INNER = "inner"  #: Their state: they are in no list, and nobody can name them.

@@ -8,10 +8,10 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, case, delete, exists, insert, or_, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.database import db_now, reading, writing
 from labelmill.contracts.messages import CLASSIFY, PREPARE, QUEUE_OF, TRAIN
 from labelmill.contracts.states import BatchState, DatasetState, TrainingState
-from labelmill.contracts.tables import BatchRow, DatasetRow, TrainingRow, UnableWorkerRow, WorkerRow, utc_now
+from labelmill.core.database import db_now, reading, writing
+from labelmill.core.database.tables import BatchRow, DatasetRow, TrainingRow, UnableWorkerRow, WorkerRow, utc_now
 
 ALIVE_EVERY_S = 5.0  #: How often a worker says that it lives.
 LIVE_S = 30.0  #: Who has said so for that long counts as alive.

@@ -15,15 +15,15 @@ from typing import Any
 
 import structlog
 
-from labelmill.contracts.chunks.distinct import DistinctTexts
-from labelmill.contracts.database import reading, writing
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.money.token_counts import count_all
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, TrainingState
-from labelmill.contracts.storage import MODELS, model_file
-from labelmill.contracts.tables import TrainingRow
+from labelmill.core.chunks.distinct import DistinctTexts
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import TrainingRow
+from labelmill.core.money.token_counts import count_all
+from labelmill.core.storage.data_folder import MODELS, model_file
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
 from labelmill_worker.store.jobs import LeaseLost, move_job, read_job
@@ -34,8 +34,8 @@ from labelmill_worker.train.factory.remote_job import SPLITS, may_start
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
-from labelmill_worker.train.look import Look, NextLook
-from labelmill_worker.train.pace import next_look_s
+from labelmill_worker.train.poll import Look, NextLook
+from labelmill_worker.train.polling_schedule import next_look_s
 
 log = structlog.get_logger()
 

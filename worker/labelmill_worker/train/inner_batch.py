@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable
 
-from labelmill.contracts.dispatch import dispatch_batch
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.states import ENDED, BatchState
+from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.trainings import record_look
-from labelmill_worker.train.look import Look, NextLook
-from labelmill_worker.train.pace import is_lifeless, next_look_s
+from labelmill_worker.train.poll import Look, NextLook
+from labelmill_worker.train.polling_schedule import is_lifeless, next_look_s
 
 _ENDED = {state.value for state in ENDED}
 _FIRST_LOOK_S = 0.5

@@ -15,12 +15,12 @@ from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import EMBEDDING_MODEL
 from labelmill.contracts.states import TrainingState
-from labelmill.contracts.storage import model_file
-from labelmill_worker.classify.examples import ExamplePool
-from labelmill_worker.classify.prompting import answer_schema, system_message
+from labelmill.core.storage.data_folder import model_file
+from labelmill_worker.inference.models.example_pool import ExamplePool
+from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.train import embedding
 from labelmill_worker.train.dataset_rows import holds_chats, read_rows
-from labelmill_worker.train.look import Look, NextLook
+from labelmill_worker.train.poll import Look, NextLook
 from labelmill_worker.train.sampling import sample_per_label
 
 MAX_EXAMPLES = 2_000  #: Of a balanced prompt: it goes with every text.

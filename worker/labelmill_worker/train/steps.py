@@ -8,7 +8,7 @@ from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.states import TrainingState
 from labelmill_worker.train import embedding, prompt
 from labelmill_worker.train.factory import steps as factory
-from labelmill_worker.train.look import Look, NextLook
+from labelmill_worker.train.poll import Look, NextLook
 
 _Step = Callable[[Look], NextLook]
 

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 from pathlib import PurePath
 from typing import Any
 
-from labelmill.contracts.tables import TrainingRow
-from labelmill_worker.mistral.port import RemoteEvent, RemoteJob
+from labelmill.core.database.tables import TrainingRow
+from labelmill_worker.ports.control_plane import RemoteEvent, RemoteJob
 
 SPLITS = ("train", "validation")  #: The splits a training uploads.
 

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labelmill.contracts.database import writing
 from labelmill.contracts.errors import InvalidInput, RemoteFailed, RequestRefused
-from labelmill.contracts.inner_batches import cancel_inner_batches
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
-from labelmill.contracts.tables import TrainingRow
-from labelmill_worker.mistral import port
+from labelmill.core.database import writing
+from labelmill.core.database.tables import TrainingRow
+from labelmill.core.jobs.inner_batches import cancel_inner_batches
+from labelmill_worker.ports import control_plane as port
 from labelmill_worker.store.jobs import LeaseLost, move_job
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_look, update_held
@@ -34,8 +34,8 @@ from labelmill_worker.train.factory.remote_job import (
 )
 from labelmill_worker.train.factory.tuning import needs_tuning, tune
 from labelmill_worker.train.factory.upload_parts import part_ranges, write_part
-from labelmill_worker.train.look import Look, NextLook
-from labelmill_worker.train.pace import is_lifeless, next_look_s
+from labelmill_worker.train.poll import Look, NextLook
+from labelmill_worker.train.polling_schedule import is_lifeless, next_look_s
 
 
 def begin(look: Look) -> NextLook:

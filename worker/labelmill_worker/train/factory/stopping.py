@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from labelmill.contracts.errors import RemoteFailed, RequestRefused
 from labelmill.contracts.states import TrainingState
-from labelmill.contracts.tables import TrainingRow
-from labelmill_worker.mistral import port
+from labelmill.core.database.tables import TrainingRow
+from labelmill_worker.ports import control_plane as port
 from labelmill_worker.train.factory.remote_job import files_of
 
 _ENDED = {port.SUCCESS, port.FAILED, port.FAILED_VALIDATION, port.CANCELLED, port.CANCELLATION_REQUESTED}

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from labelmill.contracts.database import writing
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.tables import TrainingRow
+from labelmill.core.database import writing
+from labelmill.core.database.tables import TrainingRow
 from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, read_inner_batch, read_scores
 from labelmill_worker.store.models import TUNING, register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
 from labelmill_worker.train.heads.thresholds import tune_thresholds
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
-from labelmill_worker.train.look import Look, NextLook
+from labelmill_worker.train.poll import Look, NextLook
 
 
 def needs_tuning(look: Look) -> bool:

@@ -12,8 +12,8 @@ from threadpoolctl import threadpool_limits
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.classify.head import Head, probabilities
 from labelmill_worker.evaluate import f1
+from labelmill_worker.inference.models.head import Head, probabilities
 from labelmill_worker.train.heads.minibatch import fit_minibatch
 from labelmill_worker.train.heads.solvers import Linear, fit_sigmoids, fit_softmax
 from labelmill_worker.train.heads.thresholds import tune_thresholds

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmill_worker.classify.head import probabilities
+from labelmill_worker.inference.models.head import probabilities
 from labelmill_worker.train.heads.solvers import Linear
 from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 

@@ -1,0 +1,347 @@
+"""Writing a batch: rows stream in, compressed chunks go to SQL, duplicates are resolved on the way."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import pairwise
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import IntegrityError
+
+from labelmill.contracts.errors import KeyTaken
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.core.chunks.codec import decode_chunk, encode_repeats
+from labelmill.core.database import reading, writing
+from labelmill.core.database.bulk import bulk_insert, copy_binary
+from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow, EventRow, utc_now
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from labelmill.core.chunks.encoding import EncodedChunk, Ids
+
+#: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
+CHUNK_TEXTS = 4_000
+#: The first chunks are smaller, so that a batch of a thousand rows keeps a fleet busy and gets its share of a busy one;
+#: they double …
+_FIRST_TEXTS = 500
+_DOUBLE_EVERY = 4  #: … every fourth chunk.
+CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
+_CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
+_CUTS_AHEAD = 4  # chunks that wait to be compressed, to a seventh of what they take
+_CHUNKS_PER_COMMIT = 16
+_COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
+
+
+class BatchEnded(Exception):
+    """The batch was cancelled, or failed, while its rows were written."""
+
+
+class _NotSubmittingError(Exception):
+    """The batch takes no rows any more: another submission of it was quicker, or it has ended."""
+
+
+class BatchWriter:
+    """Writes the rows of one batch, chunk by chunk, from threads of its own while the next rows are read.
+
+    The same rows make the same chunks, so a submission that broke is resumed by writing it again: chunks that are
+    there already are compared and skipped. Nothing is written into a batch that is open for work already. Use it as a
+    context manager: leaving it ends the threads.
+
+    `fingerprint`: keep one of all rows, by which a second submission of the same ones is known.
+    `guard` is called in every transaction, and raises when nothing more may be written.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        batch_no: int,
+        batch_id: str,
+        *,
+        chunk_texts: int = CHUNK_TEXTS,
+        fingerprint: bool = False,
+        guard: Callable[[Connection], None] = lambda _: None,
+    ) -> None:
+        import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
+
+        from labelmill.core.chunks.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
+        from labelmill.core.chunks.encoding import ChunkEncoder  # noqa: PLC0415 - as NumPy
+
+        self._engine = engine
+        self._batch_no = batch_no
+        self._batch_id = batch_id
+        self._most_texts = chunk_texts
+        self._guard = guard
+        self._np = np
+        self._distinct = DistinctTexts()
+        self._encoder = ChunkEncoder(fingerprint=fingerprint)  # used in the encoding thread only, chunk after chunk
+        self._first_rows: list[int] = []  # of the chunks so far
+        self._repeated: list[NDArray[np.uint32]] = []  # for each repeat the row it repeats, in pieces
+        self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
+        self._most_chars = 0  # they have no more characters
+        self._ids: list[str | None] | None = None
+        self._firsts = np.empty(0, np.int64)
+        # two threads: one compresses while the other waits for the database
+        self._encoding = ThreadPoolExecutor(1, thread_name_prefix="batch-encoder")
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="batch-writer")
+        self._unencoded: deque[Future[EncodedChunk]] = deque()
+        self._waiting: list[Future[EncodedChunk]] = []
+        self._commits: deque[Future[None]] = deque()
+        self.rows = 0
+        self.duplicates = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._encoding.shutdown(wait=True, cancel_futures=True)
+        self._writing.shutdown(wait=True, cancel_futures=True)
+
+    def add(self, texts: Sequence[str], ids: Ids = None, *, most_chars: int | None = None) -> None:
+        """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable.
+
+        `most_chars`: all texts together have no more characters, where that is known without counting.
+        """
+        if not texts:
+            return
+        np = self._np
+        chars = sum(map(len, texts)) if most_chars is None else most_chars
+        self._add_ids(len(texts), ids)
+        self._texts += texts
+        self._most_chars += chars
+        self._firsts = np.concatenate([self._firsts, self._distinct.first_rows(texts)])
+        new = np.cumsum(self._firsts < 0)
+        start = 0
+        while (end := self._end_of_chunk(start, new)) <= len(self._texts):
+            self._cut(start, end)
+            start = end
+        if start:
+            self._drop(start)
+            self._most_chars = chars  # rows of this block alone are left
+
+    def finish(self) -> None:
+        """Write the rest and open the batch for work (`queued`).
+
+        Raises KeyTaken where another submission of the batch, earlier or at the same time, wrote other rows or more;
+        BatchEnded.
+        """
+        if self._texts:
+            self._cut(0, len(self._texts))
+            self._drop(len(self._texts))
+        self._hand_over()
+        while self._commits:
+            self._commits.popleft().result()
+        with writing(self._engine) as connection:
+            self._guard(connection)
+            done = connection.execute(
+                update(BatchRow)
+                .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
+                .values(
+                    state=BatchState.QUEUED.value,
+                    rows=self.rows,
+                    duplicates=self.duplicates,
+                    content_digest=self._encoder.hexdigest(),
+                )
+            ).rowcount
+            if not done:
+                self._require_same_batch(connection)
+            else:
+                # after the update: whoever still writes waits for it, and then finds the batch open
+                self._refuse_further_chunks(connection)
+                if repeats := self._repeats_of_chunks():
+                    connection.execute(insert(ChunkRepeatsRow), repeats)
+                event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
+                connection.execute(insert(EventRow).values(**event))
+
+    def _require_same_batch(self, connection: Connection) -> None:
+        """Somebody else opened the batch, or ended it: all that was written here must be all that it has."""
+        batch = connection.execute(
+            select(BatchRow.state, BatchRow.content_digest, BatchRow.rows).where(BatchRow.no == self._batch_no)
+        ).one()
+        _require_opened(batch.state, batch.content_digest)
+        if (batch.content_digest, batch.rows) != (self._encoder.hexdigest(), self.rows):
+            raise self._other_content("other content")
+
+    def _refuse_further_chunks(self, connection: Connection) -> None:
+        """An earlier attempt may have had more rows, which nobody asks for any more."""
+        mine = (ChunkRow.batch_no == self._batch_no) & (ChunkRow.number >= len(self._first_rows))
+        further = connection.scalar(select(func.coalesce(func.sum(ChunkRow.rows), 0)).where(mine))
+        if further:
+            raise self._other_content(f"{further} rows more")
+
+    def _other_content(self, difference: str) -> KeyTaken:
+        return KeyTaken(self._batch_id, difference)
+
+    def _repeats_of_chunks(self) -> list[dict[str, Any]]:
+        np = self._np
+        if not self._repeated:
+            return []
+        rows, counts = np.unique(np.concatenate(self._repeated), return_counts=True)
+        bounds = [*np.searchsorted(rows, self._first_rows).tolist(), rows.size]
+        return [
+            {
+                "batch_no": self._batch_no,
+                "number": number,
+                "data": encode_repeats(rows[start:end].tolist(), counts[start:end].tolist()),
+            }
+            for number, (start, end) in enumerate(pairwise(bounds))
+            if start < end
+        ]
+
+    def _add_ids(self, count: int, ids: Ids) -> None:
+        if ids is None:
+            if self._ids is not None:
+                self._ids += [None] * count
+            return
+        if self._ids is None:
+            self._ids = [None] * len(self._texts)
+        self._ids += ids
+
+    def _end_of_chunk(self, start: int, new: NDArray[np.int64]) -> int:
+        """Where the chunk ends that starts at a waiting row; beyond them all: there are not enough yet.
+
+        `new`: texts that are no repeats, up to and with each waiting row. A chunk's size depends on its number and its
+        rows alone, so that a resumed submission cuts the same chunks.
+        """
+        np = self._np
+        most = min(self._most_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
+        end = int(np.searchsorted(new, (new[start - 1] if start else 0) + most)) + 1
+        end = min(end, start + _CHUNK_ROWS)
+        if self._most_chars < CHUNK_CHARS:
+            return end
+        chars = np.cumsum([*map(len, self._texts[start:end])])
+        return min(end, start + int(np.searchsorted(chars, CHUNK_CHARS)) + 1)
+
+    def _cut(self, start: int, end: int) -> None:
+        """Make a chunk of these waiting rows."""
+        from labelmill.core.chunks.encoding import CutChunk  # noqa: PLC0415 - as NumPy
+
+        ids = None if self._ids is None else self._ids[start:end]
+        texts, firsts = self._texts[start:end], self._firsts[start:end]
+        chunk = CutChunk.of(len(self._first_rows), self.rows, texts, ids, firsts, self.duplicates)
+        self._first_rows.append(self.rows)
+        if chunk.firsts.size:
+            self._repeated.append(chunk.firsts.astype(self._np.uint32))
+        self.duplicates = chunk.duplicates_so_far
+        self.rows += len(texts)
+        while len(self._unencoded) >= _CUTS_AHEAD:
+            self._unencoded.popleft().result()
+        self._unencoded.append(self._encoding.submit(self._encoder.encode, chunk))
+        self._waiting.append(self._unencoded[-1])
+        if len(self._waiting) >= _CHUNKS_PER_COMMIT or len(chunk.texts) >= CHUNK_CHARS:
+            self._hand_over()
+
+    def _drop(self, count: int) -> None:
+        """Forget the first waiting rows: they are cut."""
+        del self._texts[:count]
+        if self._ids is not None:
+            del self._ids[:count]
+        self._firsts = self._firsts[count:]
+
+    def _hand_over(self) -> None:
+        """Let the thread write the chunks that wait, in one transaction: a commit for each would cost more than all
+        the rest."""
+        if not self._waiting:
+            return
+        while len(self._commits) >= _COMMITS_AHEAD:
+            self._commits.popleft().result()
+        self._commits.append(self._writing.submit(self._commit, self._waiting))
+        self._waiting = []
+
+    def _commit(self, encoding: Sequence[Future[EncodedChunk]]) -> None:
+        # all that can be done before the transaction is: it holds SQLite's one lock
+        chunks = [one.result() for one in encoding]
+        try:
+            self._write(chunks)
+        except (IntegrityError, _NotSubmittingError):  # some are there already, from an attempt that broke
+            for chunk in chunks:
+                try:
+                    self._write([chunk])
+                except (IntegrityError, _NotSubmittingError):
+                    self._compare_with_written(chunk)
+
+    def _write(self, chunks: Sequence[EncodedChunk]) -> None:
+        inputs = [{"batch_no": self._batch_no, "number": one.number, "data": one.data} for one in chunks]
+        rows = [self._chunk_row(chunk) for chunk in chunks]
+        last = chunks[-1]
+        with writing(self._engine) as connection:
+            self._guard(connection)
+            # alone: where an earlier attempt wrote any of them it wrote the first, and a statement for many that fails
+            # makes psycopg complain on stderr
+            connection.execute(insert(ChunkRow), rows[0])
+            # a statement for all others: the thread that reads has the interpreter between any two
+            if rows[1:]:
+                connection.execute(insert(ChunkRow), rows[1:])
+            connection.execute(insert(ChunkInputRow), inputs)
+            self._write_duplicates(connection, chunks)
+            still_open = connection.execute(
+                update(BatchRow)
+                .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
+                .values(rows=last.first_row + last.rows, duplicates=last.duplicates_so_far)
+            ).rowcount
+            if not still_open:
+                raise _NotSubmittingError
+
+    def _compare_with_written(self, chunk: EncodedChunk) -> None:
+        """Another attempt wrote a chunk of this number: it must be the same one."""
+        with reading(self._engine) as connection:
+            batch = connection.execute(
+                select(BatchRow.state, BatchRow.content_digest).where(BatchRow.no == self._batch_no)
+            ).one()
+            written = connection.scalar(
+                select(ChunkInputRow.data).where(
+                    ChunkInputRow.batch_no == self._batch_no, ChunkInputRow.number == chunk.number
+                )
+            )
+        _require_opened(batch.state, batch.content_digest)
+        if written is None or decode_chunk(written) != decode_chunk(chunk.data):
+            raise self._other_content(f"other rows from row {chunk.first_row} on")
+
+    def _chunk_row(self, chunk: EncodedChunk) -> dict[str, Any]:
+        texts = chunk.rows - len(chunk.repeats)
+        # a chunk that only repeats earlier texts is answered by their answers
+        state = ChunkState.PENDING if texts else ChunkState.DONE
+        return {
+            "batch_no": self._batch_no,
+            "number": chunk.number,
+            "state": state.value,
+            "first_row": chunk.first_row,
+            "rows": chunk.rows,
+            "texts": texts,
+        }
+
+    def _write_duplicates(self, connection: Connection, chunks: Sequence[EncodedChunk]) -> None:
+        rows = self._np.concatenate([chunk.repeats for chunk in chunks])
+        firsts = self._np.concatenate([chunk.firsts for chunk in chunks])
+        names = [name for chunk in chunks for name in chunk.names]
+        count = len(rows)
+        if not count:
+            return
+        columns = ("batch_no", "row", "first_row", "external_id")
+        if connection.dialect.name == "postgresql":
+            from labelmill.core.database.binary_copy import pack_rows, text_fields  # noqa: PLC0415 - NumPy
+
+            numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
+            packed = pack_rows(count, numbers, text_fields(names), fields=len(columns))
+            copy_binary(connection, "duplicate_rows", columns, [packed])
+            return
+        bulk_insert(
+            connection,
+            "duplicate_rows",
+            columns,
+            zip([self._batch_no] * count, rows.tolist(), firsts.tolist(), names, strict=True),
+        )
+
+
+def _require_opened(state: str, content_digest: str | None) -> None:
+    """Raise BatchEnded for a batch that ended before it was open for work."""
+    if state in (BatchState.CANCELLED.value, BatchState.FAILED.value) and content_digest is None:
+        raise BatchEnded

@@ -1,0 +1,85 @@
+"""Connections for reading and for writing, on SQLite and on PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqlalchemy import make_url
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import ArgumentError
+
+from labelmill.contracts.errors import DatabaseOutdated, InvalidInput
+from labelmill.core.database.faults import outdated, translating_errors
+from labelmill.core.database.postgres import open_postgres
+from labelmill.core.database.sqlite import database_file, open_sqlite
+from labelmill.core.settings import Settings
+
+#: PostgreSQL's connections of one process, at most: docs/database.md has the sum for a fleet.
+PRODUCER_CONNECTIONS = 8
+DEAD_LETTER_CONNECTIONS = 1
+RECOVERY_CONNECTIONS = 1
+ALIVE_CONNECTIONS = 1
+WORKER_CONNECTIONS = 16  #: Those of dead letters, recovery and signs of life among them.
+
+
+def connect(url: str, *, max_connections: int = PRODUCER_CONNECTIONS, create_folder: bool = True) -> Engine:
+    """An engine for `url`; opens no connection yet. The folder of a SQLite file is made, unless said otherwise.
+
+    Raises InvalidInput for a URL that cannot be read, DatabaseUnsuitable for a file on a network file system.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError as error:
+        raise InvalidInput("the database URL cannot be read; write sqlite:///file.db or postgresql://…") from error
+    backend = parsed.get_backend_name()
+    if backend == "postgresql":
+        return open_postgres(parsed, max_connections)
+    if backend != "sqlite":
+        raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}")
+    return open_sqlite(parsed, create_folder=create_folder)
+
+
+def connect_to_existing(settings: Settings, *, max_connections: int = PRODUCER_CONNECTIONS) -> Engine:
+    """An engine for the configured database; makes no file or folder. Raises as `connect`, and DatabaseOutdated where
+    there is none."""
+    engine = connect(settings.sql_url, max_connections=max_connections, create_folder=False)
+    file = database_file(engine.url) if engine.dialect.name == "sqlite" else None
+    if file is None or not _is_missing(file):
+        return engine
+    if settings.database_url:
+        raise outdated(engine)
+    raise DatabaseOutdated(
+        f"no Labelmill runs in this folder: {settings.data_path.absolute()} holds no database. Go to the folder of "
+        "your `labelmill up`, or name its data folder with --data-dir or LABELMILL_DATA_DIR, or a database with "
+        "LABELMILL_DATABASE_URL; `labelmill up` starts a new stack here"
+    )
+
+
+def _is_missing(file: Path) -> bool:
+    try:
+        file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except OSError:
+        return False  # the database itself says what is wrong
+    return False
+
+
+@contextlib.contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection for reads alone: one consistent picture, waits for no writer. Raises DatabaseUnavailable."""
+    with (
+        translating_errors(engine),
+        engine.connect().execution_options(read_only=True) as connection,
+        connection.begin(),
+    ):
+        yield connection
+
+
+@contextlib.contextmanager
+def writing(engine: Engine) -> Iterator[Connection]:
+    """A transaction that commits at the end. Raises DatabaseUnavailable."""
+    with translating_errors(engine), engine.begin() as connection:
+        yield connection

@@ -1,0 +1,106 @@
+"""SQLite serves the processes of one machine: which one that is now, and how another one notices.
+
+Workers write a heartbeat into the database itself. It is watched, not timed, for two machines' clocks may differ: one
+that still moves is alive. Machines are told apart by their kernels' boot ids: containers on one kernel are one machine,
+and a machine that was restarted finds a heartbeat that no longer moves.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy.engine import Engine
+from sqlalchemy.exc import IntegrityError
+
+from labelmill.contracts.errors import DatabaseUnavailable, DatabaseUnsuitable
+from labelmill.core.database.clock import db_now
+from labelmill.core.database.connecting import reading, writing
+from labelmill.core.database.tables.locks import LockRow
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+HEARTBEAT_S = 3.0
+WATCH_S = 4 * HEARTBEAT_S
+_LONG_AGO_S = 600.0  #: No two clocks differ by so much, or doctor says so.
+_POLL_S = 0.25
+_NAME = "machine"
+
+_IN_USE = (
+    "SQLite serves the processes of one machine, and workers of another machine use this database now: "
+    "use PostgreSQL (LABELMILL_DATABASE_URL=postgresql://…), or stop the workers there"
+)
+
+
+def this_machine() -> str | None:
+    """The id of the running kernel; None where it has none (elsewhere than on Linux): then nothing is compared."""
+    try:
+        return BOOT_ID.read_text().strip().replace("-", "")[:32] or None
+    except OSError:
+        return None
+
+
+def require_this_machine(engine: Engine, *, watch_s: float | None = None) -> None:
+    """Raise DatabaseUnsuitable when workers of another machine use this SQLite database. Waits `watch_s` (12 s) for
+    a sign of them where they were there a moment ago."""
+    machine = this_machine() if engine.dialect.name == "sqlite" else None
+    if machine is None:
+        return
+    first = _heartbeat(engine)
+    if first is None or first.token in (None, machine) or abs(first.age_s) > _LONG_AGO_S:
+        return
+    ends_at = time.monotonic() + (WATCH_S if watch_s is None else watch_s)
+    while time.monotonic() < ends_at:
+        time.sleep(_POLL_S)
+        now = _heartbeat(engine)
+        if now is None or now.token in (None, machine):
+            return
+        if now.until != first.until:
+            raise DatabaseUnsuitable(_IN_USE)
+    _forget(engine, first)
+
+
+def hold_machine(engine: Engine) -> None:
+    """Write a heartbeat of this machine's workers. Raises DatabaseUnsuitable as `require_this_machine`."""
+    machine = this_machine() if engine.dialect.name == "sqlite" else None
+    if machine is None:
+        return
+    now = _heartbeat(engine)
+    if now is not None and now.token == machine and 0 <= now.age_s < HEARTBEAT_S / 2:
+        return  # another process of this machine has just written it
+    if not _write(engine, machine):
+        require_this_machine(engine)
+        if not _write(engine, machine):
+            raise DatabaseUnsuitable(_IN_USE)
+
+
+def _heartbeat(engine: Engine) -> Row[str | None, float, float] | None:
+    with reading(engine) as connection:
+        return connection.execute(
+            select(LockRow.token, LockRow.until, (db_now() - LockRow.until).label("age_s")).where(LockRow.name == _NAME)
+        ).first()
+
+
+def _write(engine: Engine, machine: str) -> bool:
+    free = or_(LockRow.token == machine, LockRow.token.is_(None), LockRow.until < db_now() - _LONG_AGO_S)
+    values = {"token": machine, "until": db_now()}
+    with writing(engine) as connection:
+        if connection.execute(update(LockRow).where(LockRow.name == _NAME, free).values(values)).rowcount:
+            return True
+        if connection.scalar(select(LockRow.name).where(LockRow.name == _NAME)):
+            return False
+        try:
+            connection.execute(insert(LockRow).values(values | {"name": _NAME}))
+        except IntegrityError:
+            return False
+    return True
+
+
+def _forget(engine: Engine, seen: Row[str | None, float, float]) -> None:
+    # so that the next command need not watch too; where nothing can be written, it watches
+    try:
+        with writing(engine) as connection:
+            gone = (LockRow.name == _NAME, LockRow.token == seen.token, LockRow.until == seen.until)
+            connection.execute(update(LockRow).where(*gone).values(token=None))
+    except DatabaseUnavailable:
+        return

@@ -1,0 +1,101 @@
+"""Connections to PostgreSQL that mean the same whatever the environment, the role or a pooler in between says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import URL, create_engine
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.errors import DatabaseUnsuitable
+from labelmill.core.database.new_connections import prepare_connections
+
+#: A network that drops packets in silence is noticed within 30 s, under a statement or between two.
+_CONNECTION = {
+    "connect_timeout": 5,
+    "tcp_user_timeout": 30_000,
+    "keepalives": 1,
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 4,
+}
+_SESSION = {
+    # the server too: a client that vanished in silence would else hold its locks for the two hours of Linux' default
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "4",
+    "tcp_user_timeout": "30000",
+    # dates are read in this form alone
+    "DateStyle": "ISO",
+    "TimeZone": "UTC",
+}
+_SPELLINGS = {"DateStyle": ("ISO",), "TimeZone": ("UTC", "Etc/UTC", "GMT", "Etc/GMT")}
+_POOLED = "labelmill_pooled"
+
+CREATE_IN_UTF8 = "CREATE DATABASE labelmill ENCODING 'UTF8' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+
+
+def open_postgres(url: URL, max_connections: int) -> Engine:
+    """An engine of at most `max_connections` connections, half of which are kept. Opens none yet."""
+    kept = (max_connections + 1) // 2
+    arguments = {name: value for name, value in _CONNECTION.items() if name not in url.query}
+    engine = create_engine(
+        url.set(drivername="postgresql+psycopg"),
+        pool_size=kept,
+        max_overflow=max_connections - kept,
+        pool_pre_ping=True,
+        # beats PGCLIENTENCODING
+        connect_args=arguments | {"client_encoding": "utf8"},
+    )
+    prepare_connections(engine, _prepare)
+    return engine
+
+
+def is_pooled(connection: Connection) -> bool:
+    """Whether a pooler stands between this connection and PostgreSQL."""
+    return bool(connection.info.get(_POOLED))
+
+
+def _prepare(connection: Any, record: Any) -> None:
+    from psycopg import IsolationLevel  # noqa: PLC0415 - only where PostgreSQL is used
+
+    _require_utf8(connection)
+    # said with each BEGIN: what a role or a database has as its default does not count
+    connection.isolation_level = IsolationLevel.READ_COMMITTED
+    was, connection.autocommit = connection.autocommit, True
+    if not _set_up_session(connection):
+        record.info[_POOLED] = True
+        # the next transaction may run in another session: what was prepared here is unknown there
+        connection.prepare_threshold = None
+        _set_what_poolers_follow(connection)
+    connection.autocommit = was
+
+
+def _set_up_session(connection: Any) -> bool:
+    """Set what holds for the session, if it is ours alone; returns whether it is.
+
+    A pooler shares its sessions among clients, and tells them a process number of its own making.
+    """
+    settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
+    ours = f"pg_backend_pid() = {connection.info.backend_pid}"
+    (done,) = connection.execute(f"SELECT CASE WHEN {ours} THEN array_length(ARRAY[{settings}], 1) END").fetchone()
+    return done is not None
+
+
+def _set_what_poolers_follow(connection: Any) -> None:
+    # clients are told of these by the server, and so poolers know which client wants which
+    for name, spellings in _SPELLINGS.items():
+        said = connection.info.parameter_status(name)
+        if said is not None and said.partition(",")[0] not in spellings:
+            connection.execute(f"SET {name} = '{_SESSION[name]}'")
+
+
+def _require_utf8(connection: Any) -> None:
+    encoding = connection.info.parameter_status("server_encoding")
+    if encoding not in (None, "UTF8"):
+        refusal = DatabaseUnsuitable(
+            f"the database {connection.info.dbname} keeps text in {encoding}, which cannot hold every text: "
+            f"make one in UTF-8 and name it in LABELMILL_DATABASE_URL: {CREATE_IN_UTF8}"
+        )
+        connection.close()
+        raise refusal

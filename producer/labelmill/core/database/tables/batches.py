@@ -1,0 +1,92 @@
+"""Batches, their chunks, and the rows of them that repeat an earlier one."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, Text, literal_column, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, Job, Json, Number, UtcDateTime
+
+
+class BatchRow(Job, Base):
+    __tablename__ = "batches"
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
+    model_ref: Mapped[str] = mapped_column(String(220))
+    mode: Mapped[str] = mapped_column(String(12), default="realtime")
+    priority: Mapped[str] = mapped_column(String(8), default="normal")
+    options: Mapped[Json] = mapped_column(JSON(none_as_null=True))  #: A `ClassifySpec`.
+    idempotency_key: Mapped[str | None] = mapped_column(String(200), unique=True)
+    content_digest: Mapped[str | None] = mapped_column(String(80))
+    rows: Mapped[int] = mapped_column(Number, default=0)  #: Rows written so far, duplicates included.
+    duplicates: Mapped[int] = mapped_column(Number, default=0)
+    skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
+    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
+
+
+class ChunkRow(Base):
+    """A run of rows of one batch: the unit of work and of retry. Counts are of rows, duplicates of them included."""
+
+    __tablename__ = "chunks"
+    batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    state: Mapped[str] = mapped_column(String(12))
+    first_row: Mapped[int] = mapped_column(Number)
+    rows: Mapped[int] = mapped_column(Integer)
+    texts: Mapped[int] = mapped_column(Integer)  #: Distinct texts to send; the other rows repeat earlier ones.
+    lease_token: Mapped[str | None] = mapped_column(String(32))
+    lease_until: Mapped[float | None] = mapped_column(Double)
+    sent_at: Mapped[float | None] = mapped_column(Double)  #: When its latest message was put on the queue.
+    attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since its last progress.
+    labelled: Mapped[int] = mapped_column(Number, default=0, server_default="0")
+    abstained: Mapped[int] = mapped_column(Number, default=0, server_default="0")
+    failed: Mapped[int] = mapped_column(Number, default=0, server_default="0")
+    requests: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    tokens: Mapped[int] = mapped_column(Number, default=0, server_default="0")
+    cached: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Of those answered, by the cache.
+    __table_args__ = (
+        Index(
+            "ix_chunks_open",
+            "batch_no",
+            "state",
+            "number",
+            sqlite_where=text("state IN ('pending', 'claimed')"),
+            postgresql_where=text("state IN ('pending', 'claimed')"),
+        ),
+    )
+
+
+#: In a query's WHERE it lets SQLite use `ix_chunks_open`: it does so where the index's own words stand, and no others.
+OPEN_CHUNK = ChunkRow.state.in_([literal_column("'pending'"), literal_column("'claimed'")])
+
+
+class ChunkInputRow(Base):
+    """A chunk's texts and ids, compressed; written once (see `chunks/codec`)."""
+
+    __tablename__ = "chunk_inputs"
+    batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class ChunkRepeatsRow(Base):
+    """How many later rows repeat each of a chunk's, compressed (see `chunks/codec`); written once, when the last row is
+    known. Chunks whose rows nothing repeats have none."""
+
+    __tablename__ = "chunk_repeats"
+    batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class DuplicateRow(Base):
+    """A row whose text stood earlier in the batch, at `first_row`: answered by that row's answer."""
+
+    __tablename__ = "duplicate_rows"
+    batch_no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
+    row: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
+    first_row: Mapped[int] = mapped_column(Number)
+    external_id: Mapped[str | None] = mapped_column(Text)

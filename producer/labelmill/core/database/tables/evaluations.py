@@ -1,0 +1,31 @@
+"""Evaluations, and what a report draws of any job."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, Job, Json, Leased
+
+
+class EvaluationRow(Job, Leased, Base):
+    __tablename__ = "evaluations"
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
+    model_ref: Mapped[str] = mapped_column(String(220))
+    dataset_id: Mapped[str] = mapped_column(String(64))
+    dataset_ref: Mapped[str] = mapped_column(String(220))
+    split: Mapped[str] = mapped_column(String(20))
+    batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies the split.
+    metrics: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    options: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: An `EvaluateSpec`.
+    calibration_batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies validation.
+    summary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: Counts, time and cost of all targets.
+    __table_args__ = (Index("ix_evaluations_state", "state"), Index("ix_evaluations_model_no", "model_no"))
+
+
+class AnalysisRow(Base):
+    """What a report draws of a job, compressed (see `analysis_codec`); too much for the job's own row."""
+
+    __tablename__ = "analyses"
+    job_id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    data: Mapped[bytes] = mapped_column(LargeBinary)

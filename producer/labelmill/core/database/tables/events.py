@@ -1,0 +1,38 @@
+"""What happened: to jobs, and to messages that were dropped."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import Integer, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, Number, UtcDateTime, utc_now
+
+
+class EventRow(Base):
+    """What happened to a job: append-only."""
+
+    __tablename__ = "events"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    job_id: Mapped[str] = mapped_column(String(64), index=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    state: Mapped[str | None] = mapped_column(String(24))
+    chunk: Mapped[int | None] = mapped_column(Integer)
+    message: Mapped[str] = mapped_column(Text)
+
+
+class DeadLetterRow(Base):
+    """A message that a worker took off a queue and dropped; the newest `KEPT_DEAD_LETTERS` are kept."""
+
+    __tablename__ = "dead_letters"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    queue: Mapped[str | None] = mapped_column(String(100))
+    task: Mapped[str | None] = mapped_column(String(100))
+    message_id: Mapped[str | None] = mapped_column(String(100))
+    reason: Mapped[str] = mapped_column(String(500))
+    excerpt: Mapped[str] = mapped_column(String(500))  #: Its beginning, without keys and passwords.
+
+
+KEPT_DEAD_LETTERS = 1000

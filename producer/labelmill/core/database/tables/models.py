@@ -1,0 +1,74 @@
+"""Model versions, their targets, their other names, and which one answers to a bare name."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, ForeignKey, Index, Integer, SmallInteger, String, Text, UniqueConstraint, false
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, Json, Leased, Number, UtcDateTime, utc_now
+
+
+class ModelRow(Leased, Base):
+    """One model version. A raw Mistral id used directly is a row too, with version 0 and its id as name.
+
+    Its lease is for what is owed to Mistral: `remote_wish`.
+    """
+
+    __tablename__ = "models"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int] = mapped_column(Integer)
+    state: Mapped[str] = mapped_column(String(20), default="ready", server_default="ready")
+    promoted: Mapped[bool] = mapped_column(default=False, server_default=false())
+    method: Mapped[str] = mapped_column(String(20))
+    remote_model: Mapped[str | None] = mapped_column(String(200))
+    label_schema: Mapped[list[Json] | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: None until a raw id's first good answer.
+    thresholds: Mapped[Json | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: target → threshold, or label → threshold
+    recipe: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: What the method needs to classify.
+    training_id: Mapped[str | None] = mapped_column(String(64))
+    dataset_id: Mapped[str | None] = mapped_column(String(64))
+    dataset_fingerprint: Mapped[str | None] = mapped_column(String(80))
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    note: Mapped[str | None] = mapped_column(Text)  #: A person's words about it.
+    calibration: Mapped[Json | None] = mapped_column(
+        JSON(none_as_null=True)
+    )  #: target → its temperature and what it was fitted on
+    remote_state: Mapped[str | None] = mapped_column(String(12))  #: `archived` or `deleted` at Mistral, if it is.
+    remote_wish: Mapped[str | None] = mapped_column(String(12))  #: A `RemoteWish` that a worker owes to Mistral.
+    remote_error: Mapped[str | None] = mapped_column(Text)  #: What Mistral last said against it.
+    __table_args__ = (UniqueConstraint("name", "version"), Index("ix_models_remote_wish", "remote_wish"))
+
+
+class ModelAliasRow(Base):
+    """A second name of a version: `intents@champion`."""
+
+    __tablename__ = "model_aliases"
+    name: Mapped[str] = mapped_column(String(200), primary_key=True)
+    alias: Mapped[str] = mapped_column(String(100), primary_key=True)
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
+
+
+class PromotionRow(Base):
+    """Which version answered to a bare name, since when: append-only but for what a rollback takes back."""
+
+    __tablename__ = "promotions"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    name: Mapped[str] = mapped_column(String(200), index=True)
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
+    at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+    undone: Mapped[bool] = mapped_column(default=False, server_default=false())
+
+
+class ModelTargetRow(Base):
+    """The names behind the target numbers of prediction rows."""
+
+    __tablename__ = "model_targets"
+    model_no: Mapped[int] = mapped_column(ForeignKey("models.no"), primary_key=True)
+    target: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))

@@ -1,0 +1,32 @@
+"""Trainings: runs that make a model version."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Double, ForeignKey, Index, String, false
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, Job, Json, Leased
+
+
+class TrainingRow(Job, Leased, Base):
+    __tablename__ = "trainings"
+    name: Mapped[str] = mapped_column(String(200))  #: The model's name.
+    method: Mapped[str] = mapped_column(String(20))
+    dataset_id: Mapped[str] = mapped_column(String(64))
+    options: Mapped[Json] = mapped_column(JSON(none_as_null=True))  #: A `TrainSpec`.
+    max_cost: Mapped[float | None] = mapped_column(Double)
+    approved: Mapped[bool] = mapped_column(default=False, server_default=false())
+    cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
+    changed_at: Mapped[float | None] = mapped_column(Double)  #: Last sign of life at Mistral, by the database's clock.
+    due_at: Mapped[float | None] = mapped_column(Double)  #: No look before this moment, however many messages ask.
+    remote_files: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: split → Mistral's file id
+    remote_job: Mapped[str | None] = mapped_column(String(100))
+    remote_status: Mapped[str | None] = mapped_column(String(40))
+    remote_model: Mapped[str | None] = mapped_column(String(200))
+    estimate: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    cost: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
+    checkpoints: Mapped[list[Json] | None] = mapped_column(JSON(none_as_null=True))
+    model_no: Mapped[int | None] = mapped_column(ForeignKey("models.no"))
+    batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that embeds or classifies for it.
+    details: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: What the method reports, by target.
+    __table_args__ = (Index("ix_trainings_state", "state"),)

@@ -1,0 +1,41 @@
+"""Which workers live, what they found that they cannot do, and what holds them back."""
+
+from __future__ import annotations
+
+from sqlalchemy import Double, String, Text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base
+
+
+class WorkerRow(Base):
+    """A worker that runs, or ran lately. Times are seconds since 1970 by the database's clock."""
+
+    __tablename__ = "workers"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)  #: Of one run of one worker; chosen by itself.
+    name: Mapped[str] = mapped_column(String(200))  #: As Celery and Flower call it.
+    queues: Mapped[str] = mapped_column(String(200))  #: Those it serves: `,classify,train,`.
+    seen_at: Mapped[float] = mapped_column(Double)
+    resumed_at: Mapped[float | None] = mapped_column(Double)  #: When it was seen again after a silence.
+
+
+class UnableWorkerRow(Base):
+    """Work that a worker cannot do. It counts until `until`, when the worker tries again."""
+
+    __tablename__ = "unable_workers"
+    worker_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(100), primary_key=True)  #: `mistral`, `model:12`, or a job's id.
+    reason: Mapped[str] = mapped_column(Text)
+    until: Mapped[float] = mapped_column(Double)
+
+
+class DelayRow(Base):
+    """What holds work back that a worker has begun. It counts until `until`."""
+
+    __tablename__ = "delays"
+    worker_id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    subject: Mapped[str] = mapped_column(String(100), primary_key=True)  #: `model:12`, `redis`, or a job's id.
+    reason: Mapped[str] = mapped_column(String(40))  #: A `DelayReason`.
+    message: Mapped[str] = mapped_column(Text)
+    since: Mapped[float] = mapped_column(Double)
+    until: Mapped[float] = mapped_column(Double)

@@ -1,0 +1,72 @@
+"""Which chunks get a message now. Redis holds a bounded window of messages for each batch."""
+
+from __future__ import annotations
+
+from sqlalchemy import ColumnElement, func, or_, select, update
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.messages import CLASSIFY, ChunkMessage
+from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.core.database import db_now, writing
+from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
+from labelmill.core.queue.sender import MessageSender
+
+WINDOW = 32  #: Chunks of one batch that are on the queue or in work.
+_AHEAD = 8  # windows
+_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
+
+
+def _unsent(lost_after_s: float) -> ColumnElement[bool]:
+    return or_(ChunkRow.sent_at.is_(None), ChunkRow.sent_at < db_now() - lost_after_s)
+
+
+def dispatch_batch(
+    engine: Engine, sender: MessageSender, batch_id: str, *, lost_after_s: float = 3600, window: int = WINDOW
+) -> int:
+    """Send messages for the batch's next chunks, as many as the window leaves room for.
+
+    A chunk whose message is older than `lost_after_s` and that nobody claimed is taken for lost and sent again.
+    Returns how many were sent. Raises BrokerUnavailable; nothing is marked as sent then.
+    """
+    with writing(engine) as connection:
+        batch = connection.execute(
+            select(BatchRow.no, BatchRow.priority).where(BatchRow.id == batch_id, BatchRow.state.in_(_RUNS))
+        ).first()
+        if batch is None:
+            return 0
+        # one dispatcher a batch at a time: two would each fill the window
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
+        mine = ChunkRow.batch_no == batch.no
+        pending = ChunkRow.state == ChunkState.PENDING.value
+        claimed = connection.scalar(
+            select(func.count())
+            .select_from(ChunkRow)
+            .where(mine, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
+        )
+        # chunks are sent in order: those with a message are among the first, and nobody looks at the 10⁵ behind them
+        first = connection.execute(
+            select(ChunkRow.number, _unsent(lost_after_s).label("unsent"))
+            .where(mine, OPEN_CHUNK, pending, ChunkRow.number >= 0)  # without it SQLite walks the primary key
+            .order_by(ChunkRow.number)
+            .limit(_AHEAD * window)
+        ).all()
+        unsent = [chunk.number for chunk in first if chunk.unsent]
+        room = window - (claimed or 0) - (len(first) - len(unsent))
+        numbers = unsent[: max(0, room)]
+        if not numbers:
+            return 0
+        connection.execute(update(ChunkRow).where(mine, ChunkRow.number.in_(numbers)).values(sent_at=db_now()))
+    try:
+        messages = [ChunkMessage(job_id=batch_id, chunk=number) for number in numbers]
+        sender.send(CLASSIFY, messages, priority=batch.priority)
+    except BrokerUnavailable:
+        with writing(engine) as connection:
+            connection.execute(
+                update(ChunkRow)
+                .where(ChunkRow.batch_no == batch.no, ChunkRow.number.in_(numbers), pending)
+                .values(sent_at=None)
+            )
+        raise
+    return len(numbers)

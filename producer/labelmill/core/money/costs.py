@@ -1,0 +1,38 @@
+"""What classifying texts with a model costs, by the tokens that were counted. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.core.money.prices import LISTED, PriceList
+from labelmill.core.money.token_counts import count_tokens
+
+
+def priced_model(remote_model: str, prices: PriceList = LISTED) -> str:
+    """The model whose price counts: of a fine-tuned one (`ft:classifier:ministral-3b-latest:…`) the one it began as."""
+    return next((part for part in remote_model.split(":") if prices.price_of(part)), remote_model)
+
+
+def cost_of_texts(
+    remote_model: str, method: str, tokens: int, texts: int, schema: LabelSchema, prices: PriceList = LISTED
+) -> dict[str, Any] | None:
+    """`{"amount", "currency"}` of `texts` that took `tokens` in all; None when the price is not known.
+
+    Of a chat model's tokens those of the answers cost more, and the sum alone is known: an answer is taken to be as
+    long as the longest label makes it.
+    """
+    output = 0
+    if method == "prompt":
+        answer = {target.name: max(target.labels, key=len, default="") for target in schema.targets}
+        output = min(tokens, texts * count_tokens(orjson.dumps(answer).decode()))
+    return prices.cost_of(priced_model(remote_model, prices), tokens - output, output)
+
+
+def per_1000(cost: dict[str, Any] | None, texts: int) -> dict[str, Any] | None:
+    """The same for 1,000 texts."""
+    if cost is None or not texts:
+        return None
+    return {"amount": round(cost["amount"] * 1000 / texts, 8), "currency": cost["currency"]}

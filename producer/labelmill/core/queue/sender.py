@@ -1,0 +1,181 @@
+"""How both sides speak to Celery: one configuration, and the sending of messages.
+
+The settings follow from how Celery and Redis behave: late acknowledgement, JSON only, no results, quick recovery of
+messages that a killed worker held (Redis is a hint only; recovery is what guarantees).
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
+from labelmill.contracts.messages import PRIORITY_OF, QUEUE_OF, QUEUES, JobMessage
+from labelmill.core.addresses.broker import celery_broker
+from labelmill.core.settings import Settings
+
+if TYPE_CHECKING:
+    from celery import Celery
+
+#: Above the longest chunk task plus the longest countdown. A later redelivery does no harm: claims are in SQL.
+VISIBILITY_TIMEOUT_S = 300
+
+
+@contextmanager
+def accepted(
+    job_id: str, warn: Callable[[str], None], announce: Callable[[str], None] = lambda _: None
+) -> Iterator[None]:
+    """Around the sending of a job's messages, once SQL holds the job: it will run, so nothing that goes wrong with them
+    may look as if it had not been accepted, and be submitted and paid for again. `announce` is told the id first."""
+    announce(job_id)
+    try:
+        yield
+    except BrokerUnavailable as error:
+        warn(f"{error.message}: the job is accepted and starts when Redis is back")
+    except Exception as error:  # noqa: BLE001 - see above
+        said = error.message if isinstance(error, LabelmillError) else type(error).__name__
+        warn(f"{job_id} is accepted, but its messages could not be sent ({said}): it starts when recovery finds it")
+
+
+#: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s, and waits for a Redis
+#: that is frozen as long as it is frozen.
+_ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1, "socket_timeout": 3}
+
+
+def celery_settings(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration, the same for producer, worker, beat and Flower."""
+    broker = celery_broker(settings.broker_url)
+    return {
+        **broker,
+        "result_backend": None,
+        "task_ignore_result": True,
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "task_acks_late": True,  # a killed worker's message must come back
+        "task_reject_on_worker_lost": True,
+        "worker_prefetch_multiplier": 1,
+        "worker_pool": "threads",  # one event loop a process serves every chunk; more processes, not more children
+        "worker_send_task_events": True,
+        "task_send_sent_event": True,
+        "task_create_missing_queues": True,
+        "task_default_queue": "classify",
+        "task_routes": {name: {"queue": queue} for name, queue in QUEUE_OF.items()},
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "broker_channel_error_retry": True,  # a Redis whose memory is full refuses commands: no reason to end
+        "broker_transport_options": {
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1,
+            "queue_order_strategy": "round_robin",
+            "priority_steps": sorted(PRIORITY_OF.values()),
+            "health_check_interval": 25,
+            "socket_keepalive": True,
+            "socket_connect_timeout": 5,
+            # kombu reads no such option, but keeps connections apart by their options, and not by how they speak TLS:
+            # one that checks a certificate must not be given one that did not
+            "checks": broker["broker_use_ssl"],
+        },
+        "worker_hijack_root_logger": False,
+        "timezone": "UTC",
+    }
+
+
+def _sending_app(settings: Settings) -> Celery:
+    with _uncollected():  # slow to import; most commands send nothing
+        import kombu.transport.redis  # noqa: F401, PLC0415 - Celery would at the first message
+
+        from labelmill.core.queue.application import QueueApp  # noqa: PLC0415
+
+        app = QueueApp.make(settings, set_as_current=False)
+        app.conf.broker_transport_options |= _ONE_MORE_TRY
+        app.amqp  # noqa: B018 - imports too
+    return app
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """While a library is imported: it makes much and drops nothing, so that the garbage collector looks in vain, for a
+    third of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+def asking_app(settings: Settings) -> Celery:
+    """An application that asks workers how they are. Close it."""
+    from labelmill.core.queue.wire.transport import CHECKING_TRANSPORT  # noqa: PLC0415 - as in _sending_app
+
+    app = _sending_app(settings)
+    app.conf.broker_transport = CHECKING_TRANSPORT  # replies may be anybody's
+    app.conf.broker_connection_retry = False
+    return app
+
+
+class _NoResult:
+    """What sending a message returns: nothing of use. Celery's own class would search all installed packages for one
+    that stores results."""
+
+    ignored = True  # Celery sets it
+
+    def __init__(self, task_id: str) -> None:
+        pass
+
+
+class MessageSender:
+    """Sends messages; the tasks themselves need not be known to the sender."""
+
+    def __init__(self, app: Celery | Settings) -> None:
+        self._given = app
+
+    @classmethod
+    def connect(cls, settings: Settings) -> MessageSender:
+        """A sender of its own, for processes that are no worker. Opens no connection yet."""
+        return cls(settings)
+
+    @cached_property
+    def _app(self) -> Celery:
+        return _sending_app(self._given) if isinstance(self._given, Settings) else self._given
+
+    def close(self) -> None:
+        """Close the connections to Redis that this sender opened; another application's stay."""
+        if isinstance(self._given, Settings) and "_app" in vars(self):
+            self._app.close()
+
+    def send(
+        self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
+    ) -> None:
+        """Put `messages` on the task's queue. Raises BrokerUnavailable; SQL still owes the work then."""
+        from kombu.exceptions import KombuError  # noqa: PLC0415 - as in _sending_app
+        from redis.exceptions import RedisError  # noqa: PLC0415 - as above
+
+        try:
+            with self._app.producer_or_acquire() as producer:
+                for message in messages:
+                    self._app.send_task(
+                        task,
+                        kwargs=message.model_dump(),
+                        queue=QUEUE_OF[task],
+                        priority=PRIORITY_OF[priority],
+                        countdown=countdown_s,
+                        ignore_result=True,
+                        retry=False,
+                        producer=producer,
+                        result_cls=_NoResult,  # type: ignore[arg-type] # any class will do
+                    )
+        except (KombuError, RedisError, OSError) as error:
+            from labelmill.core.queue.redis_faults import refusal_in  # noqa: PLC0415 - as above
+
+            refusal = refusal_in(error)
+            said = f"Redis takes no messages, {refusal.reason}" if refusal else "Redis cannot be reached"
+            raise BrokerUnavailable(said) from error
+
+
+__all__ = ["QUEUES", "MessageSender", "accepted", "celery_settings"]

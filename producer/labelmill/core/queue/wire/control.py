@@ -1,0 +1,120 @@
+"""Remote control: commands that workers are sent by publish/subscribe, and what they reply.
+
+Celery trusts both. A command whose headers are a text ends a worker, one with a `pattern` runs a regular expression of
+the sender's, one clock of four thousand digits is passed on by all others for ever. Commands that Labelmill, Flower and
+`celery inspect` have no use for are refused.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labelmill.contracts.messages import INSPECT
+from labelmill.core.queue.wire.frame import is_id, is_line, is_number, is_plain, read_frame, write_frame
+
+_LOOKS = (
+    INSPECT,
+    "ping",
+    "stats",
+    "active",
+    "reserved",
+    "scheduled",
+    "revoked",
+    "registered",
+    "active_queues",
+    "conf",
+    "report",
+    "query_task",
+    "clock",
+)
+#: Their older names, which `celery inspect` and Flower use too.
+_ALIASES = ("dump_active", "dump_reserved", "dump_schedule", "dump_revoked", "dump_tasks", "dump_conf")
+_ACTS = (
+    "heartbeat",
+    "enable_events",
+    "disable_events",
+    "shutdown",
+    "revoke",
+    "terminate",
+    "rate_limit",
+    "time_limit",
+    "add_consumer",
+    "cancel_consumer",
+    "pool_grow",
+    "pool_shrink",
+    "pool_restart",
+    "autoscale",
+)
+COMMANDS = frozenset((*_LOOKS, *_ALIASES, *_ACTS))
+
+_MAX_NAMES = 1_000
+_MAX_NAME = 300
+_MAX_COUNT = 100_000
+
+
+def checked_command(entry: bytes | str) -> bytes:
+    """The command of a published message, written anew. Raises MalformedMessage."""
+    frame = read_frame(entry)
+    said = frame.content
+    if not isinstance(said, dict) or not is_line(said.get("method"), _MAX_NAME):
+        raise frame.refusal("it is not a remote-control command")
+    method, arguments = said["method"], said.get("arguments") or {}
+    if method not in COMMANDS:
+        raise frame.refusal(f"{method} is not a remote-control command that is taken")
+    if said.get("pattern") is not None or said.get("matcher") is not None:
+        raise frame.refusal("it names workers by a pattern")
+    destination = said.get("destination")
+    if destination is not None and not _are_names(destination):
+        raise frame.refusal("its destination is not a list of workers")
+    if not isinstance(arguments, dict) or not all(
+        is_line(name, _MAX_NAME) and (_is_simple(value) or (isinstance(value, list) and _are_simple(value)))
+        for name, value in arguments.items()
+    ):
+        raise frame.refusal("its arguments cannot be read")
+    command: dict[str, Any] = {"method": method, "arguments": arguments, "destination": destination}
+    if (reply_to := said.get("reply_to")) is not None:
+        if not _is_address(reply_to) or not is_id(said.get("ticket")):
+            raise frame.refusal("where its reply should go cannot be read")
+        command |= {
+            "ticket": said["ticket"],
+            "reply_to": {name: reply_to[name] for name in ("exchange", "routing_key")},
+        }
+    return write_frame({"clock": 0}, command, routing_key="")
+
+
+def checked_reply(entry: bytes | str) -> bytes:
+    """A worker's reply, written anew. Raises MalformedMessage."""
+    frame = read_frame(entry)
+    said, ticket = frame.content, frame.headers.get("ticket")
+    if not isinstance(said, dict) or not all(is_line(name, _MAX_NAME) for name in said) or not is_plain(said):
+        raise frame.refusal("it is not a worker's reply")
+    if not is_id(ticket):
+        raise frame.refusal("it does not say what it replies to")
+    return write_frame({"ticket": ticket, "clock": 0}, said, routing_key="")
+
+
+def _is_address(value: object) -> bool:
+    """Whether a reply can go there: what `celery control` waits on, and no other list."""
+    return (
+        isinstance(value, dict)
+        and is_id(value.get("routing_key"))
+        and is_id(value.get("exchange"))
+        and value["exchange"].startswith("reply.")
+        and value["exchange"].endswith(".pidbox")
+    )
+
+
+def _are_names(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= _MAX_NAMES and all(is_line(one, _MAX_NAME) for one in value)
+
+
+def _is_simple(value: object) -> bool:
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, int | float):
+        return is_number(value) and abs(value) <= _MAX_COUNT
+    return is_line(value, _MAX_NAME)
+
+
+def _are_simple(values: list[Any]) -> bool:
+    return len(values) <= _MAX_NAMES and all(map(_is_simple, values))

@@ -1,0 +1,68 @@
+"""Keys and passwords taken out of text: of every line of a log, of whatever is kept of a dropped message."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from labelmill.core.settings import Settings
+
+HIDDEN = "***"
+# Each pattern must take time in proportion to the text: workers redact what comes over Redis, holding the interpreter.
+_URL_PASSWORD = re.compile(r"(://[^\s:/@\"']*:)[^\s@/\"']+(?=@)")
+_BEARER = re.compile(r"(\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
+#: A password of a URL is hidden wherever it stands, unless it is so short that it would be found within words.
+_SHORTEST_PASSWORD = 6
+#: Characters of a secret that only its surroundings tell: where a text is cut within one, so much of the end goes too.
+_LONGEST_SECRET = 500
+
+
+class SecretRemover:
+    """Replaces the configured keys and passwords, passwords in any URL, and bearer tokens."""
+
+    def __init__(self, settings: Settings) -> None:
+        # a secret may stand in a JSON string or a URL, where some characters of it are written differently
+        forms = {
+            form
+            for secret in _secrets(settings)
+            for form in (secret, json.dumps(secret)[1:-1], repr(secret)[1:-1], quote(secret, safe=""))
+        }
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._known = re.compile("|".join(map(re.escape, longest_first))) if forms else None
+        self._margin = max(_LONGEST_SECRET, *map(len, forms)) if forms else _LONGEST_SECRET
+
+    def __call__(self, text: str) -> str:
+        """The text without secrets."""
+        # what is configured goes first: a pattern could leave a part of it
+        text = self._known.sub(HIDDEN, text) if self._known else text
+        return _BEARER.sub(rf"\1{HIDDEN}", _URL_PASSWORD.sub(rf"\1{HIDDEN}", text))
+
+    def excerpt(self, text: str, max_chars: int) -> str:
+        """The start of a text of any length without secrets, nor a part of one."""
+        if len(text) <= max_chars:
+            return self(text)
+        # the text is cut before it is redacted, to bound the time; its end may hold a part of a secret
+        is_cut = len(text) > max_chars + self._margin
+        clean = self(text[: max_chars + self._margin])
+        clean = clean[: max(0, len(clean) - self._margin)] if is_cut else clean
+        return clean if len(clean) <= max_chars and not is_cut else f"{clean[: max_chars - 1]}…"
+
+
+def secret_remover(settings: Settings) -> SecretRemover:
+    """What takes the secrets of `settings` out of texts."""
+    return SecretRemover(settings)
+
+
+def _secrets(settings: Settings) -> Iterator[str]:
+    for key in (settings.mistral_api_key, settings.wandb_api_key):
+        if key and (secret := key.get_secret_value().strip()):
+            yield secret
+    for url in (settings.broker_url, settings.database_url):
+        try:
+            parts = urlsplit(url)
+            passwords = [unquote(parts.password or ""), *parse_qs(parts.query).get("password", ())]
+        except ValueError:
+            continue  # it is not a URL; whoever connects says so
+        yield from (password for password in passwords if len(password) >= _SHORTEST_PASSWORD)

@@ -1,0 +1,2 @@
+"""Everything that a caller may ask for, a module or a folder for each kind of thing: `datasets`, `trainings`,
+`batches`, `evaluations`, `models`, `jobs`, `results`. The command line and the Python client translate to it."""

@@ -1,0 +1,181 @@
+"""Submitting a batch: the input streams into compressed chunks in SQL, then small messages go to Redis."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Literal
+
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.bounds import check_name, shown
+from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
+from labelmill.contracts.messages import PRIORITY_OF
+from labelmill.contracts.specs import ClassifySpec, specify
+from labelmill.contracts.states import BatchState
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter
+from labelmill.core.database import words_of_refusal, writing
+from labelmill.core.database.tables import ModelRow
+from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.queue.sender import MessageSender, accepted
+from labelmill.core.readers import (
+    TextBlock,
+    detect_sources,
+    formats_of,
+    inputs_of,
+    read_options,
+    read_text_blocks,
+)
+from labelmill.services.models import ref_of, resolve_model
+from labelmill.services.submissions.keys import (
+    OpenedBatch,
+    Order,
+    end_broken_submission,
+    open_batch,
+    require_same_content,
+)
+from labelmill.services.submissions.repeated_ids import RepeatedIds
+from labelmill.services.submissions.skipped_rows import RefusedRows, SkippedRows, record_skipped
+
+
+def submit_batch(
+    engine: Engine,
+    sender: MessageSender,
+    *,
+    source: str,
+    model: str,
+    text: str = "text",
+    id_column: str | None = None,
+    mode: str = "realtime",
+    priority: str = "normal",
+    thresholds: Mapping[str, float] | None = None,
+    multi: Sequence[str] = (),
+    cache: bool = False,
+    chats: bool = False,
+    on_bad_row: Literal["fail", "skip"] = "fail",
+    encoding: str | None = None,
+    delimiter: str | None = None,
+    quoting: str | None = None,
+    idempotency_key: str | None = None,
+    warn: Callable[[str], None] = lambda _: None,
+    announce: Callable[[str], None] = lambda _: None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> str:
+    """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
+
+    `cache`: reuse what earlier batches of the same model version were answered.
+    `encoding`, `delimiter`, `quoting`: how files are read, where that is not left to be found out.
+    `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
+    `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
+    """
+    if priority not in PRIORITY_OF:
+        raise InvalidInput(f"--priority is one of {', '.join(PRIORITY_OF)}, not {shown(priority)}")
+    if mode != "realtime":
+        raise InvalidInput(f"mode {shown(mode)} is not offered yet: use --mode realtime")
+    if idempotency_key is not None:
+        check_name("--idempotency-key", idempotency_key)
+    inputs = inputs_of(source)
+    spec = specify(
+        ClassifySpec,
+        {"thresholds": "threshold"},
+        source=source,
+        text=text,
+        id=id_column,
+        thresholds=dict(thresholds or {}),
+        multi=tuple(multi),
+        chats=chats,
+        cache=cache,
+        on_bad_row=on_bad_row,
+        reading=read_options(encoding, delimiter, quoting),
+    )
+    with writing(engine) as connection:
+        row = resolve_model(connection, model)
+        _check_targets(spec, row)
+    sources = detect_sources(inputs, spec.reading, [text] if id_column is None else [text, id_column])
+    spec = spec.model_copy(update={"formats": formats_of(sources)})
+    skipped = SkippedRows() if on_bad_row == "skip" else None
+    refused = RefusedRows()
+    found = read_text_blocks(sources, text, id_column, on_bad_row=refused if skipped is None else skipped)
+    blocks = _begun(refused.none_in(found))
+    with writing(engine) as connection:
+        batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
+    if batch.state != BatchState.SUBMITTING.value:
+        require_same_content(batch, blocks, on_progress)
+        announce(batch.id)
+        return batch.id
+    try:
+        repeated = _write(engine, batch, blocks, skipped, on_progress)
+    except BatchEnded:
+        announce(batch.id)
+        warn(f"{batch.id} ended before all of its rows were written: none of them is sent")
+        return batch.id
+    except BaseException as error:
+        if _ends_the_batch(batch, error):
+            # a database that is gone cannot be told; the error that is raised says so
+            with contextlib.suppress(DatabaseUnavailable):
+                end_broken_submission(engine, batch.no, error)
+        if (words := words_of_refusal(error)) is not None:
+            raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
+        raise
+    if skipped is not None and skipped.count:
+        warn(str(skipped))
+    if repeated.example is not None:
+        warn(str(repeated))
+    with accepted(batch.id, warn, announce):
+        dispatch_batch(engine, sender, batch.id)
+    return batch.id
+
+
+def _begun(blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:
+    """The same blocks, the first of which is read: what is wrong with a whole file is said before a batch is made."""
+    first = next(blocks, None)
+    return iter(()) if first is None else chain([first], blocks)
+
+
+def _ends_the_batch(batch: OpenedBatch, error: BaseException) -> bool:
+    """Whether nobody will go on with a batch whose submission broke. One with a key waits for the next submission under
+    it, unless it was made for this input and the input is wrong."""
+    if not batch.is_new or isinstance(error, KeyTaken):
+        return False
+    return not batch.has_key or isinstance(error, InvalidInput)
+
+
+def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
+    """A misspelt target must not silently leave a batch without its threshold, or with one label of many."""
+    if model.label_schema is None:
+        return  # a raw id: its targets are not known yet, and the worker looks when they are
+    targets = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
+    for option, names in (("--threshold", set(spec.thresholds) - {"*"}), ("--multi", spec.multi)):
+        for name in names:
+            if name not in targets:
+                raise InvalidInput(f"{option} names {name!r}; the model's targets are {', '.join(targets)}")
+    for name in spec.multi:
+        if not targets[name]:
+            remedy = f": give it a name of its own, labelmill models register NAME {model.remote_model} --multi {name}"
+            raise InvalidInput(
+                f"--multi {name}: {ref_of(model)} is known to give one label, as its first batch was submitted"
+                f"{remedy if not model.version else ''}"
+            )
+
+
+def _write(
+    engine: Engine,
+    batch: OpenedBatch,
+    blocks: Iterable[TextBlock],
+    skipped: SkippedRows | None,
+    on_progress: Callable[[int], None],
+) -> RepeatedIds:
+    rows = 0
+    repeated = RepeatedIds()
+    with BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer:
+        for block in blocks:
+            writer.add(block.texts, block.ids, most_chars=block.most_chars)
+            if block.ids is not None:
+                repeated.add(block.ids)
+            rows += len(block)
+            on_progress(len(block))
+        if skipped is not None:
+            record_skipped(engine, batch.no, batch.id, skipped, rows)
+        writer.finish()
+    return repeated

@@ -1,0 +1,289 @@
+"""Models side by side on the same rows: McNemar's test against the best, and the cheapest that is not worse.
+
+The maths are pure; `compare_evaluations` reads what evaluations have left in SQL. Which rows each model got right, and
+which it was trained on, stands in its evaluation, a bit a row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.states import EvaluationState
+from labelmill.core.database.analysis_codec import load_analysis, unpack_bits
+from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
+from labelmill.services.jobs.documents import status_document
+
+LEVEL = 0.05  #: A difference with a smaller p-value is believed.
+RESAMPLES, SEED = 1_000, 0  #: Of the interval of each accuracy, as in an evaluation.
+EXACT_UP_TO = 1_000  #: Discordant rows; beyond, the chi-square approximation differs in no digit that matters.
+
+_SHOWN = (
+    "accuracy",
+    "macro_f1",
+    "weighted_f1",
+    "micro_f1",
+    "log_loss",
+    "brier",
+    "ece",
+    "intervals",
+    "answered",
+    "abstained",
+    "failed",
+    "rows",
+)
+
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """How two models differ on the same rows."""
+
+    only_first: int  #: Rows that only the first got right.
+    only_second: int
+    p_value: float
+    test: str  #: `exact` (binomial, two-sided) or `chi2` (with continuity correction).
+
+
+def mcnemar(first: Bools, second: Bools) -> McNemar:
+    """McNemar's test of two models' right rows. No discordant row: p = 1."""
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    if discordant <= EXACT_UP_TO:
+        ways = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
+        p_value = min(1.0, 2 * ways / 2**discordant)
+        return McNemar(only_first, only_second, p_value, "exact")
+    statistic = (abs(only_first - only_second) - 1) ** 2 / discordant
+    return McNemar(only_first, only_second, math.erfc(math.sqrt(statistic / 2)), "chi2")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A model with the rows it got right; `cost` is of 1,000 texts, None where it is not known."""
+
+    model: str
+    right: Bools
+    cost: float | None
+
+    @property
+    def accuracy(self) -> float:
+        """The share of rows it got right."""
+        return float(self.right.mean()) if len(self.right) else 0.0
+
+    def interval(self) -> list[float]:
+        """The 95 % bootstrap interval of the accuracy: rows are right or wrong, so a resample is a binomial draw."""
+        rows = max(1, len(self.right))
+        drawn = np.random.default_rng(SEED).binomial(rows, self.accuracy, RESAMPLES) / rows
+        return [float(bound) for bound in np.quantile(drawn, [0.025, 0.975])]
+
+
+def judge(contenders: Sequence[Contender], level: float = LEVEL) -> dict[str, Any]:
+    """`{"best", "cheapest_not_worse", "comparisons"}`; p-values are of each model against the best, uncorrected."""
+    best = max(contenders, key=lambda one: (one.accuracy, -(math.inf if one.cost is None else one.cost)))
+    comparisons, good = [], [best]
+    for one in contenders:
+        if one is best:
+            continue
+        found = mcnemar(one.right, best.right)
+        worse = found.p_value < level and one.accuracy < best.accuracy
+        if not worse:
+            good.append(one)
+        comparisons.append(
+            {
+                "model": one.model,
+                "against": best.model,
+                "only_this_right": found.only_first,
+                "only_best_right": found.only_second,
+                "p_value": found.p_value,
+                "test": found.test,
+                "significantly_worse": worse,
+            }
+        )
+    priced = [(one.cost, -one.accuracy, one.model) for one in good if one.cost is not None]
+    return {
+        "best": best.model,
+        "rows": len(best.right),
+        "accuracies": {one.model: one.accuracy for one in contenders},
+        "intervals": {one.model: one.interval() for one in contenders},
+        "cheapest_not_worse": min(priced)[2] if priced else None,
+        "not_worse": [one.model for one in good],
+        "without_cost": [one.model for one in good if one.cost is None],
+        "comparisons": comparisons,
+    }
+
+
+def compare_evaluations(connection: Connection, job_ids: Sequence[str], level: float = LEVEL) -> dict[str, Any]:
+    """The document of `labelmill compare --json`. Raises InvalidInput when the models have no target in common."""
+    if not 0 <= level <= 1:
+        raise InvalidInput("--level must be between 0 and 1")
+    found = [status_document(connection, job_id) for job_id in job_ids]
+    done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
+    methods = _methods(connection, job_ids)
+    document: dict[str, Any] = {
+        "dataset": found[0]["dataset"],
+        "fingerprint": _fingerprint(connection, job_ids[0]),
+        "split": found[0]["split"],
+        "level": level,
+        "models": [_entry(one, methods[one["id"]]) for one in found],
+        "targets": {},
+        "overall": None,
+        "warnings": [],
+        "verdict": None,
+    }
+    if not done:
+        return document
+    analyses = {one["id"]: load_analysis(connection, one["id"])["targets"] for one in done}
+    shared = [name for name in done[0]["metrics"] if all(name in one["metrics"] for one in done)]
+    if not shared:
+        raise InvalidInput("the models have no target in common: there is nothing to compare")
+    found_rights = Rights.of(analyses, shared)
+    for name in shared:
+        document["targets"][name] = judge(_contenders(done, found_rights.right(name)), level) | {
+            "multi": analyses[done[0]["id"]][name]["multi"]
+        }
+    overall = document["targets"][shared[0]]
+    if len(shared) > 1:
+        overall = judge(_contenders(done, found_rights.all_right()), level)
+    document["overall"] = overall
+    document["warnings"] = _warnings(done, found_rights)
+    document["verdict"] = verdict_of(overall, found)
+    return document
+
+
+@dataclass(frozen=True)
+class Rights:
+    """Which rows each evaluation got right, target by target, but for `left_out`: rows of the split whose text one of
+    the models was trained on. A model has the advantage there, and nobody learns how it does with texts to come."""
+
+    rows_of: Mapping[str, NDArray[np.int64]]  #: target → the rows of the split that have a label for it.
+    rights: Mapping[str, Mapping[str, Bools]]  #: target → evaluation → whether each of these rows is right.
+    left_out: NDArray[np.int64]
+    all_seen: bool  #: Then nothing is left out: there would be nothing to compare.
+
+    @classmethod
+    def of(cls, analyses: Mapping[str, Mapping[str, Any]], shared: Sequence[str]) -> Rights:
+        first = next(iter(analyses.values()))
+        rows_of = {name: np.array(first[name]["has_truth"], np.int64) for name in shared}
+        seen = [
+            rows_of[name][unpack_bits(targets[name]["seen"], targets[name]["rows"])]
+            for targets in analyses.values()
+            for name in shared
+            if "seen" in targets[name]
+        ]
+        left_out = np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int64)
+        all_seen = bool(len(left_out)) and any(np.isin(rows, left_out).all() for rows in rows_of.values())
+        rights = {
+            name: {job_id: unpack_bits(one[name]["correct"], one[name]["rows"]) for job_id, one in analyses.items()}
+            for name in shared
+        }
+        return cls(rows_of, rights, np.empty(0, np.int64) if all_seen else left_out, all_seen)
+
+    def right(self, target: str) -> dict[str, Bools]:
+        """evaluation → which of the target's compared rows it got right."""
+        compared = ~np.isin(self.rows_of[target], self.left_out)
+        return {job_id: right[compared] for job_id, right in self.rights[target].items()}
+
+    def all_right(self) -> dict[str, Bools]:
+        """evaluation → which rows are right in every target; rows without truth for one of them do not count."""
+        common = reduce(np.intersect1d, self.rows_of.values())
+        common = common[~np.isin(common, self.left_out)]
+        within = {name: np.isin(rows, common) for name, rows in self.rows_of.items()}
+        return {
+            job_id: np.logical_and.reduce([self.rights[name][job_id][within[name]] for name in within])
+            for job_id in next(iter(self.rights.values()))
+        }
+
+
+def _warnings(done: Sequence[Mapping[str, Any]], rights: Rights) -> list[str]:
+    """What a person must know before they believe the comparison."""
+    seen = {one["model"]: one["summary"].get("seen_in_training") for one in done}
+    named = ", ".join(f"{model} {count:,}" for model, count in seen.items() if count)
+    if not named:
+        return []
+    if rights.all_seen:
+        warning = (
+            f"models were trained on rows of this split ({named}), and no row is left that none of them has seen: the "
+            "figures say nothing about texts to come. Compare on a dataset that no model was trained on"
+        )
+    elif not len(rights.left_out):  # evaluations of an earlier version do not say which rows these are
+        warning = (
+            f"models were trained on rows of this split ({named}), which are compared too: evaluate the models again"
+        )
+    else:
+        warning = (
+            f"models were trained on rows of this split ({named}): {len(rights.left_out):,} left out of the "
+            "comparison. Macro F1, log-loss and ECE are each model's own, on every row"
+        )
+    return [warning]
+
+
+def _fingerprint(connection: Connection, job_id: str) -> str | None:
+    return connection.scalar(
+        select(DatasetRow.fingerprint)
+        .join(EvaluationRow, EvaluationRow.dataset_id == DatasetRow.id)
+        .where(EvaluationRow.id == job_id)
+    )
+
+
+def _methods(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
+    statement = select(EvaluationRow.id, ModelRow.method).join(ModelRow, ModelRow.no == EvaluationRow.model_no)
+    return {one.id: one.method for one in connection.execute(statement.where(EvaluationRow.id.in_(job_ids)))}
+
+
+def _entry(one: Mapping[str, Any], method: str) -> dict[str, Any]:
+    summary = one["summary"] or {}
+    return {
+        "model": one["model"],
+        "method": method,
+        "evaluation": one["id"],
+        "state": one["state"],
+        "error": one["error"],
+        "rows": summary.get("rows"),
+        "seen_in_training": summary.get("seen_in_training"),
+        "failed": summary.get("failed"),
+        "cost_per_1000": summary.get("cost_per_1000"),
+        "seconds_per_1000": summary.get("seconds_per_1000"),
+        "targets": {
+            name: {key: metrics[key] for key in _SHOWN if key in metrics}
+            for name, metrics in (one["metrics"] or {}).items()
+        },
+    }
+
+
+def _contenders(done: Sequence[Mapping[str, Any]], right: Mapping[str, Bools]) -> list[Contender]:
+    costs = [one["summary"]["cost_per_1000"] for one in done]
+    one_currency = len({cost["currency"] for cost in costs if cost}) == 1
+    return [
+        Contender(one["model"], right[one["id"]], cost["amount"] if cost and one_currency else None)
+        for one, cost in zip(done, costs, strict=True)
+    ]
+
+
+def verdict_of(overall: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
+    """One sentence that a person can act on."""
+    best, cheapest = overall["best"], overall["cheapest_not_worse"]
+    unfinished = [one["model"] for one in found if one["state"] != EvaluationState.COMPLETED.value]
+    also = f" ({', '.join(unfinished)} could not be measured)" if unfinished else ""
+    if len(overall["accuracies"]) == 1:
+        return f"only {best} was measured{also}"
+    if cheapest is None:
+        return f"{best} is the best; what its rivals cost is not known{also}"
+    if cheapest == best:
+        worse = len(overall["not_worse"]) == 1
+        why = "every other model is significantly worse" if worse else "it is also the cheapest that is not worse"
+        return f"take {best}: it is the best, and {why}{also}"
+    p_value = next(one["p_value"] for one in overall["comparisons"] if one["model"] == cheapest)
+    return (
+        f"take {cheapest}: it is the cheapest, and not significantly worse than the best, {best} "
+        f"(p = {p_value:.2g}){also}"
+    )

@@ -1,0 +1,178 @@
+"""Status documents: what `status ID --json` holds for every kind of job."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection, RowMapping
+
+from labelmill.contracts.bounds import shown
+from labelmill.contracts.errors import NotFound
+from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.states import ENDED, BatchState, TrainingState
+from labelmill.core.database.tables import (
+    BatchRow,
+    DatasetRow,
+    DuplicateRow,
+    EvaluationRow,
+    ModelRow,
+    RowErrorRow,
+    TrainingRow,
+)
+from labelmill.core.money.costs import cost_of_texts, priced_model
+from labelmill.core.money.prices import LISTED, PriceList
+from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
+from labelmill.services.jobs.waiting_for import waiting_for
+
+TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | BatchRow | EvaluationRow]] = {
+    Kind.DATASET: DatasetRow,
+    Kind.TRAINING: TrainingRow,
+    Kind.BATCH: BatchRow,
+    Kind.EVALUATION: EvaluationRow,
+}
+
+_ENDED = {state.value for state in ENDED}
+
+
+def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> dict[str, Any]:
+    """Everything about one job; `prices` make the cost of a batch. Raises NotFound."""
+    kind = kind_of(job_id)
+    row = None
+    if kind is not None:
+        table = TABLE_OF[kind]
+        row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
+    if kind is None or row is None:
+        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+    sums = sums_of_batches(connection, batches_of(kind, row))
+    how = {"progress": progress_of(kind, row, sums), "waiting_for": waiting_for(connection, kind, row)}
+    document = head_of(kind, row) | how | _DETAILS[kind](connection, row)
+    if kind is Kind.BATCH:
+        found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
+        document["cost"] = cost_of_batch(ModelRow(**found), document, prices)
+    return document
+
+
+def head_of(kind: Kind, row: RowMapping) -> dict[str, Any]:
+    """What every job's document begins with."""
+    return {
+        "id": row["id"],
+        "kind": kind.value,
+        "state": row["state"],
+        "created_at": _moment(row["created_at"]),
+        "finished_at": _moment(row["finished_at"]),
+        "error": row["error"],
+        "error_code": row["error_code"],
+    }
+
+
+def _moment(value: datetime | None) -> str | None:
+    return value.isoformat(timespec="milliseconds") if value else None
+
+
+def _dataset(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    del connection
+    names = ("name", "version", "splits", "labels", "dropped", "fingerprint", "files", "repeats", "report")
+    return {name: row[name] for name in names}
+
+
+def _training(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    return {
+        # a version that is still being tuned is not yet the training's result
+        "model": model_ref(connection, row["model_no"]) if row["state"] == TrainingState.SUCCEEDED.value else None,
+        "name": row["name"],
+        "dataset": row["dataset_id"],
+        "method": row["method"],
+        "remote_job": row["remote_job"],
+        "remote_status": row["remote_status"],
+        "remote_model": row["remote_model"],
+        "estimate": row["estimate"],
+        "max_cost": row["max_cost"],
+        "cost": row["cost"],
+        "checkpoints": row["checkpoints"] or [],
+        "batch": row["batch_id"],
+        "details": row["details"],
+    }
+
+
+def model_ref(connection: Connection, model_no: int) -> str:
+    """`intents@1`, or a raw id as it is."""
+    model = connection.execute(select(ModelRow.name, ModelRow.version).where(ModelRow.no == model_no)).one()
+    return f"{model.name}@{model.version}" if model.version else str(model.name)
+
+
+def _counts(batch: RowMapping, sums: BatchSums) -> dict[str, int]:
+    """How the rows of a batch stand; `submitted` is the sum of the others at every moment (one statement reads all)."""
+    left = sums.rows - sums.done
+    cancelled = left if batch["state"] == BatchState.CANCELLED.value else 0
+    ended = {"labelled": sums.labelled, "abstained": sums.abstained, "failed": sums.failed}
+    return {"submitted": sums.rows, **ended, "cancelled": cancelled, "pending": left - cancelled}
+
+
+def _failures(connection: Connection, batch: RowMapping) -> dict[str, int]:
+    """Error code -> rows, those that repeat a failed one included; most rows first."""
+    own = select(RowErrorRow.code, func.count()).where(RowErrorRow.batch_no == batch["no"])
+    repeated = own.join(
+        DuplicateRow, (DuplicateRow.batch_no == RowErrorRow.batch_no) & (DuplicateRow.first_row == RowErrorRow.row)
+    )
+    found: Counter[str] = Counter()
+    for statement in (own, repeated) if batch["duplicates"] else (own,):
+        for code, count in connection.execute(statement.group_by(RowErrorRow.code)):
+            found[code] += count
+    return dict(found.most_common())
+
+
+def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    sums = sums_of_batches(connection, [row["id"]])[row["id"]]
+    rows = _counts(row, sums)
+    return {
+        "model": model_ref(connection, row["model_no"]),
+        "mode": row["mode"],
+        "priority": row["priority"],
+        "rows": rows,
+        "duplicates": row["duplicates"],
+        "skipped": row["skipped"],
+        "cached": sums.cached,
+        "requests": sums.requests,
+        "tokens": sums.tokens,
+        "cost": None,
+        "started_at": _moment(row["started_at"]),
+        "failures": _failures(connection, row) if rows["failed"] and row["state"] in _ENDED else {},
+    }
+
+
+def cost_of_batch(model: ModelRow, document: Mapping[str, Any], prices: PriceList) -> dict[str, Any] | None:
+    """What the tokens that Mistral reported cost by the price list: an estimate. None where it reported none (of
+    classifications it does not), or the price is not known. `document`: of the batch."""
+    if not document["tokens"]:
+        return None
+    priced = priced_model(model.remote_model or "", prices)
+    answered = document["rows"]["labelled"] + document["rows"]["abstained"]
+    texts = max(0, answered - document["duplicates"] - document["cached"])
+    schema = LabelSchema.from_json(model.label_schema or [])
+    cost = cost_of_texts(priced, model.method, document["tokens"], texts, schema, prices)
+    return cost and cost | {"estimated": True, "prices_as_of": prices.as_of(priced)}
+
+
+def _evaluation(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    return {
+        "model": model_ref(connection, row["model_no"]),
+        "dataset": row["dataset_ref"],
+        "split": row["split"],
+        "batch": row["batch_id"],
+        "calibration_batch": row["calibration_batch_id"],
+        "metrics": row["metrics"],
+        "summary": row["summary"],
+    }
+
+
+_DETAILS: dict[Kind, Callable[[Connection, RowMapping], dict[str, Any]]] = {
+    Kind.DATASET: _dataset,
+    Kind.TRAINING: _training,
+    Kind.BATCH: _batch,
+    Kind.EVALUATION: _evaluation,
+}

@@ -1,0 +1,113 @@
+"""The list of jobs: the latest of every kind, or of one, with what each is about and how far it is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, and_, or_, select, union_all
+from sqlalchemy.engine import Connection, RowMapping
+
+from labelmill.contracts.bounds import shown
+from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.near_matches import did_you_mean
+from labelmill.contracts.states import BatchState, DatasetState, EvaluationState, TrainingState
+from labelmill.core.database.tables import BatchRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.money.prices import LISTED, PriceList
+from labelmill.services.jobs.documents import TABLE_OF, cost_of_batch, head_of
+from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
+from labelmill.services.models import ref_of
+
+_STATES = sorted({state.value for kind in (DatasetState, TrainingState, BatchState, EvaluationState) for state in kind})
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which jobs to list. `after`: those older than this one. `inner`: batches of trainings and evaluations too."""
+
+    kinds: tuple[Kind, ...] = tuple(Kind)
+    state: str | None = None
+    limit: int = 20
+    after: str | None = None
+    inner: bool = False
+
+    @classmethod
+    def of(cls, kind: str | None, state: str | None, limit: int, after: str | None, *, inner: bool) -> Wanted:
+        """From what a person asked for. Raises InvalidInput."""
+        kinds = [one.value for one in Kind]
+        if kind is not None and kind not in kinds:
+            raise InvalidInput(f"--kind is one of {', '.join(kinds)}, not {shown(kind)}")
+        if state is not None and state not in _STATES:
+            hint = did_you_mean(state, _STATES) or f": states are {', '.join(_STATES)}"
+            raise InvalidInput(f"no job is ever {shown(state)}{hint}")
+        if limit < 1:
+            raise InvalidInput("list one job at least")
+        return cls(tuple(Kind) if kind is None else (Kind(kind),), state, limit, after, inner)
+
+
+def list_jobs(connection: Connection, wanted: Wanted, prices: PriceList = LISTED) -> list[dict[str, Any]]:
+    """What `status --json` prints: of each job the head of its document, `name`, `model`, `progress` and `cost`, newest
+    first. Raises NotFound."""
+    older = _older_than(connection, wanted.after)
+    found: list[tuple[Kind, RowMapping]] = []
+    for kind in wanted.kinds:
+        table = TABLE_OF[kind]
+        statement = select(table.__table__).order_by(table.created_at.desc(), table.id.desc()).limit(wanted.limit)
+        if wanted.state is not None:
+            statement = statement.where(table.state == wanted.state)
+        if older is not None:
+            at, job_id = older
+            statement = statement.where(or_(table.created_at < at, and_(table.created_at == at, table.id < job_id)))
+        if kind is Kind.BATCH and not wanted.inner:
+            statement = statement.where(_is_asked_for())
+        found += [(kind, row) for row in connection.execute(statement).mappings()]
+    found.sort(key=lambda one: (one[1]["created_at"], one[1]["id"]), reverse=True)
+    found = found[: wanted.limit]
+    sums = sums_of_batches(connection, [job_id for kind, row in found for job_id in batches_of(kind, row)])
+    models = _models(connection, {row["model_no"] for kind, row in found if kind is not Kind.DATASET})
+    return [_document(kind, row, sums, models, prices) for kind, row in found]
+
+
+def _is_asked_for() -> ColumnElement[bool]:
+    """The batch is a person's own, and not one that a training or an evaluation runs."""
+    columns = (TrainingRow.batch_id, EvaluationRow.batch_id, EvaluationRow.calibration_batch_id)
+    return BatchRow.id.not_in(union_all(*(select(column).where(column.is_not(None)) for column in columns)))
+
+
+def _older_than(connection: Connection, job_id: str | None) -> tuple[Any, str] | None:
+    if job_id is None:
+        return None
+    kind = kind_of(job_id)
+    at = None
+    if kind is not None:
+        at = connection.scalar(select(TABLE_OF[kind].created_at).where(TABLE_OF[kind].id == job_id))
+    if at is None:
+        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+    return at, job_id
+
+
+def _models(connection: Connection, numbers: set[int | None]) -> dict[int | None, ModelRow]:
+    rows = connection.execute(select(ModelRow.__table__).where(ModelRow.no.in_(numbers - {None}))).mappings()
+    return {row["no"]: ModelRow(**row) for row in rows}
+
+
+def _document(
+    kind: Kind, row: RowMapping, sums: dict[str, BatchSums], models: dict[int | None, ModelRow], prices: PriceList
+) -> dict[str, Any]:
+    of_model = models.get(row["model_no"]) if kind is not Kind.DATASET else None
+    model = ref_of(of_model) if of_model is not None else None
+    if kind is Kind.DATASET:
+        name, cost = f"{row['name']}@{row['version']}" if row["version"] else row["name"], None
+    elif kind is Kind.TRAINING:
+        name, cost = row["name"], row["cost"] or row["estimate"]
+        model = model if row["state"] == TrainingState.SUCCEEDED.value else None
+    elif kind is Kind.EVALUATION:
+        name, cost = f"{row['dataset_ref']} {row['split']}", (row["summary"] or {}).get("cost")
+    else:
+        batch = sums[row["id"]]
+        counted = {"labelled": batch.labelled, "abstained": batch.abstained}
+        facts = {"tokens": batch.tokens, "rows": counted, "duplicates": row["duplicates"], "cached": batch.cached}
+        name, cost = None, cost_of_batch(models[row["model_no"]], facts, prices)
+    progress = progress_of(kind, row, sums)
+    return head_of(kind, row) | {"name": name, "model": model, "progress": progress, "cost": cost}

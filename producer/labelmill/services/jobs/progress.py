@@ -1,0 +1,112 @@
+"""How far a job is: its phase, and how many rows of how many, from the batches that do its work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection, RowMapping
+
+from labelmill.contracts.ids import Kind
+from labelmill.contracts.states import ENDED, BatchState, EvaluationState, TrainingState
+from labelmill.core.database.tables import BatchRow, ChunkRow
+
+_ENDED = {state.value for state in ENDED}
+_AT_ONCE = 500  #: Ids in one statement.
+
+
+@dataclass(frozen=True)
+class BatchSums:
+    """What the chunks of a batch add up to. Counts are of rows, duplicates included, and of requests and tokens."""
+
+    state: str
+    rows: int = 0
+    labelled: int = 0
+    abstained: int = 0
+    failed: int = 0
+    requests: int = 0
+    tokens: int = 0
+    cached: int = 0
+
+    @property
+    def done(self) -> int:
+        """Rows that have an answer or an error."""
+        return self.labelled + self.abstained + self.failed
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it goes no further by itself."""
+        return self.state in _ENDED
+
+
+def batches_of(kind: Kind, row: RowMapping) -> list[str]:
+    """The batches that do a job's work: itself, or those it runs."""
+    names = {
+        Kind.BATCH: ("id",),
+        Kind.TRAINING: ("batch_id",),
+        Kind.EVALUATION: ("batch_id", "calibration_batch_id"),
+        Kind.DATASET: (),
+    }
+    return [row[name] for name in names[kind] if row[name]]
+
+
+def sums_of_batches(connection: Connection, ids: Sequence[str]) -> dict[str, BatchSums]:
+    """Of each batch that there is."""
+    names = ("rows", "labelled", "abstained", "failed", "requests", "tokens", "cached")
+    sums = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0) for name in names]
+    found: dict[str, BatchSums] = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        statement = (
+            select(BatchRow.id, BatchRow.state, *sums)
+            .join(ChunkRow, ChunkRow.batch_no == BatchRow.no, isouter=True)
+            .where(BatchRow.id.in_(ids[start : start + _AT_ONCE]))
+            .group_by(BatchRow.id, BatchRow.state)
+        )
+        for job_id, state, *counts in connection.execute(statement):
+            found[job_id] = BatchSums(state, *map(int, counts))
+    return found
+
+
+def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> dict[str, Any] | None:
+    """`{"phase", "done", "total"}`, the latter two rows or null; None once the job has ended, unless it is a batch:
+    that tells how many of its rows were done. `sums`: of `batches_of` the job."""
+    batches = [sums[job_id] for job_id in batches_of(kind, row) if job_id in sums]
+    if kind is Kind.BATCH:
+        (batch,) = batches
+        if batch.state == BatchState.SUBMITTING.value:
+            return _progress(batch.state, batch.rows)
+        return _progress(batch.state, batch.done, batch.rows)
+    state = str(row["state"])
+    if state in _ENDED:
+        return None
+    if kind is Kind.DATASET:
+        return _progress(state, (row["report"] or {}).get("rows_read"))
+    if not _is_at_work(kind, state):
+        return _progress(state.replace("_", " "))
+    working = [one for one in batches if not one.has_ended]
+    if any(one.state == BatchState.SUBMITTING.value for one in working):
+        return _progress("submitting", sum(one.rows for one in working))
+    if working:
+        classifies = kind is Kind.EVALUATION or row["method"] == "factory"
+        return _of_batches("classifying" if classifies else "embedding", batches)
+    if kind is Kind.EVALUATION:
+        return _progress("measuring" if batches else state)
+    checkpoints = row["checkpoints"] or []
+    if row["method"] == "factory":
+        return _progress("training at Mistral", checkpoints[-1]["step"] if checkpoints else None)
+    return _progress("fitting" if row["method"] == "embedding" else "making the prompt")
+
+
+def _is_at_work(kind: Kind, state: str) -> bool:
+    return state == (EvaluationState.RUNNING if kind is Kind.EVALUATION else TrainingState.RUNNING).value
+
+
+def _of_batches(phase: str, batches: Iterable[BatchSums]) -> dict[str, Any]:
+    batches = list(batches)
+    return _progress(phase, sum(one.done for one in batches), sum(one.rows for one in batches))
+
+
+def _progress(phase: str, done: int | None = None, total: int | None = None) -> dict[str, Any]:
+    return {"phase": phase, "done": done, "total": total}

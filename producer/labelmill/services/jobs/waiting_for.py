@@ -1,0 +1,159 @@
+"""Why a job does not move: what its status document has as `waiting_for`. A few reads by index, and none once it has
+ended."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection, RowMapping
+
+from labelmill.contracts.ids import Kind
+from labelmill.contracts.messages import CLASSIFY, EVALUATE, PREPARE, QUEUE_OF, TRAIN
+from labelmill.contracts.states import ENDED, BatchState, ChunkState, TrainingState
+from labelmill.core.database import db_now
+from labelmill.core.database.tables import (
+    OPEN_CHUNK,
+    BatchRow,
+    ChunkRow,
+    DatasetRow,
+    DelayRow,
+    EvaluationRow,
+    TrainingRow,
+    UnableWorkerRow,
+    WorkerRow,
+)
+from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, model_subject, told
+from labelmill.services.jobs.progress import batches_of
+
+_ENDED = {state.value for state in ENDED}
+_TASK_OF = {Kind.DATASET: PREPARE, Kind.TRAINING: TRAIN, Kind.BATCH: CLASSIFY, Kind.EVALUATION: EVALUATE}
+_LIVE_S = 30.0  #: A worker says every 5 s that it lives.
+_LEASED: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow]] = {
+    Kind.DATASET: DatasetRow,
+    Kind.TRAINING: TrainingRow,
+    Kind.EVALUATION: EvaluationRow,
+}
+_SHOWN = 3
+_FAR_S = 600.0  #: No delay is noted for so long: what lies further ahead was written before the clock was set back.
+
+
+def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> dict[str, Any] | None:
+    """`{"reason", "message", "since"}`; None: the job has ended, or something is done for it. Reasons: `approval`,
+    `no_worker`, `worker_unable`, `other_work`, and those of `DelayReason`. `since` is null where it is not known."""
+    state = row["state"]
+    if state in _ENDED or state == BatchState.SUBMITTING.value:
+        return None
+    if state == TrainingState.AWAITING_APPROVAL.value:
+        return _told("approval", f"somebody has to approve it: labelmill approve {row['id']}")
+    job_id = row["id"]
+    kind, row = _at_work(connection, kind, row)
+    queue = QUEUE_OF[_TASK_OF[kind]]
+    workers = _live_workers(connection, queue)
+    if (delay := _delay(connection, kind, row, job_id, workers)) is not None:
+        return delay
+    if _is_held(connection, kind, row):
+        return None
+    if not workers:
+        return _told("no_worker", f"no worker serves the queue {queue}: start one; `labelmill doctor` tells what runs")
+    return _why_unable(connection, kind, row, workers) or _other_work(connection, kind, row)
+
+
+def _told(reason: str, message: str, since: datetime | None = None) -> dict[str, Any]:
+    return {"reason": reason, "message": message, "since": since and since.isoformat(timespec="seconds")}
+
+
+def _delay(
+    connection: Connection, kind: Kind, row: RowMapping, job_id: str, workers: list[str]
+) -> dict[str, Any] | None:
+    """What holds back the workers that have begun it."""
+    subjects = [job_id, REDIS_SUBJECT]
+    if kind is Kind.BATCH:
+        subjects.append(model_subject(row["model_no"]))
+    found = connection.execute(
+        select(DelayRow.__table__, WorkerRow.name)
+        .join(WorkerRow, WorkerRow.id == DelayRow.worker_id, isouter=True)
+        .where(DelayRow.subject.in_(subjects), DelayRow.until.between(db_now(), db_now() + _FAR_S))
+        .order_by(DelayRow.since)
+    ).mappings()
+    delays = list(found)
+    if not delays:
+        return None
+    first = delays[0]
+    since = datetime.fromtimestamp(first["since"], UTC)
+    message = told(DelayReason(first["reason"]), first["message"], since)
+    concerns_all = first["subject"] == REDIS_SUBJECT or set(workers) <= {one["worker_id"] for one in delays}
+    return _told(first["reason"], message if concerns_all else f"{first['name']}: {message}", since)
+
+
+def _at_work(connection: Connection, kind: Kind, row: RowMapping) -> tuple[Kind, RowMapping]:
+    """The job itself, or the batch that does its work now."""
+    if kind is Kind.BATCH or not (ids := batches_of(kind, row)):
+        return kind, row
+    working = select(BatchRow.__table__).where(
+        BatchRow.id.in_(ids), BatchRow.state.in_((BatchState.QUEUED.value, BatchState.RUNNING.value))
+    )
+    batch = connection.execute(working.limit(1)).mappings().first()
+    return (kind, row) if batch is None else (Kind.BATCH, batch)
+
+
+def _is_held(connection: Connection, kind: Kind, row: RowMapping) -> bool:
+    """Whether a worker holds a lease on it, or on a chunk of it."""
+    if kind is not Kind.BATCH:
+        if row["state"] != "queued" and row["next_look_at"] is not None:
+            return True  # between two looks: a worker has the job in hand
+        table = _LEASED[kind]
+        statement = select(table.no).where(table.no == row["no"], table.lease_until > db_now())
+        return (row["state"] != "queued" and row["next_look_at"] is not None) or connection.scalar(
+            statement
+        ) is not None
+    claimed = select(ChunkRow.number).where(
+        ChunkRow.batch_no == row["no"],
+        OPEN_CHUNK,
+        ChunkRow.state == ChunkState.CLAIMED.value,
+        ChunkRow.lease_until > db_now(),
+    )
+    return connection.scalar(claimed.limit(1)) is not None
+
+
+def _live_workers(connection: Connection, queue: str) -> list[str]:
+    serving = WorkerRow.queues.contains(f",{queue},", autoescape=True)
+    return list(connection.scalars(select(WorkerRow.id).where(serving, WorkerRow.seen_at > db_now() - _LIVE_S)))
+
+
+def _why_unable(connection: Connection, kind: Kind, row: RowMapping, workers: list[str]) -> dict[str, Any] | None:
+    """The reason, where every worker that serves the queue has said that it cannot do it."""
+    subjects = [row["id"], "mistral"] if kind is not Kind.DATASET else [row["id"]]
+    if kind is Kind.BATCH:
+        subjects.append(model_subject(row["model_no"]))
+    found = connection.execute(
+        select(UnableWorkerRow.worker_id, UnableWorkerRow.reason).where(
+            UnableWorkerRow.worker_id.in_(workers),
+            UnableWorkerRow.subject.in_(subjects),
+            UnableWorkerRow.until > db_now(),
+        )
+    ).all()
+    if len({one.worker_id for one in found}) < len(workers):
+        return None
+    return _told("worker_unable", f"no worker can do it now: {found[0].reason}")
+
+
+def _other_work(connection: Connection, kind: Kind, row: RowMapping) -> dict[str, Any] | None:
+    """The jobs that workers hold, while this one waits for its turn."""
+    if row["state"] != "queued":
+        return None
+    if kind is Kind.BATCH:
+        ahead = select(BatchRow.id).where(BatchRow.state == BatchState.RUNNING.value).order_by(BatchRow.no)
+        found = list(connection.scalars(ahead.limit(_SHOWN)))
+    else:
+        found = [
+            job_id
+            for table in _LEASED.values()
+            for job_id in connection.scalars(
+                select(table.id)
+                .where(table.state.not_in(_ENDED), table.id != row["id"], table.lease_until > db_now())
+                .limit(_SHOWN)
+            )
+        ]
+    return _told("other_work", f"workers are busy with {', '.join(found[:_SHOWN])}") if found else None

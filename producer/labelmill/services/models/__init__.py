@@ -1,0 +1,35 @@
+"""The models there are: finding one by what a person writes (`resolving`), listing them and where each comes from
+(`listing`), promoting, archiving and deleting versions (`versions`), their aliases, notes and thresholds
+(`settings_of`), telling workers what is owed to Mistral (`at_mistral`).
+"""
+
+from labelmill.services.models.at_mistral import send_wish
+from labelmill.services.models.listing import lineage, list_models
+from labelmill.services.models.resolving import find_version, ref_of, register, resolve_model
+from labelmill.services.models.settings_of import (
+    clear_thresholds,
+    remove_alias,
+    set_alias,
+    set_note,
+    set_thresholds,
+)
+from labelmill.services.models.versions import archive, delete, promote, rollback
+
+__all__ = [
+    "archive",
+    "clear_thresholds",
+    "delete",
+    "find_version",
+    "lineage",
+    "list_models",
+    "promote",
+    "ref_of",
+    "register",
+    "remove_alias",
+    "resolve_model",
+    "rollback",
+    "send_wish",
+    "set_alias",
+    "set_note",
+    "set_thresholds",
+]

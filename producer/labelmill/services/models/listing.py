@@ -1,0 +1,194 @@
+"""Which models there are, and where each comes from and went."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.ids import model_work_id
+from labelmill.contracts.states import EvaluationState
+from labelmill.core.database.tables import (
+    BatchRow,
+    DatasetRow,
+    EvaluationRow,
+    EventRow,
+    ModelAliasRow,
+    ModelRow,
+    PromotionRow,
+    TrainingRow,
+)
+from labelmill.services.models.resolving import ARCHIVED, RAW_PREFIX, READY, find_version, ref_of, resolve_model
+
+_LATEST = 20
+
+
+def list_models(connection: Connection, *, everything: bool = False) -> list[dict[str, Any]]:
+    """Models by name and version; archived ones too with `everything`. Deleted ones are never listed."""
+    shown = [READY, ARCHIVED] if everything else [READY]
+    statement = select(ModelRow.__table__).where(ModelRow.state.in_(shown)).order_by(ModelRow.name, ModelRow.version)
+    rows = [ModelRow(**row) for row in connection.execute(statement).mappings()]
+    aliases: dict[int, list[str]] = defaultdict(list)
+    for alias, number in connection.execute(select(ModelAliasRow.alias, ModelAliasRow.model_no)):
+        aliases[number].append(alias)
+    measured = _latest_evaluations(connection)
+    return [_document(row, sorted(aliases[row.no]), measured.get(row.no)) for row in rows]
+
+
+def lineage(connection: Connection, ref: str) -> dict[str, Any]:
+    """Everything about one version: the dataset, its files, the training and its job at Mistral, evaluations, batches.
+
+    An archived version is found by its number. Raises NotFound, InvalidInput.
+    """
+    by_number = ref.startswith(RAW_PREFIX) or "@" in ref
+    row = find_version(connection, ref) if by_number else resolve_model(connection, ref)
+    aliases = connection.scalars(
+        select(ModelAliasRow.alias).where(ModelAliasRow.model_no == row.no).order_by(ModelAliasRow.alias)
+    ).all()
+    document = _document(row, list(aliases), _latest_evaluations(connection, row.no).get(row.no))
+    promotions = connection.execute(
+        select(PromotionRow.at, PromotionRow.undone).where(PromotionRow.model_no == row.no).order_by(PromotionRow.no)
+    )
+    return document | {
+        "labels": {target["name"]: target["labels"] for target in row.label_schema or []},
+        "thresholds": row.thresholds,
+        "calibration": row.calibration,
+        "dataset": _dataset(connection, row),
+        "training": _training(connection, row),
+        "evaluations": _evaluations(connection, row.no),
+        "batches": _batches(connection, row.no),
+        "promotions": [{"at": at.isoformat(), "undone": undone} for at, undone in promotions],
+        "at_mistral": _history(connection, row.no),
+    }
+
+
+def _document(row: ModelRow, aliases: list[str], measured: dict[str, Any] | None) -> dict[str, Any]:
+    schema = row.label_schema or []
+    return {
+        "model": ref_of(row),
+        "name": row.name,
+        "version": row.version,
+        "promoted": row.promoted,
+        "aliases": aliases,
+        "state": row.state,
+        "method": row.method,
+        "remote_model": row.remote_model,
+        "remote_state": row.remote_state,
+        "remote_wish": row.remote_wish,
+        "remote_error": row.remote_error,
+        "targets": {target["name"]: len(target["labels"]) for target in schema},
+        "multi_label": [target["name"] for target in schema if target.get("multi")],
+        "evaluated": measured,
+        "note": row.note,
+        "training": row.training_id,
+        "dataset": row.dataset_id,
+        "dataset_fingerprint": row.dataset_fingerprint,
+        "created_at": row.created_at.isoformat(),
+    }
+
+
+def _latest_evaluations(connection: Connection, model_no: int | None = None) -> dict[int, dict[str, Any]]:
+    """For each model its latest evaluation: where it was measured and each target's accuracy, macro and micro F1."""
+    latest = (
+        select(func.max(EvaluationRow.no))
+        .where(EvaluationRow.state == EvaluationState.COMPLETED.value)
+        .group_by(EvaluationRow.model_no)
+    )
+    if model_no is not None:
+        latest = latest.where(EvaluationRow.model_no == model_no)
+    statement = select(
+        EvaluationRow.model_no, EvaluationRow.id, EvaluationRow.dataset_ref, EvaluationRow.split, EvaluationRow.metrics
+    ).where(EvaluationRow.no.in_(latest))
+    return {
+        number: {
+            "id": job_id,
+            "dataset": dataset,
+            "split": split,
+            "targets": {
+                name: {key: one.get(key) for key in ("accuracy", "macro_f1", "micro_f1")}
+                for name, one in (metrics or {}).items()
+            },
+        }
+        for number, job_id, dataset, split, metrics in connection.execute(statement)
+    }
+
+
+def _dataset(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
+    found = connection.execute(
+        select(DatasetRow.id, DatasetRow.name, DatasetRow.version, DatasetRow.files, DatasetRow.splits).where(
+            DatasetRow.id == row.dataset_id
+        )
+    ).first()
+    if found is None:
+        return None
+    return {
+        "id": found.id,
+        "dataset": f"{found.name}@{found.version}",
+        "fingerprint": row.dataset_fingerprint,
+        "files": found.files,
+        "splits": found.splits,
+    }
+
+
+def _training(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
+    columns = (
+        TrainingRow.id,
+        TrainingRow.state,
+        TrainingRow.method,
+        TrainingRow.remote_files,
+        TrainingRow.remote_job,
+        TrainingRow.cost,
+    )
+    found = connection.execute(select(*columns).where(TrainingRow.id == row.training_id)).mappings().first()
+    return dict(found) if found is not None else None
+
+
+def _evaluations(connection: Connection, model_no: int) -> list[dict[str, Any]]:
+    found = connection.execute(
+        select(
+            EvaluationRow.id,
+            EvaluationRow.state,
+            EvaluationRow.dataset_ref,
+            EvaluationRow.split,
+            EvaluationRow.created_at,
+        )
+        .where(EvaluationRow.model_no == model_no)
+        .order_by(EvaluationRow.no.desc())
+        .limit(_LATEST)
+    )
+    return [
+        {
+            "id": one.id,
+            "state": one.state,
+            "dataset": one.dataset_ref,
+            "split": one.split,
+            "created_at": one.created_at.isoformat(),
+        }
+        for one in found
+    ]
+
+
+def _batches(connection: Connection, model_no: int) -> dict[str, Any]:
+    mine = BatchRow.model_no == model_no
+    found = connection.execute(
+        select(BatchRow.id, BatchRow.state, BatchRow.rows, BatchRow.created_at)
+        .where(mine)
+        .order_by(BatchRow.no.desc())
+        .limit(_LATEST)
+    )
+    return {
+        "count": connection.scalar(select(func.count()).select_from(BatchRow).where(mine)),
+        "latest": [
+            {"id": one.id, "state": one.state, "rows": one.rows, "created_at": one.created_at.isoformat()}
+            for one in found
+        ],
+    }
+
+
+def _history(connection: Connection, model_no: int) -> list[dict[str, Any]]:
+    lines = connection.execute(
+        select(EventRow.at, EventRow.message).where(EventRow.job_id == model_work_id(model_no)).order_by(EventRow.no)
+    )
+    return [{"at": at.isoformat(), "message": message} for at, message in lines]

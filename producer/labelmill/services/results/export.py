@@ -1,0 +1,114 @@
+"""Writing result rows as JSONL, CSV or Parquet, to a file that appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from labelmill.contracts.control_characters import visible_json
+from labelmill.contracts.errors import InvalidInput, LabelmillError
+from labelmill.core.readers import Input
+from labelmill.core.storage.new_files import is_same_file, replacing
+from labelmill.services.results.csv_files import CsvOptions, write_csv
+from labelmill.services.results.parquet_files import require_pyarrow, write_parquet
+from labelmill.services.results.tables import ResultTable
+
+FORMATS = (".jsonl", ".csv", ".parquet")
+_PLAIN_CSV = CsvOptions()
+
+
+class CannotWrite(LabelmillError):
+    """The output file cannot be written."""
+
+    code = "cannot_write"
+
+
+def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
+    """Raise InvalidInput for a file that results cannot be written to, as far as can be told beforehand, and for one of
+    the `sources`, which would be lost."""
+    suffix = output.suffix.lower()
+    if suffix not in FORMATS:
+        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}")
+    if suffix == ".parquet":
+        require_pyarrow()
+    if output.is_dir():
+        raise InvalidInput(f"{output} is a folder; name a file in it")
+    if not output.parent.is_dir():
+        raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you")
+    if any(is_same_file(output, source) for source in sources):
+        raise InvalidInput(f"{output} is the source itself: write the results to another file")
+
+
+def write_results(
+    blocks: Iterable[bytes],
+    targets: list[str],
+    output: Path | None,
+    keep: Sequence[str] = (),
+    *,
+    with_scores: bool = True,
+    csv: CsvOptions = _PLAIN_CSV,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> int:
+    """Write rows, blocks of lines of JSON, to `output` or to stdout. Returns how many.
+
+    `keep`: the columns in their `keep`, which follow the others in CSV and Parquet. `with_scores`: whether the lines
+    hold scores, which have a column there.
+
+    Raises InvalidInput, CannotWrite.
+    """
+    rows = 0
+
+    def counted() -> Iterator[bytes]:
+        nonlocal rows
+        for lines in blocks:
+            yield lines
+            count = lines.count(b"\n")
+            rows += count
+            on_progress(count)
+
+    if output is None:
+        _write_jsonl(counted(), _TerminalLines(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer)
+        return rows
+    check_output(output)
+    suffix = output.suffix.lower()
+    try:
+        with replacing(output) as stream:
+            if suffix == ".jsonl":
+                _write_jsonl(counted(), stream)
+                return rows
+            table = ResultTable(targets, keep, with_scores=with_scores)
+            if suffix == ".parquet":
+                write_parquet(_documents(counted()), table, stream)
+            else:
+                write_csv(_documents(counted()), table, csv, stream)
+    except OSError as error:
+        raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
+    return rows
+
+
+def _documents(blocks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    return (orjson.loads(line) for lines in blocks for line in lines.splitlines())
+
+
+class _TerminalLines:
+    """Lines of JSON for a terminal: they say the same, without characters that it would obey."""
+
+    def __init__(self, terminal: BinaryIO) -> None:
+        self._terminal = terminal
+        self.flush = terminal.flush
+
+    def write(self, lines: bytes) -> int:
+        return self._terminal.write(visible_json(lines.decode()).encode())
+
+
+def _write_jsonl(blocks: Iterable[bytes], stream: BinaryIO | _TerminalLines) -> None:
+    for lines in blocks:
+        stream.write(lines)
+        stream.flush()  # who follows a batch through a pipe sees rows as they come

@@ -1,0 +1,92 @@
+"""Columns of the input file beside the results of its rows: `results --keep`.
+
+A batch keeps texts and ids alone. The other columns are read from the source again, which must be where it was and
+still hold the same texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.specs import ClassifySpec, ReadOptions
+from labelmill.core.readers import (
+    BadRow,
+    Input,
+    Row,
+    check_columns,
+    detect_sources,
+    expand_source,
+    first_columns,
+    known_sources,
+    read_rows,
+    texts_of_row,
+)
+from labelmill.core.readers.bad_rows import value_as_text
+
+_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: What a shell's `<(…)` is called.
+
+
+def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options: ReadOptions) -> None:
+    """Raise InvalidInput unless each input can be read again and has these columns."""
+    for file in inputs:
+        if not (isinstance(file, Path) and file.is_file()):
+            raise InvalidInput("--keep reads the source again: hand the texts in as a file")
+        try:
+            (source,) = detect_sources([file], options, columns)
+            there = first_columns(source)
+        except InvalidInput:
+            continue  # what is wrong with it is said when its texts are read
+        check_columns(file.name, there, columns)
+
+
+def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:
+    """The same lines of JSON, each with `"keep": {column: value}`. Raises InvalidInput when the source has changed."""
+    if spec.source == "-" or spec.source.startswith(_PIPES):
+        raise InvalidInput("--keep reads the source again, and this batch was read from standard input or a pipe")
+    rows = enumerate(_rows_of_source(spec, columns))
+    for block in blocks:
+        lines = []
+        for line in block.splitlines():
+            document = orjson.loads(line)
+            values = _row(rows, document["row"], spec)
+            if not spec.chats and (value_as_text(values.get(spec.text)) or "") != document["text"]:
+                raise _changed(spec, document["row"])
+            document["keep"] = {column: _kept(values.get(column)) for column in columns}
+            lines.append(orjson.dumps(document, default=str))
+        yield b"\n".join(lines) + b"\n"
+
+
+def _kept(value: Any) -> Any:
+    return value_as_text(value) if isinstance(value, bytes) else value
+
+
+def _rows_of_source(spec: ClassifySpec, columns: Sequence[str]) -> Iterator[Row]:
+    """The rows that were submitted, in order."""
+    read = [spec.text] if spec.id is None else [spec.text, spec.id]
+    files = known_sources(expand_source(spec.source), spec.formats, spec.reading)
+    if spec.on_bad_row == "fail":
+        return read_rows(files, columns=[*read, *columns], on_bad_row=_refuse)
+    rows = read_rows(files, columns=[*read, *columns], on_bad_row=lambda _: None)
+    return (row for row in rows if not isinstance(texts_of_row(row.values, read), str))
+
+
+def _row(rows: Iterator[tuple[int, Any]], wanted: int, spec: ClassifySpec) -> dict[str, Any]:
+    for number, row in rows:
+        if number == wanted:
+            return dict(row.values)
+    raise _changed(spec, wanted)
+
+
+def _refuse(bad: BadRow) -> None:
+    raise InvalidInput(f"{bad.file}:{bad.line}: {bad.reason}")
+
+
+def _changed(spec: ClassifySpec, row: int) -> InvalidInput:
+    return InvalidInput(
+        f"{spec.source} is not what was classified: row {row} has another text; --keep needs it unchanged"
+    )

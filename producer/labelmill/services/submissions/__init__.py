@@ -1,0 +1,1 @@
+"""What several submissions share: idempotency keys, copies of sources, rows that were skipped, repeated ids."""

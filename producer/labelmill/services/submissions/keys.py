@@ -1,0 +1,152 @@
+"""Idempotency keys: one key stands for one batch, whose model, options and content never change.
+
+A cancelled batch gives its key up: whoever submits under it next gets a new batch. So does one whose input was refused.
+Every other batch keeps it, and a submission that broke is resumed by the next one under its key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.errors import InvalidInput, KeyTaken, LabelmillError
+from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.specs import ClassifySpec
+from labelmill.contracts.states import BatchState, moves_to
+from labelmill.core.database import writing
+from labelmill.core.database.tables import BatchRow, EventRow, utc_now
+from labelmill.core.readers import TextBlock
+
+SUBMISSION_BROKEN = "submission_broken"  #: The error code of a batch whose rows were never all written.
+_TRIES = 10  #: Each is needed only when somebody else took or gave up the key in the same moment.
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is asked of a new batch, and what a key stands for beside the content."""
+
+    model_no: int
+    model_ref: str
+    spec: ClassifySpec
+    mode: str
+    priority: str
+
+
+@dataclass(frozen=True)
+class OpenedBatch:
+    """The batch of a submission: new, or found by its key."""
+
+    no: int
+    id: str
+    state: str
+    content_digest: str | None = None
+    is_new: bool = True
+    has_key: bool = True
+
+
+def open_batch(connection: Connection, order: Order, key: str | None) -> OpenedBatch:
+    """Make the batch, or find the one that has this key. Raises KeyTaken where it is of another model or other options.
+
+    Of two submissions under one key that come at the same moment, one makes the batch and the other finds it.
+    """
+    for _ in range(_TRIES):
+        if key is not None and (found := _find(connection, order, key)) is not None:
+            return found
+        if (made := _make(connection, order, key)) is not None:
+            return made
+    raise InvalidInput(f"the idempotency key {key!r} is being used by others at this moment: try again")
+
+
+def _find(connection: Connection, order: Order, key: str) -> OpenedBatch | None:
+    columns = (
+        BatchRow.no,
+        BatchRow.id,
+        BatchRow.state,
+        BatchRow.content_digest,
+        BatchRow.options,
+        BatchRow.model_no,
+        BatchRow.mode,
+        BatchRow.priority,
+    )
+    there = connection.execute(select(*columns).where(BatchRow.idempotency_key == key)).first()
+    if there is None:
+        return None
+    if there.state == BatchState.CANCELLED.value:
+        cancelled = (BatchRow.no == there.no) & (BatchRow.state == BatchState.CANCELLED.value)
+        connection.execute(update(BatchRow).where(cancelled).values(idempotency_key=None))
+        return None
+    # through the spec: options that came later were not written then; where a source lies, and in which format, does
+    # not matter
+    same = {"source": order.spec.source, "formats": order.spec.formats}
+    options = ClassifySpec(**there.options).model_copy(update=same)
+    asked = (order.model_no, order.mode, order.priority, order.spec)
+    if (there.model_no, there.mode, there.priority, options) != asked:
+        raise _taken(there.id, there.state, "another model or other options")
+    return OpenedBatch(there.no, there.id, there.state, there.content_digest, is_new=False)
+
+
+def _make(connection: Connection, order: Order, key: str | None) -> OpenedBatch | None:
+    """A new batch; None: somebody else made one under this key since we looked."""
+    batch_id = new_id(Kind.BATCH)
+    values = {
+        "id": batch_id,
+        "state": BatchState.SUBMITTING.value,
+        "model_no": order.model_no,
+        "model_ref": order.model_ref,
+        "mode": order.mode,
+        "priority": order.priority,
+        "options": order.spec.model_dump(mode="json"),
+        "idempotency_key": key,
+        "created_at": utc_now(),
+    }
+    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
+    unless_taken = kind.insert(BatchRow).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    batch_no = connection.scalar(unless_taken.returning(BatchRow.no))
+    if batch_no is None:
+        return None
+    event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
+    connection.execute(insert(EventRow).values(event))
+    return OpenedBatch(batch_no, batch_id, BatchState.SUBMITTING.value, has_key=key is not None)
+
+
+def require_same_content(
+    batch: OpenedBatch, blocks: Iterable[TextBlock], on_progress: Callable[[int], None] = lambda _: None
+) -> None:
+    """Read all rows and raise KeyTaken unless they are the ones that the batch was submitted with."""
+    from labelmill.core.chunks.encoding import ContentDigest  # noqa: PLC0415 - NumPy, a tenth of a second
+
+    digest = ContentDigest()
+    for block in blocks:
+        digest.add(block.texts, block.ids)
+        on_progress(len(block))
+    if digest.hexdigest() != batch.content_digest:
+        raise _taken(batch.id, batch.state, "other content")
+
+
+def _taken(batch_id: str, state: str, difference: str) -> KeyTaken:
+    return KeyTaken(batch_id, difference, can_be_cancelled=moves_to(BatchState(state), BatchState.CANCELLED))
+
+
+def end_broken_submission(engine: Engine, batch_no: int, error: BaseException) -> None:
+    """End a batch that will never be open for work, and free its key for the corrected input."""
+    if isinstance(error, LabelmillError):
+        reason = error.message
+    else:
+        reason = f"the submission ended early ({type(error).__name__}): submit it again"
+    values = {
+        "state": BatchState.FAILED.value,
+        "finished_at": utc_now(),
+        "idempotency_key": None,
+        "error": reason,
+        "error_code": error.code if isinstance(error, InvalidInput) else SUBMISSION_BROKEN,
+    }
+    submitting = (BatchRow.no == batch_no) & (BatchRow.state == BatchState.SUBMITTING.value)
+    with writing(engine) as connection:
+        if connection.execute(update(BatchRow).where(submitting).values(values)).rowcount:
+            job_id = connection.scalar(select(BatchRow.id).where(BatchRow.no == batch_no))
+            event = {"job_id": job_id, "at": utc_now(), "state": BatchState.FAILED.value, "message": reason}
+            connection.execute(insert(EventRow).values(event))

@@ -1,0 +1,58 @@
+"""The files of a preparation, copied to where workers may read them."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from labelmill.contracts.errors import Permanent
+from labelmill.core.readers import Source
+from labelmill.core.settings import Settings
+from labelmill.core.storage.data_folder import DataFolder, source_folder
+
+_OF_A_STREAM = "piped"  #: What a copy is called that has no file's name.
+
+
+def copy_into_data_folder(
+    sources: Sequence[Source], settings: Settings, job_id: str, check: Callable[[Source], None]
+) -> tuple[str, ...]:
+    """Copy `sources`, all or none. Returns the references to the copies.
+
+    `check` is told of each before it is copied, and of one that can be read but once when it is. Raises what it
+    raises; Permanent when the data folder cannot be written.
+    """
+    for source in sources:
+        if isinstance(source.input, Path):
+            check(source)
+    data = DataFolder.of(settings.data_dir)
+    data.make()
+    folder = data.path(source_folder(job_id))
+    part = folder.with_name(f"{job_id}.part")
+    names = [source.input.name if isinstance(source.input, Path) else _OF_A_STREAM for source in sources]
+    if len(set(names)) < len(names):
+        names = [f"{number:04}-{name}" for number, name in enumerate(names)]
+    try:
+        part.mkdir(parents=True)
+        for source, name in zip(sources, names, strict=True):
+            _copy(source, part / name, check)
+        data.give_to_owner(part)
+        part.rename(folder)
+    except BaseException as error:
+        shutil.rmtree(part, ignore_errors=True)
+        if not isinstance(error, OSError):
+            raise
+        raise Permanent(
+            f"the source could not be copied into {settings.data_dir}: {error.strerror or error}"
+        ) from error
+    return tuple(data.reference(folder / name) for name in names)
+
+
+def _copy(source: Source, copy: Path, check: Callable[[Source], None]) -> None:
+    if isinstance(source.input, Path):
+        shutil.copyfile(source.input, copy)
+        return
+    with copy.open("wb") as file:
+        shutil.copyfileobj(source.input, file)
+    source.close()
+    check(Source(copy, source.name, source.format))

@@ -1,0 +1,121 @@
+"""Who is let in, and that nobody waits for what nobody can give."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from labelmill_worker.inference.admission import Lane, Turnstile
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+
+LANE = Lane(1, 3)
+
+
+def _turnstile(slots: int) -> Turnstile:
+    limiter = FleetLimiter("redis://127.0.0.1:1/0", "test", None, None)  # without a limit Redis is not asked
+    return Turnstile(limiter, slots)
+
+
+async def _everybody_waits() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_who_holds_a_slot_and_tries_again_does_not_wait_behind_those_who_need_one() -> None:
+    async def story() -> None:
+        turnstile = _turnstile(1)
+        far = time.monotonic() + 60
+        assert await turnstile.enter(LANE, 1, far)
+        waiting = asyncio.create_task(turnstile.enter(LANE, 1, far))
+        await asyncio.sleep(0)  # it stands in line
+        await asyncio.sleep(0)
+        async with asyncio.timeout(5):
+            assert await turnstile.again(LANE, 1, far)
+            turnstile.leave()
+            assert await waiting
+
+    asyncio.run(story())
+
+
+def test_who_waits_for_a_slot_is_let_go_when_its_time_is_up() -> None:
+    async def story() -> None:
+        turnstile = _turnstile(1)
+        assert await turnstile.enter(LANE, 1, time.monotonic() + 60)
+        async with asyncio.timeout(5):
+            assert not await turnstile.enter(LANE, 1, time.monotonic() + 0.05)
+        assert turnstile.free == 0
+
+    asyncio.run(story())
+
+
+def test_the_first_chunk_of_a_batch_goes_first_and_takes_all_that_is_free() -> None:
+    async def story() -> None:
+        turnstile = _turnstile(3)
+        order: list[int] = []
+
+        async def chunk(number: int, requests: int) -> None:
+            lane = Lane(1, 3, number)
+            for _ in range(requests):
+                assert await turnstile.enter(lane, 1, time.monotonic() + 60)
+                order.append(number)
+
+        async with asyncio.timeout(5), asyncio.TaskGroup() as chunks:
+            for _ in range(3):
+                assert await turnstile.enter(LANE, 1, time.monotonic() + 60)
+            for number in (7, 5, 6):
+                chunks.create_task(chunk(number, 3))
+            for _ in range(3):
+                await _everybody_waits()
+                turnstile.leave(3)
+        assert order == [5, 5, 5, 6, 6, 6, 7, 7, 7]
+
+    asyncio.run(story())
+
+
+def test_batches_take_turns_whatever_their_chunks() -> None:
+    async def story() -> None:
+        turnstile = _turnstile(2)
+        order: list[int] = []
+
+        async def batch(number: int) -> None:
+            for _ in range(3):
+                assert await turnstile.enter(Lane(number, 3, number), 1, time.monotonic() + 60)
+                order.append(number)
+
+        async with asyncio.timeout(5), asyncio.TaskGroup() as batches:
+            for _ in range(2):
+                assert await turnstile.enter(LANE, 1, time.monotonic() + 60)
+            for number in (2, 1):
+                batches.create_task(batch(number))
+            for _ in range(3):
+                await _everybody_waits()
+                turnstile.leave(2)
+        assert [sorted(pair) for pair in zip(order[::2], order[1::2], strict=True)] == [[1, 2]] * 3
+
+    asyncio.run(story())
+
+
+def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_url: str) -> None:
+    async def story() -> None:
+        urgent, normal = Lane(1, 0), Lane(2, 3)
+        elsewhere, limiter = (FleetLimiter(redis_url, "test:turnstile", 5, None) for _ in range(2))
+        turnstile, far = Turnstile(limiter, 10), time.monotonic() + 60
+        order: list[Lane] = []
+
+        async def start(lane: Lane) -> None:
+            assert await turnstile.enter(lane, 1, far)
+            order.append(lane)
+
+        try:
+            assert await elsewhere.wait_turn(1, 5, 0)
+            assert await elsewhere.wait_turn(1, 5, 0)
+            await start(normal)  # one of five is for the others
+            late = asyncio.create_task(start(normal))
+            await _everybody_waits()
+            await asyncio.wait_for(asyncio.gather(start(urgent), late), 10)
+            assert order == [normal, urgent, normal]
+        finally:
+            for one in (elsewhere, limiter):
+                await one.close()
+
+    asyncio.run(story())

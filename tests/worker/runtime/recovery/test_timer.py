@@ -1,0 +1,171 @@
+"""Recovery's own thread: one sweep an interval for all workers, whatever is out of reach, and one line about it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import insert, select, update
+from sqlalchemy.engine import Engine
+from structlog.testing import capture_logs
+
+from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable
+from labelmill.contracts.ids import Kind, new_id
+from labelmill.core.database import connect, reading, upgrade, writing
+from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
+from labelmill.core.settings import Settings
+from labelmill_worker.runtime.recovery.sweep import sweep
+from labelmill_worker.runtime.recovery.timer import Recovery
+
+NOBODY = "redis://127.0.0.1:1/0"
+Logs = list[MutableMapping[str, Any]]
+
+
+class Sweeps:
+    """In place of the sweep: notes when it was called; raises what it is told to."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+        self.trouble: list[Exception] = []
+
+    def __call__(self, *arguments: Any, **options: Any) -> None:
+        self.at.append(time.monotonic())
+        if self.trouble:
+            raise self.trouble.pop(0)
+
+
+@pytest.fixture
+def begin(engine: Engine, redis_url: str) -> Iterator[Callable[..., Recovery]]:
+    begun: list[Recovery] = []
+
+    def start(sweeps: Callable[..., None], *, every_s: float, url: str = "", broker_url: str = redis_url) -> Recovery:
+        url = url or engine.url.render_as_string(hide_password=False)
+        recovery = Recovery(Settings(database_url=url, broker_url=broker_url, sweep_s=every_s), sweep=sweeps)
+        begun.append(recovery)
+        recovery.start()
+        return recovery
+
+    yield start
+    for recovery in begun:
+        recovery.stop(10)
+    assert not [thread for thread in threading.enumerate() if thread.name == "recovery"]
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def lines(logs: Logs, event: str) -> Logs:
+    return [line for line in list(logs) if line["event"] == event]
+
+
+def test_any_number_of_workers_sweep_once_an_interval_together(begin: Callable[..., Recovery]) -> None:
+    sweeps = Sweeps()
+    for _ in range(4):
+        begin(sweeps, every_s=0.4)
+    wait_for(lambda: len(sweeps.at) >= 6)
+    pauses = [later - earlier for earlier, later in zip(sweeps.at, sweeps.at[1:], strict=False)]
+    assert min(pauses) > 0.35, pauses
+
+
+def test_when_the_one_that_sweeps_ends_another_goes_on_at_once(begin: Callable[..., Recovery], engine: Engine) -> None:
+    first, second = Sweeps(), Sweeps()
+    sweeping = begin(first, every_s=60)
+    wait_for(lambda: first.at)
+    sweeping.stop(10)
+    with reading(engine) as connection:
+        assert connection.scalar(select(LockRow.token).where(LockRow.name == "sweep")) is None
+    begin(second, every_s=60)
+    wait_for(lambda: second.at)
+
+
+def test_it_stops_at_once_however_long_the_interval(begin: Callable[..., Recovery]) -> None:
+    sweeps = Sweeps()
+    recovery = begin(sweeps, every_s=300)
+    wait_for(lambda: sweeps.at)
+    began = time.monotonic()
+    recovery.stop(10)
+    assert time.monotonic() - began < 5
+
+
+def test_a_database_that_is_away_costs_one_line_and_no_traceback(begin: Callable[..., Recovery]) -> None:
+    sweeps = Sweeps()
+    sweeps.trouble = [DatabaseUnavailable("the database cannot be used: it is away")] * 4
+    with capture_logs() as logs:
+        begin(sweeps, every_s=0.05)
+        wait_for(lambda: lines(logs, "recovery goes on"))
+    (line,) = lines(logs, "recovery waits")
+    assert (line["reason"], line["exc_info"]) == ("the database cannot be used: it is away", False)
+    assert len(sweeps.at) >= 5
+
+
+def test_an_outage_of_redis_is_one_outage_however_many_sweeps_need_no_redis(begin: Callable[..., Recovery]) -> None:
+    sweeps = Sweeps()
+    sweeps.trouble = [BrokerUnavailable("Redis cannot be reached")]
+    with capture_logs() as logs:
+        begin(sweeps, every_s=0.05, broker_url=NOBODY)
+        wait_for(lambda: len(sweeps.at) >= 5)
+    assert len(lines(logs, "recovery waits")) == 1
+    assert not lines(logs, "recovery goes on")
+
+
+def test_a_fault_nobody_foresaw_does_not_end_it(begin: Callable[..., Recovery]) -> None:
+    sweeps = Sweeps()
+    sweeps.trouble = [ZeroDivisionError(), ZeroDivisionError()]
+    with capture_logs() as logs:
+        begin(sweeps, every_s=0.05)
+        wait_for(lambda: lines(logs, "recovery goes on"))
+    (line,) = lines(logs, "recovery waits")
+    assert line["exc_info"] is True
+
+
+def test_missing_tables_are_waited_for_and_told_once(begin: Callable[..., Recovery], tmp_path: Path) -> None:
+    sweeps = Sweeps()
+    url = f"sqlite:///{tmp_path}/later.db"
+    with capture_logs() as logs:
+        begin(sweeps, every_s=0.05, url=url)
+        wait_for(lambda: lines(logs, "recovery waits"))
+        engine = connect(url)
+        upgrade(engine)
+        engine.dispose()
+        wait_for(lambda: sweeps.at)
+    (line,) = lines(logs, "recovery waits")
+    assert "labelmill db upgrade" in line["reason"]
+
+
+def test_stalled_work_is_sent_over_its_one_connection(
+    begin: Callable[..., Recovery], engine: Engine, redis_url: str
+) -> None:
+    with redis.Redis.from_url(redis_url) as client:
+        client.flushall()
+        with writing(engine) as connection:
+            connection.execute(insert(ModelRow).values(no=1, name="m", version=1, method="factory"))
+            batch = {"id": new_id(Kind.BATCH), "state": "queued", "model_no": 1, "model_ref": "m", "options": {}}
+            number = connection.execute(insert(BatchRow).values(batch).returning(BatchRow.no)).scalar_one()
+            held = {"state": "claimed", "lease_token": "dead", "lease_until": 1.0}
+            chunk = {"batch_no": number, "number": 0, "first_row": 0, "rows": 1, "texts": 1}
+            connection.execute(insert(ChunkRow).values(chunk | held))
+            dataset = {"id": new_id(Kind.DATASET), "state": "queued", "name": "n", "spec": {}, "next_look_at": 1.0}
+            connection.execute(insert(DatasetRow).values(dataset))
+        begin(sweep, every_s=0.1)
+        wait_for(lambda: client.llen("classify\x06\x163") and client.llen("prepare\x06\x163"))
+
+
+def test_a_worker_that_was_killed_as_it_swept_holds_nobody_up_for_longer_than_an_interval(
+    begin: Callable[..., Recovery], engine: Engine
+) -> None:
+    killed, sweeps = Sweeps(), Sweeps()
+    begin(killed, every_s=0.5).stop(0)
+    wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "recovery"])
+    with writing(engine) as connection:
+        connection.execute(update(LockRow).values(token="dead"))
+    begin(sweeps, every_s=0.5)
+    wait_for(lambda: sweeps.at)

@@ -1,0 +1,218 @@
+"""Models put away at Mistral: through the SDK, against the emulator, whatever goes wrong on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import pytest
+from sqlalchemy import insert, select, update
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import CredentialsRefused, RemoteFailed, RemoteUnavailable, RequestRefused
+from labelmill.contracts.ids import model_work_id
+from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.core.database import db_now, reading, writing
+from labelmill.core.database.tables import ModelRow
+from labelmill.core.settings import Settings
+from labelmill.services import models as registry
+from labelmill_worker.ports.control_plane import ControlPlane, RemoteModel
+from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.recovery.sweep import sweep_if_due
+from labelmill_worker.runtime.tasks import train
+from labelmill_worker.store.faults import GIVE_UP_AFTER
+from labelmill_worker.train.remote_actions import carry_out_wish
+
+
+class Mistral:
+    """Keeps models; `faults` are raised one by one after the wish was carried out, or before with `first`."""
+
+    def __init__(self) -> None:
+        self.archived = {"ft:classifier:1": False}
+        self.calls: list[str] = []
+        self.before: list[Exception] = []
+        self.after: list[Exception] = []
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def _change(self, what: str, model_id: str, *, archived: bool) -> None:
+        self.calls.append(what)
+        if self.before:
+            raise self.before.pop(0)
+        if model_id not in self.archived:
+            raise RemoteFailed("Mistral knows no such thing (status 404)")
+        if self.archived[model_id] is archived:
+            raise RequestRefused(f"already {what}d", 400)
+        self.archived[model_id] = archived
+        self.meanwhile()
+        if self.after:
+            raise self.after.pop(0)
+
+    def archive_model(self, model_id: str) -> None:
+        self._change("archive", model_id, archived=True)
+
+    def unarchive_model(self, model_id: str) -> None:
+        self._change("unarchive", model_id, archived=False)
+
+    def delete_model(self, model_id: str) -> None:
+        self.calls.append("delete")
+        if self.before:
+            raise self.before.pop(0)
+        if self.archived.pop(model_id, None) is None:
+            raise RemoteFailed("Mistral knows no such thing (status 404)")
+        if self.after:
+            raise self.after.pop(0)
+
+    def get_model(self, model_id: str) -> RemoteModel:
+        if model_id not in self.archived:
+            raise RemoteFailed("Mistral knows no such thing (status 404)")
+        return RemoteModel(model_id, is_archived=self.archived[model_id])
+
+
+class Sent:
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, str]] = []
+
+    def send(self, task: str, messages: list[JobMessage], **_: Any) -> None:
+        self.messages += [(task, message.job_id) for message in messages]
+
+
+@pytest.fixture
+def mistral() -> Mistral:
+    return Mistral()
+
+
+def act(engine: Engine, what: Callable[..., ModelRow]) -> None:
+    with writing(engine) as connection:
+        what(connection, "m@1")
+
+
+def now(engine: Engine) -> ModelRow:
+    with reading(engine) as connection:
+        return ModelRow(**connection.execute(select(ModelRow.__table__)).mappings().one())
+
+
+def work(engine: Engine, mistral: Mistral) -> ModelRow:
+    with writing(engine) as connection:
+        number = connection.scalar(select(ModelRow.no))
+    carry_out_wish(engine, lambda: cast("ControlPlane", mistral), int(number or 0))
+    return now(engine)
+
+
+@pytest.fixture
+def ready(engine: Engine) -> Engine:
+    with writing(engine) as connection:
+        connection.execute(
+            insert(ModelRow).values(
+                name="m", version=1, method="factory", promoted=True, remote_model="ft:classifier:1"
+            )
+        )
+    return engine
+
+
+def test_archived_brought_back_and_deleted(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    row = work(ready, mistral)
+    assert (row.state, row.remote_state, row.remote_wish, mistral.archived) == (
+        "archived",
+        "archived",
+        None,
+        {"ft:classifier:1": True},
+    )
+    act(ready, registry.promote)
+    row = work(ready, mistral)
+    assert (row.state, row.remote_state, mistral.archived) == ("ready", None, {"ft:classifier:1": False})
+    act(ready, registry.delete)
+    row = work(ready, mistral)
+    assert (row.state, row.remote_state, mistral.archived) == ("deleted", "deleted", {})
+    assert work(ready, mistral).remote_wish is None
+    assert mistral.calls == ["archive", "unarchive", "delete"]
+
+
+def test_a_fault_of_ours_is_tried_again_some_times_and_then_told(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.before += [cast("Any", ZeroDivisionError())] * GIVE_UP_AFTER
+    for _ in range(GIVE_UP_AFTER):
+        assert now(ready).remote_wish is not None
+        with pytest.raises(ZeroDivisionError):
+            work(ready, mistral)
+    assert now(ready).remote_wish is None
+    assert "ZeroDivisionError, 5 times" in str(now(ready).remote_error)
+
+
+def test_a_key_that_is_refused_here_is_tried_by_another_worker_soon(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.before.append(CredentialsRefused("bad key"))
+    carry_out_wish(ready, lambda: cast("ControlPlane", mistral), now(ready).no, lambda error: True)
+    with reading(ready) as connection:
+        in_s = connection.scalar(select(ModelRow.next_look_at - db_now()))
+    assert in_s is not None
+    assert in_s < 5
+
+
+@pytest.mark.parametrize("wish", [registry.archive, registry.delete])
+def test_an_answer_that_was_lost_does_no_harm(ready: Engine, mistral: Mistral, wish: Callable[..., ModelRow]) -> None:
+    act(ready, wish)
+    mistral.after.append(RemoteUnavailable("no answer"))
+    row = work(ready, mistral)
+    assert row.remote_wish is not None
+    assert row.remote_error == "no answer"
+    row = work(ready, mistral)
+    assert (row.remote_wish, row.remote_error) == (None, None)
+    assert row.remote_state in ("archived", "deleted")
+
+
+def test_a_refusal_is_kept_and_not_repeated(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.before.append(RequestRefused("not yours", 400))
+    row = work(ready, mistral)
+    assert (row.remote_wish, row.remote_state, row.remote_error) == (None, None, "not yours")
+    with reading(ready) as connection:
+        lines = registry.lineage(connection, "m@1")["at_mistral"]
+    assert "could not archive it at Mistral: not yours" in lines[-1]["message"]
+    assert len(mistral.calls) == 1
+
+
+def test_a_key_that_is_refused_leaves_the_wish_owed(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.before.append(CredentialsRefused("bad key"))
+    assert work(ready, mistral).remote_wish == "archive"
+    assert work(ready, mistral).remote_state == "archived"
+
+
+def test_a_wish_that_changes_while_it_is_carried_out_is_carried_out_too(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+
+    def change_mind() -> None:
+        mistral.meanwhile = lambda: None
+        act(ready, registry.promote)
+
+    mistral.meanwhile = change_mind
+    row = work(ready, mistral)
+    assert mistral.calls == ["archive", "unarchive"]
+    assert (row.state, row.remote_state, row.remote_wish) == ("ready", None, None)
+    assert mistral.archived == {"ft:classifier:1": False}
+
+
+def test_two_workers_do_not_do_it_twice(ready: Engine, mistral: Mistral) -> None:
+    act(ready, registry.archive)
+    mistral.meanwhile = lambda: carry_out_wish(ready, lambda: cast("ControlPlane", mistral), now(ready).no)
+    work(ready, mistral)
+    assert mistral.calls == ["archive"]
+
+
+def test_a_sweep_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mistral, redis_url: str) -> None:
+    act(ready, registry.archive)
+    row = now(ready)
+    sent = Sent()
+    services = Services(
+        Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent), cast("ControlPlane", mistral)
+    )
+    sweep_if_due(services)
+    assert sent.messages == []  # its message may be on its way
+    with writing(ready) as connection:
+        connection.execute(update(ModelRow).values(next_look_at=ModelRow.next_look_at - 60))
+    while not sent.messages:
+        sweep_if_due(services)
+    assert sent.messages == [(TRAIN, model_work_id(row.no))]
+    train.run(services, JobMessage(job_id=sent.messages[0][1]))
+    assert now(ready).remote_state == "archived"

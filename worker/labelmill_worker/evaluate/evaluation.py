@@ -1,0 +1,158 @@
+"""The steps of an evaluation: its splits become batches of the bulk engine, then answers meet the truth."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from labelmill.contracts.chats import text_of_row
+from labelmill.contracts.errors import BrokerUnavailable, Permanent
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
+from labelmill.contracts.states import ENDED, BatchState
+from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
+from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
+from labelmill.core.money.prices import PriceList
+from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
+from labelmill_worker.evaluate.truth import read_split
+from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.store import evaluations
+from labelmill_worker.store.datasets import split_file
+from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
+from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
+from labelmill_worker.store.jobs import read_job, require_held
+
+_ENDED = {state.value for state in ENDED}
+_BLOCK = 4096
+CALIBRATION_SPLIT = "validation"
+
+
+def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
+    """The batches that an evaluation needs, and the split of each."""
+    wanted: dict[BatchColumn, str] = {"batch_id": job.split}
+    if _spec_of(job).calibrate:
+        wanted["calibration_batch_id"] = CALIBRATION_SPLIT
+    return wanted
+
+
+def begin(services: Services, job: EvaluationRow, token: str) -> None:
+    """Submit the splits as batches, once: a later attempt finds those that an earlier one opened."""
+    spec = _spec_of(job)
+    guard = partial(require_held, table=EvaluationRow, job_id=job.id, token=token)
+    for place, split in batches_of(job).items():
+        path = _path(services, job, split)
+        holds_chats = "messages" in next(read_split(path), {})
+        column = "messages" if holds_chats else "text"
+        source = services.data_folder.source(path)
+        batch_spec = ClassifySpec(source=source, text=column, multi=spec.multi, chats=holds_chats)
+        batch = evaluations.open_batch(services.engine, job.id, token, place, batch_spec)
+        if batch.state == BatchState.SUBMITTING.value:
+            fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
+        with contextlib.suppress(BrokerUnavailable):  # recovery sends it
+            dispatch_batch(services.engine, services.sender, batch.id)
+
+
+def _blocks(path: Path) -> Iterator[list[str]]:
+    rows = map(text_of_row, read_split(path))
+    while block := list(islice(rows, _BLOCK)):
+        yield block
+
+
+def have_ended(services: Services, job: EvaluationRow) -> bool:
+    """Whether all of its batches go no further by themselves. Raises the reason of one that did not complete."""
+    found = [_batch(services, job, column) for column in batches_of(job)]
+    for batch in found:
+        if batch.state in _ENDED and batch.state != BatchState.COMPLETED.value:
+            why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
+            raise Permanent(why, code=batch.error_code)
+    return all(batch.state in _ENDED for batch in found)
+
+
+def conclude(services: Services, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:
+    """Measure, and record it. `check` raises once nothing more may be written. Raises Permanent."""
+    model = evaluations.read_model(services.engine, job.model_no)
+    schema = LabelSchema.from_json(model.label_schema or [])
+    if not schema.targets:
+        raise Permanent("no text was answered, so the model's labels are not known: nothing can be measured")
+    calibration = model.calibration
+    if _spec_of(job).calibrate:
+        split = _classified(services, job, schema, "calibration_batch_id", CALIBRATION_SPLIT)
+        source = {"dataset": job.dataset_ref, "split": CALIBRATION_SPLIT, "evaluation": job.id}
+        calibration = {name: one | source for name, one in fit_temperatures(split, check).items()}
+    train = _split_file(services, model.dataset_id, "train")
+    split = _classified(services, job, schema, "batch_id", job.split)
+    temperatures = {name: one["temperature"] for name, one in (calibration or {}).items()}
+    measured = measure(split, temperatures, train if train and train.is_file() else None, check)
+    facts = evaluations.batch_facts(services.engine, split.batch_no)
+    evaluations.complete(
+        services.engine,
+        job,
+        token,
+        metrics=measured.metrics,
+        analysis=measured.analysis,
+        summary=_summary(measured, facts, model, schema, calibration, PriceList(services.settings.prices)),
+        calibration=calibration if _spec_of(job).calibrate else None,
+    )
+
+
+def _summary(
+    measured: Measured,
+    facts: BatchFacts,
+    model: ModelRow,
+    schema: LabelSchema,
+    calibration: dict[str, Any] | None,
+    prices: PriceList,
+) -> dict[str, Any]:
+    texts = facts.rows - facts.duplicates
+    tokens = facts.tokens or measured.tokens  # of classifications Mistral reports none
+    priced = priced_model(model.remote_model or "", prices)
+    cost = cost_of_texts(priced, model.method, tokens, texts, schema, prices)
+    return {
+        "rows": measured.rows,
+        "answered": facts.rows - facts.failed,
+        "failed": facts.failed,
+        "failures": facts.failures,
+        "duplicates": facts.duplicates,
+        "seen_in_training": measured.seen,
+        "requests": facts.requests,
+        "tokens": tokens,
+        "tokens_are": "reported" if facts.tokens else "counted",
+        "cost": cost,
+        "cost_per_1000": per_1000(cost, texts),
+        "prices_as_of": prices.as_of(priced) if cost else None,
+        "seconds": facts.seconds,
+        "seconds_per_1000": facts.seconds * 1000 / texts if facts.seconds is not None and texts else None,
+        "calibration": calibration,
+    }
+
+
+def _spec_of(job: EvaluationRow) -> EvaluateSpec:
+    return EvaluateSpec.read(job.options or {})
+
+
+def _path(services: Services, job: EvaluationRow, split: str) -> Path:
+    path = _split_file(services, job.dataset_id, split)
+    if path is None:
+        raise Permanent(f"the dataset's split {split!r} is gone")
+    return path
+
+
+def _split_file(services: Services, dataset_id: str | None, split: str) -> Path | None:
+    dataset = read_job(services.engine, DatasetRow, dataset_id) if dataset_id else None
+    return split_file(services.data_folder, dataset, split) if dataset else None
+
+
+def _batch(services: Services, job: EvaluationRow, column: BatchColumn) -> InnerBatch:
+    return read_inner_batch(services.engine, str(getattr(job, column)))
+
+
+def _classified(
+    services: Services, job: EvaluationRow, schema: LabelSchema, column: BatchColumn, split: str
+) -> ClassifiedSplit:
+    batch = _batch(services, job, column)
+    return ClassifiedSplit(services.engine, batch.no, schema, _path(services, job, split))

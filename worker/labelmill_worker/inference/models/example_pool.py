@@ -1,0 +1,63 @@
+"""Examples of a prompt model that are chosen for each text: the nearest ones of every label, by their vectors."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill_worker.inference.models.artifacts import load_artifact, save_artifact
+
+Vector = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ExamplePool:
+    """Labelled texts with their vectors (rows of length 1), and for every answer to every target the rows that
+    have it: each label and, for a multi-label target, none."""
+
+    rows: Sequence[dict[str, Any]]
+    vectors: Vector
+    members: Sequence[NDArray[np.intp]]
+
+    @classmethod
+    def of(cls, schema: LabelSchema, rows: Sequence[dict[str, Any]], vectors: Vector) -> ExamplePool:
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+        members = [
+            np.array([number for number, row in enumerate(rows) if has_label(row, target.name, label)], np.intp)
+            for target in schema.targets
+            for label in (*target.labels, *([None] if target.multi else []))
+        ]
+        return cls(rows, (vectors / lengths).astype(np.float32), [found for found in members if len(found)])
+
+    def nearest(self, vector: Vector, count: int) -> list[dict[str, Any]]:
+        """The `count` nearest rows of every label, each row once, the nearest last."""
+        similarity = self.vectors @ vector
+        chosen: set[int] = set()
+        for rows in self.members:
+            best = rows[np.argsort(-similarity[rows], kind="stable")[:count]]
+            chosen.update(best.tolist())
+        return [self.rows[number] for number in sorted(chosen, key=lambda number: (similarity[number], number))]
+
+    def save(self, path: Path) -> str:
+        """Write the pool's file. Returns its SHA-256. Raises Permanent."""
+        return save_artifact(path, {"kind": "examples", "rows": list(self.rows)}, {"vectors": self.vectors})
+
+    @classmethod
+    def load(cls, path: Path, sha256: str, model: str, schema: LabelSchema) -> ExamplePool:
+        """Read a pool's file; `model` is how a refusal names it. Raises ArtifactRefused."""
+        document, arrays = load_artifact(path, sha256, model, "examples")
+        return cls.of(schema, document["rows"], arrays["vectors"])
+
+
+def has_label(row: dict[str, Any], target: str, label: str | None) -> bool:
+    """Whether a labelled text has a label of a target; None: whether it is known to have none."""
+    value = row["labels"].get(target)
+    if label is None:
+        return isinstance(value, list) and not value
+    return label in value if isinstance(value, list) else value == label

@@ -1,0 +1,75 @@
+"""A linear head over vectors: its arithmetic, and the file it is kept in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill_worker.inference.models.artifacts import ArtifactRefused, load_artifact, save_artifact, shown_file
+
+Matrix = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Head:
+    """For each target of `schema` weights (dimensions, labels) and intercepts (labels), float32."""
+
+    schema: LabelSchema
+    weights: Sequence[Matrix]
+    intercepts: Sequence[Matrix]
+
+    @property
+    def dimensions(self) -> int:
+        """The length of the vectors it takes."""
+        return int(self.weights[0].shape[0])
+
+    def scores(self, vectors: Matrix) -> list[Matrix]:
+        """For each target float32 (rows, labels): rows sum to 1 for a single-label target, are independent else."""
+        found = zip(self.schema.targets, self.weights, self.intercepts, strict=True)
+        return [probabilities(vectors @ weights + intercepts, target) for target, weights, intercepts in found]
+
+    def save(self, path: Path) -> str:
+        """Write the head's file. Returns its SHA-256. Raises Permanent."""
+        arrays: dict[str, NDArray[Any]] = {}
+        for number, (weights, intercepts) in enumerate(zip(self.weights, self.intercepts, strict=True)):
+            arrays[f"weights_{number}"] = weights.astype("<f4")
+            arrays[f"intercepts_{number}"] = intercepts.astype("<f4")
+        return save_artifact(path, {"kind": "head", "targets": self.schema.to_json()}, arrays)
+
+    @classmethod
+    def load(cls, path: Path, sha256: str, model: str, schema: LabelSchema) -> Head:
+        """Read the file of a head for `schema`; `model` is how a refusal names it. Raises ArtifactRefused."""
+        document, arrays = load_artifact(path, sha256, model, "head")
+        try:
+            found = LabelSchema.from_json(document["targets"])
+            weights = [arrays[f"weights_{number}"] for number in range(len(found.targets))]
+            intercepts = [arrays[f"intercepts_{number}"] for number in range(len(found.targets))]
+        except (KeyError, TypeError) as error:
+            raise ArtifactRefused(
+                f"the file of model {model} cannot be understood ({shown_file(path)}): train it again"
+            ) from error
+        fits = all(
+            one.shape == (weights[0].shape[0], len(target.labels)) and offsets.shape == (len(target.labels),)
+            for target, one, offsets in zip(found.targets, weights, intercepts, strict=True)
+        )
+        if found != schema or not fits:
+            raise ArtifactRefused(
+                f"the file of model {model} is for other labels than the model's ({shown_file(path)}): train it again"
+            )
+        return cls(found, weights, intercepts)
+
+
+def probabilities(margins: Matrix, target: Target) -> Matrix:
+    """Softmax over the labels of a single-label target, a sigmoid for each label of a multi-label one."""
+    if target.multi:
+        with np.errstate(over="ignore"):
+            return (1 / (1 + np.exp(-margins))).astype(np.float32, copy=False)
+    shifted = np.exp(margins - margins.max(axis=1, keepdims=True))
+    scores: Matrix = (shifted / shifted.sum(axis=1, keepdims=True)).astype(np.float32, copy=False)
+    return scores

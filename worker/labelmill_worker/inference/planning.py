@@ -1,0 +1,71 @@
+"""Which texts go into which request. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from labelmill.core.money.token_counts import count_tokens
+
+#: Characters of one request at most: well under the size at which gateways answer 413, and some 50,000 tokens.
+MAX_REQUEST_CHARS = 200_000
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Texts to send together; `rows` are their row numbers within the batch."""
+
+    rows: Sequence[int]
+    texts: Sequence[str]
+    overhead_tokens: int = 0  #: Tokens that go with each text: a prompt and its answer.
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def tokens(self) -> int:
+        """An upper estimate of the tokens: no tokenizer makes more than one token of a UTF-8 byte; four characters
+        make about one."""
+        return sum(map(len, self.texts)) // 4 + len(self.texts) * (1 + self.overhead_tokens)
+
+    def halves(self) -> tuple[Request, Request]:
+        """The same rows as two requests."""
+        middle = len(self.rows) // 2
+        return (
+            Request(self.rows[:middle], self.texts[:middle], self.overhead_tokens),
+            Request(self.rows[middle:], self.texts[middle:], self.overhead_tokens),
+        )
+
+
+def plan_requests(rows: Sequence[int], texts: Sequence[str], texts_per_request: int) -> Iterator[Request]:
+    """Cut rows into requests of at most `texts_per_request` texts and `MAX_REQUEST_CHARS` characters.
+
+    A text longer than that goes alone.
+    """
+    start = chars = 0
+    for index, text in enumerate(texts):
+        length = len(text)
+        if index > start and (index - start >= texts_per_request or chars + length > MAX_REQUEST_CHARS):
+            yield Request(rows[start:index], texts[start:index])
+            start, chars = index, 0
+        chars += length
+    if start < len(texts):
+        yield Request(rows[start:], texts[start:])
+
+
+def plan_by_tokens(
+    rows: Sequence[int], texts: Sequence[str], texts_per_request: int, max_tokens: int
+) -> Iterator[Request]:
+    """Cut rows into requests of at most `texts_per_request` texts and, as far as can be estimated, `max_tokens` tokens.
+
+    A text longer than that goes alone.
+    """
+    start = tokens = 0
+    for index, text in enumerate(texts):
+        count = count_tokens(text)
+        if index > start and (index - start >= texts_per_request or tokens + count > max_tokens):
+            yield Request(rows[start:index], texts[start:index])
+            start, tokens = index, 0
+        tokens += count
+    if start < len(texts):
+        yield Request(rows[start:], texts[start:])

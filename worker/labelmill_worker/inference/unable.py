@@ -1,0 +1,73 @@
+"""Chunks that this worker cannot work on: left to another worker, or their batch ends when there is none."""
+
+from __future__ import annotations
+
+import contextlib
+
+import structlog
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import WorkerUnable
+from labelmill.contracts.messages import CLASSIFY, QUEUE_OF, ChunkMessage
+from labelmill.core.database import writing
+from labelmill.core.queue.sender import MessageSender
+from labelmill_worker.process.ability import MISTRAL, Ability
+from labelmill_worker.process.put_back import put_back
+from labelmill_worker.store.batches import fail_batch, read_open_batch
+from labelmill_worker.store.chunks import Claim, LeaseLostError, hand_back, stop_batch
+from labelmill_worker.store.jobs import add_event
+
+log = structlog.get_logger()
+_QUEUE = QUEUE_OF[CLASSIFY]
+_MODEL = "model:"
+
+
+def subject_of(model_no: int) -> str:
+    """What a worker lacks that cannot ask this model."""
+    return f"{_MODEL}{model_no}"
+
+
+def lacks_mistral(ability: Ability) -> WorkerUnable | None:
+    """Why this worker leaves all batches to others; None: it may try."""
+    error = ability.lacks(MISTRAL)
+    return error if error is not None and ability.leaves_to_others(error, MISTRAL, _QUEUE) else None
+
+
+def models_left_to_others(ability: Ability) -> list[int]:
+    """The keys of models whose batches this worker leaves to others."""
+    found = ((subject, ability.lacks(subject)) for subject in ability.lacking() if subject.startswith(_MODEL))
+    return [
+        int(subject.removeprefix(_MODEL))
+        for subject, error in found
+        if error is not None and ability.leaves_to_others(error, subject, _QUEUE)
+    ]
+
+
+def leave_message(
+    engine: Engine, sender: MessageSender, ability: Ability, message: ChunkMessage, error: WorkerUnable
+) -> None:
+    """For a message that names a batch this worker cannot work on: it goes back on its queue. The batch ends where
+    nobody else may work on it."""
+    batch = read_open_batch(engine, message.job_id)
+    if batch is None:
+        return
+    if ability.leaves_to_others(error, subject_of(batch.model_no), _QUEUE):
+        put_back(sender, CLASSIFY, message, priority=batch.priority)
+    elif fail_batch(engine, message.job_id, error):
+        log.error("batch stopped", reason=error.message)
+
+
+def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: Claim, error: WorkerUnable) -> None:
+    """Give a chunk back that this worker cannot work on, and end its batch where nobody else may."""
+    is_left = ability.leaves_to_others(error, subject_of(claim.model.no), _QUEUE)
+    if is_left:
+        with writing(engine) as connection:
+            add_event(connection, claim.batch_id, f"left to another worker: {error.message}", chunk=claim.number)
+    else:
+        stop_batch(engine, claim, error.code, error.message)
+        log.error("batch stopped", reason=error.message)
+    with contextlib.suppress(LeaseLostError):  # all of its rows were answered, or another worker has it
+        hand_back(engine, claim, wait_s=0.0 if is_left else None)
+    if is_left:
+        message = ChunkMessage(job_id=claim.batch_id, chunk=claim.number)
+        put_back(sender, CLASSIFY, message, priority=claim.priority)

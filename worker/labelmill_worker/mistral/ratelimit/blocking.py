@@ -1,0 +1,37 @@
+"""The fleet's rate limit for the rare calls of the control plane, which run in threads and not on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from labelmill.contracts.errors import RateLimited
+from labelmill.core.settings import Settings
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, HeldBack
+
+MAX_WAIT_S = 5.0  #: A task that must wait longer ends, and looks again later.
+
+
+def no_gate() -> None:
+    """No limit."""
+
+
+def fleet_gate(settings: Settings) -> Callable[[], None]:
+    """A wait for a request's turn. It raises RateLimited when that is far off, BrokerUnavailable without Redis."""
+    if not settings.requests_per_second and not settings.tokens_per_minute:
+        return no_gate
+
+    async def take_turn() -> None:
+        # A limiter belongs to one event loop and each call here has its own: the calls are rare, a connection is cheap.
+        limiter = FleetLimiter.from_settings(settings)
+        try:
+            await limiter.wait_turn(0, MAX_WAIT_S)
+        except HeldBack as held:
+            raise RateLimited("the fleet's rate limit allows no request now", held.wait_s) from held
+        finally:
+            await limiter.close()
+
+    def gate() -> None:
+        asyncio.run(take_turn())
+
+    return gate

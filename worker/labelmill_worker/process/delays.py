@@ -1,0 +1,144 @@
+"""What holds the work of this process back: told in SQL, where `status` finds it, and once a minute in the log.
+
+While nothing does it costs the look at an empty dictionary. A delay is told once it has lasted some seconds, and is
+written anew now and then as long as it lasts, by a thread that runs only meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, RateLimited, RemoteUnavailable
+from labelmill.core.jobs.delays import DelayReason, told
+from labelmill_worker.mistral.ratelimit.limiter import HeldBack
+from labelmill_worker.process.ability import WORKER_ID
+from labelmill_worker.store.delays import end_delay, note_delay
+
+log = structlog.get_logger()
+
+TOLD_AFTER_S = 3.0  #: What passes sooner is nobody's concern.
+_WRITTEN_EVERY_S = 10.0
+VALID_S = 90.0  #: A task that got nowhere is tried again within a minute: until then the delay lasts.
+_LOGGED_EVERY_S = 60.0
+_LOOK_S = 1.0
+
+
+def reason_of(error: Exception) -> DelayReason | None:
+    """What kind of delay a fault means; None: none that anybody waits for."""
+    if isinstance(error, RemoteUnavailable):
+        return DelayReason.MISTRAL
+    if isinstance(error, RateLimited | HeldBack):
+        return DelayReason.RATE_LIMIT
+    return DelayReason.REDIS if isinstance(error, BrokerUnavailable) else None
+
+
+@dataclass
+class _Delay:
+    reason: DelayReason
+    message: str
+    since: float  #: As the next ones, by the monotonic clock.
+    last: float
+    written: float | None = None
+    logged: float | None = None
+    is_over: bool = False
+
+
+class Delays:
+    """One for each process, or for what runs by itself. Any thread may tell it; `flush` is for one at a time."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        worker_id: str = WORKER_ID,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        is_logged: bool = True,
+    ) -> None:
+        self._engine, self._worker_id, self._clock, self._is_logged = engine, worker_id, clock, is_logged
+        self._delays: dict[str, _Delay] = {}
+        self._lock = threading.Lock()
+        self._flushing = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def held(self, subject: str, error: Exception) -> None:
+        """A request, or another step for the subject, met a fault that will pass."""
+        reason = reason_of(error)
+        if reason is None:
+            return
+        with self._lock:
+            now, known = self._clock(), self._delays.get(subject)
+            if known is not None and known.reason is reason and not known.is_over:
+                known.last = now
+                return
+            since, written = now, known.written if known is not None else None
+            message = error.message if isinstance(error, LabelmillError) else ""
+            self._delays[subject] = _Delay(reason, message, since, now, written and 0.0)
+
+    def moves(self, subject: str) -> None:
+        """A step for the subject succeeded."""
+        if self._delays and (known := self._delays.get(subject)) is not None:
+            known.is_over = True
+
+    def keep_written(self) -> None:
+        """See that what was told gets written: by a thread of its own, while there is anything."""
+        if not self._delays or self._ended.is_set():
+            return
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="delays", daemon=True)
+                self._thread.start()
+
+    def end(self) -> None:
+        """Write nothing more. For a process that ends."""
+        self._ended.set()
+        thread = self._thread
+        if thread is not None:
+            thread.join(2 * _LOOK_S)
+
+    def _run(self) -> None:
+        while not self._ended.wait(_LOOK_S):
+            self.flush()
+            with self._lock:
+                if not self._delays:
+                    self._thread = None
+                    return
+
+    def flush(self) -> None:
+        """Write and log what is due."""
+        with self._flushing:
+            for subject, delay in list(self._delays.items()):
+                try:
+                    self._flush(subject, delay, self._clock())
+                except LabelmillError as error:
+                    log.debug("a delay was not written", reason=error.message)  # the database is away
+
+    def _flush(self, subject: str, delay: _Delay, now: float) -> None:
+        if delay.is_over or now - delay.last > VALID_S:
+            if delay.written is not None:
+                end_delay(self._engine, self._worker_id, subject)
+            if delay.logged is not None and delay.is_over:
+                log.info("work goes on", waited_for=delay.reason.value, after_s=round(now - delay.since, 1))
+            with self._lock:
+                if self._delays.get(subject) is delay:
+                    del self._delays[subject]
+            return
+        lasted_s = now - delay.since
+        if lasted_s < TOLD_AFTER_S:
+            return
+        if self._is_logged and (delay.logged is None or now - delay.logged >= _LOGGED_EVERY_S):
+            since = datetime.now(UTC) - timedelta(seconds=lasted_s)
+            log.warning("work waits", reason=told(delay.reason, delay.message, since), subject=subject)
+            delay.logged = now
+        if delay.written is None or now - delay.written >= _WRITTEN_EVERY_S:
+            note_delay(
+                self._engine, self._worker_id, subject, delay.reason, delay.message, since_s=lasted_s, valid_s=VALID_S
+            )
+            delay.written = now

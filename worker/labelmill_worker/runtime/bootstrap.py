@@ -1,0 +1,154 @@
+"""The one place that wires the worker: settings → engine, sender, Mistral. Everything else is handed what it needs."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import threading
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from sqlalchemy.engine import Engine
+
+from labelmill.core.database import (
+    ALIVE_CONNECTIONS,
+    DEAD_LETTER_CONNECTIONS,
+    RECOVERY_CONNECTIONS,
+    WORKER_CONNECTIONS,
+    check_tables,
+    connect_to_existing,
+)
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+from labelmill.core.storage.data_folder import DataFolder
+from labelmill_worker.process.ability import Ability
+from labelmill_worker.runtime.database_watch import DatabaseWatch
+
+if TYPE_CHECKING:
+    from labelmill_worker.inference.runtime import ClassifyEngine
+    from labelmill_worker.ports.control_plane import ControlPlane
+
+_SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
+
+
+@dataclass(frozen=True)
+class Services:
+    """What tasks work with. Made once in a process, on first use: starting a worker connects to nothing."""
+
+    settings: Settings
+    engine: Engine
+    sender: MessageSender
+    control_plane_override: ControlPlane | None = None
+
+    @cached_property
+    def data_folder(self) -> DataFolder:
+        """The files that producers and workers share. Raises InvalidInput."""
+        return DataFolder.of(self.settings.data_dir)
+
+    @cached_property
+    def control_plane(self) -> ControlPlane:
+        """Files, fine-tuning jobs and models at Mistral. Raises CredentialsRefused without a key."""
+        if self.control_plane_override is not None:
+            return self.control_plane_override
+        from labelmill_worker.mistral.control_plane import SdkControlPlane  # noqa: PLC0415 - the SDK takes a second to import
+
+        return SdkControlPlane.from_settings(self.settings)
+
+    @cached_property
+    def ability(self) -> Ability:
+        """What this process cannot do."""
+        return Ability(self.engine)
+
+    @property
+    def classify_engine(self) -> ClassifyEngine:
+        """The engine that sends texts, one for all chunks of this process."""
+        # two engines would each take all slots, and from Python 3.12 on a cached property has no lock of its own
+        with _engine_lock:
+            return self._classify_engine
+
+    @cached_property
+    def _classify_engine(self) -> ClassifyEngine:
+        from labelmill_worker.inference.runtime import ClassifyEngine  # noqa: PLC0415 - only where texts are classified
+
+        engine = ClassifyEngine.from_settings(self.settings, self.engine, self.ability)
+        _prepare_interpreter()
+        return engine
+
+    def close(self) -> None:
+        """Close what was opened: nothing may be in work."""
+        if "_classify_engine" in vars(self):
+            self.classify_engine.close()
+        if "control_plane" in vars(self) and self.control_plane_override is None:
+            self.control_plane.close()
+        self.engine.dispose()
+
+
+def _prepare_interpreter() -> None:
+    """For a process whose event loop and recorder wait for each other many times a second."""
+    gc.collect()
+    gc.freeze()  # looking through all that was imported would stop every request for a tenth of a second
+    sys.setswitchinterval(_SWITCH_S)
+
+
+_engine_lock = threading.Lock()
+_lock = threading.Lock()
+_services: Services | None = None
+_watch: DatabaseWatch | None = None
+
+
+def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
+    """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
+    others = DEAD_LETTER_CONNECTIONS + RECOVERY_CONNECTIONS + ALIVE_CONNECTIONS
+    engine = connect_to_existing(settings, max_connections=WORKER_CONNECTIONS - others)
+    try:
+        check_tables(engine)
+    except BaseException:
+        engine.dispose()
+        raise
+    return Services(settings, engine, sender, control_plane)
+
+
+def process_services(settings: Settings, sender: MessageSender) -> Services:
+    """The services of this process, wired on the first call (after any fork). Raises DatabaseUnavailable,
+    DatabaseOutdated, DatabaseUnsuitable."""
+    global _services, _watch  # noqa: PLW0603 - one per process is the point
+    with _lock:
+        if _services is None or _watch is None:
+            services = bootstrap(settings, sender)
+            try:
+                _watch = DatabaseWatch(services.engine)
+            except BaseException:
+                services.engine.dispose()
+                raise
+            _services = services
+        services, watch = _services, _watch
+    watch.check()
+    return services
+
+
+def forget_services() -> None:
+    """Drop what was wired (a forked child must not use its parent's connections)."""
+    global _lock, _services, _watch  # noqa: PLW0603 - see above
+    _lock = threading.Lock()  # a thread of the parent may have held it, and there is no such thread here
+    if _watch is not None:
+        _watch.end()
+    _watch = None
+    if _services is not None:
+        _services.engine.dispose(close=False)
+    _services = None
+
+
+def close_database() -> None:
+    """Close this process's connections to the database that nobody uses. For a process that ends."""
+    if _watch is not None:
+        _watch.end()
+    if _services is not None:
+        _services.engine.dispose()
+
+
+def give_up_requests() -> None:
+    """Break off the requests of this process that carry texts: they count as not answered."""
+    # not under the lock: it may be held by who waits for such a request
+    if _services is not None and "_classify_engine" in vars(_services):
+        _services.classify_engine.give_up_requests()

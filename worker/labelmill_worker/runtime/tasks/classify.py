@@ -1,0 +1,19 @@
+"""`labelmill.classify`: one chunk of a batch."""
+
+from __future__ import annotations
+
+from labelmill.contracts.errors import WorkerUnable
+from labelmill.contracts.messages import ChunkMessage
+from labelmill_worker.inference.chunk_run import work_on_chunk
+from labelmill_worker.inference.unable import leave_message
+from labelmill_worker.runtime.bootstrap import Services
+
+
+def run(services: Services, message: ChunkMessage) -> None:
+    """Work on the chunk for at most a slice of time."""
+    try:
+        shared = services.classify_engine
+    except WorkerUnable as error:
+        leave_message(services.engine, services.sender, services.ability, message, error)
+        return
+    work_on_chunk(shared, services.sender, message.job_id, message.chunk)

@@ -1,0 +1,83 @@
+"""What is owed to Mistral for models, in SQL. Every write is guarded by the lease."""
+
+from __future__ import annotations
+
+import secrets
+from typing import Any
+
+from sqlalchemy import or_, select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.ids import model_work_id
+from labelmill.contracts.states import RemoteWish
+from labelmill.core.database import FAR_S, db_now, has_passed, reading, writing
+from labelmill.core.database.tables import ModelRow
+from labelmill_worker.store.jobs import add_event
+
+_AT_ONCE = 200
+
+
+def claim_wish(engine: Engine, model_no: int, lease_s: float) -> ModelRow | None:
+    """Take the lease on a model to which something is owed. None: nothing is, or somebody else has it."""
+    token = secrets.token_hex(8)
+    statement = (
+        update(ModelRow)
+        .where(ModelRow.no == model_no, ModelRow.remote_wish.is_not(None))
+        .where(or_(ModelRow.lease_until.is_(None), has_passed(ModelRow.lease_until)))
+        .values(lease_token=token, lease_until=db_now() + lease_s, attempts=ModelRow.attempts + 1)
+    )
+    with writing(engine) as connection:
+        if not connection.execute(statement).rowcount:
+            return None
+        found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == model_no)).mappings().one()
+    return ModelRow(**found)
+
+
+def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | None, error: str | None = None) -> bool:
+    """Record how a wish ended: `state` is the model's at Mistral now. False: a person wishes something else by now,
+    and that is still owed."""
+    with writing(engine) as connection:
+        settled: dict[str, Any] = {
+            "remote_wish": None,
+            "next_look_at": None,
+            "attempts": 0,
+            "faults": 0,
+            "remote_error": error,
+        }
+        done = _write(connection, row, state=state, only_if_unchanged=True, values=settled)
+        if not done:
+            _write(connection, row, state=state, only_if_unchanged=False, values={"next_look_at": db_now()})
+        add_event(connection, model_work_id(row.no), message)
+    return done
+
+
+def put_off_wish(engine: Engine, row: ModelRow, error: str, again_in_s: float, *, faults: int = 0) -> None:
+    """Give the lease back; recovery sends the wish again. `faults`: unforeseen ones in a row."""
+    values: dict[str, Any] = {"remote_error": error, "next_look_at": db_now() + again_in_s, "faults": faults}
+    with writing(engine) as connection:
+        _write(connection, row, state=row.remote_state, only_if_unchanged=False, values=values)
+
+
+def _write(
+    connection: Connection, row: ModelRow, *, state: str | None, only_if_unchanged: bool, values: dict[str, Any]
+) -> bool:
+    mine = update(ModelRow).where(ModelRow.no == row.no, ModelRow.lease_token == row.lease_token)
+    if only_if_unchanged:
+        mine = mine.where(ModelRow.remote_wish == row.remote_wish)
+    released = {"lease_token": None, "lease_until": None, "remote_state": state}
+    return bool(connection.execute(mine.values(released | values)).rowcount)
+
+
+def overdue_wishes(engine: Engine, late_s: float) -> list[int]:
+    """Models to which something is owed that nobody is at, and whose look is `late_s` late."""
+    late = or_(ModelRow.next_look_at.is_(None), has_passed(ModelRow.next_look_at, ago_s=late_s, far_s=FAR_S))
+    free = or_(ModelRow.lease_until.is_(None), has_passed(ModelRow.lease_until))
+    owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteWish])
+    with reading(engine) as connection:
+        return list(connection.scalars(select(ModelRow.no).where(owed, late, free).limit(_AT_ONCE)))
+
+
+def put_off_wishes(engine: Engine, model_nos: list[int]) -> None:
+    """Wishes that have a message now are not late for a while."""
+    with writing(engine) as connection:
+        connection.execute(update(ModelRow).where(ModelRow.no.in_(model_nos)).values(next_look_at=db_now()))
