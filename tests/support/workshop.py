@@ -24,7 +24,7 @@ from labelmill.core.settings import Settings
 from labelmill.core.storage.data_folder import dataset_folder
 from labelmill.services.jobs.documents import status_document
 from labelmill_worker.ports.control_plane import ControlPlane
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import classify, evaluate, train
 
 DEADLINE_S = 60.0
@@ -75,7 +75,7 @@ class Workshop:
             data_dir=str(folder),
             poll_s=0.1,
         )
-        self.services = Services(settings, engine, self.sender, plane)
+        self.resources = ProcessResources(settings, engine, self.sender, plane)
 
     def dataset(self, name: str, schema: list[dict[str, Any]], **splits: list[dict[str, Any]]) -> str:
         """A prepared dataset of these rows. Returns its id."""
@@ -132,12 +132,12 @@ class Workshop:
         task, message = self.queue.waiting.popleft()
         if task == CLASSIFY:
             assert isinstance(message, ChunkMessage)
-            classify.run(self.services, message)
+            classify.run(self.resources, message)
         elif task == EVALUATE:
-            evaluate.run(self.services, message)
+            evaluate.run(self.resources, message)
         else:
             assert task == TRAIN
-            train.run(self.services, message)
+            train.run(self.resources, message)
 
     def status(self, job_id: str) -> dict[str, Any]:
         """The job's status document."""
@@ -146,7 +146,7 @@ class Workshop:
 
     def close(self) -> None:
         """End the worker's connections and threads."""
-        self.services.close()
+        self.resources.close()
 
 
 @contextmanager

@@ -25,7 +25,7 @@ from labelmill.services.batches import submit_batch
 from labelmill.services.datasets import submit_prepare
 from labelmill.services.evaluations import submit_evaluation
 from labelmill.services.trainings import submit_training
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import prepare
 
 PRODUCER = "of the producer"
@@ -40,9 +40,9 @@ class Mounts(Workshop):
         super().__init__(engine, mistral, redis_url, folder / PRODUCER, self.plane)
         self.top = folder
         folder.mkdir()
-        self.producer = self.services.settings
+        self.producer = self.resources.settings
         self.workers = [
-            replace(self.services, settings=self.producer.model_copy(update={"data_dir": str(folder / name)}))
+            replace(self.resources, settings=self.producer.model_copy(update={"data_dir": str(folder / name)}))
             for name in ("of one worker", "of another/worker")
         ]
         self.places = [self.producer.data_path, *(one.settings.data_path for one in self.workers)]
@@ -64,10 +64,10 @@ class Mounts(Workshop):
                 ]
         with writing(self.engine) as connection:
             connection.execute(update(TrainingRow).values(due_at=None))
-        self.services: Services = next(self._turns)
-        self.mount(self.services.settings.data_path)
+        self.resources: ProcessResources = next(self._turns)
+        self.mount(self.resources.settings.data_path)
         if self.queue.waiting[0][0] == PREPARE:
-            prepare.run(self.services, self.queue.waiting.popleft()[1])
+            prepare.run(self.resources, self.queue.waiting.popleft()[1])
         else:
             super().step()
 
@@ -100,7 +100,7 @@ class Mounts(Workshop):
 
     def close(self) -> None:
         for worker in self.workers:
-            self.services = worker
+            self.resources = worker
             super().close()
 
 

@@ -21,7 +21,7 @@ from labelmill_worker.mistral.client_config import check_way_at_start
 from labelmill_worker.process import draining
 from labelmill_worker.runtime import health_check
 from labelmill_worker.runtime.alive import AliveStep
-from labelmill_worker.runtime.bootstrap import close_database, forget_services, give_up_requests
+from labelmill_worker.runtime.bootstrap import close_database, forget_resources, give_up_requests
 from labelmill_worker.runtime.database_watch import check_at_start
 from labelmill_worker.runtime.dead_letters import flush_dead_letters, forget_dead_letters
 from labelmill_worker.runtime.flower import prepare_flower
@@ -84,7 +84,7 @@ def _drain(**_: Any) -> None:
 
 @signals.worker_process_init.connect
 def _forget_parents_connections(**_: Any) -> None:
-    forget_services()  # prefork: a child must not use its parent's sockets
+    forget_resources()  # prefork: a child must not use its parent's sockets
     forget_dead_letters()
 
 

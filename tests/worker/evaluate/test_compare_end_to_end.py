@@ -61,7 +61,7 @@ def shop(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
 
 @pytest.fixture
 def client(shop: Workshop, database_url: str) -> Iterator[Client]:
-    client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
+    client = Client(shop.resources.settings.model_copy(update={"database_url": database_url}))
     client.sender = shop.sender
     yield client
     client.engine.dispose()

@@ -88,7 +88,7 @@ def test_every_metric_is_scikit_learns_of_the_exported_rows(
     document = shop.run(job_id)
     assert document["state"] == "completed", document
     output = tmp_path / f"exported{suffix}"
-    client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
+    client = Client(shop.resources.settings.model_copy(update={"database_url": database_url}))
     save_results(client, job_id, output)
     client.engine.dispose()
     rows = [json.loads(line) for line in shop.split_file("shapes", "test").read_text().splitlines()]
@@ -126,7 +126,7 @@ def test_what_is_true_is_written_beside_the_answers_of_chats(shop: Workshop, dat
     shop.model("chatty", SCHEMA[1:2])
     job_id = submit_evaluation(shop.engine, shop.sender, model="chatty", dataset="chats")
     assert shop.run(job_id)["state"] == "completed"
-    client = Client(shop.services.settings.model_copy(update={"database_url": database_url}))
+    client = Client(shop.resources.settings.model_copy(update={"database_url": database_url}))
     save_results(client, job_id, tmp_path / "chats.jsonl", OutputOptions(keep=["labels"]))
     client.engine.dispose()
     kept = [json.loads(line)["keep"] for line in (tmp_path / "chats.jsonl").read_text().splitlines()]

@@ -12,7 +12,7 @@ from labelmill.contracts.errors import CredentialsRefused, InvalidInput
 from labelmill.contracts.messages import ChunkMessage
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks.classify import run
 
 PASTED = " \n a-key \r\n"
@@ -51,7 +51,7 @@ def test_addresses(url: str) -> None:
 def test_a_batch_ends_at_once(mill: Mill, tmp_path: Path, change: dict[str, object], setting: str) -> None:
     settings = mill.shared.settings.model_copy(update={"data_dir": str(tmp_path), **change})
     batch = mill.submit(some_texts(5))
-    run(Services(settings, mill.engine, mill.sender), ChunkMessage(job_id=batch, chunk=0))
+    run(ProcessResources(settings, mill.engine, mill.sender), ChunkMessage(job_id=batch, chunk=0))
     status = mill.status(batch)
     assert status["state"] == "failed"
     assert setting in status["error"]

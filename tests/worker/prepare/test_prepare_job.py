@@ -23,7 +23,7 @@ from labelmill.core.settings import Settings
 from labelmill.services.datasets import submit_prepare
 from labelmill_worker.prepare import preparation as work
 from labelmill_worker.prepare.dataset import prepare_dataset
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import prepare
 from labelmill_worker.store.jobs import LeaseLost, claim_job, read_job, renew_job
 from labelmill_worker.store.leases import LeaseKeeper
@@ -43,11 +43,11 @@ class Outbox(MessageSender):
 
 
 @pytest.fixture
-def services(tmp_path: Path) -> Iterator[Services]:
+def resources(tmp_path: Path) -> Iterator[ProcessResources]:
     settings = Settings(data_dir=str(tmp_path / "data"), lease_s=0.9, _env_file=None)  # type: ignore[call-arg]
     engine = connect(f"sqlite:///{tmp_path / 'test.db'}")
     upgrade(engine)
-    yield Services(settings, engine, Outbox())
+    yield ProcessResources(settings, engine, Outbox())
     engine.dispose()
 
 
@@ -56,14 +56,14 @@ def write_rows(path: Path, rows: int = 30) -> Path:
     return path
 
 
-def submit(services: Services, source: Path | str, **options: Any) -> str:
+def submit(resources: ProcessResources, source: Path | str, **options: Any) -> str:
     given = {"name": "intents", "targets": ["intent=label"]} | options
-    return submit_prepare(services.engine, services.sender, services.settings, source=str(source), **given)
+    return submit_prepare(resources.engine, resources.sender, resources.settings, source=str(source), **given)
 
 
-def run(services: Services, job_id: str) -> DatasetRow:
-    prepare.run(services, JobMessage(job_id=job_id))
-    return job(services.engine, job_id)
+def run(resources: ProcessResources, job_id: str) -> DatasetRow:
+    prepare.run(resources, JobMessage(job_id=job_id))
+    return job(resources.engine, job_id)
 
 
 def job(engine: Engine, job_id: str) -> DatasetRow:
@@ -77,62 +77,62 @@ def events(engine: Engine, job_id: str) -> list[str | None]:
         return list(connection.scalars(select(EventRow.state).where(EventRow.job_id == job_id).order_by(EventRow.no)))
 
 
-def test_a_submitted_preparation_becomes_a_ready_version(services: Services, tmp_path: Path) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    done = run(services, job_id)
+def test_a_submitted_preparation_becomes_a_ready_version(resources: ProcessResources, tmp_path: Path) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    done = run(resources, job_id)
     assert (done.state, done.version, done.repeats, done.error) == ("ready", 1, None, None)
     assert done.splits == {"train": 24, "validation": 3, "test": 3}
-    data = services.settings.data_path
+    data = resources.settings.data_path
     assert all((data / file).is_file() for file in (done.files or {}).values())
-    assert events(services.engine, job_id) == ["queued", "preparing", "ready"]
-    assert not (services.settings.data_path / "sources" / job_id).exists(), "copies are not kept"
+    assert events(resources.engine, job_id) == ["queued", "preparing", "ready"]
+    assert not (resources.settings.data_path / "sources" / job_id).exists(), "copies are not kept"
     assert done.finished_at is not None
     assert done.lease_token is None
 
 
-def test_the_same_again_repeats_and_a_change_makes_a_new_version(services: Services, tmp_path: Path) -> None:
+def test_the_same_again_repeats_and_a_change_makes_a_new_version(resources: ProcessResources, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl")
-    first = run(services, submit(services, file))
-    again = run(services, submit(services, file))
-    changed = run(services, submit(services, file, seed=7))
-    other = run(services, submit(services, file, name="others"))
+    first = run(resources, submit(resources, file))
+    again = run(resources, submit(resources, file))
+    changed = run(resources, submit(resources, file, seed=7))
+    other = run(resources, submit(resources, file, name="others"))
     assert (again.version, again.repeats, again.files) == (1, first.id, first.files)
-    assert not (services.settings.data_path / "datasets" / again.id).exists()
+    assert not (resources.settings.data_path / "datasets" / again.id).exists()
     assert (changed.version, changed.repeats) == (2, None)
     assert (other.version, other.repeats, other.fingerprint) == (1, None, first.fingerprint)
 
 
-def test_a_message_delivered_twice_does_nothing_the_second_time(services: Services, tmp_path: Path) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    first = run(services, job_id)
-    assert run(services, job_id).finished_at == first.finished_at
-    assert events(services.engine, job_id).count("ready") == 1
+def test_a_message_delivered_twice_does_nothing_the_second_time(resources: ProcessResources, tmp_path: Path) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    first = run(resources, job_id)
+    assert run(resources, job_id).finished_at == first.finished_at
+    assert events(resources.engine, job_id).count("ready") == 1
 
 
-def test_a_dead_workers_preparation_is_taken_up(services: Services, tmp_path: Path) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    with writing(services.engine) as connection:
+def test_a_dead_workers_preparation_is_taken_up(resources: ProcessResources, tmp_path: Path) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    with writing(resources.engine) as connection:
         connection.execute(update(DatasetRow).values(state="preparing", lease_token="dead", lease_until=db_now() - 1))
-    leftover = services.settings.data_path / "datasets" / job_id
+    leftover = resources.settings.data_path / "datasets" / job_id
     leftover.mkdir(parents=True)
     (leftover / "junk").write_text("x")
-    assert run(services, job_id).state == "ready"
+    assert run(resources, job_id).state == "ready"
     assert not (leftover / "junk").exists()
 
 
-def test_a_live_lease_is_left_alone(services: Services, tmp_path: Path) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    assert claim_job(services.engine, DatasetRow, job_id, 60)
-    assert run(services, job_id).state == "queued"
+def test_a_live_lease_is_left_alone(resources: ProcessResources, tmp_path: Path) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    assert claim_job(resources.engine, DatasetRow, job_id, 60)
+    assert run(resources, job_id).state == "queued"
 
 
-def test_a_failure_is_recorded_with_its_reason(services: Services, tmp_path: Path) -> None:
+def test_a_failure_is_recorded_with_its_reason(resources: ProcessResources, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "a.jsonl")
     file.write_text(file.read_text() + "{broken\n")
-    failed = run(services, submit(services, file))
+    failed = run(resources, submit(resources, file))
     assert (failed.state, failed.error_code) == ("failed", "invalid_input")
     assert "a.jsonl, line 31" in (failed.error or "")
-    assert list((services.settings.data_path / "datasets").iterdir()) == []
+    assert list((resources.settings.data_path / "datasets").iterdir()) == []
 
 
 @pytest.mark.parametrize(
@@ -156,10 +156,12 @@ def test_a_failure_is_recorded_with_its_reason(services: Services, tmp_path: Pat
         "/dev/zero",
     ],
 )
-def test_a_file_outside_of_the_jobs_own_place_is_never_opened(services: Services, tmp_path: Path, outside: str) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
+def test_a_file_outside_of_the_jobs_own_place_is_never_opened(
+    resources: ProcessResources, tmp_path: Path, outside: str
+) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
     secret = write_rows(tmp_path / "secret.jsonl")
-    data = services.settings.data_path
+    data = resources.settings.data_path
     write_rows(data / "labelmill.jsonl")
     (data / "sources" / "other").mkdir()
     write_rows(data / "sources" / "other" / "secret.jsonl")
@@ -167,10 +169,10 @@ def test_a_file_outside_of_the_jobs_own_place_is_never_opened(services: Services
     (data / "sources" / job_id / "link.jsonl").symlink_to(secret)
     (data / "sources" / job_id / "folder").symlink_to(tmp_path)
     written = outside.replace("ID", job_id).replace("ABSOLUTE", str(secret))
-    spec = job(services.engine, job_id).spec | {"files": [written]}
-    with writing(services.engine) as connection:
+    spec = job(resources.engine, job_id).spec | {"files": [written]}
+    with writing(resources.engine) as connection:
         connection.execute(update(DatasetRow).values(spec=spec))
-    ended = run(services, job_id)
+    ended = run(resources, job_id)
     assert ended.state == "failed"
     # a folder of its own, or a URL that is read as a name there, is no file
     assert any(
@@ -178,72 +180,74 @@ def test_a_file_outside_of_the_jobs_own_place_is_never_opened(services: Services
     )
 
 
-def test_a_source_place_that_is_itself_a_link_is_not_followed(services: Services, tmp_path: Path) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    place = services.settings.data_path / "sources" / job_id
+def test_a_source_place_that_is_itself_a_link_is_not_followed(resources: ProcessResources, tmp_path: Path) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    place = resources.settings.data_path / "sources" / job_id
     place.rename(tmp_path / "elsewhere")
     place.symlink_to(tmp_path / "elsewhere")
-    assert "not a file inside the data folder" in (run(services, job_id).error or "")
+    assert "not a file inside the data folder" in (run(resources, job_id).error or "")
 
 
 def test_a_fault_that_passes_is_put_off_and_given_up_in_the_end(
-    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resources: ProcessResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unavailable(*_: object, **__: object) -> None:
         raise RemoteUnavailable("the hub is away", retry_after_s=60)
 
     monkeypatch.setattr(work, "prepare_dataset", unavailable)
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    put_off = run(services, job_id)
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    put_off = run(resources, job_id)
     assert (put_off.state, put_off.lease_token) == ("preparing", None)
     assert put_off.next_look_at is not None
     for _ in range(work.MAX_ATTEMPTS):
-        last = run(services, job_id)
+        last = run(resources, job_id)
     assert (last.state, last.error) == ("failed", "the hub is away")
 
 
-def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(services: Services, tmp_path: Path) -> None:
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    claimed = claim_job(services.engine, DatasetRow, job_id, 0.9)
+def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(
+    resources: ProcessResources, tmp_path: Path
+) -> None:
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    claimed = claim_job(resources.engine, DatasetRow, job_id, 0.9)
     assert claimed
     token = claimed[1]
     assert token
-    with LeaseKeeper(services.engine, DatasetRow, job_id, token, 0.9) as lease:
-        first = job(services.engine, job_id).lease_until or 0
+    with LeaseKeeper(resources.engine, DatasetRow, job_id, token, 0.9) as lease:
+        first = job(resources.engine, job_id).lease_until or 0
 
         def much_later() -> bool:
-            assert claim_job(services.engine, DatasetRow, job_id, 0.9) is None, "the lease had run out"
-            return (job(services.engine, job_id).lease_until or 0) > first + 1
+            assert claim_job(resources.engine, DatasetRow, job_id, 0.9) is None, "the lease had run out"
+            return (job(resources.engine, job_id).lease_until or 0) > first + 1
 
         wait_until(much_later)
         assert not lease.lost.is_set()
-        with writing(services.engine) as connection:
+        with writing(resources.engine) as connection:
             connection.execute(update(DatasetRow).values(lease_token="thief"))
         assert lease.lost.wait(5)
-    assert not renew_job(services.engine, DatasetRow, job_id, token, 1)
+    assert not renew_job(resources.engine, DatasetRow, job_id, token, 1)
     assert not [thread for thread in threading.enumerate() if job_id in thread.name]
 
 
-def test_after_a_freeze_a_lease_is_over_before_its_keeper_wakes(services: Services) -> None:
-    LeaseKeeper(services.engine, DatasetRow, "prep_0", "token", 60).check()
-    asleep = LeaseKeeper(services.engine, DatasetRow, "prep_0", "token", 0.0)  # its thread has not run yet
+def test_after_a_freeze_a_lease_is_over_before_its_keeper_wakes(resources: ProcessResources) -> None:
+    LeaseKeeper(resources.engine, DatasetRow, "prep_0", "token", 60).check()
+    asleep = LeaseKeeper(resources.engine, DatasetRow, "prep_0", "token", 0.0)  # its thread has not run yet
     with pytest.raises(LeaseLost):
         asleep.check()
 
 
 def test_a_worker_that_lost_its_lease_writes_nothing(
-    services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    resources: ProcessResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = prepare_dataset
 
     def robbed(*arguments: Any, **named: Any) -> Any:
-        with writing(services.engine) as connection:
+        with writing(resources.engine) as connection:
             connection.execute(update(DatasetRow).values(lease_token="thief", lease_until=db_now() + 60))
         return real(*arguments, **named)
 
     monkeypatch.setattr(work, "prepare_dataset", robbed)
-    job_id = submit(services, write_rows(tmp_path / "a.jsonl"))
-    after = run(services, job_id)
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    after = run(resources, job_id)
     assert (after.state, after.lease_token, after.version) == ("preparing", "thief", None)
 
 

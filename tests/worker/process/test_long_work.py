@@ -55,12 +55,12 @@ def a_dataset(shop: Workshop) -> str:
 def test_a_preparation_that_finds_no_slot_is_left_as_it_was_and_sent_by_the_next_sweep(shop: Workshop) -> None:
     full()
     job_id = a_dataset(shop)
-    prepare.run(shop.services, JobMessage(job_id=job_id))
+    prepare.run(shop.resources, JobMessage(job_id=job_id))
     with reading(shop.engine) as connection:
         row = connection.execute(select(DatasetRow.state, DatasetRow.attempts, DatasetRow.lease_token)).one()
     assert tuple(row) == ("queued", 0, None)
     assert not shop.queue.waiting
-    sweep_if_due(shop.services)
+    sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
     assert list(shop.queue.waiting) == [(PREPARE, JobMessage(job_id=job_id))]
 
 
@@ -68,13 +68,13 @@ def test_who_finishes_long_work_sends_what_waits_for_a_slot_once(shop: Workshop)
     full()()  # a slot that is free again
     job_id = a_dataset(shop)
     with long_slot(shop.engine, shop.sender):
-        prepare.run(shop.services, JobMessage(job_id=job_id))
+        prepare.run(shop.resources, JobMessage(job_id=job_id))
         assert not shop.queue.waiting
     assert list(shop.queue.waiting) == [(PREPARE, JobMessage(job_id=job_id))]
     with long_slot(shop.engine, shop.sender):
         pass
     assert len(shop.queue.waiting) == 1
-    sweep_if_due(shop.services)
+    sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
     assert len(shop.queue.waiting) == 1
 
 
@@ -84,11 +84,11 @@ def test_an_evaluation_that_finds_no_slot_is_no_attempt_and_waits_unclaimed(shop
     job_id = submit_evaluation(shop.engine, shop.sender, model="m", dataset="d")
     shop.queue.waiting.clear()
     end = full()
-    evaluate.run(shop.services, JobMessage(job_id=job_id))
+    evaluate.run(shop.resources, JobMessage(job_id=job_id))
     with reading(shop.engine) as connection:
         row = connection.execute(select(EvaluationRow.state, EvaluationRow.attempts, EvaluationRow.lease_token)).one()
     assert tuple(row) == ("queued", 0, None)
-    sweep_if_due(shop.services)
+    sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
     assert list(shop.queue.waiting) == [(EVALUATE, JobMessage(job_id=job_id))]
     end()
     assert shop.run(job_id)["state"] == "completed"
@@ -99,13 +99,13 @@ def test_a_training_that_finds_no_slot_goes_on_once_there_is_one(shop: Workshop)
     job_id = submit_training(shop.engine, shop.sender, name="m", dataset="d", method="embedding", yes=True)
     shop.queue.waiting.clear()
     end = full()
-    train.run(shop.services, JobMessage(job_id=job_id))
+    train.run(shop.resources, JobMessage(job_id=job_id))
     with reading(shop.engine) as connection:
         row = connection.execute(select(TrainingRow.state, TrainingRow.lease_token, TrainingRow.next_look_at)).one()
         assert (row.state, row.lease_token) == ("validating", None)
         assert row.next_look_at < (connection.scalar(select(db_now())) or 0) - 5
     assert not shop.queue.waiting, "a training that looks again by itself would go round in circles"
-    sweep_if_due(shop.services)
+    sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
     assert list(shop.queue.waiting) == [(TRAIN, JobMessage(job_id=job_id))]
     end()
     while shop.status(job_id)["state"] != "succeeded":
@@ -113,7 +113,7 @@ def test_a_training_that_finds_no_slot_goes_on_once_there_is_one(shop: Workshop)
             connection.execute(update(TrainingRow).values(due_at=None))
             connection.execute(update(LockRow).values(until=0.0))
         if not shop.queue.waiting:
-            sweep_if_due(shop.services)
+            sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
         shop.step()
 
 
@@ -123,15 +123,15 @@ def test_full_workers_do_not_pass_messages_round_between_two_sweeps(shop: Worksh
     with writing(shop.engine) as connection:
         connection.execute(insert(DatasetRow), jobs)
     for one in jobs:
-        prepare.run(shop.services, JobMessage(job_id=str(one["id"])))
+        prepare.run(shop.resources, JobMessage(job_id=str(one["id"])))
     sent = 0
     for _ in range(2):
         with writing(shop.engine) as connection:
             connection.execute(update(LockRow).values(until=0.0))
-        sweep_if_due(shop.services)
+        sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
         sent += len(shop.queue.waiting)
         while shop.queue.waiting:
-            prepare.run(shop.services, shop.queue.waiting.popleft()[1])
+            prepare.run(shop.resources, shop.queue.waiting.popleft()[1])
     assert 2 <= sent <= 100
 
 

@@ -14,7 +14,7 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_worker.process import draining
-from labelmill_worker.runtime.bootstrap import close_database, forget_services
+from labelmill_worker.runtime.bootstrap import close_database, forget_resources
 from labelmill_worker.runtime.readiness import ReadyFile
 
 INTERVAL_S = 0.05
@@ -41,7 +41,7 @@ def ready_file(tmp_path: Path, redis_server: EmbeddedRedis) -> Iterator[ReadyFil
     yield file
     file.stop()
     close_database()
-    forget_services()
+    forget_resources()
 
 
 def make_tables(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from labelmill.core.database.tables import ModelRow
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
 from labelmill_worker.ports.control_plane import ControlPlane, RemoteModel
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.runtime.tasks import train
 from labelmill_worker.store.faults import GIVE_UP_AFTER
@@ -204,15 +204,15 @@ def test_a_sweep_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mis
     act(ready, registry.archive)
     row = now(ready)
     sent = Sent()
-    services = Services(
+    resources = ProcessResources(
         Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent), cast("ControlPlane", mistral)
     )
-    sweep_if_due(services)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert sent.messages == []  # its message may be on its way
     with writing(ready) as connection:
         connection.execute(update(ModelRow).values(next_look_at=ModelRow.next_look_at - 60))
     while not sent.messages:
-        sweep_if_due(services)
+        sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert sent.messages == [(TRAIN, model_work_id(row.no))]
-    train.run(services, JobMessage(job_id=sent.messages[0][1]))
+    train.run(resources, JobMessage(job_id=sent.messages[0][1]))
     assert now(ready).remote_state == "archived"

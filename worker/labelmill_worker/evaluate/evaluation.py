@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+
+from sqlalchemy.engine import Engine
 
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
@@ -18,9 +21,11 @@ from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
 from labelmill.core.money.prices import PriceList
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.storage.data_folder import DataFolder
 from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
 from labelmill_worker.evaluate.truth import read_split
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.process.ability import Ability
 from labelmill_worker.store import evaluations
 from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
@@ -32,6 +37,23 @@ _BLOCK = 4096
 CALIBRATION_SPLIT = "validation"
 
 
+@dataclass(frozen=True)
+class EvaluateContext:
+    """What an evaluation works with."""
+
+    engine: Engine
+    sender: MessageSender
+    ability: Ability
+    data_dir: str
+    lease_s: float
+    prices: PriceList
+
+    @property
+    def data_folder(self) -> DataFolder:
+        """The files that producers and workers share. Raises InvalidInput."""
+        return DataFolder.of(self.data_dir)
+
+
 def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
     """The batches that an evaluation needs, and the split of each."""
     wanted: dict[BatchColumn, str] = {"batch_id": job.split}
@@ -40,21 +62,21 @@ def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
     return wanted
 
 
-def begin(services: Services, job: EvaluationRow, token: str) -> None:
+def begin(context: EvaluateContext, job: EvaluationRow, token: str) -> None:
     """Submit the splits as batches, once: a later attempt finds those that an earlier one opened."""
     spec = _spec_of(job)
     guard = partial(require_held, table=EvaluationRow, job_id=job.id, token=token)
     for place, split in batches_of(job).items():
-        path = _path(services, job, split)
+        path = _path(context, job, split)
         holds_chats = "messages" in next(read_split(path), {})
         column = "messages" if holds_chats else "text"
-        source = services.data_folder.source(path)
+        source = context.data_folder.source(path)
         batch_spec = ClassifySpec(source=source, text=column, multi=spec.multi, chats=holds_chats)
-        batch = evaluations.open_batch(services.engine, job.id, token, place, batch_spec)
+        batch = evaluations.open_batch(context.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
-            fill_inner_batch(services.engine, batch.no, batch.id, _blocks(path), guard)
+            fill_inner_batch(context.engine, batch.no, batch.id, _blocks(path), guard)
         with contextlib.suppress(BrokerUnavailable):  # recovery sends it
-            dispatch_batch(services.engine, services.sender, batch.id)
+            dispatch_batch(context.engine, context.sender, batch.id)
 
 
 def _blocks(path: Path) -> Iterator[list[str]]:
@@ -63,9 +85,9 @@ def _blocks(path: Path) -> Iterator[list[str]]:
         yield block
 
 
-def have_ended(services: Services, job: EvaluationRow) -> bool:
+def have_ended(context: EvaluateContext, job: EvaluationRow) -> bool:
     """Whether all of its batches go no further by themselves. Raises the reason of one that did not complete."""
-    found = [_batch(services, job, column) for column in batches_of(job)]
+    found = [_batch(context, job, column) for column in batches_of(job)]
     for batch in found:
         if batch.state in _ENDED and batch.state != BatchState.COMPLETED.value:
             why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
@@ -73,29 +95,29 @@ def have_ended(services: Services, job: EvaluationRow) -> bool:
     return all(batch.state in _ENDED for batch in found)
 
 
-def conclude(services: Services, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:
+def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:
     """Measure, and record it. `check` raises once nothing more may be written. Raises Permanent."""
-    model = evaluations.read_model(services.engine, job.model_no)
+    model = evaluations.read_model(context.engine, job.model_no)
     schema = LabelSchema.from_json(model.label_schema or [])
     if not schema.targets:
         raise Permanent("no text was answered, so the model's labels are not known: nothing can be measured")
     calibration = model.calibration
     if _spec_of(job).calibrate:
-        split = _classified(services, job, schema, "calibration_batch_id", CALIBRATION_SPLIT)
+        split = _classified(context, job, schema, "calibration_batch_id", CALIBRATION_SPLIT)
         source = {"dataset": job.dataset_ref, "split": CALIBRATION_SPLIT, "evaluation": job.id}
         calibration = {name: one | source for name, one in fit_temperatures(split, check).items()}
-    train = _split_file(services, model.dataset_id, "train")
-    split = _classified(services, job, schema, "batch_id", job.split)
+    train = _split_file(context, model.dataset_id, "train")
+    split = _classified(context, job, schema, "batch_id", job.split)
     temperatures = {name: one["temperature"] for name, one in (calibration or {}).items()}
     measured = measure(split, temperatures, train if train and train.is_file() else None, check)
-    facts = evaluations.batch_facts(services.engine, split.batch_no)
+    facts = evaluations.batch_facts(context.engine, split.batch_no)
     evaluations.complete(
-        services.engine,
+        context.engine,
         job,
         token,
         metrics=measured.metrics,
         analysis=measured.analysis,
-        summary=_summary(measured, facts, model, schema, calibration, PriceList(services.settings.prices)),
+        summary=_summary(measured, facts, model, schema, calibration, context.prices),
         calibration=calibration if _spec_of(job).calibrate else None,
     )
 
@@ -135,24 +157,24 @@ def _spec_of(job: EvaluationRow) -> EvaluateSpec:
     return EvaluateSpec.read(job.options or {})
 
 
-def _path(services: Services, job: EvaluationRow, split: str) -> Path:
-    path = _split_file(services, job.dataset_id, split)
+def _path(context: EvaluateContext, job: EvaluationRow, split: str) -> Path:
+    path = _split_file(context, job.dataset_id, split)
     if path is None:
         raise Permanent(f"the dataset's split {split!r} is gone")
     return path
 
 
-def _split_file(services: Services, dataset_id: str | None, split: str) -> Path | None:
-    dataset = read_job(services.engine, DatasetRow, dataset_id) if dataset_id else None
-    return split_file(services.data_folder, dataset, split) if dataset else None
+def _split_file(context: EvaluateContext, dataset_id: str | None, split: str) -> Path | None:
+    dataset = read_job(context.engine, DatasetRow, dataset_id) if dataset_id else None
+    return split_file(context.data_folder, dataset, split) if dataset else None
 
 
-def _batch(services: Services, job: EvaluationRow, column: BatchColumn) -> InnerBatch:
-    return read_inner_batch(services.engine, str(getattr(job, column)))
+def _batch(context: EvaluateContext, job: EvaluationRow, column: BatchColumn) -> InnerBatch:
+    return read_inner_batch(context.engine, str(getattr(job, column)))
 
 
 def _classified(
-    services: Services, job: EvaluationRow, schema: LabelSchema, column: BatchColumn, split: str
+    context: EvaluateContext, job: EvaluationRow, schema: LabelSchema, column: BatchColumn, split: str
 ) -> ClassifiedSplit:
-    batch = _batch(services, job, column)
-    return ClassifiedSplit(services.engine, batch.no, schema, _path(services, job, split))
+    batch = _batch(context, job, column)
+    return ClassifiedSplit(context.engine, batch.no, schema, _path(context, job, split))

@@ -8,9 +8,7 @@ import secrets
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.specs import PrepareSpec
@@ -38,23 +36,11 @@ from labelmill_worker.prepare.similar_labels import similar_labels_warning
 from labelmill_worker.prepare.source import source_rows
 from labelmill_worker.prepare.split import SPLITS, stratified_split
 from labelmill_worker.prepare.staging import StagedRows
+from labelmill_worker.store.datasets import PreparedDataset
 
 PROGRESS_ROWS = 1000
 MAX_REPORTED = 1000  #: Bad rows listed in the report; all are counted.
 Progress = Callable[[int], None]  #: Told the rows read so far; may raise to stop.
-
-
-@dataclass(frozen=True)
-class PreparedDataset:
-    """A dataset on disk and everything that is recorded about it."""
-
-    splits: dict[str, int]
-    labels: dict[str, dict[str, dict[str, int]]]  #: target → split → label → rows
-    dropped: dict[str, int]  #: reason → rows
-    label_schema: list[dict[str, Any]]
-    files: dict[str, Path]
-    fingerprint: str
-    report: dict[str, Any]
 
 
 class _BadRows:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import shutil
 import time
+from dataclasses import dataclass
 
 import structlog
+from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable, WorkerUnable
 from labelmill.contracts.messages import PREPARE, QUEUE_OF, JobMessage
@@ -15,15 +17,16 @@ from labelmill.contracts.states import DatasetState
 from labelmill.core.database import writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import DatasetRow
-from labelmill.core.storage.data_folder import dataset_folder, source_folder
-from labelmill_worker.prepare.dataset import PreparedDataset, prepare_dataset
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.storage.data_folder import DataFolder, dataset_folder, source_folder
+from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
+from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.draining import WorkerEnds, is_draining
 from labelmill_worker.process.long_work import NoFreeSlot, long_slot
 from labelmill_worker.process.put_back import leave_job
-from labelmill_worker.runtime.bootstrap import Services
-from labelmill_worker.store.datasets import record_dataset
+from labelmill_worker.store.datasets import PreparedDataset, record_dataset
 from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import (
     LeaseLost,
@@ -44,18 +47,34 @@ RETRY_S = 10.0
 _PROGRESS_S = 1.0
 
 
-def prepare_job(services: Services, job_id: str) -> None:
+@dataclass(frozen=True)
+class PrepareContext:
+    """What a preparation works with."""
+
+    engine: Engine
+    sender: MessageSender
+    ability: Ability
+    data_dir: str
+    lease_s: float
+
+    @property
+    def data_folder(self) -> DataFolder:
+        """The files that producers and workers share. Raises InvalidInput."""
+        return DataFolder.of(self.data_dir)
+
+
+def prepare_job(context: PrepareContext, job_id: str) -> None:
     """Carry out a prepare job, unless it has ended, another worker is at it, or this one has no slot for it."""
     try:
-        with long_slot(services.engine, services.sender):
-            _prepare_job(services, job_id)
+        with long_slot(context.engine, context.sender):
+            _prepare_job(context, job_id)
     except NoFreeSlot as error:
         log.info("left to recovery", reason=error.message)
-        leave_to_recovery(services.engine, DatasetRow, job_id)
+        leave_to_recovery(context.engine, DatasetRow, job_id)
 
 
-def _prepare_job(services: Services, job_id: str) -> None:
-    engine, lease_s = services.engine, services.settings.lease_s
+def _prepare_job(context: PrepareContext, job_id: str) -> None:
+    engine, lease_s = context.engine, context.lease_s
     claimed = claim_job(engine, DatasetRow, job_id, lease_s)
     if claimed is None:
         log.info("nothing to prepare")
@@ -69,48 +88,48 @@ def _prepare_job(services: Services, job_id: str) -> None:
         if job.attempts > MAX_ATTEMPTS:
             raise Permanent(f"given up: {MAX_ATTEMPTS} attempts ended without a result")
         with LeaseKeeper(engine, DatasetRow, job_id, token, lease_s) as lease:
-            prepared = _prepare(services, job, token, lease)
-        _record(services, job, token, prepared)
+            prepared = _prepare(context, job, token, lease)
+        _record(context, job, token, prepared)
     except LeaseLost:
         log.warning("dropped: another worker has taken over")
     except WorkerEnds:
-        _hand_back(services, job, token)
+        _hand_back(context, job, token)
     except LabelmillError as error:
         if isinstance(error, Retryable) and job.attempts < MAX_ATTEMPTS:
             log.warning("put off", reason=error.message)
             release_job(engine, DatasetRow, job_id, token, look_again_in_s=error.retry_after_s or RETRY_S)
             return
-        if isinstance(error, WorkerUnable) and services.ability.leaves_to_others(error, job_id, QUEUE_OF[PREPARE]):
+        if isinstance(error, WorkerUnable) and context.ability.leaves_to_others(error, job_id, QUEUE_OF[PREPARE]):
             save_job(engine, DatasetRow, job_id, token, attempts=job.attempts - 1)
-            leave_job(engine, services.sender, DatasetRow, job_id, token, PREPARE)
+            leave_job(engine, context.sender, DatasetRow, job_id, token, PREPARE)
             return
-        _fail(services, job_id, token, error)
+        _fail(context, job_id, token, error)
     except Exception as fault:
         found = record_job_fault(engine, DatasetRow, job_id, token, fault)
         if found.is_last:
-            _fail(services, job_id, token, found)
+            _fail(context, job_id, token, found)
         else:
             release_job(engine, DatasetRow, job_id, token, look_again_in_s=found.pause_s)
         raise
 
 
-def _fail(services: Services, job_id: str, token: str, error: LabelmillError) -> None:
+def _fail(context: PrepareContext, job_id: str, token: str, error: LabelmillError) -> None:
     old, new = DatasetState.PREPARING, DatasetState.FAILED
-    if fail_job(services.engine, DatasetRow, job_id, old, new, error, token):
+    if fail_job(context.engine, DatasetRow, job_id, old, new, error, token):
         log.error("failed", reason=error.message)
-        _clean(services, job_id)
+        _clean(context, job_id)
 
 
-def _hand_back(services: Services, job: DatasetRow, token: str) -> None:
+def _hand_back(context: PrepareContext, job: DatasetRow, token: str) -> None:
     """Let another worker begin anew, at once; that this one was told to end is no failed attempt."""
-    save_job(services.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
-    release_job(services.engine, DatasetRow, job.id, token, look_again_in_s=0.0)
+    save_job(context.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
+    release_job(context.engine, DatasetRow, job.id, token, look_again_in_s=0.0)
     with contextlib.suppress(BrokerUnavailable):  # recovery sends it
-        services.sender.send(PREPARE, [JobMessage(job_id=job.id)])
+        context.sender.send(PREPARE, [JobMessage(job_id=job.id)])
 
 
-def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
-    data = services.data_folder
+def _prepare(context: PrepareContext, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
+    data = context.data_folder
     data.make()
     spec = PrepareSpec.read(job.spec)
     next_report = time.monotonic() + _PROGRESS_S
@@ -121,29 +140,29 @@ def _prepare(services: Services, job: DatasetRow, token: str, lease: LeaseKeeper
         if is_draining():
             raise WorkerEnds("the worker ends; another one prepares")
         if time.monotonic() >= next_report:
-            save_job(services.engine, DatasetRow, job.id, token, report={"rows_read": rows})
+            save_job(context.engine, DatasetRow, job.id, token, report={"rows_read": rows})
             next_report = time.monotonic() + _PROGRESS_S
 
     sources = source_files(data, job.id, spec.files)
     prepared = prepare_dataset(spec, sources, data.path(dataset_folder(job.id)), on_progress=on_progress)
     rows = prepared.report["rows_read"]
     likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))
-    with writing(services.engine) as connection:
+    with writing(context.engine) as connection:
         require_held(connection, DatasetRow, job.id, token)
         save_analysis(connection, job.id, {"likeness": likeness})
     return prepared
 
 
-def _record(services: Services, job: DatasetRow, token: str, prepared: PreparedDataset) -> None:
-    written, repeats = record_dataset(services.engine, services.data_folder, job.id, job.name, token, prepared)
+def _record(context: PrepareContext, job: DatasetRow, token: str, prepared: PreparedDataset) -> None:
+    written, repeats = record_dataset(context.engine, context.data_folder, job.id, job.name, token, prepared)
     if not written:
         raise LeaseLost(f"the lease on {job.id} was lost")
     if repeats:
-        shutil.rmtree(services.data_folder.path(dataset_folder(job.id)), ignore_errors=True)
-    _clean(services, job.id)
+        shutil.rmtree(context.data_folder.path(dataset_folder(job.id)), ignore_errors=True)
+    _clean(context, job.id)
     log.info("ready", repeats=repeats, **prepared.splits)
 
 
-def _clean(services: Services, job_id: str) -> None:
-    if "://" not in services.settings.data_dir:
-        shutil.rmtree(services.data_folder.path(source_folder(job_id)), ignore_errors=True)
+def _clean(context: PrepareContext, job_id: str) -> None:
+    if "://" not in context.data_dir:
+        shutil.rmtree(context.data_folder.path(source_folder(job_id)), ignore_errors=True)

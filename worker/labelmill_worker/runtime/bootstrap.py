@@ -33,7 +33,7 @@ _SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long 
 
 
 @dataclass(frozen=True)
-class Services:
+class ProcessResources:
     """What tasks work with. Made once in a process, on first use: starting a worker connects to nothing."""
 
     settings: Settings
@@ -93,12 +93,14 @@ def _prepare_interpreter() -> None:
 
 _engine_lock = threading.Lock()
 _lock = threading.Lock()
-_services: Services | None = None
+_resources: ProcessResources | None = None
 _watch: DatabaseWatch | None = None
 
 
-def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None) -> Services:
-    """Wire a set of services. Raises DatabaseUnavailable or DatabaseOutdated."""
+def bootstrap(
+    settings: Settings, sender: MessageSender, *, control_plane: ControlPlane | None = None
+) -> ProcessResources:
+    """Wire a set of resources. Raises DatabaseUnavailable or DatabaseOutdated."""
     others = DEAD_LETTER_CONNECTIONS + RECOVERY_CONNECTIONS + ALIVE_CONNECTIONS
     engine = connect_to_existing(settings, max_connections=WORKER_CONNECTIONS - others)
     try:
@@ -106,49 +108,49 @@ def bootstrap(settings: Settings, sender: MessageSender, *, control_plane: Contr
     except BaseException:
         engine.dispose()
         raise
-    return Services(settings, engine, sender, control_plane)
+    return ProcessResources(settings, engine, sender, control_plane)
 
 
-def process_services(settings: Settings, sender: MessageSender) -> Services:
-    """The services of this process, wired on the first call (after any fork). Raises DatabaseUnavailable,
+def process_resources(settings: Settings, sender: MessageSender) -> ProcessResources:
+    """The resources of this process, wired on the first call (after any fork). Raises DatabaseUnavailable,
     DatabaseOutdated, DatabaseUnsuitable."""
-    global _services, _watch  # noqa: PLW0603 - one per process is the point
+    global _resources, _watch  # noqa: PLW0603 - one per process is the point
     with _lock:
-        if _services is None or _watch is None:
-            services = bootstrap(settings, sender)
+        if _resources is None or _watch is None:
+            resources = bootstrap(settings, sender)
             try:
-                _watch = DatabaseWatch(services.engine)
+                _watch = DatabaseWatch(resources.engine)
             except BaseException:
-                services.engine.dispose()
+                resources.engine.dispose()
                 raise
-            _services = services
-        services, watch = _services, _watch
+            _resources = resources
+        resources, watch = _resources, _watch
     watch.check()
-    return services
+    return resources
 
 
-def forget_services() -> None:
+def forget_resources() -> None:
     """Drop what was wired (a forked child must not use its parent's connections)."""
-    global _lock, _services, _watch  # noqa: PLW0603 - see above
+    global _lock, _resources, _watch  # noqa: PLW0603 - see above
     _lock = threading.Lock()  # a thread of the parent may have held it, and there is no such thread here
     if _watch is not None:
         _watch.end()
     _watch = None
-    if _services is not None:
-        _services.engine.dispose(close=False)
-    _services = None
+    if _resources is not None:
+        _resources.engine.dispose(close=False)
+    _resources = None
 
 
 def close_database() -> None:
     """Close this process's connections to the database that nobody uses. For a process that ends."""
     if _watch is not None:
         _watch.end()
-    if _services is not None:
-        _services.engine.dispose()
+    if _resources is not None:
+        _resources.engine.dispose()
 
 
 def give_up_requests() -> None:
     """Break off the requests of this process that carry texts: they count as not answered."""
     # not under the lock: it may be held by who waits for such a request
-    if _services is not None and "_classify_engine" in vars(_services):
-        _services.classify_engine.give_up_requests()
+    if _resources is not None and "_classify_engine" in vars(_resources):
+        _resources.classify_engine.give_up_requests()

@@ -28,7 +28,7 @@ from labelmill.core.database import reading
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings, load_settings
 from labelmill_worker.process import draining
-from labelmill_worker.runtime.bootstrap import process_services
+from labelmill_worker.runtime.bootstrap import process_resources
 
 log = structlog.get_logger()
 
@@ -48,9 +48,9 @@ def load_modules(queues: Iterable[str]) -> None:
     log.info("loaded", queues=sorted(queues), seconds=round(time.monotonic() - started_at, 1))
 
 
-def check_services(settings: Settings, sender: MessageSender) -> None:
+def check_resources(settings: Settings, sender: MessageSender) -> None:
     """Raise a LabelmillError that says why this process cannot take work."""
-    with reading(process_services(settings, sender).engine) as connection:
+    with reading(process_resources(settings, sender).engine) as connection:
         connection.execute(text("SELECT 1"))
     try:
         with redis.Redis.from_url(
@@ -90,7 +90,7 @@ class ReadyFile:
     def _check_once(self) -> None:
         reason = None
         try:
-            check_services(self._settings, self._sender)
+            check_resources(self._settings, self._sender)
             self._path.touch()
         except (LabelmillError, OSError) as error:
             reason = str(error)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
@@ -12,8 +14,20 @@ from labelmill.contracts.states import DatasetState
 from labelmill.core.database import hold_name, writing
 from labelmill.core.database.tables import DatasetRow, Json
 from labelmill.core.storage.data_folder import DataFolder, dataset_folder
-from labelmill_worker.prepare.dataset import PreparedDataset
 from labelmill_worker.store.jobs import move_job
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A dataset on disk and everything that is recorded about it."""
+
+    splits: dict[str, int]
+    labels: dict[str, dict[str, dict[str, int]]]  #: target → split → label → rows
+    dropped: dict[str, int]  #: reason → rows
+    label_schema: list[dict[str, Any]]
+    files: dict[str, Path]
+    fingerprint: str
+    report: dict[str, Any]
 
 
 def record_dataset(

@@ -16,7 +16,7 @@ from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.store.locks import Held, Taken, give_lease_back, take_lease
 
@@ -24,22 +24,22 @@ _CLASSIFY, _PREPARE = "classify\x06\x163", "prepare\x06\x163"
 
 
 @pytest.fixture
-def services(engine: Engine, redis_url: str, tmp_path: Path) -> Services:
+def resources(engine: Engine, redis_url: str, tmp_path: Path) -> ProcessResources:
     settings = Settings(broker_url=redis_url, data_dir=str(tmp_path), sweep_s=0.001)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
-    return Services(settings, engine, MessageSender.connect(settings))
+    return ProcessResources(settings, engine, MessageSender.connect(settings))
 
 
-def _waiting(services: Services, name: str) -> int:
-    with redis.Redis.from_url(services.settings.broker_url) as client:
+def _waiting(resources: ProcessResources, name: str) -> int:
+    with redis.Redis.from_url(resources.settings.broker_url) as client:
         return int(client.llen(name))
 
 
-def _sweep(services: Services) -> None:
-    with writing(services.engine) as connection:
+def _sweep(resources: ProcessResources) -> None:
+    with writing(resources.engine) as connection:
         connection.execute(update(LockRow).values(until=0.0))
-    sweep_if_due(services)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
 
 
 def _batch(connection: Connection, chunks: int, *, state: str = "running", chunk_state: str = "pending") -> int:
@@ -64,69 +64,69 @@ def _batch(connection: Connection, chunks: int, *, state: str = "running", chunk
     return int(number)
 
 
-def test_lost_messages_of_a_batch_are_sent_again_and_no_second_time(services: Services) -> None:
-    with writing(services.engine) as connection:
+def test_lost_messages_of_a_batch_are_sent_again_and_no_second_time(resources: ProcessResources) -> None:
+    with writing(resources.engine) as connection:
         _batch(connection, 5)
-    _sweep(services)
-    assert _waiting(services, _CLASSIFY) == 5
-    with writing(services.engine) as connection:
+    _sweep(resources)
+    assert _waiting(resources, _CLASSIFY) == 5
+    with writing(resources.engine) as connection:
         connection.execute(update(ChunkRow).values(sent_at=time.time() - 60))  # they wait for long, on a busy queue
-    _sweep(services)
-    assert _waiting(services, _CLASSIFY) == 5
-    with redis.Redis.from_url(services.settings.broker_url) as client:
+    _sweep(resources)
+    assert _waiting(resources, _CLASSIFY) == 5
+    with redis.Redis.from_url(resources.settings.broker_url) as client:
         client.lpop(_CLASSIFY)
         client.lpop(_CLASSIFY)
-    _sweep(services)
-    assert _waiting(services, _CLASSIFY) == 5
+    _sweep(resources)
+    assert _waiting(resources, _CLASSIFY) == 5
 
 
-def test_a_job_whose_message_waits_is_not_sent_a_second_time(services: Services) -> None:
+def test_a_job_whose_message_waits_is_not_sent_a_second_time(resources: ProcessResources) -> None:
     job_id = new_id(Kind.DATASET)
-    with writing(services.engine) as connection:
+    with writing(resources.engine) as connection:
         connection.execute(insert(DatasetRow).values(id=job_id, state="queued", name="n", spec={}, next_look_at=1.0))
-    services.sender.send(PREPARE, [JobMessage(job_id=job_id)])
-    _sweep(services)
-    assert _waiting(services, _PREPARE) == 1
-    with redis.Redis.from_url(services.settings.broker_url) as client:
+    resources.sender.send(PREPARE, [JobMessage(job_id=job_id)])
+    _sweep(resources)
+    assert _waiting(resources, _PREPARE) == 1
+    with redis.Redis.from_url(resources.settings.broker_url) as client:
         client.flushall()
-    with writing(services.engine) as connection:
+    with writing(resources.engine) as connection:
         connection.execute(update(DatasetRow).values(next_look_at=1.0))
-    _sweep(services)
-    assert _waiting(services, _PREPARE) == 1
+    _sweep(resources)
+    assert _waiting(resources, _PREPARE) == 1
 
 
-def test_a_job_whose_worker_died_is_sent_by_the_sweep_after_its_lease(services: Services) -> None:
+def test_a_job_whose_worker_died_is_sent_by_the_sweep_after_its_lease(resources: ProcessResources) -> None:
     job_id = new_id(Kind.DATASET)
     dead = {"id": job_id, "state": "preparing", "name": "n", "spec": {}, "lease_token": "t", "lease_until": 1.0}
-    with writing(services.engine) as connection:
+    with writing(resources.engine) as connection:
         connection.execute(insert(DatasetRow).values(dead))
-    _sweep(services)
-    _sweep(services)
-    assert _waiting(services, _PREPARE) == 1
+    _sweep(resources)
+    _sweep(resources)
+    assert _waiting(resources, _PREPARE) == 1
 
 
 @pytest.mark.parametrize("back_s", [6 * 60, 5 * 3600])
-def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(services: Services, back_s: float) -> None:
-    with writing(services.engine) as connection:
+def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(resources: ProcessResources, back_s: float) -> None:
+    with writing(resources.engine) as connection:
         _batch(connection, 2)
         connection.execute(update(ChunkRow).values(state="claimed", lease_token="t", lease_until=db_now() + back_s))
         connection.execute(insert(LockRow).values(name="sweep", token="t", until=db_now() + back_s))
-    sweep_if_due(services)
-    assert _waiting(services, _CLASSIFY) == 0, "workers that live had no time to renew their leases"
-    _sweep(services)
-    assert _waiting(services, _CLASSIFY) == 2
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
+    assert _waiting(resources, _CLASSIFY) == 0, "workers that live had no time to renew their leases"
+    _sweep(resources)
+    assert _waiting(resources, _CLASSIFY) == 2
 
 
-def test_a_clock_set_back_does_not_put_off_what_was_to_come_in_a_minute(services: Services) -> None:
-    with writing(services.engine) as connection:
+def test_a_clock_set_back_does_not_put_off_what_was_to_come_in_a_minute(resources: ProcessResources) -> None:
+    with writing(resources.engine) as connection:
         _batch(connection, 2)
         connection.execute(update(ChunkRow).values(sent_at=db_now() + 60))
-    _sweep(services)
-    assert _waiting(services, _CLASSIFY) == 0
-    with writing(services.engine) as connection:
+    _sweep(resources)
+    assert _waiting(resources, _CLASSIFY) == 0
+    with writing(resources.engine) as connection:
         connection.execute(update(ChunkRow).values(sent_at=ChunkRow.sent_at + 3 * 60))
-    _sweep(services)
-    assert _waiting(services, _CLASSIFY) == 2
+    _sweep(resources)
+    assert _waiting(resources, _CLASSIFY) == 2
 
 
 def test_many_processes_that_ask_at_once_get_one_lease_and_learn_when_it_ends(engine: Engine) -> None:

@@ -16,7 +16,7 @@ from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, LockRow, ModelRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.fairness import most_deserving_chunk
@@ -36,14 +36,14 @@ WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < {co
 
 
 @pytest.fixture
-def services(engine: Engine, redis_url: str, tmp_path: Path) -> Services:
+def resources(engine: Engine, redis_url: str, tmp_path: Path) -> ProcessResources:
     settings = Settings(broker_url=redis_url, data_dir=str(tmp_path), sweep_s=0.001)
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
     with writing(engine) as connection:
         connection.execute(insert(ModelRow).values(no=1, name="m", version=1, method="factory"))
         _finished_jobs(connection)
-    return Services(settings, engine, MessageSender.connect(settings))
+    return ProcessResources(settings, engine, MessageSender.connect(settings))
 
 
 def _finished_jobs(connection: Connection) -> None:
@@ -86,13 +86,15 @@ def _chunks(connection: Connection, batch: int, state: str, count: int = CHUNKS)
     connection.execute(text(_MANY_CHUNKS.format(batch=batch, state=state, count=count)))
 
 
-def _statements_of_a_sweep(services: Services) -> list[tuple[str, object]]:
-    if services.engine.dialect.name == "postgresql":
-        with services.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+def _statements_of_a_sweep(resources: ProcessResources) -> list[tuple[str, object]]:
+    if resources.engine.dialect.name == "postgresql":
+        with resources.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("ANALYZE"))
-    with writing(services.engine) as connection:
+    with writing(resources.engine) as connection:
         connection.execute(update(LockRow).values(until=0.0))
-    return _statements_of(services.engine, lambda: sweep_if_due(services))
+    return _statements_of(
+        resources.engine, lambda: sweep_if_due(resources.engine, resources.sender, resources.settings)
+    )
 
 
 def _statements_of(engine: Engine, act: Callable[[], None]) -> list[tuple[str, object]]:
@@ -132,19 +134,19 @@ def _wide(plans: dict[str, str]) -> list[str]:
     ]
 
 
-def test_a_quiet_system_is_swept_by_a_handful_of_indexed_reads(services: Services) -> None:
-    with writing(services.engine) as connection:
+def test_a_quiet_system_is_swept_by_a_handful_of_indexed_reads(resources: ProcessResources) -> None:
+    with writing(resources.engine) as connection:
         _chunks(connection, _batch(connection, "completed"), "done")
-    _statements_of_a_sweep(services)
-    asked = _statements_of_a_sweep(services)
+    _statements_of_a_sweep(resources)
+    asked = _statements_of_a_sweep(resources)
     assert len(asked) < 15, [statement for statement, _ in asked]
     assert not [statement for statement, _ in asked if not statement.startswith("SELECT") and "locks" not in statement]
-    assert not _wide(_plans(services.engine, asked))
+    assert not _wide(_plans(resources.engine, asked))
 
 
 @pytest.mark.parametrize("state", ["done", "pending"])
-def test_a_batch_of_a_hundred_thousand_chunks_is_swept_by_index(services: Services, state: str) -> None:
-    with writing(services.engine) as connection:
+def test_a_batch_of_a_hundred_thousand_chunks_is_swept_by_index(resources: ProcessResources, state: str) -> None:
+    with writing(resources.engine) as connection:
         batch = _batch(connection, "running")
         _chunks(connection, batch, state)
         for first, values in (
@@ -154,17 +156,17 @@ def test_a_batch_of_a_hundred_thousand_chunks_is_swept_by_index(services: Servic
         ):
             mine = (ChunkRow.batch_no == batch) & ChunkRow.number.between(first, first + 9)
             connection.execute(update(ChunkRow).where(mine).values(values))
-    asked = _statements_of_a_sweep(services)
+    asked = _statements_of_a_sweep(resources)
     assert {"SELECT", "UPDATE"} == {statement.split()[0] for statement, _ in asked}
-    assert not _wide(_plans(services.engine, asked))
-    with reading(services.engine) as connection:
+    assert not _wide(_plans(resources.engine, asked))
+    with reading(resources.engine) as connection:
         claimed = connection.scalar(text("SELECT count(*) FROM chunks WHERE lease_token = 'dead'"))
         sent = connection.scalar(text("SELECT count(*) FROM chunks WHERE sent_at > 1.0"))
     assert (claimed, sent) == (0, 20 if state == "done" else 22)
 
 
-def test_a_claim_and_the_end_of_a_chunk_read_no_chunks_that_are_done(services: Services) -> None:
-    with writing(services.engine) as connection:
+def test_a_claim_and_the_end_of_a_chunk_read_no_chunks_that_are_done(resources: ProcessResources) -> None:
+    with writing(resources.engine) as connection:
         batch = _batch(connection, "running")
         _chunks(connection, batch, "done")
         last = (ChunkRow.batch_no == batch) & (ChunkRow.number >= CHUNKS - 5)
@@ -172,9 +174,9 @@ def test_a_claim_and_the_end_of_a_chunk_read_no_chunks_that_are_done(services: S
         batch_id = connection.scalar(text("SELECT id FROM batches WHERE no = 5000"))
 
     def claim_and_look() -> None:
-        assert most_deserving_chunk(services.engine, batch_id, CHUNKS - 1) is not None
-        assert not complete_batch(services.engine, batch, batch_id)
+        assert most_deserving_chunk(resources.engine, batch_id, CHUNKS - 1) is not None
+        assert not complete_batch(resources.engine, batch, batch_id)
 
-    asked = _statements_of(services.engine, claim_and_look)
+    asked = _statements_of(resources.engine, claim_and_look)
     assert len(asked) == 3
-    assert not _wide(_plans(services.engine, asked))
+    assert not _wide(_plans(resources.engine, asked))

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import structlog
+from sqlalchemy.engine import Engine
 
 from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
 from labelmill.core.database import shorten_log
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 from labelmill_worker.store import stalled
 from labelmill_worker.store.commits import PATIENCE_S
@@ -31,37 +33,44 @@ _LATE = 1.2  #: Intervals. A sweep that comes no later is as punctual as can be.
 _JOBS: tuple[tuple[str, JobTable], ...] = ((PREPARE, DatasetRow), (TRAIN, TrainingRow), (EVALUATE, EvaluationRow))
 
 
-def sweep_if_due(services: Services) -> None:
+def sweep_if_due(engine: Engine, sender: MessageSender, settings: Settings) -> None:
     """One sweep, unless there was one within the interval. Raises DatabaseUnavailable, BrokerUnavailable."""
-    lease = take_lease(services.engine, LEASE, services.settings.sweep_s)
+    lease = take_lease(engine, LEASE, settings.sweep_s)
     if isinstance(lease, Taken):
-        sweep(services, lease)
+        sweep(engine, sender, settings, lease)
 
 
-def sweep(services: Services, lease: Taken, *, is_stopping: Callable[[], bool] = lambda: False) -> None:
+def sweep(
+    engine: Engine,
+    sender: MessageSender,
+    settings: Settings,
+    lease: Taken,
+    *,
+    is_stopping: Callable[[], bool] = lambda: False,
+) -> None:
     """One sweep, under the lease taken for it. Raises DatabaseUnavailable, BrokerUnavailable."""
-    engine, every_s = services.engine, services.settings.sweep_s
+    every_s = settings.sweep_s
     if lease.free_for_s < 0:
         # what was written just before counts as run out now: workers get the time to renew their leases
         log.warning("the database's clock was set back", by_s=round(every_s - lease.free_for_s))
-        hold_lease(engine, LEASE, lease.token, max(every_s, services.settings.lease_s / 2))
+        hold_lease(engine, LEASE, lease.token, max(every_s, settings.lease_s / 2))
         return
     shorten_log(engine)
-    grace_s = grace_after_silence_s(lease.free_for_s + every_s, services.settings.lease_s, every_s)
+    grace_s = grace_after_silence_s(lease.free_for_s + every_s, settings.lease_s, every_s)
     if returned := stalled.return_expired_chunks(engine, grace_s=grace_s):
         log.warning("chunks of dead workers are runnable again", chunks=returned)
     batches = stalled.open_batches(engine)
     stalled.complete_finished_batches(engine, batches)
-    waiting = WaitingMessages(services.settings.broker_url)
+    waiting = WaitingMessages(settings.broker_url)
     for task, table in _JOBS:
-        _send_overdue_jobs(services, waiting, task, table)
-    _send_overdue_wishes(services, waiting)
-    _forget_lost_messages(services, waiting, batches)
+        _send_overdue_jobs(engine, sender, waiting, task, table)
+    _send_overdue_wishes(engine, sender, waiting)
+    _forget_lost_messages(engine, waiting, batches)
     for batch in batches:
         if is_stopping():
             return
         if stalled.has_unsent_chunk(engine, batch.no):
-            dispatch_batch(engine, services.sender, batch.id)
+            dispatch_batch(engine, sender, batch.id)
 
 
 def grace_after_silence_s(silence_s: float, lease_s: float, every_s: float) -> float:
@@ -78,32 +87,34 @@ def grace_after_silence_s(silence_s: float, lease_s: float, every_s: float) -> f
     return silence_s if is_silence and silence_s < PATIENCE_S + lease_s else 0.0
 
 
-def _send_overdue_jobs(services: Services, waiting: WaitingMessages, task: str, table: JobTable) -> None:
-    overdue = stalled.overdue_jobs(services.engine, table)
+def _send_overdue_jobs(
+    engine: Engine, sender: MessageSender, waiting: WaitingMessages, task: str, table: JobTable
+) -> None:
+    overdue = stalled.overdue_jobs(engine, table)
     if not overdue or waiting.jobs is None:
         return
     lost = [job_id for job_id in overdue if job_id not in waiting.jobs]
-    services.sender.send(task, [JobMessage(job_id=job_id) for job_id in lost])
-    stalled.defer_jobs(services.engine, table, overdue)
+    sender.send(task, [JobMessage(job_id=job_id) for job_id in lost])
+    stalled.defer_jobs(engine, table, overdue)
     if lost:
         log.info("jobs sent again", task=task, jobs=lost)
 
 
-def _send_overdue_wishes(services: Services, waiting: WaitingMessages) -> None:
-    overdue = overdue_wishes(services.engine, stalled.LOST_AFTER_S)
+def _send_overdue_wishes(engine: Engine, sender: MessageSender, waiting: WaitingMessages) -> None:
+    overdue = overdue_wishes(engine, stalled.LOST_AFTER_S)
     if not overdue or waiting.jobs is None:
         return
     ids = [work_id for work_id in map(model_work_id, overdue) if work_id not in waiting.jobs]
-    services.sender.send(TRAIN, [JobMessage(job_id=work_id) for work_id in ids])
-    put_off_wishes(services.engine, overdue)
+    sender.send(TRAIN, [JobMessage(job_id=work_id) for work_id in ids])
+    put_off_wishes(engine, overdue)
 
 
-def _forget_lost_messages(services: Services, waiting: WaitingMessages, batches: Sequence[stalled.OpenBatch]) -> None:
+def _forget_lost_messages(engine: Engine, waiting: WaitingMessages, batches: Sequence[stalled.OpenBatch]) -> None:
     """As many chunks get a new message as messages are missing: each brings a worker to one chunk that is stalled."""
-    overdue = {batch: chunks for batch in batches if (chunks := stalled.overdue_chunks(services.engine, batch.no))}
+    overdue = {batch: chunks for batch in batches if (chunks := stalled.overdue_chunks(engine, batch.no))}
     missing = sum(map(len, overdue.values())) - waiting.for_chunks if overdue else 0
     for batch, chunks in overdue.items():
         if missing > 0:
-            stalled.forget_messages(services.engine, batch.no, chunks[:missing])
+            stalled.forget_messages(engine, batch.no, chunks[:missing])
             log.info("messages were lost", job_id=batch.id, chunks=chunks[:missing])
             missing -= len(chunks)

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
 from labelmill.core.database import RECOVERY_CONNECTIONS, check_tables, connect_to_existing
@@ -22,7 +23,6 @@ from labelmill.core.jobs.delays import REDIS_SUBJECT
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.process.delays import Delays
-from labelmill_worker.runtime.bootstrap import Services
 from labelmill_worker.runtime.recovery.sweep import LEASE, sweep
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 from labelmill_worker.store.locks import Held, Taken, give_lease_back, take_lease
@@ -44,7 +44,8 @@ class Recovery:
         self._settings = settings
         self._rng = rng or random.Random()
         self._sweep = sweep
-        self._services: Services | None = None
+        self._engine: Engine | None = None
+        self._sender: MessageSender | None = None
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
         self._lease: Taken | None = None
@@ -73,26 +74,27 @@ class Recovery:
         pause_s = self._rng.uniform(0, min(_FIRST_S, self._settings.sweep_s))
         while not self._stopping.wait(pause_s):
             pause_s = self._try()
-        if self._lease is not None and self._services is not None:
+        if self._lease is not None and self._engine is not None:
             with contextlib.suppress(LabelmillError):  # it runs out by itself
-                give_lease_back(self._services.engine, LEASE, self._lease.token)
-        if self._services is not None:
-            self._services.engine.dispose()
+                give_lease_back(self._engine, LEASE, self._lease.token)
+        if self._engine is not None:
+            self._engine.dispose()
 
     def _try(self) -> float:
         """Sweep if a sweep is due. Returns when to try again, in seconds."""
         due_in_s = every_s = self._settings.sweep_s
         try:
-            found = take_lease(self._open().engine, LEASE, every_s)
+            engine, sender = self._open()
+            found = take_lease(engine, LEASE, every_s)
             if isinstance(found, Held):
                 self._lease, due_in_s = None, min(every_s, found.for_s)
             else:
                 self._lease = found
-                self._sweep(self._open(), found, is_stopping=self._stopping.is_set)
+                self._sweep(engine, sender, self._settings, found, is_stopping=self._stopping.is_set)
             if self._trouble == BrokerUnavailable.code:
                 # not every sweep needs Redis: without this question an outage would seem to end with each that does not
                 _ = WaitingMessages(self._settings.broker_url).for_chunks
-            self._warn_of_unserved_queues()
+            self._warn_of_unserved_queues(engine)
         except LabelmillError as error:
             self._begin_trouble(error.code, error.message)
             if isinstance(error, BrokerUnavailable) and self._delays is not None:
@@ -104,9 +106,9 @@ class Recovery:
             self._end_trouble()
         return due_in_s + self._rng.uniform(0, _JITTER * every_s)
 
-    def _open(self) -> Services:
+    def _open(self) -> tuple[Engine, MessageSender]:
         """What a sweep works with, once the database has its tables."""
-        if self._services is None:
+        if self._engine is None or self._sender is None:
             engine = connect_to_existing(self._settings, max_connections=RECOVERY_CONNECTIONS)
             try:
                 check_tables(engine)
@@ -114,16 +116,16 @@ class Recovery:
                 engine.dispose()
                 raise
             self._delays = Delays(engine, is_logged=False)
-            self._services = Services(self._settings, engine, MessageSender.connect(self._settings))
-        return self._services
+            self._engine, self._sender = engine, MessageSender.connect(self._settings)
+        return self._engine, self._sender
 
-    def _warn_of_unserved_queues(self) -> None:
+    def _warn_of_unserved_queues(self, engine: Engine) -> None:
         """Once a minute: work waits in a queue that no worker serves."""
         now = time.monotonic()
         if self._lease is None or now - self._unserved_looked_at < _TOLD_EVERY_S:
             return
         self._unserved_looked_at = now
-        for queue in unserved_queues(self._open().engine):
+        for queue in unserved_queues(engine):
             log.warning("work waits", reason=f"no worker serves the queue {queue}: start one with -Q {queue}")
 
     def _begin_trouble(self, code: str, reason: str, *, with_traceback: bool = False) -> None:

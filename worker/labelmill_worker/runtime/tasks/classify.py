@@ -6,14 +6,14 @@ from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.messages import ChunkMessage
 from labelmill_worker.inference.chunk_run import work_on_chunk
 from labelmill_worker.inference.unable import leave_message
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 
 
-def run(services: Services, message: ChunkMessage) -> None:
+def run(resources: ProcessResources, message: ChunkMessage) -> None:
     """Work on the chunk for at most a slice of time."""
     try:
-        shared = services.classify_engine
+        shared = resources.classify_engine
     except WorkerUnable as error:
-        leave_message(services.engine, services.sender, services.ability, message, error)
+        leave_message(resources.engine, resources.sender, resources.ability, message, error)
         return
-    work_on_chunk(shared, services.sender, message.job_id, message.chunk)
+    work_on_chunk(shared, resources.sender, message.job_id, message.chunk)

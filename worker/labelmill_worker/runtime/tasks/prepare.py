@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from labelmill.contracts.messages import JobMessage
-from labelmill_worker.prepare.preparation import prepare_job
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.prepare.preparation import PrepareContext, prepare_job
+from labelmill_worker.runtime.bootstrap import ProcessResources
 
 
-def run(services: Services, message: JobMessage) -> None:
+def run(resources: ProcessResources, message: JobMessage) -> None:
     """Prepare the dataset."""
-    prepare_job(services, message.job_id)
+    settings = resources.settings
+    context = PrepareContext(
+        resources.engine, resources.sender, resources.ability, data_dir=settings.data_dir, lease_s=settings.lease_s
+    )
+    prepare_job(context, message.job_id)

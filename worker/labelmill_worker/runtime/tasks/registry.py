@@ -22,7 +22,7 @@ from labelmill.contracts.messages import (
 )
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill_worker.runtime.bootstrap import Services, process_services
+from labelmill_worker.runtime.bootstrap import ProcessResources, process_resources
 from labelmill_worker.runtime.dead_letters import process_dead_letters
 from labelmill_worker.runtime.tasks import classify, evaluate, prepare, sweep, train
 from labelmill_worker.store.jobs import job_exists
@@ -35,15 +35,15 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     sends it again."""
     sender = MessageSender(app)
 
-    def add(name: str, kind: type[JobMessage] | None, work: Callable[[Services, Any], None]) -> None:
+    def add(name: str, kind: type[JobMessage] | None, work: Callable[[ProcessResources, Any], None]) -> None:
         def task(**arguments: Any) -> None:
             with structlog.contextvars.bound_contextvars(task=name, **_loggable(arguments)):
                 try:
                     message = decode(kind, arguments) if kind else None
-                    services = process_services(settings, sender)
-                    if message is not None and not job_exists(services.engine, message.job_id):
+                    resources = process_resources(settings, sender)
+                    if message is not None and not job_exists(resources.engine, message.job_id):
                         raise InvalidInput("message refused: there is no such job")
-                    work(services, message)
+                    work(resources, message)
                 except InvalidInput as error:
                     _drop(settings, name, arguments, error.message)
                 except (Retryable, DatabaseOutdated, DatabaseUnsuitable) as error:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 from labelmill.contracts.ids import model_of_work
 from labelmill.contracts.messages import QUEUE_OF, TRAIN, JobMessage
-from labelmill_worker.runtime.bootstrap import Services
+from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.train.poller import TrainingWatch
 from labelmill_worker.train.remote_actions import carry_out_wish
 
 
-def run(services: Services, message: JobMessage) -> None:
+def run(resources: ProcessResources, message: JobMessage) -> None:
     """Look at the training and record what is there; the next look is a message of its own."""
     model_no = model_of_work(message.job_id)
     if model_no is not None:
         carry_out_wish(
-            services.engine,
-            lambda: services.control_plane,
+            resources.engine,
+            lambda: resources.control_plane,
             model_no,
-            lambda error: services.ability.leaves_to_others(error, message.job_id, QUEUE_OF[TRAIN]),
+            lambda error: resources.ability.leaves_to_others(error, message.job_id, QUEUE_OF[TRAIN]),
         )
         return
     watch = TrainingWatch(
-        services.engine, services.sender, lambda: services.control_plane, services.settings, ability=services.ability
+        resources.engine,
+        resources.sender,
+        lambda: resources.control_plane,
+        resources.settings,
+        ability=resources.ability,
     )
     watch.look(message.job_id)
