@@ -85,14 +85,16 @@ def test_a_lease_that_ran_out_while_the_database_was_away_is_left_to_its_owner(
     texts = some_texts(60)
     batch = hasty.submit(texts)
     hasty.fake.waiting.clear()
-    sweep_if_due(resources)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     hasty.mistral.latency_s = 0.2
     outage.meets = lambda thread: thread == "recorder"
     worker = threading.Thread(target=hasty.work, args=(batch,))
     worker.start()
     until(lambda: lease_has_run_out(hasty.engine))
     assert sum(hasty.mistral.billed.values()) > 0
-    sweep_if_due(resources)  # the database is back, and the sweep comes first
+    sweep_if_due(
+        resources.engine, resources.sender, resources.settings
+    )  # the database is back, and the sweep comes first
     outage.meets = lambda _: False
     worker.join(DEADLINE_S)
     assert hasty.run(batch)["state"] == "completed"
@@ -104,15 +106,15 @@ def test_who_has_not_come_back_by_the_next_sweep_loses_its_chunk(mill: Mill, tmp
     settings = mill.shared.settings.model_copy(update={"sweep_s": 0.01, "data_dir": str(tmp_path)})
     resources = ProcessResources(settings, mill.engine, mill.sender)
     batch = mill.submit(some_texts(20))
-    sweep_if_due(resources)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert claim_chunk(mill.engine, batch, 0, MOMENT_S) is not None
     with writing(mill.engine) as connection:  # nobody swept for half a minute; ten seconds ago the lease ran out
         connection.execute(update(LockRow).values(until=db_now() - 30))
         connection.execute(update(ChunkRow).values(lease_until=db_now() - 10))
-    sweep_if_due(resources)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert states(mill.engine) == ["claimed"]
     until(lambda: is_free(mill.engine))
-    sweep_if_due(resources)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert states(mill.engine) == ["pending"]
 
 
@@ -120,12 +122,12 @@ def test_after_a_night_without_sweeps_nobody_is_waited_for(mill: Mill, tmp_path:
     settings = mill.shared.settings.model_copy(update={"data_dir": str(tmp_path)})
     resources = ProcessResources(settings, mill.engine, mill.sender)
     batch = mill.submit(some_texts(20))
-    sweep_if_due(resources)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert claim_chunk(mill.engine, batch, 0, MOMENT_S) is not None
     with writing(mill.engine) as connection:
         connection.execute(update(LockRow).values(until=db_now() - 8 * 3600))
         connection.execute(update(ChunkRow).values(lease_until=db_now() - 7 * 3600))
-    sweep_if_due(resources)
+    sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert states(mill.engine) == ["pending"]
 
 
