@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import secrets
-import sqlite3
 import time
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import delete, insert, select, text
+from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnsuitable, LabelmillError
 from labelmill.core.database import (
-    BUSY_TIMEOUT_MS,
     HEARTBEAT_S,
     check_tables,
     connect_to_existing,
@@ -23,13 +20,12 @@ from labelmill.core.database import (
     require_this_machine,
     writing,
 )
+from labelmill.core.database.dialects import ServerConnections, dialect_of
 from labelmill.core.database.tables import LockRow
 from labelmill.core.settings import Settings
 from labelmill.doctor.checks import Check, failed, ok, warning
-from labelmill.doctor.connections import ServerConnections, look_at_connections
 
 UNREACHABLE = 7
-_OLDEST_POSTGRES = 140000
 _LOCKED_S = 5.0  #: Transactions of Labelmill's take a fraction of it.
 _REACH = "start the database, or correct LABELMILL_DATABASE_URL"
 
@@ -73,8 +69,8 @@ def _look(engine: Engine, look: DatabaseLook) -> None:
         theirs = float(connection.scalar(select(db_now())) or 0)
         look.ahead_s = theirs - (before + time.time()) / 2
         look.checks.append(_server(connection))
-        look.connections = look_at_connections(connection)
-    if engine.dialect.name == "sqlite" and _is_locked(engine):
+        look.connections = dialect_of(connection).connections(connection)
+    if dialect_of(engine).is_locked(engine, _LOCKED_S):
         look.checks[:] = [
             failed(
                 "database",
@@ -108,37 +104,6 @@ def _write(engine: Engine) -> None:
         connection.execute(delete(LockRow).where(LockRow.name == name))
 
 
-def _is_locked(engine: Engine) -> bool:
-    driver: Any
-    with engine.connect() as connection:
-        driver = connection.connection.driver_connection
-        driver.execute(f"PRAGMA busy_timeout = {_LOCKED_S * 1000:.0f}")
-        try:
-            driver.execute("BEGIN IMMEDIATE")
-        except sqlite3.OperationalError as error:
-            return "locked" in str(error)
-        else:
-            driver.execute("ROLLBACK")
-            return False
-        finally:
-            driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-
-
 def _server(connection: Connection) -> Check:
-    if connection.dialect.name == "sqlite":
-        mode = connection.scalar(text("PRAGMA journal_mode"))
-        version = connection.scalar(text("SELECT sqlite_version()"))
-        if mode == "wal":
-            return ok("database", f"SQLite {version} answers, in WAL mode")
-        return warning(
-            "database",
-            f"SQLite {version} answers, in {mode} mode: readers and writers wait for each other",
-            "keep the database on a local disk, where WAL works",
-        )
-    number = int(connection.scalar(text("SHOW server_version_num")) or 0)
-    version = connection.scalar(text("SHOW server_version"))
-    if number < _OLDEST_POSTGRES:
-        return warning(
-            "database", f"PostgreSQL {version} answers, older than what is tested", "upgrade to PostgreSQL 14+"
-        )
-    return ok("database", f"PostgreSQL {version} answers")
+    facts = dialect_of(connection).server_facts(connection)
+    return warning("database", facts.summary, facts.remedy) if facts.remedy else ok("database", facts.summary)

@@ -15,7 +15,7 @@ from sqlalchemy import make_url
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import connect, upgrade
-from labelmill.core.database.sqlite import database_file
+from labelmill.core.database.dialects.sqlite_connections import database_file
 from labelmill.core.running_stack import running_stack, write_stack_file
 from labelmill.core.settings import Settings, load_producer_settings, load_settings
 

@@ -361,7 +361,7 @@ def test_a_postgresql_that_is_too_old_is_named(
     doctor: Doctor, postgres_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert doctor(LABELMILL_DATABASE_URL=postgres_url).checks["database"]["status"] == "ok"
-    monkeypatch.setattr("labelmill.doctor.database._OLDEST_POSTGRES", 990000)
+    monkeypatch.setattr("labelmill.core.database.dialects.postgres._OLDEST_TESTED", 990000)
     look = doctor(LABELMILL_DATABASE_URL=postgres_url).checks["database"]
     assert look["status"] == "warning"
     assert "older than what is tested" in look["summary"]

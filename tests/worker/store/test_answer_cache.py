@@ -18,7 +18,7 @@ from strict_mistral import StrictMistral, label_of, ok, refuse_texts_with
 
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import connect, reading, writing
-from labelmill.core.database.bulk import bulk_insert
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import AnswerIndexRow, BatchRow, ChunkInputRow, IndexedChunkRow
 from labelmill.services.jobs import actions
 from labelmill.services.results.reading import read_results
@@ -204,9 +204,11 @@ def test_postgres_without_statistics_reads_the_rows_that_were_asked_for_and_no_o
     predictions = ((1, row, 0, "a", 0.5, row.to_bytes(8, "little")) for row in range(_KNOWN))
     with writing(engine) as connection:
         columns = ("batch_no", "row", "target", "label", "score", "scores")
-        bulk_insert(connection, "prediction_rows", columns, predictions)
+        dialect_of(connection).bulk_insert(connection, "prediction_rows", columns, predictions)
         rows = ((1, digest, 1, row) for row, digest in enumerate(digests))
-        bulk_insert(connection, AnswerIndexRow.__tablename__, ("model_no", "digest", "batch_no", "row"), rows)
+        dialect_of(connection).bulk_insert(
+            connection, AnswerIndexRow.__tablename__, ("model_no", "digest", "batch_no", "row"), rows
+        )
     counts: list[int] = []
 
     def count(connection: Connection) -> None:

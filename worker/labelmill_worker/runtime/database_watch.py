@@ -11,6 +11,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseNewer, DatabaseUnavailable, DatabaseUnsuitable, LabelmillError
 from labelmill.core.database import HEARTBEAT_S, check_tables, connect_to_existing, hold_machine
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.settings import Settings
 
 log = structlog.get_logger()
@@ -41,7 +42,7 @@ class DatabaseWatch:
         self._ended = threading.Event()
         self._refusal: DatabaseUnsuitable | None = None
         self._look_at = 0.0
-        if engine.dialect.name == "sqlite":
+        if dialect_of(engine).serves_one_machine:
             hold_machine(engine)
             threading.Thread(target=self._keep_heartbeat, name="machine-heartbeat", daemon=True).start()
 

@@ -21,7 +21,7 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_chunk
 from labelmill.core.database import reading, writing
-from labelmill.core.database.bulk import run_as_written
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow
 
 _OTHERS_INDEX_S = 0.05  #: Until another look at chunks that other workers index.
@@ -38,8 +38,7 @@ ON CONFLICT DO NOTHING"""
 _MARK = "INSERT INTO indexed_chunks (batch_no, number) VALUES (%(batch_no)s, %(number)s) ON CONFLICT DO NOTHING"
 # One by one by the primary keys, whatever PostgreSQL believes of tables that have no statistics yet: a subquery with a
 # limit cannot be turned into a join. All that was found comes in one value.
-_FIND = {
-    "postgresql": """SELECT string_agg(int4send(place) || answer.scores, '')
+_FIND_IN_ONE_VALUE = """SELECT string_agg(int4send(place) || answer.scores, '')
 FROM generate_series(0, %(count)s - 1) AS place
 CROSS JOIN LATERAL (
     SELECT batch_no, row FROM answer_index
@@ -49,16 +48,15 @@ CROSS JOIN LATERAL (
     SELECT scores FROM prediction_rows AS one
     WHERE one.batch_no = known.batch_no AND one.row = known.row AND one.target = %(target)s
         AND octet_length(one.scores) = %(width)s LIMIT 1
-) AS answer""",
-    "sqlite": """WITH RECURSIVE places(place) AS (
+) AS answer"""
+_FIND_IN_ROWS = """WITH RECURSIVE places(place) AS (
     VALUES (0) UNION ALL SELECT place + 1 FROM places WHERE place + 1 < %(count)s
 )
 SELECT place, answer.scores
 FROM places CROSS JOIN answer_index AS known CROSS JOIN prediction_rows AS answer
 WHERE known.model_no = %(model_no)s AND known.digest = substr(%(digests)s, place * 16 + 1, 16)
     AND answer.batch_no = known.batch_no AND answer.row = known.row AND answer.target = %(target)s
-    AND length(answer.scores) = %(width)s""",
-}
+    AND length(answer.scores) = %(width)s"""
 
 
 def index_earlier_answers(engine: Engine, model_no: int, *, besides: int, until: float) -> bool:
@@ -101,6 +99,7 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
         .with_for_update(of=ChunkRow, skip_locked=True)
     )
     with writing(engine) as connection:
+        dialect = dialect_of(connection)
         chunk = connection.execute(free).first()
         if chunk is None:
             return False
@@ -122,8 +121,8 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
                 "first_row": chunk.first_row,
                 "end_row": chunk.first_row + chunk.rows,
             }
-            run_as_written(connection, _REMEMBER, values)
-        run_as_written(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
+            dialect.run_as_written(connection, _REMEMBER, values)
+        dialect.run_as_written(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
     return True
 
 
@@ -153,8 +152,10 @@ def _find(
     connection: Connection, values: dict[str, object], order: NDArray[np.int64], *, labels: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """For one target: the indices of the texts that are known, ascending, and their scores."""
-    rows = run_as_written(connection, _FIND[connection.dialect.name], values | {"width": labels * 4})
-    if connection.dialect.name == "postgresql":
+    dialect = dialect_of(connection)
+    find = dialect.choose(sqlite=_FIND_IN_ROWS, postgres=_FIND_IN_ONE_VALUE)
+    rows = dialect.run_as_written(connection, find, values | {"width": labels * 4})
+    if dialect.aggregates_bytes:
         ((packed,),) = rows
         both = np.frombuffer(packed or b"", [("place", ">i4"), ("scores", "<f4", (labels,))])
         places, scores = both["place"], both["scores"]

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
 from labelmill.core.database import db_now, reading, writing
-from labelmill.core.database.bulk import bulk_insert
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import (
     OPEN_CHUNK,
     BatchRow,
@@ -68,7 +68,7 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
         ).first()
         if batch is None or batch.state not in (BatchState.QUEUED.value, BatchState.RUNNING.value):
             return None
-        if batch.state == BatchState.QUEUED.value and connection.dialect.name == "postgresql":
+        if batch.state == BatchState.QUEUED.value and dialect_of(connection).locks_rows:
             # batch before chunk, as a dispatcher locks them: two that wait for each other would both be stuck
             connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
         mine = (ChunkRow.batch_no == batch.no) & (ChunkRow.number == number)
@@ -262,7 +262,7 @@ def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token:
         # not as the chunk's repeats have it: it may be those that cannot be read
         repeats = sum(row in failed for row in rows_of(DuplicateRow, DuplicateRow.first_row))
         errors = [(batch_no, row, None, "unreadable_input", reason) for row in sorted(failed)]
-        bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
+        dialect_of(connection).bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
         connection.execute(
             update(ChunkRow)
             .where(mine)

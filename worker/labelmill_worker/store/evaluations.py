@@ -12,6 +12,7 @@ from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.analysis_codec import save_analysis
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
@@ -87,14 +88,15 @@ def complete(
             connection.execute(update(ModelRow).where(ModelRow.no == job.model_no).values(calibration=calibration))
 
 
-# Handed to the driver as they are, in places of the batch: a split may have a million rows.
+# Handed to the driver as they are: a split may have a million rows.
 _OWN = (
-    "SELECT row, label, labels, scores FROM prediction_rows WHERE batch_no = ? AND row >= ? AND row < ? AND target = ?"
+    "SELECT row, label, labels, scores FROM prediction_rows "
+    "WHERE batch_no = %(of_batch)s AND row >= %(first)s AND row < %(end)s AND target = %(target)s"
 )
 _REPEATED = (
     "SELECT d.row, p.label, p.labels, p.scores FROM duplicate_rows d "
     "JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
-    "WHERE d.batch_no = ? AND d.row >= ? AND d.row < ? AND p.target = ?"
+    "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
 
 Answer = tuple[int, str | None, str | None, bytes]  #: row, label, labels as JSON, scores
@@ -102,17 +104,10 @@ Answer = tuple[int, str | None, str | None, bytes]  #: row, label, labels as JSO
 
 def read_answers(connection: Connection, batch_no: int, first: int, end: int, target: int) -> list[Answer]:
     """The answers to the rows from `first` to before `end`, by row; those that repeat an earlier text too."""
-    values = (batch_no, first, end, target)
-    return sorted(_fetch(connection, _OWN, values) + _fetch(connection, _REPEATED, values), key=lambda one: one[0])
-
-
-def _fetch(connection: Connection, statement: str, values: tuple[int, ...]) -> list[Answer]:
-    driver: Any = connection.connection.driver_connection
-    if connection.dialect.name == "sqlite":
-        return list(driver.execute(statement, values))
-    with driver.cursor(binary=True) as cursor:
-        found: list[Answer] = cursor.execute(statement.replace("?", "%s"), values).fetchall()
-        return found
+    values = {"of_batch": batch_no, "first": first, "end": end, "target": target}
+    dialect = dialect_of(connection)
+    own = dialect.run_as_written(connection, _OWN, values)
+    return sorted(own + dialect.run_as_written(connection, _REPEATED, values), key=lambda answer: answer[0])
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
 from labelmill.core.database.binary_copy import NULL, pack_rows, text_field, text_fields
-from labelmill.core.database.bulk import bulk_insert, copy_binary
+from labelmill.core.database.dialects import dialect_of
 
 _COLUMNS = ("batch_no", "row", "target", "score", "scores", "labels", "label", "external_id")
 
@@ -34,10 +34,11 @@ def insert_predictions(connection: Connection, blocks: Sequence[tuple[int, Predi
     """Write blocks, each with its batch's number, within the connection's transaction: one statement for all."""
     if not blocks:
         return
-    if connection.dialect.name == "postgresql":
-        copy_binary(connection, "prediction_rows", _COLUMNS, (_binary_rows(*one) for one in blocks))
+    dialect = dialect_of(connection)
+    if dialect.copies_binary:
+        dialect.copy_binary(connection, "prediction_rows", _COLUMNS, (_binary_rows(*one) for one in blocks))
     else:
-        bulk_insert(connection, "prediction_rows", _COLUMNS, chain.from_iterable(_rows(*one) for one in blocks))
+        dialect.bulk_insert(connection, "prediction_rows", _COLUMNS, chain.from_iterable(_rows(*one) for one in blocks))
 
 
 def _rows(batch_no: int, block: PredictionBlock) -> Iterable[tuple[object, ...]]:

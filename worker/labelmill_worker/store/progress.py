@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.database import db_now, writing
-from labelmill.core.database.bulk import bulk_insert, rows_at_once
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkRow
 from labelmill_worker.store.chunks import Claim, LeaseLostError
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
@@ -90,10 +90,8 @@ _UPDATE = (
 )
 _BATCH_STATE = select(BatchRow.state).where(BatchRow.no == bindparam("of_batch")).scalar_subquery().label("batch_state")
 _TRANSACTION = cast(func.pg_current_xact_id(), Text).label("transaction")
-_GUARD = {
-    "postgresql": _UPDATE.returning(_BATCH_STATE, _TRANSACTION),
-    "sqlite": _UPDATE.returning(_BATCH_STATE, null()),
-}
+_GUARD_ON_POSTGRES = _UPDATE.returning(_BATCH_STATE, _TRANSACTION)
+_GUARD_ON_SQLITE = _UPDATE.returning(_BATCH_STATE, null())
 
 
 def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: float) -> Recorded:
@@ -105,14 +103,15 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
     """
     # in order: two workers never lock crosswise
     in_order = sorted(entries, key=lambda one: (one.claim.batch_no, one.claim.number))
-    guard = _GUARD[connection.dialect.name]
-    answers = rows_at_once(connection, guard, [_guard_values(one, lease_s) for one in in_order])
+    dialect = dialect_of(connection)
+    guard = dialect.choose(sqlite=_GUARD_ON_SQLITE, postgres=_GUARD_ON_POSTGRES)
+    answers = dialect.rows_at_once(connection, guard, [_guard_values(one, lease_s) for one in in_order])
     standings = {one: _standing(row and row[0]) for one, row in zip(in_order, answers, strict=True)}
     kept = [one for one in entries if standings[one] is not Standing.LOST]
     insert_predictions(connection, [(one.claim.batch_no, block) for one in kept for block in one.progress.blocks])
     errors = [error for one in kept for error in one.progress.errors]
     if errors:
-        bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
+        dialect.bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
     keep_vectors(connection, [(one.claim.model.no, *vector) for one in kept for vector in one.progress.vectors])
     transactions = [row[1] for row in answers if row]
     return Recorded([standings[one] for one in entries], transactions[0] if transactions else None)

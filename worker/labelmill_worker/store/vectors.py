@@ -6,11 +6,11 @@ import hashlib
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.core.chunks.codec import ChunkInput
 from labelmill.core.database import reading
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import ModelRow, VectorRow, utc_now
 
 VECTORS = "vectors"  #: The method of the inner models that embed datasets; they make no predictions.
@@ -35,8 +35,7 @@ def embedding_model(connection: Connection, remote_model: str) -> int:
         "label_schema": [],
         "created_at": utc_now(),
     }
-    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-    connection.execute(kind.insert(ModelRow).values(named).on_conflict_do_nothing())
+    connection.execute(dialect_of(connection).insert_unless_there(ModelRow).values(named))
     return int(
         connection.execute(
             select(ModelRow.no).where(ModelRow.name == remote_model, ModelRow.version == 0, ModelRow.method == VECTORS)
@@ -87,7 +86,6 @@ def keep_vectors(connection: Connection, vectors: Iterable[tuple[int, bytes, byt
     Call it once a transaction, with everything that the transaction keeps: the rows are written in the order of their
     keys, so that two transactions that keep the same texts never wait for each other crosswise.
     """
-    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
     rows = [{"model_no": model_no, "digest": digest, "data": data} for model_no, digest, data in sorted(vectors)]
     if rows:
-        connection.execute(kind.insert(VectorRow).on_conflict_do_nothing(), rows)
+        connection.execute(dialect_of(connection).insert_unless_there(VectorRow), rows)

@@ -17,7 +17,7 @@ from labelmill.contracts.errors import KeyTaken
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_chunk, encode_repeats
 from labelmill.core.database import reading, writing
-from labelmill.core.database.bulk import bulk_insert, copy_binary
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow, EventRow, utc_now
 
 if TYPE_CHECKING:
@@ -326,14 +326,15 @@ class BatchWriter:
         if not count:
             return
         columns = ("batch_no", "row", "first_row", "external_id")
-        if connection.dialect.name == "postgresql":
+        dialect = dialect_of(connection)
+        if dialect.copies_binary:
             from labelmill.core.database.binary_copy import pack_rows, text_fields  # noqa: PLC0415 - NumPy
 
             numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
             packed = pack_rows(count, numbers, text_fields(names), fields=len(columns))
-            copy_binary(connection, "duplicate_rows", columns, [packed])
+            dialect.copy_binary(connection, "duplicate_rows", columns, [packed])
             return
-        bulk_insert(
+        dialect.bulk_insert(
             connection,
             "duplicate_rows",
             columns,

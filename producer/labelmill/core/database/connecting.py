@@ -11,9 +11,8 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import ArgumentError
 
 from labelmill.contracts.errors import DatabaseOutdated, InvalidInput
+from labelmill.core.database.dialects import dialect_named, dialect_of
 from labelmill.core.database.faults import outdated, translating_errors
-from labelmill.core.database.postgres import open_postgres
-from labelmill.core.database.sqlite import database_file, open_sqlite
 from labelmill.core.settings import Settings
 
 #: PostgreSQL's connections of one process, at most: docs/database.md has the sum for a fleet.
@@ -33,19 +32,15 @@ def connect(url: str, *, max_connections: int = PRODUCER_CONNECTIONS, create_fol
         parsed = make_url(url)
     except ArgumentError as error:
         raise InvalidInput("the database URL cannot be read; write sqlite:///file.db or postgresql://…") from error
-    backend = parsed.get_backend_name()
-    if backend == "postgresql":
-        return open_postgres(parsed, max_connections)
-    if backend != "sqlite":
-        raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}")
-    return open_sqlite(parsed, create_folder=create_folder)
+    dialect = dialect_named(parsed.get_backend_name())
+    return dialect.open(parsed, max_connections=max_connections, create_folder=create_folder)
 
 
 def connect_to_existing(settings: Settings, *, max_connections: int = PRODUCER_CONNECTIONS) -> Engine:
     """An engine for the configured database; makes no file or folder. Raises as `connect`, and DatabaseOutdated where
     there is none."""
     engine = connect(settings.sql_url, max_connections=max_connections, create_folder=False)
-    file = database_file(engine.url) if engine.dialect.name == "sqlite" else None
+    file = dialect_of(engine).file_of(engine.url)
     if file is None or not _is_missing(file):
         return engine
     if settings.database_url:

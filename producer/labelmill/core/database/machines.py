@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from labelmill.contracts.errors import DatabaseUnavailable, DatabaseUnsuitable
 from labelmill.core.database.clock import db_now
 from labelmill.core.database.connecting import reading, writing
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables.locks import LockRow
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -43,7 +44,7 @@ def this_machine() -> str | None:
 def require_this_machine(engine: Engine, *, watch_s: float | None = None) -> None:
     """Raise DatabaseUnsuitable when workers of another machine use this SQLite database. Waits `watch_s` (12 s) for
     a sign of them where they were there a moment ago."""
-    machine = this_machine() if engine.dialect.name == "sqlite" else None
+    machine = this_machine() if dialect_of(engine).serves_one_machine else None
     if machine is None:
         return
     first = _heartbeat(engine)
@@ -62,7 +63,7 @@ def require_this_machine(engine: Engine, *, watch_s: float | None = None) -> Non
 
 def hold_machine(engine: Engine) -> None:
     """Write a heartbeat of this machine's workers. Raises DatabaseUnsuitable as `require_this_machine`."""
-    machine = this_machine() if engine.dialect.name == "sqlite" else None
+    machine = this_machine() if dialect_of(engine).serves_one_machine else None
     if machine is None:
         return
     now = _heartbeat(engine)

@@ -9,6 +9,7 @@ from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.database import db_now, writing
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
 from labelmill.core.queue.sender import MessageSender
 
@@ -36,7 +37,7 @@ def dispatch_batch(
         if batch is None:
             return 0
         # one dispatcher a batch at a time: two would each fill the window
-        if connection.dialect.name == "postgresql":
+        if dialect_of(connection).locks_rows:
             connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
         mine = ChunkRow.batch_no == batch.no
         pending = ChunkRow.state == ChunkState.PENDING.value

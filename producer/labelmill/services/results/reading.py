@@ -21,7 +21,7 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.contracts.states import ENDED, BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_quoted
 from labelmill.core.database import reading
-from labelmill.core.database.bulk import run_as_written
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import (
     BatchRow,
     ChunkInputRow,
@@ -262,18 +262,19 @@ def _read_answers(
     from labelmill.services.results.lines import Answers  # noqa: PLC0415 - as above
 
     scores = "scores" if choice.at_most != 0 else _SCORES_OF_SILENT
-    if connection.dialect.name == "postgresql" and not target.multi and _labels_are_told_apart(target):
+    dialect = dialect_of(connection)
+    if dialect.aggregates_bytes and not target.multi and _labels_are_told_apart(target):
         numbers, labels, best, of_labels = b"", [], b"", b""
         for row, rows in (("row", _OWN), ("d.row", _REPEATED)) if with_repeats else (("row", _OWN),):
             columns = _COLUMNS.format(row=row, scores=scores)
-            (found,) = run_as_written(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
+            (found,) = dialect.run_as_written(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
             if found[0] is not None:
                 numbers, best, of_labels = numbers + found[0], best + found[2], of_labels + (found[3] or b"")
                 labels += found[1].split(_BETWEEN)
         return Answers.of_columns(target, (numbers, labels, best, of_labels), choice)
-    found = run_as_written(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
+    found = dialect.run_as_written(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
     if with_repeats:
-        found += run_as_written(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
+        found += dialect.run_as_written(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
     return Answers.of_rows(target, found, choice)
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from sqlalchemy import insert, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import InvalidInput, KeyTaken, LabelmillError
@@ -18,6 +17,7 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, moves_to
 from labelmill.core.database import writing
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, EventRow, utc_now
 from labelmill.core.readers import TextBlock
 
@@ -103,8 +103,7 @@ def _make(connection: Connection, order: Order, key: str | None) -> OpenedBatch 
         "idempotency_key": key,
         "created_at": utc_now(),
     }
-    kind = postgresql if connection.dialect.name == "postgresql" else sqlite
-    unless_taken = kind.insert(BatchRow).values(values).on_conflict_do_nothing(index_elements=["idempotency_key"])
+    unless_taken = dialect_of(connection).insert_unless_there(BatchRow, index=["idempotency_key"]).values(values)
     batch_no = connection.scalar(unless_taken.returning(BatchRow.no))
     if batch_no is None:
         return None

@@ -12,8 +12,8 @@ from sqlalchemy import insert, make_url, select, text
 
 from labelmill.contracts.errors import DatabaseUnavailable, DatabaseUnsuitable
 from labelmill.core.database import PRODUCER_CONNECTIONS, connect, reading, upgrade, writing
-from labelmill.core.database.bulk import bulk_insert, rows_at_once
-from labelmill.core.database.postgres import is_pooled
+from labelmill.core.database.dialects import dialect_of
+from labelmill.core.database.dialects.postgres_connections import is_pooled
 from labelmill.core.database.tables import DeadLetterRow, LockRow
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 
@@ -106,7 +106,9 @@ def _assert_writes_and_reads_the_same(url: str) -> None:
         no = connection.execute(
             insert(DeadLetterRow).values(reason=_WORDS, excerpt="\\ ' \\n", at=at).returning(DeadLetterRow.no)
         ).scalar_one()
-        bulk_insert(connection, "locks", ("name", "token", "until"), [("äöü", "日本", 0.1 + 0.2)])
+        dialect_of(connection).bulk_insert(
+            connection, "locks", ("name", "token", "until"), [("äöü", "日本", 0.1 + 0.2)]
+        )
     with reading(engine) as connection:
         row = connection.execute(select(DeadLetterRow.__table__).where(DeadLetterRow.no == no)).one()
         lock = connection.execute(select(LockRow.token, LockRow.until).where(LockRow.name == "äöü")).one()
@@ -163,8 +165,10 @@ def test_behind_a_pooler_no_session_is_relied_on(postgres_url: str, pgbouncer: P
         for number in range(20):  # a driver prepares what it has seen five times
             with writing(pooled) as connection:
                 names = [{"name": f"{worker}-{number}-{part}"} for part in range(3)]
-                assert len(rows_at_once(connection, statement, names)) == 3
-                bulk_insert(connection, "dead_letters", ("at", "reason", "excerpt"), [(datetime.now(UTC), "r", "e")])
+                assert len(dialect_of(connection).rows_at_once(connection, statement, names)) == 3
+                dialect_of(connection).bulk_insert(
+                    connection, "dead_letters", ("at", "reason", "excerpt"), [(datetime.now(UTC), "r", "e")]
+                )
             with reading(pooled) as connection:
                 assert connection.scalar(select(LockRow.until).where(LockRow.name == f"{worker}-{number}-0")) == 1.0
 

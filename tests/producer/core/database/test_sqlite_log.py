@@ -6,7 +6,8 @@ from pathlib import Path
 
 from sqlalchemy import text
 
-from labelmill.core.database import connect, reading, shorten_log, writing
+from labelmill.core.database import connect, reading, writing
+from labelmill.core.database.dialects import dialect_of
 
 _A_MEGABYTE = 1 << 20
 
@@ -24,11 +25,13 @@ def test_a_log_that_readers_kept_from_being_reused_is_cut_off_once_they_are_gone
                 connection.execute(text("INSERT INTO notes VALUES (zeroblob(1048576))"))
         grown = log.stat().st_size
         assert grown > 8 * _A_MEGABYTE
-        shorten_log(engine, most_bytes=_A_MEGABYTE)  # waits for the reader in vain, and says nothing of it
+        dialect_of(engine).shorten_log(
+            engine, max_bytes=_A_MEGABYTE
+        )  # waits for the reader in vain, and says nothing of it
         assert log.stat().st_size == grown
-    shorten_log(engine, most_bytes=16 * _A_MEGABYTE)
+    dialect_of(engine).shorten_log(engine, max_bytes=16 * _A_MEGABYTE)
     assert log.stat().st_size == grown  # short enough
-    shorten_log(engine, most_bytes=_A_MEGABYTE)
+    dialect_of(engine).shorten_log(engine, max_bytes=_A_MEGABYTE)
     assert log.stat().st_size == 0
     with reading(engine) as reader:
         assert reader.scalar(text("SELECT count(*) FROM notes")) == 8

@@ -23,6 +23,7 @@ from labelmill.core.database import (
     upgrading,
     writing,
 )
+from labelmill.core.database.dialects import postgres
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 
 _UPGRADE = "import sys; from labelmill.core.database import connect, upgrade; upgrade(connect(sys.argv[1]))"
@@ -30,7 +31,7 @@ _UPGRADE = "import sys; from labelmill.core.database import connect, upgrade; up
 
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(upgrading, "_LOCK_TIMEOUT_S", 1)
+    monkeypatch.setattr(postgres, "_LOCK_TIMEOUT_S", 1)
     monkeypatch.setattr(upgrading, "_PAUSE_S", (0.1, 0.2))
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
-from labelmill.core.database import shorten_log
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.queue.sender import MessageSender
@@ -55,7 +55,7 @@ def sweep(
         log.warning("the database's clock was set back", by_s=round(every_s - lease.free_for_s))
         hold_lease(engine, LEASE, lease.token, max(every_s, settings.lease_s / 2))
         return
-    shorten_log(engine)
+    dialect_of(engine).shorten_log(engine)
     grace_s = grace_after_silence_s(lease.free_for_s + every_s, settings.lease_s, every_s)
     if returned := stalled.return_expired_chunks(engine, grace_s=grace_s):
         log.warning("chunks of dead workers are runnable again", chunks=returned)

@@ -7,20 +7,16 @@ import os
 import sqlite3
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import URL, create_engine, event
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable, DatabaseUnsuitable
-from labelmill.core.database.faults import translating_errors
 from labelmill.core.database.file_systems import network_file_system
 from labelmill.core.database.new_connections import prepare_connections
 from labelmill.core.storage.new_files import make_private_file, make_private_folder
 
 BUSY_TIMEOUT_MS = 30_000
-_LONG_LOG_BYTES = 256 << 20
-_LOG_PATIENCE_MS = 1000
 
 
 def open_sqlite(url: URL, *, create_folder: bool) -> Engine:
@@ -82,25 +78,3 @@ def _begin_immediate(connection: Connection) -> None:
     # `execution_options(read_only=True)` and never wait.
     read_only = connection.get_execution_options().get("read_only")
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
-
-
-def shorten_log(engine: Engine, *, most_bytes: int = _LONG_LOG_BYTES) -> None:
-    """Cut SQLite's write-ahead log off once it has grown long.
-
-    SQLite does so itself, but only in a moment without readers, and in a busy stack there is none for hours: a million
-    vectors left a log larger than the database. This waits for the readers there are, and tries again another time.
-    """
-    if engine.dialect.name != "sqlite" or not engine.url.database:
-        return
-    log = Path(f"{engine.url.database}-wal")
-    if not log.exists() or log.stat().st_size <= most_bytes:
-        return
-    driver: Any
-    with translating_errors(), engine.connect() as connection:
-        driver = connection.connection.driver_connection
-        (patience_ms,) = driver.execute("PRAGMA busy_timeout").fetchone()
-        driver.execute(f"PRAGMA busy_timeout = {_LOG_PATIENCE_MS}")
-        try:
-            driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        finally:
-            driver.execute(f"PRAGMA busy_timeout = {patience_ms}")

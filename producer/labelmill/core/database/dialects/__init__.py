@@ -1,0 +1,32 @@
+"""What SQLite and PostgreSQL do differently, and the only place that asks which of them it is.
+
+`base` says what a dialect must be able to do; `sqlite` and `postgres` do it, with connections of their own in
+`sqlite_connections` and `postgres_connections`. `tests/conformance/test_dialects.py` holds both to the same results.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.core.database.dialects.base import Dialect, ServerConnections, ServerFacts
+from labelmill.core.database.dialects.postgres import Postgres
+from labelmill.core.database.dialects.sqlite import Sqlite
+
+_DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Postgres(), Sqlite())}
+
+
+def dialect_of(bind: Connection | Engine) -> Dialect:
+    """The dialect of a connection or an engine."""
+    return _DIALECTS[bind.dialect.name]
+
+
+def dialect_named(backend: str) -> Dialect:
+    """The dialect that a URL names (`sqlite`, `postgresql`). Raises InvalidInput for another one."""
+    try:
+        return _DIALECTS[backend]
+    except KeyError as error:
+        raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}") from error
+
+
+__all__ = ["Dialect", "ServerConnections", "ServerFacts", "dialect_named", "dialect_of"]
