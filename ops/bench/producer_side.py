@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +96,11 @@ def plain_results(output: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    act = {"submit": submit, "results": results, "plain-submit": plain_submit, "plain-results": plain_results}
+    act: dict[str, Callable[..., dict[str, Any]]] = {
+        "submit": submit,
+        "results": results,
+        "plain-submit": plain_submit,
+        "plain-results": plain_results,
+    }
     answer = act[sys.argv[1]](*sys.argv[2:])
     print(orjson.dumps(answer | {"peak_kb": peak_kb()}).decode())

@@ -132,7 +132,7 @@ def _plot(kept: dict[str, Any]) -> bool:
     """Draw measured over required for every bound, when matplotlib happens to be there."""
     if find_spec("matplotlib") is None:
         return (_DOCS / "benchmarks.png").exists()
-    import matplotlib.pyplot as plt  # type: ignore[import-not-found]  # noqa: PLC0415 - no dependency of ours
+    import matplotlib.pyplot as plt  # noqa: PLC0415 - no dependency of ours
 
     bounded = [one for measurement in kept.values() for one in measurement["figures"] if one["bound"]]
     shares = [one["bound"] / one["median"] if one["at_most"] else one["median"] / one["bound"] for one in bounded]

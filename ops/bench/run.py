@@ -297,7 +297,8 @@ def cache(plan: Plan) -> list[Figure]:
     """Batches with `--cache` whose texts were all answered before, over the plain batch that answered them; the first
     of them indexes its answers too. 50 ms, 100 texts a request, two worker processes."""
     rows = input_file(plan.machine.folder, plan.rows)
-    first, later = [], []
+    first: list[float] = []
+    later: list[float] = []
     for _ in range(plan.runs):
         with plan.machine.running(2, {"LABELMILL_MAX_IN_FLIGHT": 50}) as stack:
             plain = _labelmill(stack, plan, rows, latency_s=0.05)["total"]

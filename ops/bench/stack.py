@@ -72,8 +72,8 @@ def environment(folder: Path, requirement: str) -> Path | None:
     made = folder / requirement.replace("=", "-")
     python = made / "bin" / "python"
     if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", made], check=True)
-        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
+        subprocess.run([sys.executable, "-m", "venv", str(made)], check=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", requirement]
         if subprocess.run(install, check=False, stderr=subprocess.DEVNULL).returncode:
             shutil.rmtree(made)
             return None

@@ -97,15 +97,18 @@ def small_chunks() -> None:
     children."""
     from labelmill.core.chunks.writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
 
-    BatchWriter.__init__.__kwdefaults__["chunk_texts"] = CHUNK_TEXTS
+    defaults = BatchWriter.__init__.__kwdefaults__
+    assert defaults is not None  # noqa: S101 - `chunk_texts` has one
+    defaults["chunk_texts"] = CHUNK_TEXTS
 
 
 def long_preparations() -> None:
     """Let the preparation of a source named `held…` go on as long as the file that `HOLD` names exists, in this process
     and its children."""
-    from labelmill_worker.prepare import preparation as work  # noqa: PLC0415 - as above
+    from labelmill_worker.prepare import preparation  # noqa: PLC0415 - as above
+    from labelmill_worker.prepare.dataset import prepare_dataset  # noqa: PLC0415 - as above
 
-    prepare: Any = work.prepare_dataset
+    prepare: Any = prepare_dataset
 
     def held(spec: Any, sources: Any, *arguments: Any, on_progress: Any, **options: Any) -> Any:
         while any("held" in Path(source).name for source in sources) and Path(os.environ[HOLD]).exists():
@@ -113,7 +116,7 @@ def long_preparations() -> None:
             time.sleep(0.05)
         return prepare(spec, sources, *arguments, on_progress=on_progress, **options)
 
-    work.prepare_dataset = held
+    vars(preparation)["prepare_dataset"] = held
 
 
 def _become(asked: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ class RemoteJobs:
         upload = form["file"]
         assert isinstance(upload, web.FileField)  # noqa: S101 - a form's file
         content = upload.file.read()
-        entry = {
+        entry: dict[str, Any] = {
             "id": str(uuid.uuid4()),
             "object": "file",
             "bytes": len(content),

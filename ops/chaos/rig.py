@@ -16,10 +16,10 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import redis
 from forker import HOLD, Forker
 from launcher import Clock, Launcher
 from proxy import LoopThread, Proxy, Way
+from redis import Redis
 from stand_in import KEY, StandIn
 
 from labelmill.client import Client
@@ -100,9 +100,9 @@ class Rig:
             for path in (self.folder / "redis").iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    def admin(self) -> redis.Redis:
+    def admin(self) -> Redis:
         """A client straight to Redis, past the proxy."""
-        return redis.Redis.from_url(self.redis.url, socket_timeout=5)
+        return Redis.from_url(self.redis.url, socket_timeout=5)
 
     def add(self, name: str, *arguments: str, kept: bool = True) -> Process:
         """Start a process and keep it alive."""

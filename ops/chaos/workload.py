@@ -61,7 +61,8 @@ class Work(ABC):
         """The job of this name, the work's own by default, if a submission that seemed to fail had gone through."""
         with reading(self.rig.client.engine) as connection:
             query = text(f"SELECT id FROM {table} WHERE name = :name")  # noqa: S608 - a name of ours
-            return connection.scalar(query, {"name": name or self.name})
+            found: str | None = connection.scalar(query, {"name": name or self.name})
+        return found
 
 
 class Classify(Work):

@@ -18,7 +18,7 @@ def envelope(task: str, arguments: Any, **changes: Any) -> dict[str, Any]:
 
 def command(method: str, **changes: Any) -> dict[str, Any]:
     """A remote-control command as Celery sends it, with `changes` of its body."""
-    body = {"method": method, "arguments": {}, "destination": None, "pattern": None, "matcher": None}
+    body: dict[str, Any] = {"method": method, "arguments": {}, "destination": None, "pattern": None, "matcher": None}
     return message_of(body | changes, {"clock": 1, "expires": time.time() + 60})
 
 

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from labelmill_worker.app import app
-from labelmill_worker.prepare import preparation as work
+from labelmill_worker.prepare import preparation
+from labelmill_worker.prepare.dataset import prepare_dataset
 
-_prepare: Any = work.prepare_dataset
+_prepare: Any = prepare_dataset
 
 
 def _held(*arguments: Any, on_progress: Any, **options: Any) -> Any:
@@ -20,6 +21,6 @@ def _held(*arguments: Any, on_progress: Any, **options: Any) -> Any:
     return _prepare(*arguments, on_progress=on_progress, **options)
 
 
-work.prepare_dataset = _held
+vars(preparation)["prepare_dataset"] = _held
 
 __all__ = ["app"]

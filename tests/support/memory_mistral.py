@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 from labelmill.contracts.errors import RemoteFailed, RequestRefused
 from labelmill_worker.ports.control_plane import (
@@ -16,6 +16,8 @@ from labelmill_worker.ports.control_plane import (
     RemoteJob,
     RemoteModel,
 )
+
+T = TypeVar("T")
 
 
 class MemoryMistral:
@@ -96,7 +98,7 @@ class MemoryMistral:
     def close(self) -> None:
         return
 
-    def _call(self, name: str, effect: Callable[[], Any]) -> Any:
+    def _call(self, name: str, effect: Callable[[], T]) -> T:
         self.before_call(name)
         result = effect()
         self.after_call(name)

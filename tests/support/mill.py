@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
@@ -72,7 +72,7 @@ class Mill:
                 created_at=utc_now(),
             )
             values = {c.key: getattr(row, c.key) for c in BatchRow.__table__.columns if getattr(row, c.key) is not None}
-            number = connection.execute(BatchRow.__table__.insert().values(values).returning(BatchRow.no)).scalar_one()
+            number = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
         with BatchWriter(self.engine, number, row.id, chunk_texts=chunk_texts) as writer:
             writer.add(texts)
             writer.finish()
@@ -131,7 +131,7 @@ class Mill:
 
 def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings: Any) -> tuple[Mill, ClassifyEngine]:
     given: dict[str, Any] = {"texts_per_request": PER_REQUEST, "max_in_flight": 8, "lease_s": 15} | settings
-    made = Settings(broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY=KEY, **given)
+    made = Settings(**given | {"broker_url": redis_url, "mistral_url": mistral.url, "MISTRAL_API_KEY": KEY})
     shared = ClassifyEngine.from_settings(made, engine)
     return Mill(engine, shared, mistral), shared
 

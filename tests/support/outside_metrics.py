@@ -126,7 +126,7 @@ def _multi(truth: list[Any], answers: list[Row | None]) -> dict[str, Any]:
     names = [*known, *sorted({label for labels in real for label in labels} - set(known))]
     held = [(answer.get("labels") or []) if answer else [] for answer in answers]
     present, given = _indicators(real, names), _indicators(held, names)
-    answered = np.array([bool(answer) and answer.get("labels") is not None for answer in answers])
+    answered = np.array([answer is not None and answer.get("labels") is not None for answer in answers])
     correct = (present == given).all(axis=1) & answered
     scored = np.array([bool(answer) for answer in answers])
     scores = np.array([[answer["scores"][name] for name in known] for answer in answers if answer])

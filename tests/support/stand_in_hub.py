@@ -87,7 +87,14 @@ def _answer(datasets: Mapping[str, Mapping[str, bytes]], path: str, body: bytes)
         content = files[found[3]]
         return 200, {"ETag": f'"{_digest(content)}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}, content
     if found[2] in (None, "revision"):
-        facts = {"id": repository, "sha": REVISION, "private": False, "gated": False, "disabled": False, "tags": []}
+        facts: dict[str, object] = {
+            "id": repository,
+            "sha": REVISION,
+            "private": False,
+            "gated": False,
+            "disabled": False,
+            "tags": [],
+        }
         return _json(facts | {"siblings": [{"rfilename": name} for name in files]})
     entries = _entries(files)
     if found[2] == "paths-info":

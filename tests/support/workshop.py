@@ -65,16 +65,17 @@ class Workshop:
             client.flushall()  # recovery counts what waits there, and an earlier test may have left messages
         self._numbers = count(1)
         self.sender = cast("MessageSender", self.queue)
-        settings = Settings(
-            broker_url=redis_url,
-            mistral_url=mistral.url,
-            MISTRAL_API_KEY=KEY,
-            lease_s=15,
-            texts_per_request=10,
-            max_in_flight=4,
-            data_dir=str(folder),
-            poll_s=0.1,
-        )
+        given: dict[str, Any] = {
+            "broker_url": redis_url,
+            "mistral_url": mistral.url,
+            "MISTRAL_API_KEY": KEY,
+            "lease_s": 15,
+            "texts_per_request": 10,
+            "max_in_flight": 4,
+            "data_dir": str(folder),
+            "poll_s": 0.1,
+        }
+        settings = Settings(**given)
         self.resources = ProcessResources(settings, engine, self.sender, plane)
 
     def dataset(self, name: str, schema: list[dict[str, Any]], **splits: list[dict[str, Any]]) -> str:
@@ -106,7 +107,7 @@ class Workshop:
         """Where a split of the dataset of that name lies."""
         with reading(self.engine) as connection:
             files = connection.scalar(select(DatasetRow.files).where(DatasetRow.name == name))
-        return self.folder / (files or {})[split]
+        return self.folder / str((files or {})[split])
 
     def model(self, name: str, schema: list[dict[str, Any]] | None, **values: Any) -> int:
         """A fine-tuned model version. Returns its key."""
