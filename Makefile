@@ -20,7 +20,7 @@ endif
 endif
 
 .PHONY: anew
-.PHONY: demo test bench chaos chaos-long containers lint format clean lock
+.PHONY: demo test bench chaos chaos-long containers lint types format clean lock
 
 demo: $(READY)
 	$(BIN)/labelmill demo
