@@ -114,7 +114,7 @@ def submit_batch(
         if _ends_the_batch(batch, error):
             # a database that is gone cannot be told; the error that is raised says so
             with contextlib.suppress(DatabaseUnavailable):
-                end_broken_submission(engine, batch.no, error)
+                end_broken_submission(engine, batch.id, error)
         if (words := words_of_refusal(error)) is not None:
             raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
         raise

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
@@ -18,7 +17,7 @@ from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.specs import PrepareSpec, ReadOptions, TargetSpec, specify
 from labelmill.contracts.states import DatasetState
 from labelmill.core.database import writing
-from labelmill.core.database.tables import DatasetRow, EventRow, utc_now
+from labelmill.core.jobs.transitions import create_job
 from labelmill.core.queue.sender import MessageSender, accepted
 from labelmill.core.readers import (
     Source,
@@ -150,14 +149,7 @@ def _columns_of(spec: PrepareSpec) -> list[str]:
 
 
 def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:
-    values = {
-        "id": job_id,
-        "state": DatasetState.QUEUED.value,
-        "name": spec.name,
-        "spec": spec.model_dump(mode="json"),
-        "created_at": utc_now(),
-    }
-    event = {"job_id": job_id, "at": utc_now(), "state": DatasetState.QUEUED.value, "message": "submitted"}
     with writing(engine) as connection:
-        connection.execute(insert(DatasetRow).values(values))
-        connection.execute(insert(EventRow).values(event))
+        create_job(
+            connection, job_id, DatasetState.QUEUED, "submitted", name=spec.name, spec=spec.model_dump(mode="json")
+        )

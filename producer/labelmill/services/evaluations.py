@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from sqlalchemy import insert, select
+from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown, version_of
@@ -15,7 +15,8 @@ from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState, open_states
 from labelmill.core.database import writing
-from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, EventRow, ModelRow, utc_now
+from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, ModelRow
+from labelmill.core.jobs.transitions import create_job
 from labelmill.core.queue.sender import MessageSender, accepted
 from labelmill.services.models import ref_of, resolve_model
 
@@ -48,19 +49,14 @@ def submit_evaluation(
                 raise InvalidInput("--calibrate fits on the validation split: evaluate another one, such as test")
         spec = EvaluateSpec(calibrate=calibrate, thresholds=model_row.thresholds, multi=multi)
         values = {
-            "id": job_id,
-            "state": EvaluationState.QUEUED.value,
             "model_no": model_row.no,
             "model_ref": model,
             "dataset_id": dataset_row.id,
             "dataset_ref": f"{dataset_row.name}@{dataset_row.version}",
             "split": split,
             "options": spec.model_dump(mode="json"),
-            "created_at": utc_now(),
         }
-        connection.execute(insert(EvaluationRow).values(values))
-        event = {"job_id": job_id, "at": utc_now(), "state": EvaluationState.QUEUED.value, "message": "submitted"}
-        connection.execute(insert(EventRow).values(event))
+        create_job(connection, job_id, EvaluationState.QUEUED, "submitted", **values)
     with accepted(job_id, warn, announce):
         sender.send(EVALUATE, [JobMessage(job_id=job_id)])
     return job_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import MAX_AMOUNT, check_plain_name, shown
@@ -15,7 +15,8 @@ from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.specs import BASE_MODELS, TrainSpec, specify
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
-from labelmill.core.database.tables import DatasetRow, EventRow, TrainingRow, utc_now
+from labelmill.core.database.tables import DatasetRow, TrainingRow
+from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.queue.sender import MessageSender, accepted
 from labelmill.services.evaluations import ready_dataset
 
@@ -68,8 +69,6 @@ def submit_training(
         check_choice(dataset_row, method)
         check_labels(spec, dataset_row.label_schema or [])
         values = {
-            "id": job_id,
-            "state": TrainingState.QUEUED.value,
             "name": name,
             "method": method,
             "dataset_id": dataset_row.id,
@@ -77,11 +76,8 @@ def submit_training(
             "max_cost": max_cost,
             # a cap is kept even with --yes: what costs more is a person's to allow
             "approved": yes and max_cost is None,
-            "created_at": utc_now(),
         }
-        connection.execute(insert(TrainingRow).values(values))
-        event = {"job_id": job_id, "at": utc_now(), "state": TrainingState.QUEUED.value, "message": "submitted"}
-        connection.execute(insert(EventRow).values(event))
+        create_job(connection, job_id, TrainingState.QUEUED, "submitted", **values)
     _tell_worker(sender, job_id, warn, announce)
     return job_id
 
@@ -95,19 +91,21 @@ def approve(
     """
     if kind_of(training_id) is not Kind.TRAINING:
         raise NotFound(f"no training has the id {shown(training_id)}")
-    waiting = and_(
-        TrainingRow.id == training_id,
-        TrainingRow.state == TrainingState.AWAITING_APPROVAL.value,
-        TrainingRow.cancel_requested.is_(False),
-    )
-    running = TrainingState.RUNNING.value
-    statement = update(TrainingRow).where(waiting)
     with writing(engine) as connection:
         # the worker starts a running training whose job still waits at Mistral
-        approved = statement.values(
-            state=running, approved=True, next_look_at=db_now(), due_at=None, changed_at=db_now()
+        approved = move_job(
+            connection,
+            training_id,
+            TrainingState.RUNNING,
+            TrainingRow.cancel_requested.is_(False),
+            old=TrainingState.AWAITING_APPROVAL,
+            message="approved by a person",
+            approved=True,
+            next_look_at=db_now(),
+            due_at=None,
+            changed_at=db_now(),
         )
-        if not connection.execute(approved).rowcount:
+        if not approved:
             row = connection.execute(
                 select(TrainingRow.state, TrainingRow.cancel_requested).where(TrainingRow.id == training_id)
             ).first()
@@ -115,8 +113,6 @@ def approve(
                 raise NotFound(f"no training has the id {training_id!r}")
             what = "being cancelled" if row.cancel_requested else row.state
             raise InvalidInput(f"{training_id} is {what}: it does not wait for approval")
-        event = {"job_id": training_id, "at": utc_now(), "state": running, "message": "approved by a person"}
-        connection.execute(insert(EventRow).values(event))
     _tell_worker(sender, training_id, warn)
 
 

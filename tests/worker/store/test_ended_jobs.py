@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from aiohttp import web
 from mill import Mill, some_texts
 from sqlalchemy import update
 from strict_mistral import KEY
 from structlog.testing import capture_logs
 
+from labelmill.contracts.states import BatchState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ChunkRow, ModelRow
 from labelmill.core.money.prices import PriceList
 from labelmill_worker.store.ended_jobs import batch_totals
+from labelmill_worker.store.transitions import move_job
 
 
 def _lines(said: list[Any], event: str) -> list[dict[str, Any]]:
@@ -56,3 +59,21 @@ def test_tokens_have_a_cost_where_the_price_is_known(mill: Mill) -> None:
         totals = batch_totals(connection, batch_id, PriceList({"mistral-embed": (0.1, 0.0)}))
     assert totals["tokens"] == 3_000_000
     assert totals["cost"] == {"amount": 0.3, "currency": "USD"}
+
+
+def test_a_job_whose_end_was_rolled_back_is_not_logged(mill: Mill) -> None:
+    batch_id = mill.submit(some_texts(5))
+
+    def fail_and_break() -> None:
+        with writing(mill.engine) as connection:
+            assert move_job(connection, batch_id, BatchState.FAILED)
+            raise RuntimeError
+
+    with capture_logs() as said, pytest.raises(RuntimeError):
+        fail_and_break()
+    assert _lines(said, "job ended") == []
+    with capture_logs() as said, writing(mill.engine) as connection:
+        assert move_job(connection, batch_id, BatchState.FAILED)
+        assert _lines(said, "job ended") == []
+    (ended,) = _lines(said, "job ended")
+    assert (ended["job_id"], ended["state"]) == (batch_id, "failed")

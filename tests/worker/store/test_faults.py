@@ -11,7 +11,8 @@ from labelmill.contracts.states import DatasetState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import DatasetRow, EventRow
 from labelmill_worker.store.faults import GIVE_UP_AFTER, UnforeseenFault, record_job_fault
-from labelmill_worker.store.jobs import claim_job, move_job
+from labelmill_worker.store.jobs import claim_job
+from labelmill_worker.store.transitions import move_job
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_a_job_that_moves_on_has_no_fault_behind_it(engine: Engine, job_id: str)
     for _ in range(GIVE_UP_AFTER - 1):
         _fault(engine, job_id, token)
     with writing(engine) as connection:
-        assert move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token)
+        assert move_job(connection, job_id, DatasetState.PREPARING, old=DatasetState.QUEUED, token=token)
     assert _fault(engine, job_id, token).count == 1
 
 

@@ -16,9 +16,10 @@ from labelmill_worker.evaluate.evaluation import EvaluateContext
 from labelmill_worker.process.long_work import NoFreeSlot, long_slot
 from labelmill_worker.process.put_back import leave_job
 from labelmill_worker.store.faults import record_job_fault
-from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, move_job, read_job, release_job
+from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job
 from labelmill_worker.store.leases import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
+from labelmill_worker.store.transitions import move_job
 
 log = structlog.get_logger()
 
@@ -70,7 +71,7 @@ def _fail(context: EvaluateContext, job_id: str, token: str, error: Permanent) -
     if job is None or job.lease_token != token:
         return
     state = EvaluationState(job.state)
-    fail_job(context.engine, EvaluationRow, job_id, state, EvaluationState.FAILED, error, token)
+    fail_job(context.engine, job_id, state, EvaluationState.FAILED, error, token)
 
 
 def _step(context: EvaluateContext, job: EvaluationRow, token: str, lease: LeaseKeeper[EvaluationRow]) -> float | None:
@@ -79,7 +80,7 @@ def _step(context: EvaluateContext, job: EvaluationRow, token: str, lease: Lease
         with long_slot(context.engine, context.sender):
             evaluation.begin(context, job, token)
         with writing(context.engine) as connection:
-            move_job(connection, EvaluationRow, job.id, _QUEUED, _RUNNING, token=token)
+            move_job(connection, job.id, _RUNNING, old=_QUEUED, token=token)
         return 0.5
     if not evaluation.have_ended(context, job):
         return min(5.0, 0.5 * job.attempts)

@@ -10,12 +10,12 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.messages import CLASSIFY, QUEUE_OF, ChunkMessage
 from labelmill.core.database import writing
+from labelmill.core.jobs import events
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process.ability import MISTRAL, Ability
 from labelmill_worker.process.put_back import put_back
 from labelmill_worker.store.batches import fail_batch, read_open_batch
 from labelmill_worker.store.chunks import Claim, LeaseLostError, hand_back, stop_batch
-from labelmill_worker.store.jobs import add_event
 
 log = structlog.get_logger()
 _QUEUE = QUEUE_OF[CLASSIFY]
@@ -62,7 +62,7 @@ def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: 
     is_left = ability.leaves_to_others(error, subject_of(claim.model.no), _QUEUE)
     if is_left:
         with writing(engine) as connection:
-            add_event(connection, claim.batch_id, f"left to another worker: {error.message}", chunk=claim.number)
+            events.note(connection, claim.batch_id, f"left to another worker: {error.message}", chunk=claim.number)
     else:
         stop_batch(engine, claim, error.code, error.message)
         log.error("batch stopped", reason=error.message)

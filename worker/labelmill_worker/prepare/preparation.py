@@ -32,13 +32,13 @@ from labelmill_worker.store.jobs import (
     LeaseLost,
     claim_job,
     fail_job,
-    move_job,
     release_job,
     require_held,
     save_job,
 )
 from labelmill_worker.store.leases import LeaseKeeper
 from labelmill_worker.store.stalled import leave_to_recovery
+from labelmill_worker.store.transitions import move_job
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
     job, token = claimed
     if job.state == DatasetState.QUEUED.value:
         with writing(engine) as connection:
-            if not move_job(connection, DatasetRow, job_id, DatasetState.QUEUED, DatasetState.PREPARING, token=token):
+            if not move_job(connection, job_id, DatasetState.PREPARING, old=DatasetState.QUEUED, token=token):
                 return
     try:
         if job.attempts > MAX_ATTEMPTS:
@@ -115,7 +115,7 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
 
 def _fail(context: PrepareContext, job_id: str, token: str, error: LabelmillError) -> None:
     old, new = DatasetState.PREPARING, DatasetState.FAILED
-    if fail_job(context.engine, DatasetRow, job_id, old, new, error, token):
+    if fail_job(context.engine, job_id, old, new, error, token):
         log.error("failed", reason=error.message)
         _clean(context, job_id)
 

@@ -19,9 +19,9 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.errors import LabelmillError, Retryable
 from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
+from labelmill.core.jobs.tables import JobTable
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process.draining import is_draining
-from labelmill_worker.store.jobs import JobTable
 from labelmill_worker.store.stalled import take_overdue_job
 
 _KINDS: tuple[tuple[str, JobTable], ...] = ((PREPARE, DatasetRow), (TRAIN, TrainingRow), (EVALUATE, EvaluationRow))

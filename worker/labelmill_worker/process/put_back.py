@@ -7,10 +7,11 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import JobMessage
+from labelmill.core.jobs.tables import JobTable
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process import draining
 from labelmill_worker.process.ability import LEAVE_PAUSE_S
-from labelmill_worker.store.jobs import JobTable, release_job
+from labelmill_worker.store.jobs import release_job
 
 log = structlog.get_logger()
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select, update
+from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import BatchRow, utc_now
-from labelmill_worker.store.ended_jobs import log_ended_batch
-from labelmill_worker.store.jobs import add_event
+from labelmill.core.database.tables import BatchRow
+from labelmill_worker.store.transitions import move_job
 
 _RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 
@@ -36,13 +35,12 @@ def read_open_batch(engine: Engine, batch_id: str) -> OpenBatch | None:
 def fail_batch(engine: Engine, batch_id: str, error: LabelmillError) -> bool:
     """End a batch with its reason, before or while it runs."""
     with writing(engine) as connection:
-        failed = connection.execute(
-            update(BatchRow)
-            .where(BatchRow.id == batch_id, BatchRow.state.in_(_RUNS))
-            .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=error.message, error_code=error.code)
-        ).rowcount
-        if failed:
-            add_event(connection, batch_id, error.message, state=BatchState.FAILED.value)
-    if failed:
-        log_ended_batch(engine, batch_id)
-    return bool(failed)
+        return move_job(
+            connection,
+            batch_id,
+            BatchState.FAILED,
+            old=(BatchState.QUEUED, BatchState.RUNNING),
+            message=error.message,
+            error=error.message,
+            error_code=error.code,
+        )

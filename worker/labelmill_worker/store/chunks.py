@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, exists, insert, select, update
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy import exists, insert, select, update
+from sqlalchemy.engine import Engine
 
-from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.states import BatchState
 from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
-from labelmill.core.database import db_now, reading, writing
+from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import (
     OPEN_CHUNK,
@@ -28,12 +28,12 @@ from labelmill.core.database.tables import (
     RowErrorRow,
     utc_now,
 )
-from labelmill_worker.store.ended_jobs import log_ended_batch
-from labelmill_worker.store.jobs import add_event
+from labelmill.core.jobs import chunk_transitions, events
+from labelmill.core.jobs.chunk_transitions import is_claimed
+from labelmill_worker.store.transitions import move_job
 from labelmill_worker.store.vectors import VECTORS, rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
-_COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
 
 
 @dataclass(frozen=True)
@@ -71,27 +71,10 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
         if batch.state == BatchState.QUEUED.value and dialect_of(connection).locks_rows:
             # batch before chunk, as a dispatcher locks them: two that wait for each other would both be stuck
             connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
-        mine = (ChunkRow.batch_no == batch.no) & (ChunkRow.number == number)
-        claimed = connection.execute(
-            update(ChunkRow)
-            .where(mine, ChunkRow.state == ChunkState.PENDING.value)
-            .values(
-                state=ChunkState.CLAIMED.value,
-                lease_token=token,
-                lease_until=db_now() + lease_s,
-                attempts=ChunkRow.attempts + 1,
-            )
-        ).rowcount
-        if not claimed:
+        if not chunk_transitions.claim(connection, batch.no, number, token, lease_s):
             return None
         if batch.state == BatchState.QUEUED.value:
-            started = connection.execute(
-                update(BatchRow)
-                .where(BatchRow.no == batch.no, BatchRow.state == BatchState.QUEUED.value)
-                .values(state=BatchState.RUNNING.value, started_at=utc_now())
-            ).rowcount
-            if started:
-                add_event(connection, batch_id, "running", state=BatchState.RUNNING.value)
+            move_job(connection, batch_id, BatchState.RUNNING, old=BatchState.QUEUED, started_at=utc_now())
     try:
         return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at))
     except ValueError as error:
@@ -164,12 +147,10 @@ def _counted(engine: Engine, claim: Claim) -> Claim | None:
     """The claim, once the rows that another batch embedded are counted. None: its lease was lost."""
     if not claim.uncounted:
         return claim
-    try:
-        with writing(engine) as connection:
-            _guarded_update(connection, claim, {"labelled": ChunkRow.labelled + claim.uncounted})
-    except LeaseLostError:
-        return None
-    return claim
+    held = is_claimed(claim.batch_no, claim.number, claim.token)
+    counted = update(ChunkRow).where(held).values(labelled=ChunkRow.labelled + claim.uncounted)
+    with writing(engine) as connection:
+        return claim if connection.execute(counted).rowcount else None
 
 
 class LeaseLostError(Exception):
@@ -180,28 +161,10 @@ def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, frui
     """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then.
     Only `fruitless` claims are counted."""
     with writing(engine) as connection:
-        _guarded_update(
-            connection,
-            claim,
-            {
-                "state": ChunkState.PENDING.value,
-                "lease_token": None,
-                "lease_until": None,
-                "sent_at": None if wait_s is None else db_now() + wait_s,
-                "attempts": ChunkRow.attempts - (0 if fruitless else 1),
-            },
-        )
-
-
-def _is_claimed(batch_no: int, number: int, token: str) -> ColumnElement[bool]:
-    claimed = (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == token)
-    return (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & claimed
-
-
-def _guarded_update(connection: Connection, claim: Claim, values: dict[str, Any]) -> None:
-    statement = update(ChunkRow).where(_is_claimed(claim.batch_no, claim.number, claim.token)).values(values)
-    if not connection.execute(statement).rowcount:
-        raise LeaseLostError
+        if not chunk_transitions.release(
+            connection, claim.batch_no, claim.number, claim.token, wait_s=wait_s, counts=fruitless
+        ):
+            raise LeaseLostError
 
 
 def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
@@ -211,31 +174,23 @@ def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
         if connection.scalar(select(open_chunk)):
             return False
     with writing(engine) as connection:
-        ended = connection.execute(
-            update(BatchRow)
-            .where(BatchRow.no == batch_no, BatchRow.state == BatchState.RUNNING.value, ~open_chunk)
-            .values(state=BatchState.COMPLETED.value, finished_at=utc_now())
-        ).rowcount
-        if ended:
-            add_event(connection, batch_id, "completed", state=BatchState.COMPLETED.value)
-    if ended:
-        log_ended_batch(engine, batch_id)
-    return bool(ended)
+        return move_job(connection, batch_id, BatchState.COMPLETED, ~open_chunk)
 
 
 def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
     """Fail a batch at once: nothing more of it is sent. Does nothing when the claim was lost, to a retry perhaps."""
     with writing(engine) as connection:
-        stopped = connection.execute(
-            update(BatchRow)
-            .where(BatchRow.no == claim.batch_no, BatchRow.state == BatchState.RUNNING.value)
-            .where(exists().where(_is_claimed(claim.batch_no, claim.number, claim.token)))
-            .values(state=BatchState.FAILED.value, finished_at=utc_now(), error=reason, error_code=code)
-        ).rowcount
-        if stopped:
-            add_event(connection, claim.batch_id, reason, state=BatchState.FAILED.value, chunk=claim.number)
-    if stopped:
-        log_ended_batch(engine, claim.batch_id)
+        move_job(
+            connection,
+            claim.batch_id,
+            BatchState.FAILED,
+            exists().where(is_claimed(claim.batch_no, claim.number, claim.token)),
+            old=BatchState.RUNNING,
+            message=reason,
+            chunk=claim.number,
+            error=reason,
+            error_code=code,
+        )
 
 
 def has_answers(engine: Engine, batch_no: int) -> bool:
@@ -247,7 +202,7 @@ def has_answers(engine: Engine, batch_no: int) -> bool:
 
 def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token: str, reason: str) -> None:
     """Set a chunk aside whose input cannot be read: each of its rows that has no answer gets the reason."""
-    mine = _is_claimed(batch_no, number, token)
+    mine = is_claimed(batch_no, number, token)
     with writing(engine) as connection:
         chunk = connection.execute(select(ChunkRow.first_row, ChunkRow.rows).where(mine).with_for_update()).first()
         if chunk is None:
@@ -263,17 +218,8 @@ def fail_chunk(engine: Engine, batch_no: int, batch_id: str, number: int, token:
         repeats = sum(row in failed for row in rows_of(DuplicateRow, DuplicateRow.first_row))
         errors = [(batch_no, row, None, "unreadable_input", reason) for row in sorted(failed)]
         dialect_of(connection).bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
-        connection.execute(
-            update(ChunkRow)
-            .where(mine)
-            .values(
-                state=ChunkState.FAILED.value,
-                lease_token=None,
-                lease_until=None,
-                failed=ChunkRow.failed + len(failed) + repeats,
-            )
-        )
-        add_event(connection, batch_id, reason, chunk=number)
+        chunk_transitions.fail(connection, batch_no, number, token, len(failed) + repeats)
+        events.note(connection, batch_id, reason, chunk=number)
 
 
 def save_learned_schema(engine: Engine, model_no: int, schema: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from labelmill.contracts.states import DatasetState
 from labelmill.core.database import hold_name, writing
 from labelmill.core.database.tables import DatasetRow, Json
 from labelmill.core.storage.data_folder import DataFolder, dataset_folder
-from labelmill_worker.store.jobs import move_job
+from labelmill_worker.store.transitions import move_job
 
 
 @dataclass(frozen=True)
@@ -52,10 +52,9 @@ def record_dataset(
             version, repeats, files = latest.version, latest.id, latest.files
         written = move_job(
             connection,
-            DatasetRow,
             job_id,
-            DatasetState.PREPARING,
             DatasetState.READY,
+            old=DatasetState.PREPARING,
             token=token,
             message=f"the same as {repeats}" if repeats else f"{name}@{version}",
             version=version,

@@ -21,7 +21,8 @@ from labelmill.core.database.tables import (
     RowErrorRow,
 )
 from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, read_inner_batch
-from labelmill_worker.store.jobs import LeaseLost, move_job, require_held
+from labelmill_worker.store.jobs import LeaseLost, require_held
+from labelmill_worker.store.transitions import move_job
 
 BatchColumn = Literal["batch_id", "calibration_batch_id"]
 
@@ -73,10 +74,9 @@ def complete(
     with writing(engine) as connection:
         done = move_job(
             connection,
-            EvaluationRow,
             job.id,
-            EvaluationState.RUNNING,
             EvaluationState.COMPLETED,
+            old=EvaluationState.RUNNING,
             token=token,
             metrics=metrics,
             summary=summary,

@@ -9,11 +9,12 @@ from sqlalchemy import ColumnElement, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import Permanent
-from labelmill.contracts.states import ChunkState
-from labelmill.core.database import db_now, writing
+from labelmill.core.database import writing
 from labelmill.core.database.tables import ChunkRow
+from labelmill.core.jobs import chunk_transitions, events
+from labelmill.core.jobs.tables import JobTable
 from labelmill_worker.store.chunks import Claim
-from labelmill_worker.store.jobs import JobTable, add_event, is_open
+from labelmill_worker.store.jobs import is_open
 
 GIVE_UP_AFTER = 5
 _LONGEST_PAUSE_S = 60.0
@@ -46,30 +47,19 @@ def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, f
     with writing(engine) as connection:
         found = _count(connection, table, held, fault)
         if found is not None:
-            add_event(connection, job_id, found.message)
+            events.note(connection, job_id, found.message)
     return found or UnforeseenFault(fault, 1)
 
 
 def record_chunk_fault(engine: Engine, claim: Claim, fault: BaseException) -> UnforeseenFault:
     """Count a fault under a chunk's claim, and hand the chunk back. Without the claim nothing is written."""
-    held = (
-        (ChunkRow.batch_no == claim.batch_no)
-        & (ChunkRow.number == claim.number)
-        & (ChunkRow.state == ChunkState.CLAIMED.value)
-        & (ChunkRow.lease_token == claim.token)
-    )
+    of_chunk = (claim.batch_no, claim.number, claim.token)
     with writing(engine) as connection:
-        found = _count(connection, ChunkRow, held, fault)
+        found = _count(connection, ChunkRow, chunk_transitions.is_claimed(*of_chunk), fault)
         if found is None:
             return UnforeseenFault(fault, 1)
-        connection.execute(
-            update(ChunkRow)
-            .where(held)
-            .values(
-                state=ChunkState.PENDING.value, lease_token=None, lease_until=None, sent_at=db_now() + found.pause_s
-            )
-        )
-        add_event(connection, claim.batch_id, found.message, chunk=claim.number)
+        chunk_transitions.release(connection, *of_chunk, wait_s=found.pause_s, counts=True)
+        events.note(connection, claim.batch_id, found.message, chunk=claim.number)
     return found
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import delete, func, insert, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.ids import Kind, new_id
@@ -23,9 +23,10 @@ from labelmill.core.database.tables import (
     DuplicateRow,
     PredictionRow,
     RowErrorRow,
-    utc_now,
 )
-from labelmill_worker.store.jobs import JobTable, add_event, require_held, write_held
+from labelmill.core.jobs.tables import JobTable
+from labelmill.core.jobs.transitions import create_job
+from labelmill_worker.store.jobs import require_held, write_held
 
 
 @dataclass(frozen=True)
@@ -71,20 +72,18 @@ def open_inner_batch(
     """Open a batch and tie it to the job that it is for, in one transaction. Returns its id. Raises LeaseLost."""
     require_held(connection, table, job_id, token)
     batch_id = new_id(Kind.BATCH)
-    connection.execute(
-        insert(BatchRow).values(
-            id=batch_id,
-            state=BatchState.SUBMITTING.value,
-            model_no=model_no,
-            model_ref=model_ref,
-            mode="realtime",
-            priority="normal",
-            created_at=utc_now(),
-            options=spec.model_dump(mode="json"),
-        )
+    create_job(
+        connection,
+        batch_id,
+        BatchState.SUBMITTING,
+        f"for {job_id}",
+        model_no=model_no,
+        model_ref=model_ref,
+        mode="realtime",
+        priority="normal",
+        options=spec.model_dump(mode="json"),
     )
     write_held(connection, table, job_id, token, **{column: batch_id})
-    add_event(connection, batch_id, f"for {job_id}", state=BatchState.SUBMITTING.value)
     return batch_id
 
 

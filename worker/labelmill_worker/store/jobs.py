@@ -7,50 +7,31 @@ still open, and the worker holds its lease. Only recovery writes without a lease
 from __future__ import annotations
 
 import secrets
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import ColumnElement, and_, insert, or_, select, update
+from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import LabelmillError, Retryable
-from labelmill.contracts.ids import Kind, kind_of, model_of_work
+from labelmill.contracts.ids import kind_of, model_of_work
 from labelmill.contracts.states import (
-    ENDED,
     DatasetState,
     EvaluationState,
     State,
     TrainingState,
-    moves_to,
     open_states,
 )
 from labelmill.core.database import db_now, has_passed, reading, writing
-from labelmill.core.database.tables import (
-    BatchRow,
-    DatasetRow,
-    EvaluationRow,
-    EventRow,
-    ModelRow,
-    TrainingRow,
-    utc_now,
-)
-from labelmill.core.jobs.inner_batches import cancel_inner_batches
-from labelmill_worker.store.ended_jobs import log_ended_job
-
-JobTable = type[DatasetRow] | type[TrainingRow] | type[EvaluationRow]
-Job = TypeVar("Job", DatasetRow, TrainingRow, EvaluationRow)
+from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.jobs import events
+from labelmill.core.jobs.tables import TABLE_OF, Job, JobTable
+from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
 #: The states in which a job may be worked on.
 _OPEN: dict[JobTable, list[str]] = {
     DatasetRow: open_states(DatasetState),
     TrainingRow: open_states(TrainingState),
     EvaluationRow: open_states(EvaluationState),
-}
-
-_TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow | BatchRow]] = {
-    Kind.DATASET: DatasetRow,
-    Kind.TRAINING: TrainingRow,
-    Kind.EVALUATION: EvaluationRow,
-    Kind.BATCH: BatchRow,
 }
 
 
@@ -61,7 +42,7 @@ def job_exists(engine: Engine, job_id: str) -> bool:
     if model_no is not None and model_no < 2**63:
         statement = select(ModelRow.no).where(ModelRow.no == model_no)
     elif kind is not None:
-        statement = select(_TABLE_OF[kind].no).where(_TABLE_OF[kind].id == job_id)
+        statement = select(TABLE_OF[kind].no).where(TABLE_OF[kind].id == job_id)
     else:
         return False
     with reading(engine) as connection:
@@ -160,48 +141,17 @@ def note_held(engine: Engine, table: JobTable, job_id: str, token: str, message:
     """Append a line to the history of a job that this worker holds. Raises LeaseLost."""
     with writing(engine) as connection:
         require_held(connection, table, job_id, token)
-        add_event(connection, job_id, message)
+        events.note(connection, job_id, message)
 
 
-def move_job(
-    connection: Connection,
-    table: JobTable,
-    job_id: str,
-    old: State,
-    new: State,
-    *,
-    token: str,
-    message: str = "",
-    **values: Any,
-) -> bool:
-    """Move a job from `old` to `new` and leave a line in `events`. False: it was not in `old`, or the lease was lost.
-
-    A job that ends gives its lease back.
-    """
-    if not moves_to(old, new):
-        raise ValueError(f"no move from {old} to {new}")
-    if new in ENDED:
-        values = {"finished_at": utc_now(), "lease_token": None, "lease_until": None, "next_look_at": None} | values
-    values = {"faults": 0} | values
-    if not write_held(connection, table, job_id, token, table.state == old.value, state=new.value, **values):
-        return False
-    add_event(connection, job_id, message or new.value, state=new.value)
-    if new in ENDED:
-        log_ended_job(job_id, new.value, values)
-    return True
-
-
-def fail_job(
-    engine: Engine, table: JobTable, job_id: str, old: State, new: State, error: LabelmillError, token: str
-) -> bool:
+def fail_job(engine: Engine, job_id: str, old: State, new: State, error: LabelmillError, token: str) -> bool:
     """End a job with its reason, and its batches with it: nothing more is paid for."""
     with writing(engine) as connection:
         failed = move_job(
             connection,
-            table,
             job_id,
-            old,
             new,
+            old=old,
             token=token,
             message=error.message,
             error=error.message,
@@ -210,12 +160,3 @@ def fail_job(
         if failed:
             cancel_inner_batches(connection, job_id, f"{job_id} failed")
     return failed
-
-
-def add_event(
-    connection: Connection, job_id: str, message: str, *, state: str | None = None, chunk: int | None = None
-) -> None:
-    """Append a line to a job's history."""
-    connection.execute(
-        insert(EventRow).values(job_id=job_id, at=utc_now(), message=message[:2000], state=state, chunk=chunk)
-    )

@@ -10,7 +10,8 @@ from typing import Generic
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill_worker.store.jobs import Job, LeaseLost, renew_job
+from labelmill.core.jobs.tables import Job
+from labelmill_worker.store.jobs import LeaseLost, renew_job
 
 
 class LeaseKeeper(Generic[Job]):

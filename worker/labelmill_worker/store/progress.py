@@ -7,19 +7,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Boolean, Text, bindparam, case, cast, func, null, select, update
+from sqlalchemy import Text, bindparam, cast, func, null, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.core.database import db_now, writing
+from labelmill.contracts.states import BatchState
+from labelmill.core.database import writing
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import BatchRow, ChunkRow
+from labelmill.core.database.tables import BatchRow
+from labelmill.core.jobs.chunk_transitions import COUNTERS, RECORD
 from labelmill_worker.store.chunks import Claim, LeaseLostError
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
 from labelmill_worker.store.vectors import keep_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
-_COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
 
 
 @dataclass
@@ -67,31 +67,10 @@ class Recorded:
     transaction: str | None  #: What PostgreSQL knows it by.
 
 
-_MINE = (
-    (ChunkRow.batch_no == bindparam("of_batch"))
-    & (ChunkRow.number == bindparam("of_chunk"))
-    & (ChunkRow.state == ChunkState.CLAIMED.value)
-    & (ChunkRow.lease_token == bindparam("under"))
-)
-_DONE, _PROGRESSED = bindparam("done", type_=Boolean), bindparam("progressed", type_=Boolean)
-# Statements for every case, made once: building one anew would cost more than running it.
-_UPDATE = (
-    update(ChunkRow)
-    .where(_MINE)
-    .values(
-        **{name: getattr(ChunkRow, name) + bindparam(f"more_{name}") for name in _COUNTERS},
-        # attempts counts claims since the last progress
-        attempts=case((_PROGRESSED, 1), else_=ChunkRow.attempts),
-        faults=case((_PROGRESSED, 0), else_=ChunkRow.faults),
-        state=case((_DONE, ChunkState.DONE.value), else_=ChunkState.CLAIMED.value),
-        lease_token=case((_DONE, null()), else_=ChunkRow.lease_token),
-        lease_until=case((_DONE, null()), else_=db_now() + bindparam("lease_s")),
-    )
-)
 _BATCH_STATE = select(BatchRow.state).where(BatchRow.no == bindparam("of_batch")).scalar_subquery().label("batch_state")
 _TRANSACTION = cast(func.pg_current_xact_id(), Text).label("transaction")
-_GUARD_ON_POSTGRES = _UPDATE.returning(_BATCH_STATE, _TRANSACTION)
-_GUARD_ON_SQLITE = _UPDATE.returning(_BATCH_STATE, null())
+_GUARD_ON_POSTGRES = RECORD.returning(_BATCH_STATE, _TRANSACTION)
+_GUARD_ON_SQLITE = RECORD.returning(_BATCH_STATE, null())
 
 
 def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: float) -> Recorded:
@@ -119,7 +98,7 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
 
 def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
     claim, progress = entry.claim, entry.progress
-    return {f"more_{name}": getattr(progress, name) for name in _COUNTERS} | {
+    return {f"more_{name}": getattr(progress, name) for name in COUNTERS} | {
         "of_batch": claim.batch_no,
         "of_chunk": claim.number,
         "under": claim.token,

@@ -12,7 +12,7 @@ from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.states import RemoteWish
 from labelmill.core.database import FAR_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import ModelRow
-from labelmill_worker.store.jobs import add_event
+from labelmill.core.jobs import events
 
 _AT_ONCE = 200
 
@@ -47,7 +47,7 @@ def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | Non
         done = _write(connection, row, state=state, only_if_unchanged=True, values=settled)
         if not done:
             _write(connection, row, state=state, only_if_unchanged=False, values={"next_look_at": db_now()})
-        add_event(connection, model_work_id(row.no), message)
+        events.note(connection, model_work_id(row.no), message)
     return done
 
 

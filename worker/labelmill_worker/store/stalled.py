@@ -14,8 +14,11 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
+from labelmill.core.jobs import chunk_transitions, events
+from labelmill.core.jobs.tables import JobTable
 from labelmill_worker.store.chunks import complete_batch
-from labelmill_worker.store.jobs import JobTable, add_event, is_free, write_held
+from labelmill_worker.store.jobs import is_free, write_held
+from labelmill_worker.store.transitions import move_job
 
 #: A message is on its queue or in work within moments. Work that is neither after so long has lost it.
 LOST_AFTER_S = 5.0
@@ -118,16 +121,9 @@ def return_expired_chunks(engine: Engine, *, grace_s: float = 0.0) -> int:
     for batch_no, number, token in expired:
         batch_id = ids[batch_no]
         with writing(engine) as connection:
-            gone = and_(ChunkRow.state == ChunkState.CLAIMED.value, ChunkRow.lease_token == token)
-            done = connection.execute(
-                update(ChunkRow)
-                .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, gone)
-                .where(ran_out)
-                .values(state=ChunkState.PENDING.value, lease_token=None, lease_until=None, sent_at=None)
-            ).rowcount
-            if done:
+            if chunk_transitions.take_back(connection, batch_no, number, token, ran_out):
                 returned += 1
-                add_event(connection, batch_id, "its worker's lease ran out; runnable again", chunk=number)
+                events.note(connection, batch_id, "its worker's lease ran out; runnable again", chunk=number)
     return returned
 
 
@@ -181,10 +177,8 @@ def complete_finished_batches(engine: Engine, batches: Iterable[OpenBatch]) -> N
             if connection.scalar(open_chunk) is not None:
                 continue
         with writing(engine) as connection:
-            connection.execute(
-                update(BatchRow)
-                .where(BatchRow.no == batch.no, BatchRow.state == BatchState.QUEUED.value)
-                .where(~exists().where(ChunkRow.batch_no == batch.no, OPEN_CHUNK))
-                .values(state=BatchState.RUNNING.value, started_at=utc_now())
+            nothing_open = ~exists().where(ChunkRow.batch_no == batch.no, OPEN_CHUNK)
+            move_job(
+                connection, batch.id, BatchState.RUNNING, nothing_open, old=BatchState.QUEUED, started_at=utc_now()
             )
         complete_batch(engine, batch.no, batch.id)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, case, insert, or_, select
+from sqlalchemy import ColumnElement, and_, case, or_, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import EventRow, TrainingRow
+from labelmill.core.jobs import events as history
 from labelmill_worker.store.jobs import LeaseLost, write_held
 
 
@@ -50,9 +51,7 @@ def record_look(
         if changed or fresh:
             values |= {"changed_at": db_now(), "faults": 0}
         update_held(connection, training_id, token, attempts=0, **values)
-        if fresh:
-            rows = [{"job_id": training_id, "at": at, "message": message} for at, message in fresh]
-            connection.execute(insert(EventRow), rows)
+        history.note_at(connection, training_id, fresh)
 
 
 def update_held(connection: Connection, training_id: str, token: str, **values: Any) -> None:

@@ -26,9 +26,10 @@ from labelmill.core.money.token_counts import count_all
 from labelmill.core.storage.data_folder import MODELS, model_file
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
-from labelmill_worker.store.jobs import LeaseLost, move_job, read_job
+from labelmill_worker.store.jobs import LeaseLost, read_job
 from labelmill_worker.store.models import register_version
 from labelmill_worker.store.trainings import update_held
+from labelmill_worker.store.transitions import move_job
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
 from labelmill_worker.train.factory.remote_job import SPLITS, may_start
 from labelmill_worker.train.heads.fit import fit_head
@@ -237,10 +238,9 @@ def succeed(look: Look, recipe: dict[str, Any], thresholds: dict[str, Any], foun
         )
         moved = move_job(
             connection,
-            TrainingRow,
             look.row.id,
-            TrainingState.RUNNING,
             TrainingState.SUCCEEDED,
+            old=TrainingState.RUNNING,
             token=look.token,
             model_no=number,
             cost=_cost(look, str(recipe.get("embedding_model", remote_model))),

@@ -195,7 +195,7 @@ class TrainingWatch:
 
     def _fail(self, row: TrainingRow, token: str, error: Permanent) -> None:
         old, new = TrainingState(row.state), TrainingState.FAILED
-        if fail_job(self._engine, TrainingRow, row.id, old, new, error, token):
+        if fail_job(self._engine, row.id, old, new, error, token):
             log.error("training failed", reason=error.message)
 
     def _is_due(self, training_id: str) -> bool:

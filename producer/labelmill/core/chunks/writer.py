@@ -18,7 +18,8 @@ from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_chunk, encode_repeats
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow, EventRow, utc_now
+from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow
+from labelmill.core.jobs.transitions import move_job
 
 if TYPE_CHECKING:
     import numpy as np
@@ -141,16 +142,15 @@ class BatchWriter:
             self._commits.popleft().result()
         with writing(self._engine) as connection:
             self._guard(connection)
-            done = connection.execute(
-                update(BatchRow)
-                .where(BatchRow.no == self._batch_no, BatchRow.state == BatchState.SUBMITTING.value)
-                .values(
-                    state=BatchState.QUEUED.value,
-                    rows=self.rows,
-                    duplicates=self.duplicates,
-                    content_digest=self._encoder.hexdigest(),
-                )
-            ).rowcount
+            done = move_job(
+                connection,
+                self._batch_id,
+                BatchState.QUEUED,
+                message=f"{self.rows} rows",
+                rows=self.rows,
+                duplicates=self.duplicates,
+                content_digest=self._encoder.hexdigest(),
+            )
             if not done:
                 self._require_same_batch(connection)
             else:
@@ -158,8 +158,6 @@ class BatchWriter:
                 self._refuse_further_chunks(connection)
                 if repeats := self._repeats_of_chunks():
                     connection.execute(insert(ChunkRepeatsRow), repeats)
-                event = {"job_id": self._batch_id, "at": utc_now(), "state": "queued", "message": f"{self.rows} rows"}
-                connection.execute(insert(EventRow).values(**event))
 
     def _require_same_batch(self, connection: Connection) -> None:
         """Somebody else opened the batch, or ended it: all that was written here must be all that it has."""

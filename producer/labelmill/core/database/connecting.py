@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from sqlalchemy import make_url
@@ -77,4 +77,16 @@ def reading(engine: Engine) -> Iterator[Connection]:
 def writing(engine: Engine) -> Iterator[Connection]:
     """A transaction that commits at the end. Raises DatabaseUnavailable."""
     with translating_errors(engine), engine.begin() as connection:
+        connection.info.pop(_AFTER_COMMIT, None)  # a transaction that was rolled back may have left some
         yield connection
+        acts: list[Callable[[], None]] = connection.info.pop(_AFTER_COMMIT, [])
+    for act in acts:
+        act()
+
+
+def after_commit(connection: Connection, act: Callable[[], None]) -> None:
+    """Within `writing`: do something once the transaction is committed, and only then."""
+    connection.info.setdefault(_AFTER_COMMIT, []).append(act)
+
+
+_AFTER_COMMIT = "labelmill_after_commit"

@@ -2,31 +2,27 @@
 
 from __future__ import annotations
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.ids import Kind, kind_of
-from labelmill.contracts.states import BatchState, open_states
-from labelmill.core.database.tables import BatchRow, EvaluationRow, EventRow, TrainingRow, utc_now
+from labelmill.contracts.states import BatchState
+from labelmill.core.database.tables import EvaluationRow, TrainingRow
+from labelmill.core.jobs.transitions import move_job
 
-_OPEN = [*open_states(BatchState), BatchState.PAUSED.value]
 
-
-def cancel_inner_batches(connection: Connection, job_id: str, why: str) -> None:
-    """Stop the job's batches that have not ended: nothing more of them is sent. `why` goes to their history.
+def cancel_inner_batches(connection: Connection, job_id: str, why: str) -> list[str]:
+    """Stop the job's batches that have not ended: nothing more of them is sent. `why` goes to their history. Returns
+    the ids of those that were stopped.
 
     To be called in the transaction that ends the job, after the job's row was written: its lock keeps a worker from
     opening another batch meanwhile.
     """
-    for batch_id in _batches_of(connection, job_id):
-        stopped = (
-            update(BatchRow)
-            .where(BatchRow.id == batch_id, BatchRow.state.in_(_OPEN))
-            .values(state=BatchState.CANCELLED.value, finished_at=utc_now())
-        )
-        if connection.execute(stopped).rowcount:
-            event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.CANCELLED.value, "message": why}
-            connection.execute(insert(EventRow).values(event))
+    return [
+        batch_id
+        for batch_id in _batches_of(connection, job_id)
+        if move_job(connection, batch_id, BatchState.CANCELLED, message=why)
+    ]
 
 
 def _batches_of(connection: Connection, job_id: str) -> list[str]:

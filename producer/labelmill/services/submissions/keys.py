@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import InvalidInput, KeyTaken, LabelmillError
@@ -17,8 +17,8 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, moves_to
 from labelmill.core.database import writing
-from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import BatchRow, EventRow, utc_now
+from labelmill.core.database.tables import BatchRow
+from labelmill.core.jobs.transitions import create_job_unless_taken, move_job
 from labelmill.core.readers import TextBlock
 
 SUBMISSION_BROKEN = "submission_broken"  #: The error code of a batch whose rows were never all written.
@@ -93,22 +93,18 @@ def _make(connection: Connection, order: Order, key: str | None) -> OpenedBatch 
     """A new batch; None: somebody else made one under this key since we looked."""
     batch_id = new_id(Kind.BATCH)
     values = {
-        "id": batch_id,
-        "state": BatchState.SUBMITTING.value,
         "model_no": order.model_no,
         "model_ref": order.model_ref,
         "mode": order.mode,
         "priority": order.priority,
         "options": order.spec.model_dump(mode="json"),
         "idempotency_key": key,
-        "created_at": utc_now(),
     }
-    unless_taken = dialect_of(connection).insert_unless_there(BatchRow, index=["idempotency_key"]).values(values)
-    batch_no = connection.scalar(unless_taken.returning(BatchRow.no))
+    batch_no = create_job_unless_taken(
+        connection, "idempotency_key", batch_id, BatchState.SUBMITTING, "submitted", **values
+    )
     if batch_no is None:
         return None
-    event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": "submitted"}
-    connection.execute(insert(EventRow).values(event))
     return OpenedBatch(batch_no, batch_id, BatchState.SUBMITTING.value, has_key=key is not None)
 
 
@@ -130,22 +126,20 @@ def _taken(batch_id: str, state: str, difference: str) -> KeyTaken:
     return KeyTaken(batch_id, difference, can_be_cancelled=moves_to(BatchState(state), BatchState.CANCELLED))
 
 
-def end_broken_submission(engine: Engine, batch_no: int, error: BaseException) -> None:
+def end_broken_submission(engine: Engine, batch_id: str, error: BaseException) -> None:
     """End a batch that will never be open for work, and free its key for the corrected input."""
     if isinstance(error, LabelmillError):
         reason = error.message
     else:
         reason = f"the submission ended early ({type(error).__name__}): submit it again"
-    values = {
-        "state": BatchState.FAILED.value,
-        "finished_at": utc_now(),
-        "idempotency_key": None,
-        "error": reason,
-        "error_code": error.code if isinstance(error, InvalidInput) else SUBMISSION_BROKEN,
-    }
-    submitting = (BatchRow.no == batch_no) & (BatchRow.state == BatchState.SUBMITTING.value)
     with writing(engine) as connection:
-        if connection.execute(update(BatchRow).where(submitting).values(values)).rowcount:
-            job_id = connection.scalar(select(BatchRow.id).where(BatchRow.no == batch_no))
-            event = {"job_id": job_id, "at": utc_now(), "state": BatchState.FAILED.value, "message": reason}
-            connection.execute(insert(EventRow).values(event))
+        move_job(
+            connection,
+            batch_id,
+            BatchState.FAILED,
+            old=BatchState.SUBMITTING,
+            message=reason,
+            idempotency_key=None,
+            error=reason,
+            error_code=error.code if isinstance(error, InvalidInput) else SUBMISSION_BROKEN,
+        )

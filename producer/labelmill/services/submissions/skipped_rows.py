@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sqlalchemy import insert, update
+from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
-from labelmill.core.database.tables import BatchRow, EventRow, utc_now
+from labelmill.core.database.tables import BatchRow
+from labelmill.core.jobs import events
 from labelmill.core.readers import BadRow, TextBlock
 
 _NAMED = 5  #: Of a million bad rows the first few are named; they tend to be alike.
@@ -90,5 +91,4 @@ def record_skipped(engine: Engine, batch_no: int, batch_id: str, skipped: Skippe
             .values(skipped=skipped.count)
         ).rowcount
         if done:
-            event = {"job_id": batch_id, "at": utc_now(), "state": BatchState.SUBMITTING.value, "message": str(skipped)}
-            connection.execute(insert(EventRow).values(event))
+            events.note(connection, batch_id, str(skipped))

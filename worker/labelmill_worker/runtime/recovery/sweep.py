@@ -16,12 +16,12 @@ from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.jobs.tables import JobTable
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 from labelmill_worker.store import stalled
 from labelmill_worker.store.commits import PATIENCE_S
-from labelmill_worker.store.jobs import JobTable
 from labelmill_worker.store.locks import Taken, hold_lease, take_lease
 from labelmill_worker.store.remote_actions import overdue_wishes, put_off_wishes
 

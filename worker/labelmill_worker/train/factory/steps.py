@@ -15,12 +15,11 @@ from labelmill.contracts.errors import InvalidInput, RemoteFailed, RequestRefuse
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import writing
-from labelmill.core.database.tables import TrainingRow
-from labelmill.core.jobs.inner_batches import cancel_inner_batches
 from labelmill_worker.ports import control_plane as port
-from labelmill_worker.store.jobs import LeaseLost, move_job
+from labelmill_worker.store.jobs import LeaseLost
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_look, update_held
+from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 from labelmill_worker.train.dataset_rows import holds_chats
 from labelmill_worker.train.factory.remote_job import (
     SPLITS,
@@ -210,10 +209,9 @@ def succeed(
             made, promoted = publish_version(connection, number, thresholds)
         moved = move_job(
             connection,
-            TrainingRow,
             look.row.id,
-            TrainingState.RUNNING,
             TrainingState.SUCCEEDED,
+            old=TrainingState.RUNNING,
             token=look.token,
             model_no=number,
             cost=cost,
