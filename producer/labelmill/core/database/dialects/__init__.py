@@ -6,27 +6,31 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database.dialects.base import Dialect, ServerConnections, ServerFacts
-from labelmill.core.database.dialects.postgres import Postgres
-from labelmill.core.database.dialects.sqlite import Sqlite
-
-_DIALECTS: dict[str, Dialect] = {dialect.name: dialect for dialect in (Postgres(), Sqlite())}
 
 
 def dialect_of(bind: Connection | Engine) -> Dialect:
     """The dialect of a connection or an engine."""
-    return _DIALECTS[bind.dialect.name]
+    return dialect_named(bind.dialect.name)
 
 
+@cache
 def dialect_named(backend: str) -> Dialect:
     """The dialect that a URL names (`sqlite`, `postgresql`). Raises InvalidInput for another one."""
-    try:
-        return _DIALECTS[backend]
-    except KeyError as error:
-        raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}") from error
+    if backend == "sqlite":
+        from labelmill.core.database.dialects.sqlite import Sqlite  # noqa: PLC0415 - one of the two is used
+
+        return Sqlite()
+    if backend == "postgresql":
+        from labelmill.core.database.dialects.postgres import Postgres  # noqa: PLC0415 - as above
+
+        return Postgres()
+    raise InvalidInput(f"the database must be SQLite or PostgreSQL, not {backend}")
 
 
 __all__ = ["Dialect", "ServerConnections", "ServerFacts", "dialect_named", "dialect_of"]
