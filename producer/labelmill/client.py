@@ -8,7 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.states import ENDED
+from labelmill.contracts.job_kinds import RESTING
 from labelmill.core.database import check_tables, connect_to_existing, reading, require_this_machine, writing
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
@@ -23,7 +23,6 @@ from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.reading import Only, read_results
 
 _TABLES_S = 10.0  #: How soon a client notices that the tables were upgraded.
-_STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 
 
 class Client:
@@ -187,7 +186,7 @@ class Job:
         """
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
         lost = LostReads(self.id, self._client.warnings.append)
-        while (document := lost.read(self.status, until=ends_at))["state"] not in _STOPS:
+        while (document := lost.read(self.status, until=ends_at))["state"] not in RESTING:
             if ends_at is not None and time.monotonic() >= ends_at:
                 raise TimeoutError(f"{self.id} is still {document['state']} after {timeout_s:g} s")
             time.sleep(poll_s)

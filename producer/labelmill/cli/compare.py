@@ -23,9 +23,8 @@ from labelmill.cli.progress import follow
 from labelmill.cli.tables import print_rows
 from labelmill.client import Client, Job
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.states import ENDED
+from labelmill.contracts.job_kinds import ENDED
 
-_ENDED = {state.value for state in ENDED}
 _SCORED = {"macro F1": "macro_f1", "log-loss": "log_loss", "ECE": "ece"}  #: Heading → metric.
 _STORAGE = (
     "costs are of the texts alone: what a training cost, and the monthly fee of Mistral's for storing a fine-tuned "
@@ -60,7 +59,7 @@ def compare(
     jobs = client.compare(refs, dataset, split, announce=announce)
     say_warnings(client)
     documents = _wait_for(client, jobs) if wait else [job.status() for job in jobs]
-    if not wait and any(one["state"] not in _ENDED for one in documents):
+    if not wait and any(one["state"] not in ENDED for one in documents):
         begun = [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]
         if wants_json(as_json):
             print_json({"evaluations": begun})

@@ -21,13 +21,12 @@ from rich.text import Text
 
 from labelmill.cli.figures import duration
 from labelmill.contracts.control_characters import visible_line
-from labelmill.contracts.states import ENDED
+from labelmill.contracts.job_kinds import RESTING
 from labelmill.services.jobs.lost_reads import LostReads
 
 if TYPE_CHECKING:
     from labelmill.client import Client
 
-_STOPS = {state.value for state in ENDED} | {"awaiting_approval"}
 _LOOK_S, _SELDOM_S = 0.1, 1.0
 _RATE_OVER_S = 30.0
 
@@ -87,7 +86,7 @@ def follow(client: Client, job_id: str, console: Console, lost_reads: Callable[[
         while True:
             document = lost.read(lambda: client.status(job_id))
             shown.show(document)
-            if document["state"] in _STOPS:
+            if document["state"] in RESTING:
                 return document
             time.sleep(pause_s)
             pause_s = min(_SELDOM_S, pause_s * 1.3)

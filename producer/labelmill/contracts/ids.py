@@ -5,24 +5,15 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from enum import StrEnum
 
+from labelmill.contracts.job_kinds import KINDS, Kind
 
-class Kind(StrEnum):
-    """What a job is; the value is what `status` prints as `kind`."""
-
-    DATASET = "dataset"
-    TRAINING = "training"
-    BATCH = "batch"
-    EVALUATION = "evaluation"
-
-
-_PREFIX = {Kind.DATASET: "prep_", Kind.TRAINING: "train_", Kind.BATCH: "batch_", Kind.EVALUATION: "eval_"}
+__all__ = ["Kind", "kind_of", "model_of_work", "model_work_id", "new_id"]
 
 
 def new_id(kind: Kind) -> str:
     """A fresh id such as `batch_019a3c…`; later ids sort after earlier ones."""
-    return f"{_PREFIX[kind]}{int(time.time() * 1000):012x}{secrets.token_hex(6)}"
+    return f"{KINDS[kind].id_prefix}{int(time.time() * 1000):012x}{secrets.token_hex(6)}"
 
 
 _JOB_ID = re.compile(r"[a-z]+_[A-Za-z0-9_-]{1,56}")
@@ -32,7 +23,7 @@ def kind_of(job_id: str) -> Kind | None:
     """The kind an id's prefix names, or None when it is no job id."""
     if not _JOB_ID.fullmatch(job_id):
         return None
-    return next((kind for kind, prefix in _PREFIX.items() if job_id.startswith(prefix)), None)
+    return next((kind for kind, one in KINDS.items() if job_id.startswith(one.id_prefix)), None)
 
 
 _MODEL_WORK = "model_"

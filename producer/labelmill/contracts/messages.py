@@ -21,9 +21,9 @@ PREPARE, TRAIN, CLASSIFY, EVALUATE, SWEEP = (
     "labelmill.sweep",
 )  #: Celery task names.
 
-QUEUES = ("prepare", "train", "classify")
+TASK_PREFIX = "labelmill."
 
-QUEUE_OF = {PREPARE: "prepare", TRAIN: "train", SWEEP: "train", CLASSIFY: "classify", EVALUATE: "classify"}
+QUEUES = ("prepare", "train", "classify")
 
 #: Message priorities on Redis: 0 is served first.
 PRIORITY_OF = {"high": 0, "normal": 3, "low": 6}
@@ -54,15 +54,6 @@ class ChunkMessage(JobMessage):
 
     chunk: int = Field(ge=0, lt=2**31)  #: The chunk's number within the batch.
 
-
-#: What a task's arguments must be; None: it has none.
-CONTRACT_OF: dict[str, type[JobMessage] | None] = {
-    PREPARE: JobMessage,
-    TRAIN: JobMessage,
-    CLASSIFY: ChunkMessage,
-    EVALUATE: JobMessage,
-    SWEEP: None,
-}
 
 _JOB_ID = re.compile(r"""["']job_id["']: ?["']([a-z]{1,20}_[0-9a-f]{1,40})["']""")
 _CHUNK = re.compile(r"""["']chunk["']: ?(\d{1,10})\b""", re.ASCII)

@@ -1,8 +1,5 @@
-"""The states of every job and of a chunk, and the one table of moves between them.
-
-Every write of a state is `UPDATE … WHERE state = :expected`; `moves_to` says which moves exist, so a move that is not
-in the table cannot be written by accident.
-"""
+"""The states of every kind of job and of a chunk. Which moves there are between them, and which states are ended ones,
+is in `job_kinds`."""
 
 from __future__ import annotations
 
@@ -61,75 +58,3 @@ class RemoteWish(StrEnum):
 
 
 State = DatasetState | TrainingState | BatchState | EvaluationState | ChunkState
-
-_D, _T, _B, _E, _C = DatasetState, TrainingState, BatchState, EvaluationState, ChunkState
-
-# A table for each kind: members of two StrEnums with one value are the same key of a dictionary.
-TRANSITIONS: dict[type[StrEnum], dict[State, frozenset[State]]] = {
-    DatasetState: {
-        _D.QUEUED: frozenset({_D.PREPARING, _D.FAILED}),
-        _D.PREPARING: frozenset({_D.READY, _D.FAILED}),
-        _D.READY: frozenset(),
-        _D.FAILED: frozenset(),
-    },
-    TrainingState: {
-        _T.QUEUED: frozenset({_T.UPLOADING, _T.VALIDATING, _T.FAILED, _T.CANCELLED}),
-        _T.UPLOADING: frozenset({_T.VALIDATING, _T.FAILED, _T.CANCELLED}),
-        _T.VALIDATING: frozenset({_T.AWAITING_APPROVAL, _T.RUNNING, _T.FAILED, _T.CANCELLED}),
-        _T.AWAITING_APPROVAL: frozenset({_T.RUNNING, _T.FAILED, _T.CANCELLED}),
-        _T.RUNNING: frozenset({_T.SUCCEEDED, _T.FAILED, _T.CANCELLED}),
-        _T.SUCCEEDED: frozenset(),
-        _T.FAILED: frozenset(),
-        _T.CANCELLED: frozenset(),
-    },
-    BatchState: {
-        _B.SUBMITTING: frozenset({_B.QUEUED, _B.FAILED, _B.CANCELLED}),
-        _B.QUEUED: frozenset({_B.RUNNING, _B.FAILED, _B.CANCELLED}),
-        _B.RUNNING: frozenset({_B.COMPLETED, _B.FAILED, _B.CANCELLED, _B.PAUSED}),
-        _B.COMPLETED: frozenset({_B.RUNNING}),
-        _B.FAILED: frozenset({_B.RUNNING}),
-        _B.PAUSED: frozenset({_B.RUNNING, _B.CANCELLED}),
-        _B.CANCELLED: frozenset(),
-    },
-    EvaluationState: {
-        _E.QUEUED: frozenset({_E.RUNNING, _E.FAILED, _E.CANCELLED}),
-        _E.RUNNING: frozenset({_E.COMPLETED, _E.FAILED, _E.CANCELLED}),
-        _E.COMPLETED: frozenset(),
-        _E.FAILED: frozenset(),
-        _E.CANCELLED: frozenset(),
-    },
-    ChunkState: {
-        _C.PENDING: frozenset({_C.CLAIMED}),
-        _C.CLAIMED: frozenset({_C.DONE, _C.FAILED, _C.PENDING}),
-        _C.DONE: frozenset({_C.PENDING}),  # by retry of its failed rows
-        _C.FAILED: frozenset({_C.PENDING}),
-    },
-}
-
-ENDED: frozenset[State] = frozenset(
-    {
-        _D.READY,
-        _D.FAILED,
-        _T.SUCCEEDED,
-        _T.FAILED,
-        _T.CANCELLED,
-        _B.COMPLETED,
-        _B.FAILED,
-        _B.CANCELLED,
-        _B.PAUSED,
-        _E.COMPLETED,
-        _E.FAILED,
-        _E.CANCELLED,
-    }
-)
-"""States in which nothing more happens by itself."""
-
-
-def open_states(kind: type[State]) -> list[str]:
-    """The states of a kind of job in which it may still be worked on, as SQL has them."""
-    return [state.value for state in kind if state not in ENDED]
-
-
-def moves_to(old: State, new: State) -> bool:
-    """Whether a job or chunk may go from `old` to `new`."""
-    return type(old) is type(new) and new in TRANSITIONS[type(old)][old]

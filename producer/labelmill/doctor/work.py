@@ -7,28 +7,23 @@ from datetime import timedelta
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.states import ENDED, BatchState, ChunkState, TrainingState
+from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.database import db_now, reading
 from labelmill.core.database.tables import (
     OPEN_CHUNK,
     BatchRow,
     ChunkRow,
-    DatasetRow,
     DeadLetterRow,
-    EvaluationRow,
     LockRow,
-    TrainingRow,
     utc_now,
 )
+from labelmill.core.jobs.tables import LEASED, is_runnable
 from labelmill.doctor.checks import Check, ok, warning
 
 LATE_S = 60.0  #: A sweep or the return of a lease that is so late does not come any more.
 _OF_LATE = timedelta(days=1)
 _ABANDONED = timedelta(hours=1)
 _START_A_WORKER = "start a worker, and look at the logs of those that run: each of them sweeps"
-_RUNS = [BatchState.QUEUED.value, BatchState.RUNNING.value]
-#: Nothing happens to these by itself.
-_REST = [state.value for state in ENDED] + [TrainingState.AWAITING_APPROVAL.value]
 
 
 def look_at_work(engine: Engine) -> list[Check]:
@@ -48,7 +43,7 @@ def _sweeps(connection: Connection) -> Check:
 
 
 def _leases(connection: Connection) -> Check:
-    open_batches = select(BatchRow.no).where(BatchRow.state.in_(_RUNS))
+    open_batches = select(BatchRow.no).where(is_runnable(BatchRow))
     late = db_now() - LATE_S
     chunks = connection.scalar(
         select(func.count())
@@ -57,11 +52,9 @@ def _leases(connection: Connection) -> Check:
         .where(ChunkRow.lease_until < late)
     )
     jobs = sum(
-        connection.scalar(
-            select(func.count()).select_from(table).where(table.state.not_in(_REST), table.lease_until < late)
-        )
+        connection.scalar(select(func.count()).select_from(table).where(is_runnable(table), table.lease_until < late))
         or 0
-        for table in (DatasetRow, TrainingRow, EvaluationRow)
+        for table in LEASED.values()
     )
     if chunks or jobs:
         summary = (
@@ -74,10 +67,10 @@ def _leases(connection: Connection) -> Check:
 def _jobs(connection: Connection) -> Check:
     stalled: list[str] = []
     late = db_now() - 2 * LATE_S
-    for table in (DatasetRow, TrainingRow, EvaluationRow):
+    for table in LEASED.values():
         nobody = table.lease_until.is_(None) | (table.lease_until < late)
         stalled += connection.scalars(
-            select(table.id).where(table.state.not_in(_REST), nobody, table.next_look_at < late).limit(20)
+            select(table.id).where(is_runnable(table), nobody, table.next_look_at < late).limit(20)
         )
     claimed = select(ChunkRow.number).where(
         ChunkRow.batch_no == BatchRow.no, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value
@@ -89,7 +82,7 @@ def _jobs(connection: Connection) -> Check:
         ChunkRow.sent_at < late,
     )
     stalled += connection.scalars(
-        select(BatchRow.id).where(BatchRow.state.in_(_RUNS), ~claimed.exists(), waits.exists()).limit(20)
+        select(BatchRow.id).where(is_runnable(BatchRow), ~claimed.exists(), waits.exists()).limit(20)
     )
     broken = list(
         connection.scalars(

@@ -10,12 +10,14 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown, version_of
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.job_kinds import DATASET
 from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.specs import EvaluateSpec
-from labelmill.contracts.states import DatasetState, EvaluationState, open_states
+from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, ModelRow
+from labelmill.core.jobs.tables import is_open
 from labelmill.core.jobs.transitions import create_job
 from labelmill.core.queue.sender import MessageSender, accepted
 from labelmill.services.models import ref_of, resolve_model
@@ -72,10 +74,7 @@ def find_evaluation(connection: Connection, model: str, dataset: str, split: str
         .join(DatasetRow, DatasetRow.id == EvaluationRow.dataset_id)
         .where(EvaluationRow.model_no == model_row.no, EvaluationRow.split == split)
         .where(DatasetRow.fingerprint == dataset_row.fingerprint)
-        .where(
-            EvaluationRow.state.in_((EvaluationState.QUEUED.value, EvaluationState.RUNNING.value))
-            | ((EvaluationRow.state == EvaluationState.COMPLETED.value) & has_analysis)
-        )
+        .where(is_open(EvaluationRow) | ((EvaluationRow.state == EvaluationState.COMPLETED.value) & has_analysis))
         .order_by(EvaluationRow.no.desc())
     )
     for job_id, options in connection.execute(statement):
@@ -153,7 +152,7 @@ def _no_dataset(connection: Connection, name: str, ref: str) -> NotFound:
         .order_by(DatasetRow.no.desc())
         .limit(1)
     ).first()
-    if latest is not None and latest.state in open_states(DatasetState):
+    if latest is not None and latest.state in DATASET.open:
         return NotFound(f"dataset {shown(ref)} is not ready yet, it is {latest.state}: labelmill watch {latest.id}")
     names = connection.scalars(select(DatasetRow.name).where(DatasetRow.state == DatasetState.READY.value).distinct())
     if (hint := did_you_mean(name, names)) or latest is None:

@@ -14,9 +14,10 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
+from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
-from labelmill.contracts.states import ENDED, BatchState
+from labelmill.contracts.states import BatchState
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
@@ -32,7 +33,6 @@ from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.jobs import read_job, require_held
 
-_ENDED = {state.value for state in ENDED}
 _BLOCK = 4096
 CALIBRATION_SPLIT = "validation"
 
@@ -89,10 +89,10 @@ def have_ended(context: EvaluateContext, job: EvaluationRow) -> bool:
     """Whether all of its batches go no further by themselves. Raises the reason of one that did not complete."""
     found = [_batch(context, job, column) for column in batches_of(job)]
     for batch in found:
-        if batch.state in _ENDED and batch.state != BatchState.COMPLETED.value:
+        if batch.state in ENDED and batch.state != BatchState.COMPLETED.value:
             why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
             raise Permanent(why, code=batch.error_code)
-    return all(batch.state in _ENDED for batch in found)
+    return all(batch.state in ENDED for batch in found)
 
 
 def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:

@@ -7,7 +7,8 @@ import contextlib
 import structlog
 
 from labelmill.contracts.errors import BrokerUnavailable, Permanent, Retryable, WorkerUnable
-from labelmill.contracts.messages import EVALUATE, QUEUE_OF, JobMessage
+from labelmill.contracts.job_kinds import QUEUE_OF
+from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import EvaluationRow

@@ -8,7 +8,8 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import WorkerUnable
-from labelmill.contracts.messages import CLASSIFY, QUEUE_OF, ChunkMessage
+from labelmill.contracts.job_kinds import QUEUE_OF
+from labelmill.contracts.messages import CLASSIFY, ChunkMessage
 from labelmill.core.database import writing
 from labelmill.core.jobs import events
 from labelmill.core.queue.sender import MessageSender

@@ -11,7 +11,8 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable, WorkerUnable
-from labelmill.contracts.messages import PREPARE, QUEUE_OF, JobMessage
+from labelmill.contracts.job_kinds import QUEUE_OF
+from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.contracts.states import DatasetState
 from labelmill.core.database import writing

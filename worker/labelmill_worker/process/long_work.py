@@ -17,14 +17,11 @@ from typing import Protocol
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import LabelmillError, Retryable
-from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
-from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
-from labelmill.core.jobs.tables import JobTable
+from labelmill.contracts.messages import JobMessage
+from labelmill.core.jobs.tables import LEASED_TASKS
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process.draining import is_draining
 from labelmill_worker.store.stalled import take_overdue_job
-
-_KINDS: tuple[tuple[str, JobTable], ...] = ((PREPARE, DatasetRow), (TRAIN, TrainingRow), (EVALUATE, EvaluationRow))
 
 
 class NoFreeSlot(Retryable):
@@ -99,7 +96,7 @@ def _send_overdue(engine: Engine, sender: MessageSender) -> None:
     if is_draining():
         return
     with contextlib.suppress(LabelmillError):  # a sweep sends it
-        for task, table in _KINDS:
+        for task, table in LEASED_TASKS:
             job_id = take_overdue_job(engine, table)
             if job_id is not None:
                 sender.send(task, [JobMessage(job_id=job_id)])

@@ -8,12 +8,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.job_kinds import BATCH
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow
+from labelmill.core.jobs.tables import is_runnable
 from labelmill_worker.store.transitions import move_job
-
-_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class OpenBatch:
 
 def read_open_batch(engine: Engine, batch_id: str) -> OpenBatch | None:
     """The batch, unless it has ended or does not run yet."""
-    wanted = select(BatchRow.model_no, BatchRow.priority).where(BatchRow.id == batch_id, BatchRow.state.in_(_RUNS))
+    wanted = select(BatchRow.model_no, BatchRow.priority).where(BatchRow.id == batch_id, is_runnable(BatchRow))
     with reading(engine) as connection:
         found = connection.execute(wanted).first()
     return OpenBatch(*found) if found else None
@@ -39,7 +39,7 @@ def fail_batch(engine: Engine, batch_id: str, error: LabelmillError) -> bool:
             connection,
             batch_id,
             BatchState.FAILED,
-            old=(BatchState.QUEUED, BatchState.RUNNING),
+            old=BATCH.runnable,
             message=error.message,
             error=error.message,
             error_code=error.code,

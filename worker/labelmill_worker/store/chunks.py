@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.job_kinds import BATCH
 from labelmill.contracts.states import BatchState
 from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
 from labelmill.core.database import reading, writing
@@ -66,7 +67,7 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
                 BatchRow.id == batch_id
             )
         ).first()
-        if batch is None or batch.state not in (BatchState.QUEUED.value, BatchState.RUNNING.value):
+        if batch is None or batch.state not in BATCH.runnable:
             return None
         if batch.state == BatchState.QUEUED.value and dialect_of(connection).locks_rows:
             # batch before chunk, as a dispatcher locks them: two that wait for each other would both be stuck

@@ -9,11 +9,11 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, func, or_, select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.messages import PRIORITY_OF
-from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.states import ChunkState
 from labelmill.core.database import db_now, reading
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
+from labelmill.core.jobs.tables import is_runnable
 
-_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 _of_its_batch = ChunkRow.batch_no == BatchRow.no
 _is_owed = (ChunkRow.state == ChunkState.PENDING.value) & or_(
     ChunkRow.sent_at.is_(None), ChunkRow.sent_at <= db_now()
@@ -30,7 +30,7 @@ _busy = (
 _first_owed = (
     select(func.min(ChunkRow.number)).where(_of_its_batch, OPEN_CHUNK, _is_owed).correlate(BatchRow).scalar_subquery()
 )
-_open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(BatchRow.state.in_(_RUNS))
+_open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(is_runnable(BatchRow))
 _owing = _open.subquery()
 
 
@@ -43,7 +43,7 @@ _DESERVING = _deserving()
 _OWN = (
     select(_rank, _busy, BatchRow.model_no)
     .join(ChunkRow, _of_its_batch)
-    .where(BatchRow.id == bindparam("id"), BatchRow.state.in_(_RUNS), ChunkRow.number == bindparam("chunk"))
+    .where(BatchRow.id == bindparam("id"), is_runnable(BatchRow), ChunkRow.number == bindparam("chunk"))
     .where(ChunkRow.state == ChunkState.PENDING.value)
 )
 _UNSERVED = select(_owing.c.id).where(_owing.c.number.is_not(None), _owing.c.busy == 0).limit(1)

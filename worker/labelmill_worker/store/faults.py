@@ -12,9 +12,8 @@ from labelmill.contracts.errors import Permanent
 from labelmill.core.database import writing
 from labelmill.core.database.tables import ChunkRow
 from labelmill.core.jobs import chunk_transitions, events
-from labelmill.core.jobs.tables import JobTable
+from labelmill.core.jobs.tables import JobTable, is_open
 from labelmill_worker.store.chunks import Claim
-from labelmill_worker.store.jobs import is_open
 
 GIVE_UP_AFTER = 5
 _LONGEST_PAUSE_S = 60.0

@@ -14,25 +14,12 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import LabelmillError, Retryable
 from labelmill.contracts.ids import kind_of, model_of_work
-from labelmill.contracts.states import (
-    DatasetState,
-    EvaluationState,
-    State,
-    TrainingState,
-    open_states,
-)
+from labelmill.contracts.states import State
 from labelmill.core.database import db_now, has_passed, reading, writing
-from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.database.tables import ModelRow
 from labelmill.core.jobs import events
-from labelmill.core.jobs.tables import TABLE_OF, Job, JobTable
+from labelmill.core.jobs.tables import TABLE_OF, J, JobTable, is_open
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
-
-#: The states in which a job may be worked on.
-_OPEN: dict[JobTable, list[str]] = {
-    DatasetRow: open_states(DatasetState),
-    TrainingRow: open_states(TrainingState),
-    EvaluationRow: open_states(EvaluationState),
-}
 
 
 def job_exists(engine: Engine, job_id: str) -> bool:
@@ -49,7 +36,7 @@ def job_exists(engine: Engine, job_id: str) -> bool:
         return connection.scalar(statement) is not None
 
 
-def read_job(engine: Engine, table: type[Job], job_id: str) -> Job | None:
+def read_job(engine: Engine, table: type[J], job_id: str) -> J | None:
     """The job as it stands now, detached from any session."""
     with reading(engine) as connection:
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
@@ -60,11 +47,6 @@ class LeaseLost(Retryable):
     """Somebody else has the job, or may have it by now, or it has ended: nothing more may be written for it here."""
 
     code = "lease_lost"
-
-
-def is_open(table: JobTable) -> ColumnElement[bool]:
-    """The job has not ended."""
-    return table.state.in_(_OPEN[table])
 
 
 def is_free(table: JobTable) -> ColumnElement[bool]:
@@ -96,7 +78,7 @@ def require_held(
         raise LeaseLost(f"the lease on {job_id} was lost")
 
 
-def claim_job(engine: Engine, table: type[Job], job_id: str, lease_s: float) -> tuple[Job, str] | None:
+def claim_job(engine: Engine, table: type[J], job_id: str, lease_s: float) -> tuple[J, str] | None:
     """Take the lease on a job that nobody works on. Returns the job as it was claimed and the token to write under;
     None: somebody else has it, or it has ended."""
     token = secrets.token_hex(8)

@@ -10,20 +10,20 @@ from typing import Generic
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill.core.jobs.tables import Job
+from labelmill.core.jobs.tables import J
 from labelmill_worker.store.jobs import LeaseLost, renew_job
 
 
-class LeaseKeeper(Generic[Job]):
+class LeaseKeeper(Generic[J]):
     """Renews a job's lease every third of it, from a thread of its own, until the block ends.
 
     `lost` is set when the lease was taken over, or could not be renewed until it ran out.
     """
 
-    def __init__(self, engine: Engine, table: type[Job], job_id: str, token: str, lease_s: float) -> None:
+    def __init__(self, engine: Engine, table: type[J], job_id: str, token: str, lease_s: float) -> None:
         self.lost = threading.Event()
         self._engine = engine
-        self._table: type[Job] = table
+        self._table: type[J] = table
         self._job_id = job_id
         self._token = token
         self._lease_s = lease_s
@@ -31,7 +31,7 @@ class LeaseKeeper(Generic[Job]):
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._renew, name=f"lease of {job_id}", daemon=True)
 
-    def __enter__(self) -> LeaseKeeper[Job]:
+    def __enter__(self) -> LeaseKeeper[J]:
         self._thread.start()
         return self
 

@@ -15,7 +15,7 @@ from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
 from labelmill.core.jobs import chunk_transitions, events
-from labelmill.core.jobs.tables import JobTable
+from labelmill.core.jobs.tables import JobTable, is_runnable
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.jobs import is_free, write_held
 from labelmill_worker.store.transitions import move_job
@@ -26,7 +26,6 @@ _BY_A_LITTLE_S = 0.1
 _AT_ONCE = 200
 #: Of each kind, in a sweep. Where every slot for long work is taken, messages come and go in vain: they are to be few.
 _JOBS_AT_ONCE = 50
-_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,7 @@ def open_batches(engine: Engine) -> list[OpenBatch]:
     """Batches that are not worked off yet, the oldest first."""
     with reading(engine) as connection:
         # sorted here: told to sort, SQLite reads every batch there ever was in order instead of using the index
-        found = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(BatchRow.state.in_(_RUNS))).all())
+        found = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(is_runnable(BatchRow))).all())
     return [OpenBatch(no, batch_id) for no, batch_id in found]
 
 

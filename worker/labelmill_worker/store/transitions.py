@@ -12,7 +12,8 @@ from typing import Any
 from sqlalchemy import ColumnElement
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.states import ENDED, BatchState, State
+from labelmill.contracts.job_kinds import ENDED
+from labelmill.contracts.states import BatchState, State
 from labelmill.core.database import after_commit
 from labelmill.core.jobs import inner_batches, transitions
 from labelmill_worker.store.ended_jobs import log_ended_batch, log_ended_job

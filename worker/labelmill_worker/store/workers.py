@@ -8,22 +8,16 @@ from datetime import timedelta
 from sqlalchemy import ColumnElement, case, delete, exists, insert, or_, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.messages import CLASSIFY, PREPARE, QUEUE_OF, TRAIN
-from labelmill.contracts.states import BatchState, DatasetState, TrainingState
+from labelmill.contracts.job_kinds import KINDS
 from labelmill.core.database import db_now, reading, writing
-from labelmill.core.database.tables import BatchRow, DatasetRow, TrainingRow, UnableWorkerRow, WorkerRow, utc_now
+from labelmill.core.database.tables import UnableWorkerRow, WorkerRow, utc_now
+from labelmill.core.jobs.tables import TABLE_OF, is_runnable
 
 ALIVE_EVERY_S = 5.0  #: How often a worker says that it lives.
 LIVE_S = 30.0  #: Who has said so for that long counts as alive.
 RESUME_S = 3 * ALIVE_EVERY_S  #: How soon all are seen again when the database is back.
 _FAR_S = 600.0  #: No inability is noted for so long.
 _KEPT_S = 24 * 3600.0  #: Rows of workers that are gone.
-#: Task -> the jobs that need it, in these states.
-_QUEUED: dict[str, tuple[type[DatasetRow | TrainingRow | BatchRow], tuple[str, ...]]] = {
-    PREPARE: (DatasetRow, (DatasetState.QUEUED.value, DatasetState.PREPARING.value)),
-    TRAIN: (TrainingRow, (TrainingState.QUEUED.value, TrainingState.VALIDATING.value, TrainingState.RUNNING.value)),
-    CLASSIFY: (BatchRow, (BatchState.QUEUED.value, BatchState.RUNNING.value)),
-}
 
 
 def note_alive(engine: Engine, worker_id: str, name: str, queues: Sequence[str]) -> None:
@@ -92,11 +86,13 @@ def others_may(engine: Engine, worker_id: str, subject: str, queue: str, *, seen
 def unserved_queues(engine: Engine) -> list[str]:
     """The queues that hold work for some time while no live worker serves them."""
     before = utc_now() - timedelta(seconds=2 * LIVE_S)
-    found = []
+    found: list[str] = []
     with reading(engine) as connection:
-        for task, (table, states) in _QUEUED.items():
-            queue = QUEUE_OF[task]
-            waiting = select(table.no).where(table.state.in_(states), table.created_at < before).limit(1)
+        for kind, table in TABLE_OF.items():
+            queue = KINDS[kind].queue
+            if queue in found:
+                continue
+            waiting = select(table.no).where(is_runnable(table), table.created_at < before).limit(1)
             serves = WorkerRow.queues.contains(f",{queue},", autoescape=True)
             serving = select(WorkerRow.id).where(_lives(LIVE_S), serves)
             if connection.scalar(waiting) is not None and connection.scalar(serving.limit(1)) is None:

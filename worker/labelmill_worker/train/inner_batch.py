@@ -6,14 +6,14 @@ import contextlib
 from collections.abc import Iterable
 
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
-from labelmill.contracts.states import ENDED, BatchState
+from labelmill.contracts.job_kinds import ENDED
+from labelmill.contracts.states import BatchState
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.trainings import record_look
 from labelmill_worker.train.poll import Look, NextLook
 from labelmill_worker.train.polling_schedule import is_lifeless, next_look_s
 
-_ENDED = {state.value for state in ENDED}
 _FIRST_LOOK_S = 0.5
 
 
@@ -27,7 +27,7 @@ def submit_inner_batch(look: Look, batch_id: str, blocks: Iterable[list[str]]) -
 
 def has_ended(batch: InnerBatch) -> bool:
     """Whether the batch goes no further by itself."""
-    return batch.state in _ENDED
+    return batch.state in ENDED
 
 
 def wait_for(look: Look, batch: InnerBatch) -> NextLook:

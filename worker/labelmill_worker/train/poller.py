@@ -19,8 +19,9 @@ from labelmill.contracts.errors import (
     Retryable,
     WorkerUnable,
 )
-from labelmill.contracts.messages import QUEUE_OF, TRAIN, JobMessage
-from labelmill.contracts.states import ENDED, TrainingState
+from labelmill.contracts.job_kinds import ENDED, QUEUE_OF
+from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.contracts.states import TrainingState
 from labelmill.core.database import FAR_S
 from labelmill.core.database.tables import DatasetRow, TrainingRow
 from labelmill.core.money.prices import PriceList

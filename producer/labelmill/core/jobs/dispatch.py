@@ -7,15 +7,15 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
-from labelmill.contracts.states import BatchState, ChunkState
+from labelmill.contracts.states import ChunkState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
+from labelmill.core.jobs.tables import is_runnable
 from labelmill.core.queue.sender import MessageSender
 
 WINDOW = 32  #: Chunks of one batch that are on the queue or in work.
 _AHEAD = 8  # windows
-_RUNS = (BatchState.QUEUED.value, BatchState.RUNNING.value)
 
 
 def _unsent(lost_after_s: float) -> ColumnElement[bool]:
@@ -32,7 +32,7 @@ def dispatch_batch(
     """
     with writing(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.priority).where(BatchRow.id == batch_id, BatchRow.state.in_(_RUNS))
+            select(BatchRow.no, BatchRow.priority).where(BatchRow.id == batch_id, is_runnable(BatchRow))
         ).first()
         if batch is None:
             return 0

@@ -5,9 +5,10 @@ from __future__ import annotations
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.ids import kind_of
+from labelmill.contracts.job_kinds import KINDS
 from labelmill.contracts.states import BatchState
-from labelmill.core.database.tables import EvaluationRow, TrainingRow
+from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.jobs.transitions import move_job
 
 
@@ -27,10 +28,8 @@ def cancel_inner_batches(connection: Connection, job_id: str, why: str) -> list[
 
 def _batches_of(connection: Connection, job_id: str) -> list[str]:
     kind = kind_of(job_id)
-    if kind is Kind.EVALUATION:
-        columns = select(EvaluationRow.batch_id, EvaluationRow.calibration_batch_id).where(EvaluationRow.id == job_id)
-        return [batch_id for batch_id in connection.execute(columns).one() if batch_id]
-    if kind is Kind.TRAINING:
-        batch_id = connection.scalar(select(TrainingRow.batch_id).where(TrainingRow.id == job_id))
-        return [batch_id] if batch_id else []
-    return []
+    if kind is None or not (names := KINDS[kind].inner_batches):
+        return []
+    table = TABLE_OF[kind]
+    ids = connection.execute(select(*(getattr(table, name) for name in names)).where(table.id == job_id)).one()
+    return [batch_id for batch_id in ids if batch_id]

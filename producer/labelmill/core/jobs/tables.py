@@ -1,35 +1,62 @@
-"""The table of each kind of job."""
+"""The table of each kind of job, and which of its rows may be worked on: conditions of queries, from `job_kinds`."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from labelmill.contracts.ids import Kind
-from labelmill.contracts.states import BatchState, DatasetState, EvaluationState, State, TrainingState
-from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, TrainingRow
+from sqlalchemy import ColumnElement
+
+from labelmill.contracts.job_kinds import KINDS, Kind, Recovery, kind_of_state, states_before
+from labelmill.contracts.states import State
+from labelmill.core.database.tables.base import Job, LeasedJob
 
 #: The table of any job.
-AnyJobTable = type[DatasetRow] | type[TrainingRow] | type[BatchRow] | type[EvaluationRow]
+AnyJobTable = type[Job]
 
 #: The table of a job that is worked on under a lease of its own. A batch's chunks have leases instead.
-JobTable = type[DatasetRow] | type[TrainingRow] | type[EvaluationRow]
-Job = TypeVar("Job", DatasetRow, TrainingRow, EvaluationRow)
+JobTable = type[LeasedJob]
+J = TypeVar("J", bound=LeasedJob)
 
-TABLE_OF: dict[Kind, AnyJobTable] = {
-    Kind.DATASET: DatasetRow,
-    Kind.TRAINING: TrainingRow,
-    Kind.BATCH: BatchRow,
-    Kind.EVALUATION: EvaluationRow,
-}
 
-_OF_STATES: dict[type[State], Kind] = {
-    DatasetState: Kind.DATASET,
-    TrainingState: Kind.TRAINING,
-    BatchState: Kind.BATCH,
-    EvaluationState: Kind.EVALUATION,
-}
+def _tables(of: AnyJobTable) -> list[AnyJobTable]:
+    return [table for one in of.__subclasses__() for table in ([one] if hasattr(one, "__table__") else _tables(one))]
+
+
+TABLE_OF: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(Job)}
+LEASED: dict[Kind, JobTable] = {kind: table for kind, table in TABLE_OF.items() if issubclass(table, LeasedJob)}
+
+#: The tasks that work on a job under its lease, and the tables of these jobs.
+LEASED_TASKS: tuple[tuple[str, JobTable], ...] = tuple((KINDS[kind].task, table) for kind, table in LEASED.items())
+
+for _kind in KINDS.values():
+    if _kind.kind not in TABLE_OF:
+        raise TypeError(f"no table of core/database/tables has the kind of job {_kind.kind.value}")
+    if (_kind.kind in LEASED) is not (_kind.recovery is Recovery.BY_LEASE):
+        raise TypeError(f"a job is recovered by its lease where its table is a LeasedJob: {_kind.kind.value} is not so")
+    if lacking := [name for name in _kind.inner_batches if not hasattr(TABLE_OF[_kind.kind], name)]:
+        raise TypeError(f"the table of {_kind.kind.value} has no column {', '.join(lacking)} for its inner batches")
 
 
 def table_of(state: State) -> AnyJobTable:
     """The table of the jobs that have such states."""
-    return TABLE_OF[_OF_STATES[type(state)]]
+    return TABLE_OF[kind_of_state(state).kind]
+
+
+def is_open(table: AnyJobTable) -> ColumnElement[bool]:
+    """The job has not ended."""
+    return table.state.in_(_values(KINDS[table.kind].open))
+
+
+def is_runnable(table: AnyJobTable) -> ColumnElement[bool]:
+    """Workers do something for the job: it has not ended, and waits for nobody."""
+    return table.state.in_(_values(KINDS[table.kind].runnable))
+
+
+def is_cancellable(table: AnyJobTable) -> ColumnElement[bool]:
+    """The job is open, or may go on after a rest, as a paused batch may."""
+    cancelled = KINDS[table.kind].cancelled
+    return table.state.in_(_values(states_before(cancelled) if cancelled else frozenset()))
+
+
+def _values(states: frozenset[State]) -> list[str]:
+    return sorted(state.value for state in states)

@@ -13,7 +13,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, insert, update
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.states import ENDED, TRANSITIONS, State, moves_to
+from labelmill.contracts.job_kinds import ENDED, moves_to, states_before
+from labelmill.contracts.states import State
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import utc_now
 from labelmill.core.database.tables.base import Leased
@@ -41,11 +42,6 @@ def create_job_unless_taken(
     if number is not None:
         record_transition(connection, job_id, state, message)
     return number
-
-
-def states_before(new: State) -> frozenset[State]:
-    """The states from which a job may go to `new`."""
-    return frozenset(old for old, following in TRANSITIONS[type(new)].items() if new in following)
 
 
 def move_job(

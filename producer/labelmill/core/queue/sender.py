@@ -13,7 +13,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
-from labelmill.contracts.messages import PRIORITY_OF, QUEUE_OF, QUEUES, JobMessage
+from labelmill.contracts.job_kinds import QUEUE_OF
+from labelmill.contracts.messages import PRIORITY_OF, QUEUES, JobMessage
 from labelmill.core.addresses.broker import celery_broker
 from labelmill.core.settings import Settings
 

@@ -10,8 +10,9 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.job_kinds import BATCH, KINDS
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.states import ENDED, BatchState, ChunkState, EvaluationState, State, TrainingState, open_states
+from labelmill.contracts.states import BatchState, ChunkState, State, TrainingState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import (
     BatchRow,
@@ -23,12 +24,11 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs import chunk_transitions
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.jobs.inner_batches import cancel_inner_batches
-from labelmill.core.jobs.transitions import move_job, states_before
+from labelmill.core.jobs.tables import is_open
+from labelmill.core.jobs.transitions import move_job
 from labelmill.core.queue.sender import MessageSender, accepted
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.submissions.keys import SUBMISSION_BROKEN
-
-_RETRYABLE = states_before(BatchState.RUNNING) & ENDED
 
 
 def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
@@ -36,16 +36,13 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
     stopped."""
     kind = kind_of(job_id)
     with writing(engine) as connection:
-        if kind is Kind.BATCH:
-            done = _end(connection, job_id, BatchState.CANCELLED)
-        elif kind is Kind.EVALUATION:
-            done = _end(connection, job_id, EvaluationState.CANCELLED)
-        elif kind is Kind.TRAINING:
-            done = _cancel_training(connection, job_id)
-        elif kind is Kind.DATASET:
-            raise InvalidInput("a dataset cannot be cancelled: it costs nothing and ends by itself")
-        else:
+        if kind is None:
             raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+        cancelled = KINDS[kind].cancelled
+        if cancelled is None:
+            raise InvalidInput(f"a {kind.value} cannot be cancelled: {KINDS[kind].why_not_cancelled}")
+        is_training = kind is Kind.TRAINING
+        done = _cancel_training(connection, job_id) if is_training else _end(connection, job_id, cancelled)
         if not done:
             state = status_document(connection, job_id)["state"]
             raise InvalidInput(f"{job_id} is {state}: there is nothing left to cancel")
@@ -64,7 +61,7 @@ def _cancel_training(connection: Connection, job_id: str) -> bool:
         return True
     statement = (
         update(TrainingRow)
-        .where(TrainingRow.id == job_id, TrainingRow.state.in_(open_states(TrainingState)))
+        .where(TrainingRow.id == job_id, is_open(TrainingRow))
         .values(cancel_requested=True, next_look_at=0)
     )
     return bool(connection.execute(statement).rowcount)
@@ -88,7 +85,7 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         ).first()
         if batch is None:
             raise NotFound(f"no batch has the id {shown(job_id)}")
-        if batch.state not in _RETRYABLE:
+        if batch.state not in BATCH.retried_from:
             raise InvalidInput(
                 f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried"
             )

@@ -13,30 +13,19 @@ from sqlalchemy.engine import Connection, RowMapping
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.states import ENDED, BatchState, TrainingState
+from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.core.database.tables import (
-    BatchRow,
-    DatasetRow,
     DuplicateRow,
-    EvaluationRow,
     ModelRow,
     RowErrorRow,
-    TrainingRow,
 )
+from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.costs import cost_of_texts, priced_model
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.jobs.waiting_for import waiting_for
-
-TABLE_OF: dict[Kind, type[DatasetRow | TrainingRow | BatchRow | EvaluationRow]] = {
-    Kind.DATASET: DatasetRow,
-    Kind.TRAINING: TrainingRow,
-    Kind.BATCH: BatchRow,
-    Kind.EVALUATION: EvaluationRow,
-}
-
-_ENDED = {state.value for state in ENDED}
 
 
 def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> dict[str, Any]:
@@ -141,7 +130,7 @@ def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "tokens": sums.tokens,
         "cost": None,
         "started_at": _moment(row["started_at"]),
-        "failures": _failures(connection, row) if rows["failed"] and row["state"] in _ENDED else {},
+        "failures": _failures(connection, row) if rows["failed"] and row["state"] in ENDED else {},
     }
 
 

@@ -11,15 +11,17 @@ from sqlalchemy.engine import Connection, RowMapping
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.job_kinds import KINDS
 from labelmill.contracts.near_matches import did_you_mean
-from labelmill.contracts.states import BatchState, DatasetState, EvaluationState, TrainingState
-from labelmill.core.database.tables import BatchRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.contracts.states import TrainingState
+from labelmill.core.database.tables import BatchRow, ModelRow
+from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.prices import LISTED, PriceList
-from labelmill.services.jobs.documents import TABLE_OF, cost_of_batch, head_of
+from labelmill.services.jobs.documents import cost_of_batch, head_of
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.models import ref_of
 
-_STATES = sorted({state.value for kind in (DatasetState, TrainingState, BatchState, EvaluationState) for state in kind})
+_STATES = sorted({state.value for kind in KINDS.values() for state in kind.states})
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ def list_jobs(connection: Connection, wanted: Wanted, prices: PriceList = LISTED
 
 def _is_asked_for() -> ColumnElement[bool]:
     """The batch is a person's own, and not one that a training or an evaluation runs."""
-    columns = (TrainingRow.batch_id, EvaluationRow.batch_id, EvaluationRow.calibration_batch_id)
+    columns = [getattr(TABLE_OF[kind], name) for kind, one in KINDS.items() for name in one.inner_batches]
     return BatchRow.id.not_in(union_all(*(select(column).where(column.is_not(None)) for column in columns)))
 
 

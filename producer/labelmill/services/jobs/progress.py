@@ -10,10 +10,10 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.ids import Kind
-from labelmill.contracts.states import ENDED, BatchState, EvaluationState, TrainingState
+from labelmill.contracts.job_kinds import ENDED, KINDS
+from labelmill.contracts.states import BatchState, EvaluationState, TrainingState
 from labelmill.core.database.tables import BatchRow, ChunkRow
 
-_ENDED = {state.value for state in ENDED}
 _AT_ONCE = 500  #: Ids in one statement.
 
 
@@ -38,18 +38,13 @@ class BatchSums:
     @property
     def has_ended(self) -> bool:
         """Whether it goes no further by itself."""
-        return self.state in _ENDED
+        return self.state in ENDED
 
 
 def batches_of(kind: Kind, row: RowMapping) -> list[str]:
     """The batches that do a job's work: itself, or those it runs."""
-    names = {
-        Kind.BATCH: ("id",),
-        Kind.TRAINING: ("batch_id",),
-        Kind.EVALUATION: ("batch_id", "calibration_batch_id"),
-        Kind.DATASET: (),
-    }
-    return [row[name] for name in names[kind] if row[name]]
+    names = ("id",) if kind is Kind.BATCH else KINDS[kind].inner_batches
+    return [row[name] for name in names if row[name]]
 
 
 def sums_of_batches(connection: Connection, ids: Sequence[str]) -> dict[str, BatchSums]:
@@ -79,7 +74,7 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> d
             return _progress(batch.state, batch.rows)
         return _progress(batch.state, batch.done, batch.rows)
     state = str(row["state"])
-    if state in _ENDED:
+    if state in ENDED:
         return None
     if kind is Kind.DATASET:
         return _progress(state, (row["report"] or {}).get("rows_read"))

@@ -10,31 +10,22 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.ids import Kind
-from labelmill.contracts.messages import CLASSIFY, EVALUATE, PREPARE, QUEUE_OF, TRAIN
-from labelmill.contracts.states import ENDED, BatchState, ChunkState, TrainingState
+from labelmill.contracts.job_kinds import ENDED, KINDS
+from labelmill.contracts.states import BatchState, ChunkState, TrainingState
 from labelmill.core.database import db_now
 from labelmill.core.database.tables import (
     OPEN_CHUNK,
     BatchRow,
     ChunkRow,
-    DatasetRow,
     DelayRow,
-    EvaluationRow,
-    TrainingRow,
     UnableWorkerRow,
     WorkerRow,
 )
 from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, model_subject, told
+from labelmill.core.jobs.tables import LEASED, is_open, is_runnable
 from labelmill.services.jobs.progress import batches_of
 
-_ENDED = {state.value for state in ENDED}
-_TASK_OF = {Kind.DATASET: PREPARE, Kind.TRAINING: TRAIN, Kind.BATCH: CLASSIFY, Kind.EVALUATION: EVALUATE}
 _LIVE_S = 30.0  #: A worker says every 5 s that it lives.
-_LEASED: dict[Kind, type[DatasetRow | TrainingRow | EvaluationRow]] = {
-    Kind.DATASET: DatasetRow,
-    Kind.TRAINING: TrainingRow,
-    Kind.EVALUATION: EvaluationRow,
-}
 _SHOWN = 3
 _FAR_S = 600.0  #: No delay is noted for so long: what lies further ahead was written before the clock was set back.
 
@@ -43,13 +34,13 @@ def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> dict[str
     """`{"reason", "message", "since"}`; None: the job has ended, or something is done for it. Reasons: `approval`,
     `no_worker`, `worker_unable`, `other_work`, and those of `DelayReason`. `since` is null where it is not known."""
     state = row["state"]
-    if state in _ENDED or state == BatchState.SUBMITTING.value:
+    if state in ENDED or state == BatchState.SUBMITTING.value:
         return None
     if state == TrainingState.AWAITING_APPROVAL.value:
         return _told("approval", f"somebody has to approve it: labelmill approve {row['id']}")
     job_id = row["id"]
     kind, row = _at_work(connection, kind, row)
-    queue = QUEUE_OF[_TASK_OF[kind]]
+    queue = KINDS[kind].queue
     workers = _live_workers(connection, queue)
     if (delay := _delay(connection, kind, row, job_id, workers)) is not None:
         return delay
@@ -91,9 +82,7 @@ def _at_work(connection: Connection, kind: Kind, row: RowMapping) -> tuple[Kind,
     """The job itself, or the batch that does its work now."""
     if kind is Kind.BATCH or not (ids := batches_of(kind, row)):
         return kind, row
-    working = select(BatchRow.__table__).where(
-        BatchRow.id.in_(ids), BatchRow.state.in_((BatchState.QUEUED.value, BatchState.RUNNING.value))
-    )
+    working = select(BatchRow.__table__).where(BatchRow.id.in_(ids), is_runnable(BatchRow))
     batch = connection.execute(working.limit(1)).mappings().first()
     return (kind, row) if batch is None else (Kind.BATCH, batch)
 
@@ -103,7 +92,7 @@ def _is_held(connection: Connection, kind: Kind, row: RowMapping) -> bool:
     if kind is not Kind.BATCH:
         if row["state"] != "queued" and row["next_look_at"] is not None:
             return True  # between two looks: a worker has the job in hand
-        table = _LEASED[kind]
+        table = LEASED[kind]
         statement = select(table.no).where(table.no == row["no"], table.lease_until > db_now())
         return (row["state"] != "queued" and row["next_look_at"] is not None) or connection.scalar(
             statement
@@ -149,10 +138,10 @@ def _other_work(connection: Connection, kind: Kind, row: RowMapping) -> dict[str
     else:
         found = [
             job_id
-            for table in _LEASED.values()
+            for table in LEASED.values()
             for job_id in connection.scalars(
                 select(table.id)
-                .where(table.state.not_in(_ENDED), table.id != row["id"], table.lease_until > db_now())
+                .where(is_open(table), table.id != row["id"], table.lease_until > db_now())
                 .limit(_SHOWN)
             )
         ]

@@ -20,8 +20,9 @@ from labelmill.contracts.bounds import (
     version_of,
 )
 from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.job_kinds import TRAINING
 from labelmill.contracts.near_matches import did_you_mean
-from labelmill.contracts.states import RemoteWish, TrainingState, open_states
+from labelmill.contracts.states import RemoteWish, TrainingState
 from labelmill.core.database import hold_name
 from labelmill.core.database.tables import ModelAliasRow, ModelRow, TrainingRow, utc_now
 
@@ -148,7 +149,7 @@ def _no_model(connection: Connection, name: str, written: str) -> NotFound:
     ).first()
     if training is not None and training.state == TrainingState.AWAITING_APPROVAL.value:
         return NotFound(f"{written} waits for approval: labelmill approve {training.id}")
-    if training is not None and training.state in open_states(TrainingState):
+    if training is not None and training.state in TRAINING.open:
         return NotFound(f"{written} is not ready yet, its training is {training.state}: labelmill watch {training.id}")
     names = connection.scalars(select(ModelRow.name).where(ModelRow.state == READY, ModelRow.version > 0).distinct())
     if (hint := did_you_mean(name, names)) or training is None:

@@ -12,16 +12,12 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import check_plain_name
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.contracts.states import BatchState, EvaluationState, RemoteWish
+from labelmill.contracts.states import RemoteWish
 from labelmill.core.database import db_now, hold_name
 from labelmill.core.database.tables import BatchRow, EvaluationRow, ModelAliasRow, ModelRow, PromotionRow, utc_now
+from labelmill.core.jobs.tables import is_cancellable
 from labelmill.services.models.resolving import ARCHIVED, DELETED, RAW_PREFIX, READY, find_version, ref_of
 
-#: Batches that still send texts to their model, or may again.
-_BUSY_BATCH = [
-    state.value for state in (BatchState.SUBMITTING, BatchState.QUEUED, BatchState.RUNNING, BatchState.PAUSED)
-]
-_BUSY_EVALUATION = [EvaluationState.QUEUED.value, EvaluationState.RUNNING.value]
 _SHOWN = 3
 
 
@@ -114,10 +110,8 @@ def _jobs_on(connection: Connection, row: ModelRow) -> list[str]:
         # by its id at Mistral too: other versions that are in use keep it alive there
         same = or_(same, (ModelRow.remote_model == row.remote_model) & (ModelRow.version == 0))
     numbers = select(ModelRow.no).where(same)
-    batches = select(BatchRow.id).where(BatchRow.model_no.in_(numbers), BatchRow.state.in_(_BUSY_BATCH))
-    evaluations = select(EvaluationRow.id).where(
-        EvaluationRow.model_no.in_(numbers), EvaluationRow.state.in_(_BUSY_EVALUATION)
-    )
+    batches = select(BatchRow.id).where(BatchRow.model_no.in_(numbers), is_cancellable(BatchRow))
+    evaluations = select(EvaluationRow.id).where(EvaluationRow.model_no.in_(numbers), is_cancellable(EvaluationRow))
     most = _SHOWN + 1
     # the evaluation says more than its batch
     return [*connection.scalars(evaluations.limit(most)), *connection.scalars(batches.limit(most))]

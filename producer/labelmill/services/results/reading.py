@@ -17,8 +17,9 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import DatabaseUnavailable, NotFound
 from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.states import ENDED, BatchState, ChunkState
+from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_quoted
 from labelmill.core.database import reading
 from labelmill.core.database.dialects import dialect_of
@@ -40,7 +41,6 @@ from labelmill.services.results.scores import ALL, ScoreChoice
 if TYPE_CHECKING:
     from labelmill.services.results.lines import Answers, ChunkResults
 
-_ENDED = {state.value for state in ENDED}
 _LOOK_S = 0.3
 _AHEAD = 2  #: Chunks that are read while another is shown: one has to wait for the interpreter at every statement.
 
@@ -154,7 +154,7 @@ def facts_of_batch(
 
     while True:
         found = lost.read(look) if lost is not None else look()
-        may_come = follow and needs_targets and found.state not in _ENDED
+        may_come = follow and needs_targets and found.state not in ENDED
         if found.label_schema is not None or not may_come:
             return BatchFacts(found.options, [target["name"] for target in found.label_schema or []])
         time.sleep(_LOOK_S)
@@ -170,7 +170,7 @@ def _await_batch(engine: Engine, job_id: str, *, follow: bool, lost: LostReads |
 
     while True:
         batch_id, state = lost.read(look) if lost is not None else look()
-        if batch_id is not None or not follow or state is None or state in _ENDED:
+        if batch_id is not None or not follow or state is None or state in ENDED:
             return batch_id
         time.sleep(_LOOK_S)
 
@@ -190,7 +190,7 @@ def _look(engine: Engine, batch_id: str, number: int, scores: ScoreChoice, *, fo
         if batch is None:
             raise NotFound(f"no batch has the id {batch_id!r}")
         chunk = connection.execute(_CHUNK, {"of_batch": batch.no, "number": number}).first()
-        ended = batch.state in _ENDED
+        ended = batch.state in ENDED
         if chunk is None:
             coming = follow and not ended and batch.state == BatchState.SUBMITTING.value
             return _Look(is_early=True) if coming else _Look(is_end=True)

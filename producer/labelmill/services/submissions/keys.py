@@ -14,8 +14,9 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import InvalidInput, KeyTaken, LabelmillError
 from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.job_kinds import moves_to
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import BatchState, moves_to
+from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import BatchRow
 from labelmill.core.jobs.transitions import create_job_unless_taken, move_job

@@ -6,22 +6,13 @@ import pytest
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.states import (
-    ENDED,
-    TRANSITIONS,
-    BatchState,
-    ChunkState,
-    DatasetState,
-    EvaluationState,
-    State,
-    TrainingState,
-    moves_to,
-)
+from labelmill.contracts.job_kinds import ENDED, kind_of_state, moves_to, states_before
+from labelmill.contracts.states import BatchState, ChunkState, DatasetState, EvaluationState, State, TrainingState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import EventRow, ModelRow
 from labelmill.core.database.tables.base import Leased
 from labelmill.core.jobs.tables import table_of
-from labelmill.core.jobs.transitions import create_job, create_job_unless_taken, move_job, states_before
+from labelmill.core.jobs.transitions import create_job, create_job_unless_taken, move_job
 
 _FIRST: tuple[State, ...] = (
     DatasetState.QUEUED,
@@ -66,7 +57,7 @@ def test_every_transition_of_the_table_is_made_once_and_leaves_one_event(engine:
     job_id = _create(engine, first)
     assert _events(engine, job_id) == [(first.value, "submitted")]
     table = table_of(first)
-    for old, following in TRANSITIONS[type(first)].items():
+    for old, following in kind_of_state(first).transitions.items():
         for new in following:
             _set(engine, job_id, old)
             before = len(_events(engine, job_id))

@@ -6,7 +6,7 @@ from typing import Any
 
 from flower.views import BaseHandler  # type: ignore[import-untyped]
 
-from labelmill.contracts.messages import QUEUE_OF
+from labelmill.contracts.job_kinds import QUEUE_OF
 
 #: A phone shows a task's name, its job and its state, the first three columns, of which two may break anywhere; and of
 #: a queue its messages, for Redis tells nothing of the other columns.

@@ -12,11 +12,10 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.ids import model_work_id
-from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
+from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
-from labelmill.core.jobs.tables import JobTable
+from labelmill.core.jobs.tables import LEASED_TASKS, JobTable
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
@@ -29,8 +28,6 @@ log = structlog.get_logger()
 
 LEASE = "sweep"
 _LATE = 1.2  #: Intervals. A sweep that comes no later is as punctual as can be.
-
-_JOBS: tuple[tuple[str, JobTable], ...] = ((PREPARE, DatasetRow), (TRAIN, TrainingRow), (EVALUATE, EvaluationRow))
 
 
 def sweep_if_due(engine: Engine, sender: MessageSender, settings: Settings) -> None:
@@ -62,7 +59,7 @@ def sweep(
     batches = stalled.open_batches(engine)
     stalled.complete_finished_batches(engine, batches)
     waiting = WaitingMessages(settings.broker_url)
-    for task, table in _JOBS:
+    for task, table in LEASED_TASKS:
         _send_overdue_jobs(engine, sender, waiting, task, table)
     _send_overdue_wishes(engine, sender, waiting)
     _forget_lost_messages(engine, waiting, batches)

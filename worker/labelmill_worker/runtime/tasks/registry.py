@@ -1,30 +1,22 @@
-"""Ties task names to the functions that carry them out."""
+"""Ties each task to the function that carries it out: `labelmill.prepare` to `run` of the module `prepare` here."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import structlog
 from celery import Celery, current_task
 
 from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnsuitable, InvalidInput, Retryable
-from labelmill.contracts.messages import (
-    CLASSIFY,
-    EVALUATE,
-    PREPARE,
-    SWEEP,
-    TRAIN,
-    ChunkMessage,
-    JobMessage,
-    decode,
-)
+from labelmill.contracts.job_kinds import CONTRACT_OF
+from labelmill.contracts.messages import SWEEP, TASK_PREFIX, JobMessage, decode
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.bootstrap import ProcessResources, process_resources
 from labelmill_worker.runtime.dead_letters import process_dead_letters
-from labelmill_worker.runtime.tasks import classify, evaluate, prepare, sweep, train
 from labelmill_worker.store.jobs import job_exists
 
 log = structlog.get_logger()
@@ -52,11 +44,19 @@ def register_tasks(app: Celery, settings: Settings) -> None:
         # sweeps may come every few seconds: in Flower they would bury the jobs
         app.task(name=name, typing=False, send_events=name != SWEEP)(task)
 
-    add(PREPARE, JobMessage, prepare.run)
-    add(TRAIN, JobMessage, train.run)
-    add(CLASSIFY, ChunkMessage, classify.run)
-    add(EVALUATE, JobMessage, evaluate.run)
-    add(SWEEP, None, sweep.run)
+    for name, contract in CONTRACT_OF.items():
+        add(name, contract, work_of(name))
+
+
+def work_of(task: str) -> Callable[[ProcessResources, Any], None]:
+    """The function `run` of the module of this folder that is named as the task is. Raises TypeError where there is
+    none."""
+    module = f"{__package__}.{task.removeprefix(TASK_PREFIX)}"
+    try:
+        work: Callable[[ProcessResources, Any], None] = import_module(module).run
+    except (ModuleNotFoundError, AttributeError) as error:
+        raise TypeError(f"the task {task} needs a function run in {module}") from error
+    return work
 
 
 def _loggable(arguments: dict[str, Any]) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from labelmill.contracts.ids import model_of_work
-from labelmill.contracts.messages import QUEUE_OF, TRAIN, JobMessage
+from labelmill.contracts.job_kinds import QUEUE_OF
+from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.train.poller import TrainingWatch
 from labelmill_worker.train.remote_actions import carry_out_wish

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy import BigInteger, DateTime, Double, Integer, String, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from labelmill.contracts.job_kinds import Kind
 
 Json = dict[str, Any]
 Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by itself only when the type is INTEGER
@@ -46,8 +48,11 @@ Base.metadata.naming_convention = {
 }
 
 
-class Job:
-    """What every job has."""
+class Job(Base):
+    """What every job has. A table for each kind of job."""
+
+    __abstract__ = True
+    kind: ClassVar[Kind]
 
     no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
     id: Mapped[str] = mapped_column(String(64), unique=True)
@@ -66,3 +71,9 @@ class Leased:
     next_look_at: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since it last moved on.
+
+
+class LeasedJob(Job, Leased):
+    """A job that one worker at a time works on."""
+
+    __abstract__ = True

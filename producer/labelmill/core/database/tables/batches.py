@@ -7,10 +7,12 @@ from datetime import datetime
 from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, Text, literal_column, text
 from sqlalchemy.orm import Mapped, mapped_column
 
+from labelmill.contracts.job_kinds import Kind
 from labelmill.core.database.tables.base import Base, Job, Json, Number, UtcDateTime
 
 
-class BatchRow(Job, Base):
+class BatchRow(Job):
+    kind = Kind.BATCH
     __tablename__ = "batches"
     model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
     model_ref: Mapped[str] = mapped_column(String(220))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from sqlalchemy import JSON, Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from labelmill.core.database.tables.base import Base, Job, Json, Leased
+from labelmill.contracts.job_kinds import Kind
+from labelmill.core.database.tables.base import Json, LeasedJob
 
 
-class DatasetRow(Job, Leased, Base):
+class DatasetRow(LeasedJob):
+    kind = Kind.DATASET
     __tablename__ = "datasets"
     name: Mapped[str] = mapped_column(String(200))
     version: Mapped[int | None] = mapped_column(Integer)  #: Given when ready.

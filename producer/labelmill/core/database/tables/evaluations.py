@@ -5,10 +5,12 @@ from __future__ import annotations
 from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from labelmill.core.database.tables.base import Base, Job, Json, Leased
+from labelmill.contracts.job_kinds import Kind
+from labelmill.core.database.tables.base import Base, Json, LeasedJob
 
 
-class EvaluationRow(Job, Leased, Base):
+class EvaluationRow(LeasedJob):
+    kind = Kind.EVALUATION
     __tablename__ = "evaluations"
     model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))
     model_ref: Mapped[str] = mapped_column(String(220))

@@ -5,10 +5,12 @@ from __future__ import annotations
 from sqlalchemy import JSON, Double, ForeignKey, Index, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
-from labelmill.core.database.tables.base import Base, Job, Json, Leased
+from labelmill.contracts.job_kinds import Kind
+from labelmill.core.database.tables.base import Json, LeasedJob
 
 
-class TrainingRow(Job, Leased, Base):
+class TrainingRow(LeasedJob):
+    kind = Kind.TRAINING
     __tablename__ = "trainings"
     name: Mapped[str] = mapped_column(String(200))  #: The model's name.
     method: Mapped[str] = mapped_column(String(20))

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from labelmill.contracts.messages import QUEUE_OF
+from labelmill.contracts.job_kinds import QUEUE_OF
 from labelmill.core.queue.wire.frame import is_id, is_line, is_number, read_frame, write_frame
 
 Is = Callable[[object], bool]

@@ -11,7 +11,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.messages import CONTRACT_OF, QUEUE_OF, decode
+from labelmill.contracts.job_kinds import CONTRACT_OF, QUEUE_OF
+from labelmill.contracts.messages import decode
 from labelmill.core.queue.wire.frame import Frame, is_id, read_frame, write_frame
 
 #: Of the time that a message is meant for; ours is a minute ahead at most. A worker keeps such messages in memory.
