@@ -15,6 +15,7 @@ from labelmill_worker.evaluate.scores import Scores
 from labelmill_worker.evaluate.truth import Truth
 
 SHOWN = 50
+_MIDDLE = 0.5  #: A score within this of the truth is on the right side.
 
 Floats = NDArray[np.float64]
 Case = dict[str, Any]
@@ -57,41 +58,51 @@ def _case(truth: Truth, at: int, top: NDArray[np.int32], best: Floats, of_truth:
     }
 
 
-class FarthestPairs:
-    """Of a multi-label target: the pairs of row and label whose score is farthest from the truth, as blocks come."""
+class WrongPairs:
+    """Of a multi-label target: the pairs of row and label whose score is on the wrong side of the middle, as blocks
+    come. All of them are kept, in 16 bytes each, so that rows can be counted at the end."""
 
-    def __init__(self, keep: int) -> None:
-        self._keep = keep
-        self._gaps, self._pairs = np.empty(0), np.empty((0, 2), np.int64)
-        self.least = 0.5  #: A gap that is smaller is no error at the middle.
+    def __init__(self) -> None:
+        self._gaps: list[Floats] = []
+        self._rows: list[NDArray[np.int32]] = []
+        self._labels: list[NDArray[np.int32]] = []
 
     def add(self, at: NDArray[np.int64], scores: Scores, present: NDArray[np.bool_]) -> None:
         """Add the scores (rows, labels) of rows, and which labels they have."""
         gaps = np.abs(scores - present)
-        rows, labels = np.nonzero(gaps > self.least)
-        self._gaps = np.concatenate([self._gaps, gaps[rows, labels]])
-        self._pairs = np.concatenate([self._pairs, np.stack([at[rows], labels], axis=1)])
-        if len(self._gaps) > self._keep:
-            best = np.argsort(-self._gaps, kind="stable")[: self._keep]
-            self._gaps, self._pairs = self._gaps[best], self._pairs[best]
-            self.least = float(self._gaps[-1])
+        rows, labels = np.nonzero(gaps > _MIDDLE)
+        self._gaps.append(gaps[rows, labels])
+        self._rows.append(at[rows].astype(np.int32))
+        self._labels.append(labels.astype(np.int32))
 
     def cases(self, truth: Truth, present: NDArray[np.bool_], usual: tuple[Floats, Floats]) -> dict[str, Any]:
-        """`mistakes`, `suspects` and `suspected`; `usual`: each label's mean score in rows with and without it."""
-        order = np.argsort(-self._gaps, kind="stable")
-        mistakes: list[Case] = []
-        doubtful: list[Case] = []
-        for gap, (at, label) in zip(self._gaps[order].tolist(), self._pairs[order].tolist(), strict=True):
-            has = bool(present[at, label])
-            score = 1 - gap if has else gap
-            case = {
-                "row": int(truth.rows[at]),
-                "label": truth.names[label] if has else f"not {truth.names[label]}",
-                "predicted": f"not {truth.names[label]}" if has else truth.names[label],
-                "score": gap,
-                "label_score": 1 - gap,
-            }
-            mistakes.append(case)
-            if score <= usual[1][label] if has else score >= usual[0][label]:
-                doubtful.append(case)
-        return {"mistakes": mistakes[:SHOWN], "suspects": doubtful[:SHOWN], "suspected": len(doubtful)}
+        """`mistakes`, `suspects` and `suspected`: how many rows have a doubtful label. `usual`: each label's mean score
+        in rows with and without it."""
+        if not self._gaps:
+            return {"mistakes": [], "suspects": [], "suspected": 0}
+        gaps, rows, labels = (np.concatenate(parts) for parts in (self._gaps, self._rows, self._labels))
+        has = present[rows, labels]
+        scores = np.where(has, 1 - gaps, gaps)
+        doubtful = np.where(has, scores <= usual[1][labels], scores >= usual[0][labels])
+
+        def farthest(chosen: NDArray[np.int64]) -> list[Case]:
+            order = chosen[np.argsort(-gaps[chosen], kind="stable")[:SHOWN]]
+            return [_pair(truth, present, int(rows[at]), int(labels[at]), float(gaps[at])) for at in order]
+
+        suspected = np.flatnonzero(doubtful)
+        return {
+            "mistakes": farthest(np.arange(len(gaps))),
+            "suspects": farthest(suspected),
+            "suspected": len(np.unique(rows[suspected])),
+        }
+
+
+def _pair(truth: Truth, present: NDArray[np.bool_], at: int, label: int, gap: float) -> Case:
+    name, has = truth.names[label], bool(present[at, label])
+    return {
+        "row": int(truth.rows[at]),
+        "label": name if has else f"not {name}",
+        "predicted": f"not {name}" if has else name,
+        "score": gap,
+        "label_score": 1 - gap,
+    }

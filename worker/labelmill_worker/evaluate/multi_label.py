@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from labelmill.core.database.analysis_codec import pack_bits
 from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
-from labelmill_worker.evaluate.mistakes import FarthestPairs
+from labelmill_worker.evaluate.mistakes import WrongPairs
 from labelmill_worker.evaluate.probabilities import EPSILON, Reliability, coverage_curve, histogram
 from labelmill_worker.evaluate.resampling import intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
@@ -23,8 +23,6 @@ from labelmill_worker.evaluate.temperature import scaled
 from labelmill_worker.evaluate.truth import Truth
 
 Bools = NDArray[np.bool_]
-
-_KEPT_PAIRS = 2_000
 
 
 class _Quality:
@@ -82,7 +80,7 @@ class MultiLabelTally:
         self._raw = _Quality(self._labels)
         self._calibrated = _Quality(self._labels) if temperature else None
         self._means = _Means(np.zeros(self._labels), np.zeros(self._labels))
-        self._pairs = FarthestPairs(_KEPT_PAIRS)
+        self._pairs = WrongPairs()
         self._probabilities = True
 
     def add(self, block: AnswerBlock) -> None:
