@@ -23,9 +23,10 @@ _MEASURES = (
     ("log_loss", "log-loss", "how surprised the scores are by the truth; 0 is perfect, compare it between models"),
     ("brier", "Brier score", "squared error of the scores; 0 is perfect, compare it between models"),
     ("ece", "expected calibration error", "how far scores are from the share that is right; under 0.05 is good"),
+    ("ece_by_luck", "the same, by luck alone", "what perfect scores stay below in 99 of 100 samples of so many rows"),
 )
-_BADLY_CALIBRATED = 0.05
-_OF_SCORES = ("log_loss", "brier", "ece")  #: Measures that say nothing of scores of 1 and 0.
+_BADLY_CALIBRATED = 0.05  #: An expected calibration error up to here does no harm.
+_OF_SCORES = ("log_loss", "brier", "ece", "ece_by_luck")  #: Measures that say nothing of scores of 1 and 0.
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
@@ -128,15 +129,21 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
                 "What rests on scores is left out, and a threshold would change nothing."
             )
         )
-    elif (metrics.get("ece") or 0) > _BADLY_CALIBRATED and "calibrated" not in metrics:
+    elif _is_badly_calibrated(metrics) and "calibrated" not in metrics:
         parts.append(
             Note(
-                "Its scores do not say how often it is right: see Reliability before you choose a threshold. evaluate "
-                "--calibrate tells how much a temperature would mend.",
+                "Its scores do not say how often it is right, by more than luck makes of so few rows: see Reliability "
+                "before you choose a threshold. evaluate --calibrate tells how much a temperature would mend.",
                 "warning",
             )
         )
     return parts
+
+
+def _is_badly_calibrated(metrics: dict[str, Any]) -> bool:
+    """Whether the calibration error is larger than is harmless, and than luck makes of so few rows."""
+    by_luck = metrics.get("ece_by_luck") or 0.0  # evaluations of an earlier version lack it
+    return (metrics.get("ece") or 0.0) > max(_BADLY_CALIBRATED, by_luck)
 
 
 def _scores_are_bare(analysis: dict[str, Any]) -> bool:

@@ -20,7 +20,7 @@ _ID = "eval_00000000000000000000aaaa"
 _CELL = {"true_positive": 5, "false_positive": 1, "false_negative": 1, "true_negative": 5}
 
 
-def report_of(engine: Engine, confidences: list[float], *, multi: bool) -> Any:
+def report_of(engine: Engine, confidences: list[float], *, multi: bool, **measured: float) -> Any:
     metrics = {
         "rows": 12,
         "answered": 12,
@@ -32,6 +32,7 @@ def report_of(engine: Engine, confidences: list[float], *, multi: bool) -> Any:
         "ece": 0.25,
         "per_label": {"play": {"support": 6, "precision": 0.8, "recall": 0.8, "f1": 0.8}},
         "confusion": {"play": _CELL} if multi else {"play": {"play": 5, "stop": 1}, "stop": {"stop": 6}},
+        **measured,
     }
     spread = len(confidences) > 2
     analysis = {
@@ -80,6 +81,12 @@ def test_scores_that_differ_are_shown(engine: Engine) -> None:
     names = {figure.name for figure in report.figures()}
     assert {"intent-reliability", "intent-coverage", "intent-scores"} <= names
     assert "log-loss" in page_of(report)
+
+
+@pytest.mark.parametrize(("by_luck", "warned"), [(0.3, False), (0.2, True)])
+def test_scores_are_only_called_wrong_beyond_what_luck_makes(engine: Engine, by_luck: float, warned: bool) -> None:
+    report = report_of(engine, [0.2, 0.6, 0.9], multi=False, ece=0.25, ece_by_luck=by_luck)
+    assert ("do not say how often it is right" in page_of(report)) is warned
 
 
 def test_a_narrow_column_breaks_a_label_between_its_words() -> None:

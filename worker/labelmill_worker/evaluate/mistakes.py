@@ -80,7 +80,7 @@ class WrongPairs:
         in rows with and without it."""
         if not self._gaps:
             return {"mistakes": [], "suspects": [], "suspected": 0}
-        gaps, rows, labels = (np.concatenate(parts) for parts in (self._gaps, self._rows, self._labels))
+        gaps, rows, labels = np.concatenate(self._gaps), np.concatenate(self._rows), np.concatenate(self._labels)
         has = present[rows, labels]
         scores = np.where(has, 1 - gaps, gaps)
         doubtful = np.where(has, scores <= usual[1][labels], scores >= usual[0][labels])

@@ -15,7 +15,7 @@ from labelmill.core.database.analysis_codec import pack_bits
 from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
 from labelmill_worker.evaluate.mistakes import WrongPairs
-from labelmill_worker.evaluate.probabilities import EPSILON, Reliability, coverage_curve, histogram
+from labelmill_worker.evaluate.probabilities import EPSILON, UNMEASURED, Reliability, coverage_curve, histogram
 from labelmill_worker.evaluate.resampling import intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores, are_probabilities
@@ -43,11 +43,12 @@ class _Quality:
 
     def summary(self) -> dict[str, Any]:
         if not self.rows:
-            return {"log_loss": None, "brier": None, "ece": None}
+            return dict(UNMEASURED)
         return {
             "log_loss": float((self.losses / self.rows).mean()),
             "brier": float((self.squares / self.rows).mean()),
             "ece": self.reliability.error(),
+            "ece_by_luck": self.reliability.error_by_luck(),
         }
 
 
@@ -184,7 +185,7 @@ class MultiLabelTally:
         return intervals(rows, len(self.truth.names), statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
-        return quality.summary() if self._probabilities else {"log_loss": None, "brier": None, "ece": None}
+        return quality.summary() if self._probabilities else dict(UNMEASURED)
 
     def _coverage(self, steps: int) -> list[dict[str, Any]]:
         scored = self._scored

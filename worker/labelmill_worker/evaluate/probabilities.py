@@ -6,6 +6,7 @@ costs 36.04.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,7 +16,11 @@ from numpy.typing import NDArray
 BINS = 15  #: Of the reliability diagram and the calibration error, equally wide.
 HISTOGRAM_BINS = 20
 STEPS = 100  #: Of the coverage curve.
+ECE_DRAWS, ECE_LEVEL, ECE_SEED = 2_000, 0.99, 0  #: Of `Reliability.error_by_luck`.
 EPSILON = float(np.finfo(np.float64).eps)
+
+#: The measures of scores where there are none, or where they are no probabilities.
+UNMEASURED: Mapping[str, None] = {"log_loss": None, "brier": None, "ece": None, "ece_by_luck": None}
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -50,6 +55,18 @@ class Reliability:
         """The expected calibration error: the mean gap between confidence and accuracy, weighted by rows."""
         total = self.count.sum()
         return float(np.abs(self.confidence - self.right).sum() / total) if total else None
+
+    def error_by_luck(self) -> float | None:
+        """What the error stays below in 99 of 100 samples of so many rows with these scores, were each score exactly
+        how often it is right. By simulation, of each bin's rows at its mean score."""
+        counts = self.count.astype(np.int64)
+        filled, total = counts > 0, counts.sum()
+        if not total:
+            return None
+        mean = np.clip(self.confidence[filled] / counts[filled], 0, 1)
+        right = np.random.default_rng(ECE_SEED).binomial(counts[filled], mean, (ECE_DRAWS, int(filled.sum())))
+        errors = np.abs(right - self.confidence[filled]).sum(axis=1) / total
+        return float(np.quantile(errors, ECE_LEVEL))
 
     def points(self) -> list[dict[str, float]]:
         """`[{"confidence", "accuracy", "rows"}]`, of bins that hold any."""

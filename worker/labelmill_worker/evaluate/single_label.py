@@ -12,7 +12,7 @@ from labelmill.core.database.analysis_codec import pack_bits
 from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
 from labelmill_worker.evaluate.mistakes import confident_mistakes, suspects
-from labelmill_worker.evaluate.probabilities import Reliability, coverage_curve, histogram, losses_of
+from labelmill_worker.evaluate.probabilities import UNMEASURED, Reliability, coverage_curve, histogram, losses_of
 from labelmill_worker.evaluate.resampling import intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores, are_probabilities
@@ -46,13 +46,15 @@ class _Quality:
 
     def summary(self, scored: NDArray[np.bool_], right: NDArray[np.bool_], labels: int) -> dict[str, Any]:
         if not scored.any():
-            return {"log_loss": None, "brier": None, "ece": None}
+            return dict(UNMEASURED)
+        reliability = self.reliability(scored, right)
         # of two labels scikit-learn counts one
         share = 0.5 if labels < 3 else 1.0
         return {
             "log_loss": float(losses_of(self.of_truth[scored]).mean()),
             "brier": float(self.squares[scored].mean() * share),
-            "ece": self.reliability(scored, right).error(),
+            "ece": reliability.error(),
+            "ece_by_luck": reliability.error_by_luck(),
         }
 
     def reliability(self, scored: NDArray[np.bool_], right: NDArray[np.bool_]) -> Reliability:
@@ -177,7 +179,7 @@ class SingleLabelTally:
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         if not self._probabilities:
-            return {"log_loss": None, "brier": None, "ece": None}
+            return dict(UNMEASURED)
         return quality.summary(self._scored, self._top == self._real, len(self.truth.names))
 
     def _coverage(self, steps: int) -> list[dict[str, Any]]:
