@@ -33,6 +33,7 @@ from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port
 from labelmill_worker.app import create_app
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 
 TLS_HANDSHAKE = b"\x16"
@@ -46,9 +47,9 @@ def _send(url: str) -> None:
 
 def _ask_the_limit(url: str) -> None:
     async def ask() -> None:
-        limiter = FleetLimiter(url, "test", 10, None)
+        limiter = FleetLimiter(url, "test", RateLimits(Limit.of(10, None)))
         try:
-            await limiter.wait_turn(1, 5)
+            await limiter.of("mistral-embed").wait_for_permit(1, 5)
         finally:
             await limiter.close()
 

@@ -20,9 +20,11 @@ from labelmill.core.addresses.broker import read_broker_url
 from labelmill.core.addresses.database import read_database_url
 from labelmill.core.addresses.mistral import read_mistral_url
 from labelmill.core.addresses.parts import hide_password
+from labelmill.core.model_limits import ModelLimit, read_model_limits
 from labelmill.core.running_stack import running_stack
 
-Address = TypeVar("Address")
+Given = TypeVar("Given")
+Value = TypeVar("Value")
 
 
 class Settings(BaseSettings):
@@ -50,6 +52,8 @@ class Settings(BaseSettings):
 
     requests_per_second: float | None = Field(default=None, gt=0)  #: Over the whole fleet; None: no limit.
     tokens_per_minute: float | None = Field(default=None, gt=0)  #: Over the whole fleet; None: no limit.
+    #: Limits of single models, as JSON: `{"mistral-embed": {"requests_per_minute": 60, "tokens_per_minute": 1000000}}`.
+    model_limits: dict[str, ModelLimit] = Field(default_factory=dict)
     texts_per_request: int = Field(default=100, ge=1, le=10_000)
     max_in_flight: int = Field(default=64, ge=1, le=2_000)  #: Requests, per worker process.
     lease_s: float = Field(default=15, gt=0.5, le=240)  #: Below `FAR_LEASE_S`.
@@ -67,6 +71,11 @@ class Settings(BaseSettings):
         url = url.strip()
         _read(read_broker_url, url)
         return url
+
+    @field_validator("model_limits", mode="before")
+    @classmethod
+    def _read_model_limits(cls, given: object) -> dict[str, ModelLimit]:
+        return _read(read_model_limits, given)
 
     @field_validator("data_dir")
     @classmethod
@@ -124,11 +133,11 @@ class Settings(BaseSettings):
 _ADDRESSES = {"broker_url", "database_url", "mistral_url", "flower_url"}
 
 
-def _read(reader: Callable[[str], Address], url: str) -> Address:
+def _read(reader: Callable[[Given], Value], given: Given) -> Value:
     try:
-        return reader(url)
+        return reader(given)
     except ValueError as error:
-        raise PydanticCustomError("address", "{why}", {"why": str(error)}) from error
+        raise PydanticCustomError("unreadable", "{why}", {"why": str(error)}) from error
 
 
 class _ProducerSettings(Settings):

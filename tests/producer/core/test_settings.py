@@ -16,6 +16,7 @@ from sqlalchemy import make_url
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import connect, upgrade
 from labelmill.core.database.dialects.sqlite_connections import database_file
+from labelmill.core.model_limits import ModelLimit
 from labelmill.core.running_stack import running_stack, write_stack_file
 from labelmill.core.settings import Settings, load_producer_settings, load_settings
 
@@ -185,3 +186,34 @@ def test_shown_settings_hold_no_password_and_no_key() -> None:
     with pytest.raises(ValidationError) as refused:
         Settings(broker_url="redis://u:hunter2@h:port")
     assert "hunter2" not in str(refused.value)
+
+
+def test_limits_of_models_are_read_from_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LABELMILL_MODEL_LIMITS", '{" mistral-embed ": {"requests_per_minute": 60}}')
+    assert load_settings().model_limits == {"mistral-embed": ModelLimit(requests_per_minute=60.0)}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("[1]", "it is not a JSON object of models; write {"),
+        ("{", "it is not valid JSON"),
+        ('{"": {"tokens_per_minute": 1}}', "it has a limit without a model's id; write {"),
+        ('{"m": 60}', "'m' has no limits; write {"),
+        ('{"m": {}}', "'m' has no limits; write {"),
+        ('{"m": {"rpm": 60}}', "'m' has 'rpm'; known are requests_per_minute and tokens_per_minute"),
+        ('{"m": {"requests_per_minute": 0}}', "requests_per_minute of 'm' is not a number above 0"),
+        ('{"m": {"tokens_per_minute": "60"}}', "tokens_per_minute of 'm' is not a number above 0"),
+        ('{"m": {"tokens_per_minute": NaN}}', "tokens_per_minute of 'm' is not a number above 0"),
+        ('{"m": {"tokens_per_minute": true}}', "tokens_per_minute of 'm' is not a number above 0"),
+        ('{"m": {"tokens_per_minute": 1' + "0" * 400 + "}}", "tokens_per_minute of 'm' is not a number above 0"),
+    ],
+)
+def test_a_limit_of_a_model_that_cannot_be_one_is_named_in_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, given: str, said: str
+) -> None:
+    monkeypatch.setenv("LABELMILL_MODEL_LIMITS", given)
+    with pytest.raises(InvalidInput) as refused:
+        load_settings()
+    assert refused.value.message.startswith(f"setting LABELMILL_MODEL_LIMITS: {said}")
+    assert "\n" not in refused.value.message

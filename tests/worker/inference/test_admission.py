@@ -7,12 +7,13 @@ import time
 
 from labelmill_worker.inference.admission import Lane, Turnstile
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 
 LANE = Lane(1, 3)
 
 
 def _turnstile(slots: int) -> Turnstile:
-    limiter = FleetLimiter("redis://127.0.0.1:1/0", "test", None, None)  # without a limit Redis is not asked
+    limiter = FleetLimiter("redis://127.0.0.1:1/0", "test", RateLimits())  # without a limit Redis is not asked
     return Turnstile(limiter, slots)
 
 
@@ -98,7 +99,9 @@ def test_batches_take_turns_whatever_their_chunks() -> None:
 def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_url: str) -> None:
     async def story() -> None:
         urgent, normal = Lane(1, 0), Lane(2, 3)
-        elsewhere, limiter = (FleetLimiter(redis_url, "test:turnstile", 5, None) for _ in range(2))
+        elsewhere, limiter = (
+            FleetLimiter(redis_url, "test:turnstile", RateLimits(Limit.of(5, None))) for _ in range(2)
+        )
         turnstile, far = Turnstile(limiter, 10), time.monotonic() + 60
         order: list[Lane] = []
 
@@ -107,8 +110,8 @@ def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_
             order.append(lane)
 
         try:
-            assert await elsewhere.wait_turn(1, 5, 0)
-            assert await elsewhere.wait_turn(1, 5, 0)
+            assert await elsewhere.of("").wait_for_permit(1, 5, 0)
+            assert await elsewhere.of("").wait_for_permit(1, 5, 0)
             await start(normal)  # one of five is for the others
             late = asyncio.create_task(start(normal))
             await _everybody_waits()
@@ -117,5 +120,47 @@ def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_
         finally:
             for one in (elsewhere, limiter):
                 await one.close()
+
+    asyncio.run(story())
+
+
+def test_a_model_that_is_held_back_holds_up_no_other_model(redis_url: str) -> None:
+    async def story() -> None:
+        limits = RateLimits(Limit.of(100, None), {"slow": Limit.of(0.5, None)})
+        limiter = FleetLimiter(redis_url, "test:two-models", limits)
+        turnstile, far = Turnstile(limiter, 10), time.monotonic() + 60
+        slow, fast = Lane(1, 0, model="slow"), Lane(2, 3, model="fast")
+        try:
+            assert await turnstile.enter(slow, 1, far)
+            waits = asyncio.create_task(turnstile.enter(slow, 1, far))  # for two seconds
+            async with asyncio.timeout(1.5):
+                for _ in range(5):
+                    assert await turnstile.enter(fast, 1, far)
+            assert not waits.done()
+            assert turnstile.free == 4
+            assert await waits
+        finally:
+            await limiter.close()
+
+    asyncio.run(story())
+
+
+def test_a_permit_that_finds_no_slot_is_not_used_late(redis_url: str) -> None:
+    async def story() -> None:
+        limiter = FleetLimiter(redis_url, "test:no-slot", RateLimits(Limit.of(10, None)))
+        turnstile, far = Turnstile(limiter, 1), time.monotonic() + 60
+        try:
+            assert await turnstile.enter(LANE, 1, far)
+            turnstile.leave()
+            waits = asyncio.create_task(turnstile.enter(LANE, 1, far))
+            await _everybody_waits()
+            assert turnstile.take_free_slot()
+            await asyncio.sleep(0.3)  # the permit comes meanwhile
+            assert not waits.done()
+            turnstile.leave()
+            assert await waits
+            assert turnstile.free == 0
+        finally:
+            await limiter.close()
 
     asyncio.run(story())

@@ -1,4 +1,4 @@
-"""The shared rate limit against a real Redis: moments are computed by Redis' clock, so nothing is timed by sleeping."""
+"""The shared rate limit against a real Redis: permits are computed by Redis' clock, so nothing is timed by sleeping."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 import redis
 
 from labelmill.contracts.errors import BrokerUnavailable
-from labelmill_worker.mistral.ratelimit.limiter import MARGIN, FleetLimiter, HeldBack
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, HeldBack, ModelLimiter
+from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
 
 _numbers = itertools.count()
-Talk = Callable[[FleetLimiter, FleetLimiter], Awaitable[None]]
+Talk = Callable[[ModelLimiter, ModelLimiter], Awaitable[None]]
+MODEL = "mistral-embed"
 
 
 @pytest.fixture
@@ -24,9 +26,9 @@ def prefix() -> str:
 
 def _with_two(url: str, prefix: str, rate: float | None, tokens: float | None, talk: Talk) -> None:
     async def run() -> None:
-        both = [FleetLimiter(url, prefix, rate, tokens) for _ in range(2)]
+        both = [FleetLimiter(url, prefix, RateLimits(Limit.of(rate, tokens))) for _ in range(2)]
         try:
-            await talk(*both)
+            await talk(*(limiter.of(MODEL) for limiter in both))
         finally:
             for limiter in both:
                 await limiter.close()
@@ -38,12 +40,12 @@ def test_two_processes_share_one_rate_evenly_spaced(redis_url: str, prefix: str)
     """What is reserved after n requests lies n spacings after the first: no burst was given away."""
     rate, count = 50.0, 40
 
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         loop = asyncio.get_running_loop()
         starts: list[float] = []
 
-        async def start(limiter: FleetLimiter) -> None:
-            await limiter.wait_turn(1, 5)
+        async def start(limiter: ModelLimiter) -> None:
+            await limiter.wait_for_permit(1, 5)
             starts.append(loop.time())
 
         began = loop.time()
@@ -61,22 +63,22 @@ def test_two_processes_share_one_rate_evenly_spaced(redis_url: str, prefix: str)
 
 
 def test_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
-        await one.wait_turn(100, 5)  # 6,000 a minute: one second's worth
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        await one.wait_for_permit(100, 5)  # 6,000 a minute: one second's worth
         with pytest.raises(HeldBack) as held:
-            await other.wait_turn(1, 0.1)
+            await other.wait_for_permit(1, 0.1)
         assert 0.5 < held.value.wait_s <= 1.01 * MARGIN
 
     _with_two(redis_url, prefix, None, 6000, talk)
 
 
 def test_who_is_held_back_reserves_nothing(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
-        await one.wait_turn(1, 5)  # a busy machine may wake it up late, and it waits for another moment
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        await one.wait_for_permit(1, 5)  # a busy machine may wake it up late, and it waits for another moment
         waits = []
         for limiter in (one, other) * 10:
             with pytest.raises(HeldBack) as held:
-                await limiter.wait_turn(1, 0.1)
+                await limiter.wait_for_permit(1, 0.1)
             waits.append(held.value.wait_s)
         assert max(waits) <= 2.001 * MARGIN
 
@@ -84,41 +86,41 @@ def test_who_is_held_back_reserves_nothing(redis_url: str, prefix: str) -> None:
 
 
 def test_while_a_lower_rank_asks_the_others_have_a_fifth(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         started = {0: 0, 6: 0}
 
-        async def start(limiter: FleetLimiter, rank: int) -> None:
+        async def start(limiter: ModelLimiter, rank: int) -> None:
             while sum(started.values()) < 50:
-                started[rank] += await limiter.wait_turn(1, 5, rank)
+                started[rank] += await limiter.wait_for_permit(1, 5, rank)
 
-        await one.wait_turn(1, 5, 0)
+        await one.wait_for_permit(1, 5, 0)
         await asyncio.gather(start(one, 0), start(other, 6))
         assert 5 <= started[6] <= 12
         async with asyncio.timeout(10):  # nobody asks before it any more
-            while not all([await other.wait_turn(1, 5, 6) for _ in range(10)]):
+            while not all([await other.wait_for_permit(1, 5, 6) for _ in range(10)]):
                 pass
 
     _with_two(redis_url, prefix, 20, None, talk)
 
 
 def test_equal_ranks_and_who_has_none_yield_to_nobody(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         for limiter, rank in ((one, 3), (other, 3), (other, None), (one, 0), (other, None), (other, 0)):
-            assert await limiter.wait_turn(1, 5, rank)
+            assert await limiter.wait_for_permit(1, 5, rank)
 
     _with_two(redis_url, prefix, 20, None, talk)
 
 
 @pytest.mark.parametrize("rate", [None, 1000.0])
 def test_a_pause_holds_back_the_whole_fleet(redis_url: str, prefix: str, rate: float | None) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         await one.pause(60)
         await other.pause(1)  # a longer pause is never shortened
         for limiter in (one, other):
             with pytest.raises(HeldBack) as held:  # noqa: PT012 - the wait is what is tested
                 async with asyncio.timeout(5):
                     while True:  # without a limit the other learns of it a moment later
-                        await limiter.wait_turn(1, 2)
+                        await limiter.wait_for_permit(1, 2)
                         await asyncio.sleep(0.01)
             assert 50 < held.value.wait_s <= 60.01
 
@@ -126,9 +128,9 @@ def test_a_pause_holds_back_the_whole_fleet(redis_url: str, prefix: str, rate: f
 
 
 def test_without_redis_nothing_may_start(prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         with pytest.raises(BrokerUnavailable):
-            await one.wait_turn(1, 5)
+            await one.wait_for_permit(1, 5)
         with pytest.raises(BrokerUnavailable):
             await other.pause(1)
 
@@ -140,7 +142,8 @@ class Past:
 
     def __init__(self, url: str, prefix: str) -> None:
         self._client = redis.Redis.from_url(url, decode_responses=True)
-        self._slow, self._pause = f"{prefix}:slow", f"{prefix}:pause"
+        model = f"{prefix}:model:{MODEL}"
+        self._adaptation, self._pause = f"{model}:adaptation", f"{model}:pause"
 
     def __enter__(self) -> Self:
         return self
@@ -150,11 +153,11 @@ class Past:
 
     def goes_by(self, seconds: float) -> None:
         self._client.delete(self._pause)
-        for name in ("at", "seen"):
-            self._client.hincrbyfloat(self._slow, name, -seconds)
+        for name in ("since", "pause_end"):
+            self._client.hincrbyfloat(self._adaptation, name, -seconds)
 
     def remembers(self, name: str) -> float:
-        return float(self._client.hget(self._slow, name) or 0)
+        return float(self._client.hget(self._adaptation, name) or 0)
 
     def pause_left_s(self) -> float:
         return max(0.0, self._client.pttl(self._pause) / 1000 - 1)  # the key outlives the pause by a second
@@ -165,14 +168,14 @@ class Past:
 
     @property
     def is_slow(self) -> bool:
-        return bool(self._client.exists(self._slow))
+        return bool(self._client.exists(self._adaptation))
 
-    def learned(self) -> float:
-        return self.remembers("learned")
+    def guess(self) -> float:
+        return self.remembers("guess")
 
 
 def test_a_rate_guessed_in_a_bad_moment_is_forgotten_within_seconds(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         await one.pause(0.001)
         with Past(redis_url, prefix) as time:
             for _ in range(3):  # the storm lasts
@@ -180,26 +183,26 @@ def test_a_rate_guessed_in_a_bad_moment_is_forgotten_within_seconds(redis_url: s
                 await other.pause(0.001)
             assert time.is_slow
             time.goes_by(12)
-            await other.wait_turn(1, 5)
+            await other.wait_for_permit(1, 5)
             assert not time.is_slow
 
     _with_two(redis_url, prefix, None, None, talk)
 
 
 def test_a_guess_that_meets_a_429_on_its_way_up_is_a_limit_and_kept(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         await one.pause(0.001)
         with Past(redis_url, prefix) as time:
             time.goes_by(4)
             await other.pause(0.001)
             time.goes_by(12)
-            await other.wait_turn(1, 5)
+            await other.wait_for_permit(1, 5)
             assert time.is_slow
             before = asyncio.get_running_loop().time()
             for _ in range(3):
-                await other.wait_turn(1, 5)
+                await other.wait_for_permit(1, 5)
             # 85% of the guess, doubled in the second that it had to grow, 85% of that, then seven slow seconds
-            assert asyncio.get_running_loop().time() - before >= 2 / (time.learned() * 0.85**2 * 2.2 * 1.01**10)
+            assert asyncio.get_running_loop().time() - before >= 2 / (time.guess() * 0.85**2 * 2.2 * 1.01**10)
 
     _with_two(redis_url, prefix, None, None, talk)
 
@@ -207,27 +210,27 @@ def test_a_guess_that_meets_a_429_on_its_way_up_is_a_limit_and_kept(redis_url: s
 def test_a_limit_that_was_slowed_down_to_next_to_nothing_is_whole_again_within_100_seconds(
     redis_url: str, prefix: str
 ) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         del other
         with Past(redis_url, prefix) as time:
             for _ in range(60):
                 await one.pause(0.001)
                 time.goes_by(2)
             time.goes_by(98)
-            await one.wait_turn(1, 5)
+            await one.wait_for_permit(1, 5)
             with redis.Redis.from_url(redis_url) as client:
-                assert client.hget(f"{prefix}:slow", "factor") is None
+                assert client.hget(f"{prefix}:model:{MODEL}:adaptation", "factor") is None
 
     _with_two(redis_url, prefix, 1000.0, None, talk)
 
 
-async def _start(requests: int, *limiters: FleetLimiter) -> None:
+async def _start(requests: int, *limiters: ModelLimiter) -> None:
     for number in range(requests):
-        await limiters[number % len(limiters)].wait_turn(1, 5)
+        await limiters[number % len(limiters)].wait_for_permit(1, 5)
 
 
 def test_what_was_let_pass_in_the_second_before_a_429_tells_the_limit(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         with Past(redis_url, prefix) as time:
             await one.pause(0.001)
             assert not time.remembers("factor"), "one alone may be bad luck"
@@ -241,7 +244,7 @@ def test_what_was_let_pass_in_the_second_before_a_429_tells_the_limit(redis_url:
 
 
 def test_requests_refused_together_shrink_the_rate_once(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         with Past(redis_url, prefix) as time:
             await one.pause(0.001)
             time.goes_by(1.5)
@@ -256,7 +259,7 @@ def test_requests_refused_together_shrink_the_rate_once(redis_url: str, prefix: 
 
 
 def test_who_finds_the_same_limit_again_keeps_below_it_for_twice_as_long(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         with Past(redis_url, prefix) as time:
             await one.pause(0.001)
             for hold in (10, 20, 40, 60, 60):
@@ -269,10 +272,10 @@ def test_who_finds_the_same_limit_again_keeps_below_it_for_twice_as_long(redis_u
 
 
 def test_a_pause_that_proves_too_short_is_followed_by_a_longer_one(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         with Past(redis_url, prefix) as time:
             for least in (0, 2, 4, 8, 8):
-                time.goes_by(max(0.0, time.remembers("seen") - time.redis_now()))
+                time.goes_by(max(0.0, time.remembers("pause_end") - time.redis_now()))
                 await one.pause(0.001)
                 assert least - 0.1 <= time.pause_left_s() <= least + 0.1
             del other
@@ -281,10 +284,10 @@ def test_a_pause_that_proves_too_short_is_followed_by_a_longer_one(redis_url: st
 
 
 def test_who_wakes_up_at_the_first_end_of_a_pause_tells_that_it_was_too_short(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         with Past(redis_url, prefix) as time:
             await one.pause(1)
-            first_end = time.remembers("seen")
+            first_end = time.remembers("pause_end")
             await other.pause(1.5, since_start_s=0.9)  # it was sent with the first, and refused a little later
             time.goes_by(first_end - time.redis_now())
             await one.pause(0.001)
@@ -295,10 +298,10 @@ def test_who_wakes_up_at_the_first_end_of_a_pause_tells_that_it_was_too_short(re
 
 @pytest.mark.parametrize("rate", [None, 1000.0])
 def test_who_sleeps_through_a_429_waits_as_long_as_it_asks(redis_url: str, prefix: str, rate: float | None) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         del other
         await one.pause(0.3)
-        asleep = asyncio.create_task(one.wait_turn(1, 5))
+        asleep = asyncio.create_task(one.wait_for_permit(1, 5))
         await asyncio.wait({asleep}, timeout=0.1)
         began = asyncio.get_running_loop().time()
         await one.pause(1)
@@ -309,13 +312,15 @@ def test_who_sleeps_through_a_429_waits_as_long_as_it_asks(redis_url: str, prefi
 
 
 def test_a_clock_of_redis_that_was_set_back_holds_nobody_back_for_as_long(redis_url: str, prefix: str) -> None:
-    async def talk(one: FleetLimiter, other: FleetLimiter) -> None:
-        await one.wait_turn(1, 5)
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        await one.wait_for_permit(1, 5)
         with redis.Redis.from_url(redis_url) as client:
-            for name in ("next", "tokens", "pause"):
+            for name in ("next", "tokens"):
                 client.set(f"{prefix}:{name}", client.time()[0] + 1800)
-        await other.wait_turn(1, 1)
+            for name in ("next", "tokens", "pause"):
+                client.set(f"{prefix}:model:{MODEL}:{name}", client.time()[0] + 1800)
+        await other.wait_for_permit(1, 1)
         await other.settle(1, 2)
-        await one.wait_turn(1, 1)
+        await one.wait_for_permit(1, 1)
 
     _with_two(redis_url, prefix, 50.0, 60_000.0, talk)

@@ -1,4 +1,4 @@
-"""Which request of a process starts next: one slot each, the fleet's limit, batches in turn.
+"""Which request of a process starts next: one slot each, the fleet's limit for its model, batches in turn.
 
 Nothing that waits here holds anything. So a small batch's requests pass between those of a large one, and a chunk
 whose time is up leaves without having reserved what others could use.
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from labelmill_worker.mistral.breaker import CircuitBreaker
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.mistral.ratelimit.limiter import LATE_S, FleetLimiter
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
 _LONGEST_S = 3600.0  #: What the loop's clock is asked for at most.
@@ -30,6 +30,7 @@ class Lane:
     batch: Hashable
     rank: int = 0
     chunk: int = field(default=0, compare=False)
+    model: str = field(default="", compare=False)  #: Whose limit its requests need a permit of.
 
 
 @dataclass(eq=False, slots=True)
@@ -37,9 +38,9 @@ class _Waiter:
     done: asyncio.Future[bool]
     lane: Lane
     tokens: int
-    until: float  #: Of the monotonic clock; then it is let go without a turn.
+    until: float  #: Of the monotonic clock; then it is let go without a permit.
     needs_slot: bool
-    needs_turn: bool
+    needs_permit: bool
 
     @property
     def is_late(self) -> bool:
@@ -48,7 +49,7 @@ class _Waiter:
     @property
     def order(self) -> tuple[bool, bool, int]:
         """Lowest first: who only wants to leave, who goes on with a request, the first chunk."""
-        is_new = self.needs_slot and self.needs_turn
+        is_new = self.needs_slot and self.needs_permit
         return not (self.done.done() or self.is_late), is_new, self.lane.chunk
 
 
@@ -67,17 +68,19 @@ class Turnstile:
         self._clock = 0  # what the lane that was served last has been served
         self._news = asyncio.Event()
         self._pump_task: asyncio.Task[None] | None = None
+        self._asking: dict[str, asyncio.Task[None]] = {}  # for a permit, by model: one that must wait holds up no other
+        self._permits: dict[str, float] = {}  # a permit that nobody has taken yet: since when, by the loop's clock
 
     async def enter(self, lane: Lane, tokens: int, until: float) -> bool:
         """Take a slot and the right to start. Raises HeldBack, BrokerUnavailable; no slot is taken then."""
-        if self.free > 0 and self._waiting.keys() <= {lane} and self.limiter.is_open():
+        if self.free > 0 and self._waiting.keys() <= {lane} and self.limiter.of(lane.model).is_open():
             self.free -= 1
             return True
         return await self._wait(lane, tokens, until, needs_slot=True)
 
     async def again(self, lane: Lane, tokens: int, until: float) -> bool:
         """The right to start once more, for who holds a slot already. Raises HeldBack, BrokerUnavailable."""
-        if not self._waiting and self.limiter.is_open():
+        if not self._waiting and self.limiter.of(lane.model).is_open():
             return True
         return await self._wait(lane, tokens, until, needs_slot=False)
 
@@ -86,7 +89,7 @@ class Turnstile:
         if self.free > 0:
             self.free -= 1
         else:
-            await self._wait(lane, 0, float("inf"), needs_slot=True, needs_turn=False)
+            await self._wait(lane, 0, float("inf"), needs_slot=True, needs_permit=False)
 
     def take_free_slot(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
@@ -100,8 +103,10 @@ class Turnstile:
         self.free += slots
         self._news.set()
 
-    async def _wait(self, lane: Lane, tokens: int, until: float, *, needs_slot: bool, needs_turn: bool = True) -> bool:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), lane, tokens, until, needs_slot, needs_turn)
+    async def _wait(
+        self, lane: Lane, tokens: int, until: float, *, needs_slot: bool, needs_permit: bool = True
+    ) -> bool:
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), lane, tokens, until, needs_slot, needs_permit)
         self._waiting.setdefault(lane, deque()).append(waiter)
         self._news.set()  # the pump may be waiting for a slot that this one does not need
         self._served[lane] = max(self._served.get(lane, 0), self._clock - _CREDIT)
@@ -116,37 +121,53 @@ class Turnstile:
 
     async def _pump(self) -> None:
         """Let waiters in, one after the other, until none is left."""
-        has_turn = False
-        while self._waiting:
+        while self._waiting or self._asking:
             waiter = self._next_waiter()
             if waiter is None:
                 await self._wait_for_news()
                 continue
-            try:
-                if waiter.needs_turn and not has_turn and not waiter.is_late:
-                    has_turn = await self.limiter.wait_turn(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.lane.rank)
-                    if not has_turn:
-                        self._put_back(waiter)
-                        continue
-            except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent
-                if not waiter.done.done():
-                    waiter.done.set_exception(error)
-                continue
             if waiter.done.done():
-                continue  # cancelled meanwhile: the next one gets its turn
+                continue  # cancelled meanwhile
             if waiter.is_late:
                 waiter.done.set_result(False)
                 continue
+            model = waiter.lane.model
+            if waiter.needs_permit and not (self._take_permit(model) or self.limiter.of(model).is_open()):
+                self._asking[model] = asyncio.create_task(self._ask_for_permit(waiter))
+                continue
             if waiter.needs_slot:
                 self.free -= 1
-            has_turn = has_turn and not waiter.needs_turn
             waiter.done.set_result(True)
             await asyncio.sleep(0)  # it takes what else is free by itself, unless another batch waits
 
+    async def _ask_for_permit(self, waiter: _Waiter) -> None:
+        """Get a permit for the waiter's model. The waiter stands in line again: whoever has come meanwhile may deserve
+        the permit more."""
+        model = waiter.lane.model
+        try:
+            if await self.limiter.of(model).wait_for_permit(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.lane.rank):
+                self._permits[model] = asyncio.get_running_loop().time()
+            self._put_back(waiter)
+        except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent
+            if not waiter.done.done():
+                waiter.done.set_exception(error)
+        finally:
+            del self._asking[model]
+            self._news.set()
+
+    def _take_permit(self, model: str) -> bool:
+        got_at = self._permits.pop(model, None)
+        if got_at is None:
+            return False
+        if asyncio.get_running_loop().time() - got_at <= LATE_S:
+            return True
+        self.limiter.of(model).return_permit()  # no slot was free, or whoever asked for it was gone
+        return False
+
     async def _wait_for_news(self) -> None:
-        """Until a slot is free, somebody comes, or a waiter's time is up."""
+        """Until a slot or a permit is free, somebody comes, or a waiter's time is up."""
         self._news.clear()
-        until = min(waiter.until for line in self._waiting.values() for waiter in line)
+        until = min((waiter.until for line in self._waiting.values() for waiter in line), default=float("inf"))
         loop = asyncio.get_running_loop()
         alarm = loop.call_later(min(until - time.monotonic(), _LONGEST_S), self._news.set)
         try:
@@ -155,10 +176,11 @@ class Turnstile:
             alarm.cancel()
 
     def _next_waiter(self) -> _Waiter | None:
-        """Take the most deserving waiter out of its lane; None: all of them need a slot and none is free."""
+        """Take the most deserving waiter out of its lane; None: all of them need a slot and none is free, or a permit
+        that is being asked for."""
         for lane in sorted(self._waiting, key=lambda one: (one.rank, self._served[one])):
             line = self._waiting[lane]
-            ready = [one for one in line if one.done.done() or one.is_late or not one.needs_slot or self.free > 0]
+            ready = [waiter for waiter in line if self._is_ready(waiter)]
             if not ready:
                 continue
             found = min(ready, key=attrgetter("order"))
@@ -171,10 +193,17 @@ class Turnstile:
             return found
         return None
 
+    def _is_ready(self, waiter: _Waiter) -> bool:
+        if waiter.done.done() or waiter.is_late:
+            return True
+        if waiter.needs_permit and waiter.lane.model in self._asking:
+            return False
+        return not waiter.needs_slot or self.free > 0
+
     def _put_back(self, waiter: _Waiter) -> None:
-        """As if it had not been taken: whoever has come meanwhile may deserve a turn more."""
+        """As if it had not been taken: whoever has come meanwhile may deserve a permit more."""
         self._waiting.setdefault(waiter.lane, deque()).appendleft(waiter)
-        self._served[waiter.lane] -= 1
+        self._served[waiter.lane] = self._served.get(waiter.lane, self._clock) - 1
 
     def _forget_idle_lanes(self) -> None:
         if len(self._served) > 1000:

@@ -144,7 +144,7 @@ class _ChunkWork:
         self._messages = messages
         self._claim = claim
         self._strategy = strategy
-        lane = Lane(claim.batch_no, PRIORITY_OF[claim.priority], claim.number)
+        lane = Lane(claim.batch_no, PRIORITY_OF[claim.priority], claim.number, strategy.first_model)
         self._sender = ChunkSender(strategy, shared.turnstile, lane, shared.verdict(claim.batch_id), self._emit)
         self._sender.believes_in_better_answers = claim.attempts < MALFORMED_CLAIMS
         self._sender.bisects_faults = claim.faults > 0

@@ -60,6 +60,16 @@ class Strategy(Protocol):
     spent: Spending
 
     @property
+    def model(self) -> str:
+        """The id of the model that answers, as Mistral knows it."""
+        ...
+
+    @property
+    def first_model(self) -> str:
+        """Which model the first call of `ask` is to: its permit is taken before `ask`, those of others within."""
+        ...
+
+    @property
     def schema(self) -> LabelSchema | None:
         """Targets and labels in the order of an answer's scores; known after the first answer at the latest."""
         ...
@@ -259,7 +269,8 @@ class ChunkSender:
             except RateLimited as error:
                 self.on_fault(error)
                 try:
-                    await self._turnstile.limiter.pause(error.retry_after_s or PAUSE_S, time.monotonic() - began)
+                    limiter = self._turnstile.limiter.of(error.model or self._lane.model)
+                    await limiter.pause(error.retry_after_s or PAUSE_S, time.monotonic() - began)
                 except BrokerUnavailable as gone:
                     self.stop()
                     return [_put_off(gone)]
@@ -284,8 +295,9 @@ class ChunkSender:
             raise
         breaker.record(None)
         self.on_answer()
-        if self._turnstile.limiter.counts_tokens:
-            await self._turnstile.limiter.settle(request.tokens, answer.tokens)
+        limiter = self._turnstile.limiter.of(self._strategy.model)
+        if limiter.counts_tokens and answer.tokens:  # 0: Mistral does not report them, and the estimate stands
+            await limiter.settle(request.tokens, answer.tokens)
         return answer
 
     async def _after_malformed(self, request: Request, errors: Sequence[MalformedAnswer]) -> list[Outcome]:

@@ -17,7 +17,7 @@ from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
-from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable
+from labelmill.contracts.errors import MalformedAnswer, RateLimited, RemoteUnavailable
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.client_config import (
     ClientConfig,
@@ -107,7 +107,7 @@ class HotClient:
             self._client = _builder(self._config).default_headers(headers).build()
         return self._client
 
-    async def _post(self, path: str, body: object) -> dict[str, Any]:
+    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         try:
             response = await self._opened().post(self._urls[path]).body_bytes(orjson.dumps(body)).build().send()
             payload = memoryview(await response.bytes())
@@ -122,7 +122,10 @@ class HotClient:
             raise RemoteUnavailable(f"Mistral cannot be reached: {cause}") from error
         if response.status != 200:
             said = bytes(payload[:_READ]).decode("utf-8", "replace")
-            raise error_for_status(response.status, said, _retry_after(response), [self._key])
+            refusal = error_for_status(response.status, said, _retry_after(response), [self._key])
+            if isinstance(refusal, RateLimited):
+                refusal.model = str(body["model"])
+            raise refusal
         try:
             document = orjson.loads(payload)
         except orjson.JSONDecodeError as error:

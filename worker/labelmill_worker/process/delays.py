@@ -79,7 +79,7 @@ class Delays:
                 known.last = now
                 return
             since, written = now, known.written if known is not None else None
-            message = error.message if isinstance(error, LabelmillError) else ""
+            message = error.message if isinstance(error, LabelmillError | HeldBack) else ""
             self._delays[subject] = _Delay(reason, message, since, now, written and 0.0)
 
     def moves(self, subject: str) -> None:

@@ -30,9 +30,10 @@ class ChatPrompt:
 
     def __init__(self, shared: ClassifyEngine, model: ModelRow, pool: ExamplePool | None) -> None:
         self._shared = shared
-        self._model = model.remote_model or ""
+        self.model = model.remote_model or ""
         self._recipe: dict[str, Any] = model.recipe or {}
         self._pool = pool
+        self.first_model = self.model if pool is None else str(self._recipe["embedding_model"])
         self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
         self._examples: Sequence[Example] = self._recipe.get("examples") or ()
         self.schema = LabelSchema.from_json(model.label_schema or [])
@@ -50,28 +51,33 @@ class ChatPrompt:
         (text,) = request.texts
         examples = self._examples
         if self._pool is not None:
-            examples = self._pool.nearest(await self._embedded(text), int(self._recipe["shots"]))
-        body = request_body(self._model, self._recipe, self.schema, text, examples)
+            examples = self._pool.nearest(await self._embedded(text, request.tokens), int(self._recipe["shots"]))
+        body = request_body(self.model, self._recipe, self.schema, text, examples)
         reply = await self._shared.client.chat(body)
         with self.spent.unless_believed(reply.tokens):
             scores = check_reply(reply.content, reply.finish_reason, self.schema)
         return Answer(request, scores, reply.tokens)
 
-    async def _embedded(self, text: str) -> NDArray[np.float32]:
-        """The text's vector. Kept for a while: a chat that must be asked again does not pay for it again."""
+    async def _embedded(self, text: str, tokens: int) -> NDArray[np.float32]:
+        """The text's vector, and a permit for the chat that follows. `tokens`: reserved with the permit that `ask` was
+        called with, which is for the embedding.
+
+        Vectors are kept for a while: a chat that must be asked again does not pay for another one."""
+        embedding, chat = self._shared.limiter.of(self.first_model), self._shared.limiter.of(self.model)
         if (known := self._vectors.get(text)) is not None:
+            embedding.return_permit()
+            await embedding.settle(tokens, 0)
+            await chat.wait_for_permit(tokens, MAX_LIMIT_WAIT_S)
             return known
-        # a request of its own, for which the limit is asked on its own: the turn that `ask` was called with is this
-        # one's, the next is the chat's
-        model, inputs = str(self._recipe["embedding_model"]), embedding_input([text])
-        data, tokens = await self._shared.client.embed(model, inputs)
+        data, used = await self._shared.client.embed(self.first_model, embedding_input([text]))
         assert self._pool is not None  # noqa: S101 - only with a pool
-        self.spent.tokens += tokens
-        await self._shared.limiter.settle(0, tokens)
+        self.spent.tokens += used
+        if used:
+            await embedding.settle(tokens, used)
         vector: NDArray[np.float32] = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
         self._vectors[text] = vector
         if len(self._vectors) > _KEPT_VECTORS:
             self._vectors.popitem(last=False)
-        await self._shared.limiter.wait_turn(0, MAX_LIMIT_WAIT_S)
+        await chat.wait_for_permit(tokens, MAX_LIMIT_WAIT_S)
         self.spent.requests += 1  # the chat's, from here on
         return vector

@@ -29,15 +29,15 @@ class Embedding:
 
     def __init__(self, shared: ClassifyEngine, model: ModelRow) -> None:
         self._shared = shared
-        self._model = model.remote_model or ""
+        self.model = self.first_model = model.remote_model or ""
         self.spent = Spending()
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
 
     async def ask(self, request: Request) -> Answer:
-        data, tokens = await self._shared.client.embed(self._model, embedding_input(request.texts))
+        data, tokens = await self._shared.client.embed(self.model, embedding_input(request.texts))
         with self.spent.unless_believed(tokens):
-            vectors = check_vectors(data, len(request), DIMENSIONS.get(self._model))
+            vectors = check_vectors(data, len(request), DIMENSIONS.get(self.model))
         digests = map(digest_of, request.texts)
         return Answer(request, [], tokens, vectors=list(zip(digests, pack_vectors(vectors), strict=True)))

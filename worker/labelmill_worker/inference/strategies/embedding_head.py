@@ -20,7 +20,7 @@ class EmbeddingHead:
 
     def __init__(self, shared: ClassifyEngine, model: ModelRow, head: Head) -> None:
         self._shared = shared
-        self._model = model.remote_model or ""
+        self.model = self.first_model = model.remote_model or ""
         self._head = head
         self.schema = head.schema
         self.spent = Spending()
@@ -29,7 +29,7 @@ class EmbeddingHead:
         return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
 
     async def ask(self, request: Request) -> Answer:
-        data, tokens = await self._shared.client.embed(self._model, embedding_input(request.texts))
+        data, tokens = await self._shared.client.embed(self.model, embedding_input(request.texts))
         with self.spent.unless_believed(tokens):
             vectors = check_vectors(data, len(request), self._head.dimensions)
         return Answer(request, self._head.scores(vectors), tokens)

@@ -29,6 +29,7 @@ class ListClassification:
         """`named`: targets that the batch's options name."""
         self._shared = shared
         self._model = model
+        self.model = self.first_model = model.remote_model or ""
         self._multi = multi
         self._named = named
         self._learning = asyncio.Lock()
@@ -39,7 +40,7 @@ class ListClassification:
         return plan_requests(rows, texts, self._shared.settings.texts_per_request)
 
     async def ask(self, request: Request) -> Answer:
-        results, tokens = await self._call(self._model.remote_model or "", request.texts)
+        results, tokens = await self._call(self.model, request.texts)
         with self.spent.unless_believed(tokens):
             schema = self.schema or await self._learn(results, request)
             scores = check_scores(results, len(request), schema)

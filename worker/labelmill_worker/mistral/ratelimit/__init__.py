@@ -1,2 +1,5 @@
-"""The rate limit that the whole fleet shares, kept in Redis: `limiter` asks it from the event loop, `blocking` from a
-thread."""
+"""The rate limit that the whole fleet shares, kept in Redis for each model.
+
+`limiter` asks it from the event loop, `blocking` from a thread; `limits` says what binds a model. `lua/` holds what
+runs inside Redis, `law` its numbers with their reasons.
+"""

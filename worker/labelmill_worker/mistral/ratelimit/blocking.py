@@ -1,4 +1,5 @@
-"""The fleet's rate limit for the rare calls of the control plane, which run in threads and not on the event loop."""
+"""The fleet's rate limit for the rare calls of the control plane, which run in threads and not on the event loop. They
+concern no model, so only the limits of the whole fleet bind them."""
 
 from __future__ import annotations
 
@@ -17,21 +18,21 @@ def no_gate() -> None:
 
 
 def fleet_gate(settings: Settings) -> Callable[[], None]:
-    """A wait for a request's turn. It raises RateLimited when that is far off, BrokerUnavailable without Redis."""
+    """A wait until a request may start. It raises RateLimited when that is far off, BrokerUnavailable without Redis."""
     if not settings.requests_per_second and not settings.tokens_per_minute:
         return no_gate
 
-    async def take_turn() -> None:
+    async def wait_for_permit() -> None:
         # A limiter belongs to one event loop and each call here has its own: the calls are rare, a connection is cheap.
         limiter = FleetLimiter.from_settings(settings)
         try:
-            await limiter.wait_turn(0, MAX_WAIT_S)
+            await limiter.of(None).wait_for_permit(0, MAX_WAIT_S)
         except HeldBack as held:
             raise RateLimited("the fleet's rate limit allows no request now", held.wait_s) from held
         finally:
             await limiter.close()
 
     def gate() -> None:
-        asyncio.run(take_turn())
+        asyncio.run(wait_for_permit())
 
     return gate

@@ -1,0 +1,59 @@
+"""Which limits bind a model's requests: its own, and those of the whole fleet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from labelmill.core.settings import Settings
+
+#: Requests are spaced a little wider than the limit: what a busy machine or the network delays would otherwise stand
+#: beside the next ones in Mistral's window, one too many. 4% of a second is more than a start varies.
+MARGIN = 1.04
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Requests and tokens a second; 0: no limit."""
+
+    requests_per_s: float = 0.0
+    tokens_per_s: float = 0.0
+
+    @classmethod
+    def of(cls, requests_per_s: float | None, tokens_per_minute: float | None) -> Limit:
+        """What is sent under these limits, None being none: a little less than they allow."""
+        return cls((requests_per_s or 0.0) / MARGIN, (tokens_per_minute or 0.0) / 60 / MARGIN)
+
+    def __bool__(self) -> bool:
+        return self.requests_per_s > 0 or self.tokens_per_s > 0
+
+
+@dataclass(frozen=True)
+class RateLimits:
+    """What the settings allow. A limit that Mistral's answers tell would be one more that `of` takes into account."""
+
+    fleet: Limit = Limit()
+    models: Mapping[str, Limit] = field(default_factory=dict)
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> RateLimits:
+        fleet = Limit.of(settings.requests_per_second, settings.tokens_per_minute)
+        models = {
+            model: Limit.of(limit.requests_per_minute and limit.requests_per_minute / 60, limit.tokens_per_minute)
+            for model, limit in settings.model_limits.items()
+        }
+        return cls(fleet, models)
+
+    def of(self, model: str | None) -> Limit:
+        """What one model may be sent: its own limit, and never more than the fleet's. None: calls without a model."""
+        own = self.models.get(model, _NONE) if model is not None else _NONE
+        return Limit(
+            _lower(own.requests_per_s, self.fleet.requests_per_s), _lower(own.tokens_per_s, self.fleet.tokens_per_s)
+        )
+
+
+_NONE = Limit()
+
+
+def _lower(one: float, other: float) -> float:
+    return min(one, other) if one and other else one or other

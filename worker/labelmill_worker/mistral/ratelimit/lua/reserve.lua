@@ -1,0 +1,105 @@
+-- Reserves permits for requests to one model, in the model's state and in the fleet's at once.
+--
+-- Keys
+--   1 fleet next        time of the fleet's next permit
+--   2 fleet tokens      time at which all tokens that the fleet reserved are paid off
+--   3 fleet ranks       hash: the lowest `rank` that asked, `until` when it counts, when others get their `next` permit
+--   4 model next        as 1 to 3, of the model
+--   5 model tokens
+--   6 model ranks
+--   7 model pause       time before which no request to the model starts
+--   8 model adaptation  hash, see shared.lua
+--   9 model started     hash: a ring of counters, see shared.lua
+-- Arguments
+--   1, 2  the fleet's limit: requests a second, tokens a second (0: none)
+--   3, 4  the model's limit, which is never above the fleet's: requests a second, tokens a second (0: none)
+--   5     tokens of the requests
+--   6     longest wait (s)
+--   7     how many permits, which the caller uses one after the other
+--   8     how many of the permits that the caller reserved before were not used
+--   9     rank of the requests, lower goes first (-1: none, they yield to nobody)
+-- Result: {what, wait (µs), spacing (µs)}
+--   'reserved'   the first permit is for `wait` from now, each further one `spacing` later; 0: the limit is gone
+--   'too far'    the first would be for `wait` from now, which is longer than the longest; nothing is reserved
+--   'paused'     the model is paused for `wait`; nothing is reserved
+--   'yield'      a lower rank asks: ask again after `wait`; nothing is reserved
+
+local fleet_next, fleet_tokens, fleet_ranks = KEYS[1], KEYS[2], KEYS[3]
+local model_next, model_tokens, model_ranks = KEYS[4], KEYS[5], KEYS[6]
+local model_pause, model_adaptation, model_started = KEYS[7], KEYS[8], KEYS[9]
+local fleet_rate, fleet_token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
+local rate, token_rate = tonumber(ARGV[3]), tonumber(ARGV[4])
+local tokens, max_wait_s = tonumber(ARGV[5]), tonumber(ARGV[6])
+local count, unused, rank = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+
+-- 1. the model's limit as far as it may be used now
+local factor = 1
+local adaptation = read_adaptation(model_adaptation)
+if adaptation.factor then
+  factor = grown_factor(adaptation)
+  if rate > 0 or token_rate > 0 then
+    if factor >= 1 then
+      factor = 1
+      redis.call('HDEL', model_adaptation, 'factor', 'since', 'hold')
+    end
+  elseif factor > LAW.forgotten_factor then
+    redis.call('DEL', model_adaptation)
+  else
+    rate = adaptation.guess or 0
+  end
+end
+local used_rate, used_token_rate = rate * factor, token_rate * factor
+
+-- 2. the first time at which both limits allow a request
+local pause_s = read_time(model_pause) - now
+if pause_s > 0 then return {pause_s > max_wait_s and 'too far' or 'paused', microseconds(pause_s), 0} end
+local model_free_at = math.max(read_time(model_next, rate), read_time(model_tokens))
+local fleet_next_at, fleet_tokens_at = read_time(fleet_next, fleet_rate), read_time(fleet_tokens)
+local fleet_free_at = math.max(fleet_rate > 0 and fleet_next_at or 0, fleet_token_rate > 0 and fleet_tokens_at or 0)
+local start = math.max(now, model_free_at, fleet_free_at)
+local wait_s = start - now
+if wait_s > max_wait_s then return {'too far', microseconds(wait_s), 0} end
+
+-- 3. whether others go first: among the model's requests, and among the fleet's where its limit is what all wait for
+local function cost_s(requests_per_s, tokens_per_s)
+  return math.max(requests_per_s > 0 and count / requests_per_s or 0, tokens_per_s > 0 and tokens / tokens_per_s or 0)
+end
+local contests = {}
+if rank >= 0 and (rate > 0 or token_rate > 0) then
+  contests[#contests + 1] = {key = model_ranks, rate = rate, cost_s = cost_s(used_rate, used_token_rate)}
+end
+if rank >= 0 and (fleet_rate > 0 or fleet_token_rate > 0) and fleet_free_at >= model_free_at - LAW.same_time_s then
+  contests[#contests + 1] = {key = fleet_ranks, rate = fleet_rate, cost_s = cost_s(fleet_rate, fleet_token_rate)}
+end
+for _, contest in ipairs(contests) do
+  local leader = redis.call('HMGET', contest.key, 'rank', 'until', 'next')
+  local leads_until = tonumber(leader[2] or '0')
+  local is_led = leads_until > now and leads_until <= now + furthest()
+  contest.yields = is_led and rank > tonumber(leader[1])
+  local next_at = tonumber(leader[3] or '0')
+  if contest.yields and next_at > start and next_at < now + furthest(contest.rate) then
+    return {'yield', microseconds(next_at - now), 0}
+  end
+end
+for _, contest in ipairs(contests) do
+  if contest.yields then
+    redis.call('HSET', contest.key, 'next', start + LAW.yield_spacing_factor * contest.cost_s)
+  else
+    redis.call('HSET', contest.key, 'rank', rank, 'until', start + LAW.rank_kept_s)
+  end
+  redis.call('EXPIRE', contest.key, LAW.state_kept_s)
+end
+
+-- 4. reserve. The fleet's permits are taken from its next one on, even where the model starts later: else a model that
+-- waits for its own limit would hold back all the others.
+local spacing_s = 0
+if rate > 0 then
+  spacing_s = 1 / used_rate
+  if unused ~= 0 then count_started(model_started, now, -unused) end
+  count_started(model_started, start, count)
+  write_time(model_next, start + count * spacing_s)
+end
+if token_rate > 0 then write_time(model_tokens, start + tokens / used_token_rate) end
+if fleet_rate > 0 then write_time(fleet_next, math.max(now, fleet_next_at) + count / fleet_rate) end
+if fleet_token_rate > 0 then write_time(fleet_tokens, math.max(now, fleet_tokens_at) + tokens / fleet_token_rate) end
+return {'reserved', microseconds(wait_s), microseconds(spacing_s)}

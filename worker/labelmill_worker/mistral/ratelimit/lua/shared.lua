@@ -1,0 +1,82 @@
+-- What the scripts share. It stands before each of them, behind the table LAW (`law.py`). It touches no key by itself.
+-- Times are seconds since 1970 by Redis' clock, which is the same for all workers.
+
+local clock = redis.call('TIME')
+local now = tonumber(clock[1]) + tonumber(clock[2]) / 1000000
+
+-- How far ahead a stored time may lie (s). `rate`: requests a second, where the time was reserved at one.
+local function furthest(rate)
+  if rate and rate > 0 then
+    return LAW.max_reservation_base_s + LAW.max_reserved_permits / (LAW.min_factor * rate)
+  end
+  return LAW.max_pause_s
+end
+
+-- A stored time; 0 where there is none, or one from before the clock was set back.
+local function read_time(key, rate)
+  local at = tonumber(redis.call('GET', key) or '0')
+  if at > now + furthest(rate) then return 0 end
+  return at
+end
+
+local function write_time(key, at)
+  local kept_ms = math.ceil((at - now + LAW.time_kept_s) * 1000)
+  redis.call('SET', key, string.format('%.6f', at), 'PX', kept_ms)
+end
+
+-- What 429s have taught of a model's limit, or nil for each field that is not set:
+--   factor, since, hold   the share of the limit that is used; the end of the pause that set it; s until it grows
+--   guess, firm           requests a second where no limit is set; 1 once a 429 has confirmed that guess
+--   pause_end             end of the latest pause
+--   short_pauses          how many pauses in a row proved too short
+local function read_adaptation(key)
+  local found = redis.call('HMGET', key, 'factor', 'since', 'hold', 'guess', 'firm', 'pause_end', 'short_pauses')
+  return {
+    factor = tonumber(found[1]), since = tonumber(found[2]), hold = tonumber(found[3]), guess = tonumber(found[4]),
+    is_firm = found[5] and true, pause_end = tonumber(found[6]), short_pauses = tonumber(found[7]),
+  }
+end
+
+-- The share of the limit that may be used now: the stored one, grown by the time without a 429.
+local function grown_factor(adaptation)
+  local factor = adaptation.factor or 1
+  local quiet_s = now - (adaptation.since or now)
+  if quiet_s < -furthest() then quiet_s = LAW.max_growth_steps end -- written before the clock was set back
+  if adaptation.guess and not adaptation.is_firm then
+    local doublings = math.max(0, quiet_s - LAW.guess_hold_s) / LAW.guess_doubling_s
+    return factor * 2 ^ math.min(LAW.max_guess_doublings, doublings)
+  end
+  local growing_s = math.max(0, quiet_s - (adaptation.hold or LAW.first_hold_s))
+  local steps = growing_s + growing_s * growing_s / LAW.growth_acceleration_s
+  return factor * LAW.growth_per_s ^ math.min(LAW.max_growth_steps, steps)
+end
+
+-- Count requests that started (negative: that did not start after all) in the ring's slot of a time.
+local function count_started(key, at, count)
+  local slot = math.floor(at / LAW.slot_s)
+  local counted_slot, counted = string.match(redis.call('HGET', key, slot % LAW.ring_slots) or '', '(%d+):(-?%d+)')
+  if tonumber(counted_slot) == slot then count = count + tonumber(counted) end
+  redis.call('HSET', key, slot % LAW.ring_slots, slot .. ':' .. count)
+  redis.call('EXPIRE', key, LAW.ring_kept_s)
+end
+
+-- How many requests started in the second before a time, and after another.
+local function started_before(key, before, after)
+  local last = math.floor(before / LAW.slot_s)
+  local part = before / LAW.slot_s - last
+  local total = 0
+  for back = 0, LAW.window_slots do
+    local slot = last - back
+    local counted_slot, count = string.match(redis.call('HGET', key, slot % LAW.ring_slots) or '', '(%d+):(-?%d+)')
+    if tonumber(counted_slot) == slot and (slot + 1) * LAW.slot_s > after then
+      local share = 1
+      if back == 0 then share = part elseif back == LAW.window_slots then share = 1 - part end
+      total = total + share * tonumber(count)
+    end
+  end
+  return total
+end
+
+local function microseconds(seconds)
+  return math.ceil(seconds * 1000000)
+end
