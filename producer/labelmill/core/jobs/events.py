@@ -1,21 +1,73 @@
-"""The history of jobs, append-only: the one place that writes `events`.
+"""The history of jobs, append-only: the one place that writes `events`, and the reader that misses none.
 
 Every transition of every job leaves exactly one line with its new state, in the transaction that makes it. Lines
 without a state tell what else happened to a job or to one of its chunks.
+
+`read_events` gives them in one order to every reader. A row's number is drawn when it is inserted, and on PostgreSQL a
+later number may be committed before an earlier one: who went on after the number it saw last would miss the earlier one
+for ever. So events get a position of their own once they are committed. One transaction at a time gives the next
+positions to the events that it sees, by their numbers; what is committed later gets a later one. Two events of one job
+keep their order, because the second one's transaction waits for the first one's.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import insert
-from sqlalchemy.engine import Connection
+from sqlalchemy import func, insert, select, update
+from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.states import State
+from labelmill.core.database import reading, writing
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import EventRow, utc_now
 
 _MAX_CHARS = 2000
+_NUMBERED_AT_ONCE = 1000  #: Events that get their positions in one transaction.
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One line of the history. `position`: what `read_events` goes on after."""
+
+    position: int
+    job_id: str
+    at: datetime
+    state: str | None  #: The job's new state; None: it is no transition.
+    chunk: int | None
+    message: str
+
+
+def read_events(engine: Engine, after: int = 0, limit: int = 1000) -> list[Event]:
+    """The next events after a position, at most `limit`, in order and without a gap; none: there are no more by now.
+
+    A reader keeps the position of the last event that it has dealt with, and begins with 0.
+    """
+    number_new_events(engine)
+    columns = (EventRow.position, EventRow.job_id, EventRow.at, EventRow.state, EventRow.chunk, EventRow.message)
+    following = select(*columns).where(EventRow.position > after).order_by(EventRow.position).limit(limit)
+    with reading(engine) as connection:
+        return [Event(**row) for row in connection.execute(following).mappings()]
+
+
+def number_new_events(engine: Engine) -> bool:
+    """Give the next positions to events that have none, the first `_NUMBERED_AT_ONCE` of them. False: there were
+    none."""
+    unnumbered = select(EventRow.no).where(EventRow.position.is_(None)).order_by(EventRow.no)
+    with reading(engine) as connection:  # most often there are none, and nothing is to be written
+        if connection.scalar(unnumbered.limit(1)) is None:
+            return False
+    first = unnumbered.limit(_NUMBERED_AT_ONCE).subquery()
+    place = func.row_number().over(order_by=first.c.no).label("place")
+    places = select(first.c.no, place).subquery()
+    with writing(engine) as connection:
+        # one at a time: what the one before has numbered is committed, and seen by the next statement
+        dialect_of(connection).hold_name(connection, "positions of events")
+        last = connection.scalar(select(func.max(EventRow.position))) or 0
+        connection.execute(update(EventRow).where(EventRow.no == places.c.no).values(position=last + places.c.place))
+    return True
 
 
 def note(connection: Connection, job_id: str, message: str, *, chunk: int | None = None) -> None:

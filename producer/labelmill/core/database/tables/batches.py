@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, Text, literal_column, text
+from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, Text, false, literal_column, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
@@ -25,6 +25,7 @@ class BatchRow(Job):
     duplicates: Mapped[int] = mapped_column(Number, default=0)
     skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    purging: Mapped[bool] = mapped_column(default=False, server_default=false())  #: Its rows are being deleted.
     __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Integer, String, Text
+from sqlalchemy import Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.core.database.tables.base import Base, Number, UtcDateTime, utc_now
 
 
 class EventRow(Base):
-    """What happened to a job: append-only."""
+    """What happened to a job: append-only. It is the outbox that progress streams, webhooks and metrics read, by
+    `core/jobs/events.read_events`."""
 
     __tablename__ = "events"
     no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
@@ -20,6 +21,17 @@ class EventRow(Base):
     state: Mapped[str | None] = mapped_column(String(24))
     chunk: Mapped[int | None] = mapped_column(Integer)
     message: Mapped[str] = mapped_column(Text)
+    #: Its place among all events, given when it is first read: `no` is drawn before its transaction is committed.
+    position: Mapped[int | None] = mapped_column(Number)
+    __table_args__ = (
+        Index("ix_events_position", "position", unique=True),
+        Index(
+            "ix_events_unnumbered",
+            "no",
+            sqlite_where=text("position IS NULL"),
+            postgresql_where=text("position IS NULL"),
+        ),
+    )
 
 
 class DeadLetterRow(Base):
