@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import Index, Integer, String, Text, text
+from sqlalchemy import BigInteger, Index, Integer, String, Text, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.core.database.tables.base import Base, Number, UtcDateTime, utc_now
@@ -22,7 +22,7 @@ class EventRow(Base):
     chunk: Mapped[int | None] = mapped_column(Integer)
     message: Mapped[str] = mapped_column(Text)
     #: Its place among all events, given when it is first read: `no` is drawn before its transaction is committed.
-    position: Mapped[int | None] = mapped_column(Number)
+    position: Mapped[int | None] = mapped_column(BigInteger)
     __table_args__ = (
         Index("ix_events_position", "position", unique=True),
         Index(
