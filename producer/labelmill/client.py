@@ -119,12 +119,15 @@ class Client:
                 ids.append(job_id)
         return [Job(self, job_id) for job_id in ids]
 
-    def comparison(self, evaluations: Sequence[str], level: float = 0.05) -> dict[str, Any]:
-        """The document of `labelmill compare --json`, from the ids of evaluations. Raises NotFound, InvalidInput."""
+    def comparison(
+        self, evaluations: Sequence[str], level: float = 0.05, margin: float | None = None
+    ) -> dict[str, Any]:
+        """The document of `labelmill compare --json`, from the ids of evaluations; `margin`: the loss of accuracy that
+        would be accepted, as a share of rows. Raises NotFound, InvalidInput."""
         from labelmill.services.comparison import compare_evaluations  # noqa: PLC0415 - NumPy, which other commands spare
 
         with reading(self.engine) as connection:
-            return compare_evaluations(connection, evaluations, level)
+            return compare_evaluations(connection, evaluations, level, margin)
 
     def job(self, job_id: str) -> Job:
         """A handle on any job, by id."""

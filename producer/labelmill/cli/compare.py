@@ -43,6 +43,10 @@ def compare(
     dataset: DatasetRef,
     split: SplitName = "test",
     level: Annotated[float, typer.Option(min=0, max=1, help="A smaller p-value is a difference.")] = 0.05,
+    margin: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Accept a model that surely loses no more accuracy than this, such as 0.02."),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Follow the evaluations to their end; Ctrl-C detaches.")
     ] = True,
@@ -50,8 +54,9 @@ def compare(
 ) -> None:
     """Put models side by side on the same rows.
 
-    Names the cheapest that is not significantly worse than the best. Each is evaluated once;
-    evaluations that are there already are used again.
+    Names the cheapest that is not significantly worse than the best, or with --margin the
+    cheapest that surely loses no more accuracy than that. Each is evaluated once; evaluations
+    that are there already are used again.
     """
     if len(set(refs)) < 2:
         raise InvalidInput("name two models or more: labelmill compare intents@1 intents@2 --dataset NAME")
@@ -66,7 +71,7 @@ def compare(
         else:
             print_rows(tables(), ("id", "state", "model"), [(one["id"], one["state"], one["model"]) for one in begun])
         return
-    document = client.comparison([job.id for job in jobs], level)
+    document = client.comparison([job.id for job in jobs], level, margin)
     for warning in document["warnings"]:
         say("warning", "yellow", warning)
     if wants_json(as_json):
@@ -114,11 +119,12 @@ def _print_table(document: dict[str, Any], name: str, judged: dict[str, Any]) ->
                 *(_figure(metrics.get(key), intervals.get(key)) for key in scored.values()),
                 _money(one["cost_per_1000"]),
                 _figure(one["seconds_per_1000"]),
-                f"{against[model]['p_value']:.2g}" if model in against else "",
+                f"{against[model]['p_adjusted']:.2g}" if model in against else "",
+                _figure(judged["largest_losses"].get(model)),
                 _remark(one, judged, against.get(model)),
             )
         )
-    headings = ("model", right, *scored, "cost of 1,000", "s for 1,000", "p", "verdict")
+    headings = ("model", right, *scored, "cost of 1,000", "s for 1,000", "p", "may lose", "verdict")
     print_rows(tables(), headings, rows, flowing=("verdict",), title=title)
 
 
@@ -129,7 +135,7 @@ def _remark(one: dict[str, Any], judged: dict[str, Any], compared: dict[str, Any
     if compared is not None:
         words.append("significantly worse" if compared["significantly_worse"] else "not significantly worse")
     if one["model"] == judged["cheapest_not_worse"]:
-        words.append("the cheapest that is not worse")
+        words.append("the cheapest that is not worse" if judged["margin"] is None else "the cheapest within the margin")
     if one["failed"]:
         words.append(f"{one['failed']} rows failed")
     return ", ".join(words)

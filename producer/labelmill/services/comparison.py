@@ -1,4 +1,4 @@
-"""Models side by side on the same rows: McNemar's test against the best, and the cheapest that is not worse.
+"""Models side by side on the same rows: tests against the best, and the cheapest that is not worse.
 
 The maths are pure; `compare_evaluations` reads what evaluations have left in SQL. Which rows each model got right, and
 which it was trained on, stands in its evaluation, a bit a row.
@@ -21,11 +21,11 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database.analysis_codec import load_analysis, unpack_bits
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
+from labelmill.core.proportions import wilson_interval
 from labelmill.services.jobs.documents import status_document
+from labelmill.services.paired_tests import Bools, McNemar, against_each_other, largest_loss
 
 LEVEL = 0.05  #: A difference with a smaller p-value is believed.
-RESAMPLES, SEED = 1_000, 0  #: Of the interval of each accuracy, as in an evaluation.
-EXACT_UP_TO = 1_000  #: Discordant rows; beyond, the chi-square approximation differs in no digit that matters.
 
 _SHOWN = (
     "accuracy",
@@ -42,30 +42,6 @@ _SHOWN = (
     "rows",
 )
 
-Bools = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """How two models differ on the same rows."""
-
-    only_first: int  #: Rows that only the first got right.
-    only_second: int
-    p_value: float
-    test: str  #: `exact` (binomial, two-sided) or `chi2` (with continuity correction).
-
-
-def mcnemar(first: Bools, second: Bools) -> McNemar:
-    """McNemar's test of two models' right rows. No discordant row: p = 1."""
-    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
-    discordant = only_first + only_second
-    if discordant <= EXACT_UP_TO:
-        ways = sum(math.comb(discordant, k) for k in range(min(only_first, only_second) + 1))
-        p_value = min(1.0, 2 * ways / 2**discordant)
-        return McNemar(only_first, only_second, p_value, "exact")
-    statistic = (abs(only_first - only_second) - 1) ** 2 / discordant
-    return McNemar(only_first, only_second, math.erfc(math.sqrt(statistic / 2)), "chi2")
-
 
 @dataclass(frozen=True)
 class Contender:
@@ -81,23 +57,30 @@ class Contender:
         return float(self.right.mean()) if len(self.right) else 0.0
 
     def interval(self) -> list[float]:
-        """The 95 % bootstrap interval of the accuracy: rows are right or wrong, so a resample is a binomial draw."""
-        rows = max(1, len(self.right))
-        drawn = np.random.default_rng(SEED).binomial(rows, self.accuracy, RESAMPLES) / rows
-        return [float(bound) for bound in np.quantile(drawn, [0.025, 0.975])]
+        """The 95 % interval of the accuracy."""
+        return wilson_interval(self.accuracy, len(self.right))
 
 
-def judge(contenders: Sequence[Contender], level: float = LEVEL) -> dict[str, Any]:
-    """`{"best", "cheapest_not_worse", "comparisons"}`; p-values are of each model against the best, uncorrected."""
+def judge(contenders: Sequence[Contender], level: float = LEVEL, margin: float | None = None) -> dict[str, Any]:
+    """`{"best", "cheapest_not_worse", "comparisons", …}`: every model against the best.
+
+    `p_value` is of the one test, `p_adjusted` of all pairs of models together. `largest_losses`: how much accuracy the
+    rows still allow a model to lose against any other, with a chance of 1 - `level` for all models at once. With a
+    `margin` a model is good enough where that is no more than the margin, the best too; else where it is not
+    significantly worse than the best.
+    """
     best = max(contenders, key=lambda one: (one.accuracy, -(math.inf if one.cost is None else one.cost)))
-    comparisons, good = [], [best]
-    for one in contenders:
+    tests = against_each_other([one.right for one in contenders])
+    at_best = contenders.index(best)
+    losses = _largest_losses(tests, len(contenders), len(best.right), level)
+    comparisons, significantly_worse = [], set()
+    for at, one in enumerate(contenders):
         if one is best:
             continue
-        found = mcnemar(one.right, best.right)
-        worse = found.p_value < level and one.accuracy < best.accuracy
-        if not worse:
-            good.append(one)
+        found, adjusted = tests[at, at_best]
+        worse = adjusted < level and one.accuracy < best.accuracy
+        if worse:
+            significantly_worse.add(at)
         comparisons.append(
             {
                 "model": one.model,
@@ -105,16 +88,24 @@ def judge(contenders: Sequence[Contender], level: float = LEVEL) -> dict[str, An
                 "only_this_right": found.only_first,
                 "only_best_right": found.only_second,
                 "p_value": found.p_value,
+                "p_adjusted": adjusted,
                 "test": found.test,
                 "significantly_worse": worse,
             }
         )
+    good = [
+        one
+        for at, one in enumerate(contenders)
+        if (losses[at] <= margin if margin is not None else at not in significantly_worse)
+    ]
     priced = [(one.cost, -one.accuracy, one.model) for one in good if one.cost is not None]
     return {
         "best": best.model,
         "rows": len(best.right),
+        "margin": margin,
         "accuracies": {one.model: one.accuracy for one in contenders},
         "intervals": {one.model: one.interval() for one in contenders},
+        "largest_losses": {one.model: loss for one, loss in zip(contenders, losses, strict=True)},
         "cheapest_not_worse": min(priced)[2] if priced else None,
         "not_worse": [one.model for one in good],
         "without_cost": [one.model for one in good if one.cost is None],
@@ -122,10 +113,27 @@ def judge(contenders: Sequence[Contender], level: float = LEVEL) -> dict[str, An
     }
 
 
-def compare_evaluations(connection: Connection, job_ids: Sequence[str], level: float = LEVEL) -> dict[str, Any]:
+def _largest_losses(
+    tests: Mapping[tuple[int, int], tuple[McNemar, float]], models: int, rows: int, level: float
+) -> list[float]:
+    """Of each model against any other: the one that is really the best need not be the one that looks it."""
+    each = level / max(1, models - 1)
+    found = []
+    for this in range(models):
+        others = [tests[this, other][0] for other in range(models) if other != this]
+        losses = [largest_loss(test.only_second, test.only_first, rows, each) for test in others]
+        found.append(max(losses, default=0.0))
+    return found
+
+
+def compare_evaluations(
+    connection: Connection, job_ids: Sequence[str], level: float = LEVEL, margin: float | None = None
+) -> dict[str, Any]:
     """The document of `labelmill compare --json`. Raises InvalidInput when the models have no target in common."""
     if not 0 <= level <= 1:
         raise InvalidInput("--level must be between 0 and 1")
+    if margin is not None and not 0 <= margin <= 1:
+        raise InvalidInput("--margin must be a share of rows between 0 and 1, such as 0.02")
     found = [status_document(connection, job_id) for job_id in job_ids]
     done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
     methods = _methods(connection, job_ids)
@@ -134,6 +142,7 @@ def compare_evaluations(connection: Connection, job_ids: Sequence[str], level: f
         "fingerprint": _fingerprint(connection, job_ids[0]),
         "split": found[0]["split"],
         "level": level,
+        "margin": margin,
         "models": [_entry(one, methods[one["id"]]) for one in found],
         "targets": {},
         "overall": None,
@@ -148,12 +157,12 @@ def compare_evaluations(connection: Connection, job_ids: Sequence[str], level: f
         raise InvalidInput("the models have no target in common: there is nothing to compare")
     found_rights = Rights.of(analyses, shared)
     for name in shared:
-        document["targets"][name] = judge(_contenders(done, found_rights.right(name)), level) | {
+        document["targets"][name] = judge(_contenders(done, found_rights.right(name)), level, margin) | {
             "multi": analyses[done[0]["id"]][name]["multi"]
         }
     overall = document["targets"][shared[0]]
     if len(shared) > 1:
-        overall = judge(_contenders(done, found_rights.all_right()), level)
+        overall = judge(_contenders(done, found_rights.all_right()), level, margin)
     document["overall"] = overall
     document["warnings"] = _warnings(done, found_rights)
     document["verdict"] = verdict_of(overall, found)
@@ -276,14 +285,34 @@ def verdict_of(overall: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -
     also = f" ({', '.join(unfinished)} could not be measured)" if unfinished else ""
     if len(overall["accuracies"]) == 1:
         return f"only {best} was measured{also}"
+    if overall["margin"] is not None:
+        return _within_margin(overall, overall["margin"], also)
     if cheapest is None:
         return f"{best} is the best; what its rivals cost is not known{also}"
     if cheapest == best:
-        worse = len(overall["not_worse"]) == 1
-        why = "every other model is significantly worse" if worse else "it is also the cheapest that is not worse"
+        why = "every other model is significantly worse"
+        if len(overall["not_worse"]) > 1:
+            why = "it is also the cheapest that is not worse"
         return f"take {best}: it is the best, and {why}{also}"
-    p_value = next(one["p_value"] for one in overall["comparisons"] if one["model"] == cheapest)
+    compared = next(one for one in overall["comparisons"] if one["model"] == cheapest)
     return (
         f"take {cheapest}: it is the cheapest, and not significantly worse than the best, {best} "
-        f"(p = {p_value:.2g}){also}"
+        f"(p = {compared['p_adjusted']:.2g}), but these rows still allow that it loses up to "
+        f"{overall['largest_losses'][cheapest]:.1%} of accuracy{also}"
+    )
+
+
+def _within_margin(overall: Mapping[str, Any], margin: float, also: str) -> str:
+    best, cheapest, losses = overall["best"], overall["cheapest_not_worse"], overall["largest_losses"]
+    if not overall["not_worse"]:
+        return (
+            f"take more rows: of no model do these show that it loses at most {margin:.1%} of accuracy; of {best}, the "
+            f"best here, they allow a loss of up to {losses[best]:.1%}{also}"
+        )
+    if cheapest is None:
+        within = ", ".join(overall["not_worse"])
+        return f"{within} surely lose at most {margin:.1%} of accuracy; what they cost is not known{also}"
+    return (
+        f"take {cheapest}: it is the cheapest that surely loses at most {margin:.1%} of accuracy (these rows allow up "
+        f"to {losses[cheapest]:.1%}){also}"
     )

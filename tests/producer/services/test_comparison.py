@@ -1,32 +1,10 @@
-"""McNemar's test, and the choice of the cheapest that is not worse."""
+"""The choice of the cheapest model that is not worse than the best."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
-from scipy.stats import binomtest, chi2
 
-from labelmill.services.comparison import Contender, judge, mcnemar, verdict_of
-
-
-def rights(only_first: int, only_second: int, both: int = 50) -> tuple[np.ndarray, np.ndarray]:
-    first = np.array([True] * only_first + [False] * only_second + [True] * both)
-    second = np.array([False] * only_first + [True] * only_second + [True] * both)
-    return first, second
-
-
-@pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (5, 5), (3, 14), (40, 22), (0, 30), (400, 500)])
-def test_few_discordant_rows_are_tested_exactly(first: int, second: int) -> None:
-    found = mcnemar(*rights(first, second))
-    expected = binomtest(first, first + second).pvalue if first + second else 1.0
-    assert (found.only_first, found.only_second, found.test) == (first, second, "exact")
-    assert found.p_value == pytest.approx(expected, rel=1e-9)
-
-
-def test_many_discordant_rows_are_tested_by_chi_square() -> None:
-    found = mcnemar(*rights(700, 600))
-    assert (found.test, found.p_value) == ("chi2", pytest.approx(chi2.sf(99**2 / 1300, 1), rel=1e-9))
-    assert found.p_value == pytest.approx(binomtest(700, 1300).pvalue, rel=0.02)
+from labelmill.services.comparison import Contender, judge, verdict_of
 
 
 def contender(model: str, right: int, cost: float | None) -> Contender:
@@ -38,6 +16,29 @@ def test_the_cheapest_that_is_not_significantly_worse_is_named() -> None:
     assert (found["best"], found["cheapest_not_worse"], found["not_worse"]) == ("dear", "cheap", ["dear", "cheap"])
     verdict = verdict_of(found, [])
     assert verdict.startswith("take cheap: it is the cheapest, and not significantly worse than the best, dear")
+    assert "(p = 0.12), but these rows still allow that it loses up to 5.0% of accuracy" in verdict
+
+
+def test_a_margin_takes_only_models_that_surely_lose_no_more() -> None:
+    three = [contender("dear", 190, 9.0), contender("cheap", 188, 1.0), contender("bad", 150, 0.1)]
+    wide = judge(three, margin=0.05)
+    assert (wide["cheapest_not_worse"], wide["not_worse"]) == ("cheap", ["dear", "cheap"])
+    assert verdict_of(wide, []).startswith("take cheap: it is the cheapest that surely loses at most 5.0% of accuracy")
+    assert judge(three, margin=0.5)["cheapest_not_worse"] == "bad"
+
+
+def test_with_too_few_rows_for_a_margin_even_the_best_is_not_taken() -> None:
+    found = judge([contender("dear", 190, 9.0), contender("cheap", 188, 1.0)], margin=0.002)
+    assert (found["cheapest_not_worse"], found["not_worse"]) == (None, [])
+    assert verdict_of(found, []).startswith("take more rows: of no model do these show")
+
+
+def test_a_difference_within_the_margin_may_be_significant() -> None:
+    rows = np.arange(20_000)
+    found = judge([Contender("dear", rows < 19_000, 9.0), Contender("cheap", rows < 18_900, 1.0)], margin=0.01)
+    (compared,) = found["comparisons"]
+    assert compared["significantly_worse"]
+    assert found["cheapest_not_worse"] == "cheap"
 
 
 def test_a_stricter_level_believes_fewer_differences() -> None:
