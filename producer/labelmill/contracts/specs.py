@@ -12,6 +12,7 @@ from labelmill.contracts.bounds import MAX_NAME_CHARS, fault_of_value
 from labelmill.contracts.errors import InvalidInput, WorkerUnable
 
 Probability = Annotated[float, Field(ge=0, le=1)]
+Temperature = Annotated[float, Field(gt=0)]
 _Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
 
 
@@ -121,14 +122,18 @@ class ClassifySpec(_Spec):
     chats: bool = False  #: The texts are chats; a model that was trained on chats needs no telling.
     cache: bool = False
     on_bad_row: Literal["fail", "skip"] = "fail"
+    # of the model version, as they stood at submission: what changes them meanwhile must not part a batch in two
+    temperatures: dict[str, Temperature] = Field(default_factory=dict)  #: target → what its logits are divided by
+    model_thresholds: dict[str, Any] | None = None  #: None: as they stand when a chunk is claimed.
 
 
 class EvaluateSpec(_Spec):
-    """How a model is evaluated. `thresholds` are the model's as they stood: another evaluation with other ones is not
-    the same."""
+    """How a model is evaluated. `thresholds` and `temperatures` are the model's as they stood: another evaluation with
+    other ones is not the same."""
 
     calibrate: bool = False  #: Fit a temperature on the validation split and keep it with the model version.
     thresholds: dict[str, Any] | None = None
+    temperatures: dict[str, Temperature] = Field(default_factory=dict)
     multi: tuple[str, ...] = ()  #: Multi-label targets of the dataset, for a model whose labels are not known yet.
 
 

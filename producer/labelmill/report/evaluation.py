@@ -133,7 +133,7 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
         parts.append(
             Note(
                 "Its scores do not say how often it is right, by more than luck makes of so few rows: see Reliability "
-                "before you choose a threshold. evaluate --calibrate tells how much a temperature would mend.",
+                "before you choose a threshold. evaluate --calibrate fits a temperature that mends this.",
                 "warning",
             )
         )

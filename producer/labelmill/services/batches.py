@@ -10,6 +10,7 @@ from typing import Literal
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import check_name, shown
+from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
@@ -92,6 +93,8 @@ def submit_batch(
     with writing(engine) as connection:
         row = resolve_model(connection, model)
         _check_targets(spec, row)
+        as_it_stands = {"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
+        spec = spec.model_copy(update=as_it_stands)
     sources = detect_sources(inputs, spec.reading, [text] if id_column is None else [text, id_column])
     spec = spec.model_copy(update={"formats": formats_of(sources)})
     skipped = SkippedRows() if on_bad_row == "skip" else None

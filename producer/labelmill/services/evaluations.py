@@ -8,6 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown, version_of
+from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import DATASET
@@ -49,7 +50,16 @@ def submit_evaluation(
             check_split(dataset_row, "validation")
             if split == "validation":
                 raise InvalidInput("--calibrate fits on the validation split: evaluate another one, such as test")
-        spec = EvaluateSpec(calibrate=calibrate, thresholds=model_row.thresholds, multi=multi)
+            if model_row.method == "prompt":
+                warn(
+                    f"{ref_of(model_row)} scores 1 and 0, as prompts do: there is nothing that a temperature could mend"
+                )
+        spec = EvaluateSpec(
+            calibrate=calibrate,
+            thresholds=model_row.thresholds,
+            temperatures=temperatures_of(model_row.calibration),
+            multi=multi,
+        )
         values = {
             "model_no": model_row.no,
             "model_ref": model,
@@ -65,8 +75,8 @@ def submit_evaluation(
 
 
 def find_evaluation(connection: Connection, model: str, dataset: str, split: str) -> str | None:
-    """An evaluation of the same model version, with the thresholds it has now, on the same rows: one that is done or
-    under way. Raises NotFound, InvalidInput."""
+    """An evaluation of the same model version, with the thresholds and temperatures it has now, on the same rows: one
+    that is done or under way. Raises NotFound, InvalidInput."""
     model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
     has_analysis = select(AnalysisRow.job_id).where(AnalysisRow.job_id == EvaluationRow.id).exists()
     statement = (
@@ -78,7 +88,9 @@ def find_evaluation(connection: Connection, model: str, dataset: str, split: str
         .order_by(EvaluationRow.no.desc())
     )
     for job_id, options in connection.execute(statement):
-        if ((options or {}).get("thresholds") or None) == (model_row.thresholds or None):
+        spec = options or {}
+        asked = (model_row.thresholds or {}, temperatures_of(model_row.calibration))
+        if (spec.get("thresholds") or {}, spec.get("temperatures") or {}) == asked:
             return str(job_id)
     return None
 

@@ -27,8 +27,9 @@ from labelmill_worker.evaluate.multi_label import MultiLabelTally
 from labelmill_worker.evaluate.probabilities import BINS, coverage_curve
 from labelmill_worker.evaluate.scores import as_exported
 from labelmill_worker.evaluate.single_label import SingleLabelTally
-from labelmill_worker.evaluate.temperature import fit_multi, fit_single, scaled
+from labelmill_worker.evaluate.temperature import Scale, fit_multi, fit_single
 from labelmill_worker.evaluate.truth import Truth
+from labelmill_worker.inference.models.temperature import scaled
 
 CLOSE = {"rel": 0, "abs": 1e-9}
 
@@ -77,7 +78,7 @@ class Answered:
             yield AnswerBlock(at, [self.given[one] for one in at], [None] * len(at), as_exported(raw, len(self.labels)))
 
     def tally(self, temperature: float | None = None) -> SingleLabelTally:
-        tally = SingleLabelTally(self.truth, temperature)
+        tally = SingleLabelTally(self.truth, temperature and Scale(temperature, temperature))
         for block in self.blocks():
             tally.add(block)
         return tally

@@ -117,7 +117,10 @@ def test_a_temperature_is_fitted_on_validation_and_kept_with_the_version(shop: W
     assert calibration["intent"]["temperature"] == kept["temperature"]
     again = evaluate(shop)
     assert again["calibration_batch"] is None
-    assert again["metrics"]["intent"]["calibrated"] == done["metrics"]["intent"]["calibrated"]
+    before, after = done["metrics"]["intent"], again["metrics"]["intent"]
+    assert after["calibrated"] == pytest.approx(before["calibrated"], abs=1e-3)
+    assert all(after[name] == after["calibrated"][name] for name in ("log_loss", "brier", "ece"))
+    assert before["log_loss"] != pytest.approx(after["log_loss"], abs=1e-3)
 
 
 def test_labels_that_only_one_side_knows_are_named(shop: Workshop) -> None:

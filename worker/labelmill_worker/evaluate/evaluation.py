@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.job_kinds import ENDED
@@ -24,12 +25,14 @@ from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.storage.data_folder import DataFolder
-from labelmill_worker.evaluate.measure import ClassifiedSplit, Measured, fit_temperatures, measure
+from labelmill_worker.evaluate.measure import ClassifiedSplit, FittedTemperature, Measured, fit_temperatures, measure
+from labelmill_worker.evaluate.rescaled_thresholds import rescaled_thresholds
+from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.store import evaluations
 from labelmill_worker.store.datasets import split_file
-from labelmill_worker.store.evaluations import BatchColumn, BatchFacts
+from labelmill_worker.store.evaluations import BatchColumn, BatchFacts, Calibrated
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.jobs import read_job, require_held
 
@@ -71,7 +74,15 @@ def begin(context: EvaluateContext, job: EvaluationRow, token: str) -> None:
         holds_chats = "messages" in next(read_split(path), {})
         column = "messages" if holds_chats else "text"
         source = context.data_folder.source(path)
-        batch_spec = ClassifySpec(source=source, text=column, multi=spec.multi, chats=holds_chats)
+        batch_spec = ClassifySpec(
+            source=source,
+            text=column,
+            multi=spec.multi,
+            chats=holds_chats,
+            # a temperature is fitted to scores without any
+            temperatures={} if place == "calibration_batch_id" else spec.temperatures,
+            model_thresholds=spec.thresholds or {},
+        )
         batch = evaluations.open_batch(context.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
             fill_inner_batch(context.engine, batch.no, batch.id, _blocks(path), guard)
@@ -101,15 +112,20 @@ def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Ca
     schema = LabelSchema.from_json(model.label_schema or [])
     if not schema.targets:
         raise Permanent("no text was answered, so the model's labels are not known: nothing can be measured")
-    calibration = model.calibration
-    if _spec_of(job).calibrate:
+    spec, calibration = _spec_of(job), model.calibration
+    new: dict[str, FittedTemperature] = {}
+    if spec.calibrate:
         split = _classified(context, job, schema, "calibration_batch_id", CALIBRATION_SPLIT)
-        source = {"dataset": job.dataset_ref, "split": CALIBRATION_SPLIT, "evaluation": job.id}
-        calibration = {name: one | source for name, one in fit_temperatures(split, check).items()}
+        source = {"dataset": job.dataset_ref, "split": CALIBRATION_SPLIT, "evaluation": job.id, "applied": True}
+        new = fit_temperatures(split, check)
+        calibration = (calibration or {}) | {name: one.report | source for name, one in new.items()} or None
     train = _split_file(context, model.dataset_id, "train")
     split = _classified(context, job, schema, "batch_id", job.split)
-    temperatures = {name: one["temperature"] for name, one in (calibration or {}).items()}
-    measured = measure(split, temperatures, train if train and train.is_file() else None, check)
+    scales = {
+        name: Scale(one["temperature"], one["temperature"] / spec.temperatures.get(name, 1.0))
+        for name, one in (calibration or {}).items()
+    }
+    measured = measure(split, scales, train if train and train.is_file() else None, check)
     facts = evaluations.batch_facts(context.engine, split.batch_no)
     evaluations.complete(
         context.engine,
@@ -118,8 +134,18 @@ def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Ca
         metrics=measured.metrics,
         analysis=measured.analysis,
         summary=_summary(measured, facts, model, schema, calibration, context.prices),
-        calibration=calibration if _spec_of(job).calibrate else None,
+        recalibrate=partial(_recalibrated, schema, new, calibration or {}) if new else None,
     )
+
+
+def _recalibrated(
+    schema: LabelSchema, new: dict[str, FittedTemperature], found: dict[str, Any], model: Calibrated
+) -> Calibrated:
+    """The version's calibration and thresholds with what was found, from those that it has by now."""
+    calibration = (model.calibration or {}) | {name: found[name] for name in new}
+    scales = {name: one.scale for name, one in new.items()}
+    before = temperatures_of(model.calibration)
+    return Calibrated(calibration, rescaled_thresholds(model.thresholds, schema, before, scales))
 
 
 def _summary(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,12 @@ from labelmill_worker.evaluate import temperature
 from labelmill_worker.evaluate.answer_block import AnswerBlock
 from labelmill_worker.evaluate.leakage import seen_in
 from labelmill_worker.evaluate.multi_label import MultiLabelTally
+from labelmill_worker.evaluate.rescaled_thresholds import NewScale
 from labelmill_worker.evaluate.scores import as_exported
 from labelmill_worker.evaluate.single_label import SingleLabelTally
+from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import Truth, read_split, read_truth
+from labelmill_worker.inference.models.temperature import are_probabilities
 from labelmill_worker.store.evaluations import read_answers
 
 _BLOCK = 4096
@@ -70,9 +73,10 @@ class ClassifiedSplit:
 
 
 def measure(
-    split: ClassifiedSplit, temperatures: dict[str, float], train: Path | None, check: Callable[[], None]
+    split: ClassifiedSplit, scales: Mapping[str, Scale], train: Path | None, check: Callable[[], None]
 ) -> Measured:
-    """Every metric of every target that the split has labels for. `train`: what the model was trained on.
+    """Every metric of every target that the split has labels for. `train`: what the model was trained on; `scales`: the
+    temperature of each target that has one.
 
     `check` is called now and then, and raises once nothing more may be written. Raises Permanent.
     """
@@ -82,7 +86,7 @@ def measure(
     targets: dict[str, Any] = {}
     for truth in truths:
         kind = MultiLabelTally if truth.target.multi else SingleLabelTally
-        tally = kind(truth, temperatures.get(truth.target.name))
+        tally = kind(truth, scales.get(truth.target.name))
         for block in split.blocks(truth, rows):
             tally.add(block)
             check()
@@ -94,10 +98,21 @@ def measure(
     return Measured(rows, metrics, {"targets": targets}, None if seen is None else int(seen.sum()), tokens)
 
 
-def fit_temperatures(split: ClassifiedSplit, check: Callable[[], None]) -> dict[str, Any]:
-    """target → its temperature, of the targets that the split has labels and scores for. Raises Permanent."""
+@dataclass(frozen=True)
+class FittedTemperature:
+    """What was found for a target: for people, and to carry its thresholds over."""
+
+    report: dict[str, Any]
+    scale: NewScale
+
+
+def fit_temperatures(split: ClassifiedSplit, check: Callable[[], None]) -> dict[str, FittedTemperature]:
+    """target → its temperature, of the targets that the split has labels and probabilities for. Raises Permanent.
+
+    Scores of 1 and 0 alone, as prompts give them, are no probabilities: no temperature changes them.
+    """
     rows, truths = read_truth(split.path, split.schema)
-    found = {}
+    found: dict[str, FittedTemperature] = {}
     for truth in truths:
         known = len(truth.target.labels)
         every = -(-len(truth.rows) // temperature.MAX_ROWS)
@@ -109,13 +124,16 @@ def fit_temperatures(split: ClassifiedSplit, check: Callable[[], None]) -> dict[
             scores.append(block.scores[kept])
             check()
         at, table = np.concatenate(places), np.concatenate(scores)
+        if not are_probabilities(table) or np.isin(table, (0.0, 1.0)).all():
+            continue
         if truth.target.multi:
             fitted = temperature.fit_multi(table, truth.present()[at, :known])
         else:
             real = truth.single()[at]
             fitted = temperature.fit_single(table[real < known], real[real < known])
         if fitted is not None:
-            found[truth.target.name] = fitted
+            scale = NewScale(truth.target, fitted["temperature"], table)
+            found[truth.target.name] = FittedTemperature(fitted, scale)
     return found
 
 

@@ -18,9 +18,10 @@ from labelmill_worker.evaluate.mistakes import WrongPairs
 from labelmill_worker.evaluate.probabilities import EPSILON, UNMEASURED, Reliability, coverage_curve, histogram
 from labelmill_worker.evaluate.resampling import intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
-from labelmill_worker.evaluate.scores import Scores, are_probabilities
-from labelmill_worker.evaluate.temperature import scaled
+from labelmill_worker.evaluate.scores import Scores
+from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import Truth
+from labelmill_worker.inference.models.temperature import are_probabilities, scaled
 
 Bools = NDArray[np.bool_]
 
@@ -67,10 +68,10 @@ class _Means:
 
 
 class MultiLabelTally:
-    """Takes blocks of answers; `temperature` is the model version's, if it has one."""
+    """Takes blocks of answers; `scale` is of the model version's temperature, if it has one."""
 
-    def __init__(self, truth: Truth, temperature: float | None = None) -> None:
-        self.truth, self._temperature = truth, temperature
+    def __init__(self, truth: Truth, scale: Scale | None = None) -> None:
+        self.truth, self._scale = truth, scale
         self._present = truth.present()
         rows, size = self._present.shape
         self._labels = len(truth.target.labels)
@@ -79,7 +80,7 @@ class MultiLabelTally:
         self._scored, self._answered = np.zeros(rows, bool), np.zeros(rows, bool)
         self._best = np.zeros(rows)
         self._raw = _Quality(self._labels)
-        self._calibrated = _Quality(self._labels) if temperature else None
+        self._calibrated = _Quality(self._labels) if scale and scale.factor != 1 else self._raw if scale else None
         self._means = _Means(np.zeros(self._labels), np.zeros(self._labels))
         self._pairs = WrongPairs()
         self._probabilities = True
@@ -99,8 +100,8 @@ class MultiLabelTally:
         self._raw.add(scores, present)
         self._means.add(scores, present)
         self._pairs.add(at, scores, present)
-        if self._calibrated is not None and self._temperature:
-            self._calibrated.add(scaled(scores, self._temperature, multi=True), present)
+        if self._scale and self._calibrated and self._calibrated is not self._raw:
+            self._calibrated.add(scaled(scores, self._scale.factor, multi=True), present)
 
     @property
     def correct(self) -> Bools:
@@ -124,8 +125,8 @@ class MultiLabelTally:
             "intervals": self._intervals(),
             **unfamiliar_labels(self.truth, real),
         }
-        if self._calibrated is not None:
-            found["calibrated"] = {"temperature": self._temperature, **self._quality(self._calibrated)}
+        if self._scale and self._calibrated:
+            found["calibrated"] = {"temperature": self._scale.temperature, **self._quality(self._calibrated)}
         return found
 
     def analysis(self) -> dict[str, Any]:
@@ -155,7 +156,7 @@ class MultiLabelTally:
             "correct": pack_bits(self.correct),
             **self._pairs.cases(self.truth, self._present, usual),
         }
-        if self._calibrated is not None and self._probabilities:
+        if self._calibrated and self._calibrated is not self._raw and self._probabilities:
             found["reliability_calibrated"] = self._calibrated.reliability.points()
         return found
 

@@ -12,9 +12,6 @@ from labelmill.contracts.errors import Permanent
 
 Scores = NDArray[np.float64]
 
-#: float32 arithmetic may leave a probability this far outside of 0 to 1.
-_SLACK = 1e-6
-
 
 def as_exported(raw: Sequence[bytes], labels: int) -> Scores:
     """Stored scores as `results` writes them: float64 (rows, labels), each the shortest decimal that names its float32.
@@ -29,8 +26,3 @@ def as_exported(raw: Sequence[bytes], labels: int) -> Scores:
         return np.empty((len(raw), labels))
     decimals = orjson.loads(orjson.dumps(np.ascontiguousarray(stored), option=orjson.OPT_SERIALIZE_NUMPY))
     return np.array(decimals, np.float64).reshape(len(raw), labels)
-
-
-def are_probabilities(scores: Scores) -> bool:
-    """Whether every score lies between 0 and 1."""
-    return bool(scores.min(initial=0.0) >= -_SLACK and scores.max(initial=0.0) <= 1 + _SLACK)

@@ -15,9 +15,10 @@ from labelmill_worker.evaluate.mistakes import confident_mistakes, suspects
 from labelmill_worker.evaluate.probabilities import UNMEASURED, Reliability, coverage_curve, histogram, losses_of
 from labelmill_worker.evaluate.resampling import intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
-from labelmill_worker.evaluate.scores import Scores, are_probabilities
-from labelmill_worker.evaluate.temperature import scaled
+from labelmill_worker.evaluate.scores import Scores
+from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import Truth
+from labelmill_worker.inference.models.temperature import are_probabilities, scaled
 
 UNANSWERED = "(none)"  #: Stands for the answer to a row that abstained or failed: always wrong.
 
@@ -64,17 +65,18 @@ class _Quality:
 
 
 class SingleLabelTally:
-    """Takes blocks of answers; `temperature` is the model version's, if it has one."""
+    """Takes blocks of answers; `scale` is of the model version's temperature, if it has one."""
 
-    def __init__(self, truth: Truth, temperature: float | None = None) -> None:
-        self.truth, self._temperature = truth, temperature
+    def __init__(self, truth: Truth, scale: Scale | None = None) -> None:
+        self.truth, self._scale = truth, scale
         self._real = truth.single()
         rows = len(self._real)
         self._numbers = {name: number for number, name in enumerate(truth.names)}
         self._given = np.full(rows, -1, np.int32)
         self._top = np.full(rows, -1, np.int32)
         self._scored = np.zeros(rows, bool)
-        self._raw, self._calibrated = _Quality(rows), _Quality(rows) if temperature else None
+        self._raw = _Quality(rows)
+        self._calibrated = _Quality(rows) if scale and scale.factor != 1 else self._raw if scale else None
         self._probabilities = True
 
     def add(self, block: AnswerBlock) -> None:
@@ -87,8 +89,8 @@ class SingleLabelTally:
         self._top[at], self._scored[at] = scores.argmax(axis=1), True
         self._probabilities = self._probabilities and are_probabilities(scores)
         self._raw.add(at, scores, self._real[at])
-        if self._calibrated is not None and self._temperature:
-            self._calibrated.add(at, scaled(scores, self._temperature, multi=False), self._real[at])
+        if self._scale and self._calibrated and self._calibrated is not self._raw:
+            self._calibrated.add(at, scaled(scores, self._scale.factor, multi=False), self._real[at])
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -115,8 +117,8 @@ class SingleLabelTally:
             "intervals": self._intervals(),
             **unfamiliar_labels(self.truth, real),
         }
-        if self._calibrated is not None:
-            found["calibrated"] = {"temperature": self._temperature, **self._quality(self._calibrated)}
+        if self._scale and self._calibrated:
+            found["calibrated"] = {"temperature": self._scale.temperature, **self._quality(self._calibrated)}
         return found
 
     def analysis(self) -> dict[str, Any]:
@@ -138,7 +140,7 @@ class SingleLabelTally:
             "mistakes": confident_mistakes(self.truth, self._top, self._raw.best, self._raw.of_truth, scored),
             **suspects(self.truth, self._top, self._raw.best, self._raw.of_truth, scored),
         }
-        if self._calibrated is not None and self._probabilities:
+        if self._calibrated and self._calibrated is not self._raw and self._probabilities:
             found["reliability_calibrated"] = self._calibrated.reliability(scored, is_top).points()
         return found
 

@@ -1,32 +1,30 @@
-"""Temperature scaling: one number a target that makes scores say how often they are right. Pure.
+"""Fitting a temperature: one number a target that makes scores say how often they are right. Pure.
 
-Guo et al., "On Calibration of Modern Neural Networks", 2017. Scores are taken for probabilities: their logarithms (for
-a multi-label target their log-odds) are divided by the temperature. Above 1 it makes a model less sure of itself.
+Guo et al., "On Calibration of Modern Neural Networks", 2017. Scores are taken for probabilities.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import expit, log_softmax, logit
+from scipy.special import log_softmax, logit
 
-FLOOR = 1e-12  #: A score below counts as this much: an answer without any doubt has no logarithm.
+from labelmill_worker.inference.models.temperature import FLOOR
+
 LEAST, MOST = 0.05, 100.0
 MAX_ROWS = 20_000  #: Rows that a temperature is fitted on; more change its third digit.
 
 Floats = NDArray[np.float64]
 
 
-def scaled(scores: Floats, temperature: float, *, multi: bool) -> Floats:
-    """Scores (rows, labels) at a temperature. The order of a row's labels stays."""
-    if multi:
-        odds: Floats = expit(logit(np.clip(scores, FLOOR, 1 - FLOOR)) / temperature)
-        return odds
-    shares: Floats = np.exp(log_softmax(np.log(np.clip(scores, FLOOR, 1.0)) / temperature, axis=1))
-    return shares
+class Scale(NamedTuple):
+    """A target's temperature, and by what the scores at hand, which may be at an earlier one, are to be divided."""
+
+    temperature: float
+    factor: float
 
 
 def fit_single(scores: Floats, truth: NDArray[np.int32]) -> dict[str, Any] | None:

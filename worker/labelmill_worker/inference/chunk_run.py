@@ -206,7 +206,7 @@ class _ChunkWork:
             return rows, texts
         if not index_earlier_answers(engine, model.no, besides=self._claim.batch_no, until=self._sender.slice_until):
             return [], []
-        found = earlier_answers(engine, model.no, schema, texts)
+        found = earlier_answers(engine, model.no, schema, texts, self._claim.options.get("temperatures"))
         known = found.indices.tolist()
         if known:
             request = Request([rows[index] for index in known], [texts[index] for index in known])

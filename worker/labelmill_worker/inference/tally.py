@@ -36,13 +36,15 @@ def _add_answers(progress: Progress, claim: Claim, schema: LabelSchema, answers:
     names = None if ids is None else [ids[row - claim.first_row] for row in rows]
     numbers = np.array(rows, np.int64)
     silent = np.zeros(len(rows), bool)
+    models = claim.options.get("model_thresholds")
+    if models is None:  # an earlier Labelmill submitted it
+        models = claim.model.thresholds
     for number, target in enumerate(schema.targets):
         parts = [cast("Scores", answer.scores)[number] for answer in answers]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
         # of a multi-label target the model's thresholds say which labels hold: none of them makes a row abstain
-        models = None if target.multi else claim.model.thresholds
-        threshold = threshold_of(target.name, claim.options.get("thresholds"), models)
-        decided = decide(scores, target, threshold, label_limits(target, claim.model.thresholds))
+        threshold = threshold_of(target.name, claim.options.get("thresholds"), None if target.multi else models)
+        decided = decide(scores, target, threshold, label_limits(target, models))
         silent |= decided.abstained
         progress.blocks.append(
             PredictionBlock(number, numbers, names, decided.labels, decided.label_lists, decided.best, scores)

@@ -1,14 +1,15 @@
 """Earlier answers of a model version, found by text: what `--cache` reuses.
 
 Answers are not kept twice: the index says in which batch and row a text was answered. It is made when a batch first
-asks for it, chunk by chunk, so that batches that never ask pay nothing.
+asks for it, chunk by chunk, so that batches that never ask pay nothing. Temperatures are part of a text's digest: what
+was answered at other ones is not found, so that the scores of a batch are all on one scale.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -114,10 +115,11 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
         except ValueError:
             texts = []  # nobody knows any more what was answered
         if texts:
+            options = connection.scalar(select(BatchRow.options).where(BatchRow.no == chunk.batch_no)) or {}
             values = {
                 "model_no": model_no,
                 "batch_no": chunk.batch_no,
-                "digests": b"".join(map(_digest, texts)),
+                "digests": b"".join(_digests(texts, options.get("temperatures"))),
                 "first_row": chunk.first_row,
                 "end_row": chunk.first_row + chunk.rows,
             }
@@ -134,9 +136,15 @@ class EarlierAnswers:
     scores: Sequence[NDArray[np.float32]]
 
 
-def earlier_answers(engine: Engine, model_no: int, schema: LabelSchema, texts: Sequence[str]) -> EarlierAnswers:
-    """What the model has answered before to those texts, for all of its targets."""
-    digests = [_digest(content) for content in texts]
+def earlier_answers(
+    engine: Engine,
+    model_no: int,
+    schema: LabelSchema,
+    texts: Sequence[str],
+    temperatures: Mapping[str, float] | None = None,
+) -> EarlierAnswers:
+    """What the model has answered before to those texts at those temperatures, for all of its targets."""
+    digests = _digests(texts, temperatures)
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__), np.int64)  # neighbours share pages
     values = {"model_no": model_no, "count": len(digests), "digests": b"".join(sorted(digests))}
     with reading(engine) as connection:
@@ -167,5 +175,10 @@ def _find(
     return indices[ascending], scores[ascending].astype(np.float32)
 
 
-def _digest(content: str) -> bytes:
-    return hashlib.blake2b(content.encode(), digest_size=_DIGEST_BYTES).digest()
+def _digests(texts: Sequence[str], temperatures: Mapping[str, float] | None) -> list[bytes]:
+    """Of each text, as it is answered at those temperatures. Without any it is the digest of the text alone."""
+    scale = b""
+    if temperatures:
+        named = repr(sorted(temperatures.items())).encode()
+        scale = hashlib.blake2b(named, digest_size=hashlib.blake2b.PERSON_SIZE).digest()
+    return [hashlib.blake2b(content.encode(), digest_size=_DIGEST_BYTES, person=scale).digest() for content in texts]

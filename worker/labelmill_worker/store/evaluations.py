@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -57,6 +58,14 @@ def read_model(engine: Engine, model_no: int) -> ModelRow:
         )
 
 
+@dataclass(frozen=True)
+class Calibrated:
+    """A model version's temperatures, and the thresholds that are on their scale."""
+
+    calibration: dict[str, Any] | None
+    thresholds: dict[str, Any] | None
+
+
 def complete(
     engine: Engine,
     job: EvaluationRow,
@@ -65,9 +74,9 @@ def complete(
     metrics: dict[str, Any],
     summary: dict[str, Any],
     analysis: dict[str, Any],
-    calibration: dict[str, Any] | None,
+    recalibrate: Callable[[Calibrated], Calibrated] | None,
 ) -> None:
-    """running → completed, with everything that was found; a new `calibration` goes to the model version.
+    """running → completed, with everything that was found; `recalibrate` says what becomes of the model version.
 
     Raises LeaseLost.
     """
@@ -84,8 +93,13 @@ def complete(
         if not done:
             raise LeaseLost(f"the lease on {job.id} was lost")
         save_analysis(connection, job.id, analysis)
-        if calibration is not None:
-            connection.execute(update(ModelRow).where(ModelRow.no == job.model_no).values(calibration=calibration))
+        if recalibrate is not None:
+            this = ModelRow.no == job.model_no
+            columns = select(ModelRow.calibration, ModelRow.thresholds).where(this)
+            # locked: a person may set thresholds at this moment
+            found = recalibrate(Calibrated(*connection.execute(columns.with_for_update()).one()))
+            values = {"calibration": found.calibration, "thresholds": found.thresholds}
+            connection.execute(update(ModelRow).where(this).values(values))
 
 
 # Handed to the driver as they are: a split may have a million rows.

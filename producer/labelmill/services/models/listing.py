@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database.tables import (
@@ -54,6 +55,7 @@ def lineage(connection: Connection, ref: str) -> dict[str, Any]:
     return document | {
         "labels": {target["name"]: target["labels"] for target in row.label_schema or []},
         "thresholds": row.thresholds,
+        "temperatures": temperatures_of(row.calibration),
         "calibration": row.calibration,
         "dataset": _dataset(connection, row),
         "training": _training(connection, row),

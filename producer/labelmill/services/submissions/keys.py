@@ -80,9 +80,9 @@ def _find(connection: Connection, order: Order, key: str) -> OpenedBatch | None:
         cancelled = (BatchRow.no == there.no) & (BatchRow.state == BatchState.CANCELLED.value)
         connection.execute(update(BatchRow).where(cancelled).values(idempotency_key=None))
         return None
-    # through the spec: options that came later were not written then; where a source lies, and in which format, does
-    # not matter
-    same = {"source": order.spec.source, "formats": order.spec.formats}
+    # through the spec: options that came later were not written then; where a source lies, in which format, and how
+    # the model version stood does not matter
+    same = {name: getattr(order.spec, name) for name in ("source", "formats", "temperatures", "model_thresholds")}
     options = ClassifySpec(**there.options).model_copy(update=same)
     asked = (order.model_no, order.mode, order.priority, order.spec)
     if (there.model_no, there.mode, there.priority, options) != asked:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.inference.models.artifacts import ArtifactRefused, load_artifact, save_artifact, shown_file
 
 Matrix = NDArray[np.float32]
+
+NEVER = -30.0  #: Intercept of a label that no row of train has: its score is 0 for all purposes.
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,17 @@ class Head:
         """For each target float32 (rows, labels): rows sum to 1 for a single-label target, are independent else."""
         found = zip(self.schema.targets, self.weights, self.intercepts, strict=True)
         return [probabilities(vectors @ weights + intercepts, target) for target, weights, intercepts in found]
+
+    def at_temperatures(self, temperatures: Mapping[str, float]) -> Head:
+        """The same head, less sure of itself by the temperature of each target that has one. A label that no row of
+        train had, or every row, stays as good as impossible or certain."""
+        weights, intercepts = list(self.weights), list(self.intercepts)
+        for number, target in enumerate(self.schema.targets):
+            if (temperature := temperatures.get(target.name, 1.0)) != 1.0:
+                learnt = weights[number].any(axis=0) | (np.abs(intercepts[number]) < -NEVER)
+                by = np.where(learnt, temperature, 1.0).astype(np.float32)
+                weights[number], intercepts[number] = weights[number] / by, intercepts[number] / by
+        return Head(self.schema, weights, intercepts)
 
     def save(self, path: Path) -> str:
         """Write the head's file. Returns its SHA-256. Raises Permanent."""

@@ -34,8 +34,10 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
     recipe: dict[str, Any] = model.recipe or {}
     name = f"{model.name}@{model.version}"
     schema = LabelSchema.from_json(model.label_schema or [])
+    temperatures: dict[str, float] = options.get("temperatures") or {}
     if model.method == "embedding":
-        return EmbeddingHead(shared, model, Head.load(_own_file(shared, recipe), recipe["sha256"], name, schema))
+        head = Head.load(_own_file(shared, recipe), recipe["sha256"], name, schema).at_temperatures(temperatures)
+        return EmbeddingHead(shared, model, head)
     if model.method == "prompt":
         pool = None
         if "file" in recipe:
@@ -47,7 +49,8 @@ def strategy_for(shared: ClassifyEngine, model: ModelRow, options: dict[str, Any
         raise WorkerUnable(f"model {name} was made by the method {model.method!r}, which this worker does not know")
     multi = (*options.get("multi", ()), *recipe.get("multi", ()))
     kind = ChatClassification if options.get("chats") or recipe.get("chats") else ListClassification
-    return kind(shared, model, multi, named=(*options.get("multi", ()), *options.get("thresholds", {})))
+    named = (*options.get("multi", ()), *options.get("thresholds", {}))
+    return kind(shared, model, multi, named, temperatures)
 
 
 def _own_file(shared: ClassifyEngine, recipe: dict[str, Any]) -> Path:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.core.database.tables import ModelRow
 from labelmill_worker.inference.answers import check_scores, learn_schema, require_targets
+from labelmill_worker.inference.models.temperature import at_temperatures
 from labelmill_worker.inference.planning import Request, plan_requests
 from labelmill_worker.inference.sender import Answer, Spending
 from labelmill_worker.store.chunks import save_learned_schema
@@ -24,14 +25,20 @@ class ListClassification:
     """Asks a fine-tuned classifier. The labels of a model known by its id alone are those of its first good answer."""
 
     def __init__(
-        self, shared: ClassifyEngine, model: ModelRow, multi: tuple[str, ...], named: tuple[str, ...] = ()
+        self,
+        shared: ClassifyEngine,
+        model: ModelRow,
+        multi: tuple[str, ...],
+        named: tuple[str, ...] = (),
+        temperatures: Mapping[str, float] | None = None,
     ) -> None:
-        """`named`: targets that the batch's options name."""
+        """`named`: targets that the batch's options name. `temperatures`: those at which the batch is answered."""
         self._shared = shared
         self._model = model
         self.model = self.first_model = model.remote_model or ""
         self._multi = multi
         self._named = named
+        self._temperatures = temperatures or {}
         self._learning = asyncio.Lock()
         self.schema = LabelSchema.from_json(model.label_schema) if model.label_schema else None
         self.spent = Spending()
@@ -44,6 +51,8 @@ class ListClassification:
         with self.spent.unless_believed(tokens):
             schema = self.schema or await self._learn(results, request)
             scores = check_scores(results, len(request), schema)
+            if self._temperatures:
+                scores = at_temperatures(scores, schema, self._temperatures)
         return Answer(request, scores, tokens)
 
     async def _call(self, model: str, texts: Sequence[str]) -> tuple[object, int]:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from labelmill_worker.inference.models.head import probabilities
+from labelmill_worker.inference.models.head import NEVER, probabilities
 from labelmill_worker.train.heads.solvers import Linear
 from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
@@ -54,7 +54,7 @@ def fit_minibatch(
     found = adam.result()
     counts = np.bincount(labels.codes, minlength=len(target.labels))
     intercepts = found[-1].astype(np.float32)
-    intercepts[counts == 0] = -30.0
+    intercepts[counts == 0] = NEVER
     weights = (found[:-1] * scale).astype(np.float32)
     weights[:, counts == 0] = 0
     return Linear(weights, intercepts)

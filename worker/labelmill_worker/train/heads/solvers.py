@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from labelmill_worker.inference.models.head import NEVER
 from labelmill_worker.train.heads.vector_rows import Matrix, Numbers
 
-_NEVER = -30.0  #: Intercept of a label that no row has: its score is 0 for all purposes.
 _MAX_ITERATIONS = 300
 _TOLERANCE = 3e-4  # of the largest gradient of the mean loss: scikit-learn's 1e-4 takes twice the time for no accuracy
 _USUAL_C = 128.0  #: Up to here that tolerance is fine enough.
@@ -34,7 +34,7 @@ def fit_softmax(vectors: Matrix, codes: Numbers, labels: int, inverse_strength: 
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
 
     weights = np.zeros((vectors.shape[1], labels), np.float32)
-    intercepts = np.full(labels, _NEVER, np.float32)
+    intercepts = np.full(labels, NEVER, np.float32)
     seen = np.unique(codes)
     if len(seen) < 2:
         intercepts[seen] = 0.0
@@ -62,7 +62,7 @@ def fit_sigmoids(vectors: Matrix, present: NDArray[np.bool_], inverse_strength: 
     counts = present.sum(axis=0)
     learnt = np.flatnonzero((counts > 0) & (counts < rows))
     weights = np.zeros((dimensions, labels), np.float32)
-    intercepts = np.where(counts == 0, _NEVER, -_NEVER).astype(np.float32)
+    intercepts = np.where(counts == 0, NEVER, -NEVER).astype(np.float32)
     if not len(learnt):
         return Linear(weights, intercepts)
     truth = present[:, learnt].astype(np.float32)
