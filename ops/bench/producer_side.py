@@ -23,9 +23,11 @@ import psycopg
 from labelmill.core.database import connect
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import load_settings
-from labelmill.services.batches import submit_batch
+from labelmill.services.batches import ClassifyRequest, accept_batch
+from labelmill.services.context import ServiceContext
 from labelmill.services.results.export import write_results
 from labelmill.services.results.reading import read_result_lines
+from labelmill.services.submissions.accepted import start
 
 _TEXTS = "CREATE TABLE plain_texts (row BIGINT PRIMARY KEY, external_id TEXT, text TEXT)"
 _READ_BACK = """COPY (SELECT p.row, p.external_id, t.text, p.label, p.score, p.scores FROM prediction_rows p
@@ -42,10 +44,11 @@ def peak_kb() -> int:
 def submit(file: str, model: str = "ft:classifier:bench:x", *options: str) -> dict[str, Any]:
     """Submit a batch as `labelmill classify` does. The only option is `--cache`."""
     settings = load_settings()
-    engine, sender = connect(settings.sql_url), MessageSender.connect(settings)
-    began_at, start = time.time(), time.perf_counter()
-    batch_id = submit_batch(engine, sender, source=file, model=model, id_column="id", cache="--cache" in options)
-    return {"seconds": time.perf_counter() - start, "began_at": began_at, "batch": batch_id}
+    context = ServiceContext(connect(settings.sql_url), MessageSender.connect(settings))
+    began_at, began = time.time(), time.perf_counter()
+    request = ClassifyRequest.of(file, model, id_column="id", cache="--cache" in options)
+    batch = start(context, accept_batch(context, request))
+    return {"seconds": time.perf_counter() - began, "began_at": began_at, "batch": batch.id}
 
 
 def results(batch_id: str, output: str) -> dict[str, Any]:

@@ -22,7 +22,9 @@ from sqlalchemy import text
 from labelmill.core.database import connect, upgrade
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.services.batches import submit_batch
+from labelmill.services.batches import ClassifyRequest, accept_batch
+from labelmill.services.context import ServiceContext
+from labelmill.services.submissions.accepted import start
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port
@@ -309,15 +311,12 @@ class Machine:
         """Let every process connect to what it needs, and the model's labels be learnt."""
         self.server.reset(0.0)
         one = input_file(self.folder, 1, first=900_000_000)
-        engine = connect(stack.database_url)
         sender = MessageSender.connect(Settings(broker_url=stack.env["LABELMILL_BROKER_URL"]))
-        batches = [
-            submit_batch(engine, sender, source=str(one), model="ft:classifier:bench:x")
-            for _ in range(4 * len(stack.workers))
-        ]
-        engine.dispose()
+        request = ClassifyRequest.of(str(one), "ft:classifier:bench:x")
+        with ServiceContext(connect(stack.database_url), sender) as context:
+            batches = [start(context, accept_batch(context, request)) for _ in range(4 * len(stack.workers))]
         for batch in batches:
-            stack.wait_for(batch, 60)
+            stack.wait_for(batch.id, 60)
 
 
 def _wait_until_ready(broker_url: str, workers: int) -> None:

@@ -14,9 +14,6 @@ from rig import Rig
 from stand_in import CLASSIFICATIONS, COMPLETIONS, EMBEDDINGS
 from workload import ENDED, Classify, Expected, Work
 
-from labelmill.services.datasets import submit_prepare
-from labelmill.services.trainings import submit_training
-
 STEPS = ("preparation", "training", "evaluation", "batch")  #: A pipeline's jobs, in order.
 
 
@@ -69,31 +66,15 @@ class Pipeline(Work):
                 columns = {"intent": "intent=l", "tags": "tags=g:multi"}
                 self.jobs.append(
                     self.found("datasets")
-                    or submit_prepare(
-                        client.engine,
-                        client.sender,
-                        client.settings,
-                        name=self.name,
-                        source=str(self.source),
-                        targets=[columns[target] for target in self.targets],
-                        text="t",
-                        warn=client.warnings.append,
-                    )
+                    or client.prepare(
+                        self.name, str(self.source), targets=[columns[target] for target in self.targets], text="t"
+                    ).id
                 )
         if len(self.jobs) == 1 and self._has_ended_well(0):
             with self.submitting():
                 self.jobs.append(
                     self.found("trainings")
-                    or submit_training(
-                        client.engine,
-                        client.sender,
-                        name=self.name,
-                        dataset=self.name,
-                        method=self.kind.method,
-                        yes=True,
-                        warn=client.warnings.append,
-                        **self.kind.options,
-                    )
+                    or client.train(self.name, self.name, method=self.kind.method, yes=True, **self.kind.options).id
                 )
         if len(self.jobs) == 2 and self._has_ended_well(1):
             with self.submitting():

@@ -9,8 +9,6 @@ import orjson
 from rig import CONCURRENCY, WORKERS, Rig
 from workload import ENDED, Expected, Work
 
-from labelmill.services.datasets import submit_prepare
-
 PREPARATIONS = "preparations"
 _COUNT = WORKERS * CONCURRENCY + 2  #: More than there are slots of any kind.
 
@@ -31,15 +29,8 @@ class Preparations(Work):
         while len(self.jobs) < _COUNT:
             name = f"{self.name}-{len(self.jobs)}"
             with self.submitting():
-                job_id = self.found("datasets", name) or submit_prepare(
-                    client.engine,
-                    client.sender,
-                    client.settings,
-                    name=name,
-                    source=str(self.source),
-                    targets=["intent=l"],
-                    text="t",
-                    warn=client.warnings.append,
+                job_id = self.found("datasets", name) or (
+                    client.prepare(name, str(self.source), targets=["intent=l"], text="t").id
                 )
             self.jobs.append(job_id)
         if all(work.ended for work in self.beside):

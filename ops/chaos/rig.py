@@ -198,7 +198,7 @@ class Rig:
             alive = [one for one in alive if one.pid is not None and self.forker.exit_code(one.pid) is None]
         for process in alive:
             self.signal(process, signal.SIGKILL)
-        self.client.engine.dispose()
+        self.client.close()
         self.redis_proxy.close()
         if self.postgres_proxy is not None:
             self.postgres_proxy.close()

@@ -59,7 +59,7 @@ class Work(ABC):
 
     def found(self, table: str, name: str = "") -> str | None:
         """The job of this name, the work's own by default, if a submission that seemed to fail had gone through."""
-        with reading(self.rig.client.engine) as connection:
+        with reading(self.rig.client.context.engine) as connection:
             query = text(f"SELECT id FROM {table} WHERE name = :name")  # noqa: S608 - a name of ours
             found: str | None = connection.scalar(query, {"name": name or self.name})
         return found

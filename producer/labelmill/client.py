@@ -1,60 +1,43 @@
-"""The Python client: submit work, follow it, fetch what came of it. The command line does everything through here."""
+"""The Python client: submit work, follow it, fetch what came of it. A thin translation to the services."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import Notice
 from labelmill.contracts.job_kinds import RESTING
-from labelmill.core.database import check_tables, connect_to_existing, reading, require_this_machine, writing
-from labelmill.core.money.prices import PriceList
-from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings, load_producer_settings
-from labelmill.core.storage.data_folder import shown_files
-from labelmill.services.batches import submit_batch
-from labelmill.services.evaluations import check_evaluation, find_evaluation, submit_evaluation
+from labelmill.services import batches, datasets, evaluations, trainings
+from labelmill.services.context import open_context
 from labelmill.services.jobs import actions
-from labelmill.services.jobs import documents as jobs
-from labelmill.services.jobs.listing import Wanted, list_jobs
+from labelmill.services.jobs.documents import job_status
+from labelmill.services.jobs.listing import JobsRequest, list_jobs
 from labelmill.services.jobs.lost_reads import LostReads
-from labelmill.services.results.reading import Only, read_results
-
-_TABLES_S = 10.0  #: How soon a client notices that the tables were upgraded.
+from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.models import registry
+from labelmill.services.results.reading import Only
+from labelmill.services.results.rows import ResultsRequest, result_rows
+from labelmill.services.submissions.accepted import Accepted, start
 
 
 class Client:
     """A connection to a Labelmill installation. Close it, or use it as a context manager.
 
-    `warnings` collects what did not stop a submission but should be known, such as Redis being down.
-    Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable.
+    `warnings` collects what did not stop a call but should be known, such as Redis being down; a job has those of its
+    own submission. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable.
     """
 
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or load_producer_settings()
-        self.engine = connect_to_existing(self.settings)
-        self.sender = MessageSender.connect(self.settings)
+        self.context = open_context(self.settings)
         self.warnings: list[str] = []
-        self._tables_looked_at = time.monotonic()
-        try:
-            check_tables(self.engine)
-            require_this_machine(self.engine)
-        except BaseException:
-            self.close()
-            raise
-
-    def _require_tables(self) -> None:
-        """An installation may be upgraded under a client that lives for months. Raises DatabaseOutdated."""
-        if time.monotonic() >= self._tables_looked_at + _TABLES_S:
-            check_tables(self.engine)
-            self._tables_looked_at = time.monotonic()
 
     def close(self) -> None:
         """Close the connections to the database and to Redis. Jobs go on."""
-        self.engine.dispose()
-        self.sender.close()
+        self.context.close()
 
     def __enter__(self) -> Self:
         return self
@@ -62,72 +45,158 @@ class Client:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def classify(self, source: str, model: str, **options: Any) -> Batch:
-        """Submit a batch; see `submissions.classify.submit_batch` for the options. Raises InvalidInput, NotFound."""
-        self._require_tables()
-        batch_id = submit_batch(
-            self.engine, self.sender, source=source, model=model, warn=self.warnings.append, **options
-        )
-        return Batch(self, batch_id)
-
-    def evaluate(
+    def prepare(
         self,
-        model: str,
-        dataset: str,
-        split: str = "test",
+        name: str,
+        source: str,
         *,
-        calibrate: bool = False,
-        announce: Callable[[str], None] = lambda _: None,
+        targets: Sequence[str] = (),
+        where: Sequence[str] = (),
+        split: str = "80/10/10",
+        text: str = "text",
+        min_per_label: int | None = None,
+        max_per_label: int | None = None,
+        seed: int = 42,
+        dedupe: bool = False,
+        separator: str | None = None,
+        on_bad_row: str = "fail",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quoting: str | None = None,
+        format: str = "columns",  # noqa: A002 - the option's name
     ) -> Job:
-        """Measure a model on a split of a dataset. `announce` is told the id once the job is accepted. Raises
-        InvalidInput, NotFound."""
-        self._require_tables()
-        job_id = submit_evaluation(
-            self.engine,
-            self.sender,
-            model=model,
-            dataset=dataset,
+        """Submit the preparation of `source` as dataset `name`. `targets` are `NAME=COLUMN[:multi]`, `where` is
+        `COLUMN=VALUE`. Raises InvalidInput, Permanent when the data folder cannot be written."""
+        request = datasets.PrepareRequest.of(
+            name,
+            source,
+            targets=targets,
+            where=where,
             split=split,
-            calibrate=calibrate,
-            warn=self.warnings.append,
-            announce=announce,
+            text=text,
+            min_per_label=min_per_label,
+            max_per_label=max_per_label,
+            seed=seed,
+            dedupe=dedupe,
+            separator=separator,
+            on_bad_row=on_bad_row,
+            encoding=encoding,
+            delimiter=delimiter,
+            quoting=quoting,
+            format=format,
         )
-        return Job(self, job_id)
+        accepted = datasets.accept_preparation(self.context, request)
+        return Job(self, accepted.id, self._start(accepted))
 
-    def compare(
+    def train(
         self,
-        models: Sequence[str],
+        name: str,
         dataset: str,
-        split: str = "test",
         *,
-        announce: Callable[[str], None] = lambda _: None,
-    ) -> list[Job]:
+        method: str = trainings.DEFAULT_METHOD,
+        max_cost: float | None = None,
+        yes: bool = False,
+        base_model: str | None = None,
+        steps: int | None = None,
+        learning_rate: float | None = None,
+        wandb_project: str | None = None,
+        suffix: str | None = None,
+        target_weights: Mapping[str, float] | None = None,
+        descriptions: Mapping[str, str] | None = None,
+        shots: int | None = None,
+        shot_selection: str | None = None,
+    ) -> Training:
+        """Submit a training of a new version of model `name`. It waits for `approve` if it would cost more than
+        `max_cost`, or anything at all where there is neither `max_cost` nor `yes`. Raises NotFound, InvalidInput."""
+        request = trainings.TrainRequest.of(
+            name,
+            dataset,
+            method=method,
+            max_cost=max_cost,
+            yes=yes,
+            base_model=base_model,
+            steps=steps,
+            learning_rate=learning_rate,
+            wandb_project=wandb_project,
+            suffix=suffix,
+            target_weights=target_weights,
+            descriptions=descriptions,
+            shots=shots,
+            shot_selection=shot_selection,
+        )
+        accepted = trainings.accept_training(self.context, request)
+        return Training(self, accepted.id, self._start(accepted))
+
+    def classify(
+        self,
+        source: str,
+        model: str,
+        *,
+        text: str = "text",
+        id_column: str | None = None,
+        mode: str = "realtime",
+        priority: str = "normal",
+        thresholds: Mapping[str, float] | None = None,
+        multi: Sequence[str] = (),
+        cache: bool = False,
+        chats: bool = False,
+        on_bad_row: str = "fail",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quoting: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """Submit a batch: every text of `source`, a path, a glob or `-`. `thresholds`: target (or `*` for all) → least
+        score of a label that is believed. Raises InvalidInput, NotFound."""
+        request = batches.ClassifyRequest.of(
+            source,
+            model,
+            text=text,
+            id_column=id_column,
+            mode=mode,
+            priority=priority,
+            thresholds=thresholds,
+            multi=multi,
+            cache=cache,
+            chats=chats,
+            on_bad_row=on_bad_row,
+            encoding=encoding,
+            delimiter=delimiter,
+            quoting=quoting,
+            idempotency_key=idempotency_key,
+        )
+        accepted = batches.accept_batch(self.context, request)
+        return Batch(self, accepted.id, self._start(accepted))
+
+    def evaluate(self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False) -> Job:
+        """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
+        request = evaluations.EvaluateRequest(model, dataset, split, calibrate)
+        accepted = evaluations.accept_evaluation(self.context, request)
+        return Job(self, accepted.id, self._start(accepted))
+
+    def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job]:
         """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
-        ended, `comparison` puts them side by side. `announce` is told the id of each new one. Raises InvalidInput,
-        NotFound, before anything is paid for."""
-        with writing(self.engine) as connection:
-            versions = {check_evaluation(connection, model, dataset, split) for model in models}
-        if len(versions) < 2:
-            raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more")
-        ids: list[str] = []
-        for model in models:
-            with writing(self.engine) as connection:
-                job_id = find_evaluation(connection, model, dataset, split)
-            if job_id is None:
-                job_id = self.evaluate(model, dataset, split, announce=announce).id
-            if job_id not in ids:
-                ids.append(job_id)
-        return [Job(self, job_id) for job_id in ids]
+        ended, `comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is paid for."""
+        found = evaluations.accept_comparison(self.context, evaluations.CompareRequest(models, dataset, split))
+        warnings = {accepted.id: self._start(accepted) for accepted in found.accepted}
+        return [Job(self, job_id, warnings.get(job_id, ())) for job_id in found.evaluations]
 
     def comparison(
         self, evaluations: Sequence[str], level: float = 0.05, margin: float | None = None
     ) -> dict[str, Any]:
         """The document of `labelmill compare --json`, from the ids of evaluations; `margin`: the loss of accuracy that
         would be accepted, as a share of rows. Raises NotFound, InvalidInput."""
-        from labelmill.services.comparison import compare_evaluations  # noqa: PLC0415 - NumPy, which other commands spare
+        from labelmill.services.comparison import ComparisonRequest, comparison  # noqa: PLC0415 - NumPy, often spared
 
-        with reading(self.engine) as connection:
-            return compare_evaluations(connection, evaluations, level, margin)
+        return comparison(self.context, ComparisonRequest(evaluations, level, margin))
+
+    def models(self, *, archived: bool = False) -> list[dict[str, Any]]:
+        """The models there are, by name and version; `archived` ones too."""
+        return registry.list_models(self.context, registry.ModelsRequest(archived))
+
+    def datasets(self, limit: int = 100) -> list[dict[str, Any]]:
+        """The latest datasets, newest first."""
+        return datasets.list_datasets(self.context, datasets.DatasetsRequest(limit))
 
     def job(self, job_id: str) -> Job:
         """A handle on any job, by id."""
@@ -135,11 +204,7 @@ class Client:
 
     def status(self, job_id: str) -> dict[str, Any]:
         """The status document of any job; a dataset's files as paths in this client's data folder. Raises NotFound."""
-        with reading(self.engine) as connection:
-            document = jobs.status_document(connection, job_id, PriceList(self.settings.prices))
-        if document.get("files"):
-            document["files"] = shown_files(self.settings.data_dir, document["files"])
-        return document
+        return job_status(self.context, JobRequest(job_id))
 
     def jobs(
         self,
@@ -152,30 +217,41 @@ class Client:
     ) -> list[dict[str, Any]]:
         """The latest jobs, newest first, those that are older than the job `after`. `inner`: the batches that trainings
         and evaluations run for themselves too. Raises InvalidInput, NotFound."""
-        wanted = Wanted.of(kind, state, limit, after, inner=inner)
-        with reading(self.engine) as connection:
-            return list_jobs(connection, wanted, PriceList(self.settings.prices))
+        return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner))
 
     def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
         """The rows of a batch or an evaluation in input order, answered ones; with `follow` until it ends, beyond
         outages of the database. Raises NotFound, DatabaseUnavailable."""
-        return read_results(self.engine, job_id, only=only, follow=follow)
+        return result_rows(self.context, ResultsRequest(job_id, only, follow))
 
     def cancel(self, job_id: str) -> None:
         """Stop a job; what was paid for is kept. Raises NotFound, InvalidInput when it has ended."""
-        actions.cancel(self.engine, self.sender, job_id)
+        actions.cancel(self.context, JobRequest(job_id))
 
     def retry(self, job_id: str) -> None:
         """Run the failed rows of a batch again. Raises NotFound, InvalidInput."""
-        actions.retry(self.engine, self.sender, job_id, warn=self.warnings.append)
+        self._keep(actions.retry(self.context, JobRequest(job_id)).warnings)
+
+    def approve(self, training_id: str) -> None:
+        """Let a training that waits for approval start spending. Raises NotFound, InvalidInput when it does not."""
+        self._keep(trainings.approve(self.context, JobRequest(training_id)).warnings)
+
+    def _start(self, accepted: Accepted) -> tuple[str, ...]:
+        return self._keep(start(self.context, accepted).warnings)
+
+    def _keep(self, warnings: Iterable[Notice]) -> tuple[str, ...]:
+        told = tuple(warning.message for warning in warnings)
+        self.warnings += told
+        return told
 
 
 class Job:
-    """A job somebody submitted."""
+    """A job somebody submitted. `warnings`: what did not stop its submission but should be known."""
 
-    def __init__(self, client: Client, job_id: str) -> None:
+    def __init__(self, client: Client, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self._client = client
         self.id = job_id
+        self.warnings = warnings
 
     def status(self) -> dict[str, Any]:
         """Its status document, as `labelmill status --json` prints it."""
@@ -198,6 +274,14 @@ class Job:
     def cancel(self) -> None:
         """Stop it."""
         self._client.cancel(self.id)
+
+
+class Training(Job):
+    """A training."""
+
+    def approve(self) -> None:
+        """Let it start spending, where it waits for that. Raises InvalidInput when it does not."""
+        self._client.approve(self.id)
 
 
 class Batch(Job):

@@ -191,7 +191,7 @@ def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(run: Run, capsy
 
     followed = progress.follow(cast("Client", SimpleNamespace(status=look)), job["id"], messages(), lost_reads)
     assert followed["state"] == "completed"
-    client.engine.dispose()
+    client.close()
     assert capsys.readouterr().err.count("no worker serves the queue classify") == 1
 
 

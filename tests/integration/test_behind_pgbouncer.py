@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
+from asked import submit_prepare, submit_training
 from pgbouncer import PgBouncer
 from sqlalchemy import make_url, text
 from strict_mistral import KEY, StrictMistral, label_of
@@ -22,8 +23,6 @@ from labelmill.client import Client
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.core.database import reading
 from labelmill.core.settings import Settings
-from labelmill.services.datasets import submit_prepare
-from labelmill.services.trainings import submit_training
 
 pytestmark = pytest.mark.postgres
 

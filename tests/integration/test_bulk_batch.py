@@ -23,7 +23,7 @@ def fleet(tmp_path: Path, database_url: str) -> Iterator[Fleet]:
             yield made
         finally:
             made.stop()
-            made.client.engine.dispose()
+            made.client.close()
 
 
 def test_a_killed_worker_costs_no_more_than_what_it_had_in_flight(fleet: Fleet) -> None:
@@ -61,7 +61,7 @@ def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
         wait_for(lambda: "Hitting Ctrl+C again" in fleet.logs(), fleet.logs)  # the second one is another signal then
     assert victim.wait(10) in (0, 1)  # which of the two, Celery leaves to the moment
     assert "Traceback" not in (tmp_path / "process-0.log").read_text()
-    with reading(fleet.client.engine) as connection:
+    with reading(fleet.client.context.engine) as connection:
         assert not connection.execute(text("SELECT count(*) FROM chunks WHERE state = 'claimed'")).scalar_one()
     fleet.mistral.latency_s = 0.05
     fleet.start_worker()  # what was handed back has a message

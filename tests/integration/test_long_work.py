@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 import redis
+from asked import submit_prepare
 from fleet import ROWS, Fleet, wait_for
 from sqlalchemy import text
 from strict_mistral import StrictMistral
 
 from labelmill.contracts.messages import SWEEP
 from labelmill.core.database import reading
-from labelmill.services.datasets import submit_prepare
 
 LEASE_S, SWEEP_S = 2, 1  # as `Fleet` has them
 
@@ -34,8 +34,8 @@ class HeldFleet(Fleet):
         source.write_text("".join(f'{{"text": "text {n}", "intent": "{n % 2}"}}\n' for n in range(40)))
         for number in range(count):
             submit_prepare(
-                self.client.engine,
-                self.client.sender,
+                self.client.context.engine,
+                self.client.context.sender,
                 self.client.settings,
                 name=f"d{number}",
                 source=str(source),
@@ -44,12 +44,12 @@ class HeldFleet(Fleet):
             )
 
     def datasets(self, state: str) -> int:
-        with reading(self.client.engine) as connection:
+        with reading(self.client.context.engine) as connection:
             query = text("SELECT count(*) FROM datasets WHERE state = :state")
             return int(connection.execute(query, {"state": state}).scalar_one())
 
     def claims(self) -> int:
-        with reading(self.client.engine) as connection:
+        with reading(self.client.context.engine) as connection:
             return int(connection.execute(text("SELECT count(*) FROM chunks WHERE state = 'claimed'")).scalar_one())
 
 
@@ -62,7 +62,7 @@ def fleet(tmp_path: Path, database_url: str) -> Iterator[HeldFleet]:
             yield made
         finally:
             made.stop()
-            made.client.engine.dispose()
+            made.client.close()
 
 
 @pytest.mark.parametrize("pool", ["threads", "prefork"])
@@ -92,7 +92,7 @@ def test_beside_full_slots_a_dead_workers_chunks_come_back_and_lost_messages_are
     returned = text("SELECT count(*) FROM events WHERE message LIKE 'its worker''s lease ran out%'")
 
     def is_returned() -> bool:
-        with reading(fleet.client.engine) as connection:
+        with reading(fleet.client.context.engine) as connection:
             return bool(connection.execute(returned).scalar_one())
 
     wait_for(is_returned, fleet.logs)
@@ -120,12 +120,12 @@ def test_beat_and_the_sweeps_of_older_ones_are_accepted_and_do_no_harm(fleet: He
     beat = fleet.start("labelmill_worker.app", "beat", "-s", str(tmp_path / "beat"), "--pidfile", "")
     wait_for(lambda: " ready." in fleet.logs(), fleet.logs)
     for _ in range(50):
-        fleet.client.sender._app.send_task(SWEEP, queue="train")
+        fleet.client.context.sender._app.send_task(SWEEP, queue="train")
     fleet.check(fleet.submit())
     with redis.Redis.from_url(fleet.redis.url) as client:
         wait_for(lambda: not client.llen("train\x06\x163") and not client.llen("train"), fleet.logs)
     assert (worker.poll(), beat.poll()) == (None, None)
-    with reading(fleet.client.engine) as connection:
+    with reading(fleet.client.context.engine) as connection:
         assert not connection.execute(text("SELECT count(*) FROM dead_letters")).scalar_one()
     beat.terminate()
     assert beat.wait(20) == 0
@@ -138,7 +138,7 @@ def test_a_worker_that_is_told_to_end_gives_its_sweeps_to_another_at_once(fleet:
     holds = text("SELECT count(*) FROM locks WHERE name = 'sweep' AND token IS NOT NULL")
 
     def is_held() -> bool:
-        with reading(fleet.client.engine) as connection:
+        with reading(fleet.client.context.engine) as connection:
             return bool(connection.execute(holds).scalar_one())
 
     wait_for(is_held, fleet.logs)

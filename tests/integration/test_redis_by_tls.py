@@ -219,7 +219,7 @@ def test_a_batch_runs_through_a_redis_that_takes_tls_and_a_named_user_alone(
             )
             checks = {check["name"]: check["status"] for check in json.loads(doctor.stdout)["checks"]}
             assert {checks[name] for name in ("broker", "workers", "queues")} == {"ok"}, doctor.stdout
-            client.engine.dispose()
+            client.close()
             assert PASSWORD_IN_URL not in logs()
             assert PASSWORD not in logs()
 

@@ -73,7 +73,7 @@ class Fleet:
 
     def until_alive(self, workers: int) -> None:
         def alive() -> bool:
-            with reading(self.client.engine) as connection:
+            with reading(self.client.context.engine) as connection:
                 return connection.scalar(select(func.count()).select_from(WorkerRow)) == workers
 
         self.until(alive)
@@ -108,7 +108,7 @@ class Fleet:
         file = self.data / "models" / "train_0000000001.zip"
         file.parent.mkdir(parents=True, exist_ok=True)
         sha256 = Head(schema, [weights], [np.zeros(len(LABELS), np.float32)]).save(file)
-        with writing(self.client.engine) as connection:
+        with writing(self.client.context.engine) as connection:
             key = connection.execute(
                 insert(ModelRow)
                 .values(
@@ -125,7 +125,7 @@ class Fleet:
             connection.execute(insert(ModelTargetRow).values(model_no=key, target=0, name="intent"))
 
     def unable(self) -> set[str]:
-        with reading(self.client.engine) as connection:
+        with reading(self.client.context.engine) as connection:
             return set(connection.scalars(select(UnableWorkerRow.subject)))
 
     def _logs(self) -> str:
@@ -187,7 +187,7 @@ def _complete_beside_one_that_lacks(fleet: Fleet, lack: str, order: str) -> None
     status = fleet.client.job(batch).status()
     assert (status["state"], status["rows"]["labelled"]) == ("completed", 1500), status
     assert fleet.mistral.billed == Counter(texts)
-    with fleet.client.engine.connect() as connection:
+    with fleet.client.context.engine.connect() as connection:
         found = connection.exec_driver_sql("SELECT row, label FROM predictions ORDER BY row").all()
     assert [tuple(row) for row in found] == [(row, label_of(content)) for row, content in enumerate(texts)]
 

@@ -83,7 +83,7 @@ class Fleet:
         wait_for(lambda: batch.status()["state"] == "completed", lambda: f"{batch.status()} {self.logs()}")
         rows = batch.status()["rows"]
         assert (rows["submitted"], rows["labelled"]) == (ROWS, ROWS)
-        with reading(self.client.engine) as connection:
+        with reading(self.client.context.engine) as connection:
             found = connection.execute(
                 text("SELECT row, label FROM predictions WHERE batch_id = :batch ORDER BY row"), {"batch": batch.id}
             ).all()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import cancel, retry, submit_evaluation, submit_training
 from sqlalchemy import event, func, insert, select, update
 from strict_mistral import StrictMistral
 from workshop import SCHEMA, Workshop, intent_rows, open_workshop
@@ -29,9 +30,6 @@ from labelmill.core.database.tables import (
     ModelRow,
     TrainingRow,
 )
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.jobs import actions
-from labelmill.services.trainings import submit_training
 from labelmill_worker.store import jobs
 from labelmill_worker.store.chunks import Claim, stop_batch
 from labelmill_worker.store.leases import LeaseKeeper
@@ -90,14 +88,14 @@ def cancel_after_each_commit(shop: Workshop, commits: AfterCommit, submit: Calla
     for number in range(1, MOST_COMMITS):
         job_id, too_late, batches = submit(number), [], []
 
-        def cancel(job_id: str = job_id, too_late: list[str] = too_late, batches: list[int] = batches) -> None:
+        def cancel_it(job_id: str = job_id, too_late: list[str] = too_late, batches: list[int] = batches) -> None:
             try:
-                actions.cancel(shop.engine, shop.sender, job_id)
+                cancel(shop.engine, shop.sender, job_id)
             except InvalidInput as error:
                 too_late.append(error.message)
             batches.append(count_batches(shop))
 
-        commits.at(number, cancel)
+        commits.at(number, cancel_it)
         empty_the_queue(shop)
         if too_late or not batches:
             return number - 1
@@ -165,7 +163,7 @@ def test_a_training_that_is_cancelled_while_its_head_is_fitted_stops_the_fit_and
         return enter(keeper)
 
     def fit_as_a_person_cancels(*arguments: Any, **options: Any) -> Any:
-        actions.cancel(shop.engine, shop.sender, job_id)
+        cancel(shop.engine, shop.sender, job_id)
         keepers[-1].lost.set()  # what the thread that renews the lease finds out within a third of it
         try:
             return original(*arguments, **options)
@@ -191,7 +189,7 @@ def test_a_batch_that_was_retried_is_not_stopped_by_a_worker_of_before(shop: Wor
         connection.execute(insert(ChunkRow).values(chunk | {"lease_token": "before", "lease_until": 1e11}))
         connection.execute(insert(ChunkInputRow).values(batch_no=batch, number=0, data=b""))
     claim = Claim(batch, batch_id, 0, "before", 0, 1, "normal", {}, None, None, frozenset())  # type: ignore[arg-type]
-    actions.retry(shop.engine, shop.sender, batch_id)
+    retry(shop.engine, shop.sender, batch_id)
     stop_batch(shop.engine, claim, "credentials_refused", "the key of before")
     assert shop.status(batch_id)["state"] == "running"
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from asked import submit_evaluation, submit_training
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral
@@ -27,8 +28,6 @@ from labelmill.core.database.tables import (
     TrainingRow,
     VectorRow,
 )
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.trainings import submit_training
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.train.heads import fit
 

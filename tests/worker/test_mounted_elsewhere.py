@@ -10,21 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import submit_batch, submit_evaluation, submit_prepare, submit_training
 from memory_mistral import MemoryMistral
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok
 from workshop import Workshop
 
-from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
 from labelmill.contracts.messages import PREPARE, TRAIN, JobMessage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import Base, DatasetRow, ModelRow, TrainingRow
-from labelmill.services.batches import submit_batch
-from labelmill.services.datasets import submit_prepare
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.trainings import submit_training
+from labelmill.services.results.saving import OutputOptions, SaveRequest, save_results
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import prepare
 
@@ -148,7 +145,7 @@ def test_every_host_may_mount_the_data_folder_where_it_likes(
     rows = [json.loads(line) for line in Path(files["test"]).read_text().splitlines()]
     assert len(rows) == dataset["splits"]["test"]
     output = mounts.top / "rows.of.evaluation.jsonl"
-    save_results(client, evaluation["id"], output, OutputOptions(keep=["labels"]))
+    save_results(client.context, SaveRequest(evaluation["id"], output, OutputOptions(keep=["labels"])))
     client.close()
     assert [json.loads(line)["keep"]["labels"] for line in output.read_text().splitlines()] == [
         r["labels"] for r in rows

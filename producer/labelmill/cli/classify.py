@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import (
-    announce,
     connected,
     exit_for,
     finish_submission,
@@ -17,6 +16,7 @@ from labelmill.cli.context import (
     lost_reads,
     messages,
     say_warnings,
+    submit,
 )
 from labelmill.cli.options import (
     MAIN,
@@ -33,13 +33,11 @@ from labelmill.cli.options import (
     Wait,
 )
 from labelmill.cli.progress import bar
-from labelmill.cli.results import OutputOptions, labels_are_shown, save_results, show_labels
+from labelmill.cli.results import labels_are_shown, save, show_labels
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
-from labelmill.core.readers import inputs_of, read_options
-from labelmill.services.batches import submit_batch
-from labelmill.services.results.export import check_output
-from labelmill.services.results.kept_columns import check_kept_columns
+from labelmill.services.batches import ClassifyRequest, accept_batch
+from labelmill.services.results.saving import OutputOptions, SaveRequest, check_save
 
 
 def register(app: typer.Typer) -> None:
@@ -105,54 +103,49 @@ def classify(
     input.
     """
     # all of it is checked before anything is written or paid for
-    if output is not None:
-        if not wait:
-            raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
-        check_output(output, inputs_of(source))
-    elif scores or keep:
+    if output is not None and not wait:
+        raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
+    if output is None and (scores or keep):
         raise InvalidInput("--scores and --keep go with -o FILE; `labelmill results ID` takes them too")
-    options = OutputOptions.of_command(
-        output, scores=scores, keep=keep, delimiter=output_delimiter, bom=bom, no_escape=no_escape
+    request = ClassifyRequest.of(
+        source,
+        model,
+        text=text,
+        id_column=id_column,
+        mode=mode,
+        priority=priority,
+        thresholds=parse_thresholds(threshold or []),
+        multi=multi or (),
+        chats=chats,
+        cache=cache,
+        on_bad_row=on_bad_row.value,
+        encoding=encoding,
+        delimiter=delimiter,
+        quoting=quoting,
+        idempotency_key=idempotency_key,
     )
-    if options.keep:
-        check_kept_columns(inputs_of(source), options.keep, read_options(encoding, delimiter, quoting))
-    client = connected()
+    options = OutputOptions.of(
+        output, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape
+    )
+    if output is not None:
+        check_save(output, options, request.spec)
+    context = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
-        batch_id = submit_batch(
-            client.engine,
-            client.sender,
-            source=source,
-            model=model,
-            text=text,
-            id_column=id_column,
-            mode=mode,
-            priority=priority,
-            thresholds=parse_thresholds(threshold or []),
-            multi=multi or (),
-            chats=chats,
-            cache=cache,
-            on_bad_row=on_bad_row.value,
-            encoding=encoding,
-            delimiter=delimiter,
-            quoting=quoting,
-            idempotency_key=idempotency_key,
-            warn=client.warnings.append,
-            announce=lambda job_id: announce(job_id, progress.console),
-            on_progress=lambda rows: progress.advance(reading, rows),
-        )
+        accepted = accept_batch(context, request, lambda rows: progress.advance(reading, rows))
+        submitted = submit(context, accepted, progress.console)
     shows_labels = labels_are_shown(source, as_json=as_json)
     if output is None and not (wait and shows_labels):
-        finish_submission(client, batch_id, wait=wait, as_json=as_json)
+        finish_submission(context, submitted, wait=wait, as_json=as_json)
         return
-    say_warnings(client)
-    document = follow_or_detach(client, batch_id)
-    lost = lost_reads(batch_id)
+    say_warnings(submitted.warnings)
+    document = follow_or_detach(context, submitted.id)
+    lost = lost_reads(submitted.id)
     if output is None:
-        show_labels(client, batch_id, lost)
+        show_labels(context, submitted.id, lost)
         exit_for(document)
     else:
-        save_results(client, batch_id, output, options, lost=lost)
+        save(context, SaveRequest(submitted.id, output, options), lost)
         finish_wait(document, as_json=as_json, output=output)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 from labelmill.cli.context import (
-    announce,
     connected,
     exit_for,
     lost_reads,
@@ -15,15 +15,19 @@ from labelmill.cli.context import (
     print_json,
     say,
     say_warnings,
+    submit,
     tables,
     wants_json,
 )
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, SplitName
 from labelmill.cli.progress import follow
 from labelmill.cli.tables import print_rows
-from labelmill.client import Client, Job
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.job_kinds import ENDED
+from labelmill.services.context import ServiceContext
+from labelmill.services.evaluations import CompareRequest, accept_comparison
+from labelmill.services.jobs.documents import job_status
+from labelmill.services.jobs.requests import JobRequest
 
 _SCORED = {"macro F1": "macro_f1", "log-loss": "log_loss", "ECE": "ece"}  #: Heading → metric.
 _STORAGE = (
@@ -60,18 +64,25 @@ def compare(
     """
     if len(set(refs)) < 2:
         raise InvalidInput("name two models or more: labelmill compare intents@1 intents@2 --dataset NAME")
-    client = connected()
-    jobs = client.compare(refs, dataset, split, announce=announce)
-    say_warnings(client)
-    documents = _wait_for(client, jobs) if wait else [job.status() for job in jobs]
+    context = connected()
+    comparable = accept_comparison(context, CompareRequest(refs, dataset, split))
+    begun = [submit(context, accepted) for accepted in comparable.accepted]
+    say_warnings(warning for one in begun for warning in one.warnings)
+    ids = comparable.evaluations
+    documents = _wait_for(context, ids) if wait else [job_status(context, JobRequest(job_id)) for job_id in ids]
     if not wait and any(one["state"] not in ENDED for one in documents):
-        begun = [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]
+        under_way = [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]
         if wants_json(as_json):
-            print_json({"evaluations": begun})
+            print_json({"evaluations": under_way})
         else:
-            print_rows(tables(), ("id", "state", "model"), [(one["id"], one["state"], one["model"]) for one in begun])
+            print_rows(
+                tables(), ("id", "state", "model"), [(one["id"], one["state"], one["model"]) for one in under_way]
+            )
         return
-    document = client.comparison([job.id for job in jobs], level, margin)
+    # NumPy, which other commands spare
+    from labelmill.services.comparison import ComparisonRequest, comparison  # noqa: PLC0415
+
+    document = comparison(context, ComparisonRequest(ids, level, margin))
     for warning in document["warnings"]:
         say("warning", "yellow", warning)
     if wants_json(as_json):
@@ -86,12 +97,13 @@ def compare(
         exit_for(one)
 
 
-def _wait_for(client: Client, jobs: list[Job]) -> list[dict[str, Any]]:
+def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[dict[str, Any]]:
     try:
-        return [follow(client, job.id, messages(), lost_reads) for job in jobs]
+        return [follow(context, job_id, messages(), lost_reads) for job_id in ids]
     except KeyboardInterrupt:
-        ids = " ".join(job.id for job in jobs)
-        messages().print(f"detached; the evaluations go on ({ids}): the same command shows them when they are done")
+        messages().print(
+            f"detached; the evaluations go on ({' '.join(ids)}): the same command shows them when they are done"
+        )
         raise typer.Exit(130) from None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -13,18 +14,20 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from labelmill.cli.field_options import words_of
 from labelmill.cli.progress import follow
 from labelmill.cli.streams import write_json
 from labelmill.cli.summaries import print_summary, summary_of, summary_of_submission
 from labelmill.cli.terminal import PlainConsole
 from labelmill.contracts.control_characters import visible
-from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill.contracts.ids import kind_of
 from labelmill.core.settings import Settings, load_producer_settings
 from labelmill.services.jobs.lost_reads import LostReads
 
 if TYPE_CHECKING:
-    from labelmill.client import Client
+    from labelmill.contracts.field_names import Notice
+    from labelmill.services.context import ServiceContext
+    from labelmill.services.jobs.actions import Cancelled
+    from labelmill.services.submissions.accepted import Accepted, Submitted
 
 
 @dataclass(frozen=True)
@@ -67,15 +70,15 @@ def settings() -> Settings:
     return load_producer_settings(**asdict(_flags.get() or Flags()))
 
 
-def connected() -> Client:
-    """A client on the configured database; the end of the command closes it. Raises DatabaseUnavailable,
+def connected() -> ServiceContext:
+    """A context on the configured database; the end of the command closes it. Raises DatabaseUnavailable,
     DatabaseOutdated."""
-    from labelmill.client import Client  # noqa: PLC0415 - with SQLAlchemy half a second, which the help spares
+    from labelmill.services.context import open_context  # noqa: PLC0415 - SQLAlchemy: half a second, which the help spares
 
-    client = Client(settings())
+    context = open_context(settings())
     if (at_the_end := _at_the_end.get()) is not None:
-        at_the_end.callback(client.close)
-    return client
+        at_the_end.callback(context.close)
+    return context
 
 
 def print_json(document: Any) -> None:
@@ -93,28 +96,32 @@ def announce(job_id: str, console: Console | None = None) -> None:
     say("submitted", "green", job_id, console)
 
 
-def say_warnings(client: Client) -> None:
-    """What did not stop a submission but should be known."""
-    for warning in client.warnings:
-        say("warning", "yellow", warning)
-    client.warnings.clear()
+def say_warnings(warnings: Iterable[Notice]) -> None:
+    """What did not stop a call but should be known."""
+    for warning in warnings:
+        say("warning", "yellow", words_of(warning))
 
 
-def finish_submission(client: Client, job_id: str, *, wait: bool, as_json: bool) -> None:
+def submit(context: ServiceContext, accepted: Accepted, console: Console | None = None) -> Submitted:
+    """Show the id of what was accepted, then send its messages: whatever goes wrong with these, the id is known."""
+    from labelmill.services.submissions.accepted import start  # noqa: PLC0415 - as above
+
+    announce(accepted.id, console)
+    return start(context, accepted)
+
+
+def finish_submission(
+    context: ServiceContext, submitted: Submitted | Cancelled, *, wait: bool = False, as_json: bool
+) -> None:
     """Tell `id`, `kind` and `state`; with `wait`, follow the job to its end, tell how it stands then and exit with the
     job's code. Ctrl-C while waiting detaches (130)."""
-    say_warnings(client)
+    say_warnings(getattr(submitted, "warnings", ()))
     if wait:
-        finish_wait(follow_or_detach(client, job_id), as_json=as_json)
+        finish_wait(follow_or_detach(context, submitted.id), as_json=as_json)
         return
-    try:
-        document = client.status(job_id)
-    except DatabaseUnavailable as error:
-        # it is accepted: a command that failed would be given again, and paid for twice
-        say("warning", "yellow", error.message)
-        document = {"id": job_id, "kind": str(kind_of(job_id)), "state": "queued"}
+    document = {"id": submitted.id, "kind": submitted.kind.value, "state": submitted.state}
     if wants_json(as_json):
-        print_json({key: document[key] for key in ("id", "kind", "state")})
+        print_json(document)
     else:
         print_summary(tables(), summary_of_submission(document))
 
@@ -136,10 +143,10 @@ def lost_reads(job_id: str) -> LostReads:
     return LostReads(job_id, lambda what: say("waiting", "yellow", what))
 
 
-def follow_or_detach(client: Client, job_id: str) -> dict[str, Any]:
+def follow_or_detach(context: ServiceContext, job_id: str) -> dict[str, Any]:
     """Show progress until the job ends. Ctrl-C leaves the job running and exits with 130."""
     try:
-        return follow(client, job_id, messages(), lost_reads)
+        return follow(context, job_id, messages(), lost_reads)
     except KeyboardInterrupt:
         messages().print(f"detached; the job goes on: labelmill watch {job_id}")
         raise typer.Exit(130) from None

@@ -6,7 +6,7 @@ import typer
 
 from labelmill.cli.context import messages, print_json, settings, wants_json
 from labelmill.cli.options import OPERATE, AsJson
-from labelmill.core.database import connect, current_revision, upgrade
+from labelmill.services.database import upgrade_tables as upgrade_tables_of
 
 
 def register(app: typer.Typer) -> None:
@@ -21,13 +21,8 @@ def upgrade_tables(as_json: AsJson = False) -> None:
 
     Does nothing when they are; safe to run twice at once.
     """
-    engine = connect(settings().sql_url)
-    try:
-        before = current_revision(engine)
-        upgrade(engine, report=lambda what: messages().print(f"{what} …"))
-        after = current_revision(engine)
-    finally:
-        engine.dispose()
+    done = upgrade_tables_of(settings().sql_url, lambda what: messages().print(f"{what} …"))
+    before, after = done.before, done.after
     if wants_json(as_json):
         print_json({"before": before, "after": after})
     messages().print(f"tables are at {after}" if before == after else f"tables went from {before or 'none'} to {after}")

@@ -10,9 +10,7 @@ from labelmill.cli.context import connected, messages, print_json, tables, wants
 from labelmill.cli.options import OPERATE, AsJson
 from labelmill.cli.tables import print_rows
 from labelmill.contracts.control_characters import visible_line
-from labelmill.core.database import reading
-from labelmill.core.database.tables import KEPT_DEAD_LETTERS
-from labelmill.services.dead_letters import list_dead_letters
+from labelmill.services.dead_letters import KEPT_DEAD_LETTERS, DeadLettersRequest, list_dead_letters
 
 
 def register(app: typer.Typer) -> None:
@@ -28,8 +26,7 @@ def dead_letters(
 
     The newest 1,000 are kept.
     """
-    with reading(connected().engine) as connection:
-        found = list_dead_letters(connection, limit)
+    found = list_dead_letters(connected(), DeadLettersRequest(limit))
     if wants_json(as_json):
         print_json(found)
         return

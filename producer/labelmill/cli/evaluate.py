@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import announce, connected, finish_submission
+from labelmill.cli.context import connected, finish_submission, submit
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, ModelRef, SplitName, Wait
+from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 
 
 def register(app: typer.Typer) -> None:
@@ -31,6 +32,6 @@ def evaluate(
 
     Accuracy, F1, calibration, time and cost; docs/evaluation.md says what each means.
     """
-    client = connected()
-    job = client.evaluate(ref, dataset, split, calibrate=calibrate, announce=announce)
-    finish_submission(client, job.id, wait=wait, as_json=as_json)
+    context = connected()
+    submitted = submit(context, accept_evaluation(context, EvaluateRequest(ref, dataset, split, calibrate)))
+    finish_submission(context, submitted, wait=wait, as_json=as_json)

@@ -20,6 +20,10 @@ from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait
 from labelmill.cli.tables import print_details
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind
+from labelmill.services.jobs import actions
+from labelmill.services.jobs.documents import job_status
+from labelmill.services.jobs.listing import JobsRequest, list_jobs
+from labelmill.services.jobs.requests import JobRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -47,15 +51,15 @@ def status(
     """
     if job_id is not None and (kind or state or after or everything):
         raise InvalidInput("--kind, --state, --after and --all list jobs: leave out the id")
-    client = connected()
+    context = connected()
     if job_id is None:
-        found = client.jobs(kind, state, limit, after, inner=everything)
+        found = list_jobs(context, JobsRequest(kind, state, limit, after, everything))
         if wants_json(as_json):
             print_json(found)
         else:
             print_jobs(tables(), found)
         return
-    document = client.status(job_id)
+    document = job_status(context, JobRequest(job_id))
     if wants_json(as_json):
         print_json(document)
     else:
@@ -72,13 +76,11 @@ def watch(job_id: JobId, as_json: AsJson = False) -> None:
 
 def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     """Stop a job. What was paid for is kept."""
-    client = connected()
-    client.cancel(job_id)
-    finish_submission(client, job_id, wait=False, as_json=as_json)
+    context = connected()
+    finish_submission(context, actions.cancel(context, JobRequest(job_id)), as_json=as_json)
 
 
 def retry(job_id: JobId, wait: Wait = False, as_json: AsJson = False) -> None:
     """Run the failed rows of a batch again, and nothing else."""
-    client = connected()
-    client.retry(job_id)
-    finish_submission(client, job_id, wait=wait, as_json=as_json)
+    context = connected()
+    finish_submission(context, actions.retry(context, JobRequest(job_id)), wait=wait, as_json=as_json)

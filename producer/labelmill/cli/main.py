@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 
 from labelmill import __version__
 from labelmill.cli.context import Flags, messages, remember_flags, say
+from labelmill.cli.field_options import words_of
 from labelmill.cli.streams import discard, prepare_streams
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import LabelmillError
@@ -143,7 +144,7 @@ def _outcome() -> int:
         code = build_app()(prog_name="labelmill", standalone_mode=False)
         sys.stdout.flush()
     except LabelmillError as error:
-        say("error", "bold red", error.message)
+        say("error", "bold red", words_of(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         return 130

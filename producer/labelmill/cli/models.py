@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from sqlalchemy import select
-from sqlalchemy.engine import Connection
 
 from labelmill.cli.context import connected, messages, print_json, say_warnings, tables, wants_json
 from labelmill.cli.options import STORED, AsJson
 from labelmill.cli.tables import print_details, print_rows
 from labelmill.contracts.errors import InvalidInput
-from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import ModelRow
-from labelmill.core.storage.data_folder import shown_files
-from labelmill.services import models as registry
+from labelmill.services.models import registry
+from labelmill.services.models.registry import (
+    AliasRequest,
+    ChangedModel,
+    ModelRequest,
+    ModelsRequest,
+    NoteRequest,
+    RegisterRequest,
+    RetireRequest,
+    ThresholdsRequest,
+)
 
 Version = Annotated[str, typer.Argument(metavar="REF", help="A version: intents@2, or intents@ALIAS.")]
 Model = Annotated[str, typer.Argument(metavar="REF", help="intents (the promoted version), intents@2, intents@ALIAS.")]
@@ -51,8 +56,7 @@ def list_models(
     """List models: the callback of the group."""
     if context.invoked_subcommand:
         return
-    with reading(connected().engine) as connection:
-        found = registry.list_models(connection, everything=everything)
+    found = registry.list_models(connected(), ModelsRequest(archived=everything))
     if wants_json(as_json):
         print_json(found)
         return
@@ -103,11 +107,7 @@ def _state(one: dict[str, Any]) -> str:
 
 def show(ref: Model, as_json: AsJson = False) -> None:
     """Everything about a version: dataset, files, training, job at Mistral, evaluations, batches."""
-    client = connected()
-    with reading(client.engine) as connection:
-        found = registry.lineage(connection, ref)
-    if found["dataset"] and found["dataset"]["files"]:
-        found["dataset"]["files"] = shown_files(client.settings.data_dir, found["dataset"]["files"])
+    found = registry.show_model(connected(), ModelRequest(ref))
     if wants_json(as_json):
         print_json(found)
         return
@@ -116,12 +116,12 @@ def show(ref: Model, as_json: AsJson = False) -> None:
 
 def promote(ref: Version, as_json: AsJson = False) -> None:
     """Let a version answer to the model's bare name; an archived one comes back."""
-    _change(registry.promote, ref, "is promoted", as_json=as_json)
+    _tell(registry.promote(connected(), ModelRequest(ref)), "is promoted", as_json=as_json)
 
 
 def rollback(name: Annotated[str, typer.Argument(help="The model's bare name.")], as_json: AsJson = False) -> None:
     """Promote the version that was promoted before; again: the one before that."""
-    _change(registry.rollback, name, "is promoted again", as_json=as_json)
+    _tell(registry.rollback(connected(), ModelRequest(name)), "is promoted again", as_json=as_json)
 
 
 def alias(
@@ -134,20 +134,14 @@ def alias(
 ) -> None:
     """Give a version a second name, or move that name to it."""
     if remove:
-        with writing(connected().engine) as connection:
-            registry.remove_alias(connection, ref)
+        registry.remove_alias(connected(), ModelRequest(ref))
         messages().print(f"{ref} means nothing any more")
         if wants_json(as_json):
             print_json({"alias": ref, "removed": True})
         return
     if name is None:
         raise InvalidInput("say the alias: labelmill models alias NAME@2 champion")
-    _change(
-        lambda connection, which: registry.set_alias(connection, which, name),
-        ref,
-        f"answers to @{name}",
-        as_json=as_json,
-    )
+    _tell(registry.set_alias(connected(), AliasRequest(ref, name)), f"answers to @{name}", as_json=as_json)
 
 
 def note(
@@ -156,7 +150,7 @@ def note(
     as_json: AsJson = False,
 ) -> None:
     """Write a note on a version."""
-    _change(lambda connection, which: registry.set_note(connection, which, text), ref, "has the note", as_json=as_json)
+    _tell(registry.set_note(connected(), NoteRequest(ref, text)), "has the note", as_json=as_json)
 
 
 def threshold(
@@ -174,15 +168,14 @@ def threshold(
 
     Under it a single-label target abstains, and a label of a multi-label one does not hold.
     """
-    client = connected()
-    with writing(client.engine) as connection:
-        if clear:
-            row = registry.clear_thresholds(connection, ref)
-        elif values:
-            row = registry.set_thresholds(connection, ref, values)
-        else:
-            row = registry.resolve_model(connection, ref)
-        document = {"model": registry.ref_of(row), "thresholds": row.thresholds or {}}
+    context = connected()
+    if clear:
+        found = registry.clear_thresholds(context, ModelRequest(ref))
+    elif values:
+        found = registry.set_thresholds(context, ThresholdsRequest(ref, values))
+    else:
+        found = registry.thresholds(context, ModelRequest(ref))
+    document = asdict(found)
     if wants_json(as_json):
         print_json(document)
     else:
@@ -197,12 +190,11 @@ def register_model(
     as_json: AsJson = False,
 ) -> None:
     """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer."""
-    with writing(connected().engine) as connection:
-        row = registry.register(connection, name, remote_id, multi=multi or (), chats=chats)
+    made = registry.register(connected(), RegisterRequest(name, remote_id, multi or (), chats))
     if wants_json(as_json):
-        print_json({"model": registry.ref_of(row), "remote_model": row.remote_model})
+        print_json(asdict(made))
     else:
-        tables().print(f"{registry.ref_of(row)} is {row.remote_model}", soft_wrap=True)
+        tables().print(f"{made.model} is {made.remote_model}", soft_wrap=True)
 
 
 def archive(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
@@ -210,33 +202,21 @@ def archive(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) 
 
     A fine-tuned one is archived at Mistral too, which stops its storage fee.
     """
-    _change(
-        lambda connection, which: registry.archive(connection, which, at_mistral=not here_only),
-        ref,
-        "is archived",
-        as_json=as_json,
-    )
+    request = RetireRequest(ref, at_mistral=not here_only)
+    _tell(registry.archive(connected(), request), "is archived", as_json=as_json)
 
 
 def delete(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
     """Remove a version for good, at Mistral too; what it predicted stays."""
-    _change(
-        lambda connection, which: registry.delete(connection, which, at_mistral=not here_only),
-        ref,
-        "is deleted",
-        as_json=as_json,
-    )
+    request = RetireRequest(ref, at_mistral=not here_only)
+    _tell(registry.delete(connected(), request), "is deleted", as_json=as_json)
 
 
-def _change(act: Callable[[Connection, str], ModelRow], ref: str, done: str, *, as_json: bool) -> None:
-    client = connected()
-    with writing(client.engine) as connection:
-        row = act(connection, ref)
-        columns = (ModelRow.state, ModelRow.promoted, ModelRow.note)
-        now = connection.execute(select(*columns).where(ModelRow.no == row.no)).mappings().one()
-    registry.send_wish(client.sender, row, client.warnings.append)
-    say_warnings(client)
-    owed = f"; a worker will {row.remote_wish} it at Mistral" if row.remote_wish else ""
-    messages().print(f"{registry.ref_of(row)} {done}{owed}")
+def _tell(changed: ChangedModel, done: str, *, as_json: bool) -> None:
+    say_warnings(changed.warnings)
+    owed = f"; a worker will {changed.remote_wish} it at Mistral" if changed.remote_wish else ""
+    messages().print(f"{changed.model} {done}{owed}")
     if wants_json(as_json):
-        print_json({"model": registry.ref_of(row), **now, "remote_wish": row.remote_wish})
+        document = asdict(changed)
+        del document["warnings"]
+        print_json(document)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from sqlalchemy import select
 
-from labelmill.cli.context import announce, connected, finish_submission, print_json, tables, wants_json
+from labelmill.cli.context import connected, finish_submission, print_json, submit, tables, wants_json
 from labelmill.cli.options import (
     MAIN,
     MOST_LISTED,
@@ -21,10 +20,7 @@ from labelmill.cli.options import (
     Wait,
 )
 from labelmill.cli.tables import print_rows
-from labelmill.client import Client
-from labelmill.core.database import reading
-from labelmill.core.database.tables import DatasetRow
-from labelmill.services.datasets import submit_prepare
+from labelmill.services.datasets import DatasetsRequest, PrepareRequest, accept_preparation, list_datasets
 
 
 class RowFormat(StrEnum):
@@ -83,18 +79,12 @@ def prepare(
     as_json: AsJson = False,
 ) -> None:
     """Make a dataset: labelled rows in, train, validation and test files out."""
-    client = connected()
-    job_id = submit_prepare(
-        client.engine,
-        client.sender,
-        client.settings,
-        name=name,
-        source=source,
+    request = PrepareRequest.of(
+        name,
+        source,
         targets=target or (),
         where=where or (),
         split=split,
-        warn=client.warnings.append,
-        announce=announce,
         text=text,
         min_per_label=min_per_label,
         max_per_label=max_per_label,
@@ -107,7 +97,9 @@ def prepare(
         on_bad_row=on_bad_row.value,
         format=row_format.value,
     )
-    finish_submission(client, job_id, wait=wait, as_json=as_json)
+    context = connected()
+    submitted = submit(context, accept_preparation(context, request))
+    finish_submission(context, submitted, wait=wait, as_json=as_json)
 
 
 def datasets(
@@ -115,7 +107,7 @@ def datasets(
     limit: Annotated[int, typer.Option(min=1, max=MOST_LISTED, help="How many to list.")] = 100,
 ) -> None:
     """List datasets, newest first."""
-    found = list_datasets(connected(), limit)
+    found = list_datasets(connected(), DatasetsRequest(limit))
     if wants_json(as_json):
         print_json(found)
         return
@@ -135,32 +127,3 @@ def datasets(
             )
         )
     print_rows(tables(), headings, rows, flowing=("labels",))
-
-
-def list_datasets(client: Client, limit: int) -> list[dict[str, Any]]:
-    """The latest datasets, newest first; `label_counts` is target → number of labels."""
-    d = DatasetRow
-    statement = (
-        select(
-            d.id,
-            d.name,
-            d.version,
-            d.state,
-            d.repeats,
-            d.splits,
-            d.dropped,
-            d.fingerprint,
-            d.error,
-            d.created_at,
-            d.finished_at,
-            d.label_schema,
-        )
-        .order_by(d.no.desc())
-        .limit(limit)
-    )
-    with reading(client.engine) as connection:
-        found = [dict(row) for row in connection.execute(statement).mappings()]
-    for one in found:
-        schema = one.pop("label_schema") or []
-        one["label_counts"] = {target["name"]: len(target["labels"]) for target in schema}
-    return found

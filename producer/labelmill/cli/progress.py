@@ -23,9 +23,10 @@ from labelmill.cli.figures import duration
 from labelmill.contracts.control_characters import visible_line
 from labelmill.contracts.job_kinds import RESTING
 from labelmill.services.jobs.lost_reads import LostReads
+from labelmill.services.jobs.requests import JobRequest
 
 if TYPE_CHECKING:
-    from labelmill.client import Client
+    from labelmill.services.context import ServiceContext
 
 _LOOK_S, _SELDOM_S = 0.1, 1.0
 _RATE_OVER_S = 30.0
@@ -73,18 +74,23 @@ def bar(console: Console) -> Progress:
     )
 
 
-def follow(client: Client, job_id: str, console: Console, lost_reads: Callable[[str], LostReads]) -> dict[str, Any]:
+def follow(
+    context: ServiceContext, job_id: str, console: Console, lost_reads: Callable[[str], LostReads]
+) -> dict[str, Any]:
     """Watch a job until it ends or waits for a person; returns its last status document.
 
     Looks often at first and less often later. Without a terminal each new state and phase, and each new reason why
     nothing moves, is a plain line. Raises DatabaseUnavailable.
     """
+    from labelmill.services.jobs.documents import job_status  # noqa: PLC0415 - SQLAlchemy, which the help spares
+
+    request = JobRequest(job_id)
     lost = lost_reads(job_id)
     pause_s = _LOOK_S
     with bar(console) as progress:
         shown = _Shown(progress, console, job_id)
         while True:
-            document = lost.read(lambda: client.status(job_id))
+            document = lost.read(lambda: job_status(context, request))
             shown.show(document)
             if document["state"] in RESTING:
                 return document

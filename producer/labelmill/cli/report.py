@@ -10,7 +10,7 @@ import typer
 from labelmill.cli.context import connected, messages, print_json, wants_json
 from labelmill.cli.options import ANY_JOB, AsJson, JobId
 from labelmill.contracts.control_characters import visible
-from labelmill.core.money.prices import PriceList
+from labelmill.services.jobs.requests import JobRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -38,8 +38,7 @@ def report(
     from labelmill.report.writing import write_report  # noqa: PLC0415
 
     page = output or Path(f"{job_id}.html")
-    client = connected()
-    found = gather_report(client.engine, job_id, PriceList(client.settings.prices))
+    found = gather_report(connected(), JobRequest(job_id))
     written = write_report(found, page, assets)
     if wants_json(as_json):
         print_json({"id": job_id, "page": str(page), "files": [str(file) for file in written]})

@@ -9,12 +9,13 @@ from typing import Annotated
 
 import typer
 
-from labelmill.cli.context import announce, connected, finish_submission
+from labelmill.cli.context import connected, finish_submission, submit
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, Wait
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS
-from labelmill.services.trainings import DEFAULT_METHOD, approve, submit_training
+from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.trainings import DEFAULT_METHOD, TrainRequest, accept_training, approve
 
 FACTORY, PROMPT = "For --method factory", "For --method prompt"
 
@@ -94,17 +95,12 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model version on a dataset."""
-    client = connected()
-    job_id = submit_training(
-        client.engine,
-        client.sender,
-        name=name,
-        dataset=dataset,
+    request = TrainRequest.of(
+        name,
+        dataset,
         method=method,
         max_cost=max_cost,
         yes=yes,
-        warn=client.warnings.append,
-        announce=announce,
         base_model=model,
         steps=steps,
         learning_rate=learning_rate,
@@ -115,7 +111,9 @@ def train(
         shots=shots,
         shot_selection=shot_selection,
     )
-    finish_submission(client, job_id, wait=wait, as_json=as_json)
+    context = connected()
+    submitted = submit(context, accept_training(context, request))
+    finish_submission(context, submitted, wait=wait, as_json=as_json)
 
 
 def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
@@ -163,6 +161,5 @@ def approve_training(
     as_json: AsJson = False,
 ) -> None:
     """Let a training that waits for approval start spending."""
-    client = connected()
-    approve(client.engine, client.sender, training_id, warn=client.warnings.append)
-    finish_submission(client, training_id, wait=wait, as_json=as_json)
+    context = connected()
+    finish_submission(context, approve(context, JobRequest(training_id)), wait=wait, as_json=as_json)

@@ -88,24 +88,26 @@ def fault_of_value(value: Any) -> str | None:
     return None
 
 
-def check_name(what: str, name: str, max_chars: int = MAX_NAME_CHARS) -> None:
-    """Raise InvalidInput, naming `what` it is, for a text that is not a name."""
+def check_name(what: str, name: str, max_chars: int = MAX_NAME_CHARS, *, field: str | None = None) -> None:
+    """Raise InvalidInput, naming `what` it is, for a text that is not a name. `field`: of a request."""
     if fault := fault_of_name(name, max_chars):
-        raise InvalidInput(f"{what} {shown(name)} {fault}")
+        raise InvalidInput(f"{what} {shown(name)} {fault}", field=field)
 
 
 def check_plain_name(kind: str, name: str) -> None:
     """Raise InvalidInput unless this can be the name of a dataset or a model (`kind`)."""
     if not _PLAIN_NAME.fullmatch(name):
         raise InvalidInput(
-            f"{shown(name)} cannot be the name of a {kind}: letters, digits, '.', '_' and '-', {MAX_NAME_CHARS} at most"
+            f"{shown(name)} cannot be the name of a {kind}: letters, digits, '.', '_' and '-', {MAX_NAME_CHARS} at "
+            "most",
+            field="name",
         )
 
 
-def check_text(what: str, text: str, max_chars: int = MAX_OPTION_CHARS) -> None:
-    """Raise InvalidInput, naming `what` it is, for a text that no database can keep."""
+def check_text(what: str, text: str, max_chars: int = MAX_OPTION_CHARS, *, field: str | None = None) -> None:
+    """Raise InvalidInput, naming `what` it is, for a text that no database can keep. `field`: of a request."""
     if fault := fault_of_text(text, max_chars):
-        raise InvalidInput(f"{what} {fault}")
+        raise InvalidInput(f"{what} {fault}", field=field)
 
 
 def version_of(written: str) -> int | None:

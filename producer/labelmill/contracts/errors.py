@@ -24,18 +24,32 @@ LabelmillError                  one clear sentence, and the exit code of a comma
 
 from __future__ import annotations
 
+from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, tell
 from labelmill.contracts.storable_text import storable
 
 
 class LabelmillError(Exception):
-    """Base of all errors. `code` is the stable word stored in SQL and shown in JSON."""
+    """Base of all errors. `code` is the stable word stored in SQL and shown in JSON.
+
+    `message` calls fields of a request by their names in Python; `told` calls them otherwise.
+    """
 
     exit_code = 1
     code = "error"
 
     def __init__(self, message: str) -> None:
-        self.message = storable(message)  # it may repeat what others said, and most often goes to the database
+        self._sentence = storable(message)  # it may repeat what others said, and most often goes to the database
+        self.message = tell(self._sentence, as_parameter)
         super().__init__(self.message)
+
+    def told(self, naming: Naming) -> str:
+        """The message for a caller who calls fields of a request by other names."""
+        return tell(self._sentence, naming)
+
+    @property
+    def stored(self) -> str:
+        """The message as it is kept with a job."""
+        return self.told(as_option)
 
 
 class Permanent(LabelmillError):
@@ -49,8 +63,14 @@ class Permanent(LabelmillError):
 
 
 class InvalidInput(Permanent):
+    """`field`: of the request, the one that is wrong, where the fault is that of one."""
+
     exit_code = 2
     code = "invalid_input"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field or first_field(self._sentence)
 
 
 class KeyTaken(InvalidInput):
@@ -58,7 +78,10 @@ class KeyTaken(InvalidInput):
 
     def __init__(self, batch_id: str, difference: str, *, can_be_cancelled: bool = True) -> None:
         way_out = f", or free it with `labelmill cancel {batch_id}`" if can_be_cancelled else ""
-        super().__init__(f"the idempotency key stands for {batch_id}, which has {difference}: use another key{way_out}")
+        super().__init__(
+            f"the idempotency key stands for {batch_id}, which has {difference}: use another key{way_out}",
+            field="idempotency_key",
+        )
 
 
 class NotFound(Permanent):

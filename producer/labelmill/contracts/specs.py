@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -10,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from labelmill.contracts.bounds import MAX_NAME_CHARS, fault_of_value
 from labelmill.contracts.errors import InvalidInput, WorkerUnable
+from labelmill.contracts.field_names import named
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Temperature = Annotated[float, Field(gt=0)]
@@ -140,12 +142,12 @@ class EvaluateSpec(_Spec):
 S = TypeVar("S", bound=_Spec)
 
 
-def specify(kind: type[S], option_of: Mapping[str, str], **fields: Any) -> S:
-    """The specification with these options. Raises InvalidInput, which names the option where a field has another name
-    than that (`option_of`)."""
+def specify(kind: type[S], field_of: Mapping[str, str] = MappingProxyType({}), **fields: Any) -> S:
+    """The specification with these options. Raises InvalidInput, which names the request's field: `field_of`, where it
+    is called otherwise than in the specification."""
     try:
         return kind(**fields)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         field = str(first["loc"][0])
-        raise InvalidInput(f"--{option_of.get(field, field.replace('_', '-'))}: {first['msg']}") from error
+        raise InvalidInput(f"{named(field_of.get(field, field))}: {first['msg']}") from error

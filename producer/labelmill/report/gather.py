@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from labelmill.contracts.ids import Kind
 from labelmill.core.database import reading
-from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.report import batch, dataset, evaluation, training
 from labelmill.report.parts import Note, Part, Report
+from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
+from labelmill.services.jobs.requests import JobRequest
 
 _PARTS_OF: dict[str, Callable[[Connection, dict[str, Any]], list[Part]]] = {
     Kind.BATCH.value: batch.parts_of,
@@ -23,10 +24,11 @@ _PARTS_OF: dict[str, Callable[[Connection, dict[str, Any]], list[Part]]] = {
 _DONE = {"ready", "succeeded", "completed"}
 
 
-def gather_report(engine: Engine, job_id: str, prices: PriceList = LISTED) -> Report:
+def gather_report(context: ServiceContext, request: JobRequest) -> Report:
     """Everything the database knows about a job, in whatever state it is. Raises NotFound."""
-    with reading(engine) as connection:
-        document = status_document(connection, job_id, prices)
+    job_id = request.job_id
+    with reading(context.engine) as connection:
+        document = status_document(connection, job_id, context.prices)
         parts = _PARTS_OF[document["kind"]](connection, document)
     state = document["state"]
     if document["error"]:

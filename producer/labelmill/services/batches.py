@@ -1,25 +1,27 @@
-"""Submitting a batch: the input streams into compressed chunks in SQL, then small messages go to Redis."""
+"""Submitting a batch: the input streams into compressed chunks in SQL."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
-from typing import Literal
+from typing import Self
 
+from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import check_name, shown
 from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
+from labelmill.contracts.field_names import Notice, named
+from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState
 from labelmill.core.chunks.writer import BatchEnded, BatchWriter
-from labelmill.core.database import words_of_refusal, writing
-from labelmill.core.database.tables import ModelRow
-from labelmill.core.jobs.dispatch import dispatch_batch
-from labelmill.core.queue.sender import MessageSender, accepted
+from labelmill.core.database import reading, words_of_refusal, writing
+from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.readers import (
     TextBlock,
     detect_sources,
@@ -28,7 +30,9 @@ from labelmill.core.readers import (
     read_options,
     read_text_blocks,
 )
+from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
+from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.keys import (
     OpenedBatch,
     Order,
@@ -40,79 +44,99 @@ from labelmill.services.submissions.repeated_ids import RepeatedIds
 from labelmill.services.submissions.skipped_rows import RefusedRows, SkippedRows, record_skipped
 
 
-def submit_batch(
-    engine: Engine,
-    sender: MessageSender,
-    *,
-    source: str,
-    model: str,
-    text: str = "text",
-    id_column: str | None = None,
-    mode: str = "realtime",
-    priority: str = "normal",
-    thresholds: Mapping[str, float] | None = None,
-    multi: Sequence[str] = (),
-    cache: bool = False,
-    chats: bool = False,
-    on_bad_row: Literal["fail", "skip"] = "fail",
-    encoding: str | None = None,
-    delimiter: str | None = None,
-    quoting: str | None = None,
-    idempotency_key: str | None = None,
-    warn: Callable[[str], None] = lambda _: None,
-    announce: Callable[[str], None] = lambda _: None,
-    on_progress: Callable[[int], None] = lambda _: None,
-) -> str:
-    """Submit every text of `source` (a path, a glob or `-`) and return the batch's id.
+@dataclass(frozen=True)
+class ClassifyRequest:
+    """A batch: every text of `spec.source` (a path, a glob or `-`), to be classified by `model`.
 
-    `cache`: reuse what earlier batches of the same model version were answered.
-    `encoding`, `delimiter`, `quoting`: how files are read, where that is not left to be found out.
-    `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
-    `thresholds`: target (or `*` for all) → least score of a label that is believed. Raises InvalidInput, NotFound.
+    `idempotency_key`: the same key and input is the same batch, however often it is submitted.
     """
-    if priority not in PRIORITY_OF:
-        raise InvalidInput(f"--priority is one of {', '.join(PRIORITY_OF)}, not {shown(priority)}")
-    if mode != "realtime":
-        raise InvalidInput(f"mode {shown(mode)} is not offered yet: use --mode realtime")
-    if idempotency_key is not None:
-        check_name("--idempotency-key", idempotency_key)
-    inputs = inputs_of(source)
-    spec = specify(
-        ClassifySpec,
-        {"thresholds": "threshold"},
-        source=source,
-        text=text,
-        id=id_column,
-        thresholds=dict(thresholds or {}),
-        multi=tuple(multi),
-        chats=chats,
-        cache=cache,
-        on_bad_row=on_bad_row,
-        reading=read_options(encoding, delimiter, quoting),
-    )
+
+    model: str
+    spec: ClassifySpec
+    mode: str = "realtime"
+    priority: str = "normal"
+    idempotency_key: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        source: str,
+        model: str,
+        *,
+        text: str = "text",
+        id_column: str | None = None,
+        mode: str = "realtime",
+        priority: str = "normal",
+        thresholds: Mapping[str, float] | None = None,
+        multi: Sequence[str] = (),
+        cache: bool = False,
+        chats: bool = False,
+        on_bad_row: str = "fail",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quoting: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Self:
+        """From what a person writes. Raises InvalidInput.
+
+        `cache`: reuse what earlier batches of the same model version were answered.
+        `encoding`, `delimiter`, `quoting`: how files are read, where that is not left to be found out.
+        `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
+        `thresholds`: target (or `*` for all) → least score of a label that is believed.
+        """
+        spec = specify(
+            ClassifySpec,
+            {"id": "id_column"},
+            source=source,
+            text=text,
+            id=id_column,
+            thresholds=dict(thresholds or {}),
+            multi=tuple(multi),
+            chats=chats,
+            cache=cache,
+            on_bad_row=on_bad_row,
+            reading=read_options(encoding, delimiter, quoting),
+        )
+        return cls(model, spec, mode, priority, idempotency_key)
+
+
+def accept_batch(
+    context: ServiceContext, request: ClassifyRequest, on_progress: Callable[[int], None] = lambda _: None
+) -> Accepted:
+    """Write down a batch with all of its rows, which stream through. `on_progress` is told how many more were read.
+    Raises InvalidInput, NotFound."""
+    context.require_tables()
+    engine, spec, key = context.engine, request.spec, request.idempotency_key
+    if request.priority not in PRIORITY_OF:
+        raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
+    if request.mode != "realtime":
+        raise InvalidInput(f"mode {shown(request.mode)} is not offered yet: use {named('mode', 'realtime')}")
+    if key is not None:
+        check_name(named("idempotency_key"), key)
+    inputs = inputs_of(spec.source)
     with writing(engine) as connection:
-        row = resolve_model(connection, model)
+        row = resolve_model(connection, request.model)
         _check_targets(spec, row)
         as_it_stands = {"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
         spec = spec.model_copy(update=as_it_stands)
-    sources = detect_sources(inputs, spec.reading, [text] if id_column is None else [text, id_column])
+    sources = detect_sources(inputs, spec.reading, [spec.text] if spec.id is None else [spec.text, spec.id])
     spec = spec.model_copy(update={"formats": formats_of(sources)})
-    skipped = SkippedRows() if on_bad_row == "skip" else None
+    skipped = SkippedRows() if spec.on_bad_row == "skip" else None
     refused = RefusedRows()
-    found = read_text_blocks(sources, text, id_column, on_bad_row=refused if skipped is None else skipped)
+    found = read_text_blocks(sources, spec.text, spec.id, on_bad_row=refused if skipped is None else skipped)
     blocks = _begun(refused.none_in(found))
     with writing(engine) as connection:
-        batch = open_batch(connection, Order(row.no, model, spec, mode, priority), idempotency_key)
+        batch = open_batch(connection, Order(row.no, request.model, spec, request.mode, request.priority), key)
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)
-        announce(batch.id)
-        return batch.id
+        return Accepted(batch.id, Kind.BATCH, batch.state, has_messages=False)
     try:
         repeated = _write(engine, batch, blocks, skipped, on_progress)
     except BatchEnded:
-        announce(batch.id)
-        warn(f"{batch.id} ended before all of its rows were written: none of them is sent")
-        return batch.id
+        ended = Notice(f"{batch.id} ended before all of its rows were written: none of them is sent")
+        with reading(engine) as connection:
+            state = connection.scalar(select(BatchRow.state).where(BatchRow.no == batch.no))
+        return Accepted(batch.id, Kind.BATCH, str(state), (ended,), has_messages=False)
     except BaseException as error:
         if _ends_the_batch(batch, error):
             # a database that is gone cannot be told; the error that is raised says so
@@ -121,13 +145,12 @@ def submit_batch(
         if (words := words_of_refusal(error)) is not None:
             raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
         raise
+    warnings = []
     if skipped is not None and skipped.count:
-        warn(str(skipped))
+        warnings.append(Notice(str(skipped)))
     if repeated.example is not None:
-        warn(str(repeated))
-    with accepted(batch.id, warn, announce):
-        dispatch_batch(engine, sender, batch.id)
-    return batch.id
+        warnings.append(Notice(str(repeated)))
+    return Accepted(batch.id, Kind.BATCH, BatchState.QUEUED.value, tuple(warnings))
 
 
 def _begun(blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:
@@ -149,15 +172,15 @@ def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
     if model.label_schema is None:
         return  # a raw id: its targets are not known yet, and the worker looks when they are
     targets = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
-    for option, names in (("--threshold", set(spec.thresholds) - {"*"}), ("--multi", spec.multi)):
+    for field, names in (("thresholds", set(spec.thresholds) - {"*"}), ("multi", spec.multi)):
         for name in names:
             if name not in targets:
-                raise InvalidInput(f"{option} names {name!r}; the model's targets are {', '.join(targets)}")
+                raise InvalidInput(f"{named(field)} names {name!r}; the model's targets are {', '.join(targets)}")
     for name in spec.multi:
         if not targets[name]:
             remedy = f": give it a name of its own, labelmill models register NAME {model.remote_model} --multi {name}"
             raise InvalidInput(
-                f"--multi {name}: {ref_of(model)} is known to give one label, as its first batch was submitted"
+                f"{named('multi', name)}: {ref_of(model)} is known to give one label, as its first batch was submitted"
                 f"{remedy if not model.version else ''}"
             )
 

@@ -18,10 +18,13 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.states import EvaluationState
+from labelmill.core.database import reading
 from labelmill.core.database.analysis_codec import load_analysis, unpack_bits
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
 from labelmill.core.proportions import wilson_interval
+from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.paired_tests import Bools, McNemar, against_each_other, largest_loss
 
@@ -126,14 +129,30 @@ def _largest_losses(
     return found
 
 
+@dataclass(frozen=True)
+class ComparisonRequest:
+    """The evaluations to put side by side. A smaller p-value than `level` is a difference; `margin`: the loss of
+    accuracy that would be accepted, as a share of rows."""
+
+    evaluations: Sequence[str]
+    level: float = LEVEL
+    margin: float | None = None
+
+
+def comparison(context: ServiceContext, request: ComparisonRequest) -> dict[str, Any]:
+    """Models side by side, by their evaluations. Raises NotFound, InvalidInput."""
+    with reading(context.engine) as connection:
+        return compare_evaluations(connection, request.evaluations, request.level, request.margin)
+
+
 def compare_evaluations(
     connection: Connection, job_ids: Sequence[str], level: float = LEVEL, margin: float | None = None
 ) -> dict[str, Any]:
     """The document of `labelmill compare --json`. Raises InvalidInput when the models have no target in common."""
     if not 0 <= level <= 1:
-        raise InvalidInput("--level must be between 0 and 1")
+        raise InvalidInput(f"{named('level')} must be between 0 and 1")
     if margin is not None and not 0 <= margin <= 1:
-        raise InvalidInput("--margin must be a share of rows between 0 and 1, such as 0.02")
+        raise InvalidInput(f"{named('margin')} must be a share of rows between 0 and 1, such as 0.02")
     found = [status_document(connection, job_id) for job_id in job_ids]
     done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
     methods = _methods(connection, job_ids)
@@ -154,7 +173,7 @@ def compare_evaluations(
     analyses = {one["id"]: load_analysis(connection, one["id"])["targets"] for one in done}
     shared = [name for name in done[0]["metrics"] if all(name in one["metrics"] for one in done)]
     if not shared:
-        raise InvalidInput("the models have no target in common: there is nothing to compare")
+        raise InvalidInput("the models have no target in common: there is nothing to compare", field="models")
     found_rights = Rights.of(analyses, shared)
     for name in shared:
         document["targets"][name] = judge(_contenders(done, found_rights.right(name)), level, margin) | {

@@ -1,24 +1,27 @@
-"""Submitting a preparation: options checked, files copied into the data folder, the job written, the message sent."""
+"""Datasets: submitting a preparation (options checked, files copied into the data folder, the job written), and which
+there are."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
+from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
-from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.specs import PrepareSpec, ReadOptions, TargetSpec, specify
 from labelmill.contracts.states import DatasetState
-from labelmill.core.database import writing
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import DatasetRow
 from labelmill.core.jobs.transitions import create_job
-from labelmill.core.queue.sender import MessageSender, accepted
 from labelmill.core.readers import (
     Source,
     check_columns,
@@ -28,64 +31,87 @@ from labelmill.core.readers import (
     inputs_of,
     read_options,
 )
-from labelmill.core.settings import Settings
+from labelmill.services.context import ServiceContext
+from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.source_copies import copy_into_data_folder
 
 _SEEDS = 2**32
 
 
-def submit_prepare(
-    engine: Engine,
-    sender: MessageSender,
-    settings: Settings,
-    *,
-    name: str,
-    source: str,
-    targets: Sequence[str] = (),
-    where: Sequence[str] = (),
-    split: str = "80/10/10",
-    encoding: str | None = None,
-    delimiter: str | None = None,
-    quoting: str | None = None,
-    warn: Callable[[str], None] = lambda _: None,
-    announce: Callable[[str], None] = lambda _: None,
-    **options: Any,
-) -> str:
-    """Submit the preparation of `source` as dataset `name`. Returns the job's id.
+@dataclass(frozen=True)
+class PrepareRequest:
+    """The preparation of a dataset. `spec` as `of` makes it: what is found out of the files is not known yet."""
 
-    `targets` are `NAME=COL[:multi]`, `where` is `COL=VALUE`; `encoding`, `delimiter` and `quoting` say how files are
-    read, where that is not left to be found out; `options` are the other fields of `PrepareSpec`. With Redis
-    down it is accepted all the same and `warn` is told. Raises InvalidInput for whatever is wrong with the arguments
-    or the files' first rows, Permanent when the data folder cannot be written.
-    """
-    check_plain_name("dataset", name)
-    hub = source.removeprefix(HUB) if source.startswith(HUB) else None
-    spec = specify(
-        PrepareSpec,
-        {},
-        name=name,
-        source=source,
-        hf=hub,
-        split=parse_split(split),
-        targets=tuple(map(parse_target, targets)),
-        where=tuple(map(parse_where, where)),
-        reading=read_options(encoding, delimiter, quoting),
-        **options,
-    )
+    spec: PrepareSpec
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        source: str,
+        *,
+        targets: Sequence[str] = (),
+        where: Sequence[str] = (),
+        split: str = "80/10/10",
+        text: str = "text",
+        min_per_label: int | None = None,
+        max_per_label: int | None = None,
+        seed: int = 42,
+        dedupe: bool = False,
+        separator: str | None = None,
+        on_bad_row: str = "fail",
+        encoding: str | None = None,
+        delimiter: str | None = None,
+        quoting: str | None = None,
+        format: str = "columns",  # noqa: A002 - the option's name
+    ) -> Self:
+        """From what a person writes: `targets` are `NAME=COLUMN[:multi]`, `where` is `COLUMN=VALUE`. `encoding`,
+        `delimiter` and `quoting` say how files are read, where that is not left to be found out. Raises
+        InvalidInput."""
+        check_plain_name("dataset", name)
+        spec = specify(
+            PrepareSpec,
+            name=name,
+            source=source,
+            split=parse_split(split),
+            targets=tuple(map(parse_target, targets)),
+            where=tuple(map(parse_where, where)),
+            reading=read_options(encoding, delimiter, quoting),
+            text=text,
+            min_per_label=min_per_label,
+            max_per_label=max_per_label,
+            seed=seed,
+            dedupe=dedupe,
+            separator=separator,
+            on_bad_row=on_bad_row,
+            format=format,
+        )
+        return cls(spec)
+
+
+def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Accepted:
+    """Write down the preparation of a dataset, whose source is copied into the data folder. Raises InvalidInput for
+    whatever is wrong with the options or the files' first rows, Permanent when the data folder cannot be written."""
+    context.require_tables()
+    spec = request.spec
+    check_plain_name("dataset", spec.name)
     _check_options(spec)
     job_id = new_id(Kind.DATASET)
-    if hub is not None:
+    if spec.source.startswith(HUB):
         if spec.reading != ReadOptions():
-            raise InvalidInput("--encoding, --delimiter and --quoting are for files, not for datasets of the hub")
+            raise InvalidInput(
+                f"{named('encoding')}, {named('delimiter')} and {named('quoting')} are for files, not for datasets of "
+                "the hub"
+            )
+        hub = spec.source.removeprefix(HUB)
         split_hub_reference(hub)
+        spec = spec.model_copy(update={"hf": hub})
     else:
-        sources = detect_sources(inputs_of(source), spec.reading, _columns_of(spec))
-        files = copy_into_data_folder(sources, settings, job_id, partial(_check_first_rows, spec=spec))
+        sources = detect_sources(inputs_of(spec.source), spec.reading, _columns_of(spec))
+        files = copy_into_data_folder(sources, context.data_dir, job_id, partial(_check_first_rows, spec=spec))
         spec = spec.model_copy(update={"files": files, "formats": formats_of(sources)})
-    _insert(engine, job_id, spec)
-    with accepted(job_id, warn, announce):
-        sender.send(PREPARE, [JobMessage(job_id=job_id)])
-    return job_id
+    _insert(context.engine, job_id, spec)
+    return Accepted(job_id, Kind.DATASET, DatasetState.QUEUED.value)
 
 
 def parse_target(text: str) -> TargetSpec:
@@ -94,15 +120,15 @@ def parse_target(text: str) -> TargetSpec:
     multi = column.endswith(":multi")
     column = column.removesuffix(":multi")
     if not (name.strip() and equals and column):
-        raise InvalidInput(f"--target {shown(text)} is not NAME=COLUMN or NAME=COLUMN:multi")
-    return specify(TargetSpec, {"name": "target", "column": "target"}, name=name.strip(), column=column, multi=multi)
+        raise InvalidInput(f"{named('targets', shown(text))} is not NAME=COLUMN or NAME=COLUMN:multi")
+    return specify(TargetSpec, {"name": "targets", "column": "targets"}, name=name.strip(), column=column, multi=multi)
 
 
 def parse_where(text: str) -> tuple[str, str]:
     """`COL=VALUE`. Raises InvalidInput."""
     column, equals, value = text.partition("=")
     if not (column and equals):
-        raise InvalidInput(f"--where {shown(text)} is not COLUMN=VALUE")
+        raise InvalidInput(f"{named('where', shown(text))} is not COLUMN=VALUE")
     return column, value
 
 
@@ -111,27 +137,35 @@ def parse_split(text: str) -> tuple[float, float, float]:
     try:
         train, validation, test = (float(part) for part in text.split("/"))
     except ValueError as error:
-        raise InvalidInput(f"--split {shown(text)} is not three numbers such as 80/10/10") from error
+        raise InvalidInput(f"{named('split', shown(text))} is not three numbers such as 80/10/10") from error
     parts = (train, validation, test)
     if not all(math.isfinite(part) and part >= 0 for part in parts) or not sum(parts):
-        raise InvalidInput(f"--split {shown(text)}: parts must be 0 or more, and not all 0")
+        raise InvalidInput(f"{named('split', shown(text))}: parts must be 0 or more, and not all 0")
     return parts
 
 
 def _check_options(spec: PrepareSpec) -> None:
     if spec.format == "factory":
         if spec.targets or spec.where:
-            raise InvalidInput("rows in the factory's format name their targets themselves: no --target, no --where")
+            raise InvalidInput(
+                "rows in the factory's format name their targets themselves: "
+                f"no {named('targets')}, no {named('where')}"
+            )
     elif not spec.targets:
-        raise InvalidInput("name at least one target with --target NAME=COLUMN, or say --format factory")
+        raise InvalidInput(
+            f"name at least one target with {named('targets', 'NAME=COLUMN')}, or say {named('format', 'factory')}"
+        )
     if fault := fault_of_targets(target.name for target in spec.targets):
-        raise InvalidInput(fault)
+        raise InvalidInput(fault, field="targets")
     if spec.separator is not None and not any(target.multi for target in spec.targets):
-        raise InvalidInput("--separator parts the labels of a multi-label target: --target NAME=COLUMN:multi")
+        raise InvalidInput(
+            f"{named('separator')} parts the labels of a multi-label target: {named('targets', 'NAME=COLUMN:multi')}"
+        )
     if spec.min_per_label and spec.max_per_label and spec.min_per_label > spec.max_per_label:
-        raise InvalidInput(f"--min-per-label {spec.min_per_label} is above --max-per-label {spec.max_per_label}")
+        least, most = str(spec.min_per_label), str(spec.max_per_label)
+        raise InvalidInput(f"{named('min_per_label', least)} is above {named('max_per_label', most)}")
     if not 0 <= spec.seed < _SEEDS:
-        raise InvalidInput(f"--seed must be from 0 to {_SEEDS - 1}")
+        raise InvalidInput(f"{named('seed')} must be from 0 to {_SEEDS - 1}")
 
 
 def _check_first_rows(source: Source, spec: PrepareSpec) -> None:
@@ -153,3 +187,39 @@ def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:
         create_job(
             connection, job_id, DatasetState.QUEUED, "submitted", name=spec.name, spec=spec.model_dump(mode="json")
         )
+
+
+@dataclass(frozen=True)
+class DatasetsRequest:
+    """Which datasets to list: the latest so many."""
+
+    limit: int = 100
+
+
+def list_datasets(context: ServiceContext, request: DatasetsRequest) -> list[dict[str, Any]]:
+    """The latest datasets, newest first; `label_counts` is target → number of labels."""
+    d = DatasetRow
+    statement = (
+        select(
+            d.id,
+            d.name,
+            d.version,
+            d.state,
+            d.repeats,
+            d.splits,
+            d.dropped,
+            d.fingerprint,
+            d.error,
+            d.created_at,
+            d.finished_at,
+            d.label_schema,
+        )
+        .order_by(d.no.desc())
+        .limit(request.limit)
+    )
+    with reading(context.engine) as connection:
+        found = [dict(row) for row in connection.execute(statement).mappings()]
+    for one in found:
+        schema = one.pop("label_schema") or []
+        one["label_counts"] = {target["name"]: len(target["labels"]) for target in schema}
+    return found

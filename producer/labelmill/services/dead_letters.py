@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.engine import Connection
 
-from labelmill.core.database.tables import DeadLetterRow
+from labelmill.core.database import reading
+from labelmill.core.database.tables import KEPT_DEAD_LETTERS, DeadLetterRow
+from labelmill.services.context import ServiceContext
 
 
-def list_dead_letters(connection: Connection, limit: int) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class DeadLettersRequest:
+    """Which messages to list: the latest so many."""
+
+    limit: int = 20
+
+
+def list_dead_letters(context: ServiceContext, request: DeadLettersRequest) -> list[dict[str, Any]]:
     """The newest first: `at`, `queue`, `task`, `message_id`, `reason`, `excerpt`."""
     row = DeadLetterRow
     columns = (row.at, row.queue, row.task, row.message_id, row.reason, row.excerpt)
-    newest = connection.execute(select(*columns).order_by(row.no.desc()).limit(limit))
-    return [dict(found) | {"at": found["at"].isoformat()} for found in newest.mappings()]
+    with reading(context.engine) as connection:
+        newest = connection.execute(select(*columns).order_by(row.no.desc()).limit(request.limit))
+        return [dict(found) | {"at": found["at"].isoformat()} for found in newest.mappings()]
+
+
+__all__ = ["KEPT_DEAD_LETTERS", "DeadLettersRequest", "list_dead_letters"]

@@ -1,18 +1,19 @@
-"""Submitting an evaluation: a worker classifies the split and compares."""
+"""Submitting an evaluation: a worker classifies the split and compares. Finding one that was made before."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import select
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown, version_of
 from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import DATASET
-from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.specs import EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
@@ -20,58 +21,97 @@ from labelmill.core.database import writing
 from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, ModelRow
 from labelmill.core.jobs.tables import is_open
 from labelmill.core.jobs.transitions import create_job
-from labelmill.core.queue.sender import MessageSender, accepted
+from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
+from labelmill.services.submissions.accepted import Accepted
 
 
-def submit_evaluation(
-    engine: Engine,
-    sender: MessageSender,
-    *,
-    model: str,
-    dataset: str,
-    split: str = "test",
-    calibrate: bool = False,
-    warn: Callable[[str], None] = lambda _: None,
-    announce: Callable[[str], None] = lambda _: None,
-) -> str:
-    """Submit an evaluation of `model` on a split of `dataset` (`name` or `name@version`). Returns its id.
+@dataclass(frozen=True)
+class EvaluateRequest:
+    """An evaluation of `model` on a split of `dataset` (`name` or `name@version`).
 
     `calibrate`: fit a temperature for each target on the validation split and keep it with the model version.
-    Raises NotFound, InvalidInput.
     """
+
+    model: str
+    dataset: str
+    split: str = "test"
+    calibrate: bool = False
+
+
+def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Accepted:
+    """Write down an evaluation. Raises NotFound, InvalidInput."""
+    context.require_tables()
     job_id = new_id(Kind.EVALUATION)
-    with writing(engine) as connection:
-        model_row = resolve_model(connection, model)
-        dataset_row = ready_dataset(connection, dataset)
-        check_split(dataset_row, split)
+    warnings: tuple[Notice, ...] = ()
+    with writing(context.engine) as connection:
+        model_row = resolve_model(connection, request.model)
+        dataset_row = ready_dataset(connection, request.dataset)
+        check_split(dataset_row, request.split)
         multi = check_targets(model_row, dataset_row)
-        if calibrate:
+        if request.calibrate:
             check_split(dataset_row, "validation")
-            if split == "validation":
-                raise InvalidInput("--calibrate fits on the validation split: evaluate another one, such as test")
-            if model_row.method == "prompt":
-                warn(
-                    f"{ref_of(model_row)} scores 1 and 0, as prompts do: there is nothing that a temperature could mend"
+            if request.split == "validation":
+                raise InvalidInput(
+                    f"{named('calibrate')} fits on the validation split: evaluate another one, such as test"
                 )
+            if model_row.method == "prompt":
+                scores = f"{ref_of(model_row)} scores 1 and 0, as prompts do"
+                warnings = (Notice(f"{scores}: there is nothing that a temperature could mend"),)
         spec = EvaluateSpec(
-            calibrate=calibrate,
+            calibrate=request.calibrate,
             thresholds=model_row.thresholds,
             temperatures=temperatures_of(model_row.calibration),
             multi=multi,
         )
         values = {
             "model_no": model_row.no,
-            "model_ref": model,
+            "model_ref": request.model,
             "dataset_id": dataset_row.id,
             "dataset_ref": f"{dataset_row.name}@{dataset_row.version}",
-            "split": split,
+            "split": request.split,
             "options": spec.model_dump(mode="json"),
         }
         create_job(connection, job_id, EvaluationState.QUEUED, "submitted", **values)
-    with accepted(job_id, warn, announce):
-        sender.send(EVALUATE, [JobMessage(job_id=job_id)])
-    return job_id
+    return Accepted(job_id, Kind.EVALUATION, EvaluationState.QUEUED.value, warnings)
+
+
+@dataclass(frozen=True)
+class CompareRequest:
+    """Models to be measured on the same rows."""
+
+    models: Sequence[str]
+    dataset: str
+    split: str = "test"
+
+
+@dataclass(frozen=True)
+class Comparable:
+    """The evaluations of the models, in their order; those that were `accepted` now are still to be started."""
+
+    evaluations: tuple[str, ...]
+    accepted: tuple[Accepted, ...]
+
+
+def accept_comparison(context: ServiceContext, request: CompareRequest) -> Comparable:
+    """One evaluation of each model: those there are, new ones where there are none. When they have ended,
+    `services.comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is written."""
+    context.require_tables()
+    models, dataset, split = request.models, request.dataset, request.split
+    with writing(context.engine) as connection:
+        versions = {check_evaluation(connection, model, dataset, split) for model in models}
+    if len(versions) < 2:
+        raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more", field="models")
+    ids: dict[str, None] = {}
+    accepted = []
+    for model in models:
+        with writing(context.engine) as connection:
+            job_id = find_evaluation(connection, model, dataset, split)
+        if job_id is None:
+            accepted.append(accept_evaluation(context, EvaluateRequest(model, dataset, split)))
+            job_id = accepted[-1].id
+        ids[job_id] = None
+    return Comparable(tuple(ids), tuple(accepted))
 
 
 def find_evaluation(connection: Connection, model: str, dataset: str, split: str) -> str | None:
@@ -110,7 +150,8 @@ def check_split(dataset: DatasetRow, split: str) -> None:
     if split not in there:
         raise InvalidInput(
             f"dataset {dataset.name}@{dataset.version} has no rows in a split {shown(split)}; "
-            + (f"it has {', '.join(there)}" if there else "it has none at all")
+            + (f"it has {', '.join(there)}" if there else "it has none at all"),
+            field="split",
         )
 
 
@@ -127,19 +168,21 @@ def check_targets(model: ModelRow, dataset: DatasetRow) -> tuple[str, ...]:
     if not answered.keys() & asked.keys():
         raise InvalidInput(
             f"dataset {dataset.name!r} has labels for {', '.join(asked) or 'nothing'}, {ref_of(model)} answers "
-            f"{', '.join(answered)}: prepare it with --target {next(iter(answered))}=COLUMN"
+            f"{', '.join(answered)}: prepare it with {named('targets', f'{next(iter(answered))}=COLUMN')}",
+            field="dataset",
         )
     for name in answered.keys() & asked.keys():
         if asked[name] and not answered[name]:
             raise InvalidInput(
-                f"{name!r} is multi-label in dataset {dataset.name!r}, and {ref_of(model)} gives one label"
+                f"{name!r} is multi-label in dataset {dataset.name!r}, and {ref_of(model)} gives one label",
+                field="dataset",
             )
     return ()
 
 
 def ready_dataset(connection: Connection, ref: str) -> DatasetRow:
     """The dataset `name@version`, or the latest version of `name`. Raises NotFound."""
-    check_text("the dataset", ref, 2 * MAX_NAME_CHARS)
+    check_text("the dataset", ref, 2 * MAX_NAME_CHARS, field="dataset")
     name, _, version = ref.partition("@")
     statement = (
         select(DatasetRow.__table__)
@@ -148,7 +191,7 @@ def ready_dataset(connection: Connection, ref: str) -> DatasetRow:
     )
     if version:
         if not (version.isascii() and version.isdigit()):
-            raise InvalidInput(f"{shown(ref)} names no version: write {plain(name)}@1")
+            raise InvalidInput(f"{shown(ref)} names no version: write {plain(name)}@1", field="dataset")
         statement = statement.where(DatasetRow.version == (version_of(version) or 0))
     row = connection.execute(statement.limit(1)).mappings().first()
     if row is None:

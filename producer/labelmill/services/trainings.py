@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self
 
 from sqlalchemy import select
-from sqlalchemy.engine import Engine
 
 from labelmill.contracts.bounds import MAX_AMOUNT, check_plain_name, shown
 from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, kind_of, new_id
-from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.specs import BASE_MODELS, TrainSpec, specify
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import DatasetRow, TrainingRow
 from labelmill.core.jobs.transitions import create_job, move_job
-from labelmill.core.queue.sender import MessageSender, accepted
+from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import ready_dataset
+from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.submissions.accepted import Accepted, Submitted, start
 
 METHODS = ("embedding", "factory", "prompt")
 DEFAULT_METHOD = "embedding"
 
-#: Options that only some method has, by the field of `TrainSpec`.
+#: Fields that only some method has.
 _ONLY = {
     "steps": "factory",
     "learning_rate": "factory",
@@ -34,64 +36,96 @@ _ONLY = {
     "shots": "prompt",
     "shot_selection": "prompt",
 }
-_OPTION_OF = {"base_model": "model", "target_weights": "target-weight", "descriptions": "label-description"}
 
 
-def submit_training(
-    engine: Engine,
-    sender: MessageSender,
-    *,
-    name: str,
-    dataset: str,
-    method: str = DEFAULT_METHOD,
-    max_cost: float | None = None,
-    yes: bool = False,
-    warn: Callable[[str], None] = lambda _: None,
-    announce: Callable[[str], None] = lambda _: None,
-    **options: Any,
-) -> str:
-    """Submit a training of a new version of model `name` on `dataset` (`name` or `name@version`). Returns its id.
+@dataclass(frozen=True)
+class TrainRequest:
+    """A training of a new version of model `name` on `dataset` (`name` or `name@version`).
 
-    `options` are fields of `TrainSpec`; None stands for the default. The training waits for `approve` if it would cost
-    more than `max_cost` (in the currency of its estimate), or anything at all where there is neither `max_cost` nor
-    `yes`. With Redis down it is accepted all the same and `warn` is told. Raises NotFound, InvalidInput.
+    It waits for `approve` if it would cost more than `max_cost` (in the currency of its estimate), or anything at all
+    where there is neither `max_cost` nor `yes`. Of `spec` those fields count that were set.
     """
-    check_plain_name("model", name)
-    check_method(method)
+
+    name: str
+    dataset: str
+    method: str = DEFAULT_METHOD
+    max_cost: float | None = None
+    yes: bool = False
+    spec: TrainSpec = field(default_factory=TrainSpec)
+
+    @classmethod
+    def of(
+        cls,
+        name: str,
+        dataset: str,
+        *,
+        method: str = DEFAULT_METHOD,
+        max_cost: float | None = None,
+        yes: bool = False,
+        base_model: str | None = None,
+        steps: int | None = None,
+        learning_rate: float | None = None,
+        wandb_project: str | None = None,
+        suffix: str | None = None,
+        target_weights: Mapping[str, float] | None = None,
+        descriptions: Mapping[str, str] | None = None,
+        shots: int | None = None,
+        shot_selection: str | None = None,
+    ) -> Self:
+        """With the fields of the method that are given; None stands for the default. Raises InvalidInput."""
+        options: dict[str, Any] = {
+            "base_model": base_model,
+            "steps": steps,
+            "learning_rate": learning_rate,
+            "wandb_project": wandb_project,
+            "suffix": suffix,
+            "target_weights": dict(target_weights or {}),
+            "descriptions": dict(descriptions or {}),
+            "shots": shots,
+            "shot_selection": shot_selection,
+        }
+        given = {name: value for name, value in options.items() if value is not None and value != {}}
+        return cls(name, dataset, method, max_cost, yes, specify(TrainSpec, **given))
+
+
+def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
+    """Write down a training. Raises NotFound, InvalidInput."""
+    context.require_tables()
+    check_plain_name("model", request.name)
+    check_method(request.method)
+    max_cost = request.max_cost
     if max_cost is not None and not 0 <= max_cost <= MAX_AMOUNT:
-        raise InvalidInput(f"--max-cost must be 0 or more, and at most {MAX_AMOUNT:,}")
-    spec = _specify(method, options)
+        raise InvalidInput(f"{named('max_cost')} must be 0 or more, and at most {MAX_AMOUNT:,}")
+    spec = _spec_of_method(request.method, request.spec)
     job_id = new_id(Kind.TRAINING)
-    with writing(engine) as connection:
-        dataset_row = ready_dataset(connection, dataset)
-        if not (dataset_row.splits or {}).get("train") and (method != "prompt" or spec.shots):
-            raise InvalidInput(f"dataset {shown(dataset)} has no rows to train on")
-        check_choice(dataset_row, method)
+    with writing(context.engine) as connection:
+        dataset_row = ready_dataset(connection, request.dataset)
+        if not (dataset_row.splits or {}).get("train") and (request.method != "prompt" or spec.shots):
+            raise InvalidInput(f"dataset {shown(request.dataset)} has no rows to train on", field="dataset")
+        check_choice(dataset_row, request.method)
         check_labels(spec, dataset_row.label_schema or [])
         values = {
-            "name": name,
-            "method": method,
+            "name": request.name,
+            "method": request.method,
             "dataset_id": dataset_row.id,
             "options": spec.model_dump(mode="json"),
             "max_cost": max_cost,
-            # a cap is kept even with --yes: what costs more is a person's to allow
-            "approved": yes and max_cost is None,
+            # a cap is kept even with `yes`: what costs more is a person's to allow
+            "approved": request.yes and max_cost is None,
         }
         create_job(connection, job_id, TrainingState.QUEUED, "submitted", **values)
-    _tell_worker(sender, job_id, warn, announce)
-    return job_id
+    return Accepted(job_id, Kind.TRAINING, TrainingState.QUEUED.value)
 
 
-def approve(
-    engine: Engine, sender: MessageSender, training_id: str, warn: Callable[[str], None] = lambda _: None
-) -> None:
+def approve(context: ServiceContext, request: JobRequest) -> Submitted:
     """Let a training that waits for approval spend what Mistral estimates: it is `running` from here on.
 
     Raises NotFound, InvalidInput when it does not wait.
     """
+    training_id = request.job_id
     if kind_of(training_id) is not Kind.TRAINING:
         raise NotFound(f"no training has the id {shown(training_id)}")
-    with writing(engine) as connection:
+    with writing(context.engine) as connection:
         # the worker starts a running training whose job still waits at Mistral
         approved = move_job(
             connection,
@@ -112,8 +146,8 @@ def approve(
             if row is None:
                 raise NotFound(f"no training has the id {training_id!r}")
             what = "being cancelled" if row.cancel_requested else row.state
-            raise InvalidInput(f"{training_id} is {what}: it does not wait for approval")
-    _tell_worker(sender, training_id, warn)
+            raise InvalidInput(f"{training_id} is {what}: it does not wait for approval", field="job_id")
+    return start(context, Accepted(training_id, Kind.TRAINING, TrainingState.RUNNING.value))
 
 
 def check_choice(dataset: DatasetRow, method: str) -> None:
@@ -125,12 +159,14 @@ def check_choice(dataset: DatasetRow, method: str) -> None:
         if not (target["multi"] and _some_rows_lack(dataset, target["name"], label)):
             raise InvalidInput(
                 f"every row of dataset {dataset.name}@{dataset.version} has the same label for {target['name']!r}, "
-                f"{label!r}: there is nothing to learn. Prepare it with rows of other labels, or without this target"
+                f"{label!r}: there is nothing to learn. Prepare it with rows of other labels, or without this target",
+                field="dataset",
             )
         if method == "factory":
             raise InvalidInput(
                 f"{target['name']!r} has one label, {label!r}, and a classifier that Mistral fine-tunes needs two of "
-                "every target: train by another method"
+                "every target: train by another method",
+                field="method",
             )
 
 
@@ -143,7 +179,7 @@ def _some_rows_lack(dataset: DatasetRow, target: str, label: str) -> bool:
 def check_method(method: str) -> None:
     """Raise InvalidInput unless there is such a method."""
     if method not in METHODS:
-        raise InvalidInput(f"--method is one of {', '.join(METHODS)}, not {shown(method)}")
+        raise InvalidInput(f"{named('method')} is one of {', '.join(METHODS)}, not {shown(method)}")
 
 
 def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
@@ -152,34 +188,22 @@ def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
     for name in spec.target_weights:
         if name not in targets:
             raise InvalidInput(
-                f"--target-weight names {shown(name)}; the dataset's targets are {', '.join(sorted(targets))}"
+                f"{named('target_weights')} names {shown(name)}; the dataset's targets are {', '.join(sorted(targets))}"
             )
     known = {label for target in schema for label in target["labels"]}
     known |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
     for name in spec.descriptions:
         if name not in known:
-            raise InvalidInput(f"{shown(name)} is described, but the dataset has no such label")
+            raise InvalidInput(f"{shown(name)} is described, but the dataset has no such label", field="descriptions")
 
 
-def _specify(method: str, options: Mapping[str, Any]) -> TrainSpec:
-    given = {name: value for name, value in options.items() if value is not None and value != {}}
-    for name in given:
-        if _ONLY.get(name, method) != method:
-            raise InvalidInput(f"--{_option(name)} goes with --method {_ONLY[name]}, not with {method}")
-    if given.get("shot_selection") and not given.get("shots"):
-        raise InvalidInput("--shot-selection needs --shots: how many examples of each label to show")
-    return specify(TrainSpec, _OPTION_OF, **{"base_model": BASE_MODELS[method]} | given)
-
-
-def _option(field: str) -> str:
-    return _OPTION_OF.get(field, field.replace("_", "-"))
-
-
-def _tell_worker(
-    sender: MessageSender,
-    training_id: str,
-    warn: Callable[[str], None],
-    announce: Callable[[str], None] = lambda _: None,
-) -> None:
-    with accepted(training_id, warn, announce):
-        sender.send(TRAIN, [JobMessage(job_id=training_id)])
+def _spec_of_method(method: str, given: TrainSpec) -> TrainSpec:
+    """The fields that were set, and the method's own model where none was."""
+    for name in TrainSpec.model_fields:  # in the order in which they stand there
+        if name in given.model_fields_set and _ONLY.get(name, method) != method:
+            raise InvalidInput(f"{named(name)} goes with {named('method', _ONLY[name])}, not with {method}")
+    if "shot_selection" in given.model_fields_set and not given.shots:
+        raise InvalidInput(f"{named('shot_selection')} needs {named('shots')}: how many examples of each label to show")
+    if "base_model" in given.model_fields_set:
+        return given
+    return given.model_copy(update={"base_model": BASE_MODELS[method]})

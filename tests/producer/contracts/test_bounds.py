@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,6 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
-from labelmill.services.batches import submit_batch
-from labelmill.services.datasets import submit_prepare
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.jobs import actions
-from labelmill.services.results.reading import read_results
-from labelmill.services.trainings import approve, submit_training
 
 SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
 
@@ -140,13 +135,14 @@ def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
     """A client with a dataset, a model and a file of texts."""
     with Client(Settings(database_url=database_url, data_dir=str(tmp_path / "data"))) as made:
         _fill(made, tmp_path)
-        sender, made.sender = made.sender, Quiet()  # type: ignore[assignment]
+        context = made.context
+        made.context = replace(context, sender=Quiet())  # type: ignore[arg-type]
         yield made
-        made.sender = sender
+        made.context = context
 
 
 def _fill(made: Client, tmp_path: Path) -> None:
-    with writing(made.engine) as connection:
+    with writing(made.context.engine) as connection:
         connection.execute(
             insert(DatasetRow).values(
                 id="prep_0000000001",
@@ -179,29 +175,27 @@ def _edges(source: str) -> dict[str, Callable[[Client, Any], Any]]:
     def classify(**options: Any) -> Callable[[Client, Any], Any]:
         def act(client: Client, odd: Any) -> Any:
             given = {name: wrap(odd) if callable(wrap) else wrap for name, wrap in options.items()}
-            asked = {"source": source, "model": "m"} | given
-            return submit_batch(client.engine, client.sender, **asked)
+            return client.classify(**{"source": source, "model": "m"} | given)
 
         return act
 
     def prepare(**options: Any) -> Callable[[Client, Any], Any]:
         def act(client: Client, odd: Any) -> Any:
             given = {name: wrap(odd) if callable(wrap) else wrap for name, wrap in options.items()}
-            asked = {"name": "n", "source": source, "targets": ["intent=intent"]} | given
-            return submit_prepare(client.engine, client.sender, client.settings, **asked)
+            return client.prepare(**{"name": "n", "source": source, "targets": ["intent=intent"]} | given)
 
         return act
 
     def train(**options: Any) -> Callable[[Client, Any], Any]:
         def act(client: Client, odd: Any) -> Any:
             given = {name: wrap(odd) if callable(wrap) else wrap for name, wrap in options.items()}
-            return submit_training(client.engine, client.sender, **{"name": "n", "dataset": "d"} | given)
+            return client.train(**{"name": "n", "dataset": "d"} | given)
 
         return act
 
     def changing(change: Callable[..., Any]) -> Callable[[Client, Any], Any]:
         def act(client: Client, odd: Any) -> Any:
-            with writing(client.engine) as connection:
+            with writing(client.context.engine) as connection:
                 return change(connection, odd)
 
         return act
@@ -243,21 +237,15 @@ def _edges(source: str) -> dict[str, Callable[[Client, Any], Any]]:
         "train description": train(method="prompt", descriptions=lambda odd: {"a": str(odd)}),
         "train described": train(method="prompt", descriptions=lambda odd: {str(odd): "words"}),
         "train shots": train(method="prompt", shots=lambda odd: odd),
-        "evaluate model": lambda client, odd: submit_evaluation(
-            client.engine, client.sender, model=str(odd), dataset="d"
-        ),
-        "evaluate dataset": lambda client, odd: submit_evaluation(
-            client.engine, client.sender, model="m", dataset=str(odd)
-        ),
-        "evaluate split": lambda client, odd: submit_evaluation(
-            client.engine, client.sender, model="m", dataset="d", split=str(odd)
-        ),
+        "evaluate model": lambda client, odd: client.evaluate(str(odd), "d"),
+        "evaluate dataset": lambda client, odd: client.evaluate("m", str(odd)),
+        "evaluate split": lambda client, odd: client.evaluate("m", "d", str(odd)),
         "status": lambda client, odd: client.status(str(odd)),
         "status of a batch": lambda client, odd: client.status(f"batch_{odd}"),
-        "results": lambda client, odd: list(read_results(client.engine, f"batch_{odd}")),
+        "results": lambda client, odd: list(client.results(f"batch_{odd}")),
         "cancel": lambda client, odd: client.cancel(f"train_{odd}"),
-        "retry": lambda client, odd: actions.retry(client.engine, client.sender, str(odd)),
-        "approve": lambda client, odd: approve(client.engine, client.sender, f"train_{odd}"),
+        "retry": lambda client, odd: client.retry(str(odd)),
+        "approve": lambda client, odd: client.approve(f"train_{odd}"),
         "comparison": lambda client, odd: client.comparison([str(odd)]),
         "promote": changing(lambda connection, odd: registry.promote(connection, f"m@{odd}")),
         "rollback": changing(lambda connection, odd: registry.rollback(connection, str(odd))),
@@ -299,7 +287,7 @@ def _say_odd_things(client: Client, edge: str, act: Callable[[Client, Any], Any]
     @example(2**63)
     @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     def say(odd: Any) -> None:
-        before = _jobs(client.engine)
+        before = _jobs(client.context.engine)
         refused: LabelmillError | None = None
         try:
             act(client, odd)
@@ -310,7 +298,7 @@ def _say_odd_things(client: Client, edge: str, act: Callable[[Client, Any], Any]
             assert refused.exit_code == 2
             assert refused.message.isprintable(), (edge, ascii(refused.message))
             assert len(refused.message) < 1_000, (edge, len(refused.message))
-            assert _jobs(client.engine) == before, f"{edge}: something was written before it was refused"
+            assert _jobs(client.context.engine) == before, f"{edge}: something was written before it was refused"
 
     say()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from asked import gather_report
 from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
@@ -12,7 +13,6 @@ from labelmill.core.database import writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import EvaluationRow, ModelRow
 from labelmill.core.money.prices import LISTED
-from labelmill.report.gather import gather_report
 from labelmill.report.page import page_of
 from labelmill.report.parts import Grid, Report
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import submit_batch
 from sqlalchemy import func, insert, select, text, update
 from sqlalchemy.engine import Engine
 
@@ -16,7 +17,6 @@ from labelmill.core.chunks.encoding import ContentDigest
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DuplicateRow, EventRow, ModelRow
-from labelmill.services.batches import submit_batch
 from labelmill.services.jobs.documents import status_document
 
 MODEL = "ft:classifier:test"
@@ -231,7 +231,7 @@ def test_rows_that_cannot_be_read_are_left_out_counted_and_named(engine: Engine,
 def test_a_row_that_cannot_be_read_fails_a_submission_unless_told_otherwise(
     engine: Engine, with_bad_rows: Path
 ) -> None:
-    with pytest.raises(InvalidInput, match=r"some-bad\.jsonl:2: broken JSON.*--on-bad-row skip"):
+    with pytest.raises(InvalidInput, match=r"some-bad\.jsonl:2: broken JSON.*on_bad_row=skip"):
         _submit(engine, with_bad_rows)
 
 
@@ -286,7 +286,7 @@ def test_a_multi_label_target_that_the_model_is_known_not_to_have_is_refused(
         ("id,text\n" + "1,a,b\n" * 50, "none of the first 50 rows can be read", False),
         ("id,text\n" + "1,a,b\n" * 5000, "none of the first 1000 rows can be read", False),
         ("id,text\n1,a,b\n", "the only row cannot be read", False),
-        ("id,text\n1,a\n2,\udcfc\n", "save the file as UTF-8, or name its encoding, such as --encoding cp1252", False),
+        ("id,text\n1,a\n2,\udcfc\n", "save the file as UTF-8, or name its encoding, such as encoding=cp1252", False),
     ],
 )
 def test_leaving_rows_out_is_advised_only_where_others_can_be_read(
@@ -296,7 +296,7 @@ def test_leaving_rows_out_is_advised_only_where_others_can_be_read(
     with pytest.raises(InvalidInput) as refused:
         _submit(engine, tmp_path / "a.csv")
     assert sentence in refused.value.message
-    assert ("--on-bad-row skip" in refused.value.message) == is_skip_advised
+    assert ("on_bad_row=skip" in refused.value.message) == is_skip_advised
     assert _count(engine, BatchRow) == 0
 
 

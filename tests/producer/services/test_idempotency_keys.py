@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import cancel, retry, submit_batch
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
@@ -19,8 +20,6 @@ from labelmill.core.chunks.codec import decode_chunk
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRow
-from labelmill.services.batches import submit_batch
-from labelmill.services.jobs import actions
 from labelmill.services.jobs.documents import status_document
 
 MOST_COMMITS = 40
@@ -128,7 +127,7 @@ def test_after_a_death_at_any_commit_exactly_the_rows_of_the_next_submission_run
         except KeyTaken as error:
             refused += 1
             taken = error.message.partition("`labelmill cancel ")[2].partition("`")[0]
-            actions.cancel(engine, Quiet(), taken)  # type: ignore[arg-type]
+            cancel(engine, Quiet(), taken)  # type: ignore[arg-type]
             batch_id = submit(engine, tmp_path, asked, idempotency_key=key)
             assert batch_id != taken
             assert state_of(engine, taken) == "cancelled"
@@ -170,7 +169,7 @@ def test_anything_else_under_a_key_is_refused_and_nothing_changes(
 
 def test_a_cancelled_batch_gives_its_key_up(engine: Engine, tmp_path: Path) -> None:
     first = submit(engine, tmp_path, some_texts(20), idempotency_key="k")
-    actions.cancel(engine, Quiet(), first)  # type: ignore[arg-type]
+    cancel(engine, Quiet(), first)  # type: ignore[arg-type]
     second = submit(engine, tmp_path, some_texts(20), idempotency_key="k")
     assert second != first
     assert submit(engine, tmp_path, some_texts(20), idempotency_key="k") == second
@@ -226,7 +225,7 @@ def test_a_batch_that_is_cancelled_while_it_is_submitted_stays_cancelled(
 
     def cancel_at_the_third(one: BatchWriter, start: int, end: int) -> None:
         if len(one._first_rows) == 3:
-            actions.cancel(engine, Quiet(), one._batch_id)  # type: ignore[arg-type]
+            cancel(engine, Quiet(), one._batch_id)  # type: ignore[arg-type]
         cut(one, start, end)
 
     monkeypatch.setattr(BatchWriter, "_cut", cancel_at_the_third)
@@ -253,7 +252,7 @@ def test_no_batch_stays_open_because_of_an_exception_but_one_with_a_key_is_resum
     assert state_of(engine, broken) == ("failed" if key is None else "submitting")
     if key is None:
         with pytest.raises(InvalidInput, match="submit it again"):
-            actions.retry(engine, Quiet(), broken)  # type: ignore[arg-type]
+            retry(engine, Quiet(), broken)  # type: ignore[arg-type]
     again = submit(engine, tmp_path, texts, idempotency_key=key)
     assert (again == broken) == (key is not None)
     assert rows_of(engine, again) == texts

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import submit_batch
 from sqlalchemy import insert, select, text
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow, ModelTargetRow, PredictionRow, RowErrorRow
-from labelmill.services.batches import submit_batch
 from labelmill.services.results.export import write_results
 from labelmill.services.results.reading import read_result_lines, read_results
 from labelmill.services.submissions.repeated_ids import RepeatedIds

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from labelmill import client as module
 from labelmill.client import Client
 from labelmill.contracts.errors import DatabaseNewer
 from labelmill.core.database import writing
 from labelmill.core.settings import load_settings
+from labelmill.services import context as module
 
 
 def test_a_client_notices_that_the_tables_became_newer(
@@ -22,7 +22,7 @@ def test_a_client_notices_that_the_tables_became_newer(
     source.write_text('{"text": "a"}\n')
     with Client(load_settings(database_url=database_url, broker_url=redis_url)) as client:
         client.classify(str(source), "ft:classifier:x")
-        with writing(client.engine) as connection:
+        with writing(client.context.engine) as connection:
             connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
         with pytest.raises(DatabaseNewer, match="upgrade this one"):
             client.classify(str(source), "ft:classifier:x")

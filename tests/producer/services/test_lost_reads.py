@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 from sqlalchemy import insert, update
 
-from labelmill import client as client_module
 from labelmill.client import Client
 from labelmill.contracts.errors import DatabaseUnavailable, NotFound
 from labelmill.core.database import connect, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.settings import load_settings
+from labelmill.services.jobs import documents as documents_module
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results import reading as reading_module
 
@@ -86,7 +86,7 @@ def test_other_errors_and_a_deadline_end_the_wait_at_once() -> None:
 def quick(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set while the database answers no read of a producer."""
     away = threading.Event()
-    real = client_module.reading
+    real = documents_module.reading
 
     @contextlib.contextmanager
     def read(engine: Any) -> Iterator[Any]:
@@ -95,7 +95,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
         with real(engine) as connection:
             yield connection
 
-    monkeypatch.setattr(client_module, "reading", read)
+    monkeypatch.setattr(documents_module, "reading", read)
     monkeypatch.setattr(reading_module, "reading", read)
     return away
 

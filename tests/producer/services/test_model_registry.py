@@ -7,15 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import approve, refused, submit_training
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, LabelmillError, NotFound
 from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, DatasetRow, ModelRow, TrainingRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.services.models import archive, delete, list_models, promote, resolve_model
-from labelmill.services.trainings import approve, submit_training
 
 
 class DeadRedis(MessageSender):
@@ -137,9 +137,9 @@ GOOD: dict[str, Any] = {"name": "intents", "dataset": "small", "method": "factor
     ],
 )
 def test_what_is_wrong_with_a_training_is_said_before_anything_is_queued(
-    engine: Engine, changed: dict[str, Any], error: type[Exception], words: str
+    engine: Engine, changed: dict[str, Any], error: type[LabelmillError], words: str
 ) -> None:
-    with pytest.raises(error, match=words):
+    with refused(words, error):
         submit_training(engine, DeadRedis(), **{**GOOD, **changed})
     with reading(engine) as connection:
         assert connection.execute(select(TrainingRow.id)).all() == []

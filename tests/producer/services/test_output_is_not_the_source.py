@@ -14,13 +14,13 @@ from sqlalchemy.engine import Engine
 
 from labelmill.cli.classify import classify
 from labelmill.cli.context import Flags, remember_flags
-from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, utc_now
 from labelmill.core.settings import load_settings
 from labelmill.services.models import resolve_model
+from labelmill.services.results.saving import OutputOptions, SaveRequest, save_results
 
 ROWS = '{"text": "a"}\n'
 
@@ -71,7 +71,7 @@ def test_results_refuses_to_write_onto_the_source_of_its_batch(
         )
     client = Client(load_settings(database_url=database_url))
     with pytest.raises(InvalidInput, match="is the source itself"):
-        save_results(client, "batch_1", Path(output), OutputOptions(keep=keep))
+        save_results(client.context, SaveRequest("batch_1", Path(output), OutputOptions(keep=keep)))
     assert source.read_text() == ROWS
-    save_results(client, "batch_1", Path("other.jsonl"))
+    save_results(client.context, SaveRequest("batch_1", Path("other.jsonl")))
     client.close()

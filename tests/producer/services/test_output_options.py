@@ -15,17 +15,19 @@ import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from asked import refused
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
 from labelmill.cli.classify import classify
-from labelmill.cli.results import OutputOptions, labels_are_shown, results
+from labelmill.cli.results import labels_are_shown, results
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow
 from labelmill.services.results import parquet_files
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
 from labelmill.services.results.export import write_results
+from labelmill.services.results.saving import OutputOptions
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
 
 _SCORES = {'a "quoted"': 0.5, "two\nlines": 0.25, "50%": 0.125, "": 0.125}
@@ -74,7 +76,7 @@ def test_scores_are_chosen_by_word(written: str, choice: ScoreChoice) -> None:
 
 @pytest.mark.parametrize("written", ["", "top", "top:", "top:0", "top:-1", "top:1.5", "top: 3", "top:٣", "ALL", "5"])
 def test_other_words_are_refused(written: str) -> None:
-    with pytest.raises(InvalidInput, match="--scores is none, all or top:K"):
+    with refused("--scores is none, all or top:K"):
         parse_scores(written)
 
 
@@ -149,7 +151,7 @@ def test_a_delimiter_may_be_named(written: str, sign: str) -> None:
 
 @pytest.mark.parametrize("written", ["", ";;", '"', "\n", "\r", "a", "1", " ", "=", "-", "\x00", "\udcff", "'"])
 def test_what_cannot_separate_cells_is_refused(written: str) -> None:
-    with pytest.raises(InvalidInput, match="--output-delimiter is one sign"):
+    with refused("--output-delimiter is one sign"):
         parse_delimiter(written)
 
 
@@ -186,7 +188,7 @@ def test_options_of_csv_are_refused_elsewhere(output: Path | None, option: dict[
 
 def _refused(words: str, engine: Engine, **options: Any) -> None:
     """`classify` is refused, and nothing was written."""
-    with pytest.raises(InvalidInput, match=words):
+    with refused(words):
         classify("rows.jsonl", "ft:x", **options)
     with reading(engine) as connection:
         assert connection.execute(select(BatchRow.id)).all() == []
@@ -204,7 +206,7 @@ def test_what_classify_cannot_write_is_refused_before_it_is_paid_for(engine: Eng
 
 def test_what_cannot_be_read_again_has_no_columns_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n')))
-    with pytest.raises(InvalidInput, match="--keep reads the source again"):
+    with refused("--keep reads the source again"):
         classify("-", "ft:x", wait=True, output=Path("out.csv"), keep=["team"])
 
 

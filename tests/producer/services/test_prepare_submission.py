@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import refused, submit_prepare
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
@@ -19,7 +20,7 @@ from labelmill.core.database.tables import DatasetRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.readers import known_sources, read_rows
 from labelmill.core.settings import Settings
-from labelmill.services.datasets import parse_split, parse_target, submit_prepare
+from labelmill.services.datasets import parse_split, parse_target
 
 
 @pytest.fixture
@@ -107,7 +108,7 @@ def test_files_of_one_name_from_several_folders_are_all_copied(submit: Submissio
 def test_what_is_wrong_is_said_at_once_and_leaves_nothing(
     submit: Submission, rows: Path, options: dict[str, Any], sentence: str
 ) -> None:
-    with pytest.raises(InvalidInput, match=sentence):
+    with refused(sentence):
         submit(**{"source": rows} | options)
     assert not (submit.settings.data_path / "sources").exists()
 

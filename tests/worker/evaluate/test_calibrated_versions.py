@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
+from asked import submit_batch, submit_evaluation
 from sqlalchemy import update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok
@@ -19,8 +20,7 @@ from labelmill.contracts.calibration import temperatures_of
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill.services import models as registry
-from labelmill.services.batches import submit_batch
-from labelmill.services.evaluations import find_evaluation, submit_evaluation
+from labelmill.services.evaluations import find_evaluation
 from labelmill.services.results.reading import read_results
 from labelmill_worker.inference.models.temperature import scaled
 

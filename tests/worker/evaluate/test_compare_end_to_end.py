@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,9 +63,10 @@ def shop(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
 @pytest.fixture
 def client(shop: Workshop, database_url: str) -> Iterator[Client]:
     client = Client(shop.resources.settings.model_copy(update={"database_url": database_url}))
-    client.sender = shop.sender
+    opened = client.context
+    client.context = replace(opened, sender=shop.sender)
     yield client
-    client.engine.dispose()
+    opened.close()
 
 
 def test_models_are_compared_on_the_same_rows(shop: Workshop, client: Client) -> None:
@@ -144,13 +146,13 @@ def test_other_thresholds_other_rows_and_failures_are_measured_anew(shop: Worksh
     (first, _) = client.compare(["good", "poor"], "small")
     shop.run(first.id)
     assert client.compare(["good", "poor"], "other")[0].id != first.id
-    with writing(client.engine) as connection:
+    with writing(client.context.engine) as connection:
         registry.set_thresholds(connection, "good", ["intent=0.9"])
     second = client.compare(["good", "poor"], "small")[0]
     assert second.id != first.id
     found = shop.run(second.id)["metrics"]["intent"]
     assert (found["accuracy"], found["abstained"], found["accuracy_answered"]) == (0.0, 90, None)
-    with writing(client.engine) as connection:
+    with writing(client.context.engine) as connection:
         connection.execute(update(EvaluationRow).where(EvaluationRow.id == second.id).values(state="failed"))
     assert client.compare(["good", "poor"], "small")[0].id not in (first.id, second.id)
 

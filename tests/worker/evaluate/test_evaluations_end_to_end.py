@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiohttp import web
+from asked import cancel, submit_evaluation
 from sklearn.metrics import accuracy_score, brier_score_loss, f1_score, log_loss
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
@@ -20,8 +21,6 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading
 from labelmill.core.database.analysis_codec import load_analysis, unpack_bits
 from labelmill.core.database.tables import BatchRow, ModelRow
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.jobs import actions
 from labelmill.services.results.reading import read_results
 
 
@@ -166,7 +165,7 @@ def test_what_cannot_be_measured_is_said_before_anything_is_paid(
 def test_a_cancelled_evaluation_stops_both_of_its_batches(shop: Workshop) -> None:
     job_id = submit_evaluation(shop.engine, shop.sender, model="m", dataset="small", calibrate=True)
     shop.step()
-    actions.cancel(shop.engine, shop.sender, job_id)
+    cancel(shop.engine, shop.sender, job_id)
     document = shop.status(job_id)
     states = [shop.status(document[name])["state"] for name in ("batch", "calibration_batch")]
     assert [document["state"], *states] == ["cancelled"] * 3

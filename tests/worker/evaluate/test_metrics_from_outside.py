@@ -11,17 +11,17 @@ import numpy as np
 import outside_metrics
 import pytest
 from aiohttp import web
+from asked import submit_evaluation
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, ok, refuse_texts_with
 from workshop import Workshop
 
-from labelmill.cli.results import OutputOptions, save_results
 from labelmill.client import Client
 from labelmill.contracts.errors import NotFound
 from labelmill.core.database import writing
-from labelmill.services.evaluations import submit_evaluation
 from labelmill.services.models import set_thresholds
 from labelmill.services.results.reading import read_results
+from labelmill.services.results.saving import OutputOptions, SaveRequest, save_results
 
 INTENTS = ["(none)", "</script>", "a, b", "caf\N{LATIN SMALL LETTER E WITH ACUTE}", "cafe\N{COMBINING ACUTE ACCENT}"]
 SCHEMA = [
@@ -89,8 +89,8 @@ def test_every_metric_is_scikit_learns_of_the_exported_rows(
     assert document["state"] == "completed", document
     output = tmp_path / f"exported{suffix}"
     client = Client(shop.resources.settings.model_copy(update={"database_url": database_url}))
-    save_results(client, job_id, output)
-    client.engine.dispose()
+    save_results(client.context, SaveRequest(job_id, output))
+    client.close()
     rows = [json.loads(line) for line in shop.split_file("shapes", "test").read_text().splitlines()]
     gaps = outside_metrics.check(json.loads(json.dumps(document)), outside_metrics.read_exported(output), rows)
     assert {name: gap for name, gap in gaps.items() if gap > 1e-9} == {}
@@ -127,7 +127,7 @@ def test_what_is_true_is_written_beside_the_answers_of_chats(shop: Workshop, dat
     job_id = submit_evaluation(shop.engine, shop.sender, model="chatty", dataset="chats")
     assert shop.run(job_id)["state"] == "completed"
     client = Client(shop.resources.settings.model_copy(update={"database_url": database_url}))
-    save_results(client, job_id, tmp_path / "chats.jsonl", OutputOptions(keep=["labels"]))
-    client.engine.dispose()
+    save_results(client.context, SaveRequest(job_id, tmp_path / "chats.jsonl", OutputOptions(keep=["labels"])))
+    client.close()
     kept = [json.loads(line)["keep"] for line in (tmp_path / "chats.jsonl").read_text().splitlines()]
     assert kept == [{"labels": {"polarity": "yes"}}] * 3

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from asked import gather_report, submit_batch, submit_evaluation
 from sqlalchemy import insert, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
@@ -19,11 +20,8 @@ from labelmill.contracts.errors import NotFound
 from labelmill.core.database import writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, TrainingRow
-from labelmill.report.gather import gather_report
 from labelmill.report.page import page_of
 from labelmill.report.parts import Figure, Grid, Note, Report
-from labelmill.services.batches import submit_batch
-from labelmill.services.evaluations import submit_evaluation
 
 LIKENESS = {
     "checked": {"train": 3, "test": 20},

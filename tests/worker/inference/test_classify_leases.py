@@ -6,6 +6,7 @@ import threading
 from collections import Counter
 
 import pytest
+from asked import cancel, retry
 from mill import DEADLINE_S, Mill, answers_of, assert_all_labelled, some_texts, until
 from sqlalchemy import select, update
 from strict_mistral import label_of, refuse_texts_with
@@ -13,7 +14,6 @@ from strict_mistral import label_of, refuse_texts_with
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow
-from labelmill.services.jobs import actions
 from labelmill_worker.store.chunks import LeaseLostError, claim_chunk, hand_back
 from labelmill_worker.store.progress import Progress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
@@ -82,7 +82,7 @@ def test_cancelling_keeps_what_was_answered(mill: Mill) -> None:
     worker = threading.Thread(target=mill.work, args=(batch,))
     worker.start()
     until(lambda: mill.status(batch)["rows"]["labelled"] > 0)
-    actions.cancel(mill.engine, mill.sender, batch)
+    cancel(mill.engine, mill.sender, batch)
     worker.join(DEADLINE_S)
     document = mill.run(batch)
     assert document["state"] == "cancelled"
@@ -100,13 +100,13 @@ def test_retry_runs_the_failed_rows_alone(mill: Mill) -> None:
     assert mill.run(batch)["rows"]["failed"] == 2
     mill.mistral.faults = []
     mill.mistral.billed.clear()
-    actions.retry(mill.engine, mill.sender, batch)
+    retry(mill.engine, mill.sender, batch)
     document = mill.run(batch)
     assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 40, 0)
     assert mill.mistral.billed == Counter(["poison"])
     assert mill.errors(batch) == {}
     with pytest.raises(InvalidInput):
-        actions.retry(mill.engine, mill.sender, batch)
+        retry(mill.engine, mill.sender, batch)
 
 
 def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mill) -> None:
@@ -125,7 +125,7 @@ def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mi
     )
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).values(state="failed", error="the key was refused"))
-    actions.retry(mill.engine, mill.sender, batch)
+    retry(mill.engine, mill.sender, batch)
     with pytest.raises(LeaseLostError):
         record_progress(mill.engine, held, Progress(), 15, done=False)
     document = mill.run(batch)

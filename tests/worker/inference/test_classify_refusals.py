@@ -8,11 +8,11 @@ from typing import Any
 import orjson
 import pytest
 from aiohttp import web
+from asked import retry
 from mill import Mill, assert_all_labelled, assert_billed_once, open_mill, some_texts
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, first_times, ok, refuse_texts_with, result_of
 
-from labelmill.services.jobs import actions
 from labelmill_worker.inference import sender as sending
 
 
@@ -87,7 +87,7 @@ def test_a_retry_of_rows_that_are_refused_again_ends_as_the_batch_did(
     batch = mill.submit([*some_texts(30), *(f"poison {number}" for number in range(10))])
     mill.run(batch)
     later, shared = open_mill(engine, mistral, redis_url)  # a process that knows nothing of the first answers
-    actions.retry(engine, later.sender, batch)
+    retry(engine, later.sender, batch)
     document = later.run(batch)
     shared.close()
     assert document["state"] == "completed"

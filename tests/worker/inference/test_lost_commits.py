@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from asked import submit_evaluation, submit_training
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral
@@ -16,8 +17,6 @@ from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
 from labelmill.core.database import connect, reading
 from labelmill.core.database.tables import ChunkRow, EventRow
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.trainings import submit_training
 from labelmill_worker.inference import recorder as recording
 from labelmill_worker.store.commits import was_committed
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from asked import retry
 from mill import MODEL, Mill, assert_all_labelled, assert_billed_once, open_mill, some_texts
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
@@ -12,7 +13,6 @@ from strict_mistral import StrictMistral
 
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, EventRow
-from labelmill.services.jobs import actions
 from labelmill_worker.inference import chunk_run as work
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.sender import Answer
@@ -118,7 +118,7 @@ def test_a_fault_in_all_that_is_asked_ends_the_batch_with_the_reason(
     assert document["rows"]["pending"] == 40
     # run again, a fault counts anew
     _flaw_at(monkeypatch, "text", times=GIVE_UP_AFTER - 1)
-    actions.retry(mill.engine, mill.sender, batch)
+    retry(mill.engine, mill.sender, batch)
     assert _run(mill, batch)["rows"]["labelled"] == 40
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import submit_prepare
 from celery import Celery
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
@@ -20,7 +21,6 @@ from labelmill.core.database import connect, db_now, reading, upgrade, writing
 from labelmill.core.database.tables import DatasetRow, EventRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.services.datasets import submit_prepare
 from labelmill_worker.prepare import preparation as work
 from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.runtime.bootstrap import ProcessResources

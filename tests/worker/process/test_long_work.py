@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from asked import submit_evaluation, submit_training
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral
@@ -19,8 +20,6 @@ from workshop import SCHEMA, Workshop, intent_rows
 from labelmill.contracts.messages import EVALUATE, PREPARE, TRAIN, JobMessage
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, LockRow, TrainingRow
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.trainings import submit_training
 from labelmill_worker.process import long_work
 from labelmill_worker.process.long_work import ForkedSlots, NoFreeSlot, ThreadSlots, limit_long_work, long_slot
 from labelmill_worker.runtime.long_work_step import LongWorkStep

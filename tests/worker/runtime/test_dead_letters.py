@@ -11,8 +11,10 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.messages import CLASSIFY
 from labelmill.core.database import connect, reading, upgrade
 from labelmill.core.database.tables import KEPT_DEAD_LETTERS, DeadLetterRow
+from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.services.dead_letters import list_dead_letters
+from labelmill.services.context import ServiceContext
+from labelmill.services.dead_letters import DeadLettersRequest, list_dead_letters
 from labelmill_worker.runtime.dead_letters import MAX_EXCERPT, DeadLetters
 
 
@@ -26,9 +28,10 @@ def test_the_newest_thousand_are_kept(engine: Engine) -> None:
         for number in range(start, start + 100):
             _drop(letters, f"number {number}")
         assert letters.flush(20)
+    context = ServiceContext(engine, MessageSender.connect(Settings()))
     with reading(engine) as connection:
         assert connection.scalar(select(func.count()).select_from(DeadLetterRow)) == KEPT_DEAD_LETTERS
-        assert list_dead_letters(connection, 1)[0]["reason"] == f"number {KEPT_DEAD_LETTERS + 299}"
+    assert list_dead_letters(context, DeadLettersRequest(1))[0]["reason"] == f"number {KEPT_DEAD_LETTERS + 299}"
 
 
 def test_what_is_kept_is_short_and_holds_no_secret(engine: Engine) -> None:
@@ -46,8 +49,7 @@ def test_what_is_kept_is_short_and_holds_no_secret(engine: Engine) -> None:
         "\x00\ud800 p@ssword broker-pass p%40ssword Bearer abcdef123456 " + "x" * 420 + "the-mistral-key",
     )
     assert letters.flush(20)
-    with reading(engine) as connection:
-        (letter,) = list_dead_letters(connection, 10)
+    (letter,) = list_dead_letters(ServiceContext(engine, MessageSender.connect(settings)), DeadLettersRequest(10))
     assert len(letter["excerpt"]) <= MAX_EXCERPT
     assert not any(secret in letter["excerpt"] for secret in secrets)
     assert "the-m" not in letter["excerpt"]
@@ -73,6 +75,5 @@ def test_letters_wait_for_a_database_that_is_not_ready(
     assert not letters.flush(0.3)
     upgrade(engine)
     assert letters.flush(20)
-    with reading(engine) as connection:
-        assert [letter["reason"] for letter in list_dead_letters(connection, 10)] == ["kept"]
-    engine.dispose()
+    with ServiceContext(engine, MessageSender.connect(Settings())) as context:
+        assert [letter["reason"] for letter in list_dead_letters(context, DeadLettersRequest(10))] == ["kept"]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from asked import retry
 from mill import DEADLINE_S, Mill, open_mill, some_texts, until
 from sqlalchemy import event, insert, select, text, update
 from sqlalchemy.engine import Connection
@@ -20,7 +21,6 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import AnswerIndexRow, BatchRow, ChunkInputRow, IndexedChunkRow
-from labelmill.services.jobs import actions
 from labelmill.services.results.reading import read_results
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 
@@ -119,7 +119,7 @@ def test_rows_that_were_answered_by_a_retry_are_known_afterwards(mill: Mill) -> 
     assert mill.run(first)["rows"]["failed"] == 1
     assert mill.run(mill.submit(texts[:5], cache=True))["cached"] == 5  # the first batch is indexed now
     mill.mistral.faults = []
-    actions.retry(mill.engine, mill.sender, first)
+    retry(mill.engine, mill.sender, first)
     assert mill.run(first)["rows"]["labelled"] == 20
     mill.mistral.billed.clear()
     assert mill.run(mill.submit(texts, cache=True))["cached"] == 20

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from asked import cancel, retry
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
@@ -25,7 +26,6 @@ from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.services.jobs import actions
 from labelmill.services.jobs.documents import status_document
 from labelmill_worker.store.chunks import (
     Claim,
@@ -137,7 +137,7 @@ class Chunks(RuleBasedStateMachine):
     @rule()
     def retry(self) -> None:
         try:
-            actions.retry(self.engine, _NO_REDIS, self.batch)
+            retry(self.engine, _NO_REDIS, self.batch)
         except InvalidInput:
             return
         assert self.seen_state in ("completed", "failed", "paused")
@@ -149,7 +149,7 @@ class Chunks(RuleBasedStateMachine):
         if dice != 13:  # rarely, or nothing else would be seen
             return
         try:
-            actions.cancel(self.engine, _NO_REDIS, self.batch)
+            cancel(self.engine, _NO_REDIS, self.batch)
         except InvalidInput:
             assert self.seen_state in ("completed", "failed", "cancelled")
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from asked import approve, cancel, submit_batch, submit_evaluation, submit_training
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, completed, label_of, refuse_texts_with
@@ -23,12 +24,8 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, EventRow, ModelRow, TrainingRow
 from labelmill.core.money.prices import PRICES_AS_OF, PriceList
 from labelmill.services import models as registry
-from labelmill.services.batches import submit_batch
-from labelmill.services.evaluations import submit_evaluation
-from labelmill.services.jobs import actions
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.results.reading import read_results
-from labelmill.services.trainings import approve, submit_training
 from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.store.stalled import return_expired_chunks
 
@@ -252,7 +249,7 @@ def test_a_cancelled_training_cancels_its_batch_and_keeps_the_vectors(school: Sc
     training_id = school.train()
     while not school.status(training_id)["batch"]:
         school.step()
-    actions.cancel(school.engine, school.sender, training_id)
+    cancel(school.engine, school.sender, training_id)
     school.queue.waiting = deque(one for one in school.queue.waiting if one[0] == TRAIN)
     assert school.run(training_id)["state"] == "cancelled"
     assert school.status(school.status(training_id)["batch"])["state"] == "cancelled"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asked import approve, submit_training
 from memory_mistral import MemoryMistral
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
@@ -23,7 +24,6 @@ from labelmill.core.database.tables import DatasetRow, EventRow, ModelRow, Model
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
-from labelmill.services.trainings import approve, submit_training
 from labelmill_worker.mistral.client_config import WayUnusable
 from labelmill_worker.ports.control_plane import (
     ControlPlane,

@@ -135,8 +135,8 @@ def fail_job(engine: Engine, job_id: str, old: State, new: State, error: Labelmi
             new,
             old=old,
             token=token,
-            message=error.message,
-            error=error.message,
+            message=error.stored,
+            error=error.stored,
             error_code=error.code,
         )
         if failed:

@@ -7,12 +7,12 @@ messages that a killed worker held (Redis is a hint only; recovery is what guara
 from __future__ import annotations
 
 import gc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
+from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.job_kinds import QUEUE_OF
 from labelmill.contracts.messages import PRIORITY_OF, QUEUES, JobMessage
 from labelmill.core.addresses.broker import celery_broker
@@ -23,22 +23,6 @@ if TYPE_CHECKING:
 
 #: Above the longest chunk task plus the longest countdown. A later redelivery does no harm: claims are in SQL.
 VISIBILITY_TIMEOUT_S = 300
-
-
-@contextmanager
-def accepted(
-    job_id: str, warn: Callable[[str], None], announce: Callable[[str], None] = lambda _: None
-) -> Iterator[None]:
-    """Around the sending of a job's messages, once SQL holds the job: it will run, so nothing that goes wrong with them
-    may look as if it had not been accepted, and be submitted and paid for again. `announce` is told the id first."""
-    announce(job_id)
-    try:
-        yield
-    except BrokerUnavailable as error:
-        warn(f"{error.message}: the job is accepted and starts when Redis is back")
-    except Exception as error:  # noqa: BLE001 - see above
-        said = error.message if isinstance(error, LabelmillError) else type(error).__name__
-        warn(f"{job_id} is accepted, but its messages could not be sent ({said}): it starts when recovery finds it")
 
 
 #: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s, and waits for a Redis
@@ -179,4 +163,4 @@ class MessageSender:
             raise BrokerUnavailable(said) from error
 
 
-__all__ = ["QUEUES", "MessageSender", "accepted", "celery_settings"]
+__all__ = ["QUEUES", "MessageSender", "celery_settings"]

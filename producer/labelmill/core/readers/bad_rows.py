@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from labelmill.contracts.field_names import named
+
 
 @dataclass(frozen=True, slots=True)
 class BadRow:
@@ -45,8 +47,8 @@ _KINDS = {
 def encoding_remedy(encoding: str) -> str:
     """What to do about a file that is not in the encoding it was read in."""
     if encoding == UTF_8:
-        return "save the file as UTF-8, or name its encoding, such as --encoding cp1252"
-    return "name the encoding of the file with --encoding, or save it as UTF-8"
+        return f"save the file as UTF-8, or name its encoding, such as {named('encoding', 'cp1252')}"
+    return f"name the encoding of the file with {named('encoding')}, or save it as UTF-8"
 
 
 def kind_of_value(value: Any) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.near_matches import did_you_mean
 
 FIRST_ROWS = 1000  #: The columns of JSONL are those of so many rows.
@@ -32,7 +33,7 @@ def _place(name: str, there: Sequence[str], column: str, *, are_fixed: bool) -> 
         if count:
             return names.index(column)
     near = did_you_mean(column, there, show=shown)
-    remedy = "; --text names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
+    remedy = f"; {named('text')} names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
     have = ", ".join(map(shown, there[:_NAMED]))
     raise InvalidInput(f"{name} has no column {shown(column)}; it has {have}{near}{remedy}")
 

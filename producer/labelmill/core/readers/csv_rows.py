@@ -15,6 +15,7 @@ from functools import partial
 from typing import BinaryIO, NamedTuple
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import FileFormat
 from labelmill.core.readers.bad_rows import BadRow, OnBadRow, encoding_remedy, storable
 from labelmill.core.readers.csv_cells import (
@@ -117,7 +118,8 @@ class CsvReader:
                 elif opened is not None and opens_a_cell(text, self._delimiter, self._width) is False:
                     raise InvalidInput(
                         f"{self._name}: a quoted cell seems to begin on line {opened} and to end on line {number}; say "
-                        "--quoting standard if cells hold line breaks, --quoting none if quotes are letters"
+                        f"{named('quoting', 'standard')} if cells hold line breaks, "
+                        f"{named('quoting', 'none')} if quotes are letters"
                     )
                 else:
                     self._on_bad_row(BadRow(self._name, number, self._misfit(cells)))
@@ -187,7 +189,7 @@ class CsvReader:
             if is_doubted or (not is_one_line and may_end_a_cell(line, self._delimiter)):
                 raise InvalidInput(
                     f"{self._name}: it cannot be told whether the quote on line {number} begins or ends a cell: close "
-                    "the cell or remove the quote, or say --quoting none if quotes are letters"
+                    f"the cell or remove the quote, or say {named('quoting', 'none')} if quotes are letters"
                 )
             try:
                 self._require_no_part_of_it(number, number + 1, are_quotes_paired=is_one_line)
@@ -213,8 +215,8 @@ class CsvReader:
                     if is_row is False:
                         raise InvalidInput(
                             f"{self._name}: a quoted cell begins on line {number} and is not closed properly, and line "
-                            f"{at} may be a part of it: double the quotes within the cell, or say --quoting none if "
-                            "quotes are letters"
+                            f"{at} may be a part of it: double the quotes within the cell, or say "
+                            f"{named('quoting', 'none')} if quotes are letters"
                         )
                 at += 1
         except RowTooLongError:
@@ -228,7 +230,7 @@ class CsvReader:
         if '"' in line and opens_a_cell(line, self._delimiter, self._width, broken_tells_nothing=True) is False:
             raise InvalidInput(
                 f"{self._name}: line {number} looks like the end of a quoted cell that an earlier, broken row began: "
-                "double the quotes within the cell, or say --quoting none if quotes are letters"
+                f"double the quotes within the cell, or say {named('quoting', 'none')} if quotes are letters"
             )
 
     def _reason(self, number: int, error: Exception) -> str:

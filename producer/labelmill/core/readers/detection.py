@@ -13,6 +13,7 @@ import orjson
 
 from labelmill.contracts.bounds import plain, shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import FileFormat, ReadOptions
 from labelmill.core.readers.bad_rows import UTF_8
 from labelmill.core.readers.delimiters import find_delimiter
@@ -47,15 +48,17 @@ _OBJECT_LINE = re.compile(r"\s*\{.*\}\s*")
 
 
 def read_options(encoding: str | None, delimiter: str | None, quoting: str | None) -> ReadOptions:
-    """The options as users write them: `--delimiter` is a character, or `tab`. Raises InvalidInput."""
+    """The options as users write them: the delimiter is a character, or `tab`. Raises InvalidInput."""
     if encoding is not None:
         encoding = known_encoding(encoding)
     if delimiter is not None:
         delimiter = _DELIMITERS.get(delimiter.lower(), delimiter)
         if len(delimiter) != 1 or delimiter in '"\r\n\x00':
-            raise InvalidInput(f"--delimiter {shown(delimiter)} is not one character, such as ';', or the word tab")
+            raise InvalidInput(
+                f"{named('delimiter', shown(delimiter))} is not one character, such as ';', or the word tab"
+            )
     if quoting not in (None, "none", "standard"):
-        raise InvalidInput(f"--quoting is none or standard, not {shown(str(quoting))}")
+        raise InvalidInput(f"{named('quoting')} is none or standard, not {shown(str(quoting))}")
     return ReadOptions(encoding=encoding, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
 
 
@@ -69,10 +72,10 @@ def detect_sources(
     sources = [_detect(one, options, columns) for one in inputs]
     kinds = {source.format.kind for source in sources}
     if (options.delimiter or options.quoting) and sources and "csv" not in kinds:
-        option = "--delimiter" if options.delimiter else "--quoting"
-        raise InvalidInput(f"{option} is for CSV; {sources[0].name} is {_title(sources[0].format.kind)}")
+        field = "delimiter" if options.delimiter else "quoting"
+        raise InvalidInput(f"{named(field)} is for CSV; {sources[0].name} is {_title(sources[0].format.kind)}")
     if options.encoding and kinds == {"parquet"}:
-        raise InvalidInput(f"--encoding is for CSV and JSONL; {sources[0].name} is Parquet")
+        raise InvalidInput(f"{named('encoding')} is for CSV and JSONL; {sources[0].name} is Parquet")
     return sources
 
 
@@ -115,7 +118,8 @@ def _format_of(path: Path | None, name: str, start: bytes, options: ReadOptions,
     text = as_utf8(io.BytesIO(start), encoding).read().decode("utf-8", "replace").removeprefix("\ufeff")
     kind = kind or _kind_of_text(text, name, is_named=path is not None, options=options)
     if "\x00" in text[:4] and encoding == UTF_8:
-        raise InvalidInput(f"{name} is not UTF-8 text: if it is UTF-16 without a mark, say --encoding utf-16-le")
+        said = named("encoding", "utf-16-le")
+        raise InvalidInput(f"{name} is not UTF-8 text: if it is UTF-16 without a mark, say {said}")
     if kind == "jsonl":
         _refuse_other_json(text, name)
         return FileFormat(kind="jsonl", encoding=encoding)

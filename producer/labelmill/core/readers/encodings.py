@@ -8,6 +8,7 @@ from typing import BinaryIO, cast
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.core.readers.bad_rows import UTF_8
 
 _MARKS = (
@@ -41,7 +42,9 @@ def known_encoding(name: str) -> str:
     except (LookupError, ValueError):
         is_text = False
     if not is_text:
-        raise InvalidInput(f"--encoding {shown(name)} is not known; common ones are utf-8, cp1252, utf-16 and latin-1")
+        raise InvalidInput(
+            f"{named('encoding', shown(name))} is not known; common ones are utf-8, cp1252, utf-16 and latin-1"
+        )
     return UTF_8 if codec.name in ("utf-8", "utf-8-sig") else name
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, delete, or_, select, update
-from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
@@ -22,35 +23,47 @@ from labelmill.core.database.tables import (
     TrainingRow,
 )
 from labelmill.core.jobs import chunk_transitions
-from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.jobs.inner_batches import cancel_inner_batches
-from labelmill.core.jobs.tables import is_open
+from labelmill.core.jobs.tables import TABLE_OF, is_open
 from labelmill.core.jobs.transitions import move_job
-from labelmill.core.queue.sender import MessageSender, accepted
-from labelmill.services.jobs.documents import status_document
+from labelmill.services.context import ServiceContext
+from labelmill.services.jobs.documents import no_job
+from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.submissions.accepted import Accepted, Submitted, start
 from labelmill.services.submissions.keys import SUBMISSION_BROKEN
 
 
-def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
+@dataclass(frozen=True)
+class Cancelled:
+    """A job that was told to stop. `state`: a training at Mistral goes on until a worker has stopped it there."""
+
+    id: str
+    kind: Kind
+    state: str
+
+
+def cancel(context: ServiceContext, request: JobRequest) -> Cancelled:
     """Stop a job; a batch's idempotency key is free then. Raises NotFound, InvalidInput when it has ended or cannot be
     stopped."""
+    job_id = request.job_id
     kind = kind_of(job_id)
-    with writing(engine) as connection:
+    with writing(context.engine) as connection:
         if kind is None:
-            raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+            raise no_job(job_id)
         cancelled = KINDS[kind].cancelled
         if cancelled is None:
-            raise InvalidInput(f"a {kind.value} cannot be cancelled: {KINDS[kind].why_not_cancelled}")
+            raise InvalidInput(f"a {kind.value} cannot be cancelled: {KINDS[kind].why_not_cancelled}", field="job_id")
         is_training = kind is Kind.TRAINING
         done = _cancel_training(connection, job_id) if is_training else _end(connection, job_id, cancelled)
+        state = connection.scalar(select(TABLE_OF[kind].state).where(TABLE_OF[kind].id == job_id))
+        if state is None:
+            raise no_job(job_id)
         if not done:
-            state = status_document(connection, job_id)["state"]
-            raise InvalidInput(f"{job_id} is {state}: there is nothing left to cancel")
+            raise InvalidInput(f"{job_id} is {state}: there is nothing left to cancel", field="job_id")
     if kind is Kind.TRAINING:
-        try:
-            sender.send(TRAIN, [JobMessage(job_id=job_id)])
-        except BrokerUnavailable:
-            pass  # the worker sees the wish at its next look
+        with contextlib.suppress(BrokerUnavailable):  # a worker sees it when it polls next
+            context.sender.send(TRAIN, [JobMessage(job_id=job_id)])
+    return Cancelled(job_id, kind, state)
 
 
 def _cancel_training(connection: Connection, job_id: str) -> bool:
@@ -75,11 +88,12 @@ def _end(connection: Connection, job_id: str, cancelled: State, *conditions: Col
     return True
 
 
-def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[str], None] = lambda _: None) -> None:
+def retry(context: ServiceContext, request: JobRequest) -> Submitted:
     """Run the failed and unanswered rows of a batch again. Raises NotFound, InvalidInput."""
+    job_id = request.job_id
     if kind_of(job_id) is not Kind.BATCH:
         raise NotFound(f"no batch has the id {shown(job_id)}")
-    with writing(engine) as connection:
+    with writing(context.engine) as connection:
         batch = connection.execute(
             select(BatchRow.no, BatchRow.state, BatchRow.error_code, BatchRow.started_at).where(BatchRow.id == job_id)
         ).first()
@@ -87,18 +101,19 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
             raise NotFound(f"no batch has the id {shown(job_id)}")
         if batch.state not in BATCH.retried_from:
             raise InvalidInput(
-                f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried"
+                f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried",
+                field="job_id",
             )
         mine = ChunkRow.batch_no == batch.no
         to_run = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
         if batch.started_at is None and batch.error_code in (InvalidInput.code, SUBMISSION_BROKEN):
-            raise InvalidInput(f"{job_id} failed at submission: submit it again")
+            raise InvalidInput(f"{job_id} failed at submission: submit it again", field="job_id")
         if connection.scalar(select(ChunkRow.number).where(mine, to_run).limit(1)) is None:
-            raise InvalidInput(f"{job_id} has no failed row")
+            raise InvalidInput(f"{job_id} has no failed row", field="job_id")
         if not move_job(
             connection, job_id, BatchState.RUNNING, old=BatchState(batch.state), message="failed rows are run again"
         ):
-            raise InvalidInput(f"{job_id} is being retried by somebody else")
+            raise InvalidInput(f"{job_id} is being retried by somebody else", field="job_id")
         chunk_transitions.run_again(connection, mine & to_run)
         connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
         # what these rows will be answered is to be found by later batches too
@@ -106,5 +121,4 @@ def retry(engine: Engine, sender: MessageSender, job_id: str, warn: Callable[[st
         connection.execute(
             delete(IndexedChunkRow).where(IndexedChunkRow.batch_no == batch.no, IndexedChunkRow.number.in_(run_again))
         )
-    with accepted(job_id, warn):
-        dispatch_batch(engine, sender, job_id)
+    return start(context, Accepted(job_id, Kind.BATCH, BatchState.RUNNING.value))

@@ -16,6 +16,7 @@ from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import BatchState, TrainingState
+from labelmill.core.database import reading
 from labelmill.core.database.tables import (
     DuplicateRow,
     ModelRow,
@@ -24,8 +25,20 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.costs import cost_of_texts, priced_model
 from labelmill.core.money.prices import LISTED, PriceList
+from labelmill.core.storage.data_folder import shown_files
+from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
+from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.jobs.waiting_for import waiting_for
+
+
+def job_status(context: ServiceContext, request: JobRequest) -> dict[str, Any]:
+    """Everything about one job; a dataset's files as paths in the data folder of whoever asks. Raises NotFound."""
+    with reading(context.engine) as connection:
+        document = status_document(connection, request.job_id, context.prices)
+    if document.get("files"):
+        document["files"] = shown_files(context.data_dir, document["files"])
+    return document
 
 
 def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> dict[str, Any]:
@@ -36,7 +49,7 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
         table = TABLE_OF[kind]
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
     if kind is None or row is None:
-        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+        raise no_job(job_id)
     sums = sums_of_batches(connection, batches_of(kind, row))
     how = {"progress": progress_of(kind, row, sums), "waiting_for": waiting_for(connection, kind, row)}
     document = head_of(kind, row) | how | _DETAILS[kind](connection, row)
@@ -44,6 +57,11 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
         found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
         document["cost"] = cost_of_batch(ModelRow(**found), document, prices)
     return document
+
+
+def no_job(job_id: str) -> NotFound:
+    """What to say of an id that no job has."""
+    return NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
 
 
 def head_of(kind: Kind, row: RowMapping) -> dict[str, Any]:

@@ -9,15 +9,18 @@ from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
-from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import KINDS
 from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.states import TrainingState
+from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs.tables import TABLE_OF
-from labelmill.core.money.prices import LISTED, PriceList
-from labelmill.services.jobs.documents import cost_of_batch, head_of
+from labelmill.core.money.prices import PriceList
+from labelmill.services.context import ServiceContext
+from labelmill.services.jobs.documents import cost_of_batch, head_of, no_job
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.models import ref_of
 
@@ -25,35 +28,39 @@ _STATES = sorted({state.value for kind in KINDS.values() for state in kind.state
 
 
 @dataclass(frozen=True)
-class Wanted:
+class JobsRequest:
     """Which jobs to list. `after`: those older than this one. `inner`: batches of trainings and evaluations too."""
 
-    kinds: tuple[Kind, ...] = tuple(Kind)
+    kind: str | None = None
     state: str | None = None
     limit: int = 20
     after: str | None = None
     inner: bool = False
 
-    @classmethod
-    def of(cls, kind: str | None, state: str | None, limit: int, after: str | None, *, inner: bool) -> Wanted:
-        """From what a person asked for. Raises InvalidInput."""
+    def check(self) -> None:
+        """Raise InvalidInput for what no job can be."""
         kinds = [one.value for one in Kind]
-        if kind is not None and kind not in kinds:
-            raise InvalidInput(f"--kind is one of {', '.join(kinds)}, not {shown(kind)}")
-        if state is not None and state not in _STATES:
-            hint = did_you_mean(state, _STATES) or f": states are {', '.join(_STATES)}"
-            raise InvalidInput(f"no job is ever {shown(state)}{hint}")
-        if limit < 1:
-            raise InvalidInput("list one job at least")
-        return cls(tuple(Kind) if kind is None else (Kind(kind),), state, limit, after, inner)
+        if self.kind is not None and self.kind not in kinds:
+            raise InvalidInput(f"{named('kind')} is one of {', '.join(kinds)}, not {shown(self.kind)}")
+        if self.state is not None and self.state not in _STATES:
+            hint = did_you_mean(self.state, _STATES) or f": states are {', '.join(_STATES)}"
+            raise InvalidInput(f"no job is ever {shown(self.state)}{hint}", field="state")
+        if self.limit < 1:
+            raise InvalidInput("list one job at least", field="limit")
 
 
-def list_jobs(connection: Connection, wanted: Wanted, prices: PriceList = LISTED) -> list[dict[str, Any]]:
+def list_jobs(context: ServiceContext, wanted: JobsRequest) -> list[dict[str, Any]]:
     """What `status --json` prints: of each job the head of its document, `name`, `model`, `progress` and `cost`, newest
-    first. Raises NotFound."""
+    first. Raises NotFound, InvalidInput."""
+    wanted.check()
+    with reading(context.engine) as connection:
+        return _list(connection, wanted, context.prices)
+
+
+def _list(connection: Connection, wanted: JobsRequest, prices: PriceList) -> list[dict[str, Any]]:
     older = _older_than(connection, wanted.after)
     found: list[tuple[Kind, RowMapping]] = []
-    for kind in wanted.kinds:
+    for kind in Kind if wanted.kind is None else (Kind(wanted.kind),):
         table = TABLE_OF[kind]
         statement = select(table.__table__).order_by(table.created_at.desc(), table.id.desc()).limit(wanted.limit)
         if wanted.state is not None:
@@ -85,7 +92,7 @@ def _older_than(connection: Connection, job_id: str | None) -> tuple[Any, str] |
     if kind is not None:
         at = connection.scalar(select(TABLE_OF[kind].created_at).where(TABLE_OF[kind].id == job_id))
     if at is None:
-        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+        raise no_job(job_id)
     return at, job_id
 
 

@@ -20,6 +20,7 @@ from labelmill.contracts.bounds import (
     version_of,
 )
 from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.field_names import named
 from labelmill.contracts.job_kinds import TRAINING
 from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.states import RemoteWish, TrainingState
@@ -38,7 +39,7 @@ def resolve_model(connection: Connection, ref: str) -> ModelRow:
     connection that may write. Raises NotFound, InvalidInput for versions that were archived or deleted."""
     if ref.startswith(RAW_PREFIX):
         return _raw_model(connection, ref)
-    check_text("the model", ref, _MAX_REF_CHARS)
+    check_text("the model", ref, _MAX_REF_CHARS, field="model")
     name, at, _ = ref.partition("@")
     if not at:
         return _promoted(connection, name)
@@ -57,10 +58,12 @@ def register(
     Its labels are learnt from its first good answer. Raises InvalidInput."""
     check_plain_name("model", name)
     if not remote_id.startswith(RAW_PREFIX):
-        raise InvalidInput(f"{shown(remote_id)} is not the id of a fine-tuned model: it begins with {RAW_PREFIX}")
+        raise InvalidInput(
+            f"{shown(remote_id)} is not the id of a fine-tuned model: it begins with {RAW_PREFIX}", field="remote_id"
+        )
     _check_raw_id(remote_id)
     for target in multi:
-        check_name("--multi", target)
+        check_name(named("multi"), target)
     hold_name(connection, "model", name)
     same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
     if (there := _first(connection, *same)) is not None:
@@ -87,14 +90,14 @@ def register(
 def find_version(connection: Connection, ref: str) -> ModelRow:
     """A version for a change of its own, archived ones too: never by a bare name, so that nobody deletes what he did
     not mean. Raises NotFound, InvalidInput."""
-    check_text("the model", ref, _MAX_REF_CHARS)
+    check_text("the model", ref, _MAX_REF_CHARS, field="model")
     name, at, _ = ref.partition("@")
     if ref.startswith(RAW_PREFIX):
         row = _first(connection, ModelRow.name == ref, ModelRow.version == 0)
     elif at:
         row = _numbered(connection, ref)
     else:
-        raise InvalidInput(f"name the version: {plain(name) or 'NAME'}@1")
+        raise InvalidInput(f"name the version: {plain(name) or 'NAME'}@1", field="ref")
     if row is None or row.state == DELETED:
         raise NotFound(f"there is no model {plain(ref)}; `labelmill models` lists them")
     return row
@@ -109,7 +112,7 @@ def _numbered(connection: Connection, ref: str) -> ModelRow | None:
     """`intents@2`, or `intents@champion` by its alias; None when there is no such version. Raises InvalidInput."""
     name, _, version = ref.partition("@")
     if not name:
-        raise InvalidInput(f"{shown(ref)} names no version: write NAME@1")
+        raise InvalidInput(f"{shown(ref)} names no version: write NAME@1", field="model")
     if version.isascii() and version.isdigit():
         number = version_of(version)
         return None if number is None else _first(connection, ModelRow.name == name, ModelRow.version == number)
@@ -118,7 +121,8 @@ def _numbered(connection: Connection, ref: str) -> ModelRow | None:
     )
     if model_no is None:
         raise InvalidInput(
-            f"{shown(ref)} names no version: write {plain(name)}@1, or an alias that `labelmill models` shows"
+            f"{shown(ref)} names no version: write {plain(name)}@1, or an alias that `labelmill models` shows",
+            field="model",
         )
     return _first(connection, ModelRow.no == model_no)
 
@@ -135,7 +139,9 @@ def _promoted(connection: Connection, name: str) -> ModelRow:
         raise NotFound(f"no version of {name} is promoted; there is {there}")
     archived = _first(connection, ModelRow.name == name, ModelRow.state == ARCHIVED)
     if archived is not None:
-        raise InvalidInput(f"{name} is archived: `labelmill models promote {ref_of(archived)}` brings it back")
+        raise InvalidInput(
+            f"{name} is archived: `labelmill models promote {ref_of(archived)}` brings it back", field="model"
+        )
     raise _no_model(connection, name, shown(name))
 
 
@@ -158,9 +164,9 @@ def _no_model(connection: Connection, name: str, written: str) -> NotFound:
 
 
 def _check_raw_id(remote_id: str) -> None:
-    check_name("the model id", remote_id)
+    check_name("the model id", remote_id, field="model")
     if any(letter.isspace() for letter in remote_id):
-        raise InvalidInput(f"the model id {shown(remote_id)} holds white space")
+        raise InvalidInput(f"the model id {shown(remote_id)} holds white space", field="model")
 
 
 def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
@@ -191,11 +197,13 @@ def _check_usable(row: ModelRow) -> None:
     if row.state == DELETED:
         raise NotFound(f"the model {ref} was deleted")
     if row.state == ARCHIVED:
-        raise InvalidInput(f"the model {ref} is archived: `labelmill models promote {ref}` brings it back")
+        raise InvalidInput(
+            f"the model {ref} is archived: `labelmill models promote {ref}` brings it back", field="model"
+        )
     if row.state != READY:
         raise NotFound(f"the model {ref} is not ready yet: its training goes on")
     if row.remote_wish == RemoteWish.UNARCHIVE.value:
-        raise InvalidInput(f"the model {ref} is being brought back at Mistral: try again in a moment")
+        raise InvalidInput(f"the model {ref} is being brought back at Mistral: try again in a moment", field="model")
 
 
 def _first(connection: Connection, *conditions: Any) -> ModelRow | None:

@@ -22,10 +22,12 @@ _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
     """Let `name@alias` mean this version, instead of what it meant. Raises NotFound, InvalidInput."""
     if not _ALIAS.fullmatch(alias):
-        raise InvalidInput(f"{shown(alias)} cannot be an alias: a letter, then letters, digits, '.', '_' and '-'")
+        raise InvalidInput(
+            f"{shown(alias)} cannot be an alias: a letter, then letters, digits, '.', '_' and '-'", field="alias"
+        )
     row = find_version(connection, ref)
     if row.version == 0:
-        raise InvalidInput(f"{ref} is an id of Mistral's: register it under a name first")
+        raise InvalidInput(f"{ref} is an id of Mistral's: register it under a name first", field="ref")
     hold_name(connection, "model", row.name)
     _forget(connection, row.name, alias)
     connection.execute(insert(ModelAliasRow).values(name=row.name, alias=alias, model_no=row.no))
@@ -34,7 +36,7 @@ def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
 
 def remove_alias(connection: Connection, ref: str) -> None:
     """Forget an alias, written `name@alias`. Raises NotFound."""
-    check_text("the alias", ref, 2 * MAX_NAME_CHARS)
+    check_text("the alias", ref, 2 * MAX_NAME_CHARS, field="ref")
     name, _, alias = ref.partition("@")
     if not _forget(connection, name, alias):
         raise NotFound(f"there is no alias {plain(ref)}; `labelmill models` shows them")
@@ -47,7 +49,7 @@ def _forget(connection: Connection, name: str, alias: str) -> bool:
 
 def set_note(connection: Connection, ref: str, text: str) -> ModelRow:
     """Write a note on a version; an empty text removes it. Raises NotFound, InvalidInput."""
-    check_text("the note", text)
+    check_text("the note", text, field="text")
     row = find_version(connection, ref)
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(note=text.strip() or None))
     return row
@@ -81,9 +83,11 @@ def _threshold(item: str, number: str) -> float:
     try:
         value = float(number)
     except ValueError as error:
-        raise InvalidInput(f"{shown(item)} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER") from error
+        raise InvalidInput(
+            f"{shown(item)} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER", field="thresholds"
+        ) from error
     if not (math.isfinite(value) and 0 <= value <= 1):
-        raise InvalidInput(f"{shown(item)} is not between 0 and 1")
+        raise InvalidInput(f"{shown(item)} is not between 0 and 1", field="thresholds")
     return value
 
 
@@ -107,7 +111,8 @@ def _set(thresholds: dict[str, Any], schema: list[dict[str, Any]], where: str, v
             thresholds[name] = thresholds.get(name, of_all) | {label: value}
             return
     raise InvalidInput(
-        f"{shown(where)} is no target of the model, and no TARGET.LABEL of a multi-label one; it has {_names(targets)}"
+        f"{shown(where)} is no target of the model, and no TARGET.LABEL of a multi-label one; it has {_names(targets)}",
+        field="thresholds",
     )
 
 

@@ -25,9 +25,9 @@ def promote(connection: Connection, ref: str) -> ModelRow:
     """Let `name@version` answer to the bare name; an archived version comes back. Raises NotFound, InvalidInput."""
     row = find_version(connection, ref)
     if row.version == 0:
-        raise InvalidInput(f"{ref} is an id of Mistral's and has no versions to promote")
+        raise InvalidInput(f"{ref} is an id of Mistral's and has no versions to promote", field="ref")
     if row.state not in (READY, ARCHIVED):
-        raise InvalidInput(f"{ref} is not ready yet: its training goes on")
+        raise InvalidInput(f"{ref} is not ready yet: its training goes on", field="ref")
     _remember_current(connection, row.name)
     connection.execute(insert(PromotionRow).values(name=row.name, model_no=row.no, at=utc_now()))
     _let_answer(connection, row)
@@ -63,7 +63,7 @@ def rollback(connection: Connection, name: str) -> ModelRow:
             _let_answer(connection, row)
             return row
     why = f" ({', '.join(dict.fromkeys(passed_over))})" if passed_over else ""
-    raise InvalidInput(f"no other version of {name} was promoted before{why}")
+    raise InvalidInput(f"no other version of {name} was promoted before{why}", field="ref")
 
 
 def archive(connection: Connection, ref: str, *, at_mistral: bool = True) -> ModelRow:
@@ -97,7 +97,7 @@ def _retire(connection: Connection, ref: str, state: str) -> ModelRow:
     if busy := _jobs_on(connection, row):
         more = " and others" if len(busy) > _SHOWN else ""
         verb = "use" if len(busy) > 1 else "uses"
-        raise InvalidInput(f"{', '.join(busy[:_SHOWN])}{more} {verb} {ref}: wait for it, or cancel it")
+        raise InvalidInput(f"{', '.join(busy[:_SHOWN])}{more} {verb} {ref}: wait for it, or cancel it", field="ref")
     _remember_current(connection, row.name)
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(state=state, promoted=False))
     return row

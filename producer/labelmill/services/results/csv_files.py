@@ -13,6 +13,7 @@ import orjson
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.services.results.tables import ResultTable
 
 _NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t"}
@@ -37,7 +38,7 @@ def parse_delimiter(written: str) -> str:
     delimiter = _NAMED_DELIMITERS.get(written, written)
     is_sign = len(delimiter) == 1 and not delimiter.isalnum() and (delimiter.isprintable() or delimiter == "\t")
     if not is_sign or delimiter in "\"' .=+-@_":
-        raise InvalidInput(f"--output-delimiter is one sign such as , ; | or tab, not {shown(written)}")
+        raise InvalidInput(f"{named('output_delimiter')} is one sign such as , ; | or tab, not {shown(written)}")
     return delimiter
 
 

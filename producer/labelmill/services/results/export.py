@@ -33,17 +33,17 @@ def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
     the `sources`, which would be lost."""
     suffix = output.suffix.lower()
     if suffix not in FORMATS:
-        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}")
+        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}", field="output")
     if suffix == ".parquet":
         require_pyarrow()
     if output.is_dir():
-        raise InvalidInput(f"{output} is a folder; name a file in it")
+        raise InvalidInput(f"{output} is a folder; name a file in it", field="output")
     if not output.parent.is_dir():
-        raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}")
+        raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}", field="output")
     if not os.access(output.parent, os.W_OK | os.X_OK):
-        raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you")
+        raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you", field="output")
     if any(is_same_file(output, source) for source in sources):
-        raise InvalidInput(f"{output} is the source itself: write the results to another file")
+        raise InvalidInput(f"{output} is the source itself: write the results to another file", field="output")
 
 
 def write_results(

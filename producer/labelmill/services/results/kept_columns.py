@@ -1,4 +1,4 @@
-"""Columns of the input file beside the results of its rows: `results --keep`.
+"""Columns of the input file beside the results of its rows.
 
 A batch keeps texts and ids alone. The other columns are read from the source again, which must be where it was and
 still hold the same texts.
@@ -13,6 +13,7 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import ClassifySpec, ReadOptions
 from labelmill.core.readers import (
     BadRow,
@@ -35,7 +36,7 @@ def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options:
     """Raise InvalidInput unless each input can be read again and has these columns."""
     for file in inputs:
         if not (isinstance(file, Path) and file.is_file()):
-            raise InvalidInput("--keep reads the source again: hand the texts in as a file")
+            raise InvalidInput(f"{named('keep')} reads the source again: hand the texts in as a file")
         try:
             (source,) = detect_sources([file], options, columns)
             there = first_columns(source)
@@ -47,7 +48,9 @@ def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options:
 def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:
     """The same lines of JSON, each with `"keep": {column: value}`. Raises InvalidInput when the source has changed."""
     if spec.source == "-" or spec.source.startswith(_PIPES):
-        raise InvalidInput("--keep reads the source again, and this batch was read from standard input or a pipe")
+        raise InvalidInput(
+            f"{named('keep')} reads the source again, and this batch was read from standard input or a pipe"
+        )
     rows = enumerate(_rows_of_source(spec, columns))
     for block in blocks:
         lines = []
@@ -88,5 +91,5 @@ def _refuse(bad: BadRow) -> None:
 
 def _changed(spec: ClassifySpec, row: int) -> InvalidInput:
     return InvalidInput(
-        f"{spec.source} is not what was classified: row {row} has another text; --keep needs it unchanged"
+        f"{spec.source} is not what was classified: row {row} has another text; {named('keep')} needs it unchanged"
     )

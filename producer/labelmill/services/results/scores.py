@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 
 _TOP = re.compile(r"top:([1-9][0-9]{0,5})", re.ASCII)
 
@@ -27,4 +28,4 @@ def parse_scores(written: str) -> ScoreChoice:
         return ALL if written == "all" else NONE
     if found := _TOP.fullmatch(written):
         return ScoreChoice(int(found[1]))
-    raise InvalidInput(f"--scores is none, all or top:K with a whole number from 1, not {shown(written)}")
+    raise InvalidInput(f"{named('scores')} is none, all or top:K with a whole number from 1, not {shown(written)}")

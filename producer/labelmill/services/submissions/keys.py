@@ -59,7 +59,9 @@ def open_batch(connection: Connection, order: Order, key: str | None) -> OpenedB
             return found
         if (made := _make(connection, order, key)) is not None:
             return made
-    raise InvalidInput(f"the idempotency key {key!r} is being used by others at this moment: try again")
+    raise InvalidInput(
+        f"the idempotency key {key!r} is being used by others at this moment: try again", field="idempotency_key"
+    )
 
 
 def _find(connection: Connection, order: Order, key: str) -> OpenedBatch | None:
@@ -130,7 +132,7 @@ def _taken(batch_id: str, state: str, difference: str) -> KeyTaken:
 def end_broken_submission(engine: Engine, batch_id: str, error: BaseException) -> None:
     """End a batch that will never be open for work, and free its key for the corrected input."""
     if isinstance(error, LabelmillError):
-        reason = error.message
+        reason = error.stored
     else:
         reason = f"the submission ended early ({type(error).__name__}): submit it again"
     with writing(engine) as connection:

@@ -1,4 +1,4 @@
-"""Rows of a source that cannot be read and are left out: `classify --on-bad-row skip`."""
+"""Rows of a source that cannot be read and are left out: `on_bad_row` is `skip`."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import as_option, named, tell
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import BatchRow
@@ -48,7 +49,7 @@ class RefusedRows:
         if first.remedy:
             return InvalidInput(f"{first}; {first.remedy}")
         if others_are_good:
-            return InvalidInput(f"{first}; --on-bad-row skip leaves out what cannot be read")
+            return InvalidInput(f"{first}; {named('on_bad_row', 'skip')} leaves out what cannot be read")
         rows = "the only row" if self._count == 1 else f"none of the first {self._count} rows"
         cannot = "cannot" if self._count == 1 else "can"
         return InvalidInput(f"{rows} {cannot} be read: {first}")
@@ -91,4 +92,4 @@ def record_skipped(engine: Engine, batch_no: int, batch_id: str, skipped: Skippe
             .values(skipped=skipped.count)
         ).rowcount
         if done:
-            events.note(connection, batch_id, str(skipped))
+            events.note(connection, batch_id, tell(str(skipped), as_option))

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from labelmill.contracts.errors import Permanent
 from labelmill.core.readers import Source
-from labelmill.core.settings import Settings
 from labelmill.core.storage.data_folder import DataFolder, source_folder
 
 _OF_A_STREAM = "piped"  #: What a copy is called that has no file's name.
 
 
 def copy_into_data_folder(
-    sources: Sequence[Source], settings: Settings, job_id: str, check: Callable[[Source], None]
+    sources: Sequence[Source], data_dir: str, job_id: str, check: Callable[[Source], None]
 ) -> tuple[str, ...]:
     """Copy `sources`, all or none. Returns the references to the copies.
 
@@ -25,7 +24,7 @@ def copy_into_data_folder(
     for source in sources:
         if isinstance(source.input, Path):
             check(source)
-    data = DataFolder.of(settings.data_dir)
+    data = DataFolder.of(data_dir)
     data.make()
     folder = data.path(source_folder(job_id))
     part = folder.with_name(f"{job_id}.part")
@@ -42,9 +41,7 @@ def copy_into_data_folder(
         shutil.rmtree(part, ignore_errors=True)
         if not isinstance(error, OSError):
             raise
-        raise Permanent(
-            f"the source could not be copied into {settings.data_dir}: {error.strerror or error}"
-        ) from error
+        raise Permanent(f"the source could not be copied into {data_dir}: {error.strerror or error}") from error
     return tuple(data.reference(folder / name) for name in names)
 
 

@@ -12,11 +12,15 @@ import pytest
 import redis
 
 from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PREPARE, JobMessage
-from labelmill.core.queue.sender import MessageSender, accepted
+from labelmill.core.database import connect
+from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import load_settings
 from labelmill.doctor.broker import look_at_broker
 from labelmill.doctor.checks import Status
+from labelmill.services.context import ServiceContext
+from labelmill.services.submissions.accepted import Accepted, start
 from labelmill_ops.embedded_redis import EmbeddedRedis
 
 _HARMLESS = {"HELLO", "CLIENT", "SELECT", "AUTH", "TIME"}
@@ -65,10 +69,11 @@ def _assert_named(url: str, word: str) -> None:
     with pytest.raises(BrokerUnavailable) as raised:
         sender.send(PREPARE, [JobMessage(job_id="prep_0123456789abcdef")])
     assert word in raised.value.message
-    warnings: list[str] = []
-    with accepted("prep_0123456789abcdef", warnings.append):
-        raise raised.value
-    assert warnings == [f"{raised.value.message}: the job is accepted and starts when Redis is back"]
+    accepted = Accepted("prep_0123456789abcdef", Kind.DATASET, "queued")
+    told = start(ServiceContext(connect("sqlite://"), sender), accepted)
+    assert [warning.message for warning in told.warnings] == [
+        f"{raised.value.message}: the job is accepted and starts when Redis is back"
+    ]
     (check,) = look_at_broker(url).checks
     assert (check.name, check.status) == ("broker", Status.FAILED)
     assert word in check.summary
@@ -140,5 +145,5 @@ def test_a_submission_to_a_replica_is_accepted(own_redis: EmbeddedRedis, tmp_pat
         batch = client.classify(str(source), "ft:classifier:x")
         assert batch.status()["state"] == "queued"
         assert "READONLY" in client.warnings[0]
-        client.engine.dispose()
+        client.close()
         admin.replicaof("NO", "ONE")

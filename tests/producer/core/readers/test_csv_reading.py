@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import FileFormat, ReadOptions
 from labelmill.core.readers import BadRow, Source, detect_sources, read_rows, read_text_blocks
 from labelmill.core.readers.csv_cells import cells_of_row
@@ -151,7 +152,7 @@ def test_in_tsv_a_quote_opens_a_cell_only_if_it_is_closed_on_the_line() -> None:
 
 def test_a_quoted_cell_of_several_lines_in_tsv_is_not_taken_apart() -> None:
     content = 'id\ttext\n1\t"one\n2"\n3\tthree\n'
-    with pytest.raises(InvalidInput, match="seems to begin on line 2 and to end on line 3; say --quoting standard"):
+    with pytest.raises(InvalidInput, match="seems to begin on line 2 and to end on line 3; say quoting=standard"):
         read(source_of(content, delimiter="\t", quoting="line"), "text")
 
 
@@ -261,10 +262,8 @@ def test_text_that_is_not_in_its_encoding_names_the_line_and_the_remedy() -> Non
     (block,) = read_text_blocks([source], "text", None, on_bad_row=bad.append)
     assert block.texts == ["plain"]
     assert str(bad[0]) == "<stdin>:3: not UTF-8"
-    assert "save the file as UTF-8, or name its encoding, such as --encoding cp1252" in bad[0].remedy
-    with pytest.raises(
-        InvalidInput, match=r"header line of <stdin> \(line 1\) is not UTF-8: save .* --encoding cp1252"
-    ):
+    assert f"save the file as UTF-8, or name its encoding, such as {named('encoding', 'cp1252')}" in bad[0].remedy
+    with pytest.raises(InvalidInput, match=r"header line of <stdin> \(line 1\) is not UTF-8: save .* encoding=cp1252"):
         read(detected("id;gr\xf6\xdfe\n1;a\n".encode("cp1252"), "id"), "id")
 
 

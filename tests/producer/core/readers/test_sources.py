@@ -127,7 +127,7 @@ def test_bytes_that_an_encoding_does_not_have_make_a_bad_row() -> None:
         ("a.jsonl", '[{"text": "a"}]', "holds a JSON array; write one object on each line"),
         ("a.json", '{\n "text": "a"\n}\n{\n "text": "b"\n}\n', "objects of several lines each; write one object on"),
         ("a.jsonl", '{"text": "a",\n "n": {\n  "m": 1}}\n', "holds objects of several lines each; write one object on"),
-        ("a.csv", "text,n\na,b\n".encode("utf-16-le").decode("latin-1"), "say --encoding utf-16-le"),
+        ("a.csv", "text,n\na,b\n".encode("utf-16-le").decode("latin-1"), "say encoding=utf-16-le"),
         ("a.csv", "text,text\na,b\n", "a.csv has 2 columns named 'text': rename all but one"),
         ("a.csv", 'text,"n\na,b\n', "the header line of a.csv cannot be read: a quote is opened and not closed"),
     ],
@@ -184,10 +184,10 @@ def test_columns_of_one_name_in_parquet_are_refused_only_when_asked_for(tmp_path
     [
         ((None, ";;", None), "is not one character"),
         ((None, '"', None), "is not one character"),
-        (("utf-99", None, None), "--encoding 'utf-99' is not known"),
+        (("utf-99", None, None), "encoding='utf-99' is not known"),
         (("rot13", None, None), "is not known"),
         (("unicode_escape", None, None), "is not known"),
-        ((None, None, "all"), "--quoting is none or standard"),
+        ((None, None, "all"), "quoting is none or standard"),
     ],
 )
 def test_options_that_mean_nothing_are_refused(options: tuple[str | None, ...], sentence: str) -> None:
@@ -198,9 +198,9 @@ def test_options_that_mean_nothing_are_refused(options: tuple[str | None, ...], 
 def test_options_that_have_no_meaning_for_a_format_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(JSONL)
     (tmp_path / "a.parquet").write_bytes(parquet())
-    with pytest.raises(InvalidInput, match=r"--delimiter is for CSV; a\.jsonl is JSONL"):
+    with pytest.raises(InvalidInput, match=r"delimiter is for CSV; a\.jsonl is JSONL"):
         detect_sources([tmp_path / "a.jsonl"], read_options(None, "tab", None))
-    with pytest.raises(InvalidInput, match=r"--encoding is for CSV and JSONL; a\.parquet is Parquet"):
+    with pytest.raises(InvalidInput, match=r"encoding is for CSV and JSONL; a\.parquet is Parquet"):
         detect_sources([tmp_path / "a.parquet"], read_options("cp1252", None, None))
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from asked import submit_batch
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 
@@ -17,7 +18,6 @@ from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, EventRow
 from labelmill.core.readers import BadRow, parquet, read_rows
-from labelmill.services.batches import submit_batch
 from labelmill.services.jobs.documents import status_document
 
 

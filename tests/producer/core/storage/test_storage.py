@@ -10,7 +10,6 @@ import pytest
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.readers.rows import as_source
-from labelmill.core.settings import Settings
 from labelmill.core.storage.data_folder import DataFolder, dataset_folder, local_source, shown_files
 from labelmill.services.submissions.source_copies import copy_into_data_folder
 
@@ -128,8 +127,7 @@ def test_what_root_copies_into_the_folder_of_another_user_belongs_to_that_user(t
     data_dir = tmp_path / "data"
     data_dir.mkdir(mode=0o700)
     os.chown(data_dir, 1000, 1001)
-    settings = Settings(data_dir=str(data_dir))
-    (reference,) = copy_into_data_folder([as_source(source, ["text"])], settings, "prep_0", lambda _: None)
+    (reference,) = copy_into_data_folder([as_source(source, ["text"])], str(data_dir), "prep_0", lambda _: None)
     copy = DataFolder.of(str(data_dir)).file(reference, "sources/prep_0")
     for path in (copy, copy.parent, copy.parent.parent):
         assert (path.stat().st_uid, path.stat().st_gid) == (1000, 1001)

@@ -1,0 +1,86 @@
+"""What the command line calls the fields of requests: the one place where an error's field becomes an option."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.field_names import Notice
+
+#: Field → option, or the metavar of an argument.
+OPTION_OF: Mapping[str, str] = {
+    # where texts come from, and how they are read
+    "source": "SOURCE",
+    "text": "--text",
+    "id_column": "--id",
+    "encoding": "--encoding",
+    "delimiter": "--delimiter",
+    "quoting": "--quoting",
+    "on_bad_row": "--on-bad-row",
+    "format": "--format",
+    # prepare
+    "name": "NAME",
+    "targets": "--target",
+    "where": "--where",
+    "split": "--split",
+    "seed": "--seed",
+    "dedupe": "--dedupe",
+    "separator": "--separator",
+    "min_per_label": "--min-per-label",
+    "max_per_label": "--max-per-label",
+    # train
+    "dataset": "--dataset",
+    "method": "--method",
+    "max_cost": "--max-cost",
+    "yes": "--yes",
+    "base_model": "--model",
+    "steps": "--steps",
+    "learning_rate": "--learning-rate",
+    "wandb_project": "--wandb-project",
+    "suffix": "--suffix",
+    "target_weights": "--target-weight",
+    "descriptions": "--label-description",
+    "shots": "--shots",
+    "shot_selection": "--shot-selection",
+    # classify, evaluate, compare
+    "model": "--model",
+    "models": "REF",
+    "mode": "--mode",
+    "priority": "--priority",
+    "thresholds": "--threshold",
+    "multi": "--multi",
+    "chats": "--chats",
+    "cache": "--cache",
+    "idempotency_key": "--idempotency-key",
+    "calibrate": "--calibrate",
+    "level": "--level",
+    "margin": "--margin",
+    # jobs and their rows
+    "job_id": "ID",
+    "kind": "--kind",
+    "state": "--state",
+    "limit": "--limit",
+    "after": "--after",
+    "only": "--only",
+    "output": "-o",
+    "scores": "--scores",
+    "keep": "--keep",
+    "output_delimiter": "--output-delimiter",
+    "bom": "--bom",
+    "no_escape": "--no-escape",
+    # models
+    "ref": "REF",
+    "alias": "ALIAS",
+    "remote_id": "ID",
+}
+
+
+def as_written(field: str, value: str) -> str:
+    """`--on-bad-row skip`."""
+    option = OPTION_OF.get(field, field)
+    return f"{option} {value}" if value else option
+
+
+def words_of(said: LabelmillError | Notice) -> str:
+    """An error or a notice, with options for fields."""
+    return said.told(as_written)

@@ -1,0 +1,82 @@
+"""What every service is given: who asks, the database, the sender of messages, the data folder."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy.engine import Engine
+
+from labelmill.core.database import check_tables, connect_to_existing, require_this_machine
+from labelmill.core.money.prices import LISTED, PriceList
+from labelmill.core.queue.sender import MessageSender
+from labelmill.core.settings import Settings
+
+_TABLES_S = 10.0  #: How soon a process that lives for months notices that the tables were upgraded.
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks. There is one, whoever runs the command or holds the client."""
+
+    name: str
+
+
+LOCAL = Principal("local")
+
+
+class KnownTables:
+    """Looks again, now and then, whether the tables are of this version."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine, self._checked_at = engine, time.monotonic()
+
+    def require(self) -> None:
+        """Raises DatabaseOutdated once an upgrade has passed this process by."""
+        if time.monotonic() >= self._checked_at + _TABLES_S:
+            check_tables(self._engine)
+            self._checked_at = time.monotonic()
+
+
+@dataclass(frozen=True)
+class ServiceContext:
+    """Everything that a service uses beside its request. Close it, or use it as a context manager."""
+
+    engine: Engine
+    sender: MessageSender
+    data_dir: str = ".labelmill"
+    prices: PriceList = LISTED
+    principal: Principal = LOCAL
+    tables: KnownTables | None = field(default=None, compare=False)  #: None: they are what they were at the start.
+
+    def require_tables(self) -> None:
+        """Before something is submitted. Raises DatabaseOutdated."""
+        if self.tables is not None:
+            self.tables.require()
+
+    def close(self) -> None:
+        """Close the connections to the database and to Redis. Jobs go on."""
+        self.engine.dispose()
+        self.sender.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+
+def open_context(settings: Settings) -> ServiceContext:
+    """A context on the configured database. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
+    engine = connect_to_existing(settings)
+    sender = MessageSender.connect(settings)
+    context = ServiceContext(engine, sender, settings.data_dir, PriceList(settings.prices), tables=KnownTables(engine))
+    try:
+        check_tables(engine)
+        require_this_machine(engine)
+    except BaseException:
+        context.close()
+        raise
+    return context

@@ -1,0 +1,28 @@
+"""Bringing the database's tables to this version. No context has been opened then: it would refuse older tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from labelmill.core.database import connect, current_revision, upgrade
+
+
+@dataclass(frozen=True)
+class UpgradedTables:
+    """The revisions of the tables; `before` is None where there were none."""
+
+    before: str | None
+    after: str | None
+
+
+def upgrade_tables(database_url: str, report: Callable[[str], None] = lambda _: None) -> UpgradedTables:
+    """Does nothing when they are at this version; safe to run twice at once. `report` is told of each step as it
+    begins, for some take minutes. Raises DatabaseUnavailable, DatabaseNewer, DatabaseUnsuitable."""
+    engine = connect(database_url)
+    try:
+        before = current_revision(engine)
+        upgrade(engine, report=report)
+        return UpgradedTables(before, current_revision(engine))
+    finally:
+        engine.dispose()

@@ -1,0 +1,194 @@
+"""What a caller may ask of models: list and show them, promote, name, archive and delete versions, set thresholds.
+
+Each change is one transaction; what it needs done at Mistral is told to workers once it is committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.field_names import Notice
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import ModelRow
+from labelmill.core.storage.data_folder import shown_files
+from labelmill.services.context import ServiceContext
+from labelmill.services.models import at_mistral, listing, resolving, settings_of, versions
+from labelmill.services.models.resolving import ref_of
+
+
+@dataclass(frozen=True)
+class ModelsRequest:
+    """Which models to list; `archived` ones too."""
+
+    archived: bool = False
+
+
+@dataclass(frozen=True)
+class ModelRequest:
+    """One model: `intents` (the promoted version), `intents@2`, `intents@ALIAS`, or an id of Mistral's."""
+
+    ref: str
+
+
+@dataclass(frozen=True)
+class AliasRequest:
+    """A second name for a version: `NAME@alias` means `ref`."""
+
+    ref: str
+    alias: str
+
+
+@dataclass(frozen=True)
+class NoteRequest:
+    """A note on a version; an empty text removes it."""
+
+    ref: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ThresholdsRequest:
+    """Thresholds of a model: `0.6` for every target, `TARGET=0.6`, or `TARGET.LABEL=0.6` of a multi-label one."""
+
+    ref: str
+    thresholds: Sequence[str]
+
+
+@dataclass(frozen=True)
+class RegisterRequest:
+    """A name for a classifier that was fine-tuned before. `multi`: its multi-label targets; `chats`: it takes chats."""
+
+    name: str
+    remote_id: str
+    multi: Sequence[str] = ()
+    chats: bool = False
+
+
+@dataclass(frozen=True)
+class RetireRequest:
+    """A version to archive or delete, `at_mistral` too where it was fine-tuned there."""
+
+    ref: str
+    at_mistral: bool = True
+
+
+@dataclass(frozen=True)
+class ChangedModel:
+    """A version after a change. `remote_wish`: what a worker will do at Mistral."""
+
+    model: str
+    state: str
+    promoted: bool
+    note: str | None
+    remote_wish: str | None
+    warnings: tuple[Notice, ...] = ()
+
+
+@dataclass(frozen=True)
+class ModelThresholds:
+    """From which score on a version is believed, by target."""
+
+    model: str
+    thresholds: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class RegisteredModel:
+    """A version that stands for a classifier at Mistral."""
+
+    model: str
+    remote_model: str
+
+
+def list_models(context: ServiceContext, request: ModelsRequest) -> list[dict[str, Any]]:
+    """Models by name and version, those that were not deleted."""
+    with reading(context.engine) as connection:
+        return listing.list_models(connection, everything=request.archived)
+
+
+def show_model(context: ServiceContext, request: ModelRequest) -> dict[str, Any]:
+    """Everything about a version: the dataset, the training, evaluations, batches. Raises NotFound, InvalidInput."""
+    with reading(context.engine) as connection:
+        found = listing.lineage(connection, request.ref)
+    if found["dataset"] and found["dataset"]["files"]:
+        found["dataset"]["files"] = shown_files(context.data_dir, found["dataset"]["files"])
+    return found
+
+
+def promote(context: ServiceContext, request: ModelRequest) -> ChangedModel:
+    """Let a version answer to the model's bare name; an archived one comes back. Raises NotFound, InvalidInput."""
+    return _change(context, lambda connection: versions.promote(connection, request.ref))
+
+
+def rollback(context: ServiceContext, request: ModelRequest) -> ChangedModel:
+    """Promote the version that was promoted before; `ref` is the model's bare name. Raises NotFound, InvalidInput."""
+    return _change(context, lambda connection: versions.rollback(connection, request.ref))
+
+
+def set_alias(context: ServiceContext, request: AliasRequest) -> ChangedModel:
+    """Give a version a second name, or move that name to it. Raises NotFound, InvalidInput."""
+    return _change(context, lambda connection: settings_of.set_alias(connection, request.ref, request.alias))
+
+
+def remove_alias(context: ServiceContext, request: ModelRequest) -> None:
+    """Forget the alias that `ref`, `NAME@ALIAS`, names. Raises NotFound."""
+    with writing(context.engine) as connection:
+        settings_of.remove_alias(connection, request.ref)
+
+
+def set_note(context: ServiceContext, request: NoteRequest) -> ChangedModel:
+    """Write a note on a version. Raises NotFound, InvalidInput."""
+    return _change(context, lambda connection: settings_of.set_note(connection, request.ref, request.text))
+
+
+def archive(context: ServiceContext, request: RetireRequest) -> ChangedModel:
+    """Put a version away: nothing new runs on it until it is promoted. Raises NotFound, InvalidInput."""
+    return _change(context, lambda connection: versions.archive(connection, request.ref, at_mistral=request.at_mistral))
+
+
+def delete(context: ServiceContext, request: RetireRequest) -> ChangedModel:
+    """Remove a version for good; what it predicted stays. Raises NotFound, InvalidInput."""
+    return _change(context, lambda connection: versions.delete(connection, request.ref, at_mistral=request.at_mistral))
+
+
+def register(context: ServiceContext, request: RegisterRequest) -> RegisteredModel:
+    """Give a classifier that was fine-tuned before a name. Raises InvalidInput."""
+    with writing(context.engine) as connection:
+        row = resolving.register(connection, request.name, request.remote_id, multi=request.multi, chats=request.chats)
+        return RegisteredModel(ref_of(row), str(row.remote_model))
+
+
+def thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholds:
+    """A version's thresholds. Raises NotFound, InvalidInput."""
+    with writing(context.engine) as connection:
+        return _thresholds_of(resolving.resolve_model(connection, request.ref))
+
+
+def set_thresholds(context: ServiceContext, request: ThresholdsRequest) -> ModelThresholds:
+    """Set some thresholds of a version. Raises NotFound, InvalidInput."""
+    with writing(context.engine) as connection:
+        return _thresholds_of(settings_of.set_thresholds(connection, request.ref, request.thresholds))
+
+
+def clear_thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholds:
+    """Forget all of a version's thresholds. Raises NotFound."""
+    with writing(context.engine) as connection:
+        return _thresholds_of(settings_of.clear_thresholds(connection, request.ref))
+
+
+def _thresholds_of(row: ModelRow) -> ModelThresholds:
+    return ModelThresholds(ref_of(row), row.thresholds or {})
+
+
+def _change(context: ServiceContext, act: Callable[[Connection], ModelRow]) -> ChangedModel:
+    with writing(context.engine) as connection:
+        row = act(connection)
+        columns = (ModelRow.state, ModelRow.promoted, ModelRow.note)
+        now = connection.execute(select(*columns).where(ModelRow.no == row.no)).one()
+    warnings = at_mistral.send_wish(context.sender, row)
+    return ChangedModel(ref_of(row), now.state, now.promoted, now.note, row.remote_wish, warnings)

@@ -1,0 +1,128 @@
+"""Writing the rows of a job to a file, or to stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
+from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.specs import ClassifySpec
+from labelmill.core.readers import Input, expand_source, inputs_of
+from labelmill.core.storage.data_folder import local_source
+from labelmill.services.context import ServiceContext
+from labelmill.services.jobs.lost_reads import LostReads
+from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
+from labelmill.services.results.export import check_output, write_results
+from labelmill.services.results.kept_columns import check_kept_columns, keep_columns
+from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines
+from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
+
+
+@dataclass(frozen=True, slots=True)
+class OutputOptions:
+    """What results are written with. `scores` None: the format's own default."""
+
+    scores: ScoreChoice | None = None
+    keep: Sequence[str] = ()
+    csv: CsvOptions = CsvOptions()  # noqa: RUF009 - it is frozen
+
+    @classmethod
+    def of(
+        cls,
+        output: Path | None,
+        *,
+        scores: str | None = None,
+        keep: Sequence[str] | None = None,
+        output_delimiter: str | None = None,
+        bom: bool = False,
+        no_escape: bool = False,
+    ) -> Self:
+        """From what a person writes. Raises InvalidInput, also for what goes with CSV alone where `output` is none."""
+        for_csv = {"output_delimiter": output_delimiter is not None, "bom": bom, "no_escape": no_escape}
+        if not _is_csv(output) and (given := [named(field) for field, is_given in for_csv.items() if is_given]):
+            raise InvalidInput(f"{' and '.join(given)} only go with CSV: {named('output', 'FILE.csv')}")
+        csv = CsvOptions("," if output_delimiter is None else parse_delimiter(output_delimiter), bom, not no_escape)
+        return cls(None if scores is None else parse_scores(scores), tuple(keep or ()), csv)
+
+    def scores_of(self, job_id: str, output: Path | None) -> ScoreChoice:
+        """Those that were asked for; else all, but none in the CSV of a batch."""
+        if self.scores is not None:
+            return self.scores
+        return NONE if _is_csv(output) and kind_of(job_id) is not Kind.EVALUATION else ALL
+
+
+def _is_csv(output: Path | None) -> bool:
+    return output is not None and output.suffix.lower() == ".csv"
+
+
+@dataclass(frozen=True)
+class SaveRequest:
+    """The rows of a batch or an evaluation in a file; `output` None: as lines of JSON on stdout."""
+
+    job_id: str
+    output: Path | None = None
+    options: OutputOptions = OutputOptions()
+    only: Only | None = None
+    follow: bool = False
+
+
+@dataclass(frozen=True)
+class Saved:
+    """`rows`: how many were written. `has_rows`: False for a job that has none, or none yet."""
+
+    rows: int
+    has_rows: bool
+
+
+def check_save(output: Path, options: OutputOptions, classified: ClassifySpec | None = None) -> None:
+    """Raise InvalidInput for what will not be written, as far as can be told before a batch runs. `classified`: what is
+    about to be."""
+    check_output(output, inputs_of(classified.source) if classified is not None else ())
+    if options.keep and classified is not None:
+        check_kept_columns(inputs_of(classified.source), options.keep, classified.reading)
+
+
+def save_results(
+    context: ServiceContext,
+    request: SaveRequest,
+    *,
+    lost: LostReads | None = None,
+    on_progress: Callable[[int], None] = lambda _: None,
+) -> Saved:
+    """Stream a job's rows. `lost`: what becomes of reads that the database did not answer. `on_progress` is told how
+    many more were written. Raises NotFound, InvalidInput, CannotWrite."""
+    job_id, output, options = request.job_id, request.output, request.options
+    is_table = output is not None and output.suffix.lower() != ".jsonl"  # its header comes before its rows
+    batch = facts_of_batch(context.engine, job_id, follow=request.follow, needs_targets=is_table, lost=lost)
+    spec = ClassifySpec(**batch.options) if batch else None
+    if output is not None and spec:
+        check_output(output, _files_of(context, spec))
+    scores = options.scores_of(job_id, output)
+    blocks = read_result_lines(
+        context.engine, job_id, only=request.only, follow=request.follow, scores=scores, lost=lost
+    )
+    if options.keep and spec:
+        source = local_source(context.data_dir, spec.source)
+        blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), options.keep)
+    rows = write_results(
+        blocks,
+        batch.targets if batch else [],
+        output,
+        options.keep,
+        with_scores=scores != NONE,
+        csv=options.csv,
+        on_progress=on_progress,
+    )
+    return Saved(rows, batch is not None)
+
+
+def _files_of(context: ServiceContext, spec: ClassifySpec) -> Sequence[Input]:
+    """The files that a batch was read from, as far as they are here."""
+    try:
+        return expand_source(local_source(context.data_dir, spec.source))
+    except InvalidInput:
+        return ()

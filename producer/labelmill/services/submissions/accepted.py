@@ -1,0 +1,64 @@
+"""What becomes of a submission: first SQL holds the job, then its messages are sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
+from labelmill.contracts.field_names import Notice
+from labelmill.contracts.ids import Kind
+from labelmill.contracts.job_kinds import KINDS
+from labelmill.contracts.messages import JobMessage
+from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.services.context import ServiceContext
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """A job that SQL holds, so it will run. `start` it; whoever shows its id does so before.
+
+    `has_messages`: False where there is nothing to send, as for a batch that was submitted before.
+    """
+
+    id: str
+    kind: Kind
+    state: str
+    warnings: tuple[Notice, ...] = ()
+    has_messages: bool = True
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A job that was submitted, approved or retried. `warnings`: what did not stop that but should be known."""
+
+    id: str
+    kind: Kind
+    state: str
+    warnings: tuple[Notice, ...] = ()
+
+
+def start(context: ServiceContext, accepted: Accepted) -> Submitted:
+    """Send the messages of a job. It is accepted and will run: nothing that goes wrong with them may look as if it had
+    not been, and make somebody submit it and pay for it again."""
+    warnings = accepted.warnings
+    try:
+        if accepted.has_messages:
+            _send(context, accepted)
+    except BrokerUnavailable as error:
+        warnings += (Notice(f"{error.message}: the job is accepted and starts when Redis is back"),)
+    except Exception as error:  # noqa: BLE001 - see above
+        said = error.message if isinstance(error, LabelmillError) else type(error).__name__
+        warnings += (
+            Notice(
+                f"{accepted.id} is accepted, but its messages could not be sent ({said}): it starts when recovery "
+                "finds it"
+            ),
+        )
+    return Submitted(accepted.id, accepted.kind, accepted.state, warnings)
+
+
+def _send(context: ServiceContext, accepted: Accepted) -> None:
+    if accepted.kind is Kind.BATCH:
+        dispatch_batch(context.engine, context.sender, accepted.id)
+    else:
+        context.sender.send(KINDS[accepted.kind].task, [JobMessage(job_id=accepted.id)])
