@@ -16,9 +16,10 @@ from tls import Certificates, make_certificates, openssl_is_there, tls_in_front_
 from labelmill.contracts.errors import LabelmillError
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.ports import free_port
+from labelmill_worker.inference.vectors import embedding_call
 from labelmill_worker.mistral.client_config import WayUnusable
 from labelmill_worker.mistral.control_plane import SdkControlPlane
-from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.mistral.realtime import RealtimeInference
 
 ELSEWHERE = "http://mistral.invalid"
 
@@ -41,9 +42,9 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def embed(url: str) -> int:
     async def once() -> int:
-        client = HotClient(url, "any", timeout_s=5)
+        client = RealtimeInference(url, "any", timeout_s=5)
         try:
-            return (await client.embed("mistral-embed", ["a text"]))[1]
+            return (await client.send(embedding_call("mistral-embed", ["a text"]))).tokens
         finally:
             await client.close()
 

@@ -27,8 +27,9 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_worker.inference.answers import check_scores
 from labelmill_worker.mistral.control_plane import SdkControlPlane
-from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.mistral.realtime import RealtimeInference
 from labelmill_worker.ports.control_plane import JobOrder, RemoteJob
+from labelmill_worker.ports.inference import Call, Endpoint
 
 SCHEMA = LabelSchema((Target("intent", ("music", "weather")),))
 TEXTS = ["play a song", "will it rain"]
@@ -90,10 +91,10 @@ def classify(emulator: EmulatorThread, model: str, *, timeout_s: float = 10) -> 
     """One request of the worker's thin client, its answer checked as the worker checks it."""
 
     async def ask() -> Any:
-        client = HotClient(emulator.url, "any", timeout_s=timeout_s)
+        client = RealtimeInference(emulator.url, "any", timeout_s=timeout_s)
         try:
-            results, _ = await client.classify(model, TEXTS)
-            return check_scores(results, len(TEXTS), SCHEMA)
+            reply = await client.send(Call(Endpoint.CLASSIFICATIONS, {"model": model, "input": TEXTS}))
+            return check_scores(reply.document["results"], len(TEXTS), SCHEMA)
         finally:
             await client.close()
 

@@ -26,7 +26,7 @@ from labelmill.core.settings import Settings
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.models import resolve_model
 from labelmill_worker.inference.chunk_run import work_on_chunk
-from labelmill_worker.inference.runtime import ClassifyEngine
+from labelmill_worker.inference.runtime import InferenceRuntime
 from labelmill_worker.store.predictions import PredictionBlock
 
 MODEL = "ft:classifier:stand-in"
@@ -53,8 +53,9 @@ class FakeSender:
 class Mill:
     """A worker process without Celery: submit texts, then run the messages."""
 
-    def __init__(self, engine: Engine, shared: ClassifyEngine, mistral: StrictMistral) -> None:
-        self.engine, self.shared, self.mistral = engine, shared, mistral
+    def __init__(self, engine: Engine, runtime: InferenceRuntime, mistral: StrictMistral, settings: Settings) -> None:
+        self.settings = settings
+        self.engine, self.runtime, self.mistral = engine, runtime, mistral
         self.fake = FakeSender()
         self.sender = cast("MessageSender", self.fake)
         self.delays: list[float] = []
@@ -80,7 +81,7 @@ class Mill:
         return row.id
 
     def work(self, batch_id: str, chunk: int = 0) -> None:
-        work_on_chunk(self.shared, self.sender, batch_id, chunk)
+        work_on_chunk(self.runtime, self.sender, batch_id, chunk)
 
     def run(self, batch_id: str) -> dict[str, Any]:
         """Carry out messages, at once whatever delay they ask for, until none is left. Returns the batch's status."""
@@ -124,16 +125,16 @@ class Mill:
 
         async def count() -> int:
             await asyncio.sleep(0)
-            return self.shared.turnstile.free
+            return self.runtime.admission.free
 
-        return self.shared.start(count()).result(5)
+        return asyncio.run_coroutine_threadsafe(count(), self.runtime._loop).result(5)
 
 
-def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings: Any) -> tuple[Mill, ClassifyEngine]:
+def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings: Any) -> tuple[Mill, InferenceRuntime]:
     given: dict[str, Any] = {"texts_per_request": PER_REQUEST, "max_in_flight": 8, "lease_s": 15} | settings
     made = Settings(**given | {"broker_url": redis_url, "mistral_url": mistral.url, "MISTRAL_API_KEY": KEY})
-    shared = ClassifyEngine.from_settings(made, engine)
-    return Mill(engine, shared, mistral), shared
+    runtime = InferenceRuntime.from_settings(made, engine)
+    return Mill(engine, runtime, mistral, made), runtime
 
 
 def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:

@@ -18,7 +18,7 @@ def mistral() -> Iterator[StrictMistral]:
 
 @pytest.fixture
 def mill(engine: Engine, mistral: StrictMistral, redis_url: str) -> Iterator[Mill]:
-    made, shared = open_mill(engine, mistral, redis_url)
+    made, runtime = open_mill(engine, mistral, redis_url)
     yield made
     assert made.free_slots() == 8, "a slot was lost"
-    shared.close()
+    runtime.close()

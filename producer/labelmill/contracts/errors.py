@@ -151,13 +151,7 @@ class Retryable(LabelmillError):
 
 
 class RateLimited(Retryable):
-    """`model`: whose limit was met, where that is known."""
-
     code = "rate_limited"
-
-    def __init__(self, message: str, retry_after_s: float | None = None, *, model: str | None = None) -> None:
-        super().__init__(message, retry_after_s)
-        self.model = model
 
 
 class RemoteUnavailable(Retryable):

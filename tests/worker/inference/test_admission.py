@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 
-from labelmill_worker.inference.admission import Lane, Turnstile
+from labelmill_worker.inference.admission import Admission, Lane
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 
 LANE = Lane(1, 3)
 
 
-def _turnstile(slots: int) -> Turnstile:
+def _admission(slots: int) -> Admission:
     limiter = FleetLimiter("redis://127.0.0.1:1/0", "test", RateLimits())  # without a limit Redis is not asked
-    return Turnstile(limiter, slots)
+    return Admission(limiter, slots)
 
 
 async def _everybody_waits() -> None:
@@ -24,15 +24,15 @@ async def _everybody_waits() -> None:
 
 def test_who_holds_a_slot_and_tries_again_does_not_wait_behind_those_who_need_one() -> None:
     async def story() -> None:
-        turnstile = _turnstile(1)
+        admission = _admission(1)
         far = time.monotonic() + 60
-        assert await turnstile.enter(LANE, 1, far)
-        waiting = asyncio.create_task(turnstile.enter(LANE, 1, far))
+        assert await admission.acquire(LANE, 1, far)
+        waiting = asyncio.create_task(admission.acquire(LANE, 1, far))
         await asyncio.sleep(0)  # it stands in line
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
-            assert await turnstile.again(LANE, 1, far)
-            turnstile.leave()
+            assert await admission.reacquire(LANE, 1, far)
+            admission.release()
             assert await waiting
 
     asyncio.run(story())
@@ -40,34 +40,34 @@ def test_who_holds_a_slot_and_tries_again_does_not_wait_behind_those_who_need_on
 
 def test_who_waits_for_a_slot_is_let_go_when_its_time_is_up() -> None:
     async def story() -> None:
-        turnstile = _turnstile(1)
-        assert await turnstile.enter(LANE, 1, time.monotonic() + 60)
+        admission = _admission(1)
+        assert await admission.acquire(LANE, 1, time.monotonic() + 60)
         async with asyncio.timeout(5):
-            assert not await turnstile.enter(LANE, 1, time.monotonic() + 0.05)
-        assert turnstile.free == 0
+            assert not await admission.acquire(LANE, 1, time.monotonic() + 0.05)
+        assert admission.free == 0
 
     asyncio.run(story())
 
 
 def test_the_first_chunk_of_a_batch_goes_first_and_takes_all_that_is_free() -> None:
     async def story() -> None:
-        turnstile = _turnstile(3)
+        admission = _admission(3)
         order: list[int] = []
 
         async def chunk(number: int, requests: int) -> None:
             lane = Lane(1, 3, number)
             for _ in range(requests):
-                assert await turnstile.enter(lane, 1, time.monotonic() + 60)
+                assert await admission.acquire(lane, 1, time.monotonic() + 60)
                 order.append(number)
 
         async with asyncio.timeout(5), asyncio.TaskGroup() as chunks:
             for _ in range(3):
-                assert await turnstile.enter(LANE, 1, time.monotonic() + 60)
+                assert await admission.acquire(LANE, 1, time.monotonic() + 60)
             for number in (7, 5, 6):
                 chunks.create_task(chunk(number, 3))
             for _ in range(3):
                 await _everybody_waits()
-                turnstile.leave(3)
+                admission.release(3)
         assert order == [5, 5, 5, 6, 6, 6, 7, 7, 7]
 
     asyncio.run(story())
@@ -75,22 +75,22 @@ def test_the_first_chunk_of_a_batch_goes_first_and_takes_all_that_is_free() -> N
 
 def test_batches_take_turns_whatever_their_chunks() -> None:
     async def story() -> None:
-        turnstile = _turnstile(2)
+        admission = _admission(2)
         order: list[int] = []
 
         async def batch(number: int) -> None:
             for _ in range(3):
-                assert await turnstile.enter(Lane(number, 3, number), 1, time.monotonic() + 60)
+                assert await admission.acquire(Lane(number, 3, number), 1, time.monotonic() + 60)
                 order.append(number)
 
         async with asyncio.timeout(5), asyncio.TaskGroup() as batches:
             for _ in range(2):
-                assert await turnstile.enter(LANE, 1, time.monotonic() + 60)
+                assert await admission.acquire(LANE, 1, time.monotonic() + 60)
             for number in (2, 1):
                 batches.create_task(batch(number))
             for _ in range(3):
                 await _everybody_waits()
-                turnstile.leave(2)
+                admission.release(2)
         assert [sorted(pair) for pair in zip(order[::2], order[1::2], strict=True)] == [[1, 2]] * 3
 
     asyncio.run(story())
@@ -100,13 +100,13 @@ def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_
     async def story() -> None:
         urgent, normal = Lane(1, 0), Lane(2, 3)
         elsewhere, limiter = (
-            FleetLimiter(redis_url, "test:turnstile", RateLimits(Limit.of(5, None))) for _ in range(2)
+            FleetLimiter(redis_url, "test:admission", RateLimits(Limit.of(5, None))) for _ in range(2)
         )
-        turnstile, far = Turnstile(limiter, 10), time.monotonic() + 60
+        admission, far = Admission(limiter, 10), time.monotonic() + 60
         order: list[Lane] = []
 
         async def start(lane: Lane) -> None:
-            assert await turnstile.enter(lane, 1, far)
+            assert await admission.acquire(lane, 1, far)
             order.append(lane)
 
         try:
@@ -128,16 +128,16 @@ def test_a_model_that_is_held_back_holds_up_no_other_model(redis_url: str) -> No
     async def story() -> None:
         limits = RateLimits(Limit.of(100, None), {"slow": Limit.of(0.5, None)})
         limiter = FleetLimiter(redis_url, "test:two-models", limits)
-        turnstile, far = Turnstile(limiter, 10), time.monotonic() + 60
+        admission, far = Admission(limiter, 10), time.monotonic() + 60
         slow, fast = Lane(1, 0, model="slow"), Lane(2, 3, model="fast")
         try:
-            assert await turnstile.enter(slow, 1, far)
-            waits = asyncio.create_task(turnstile.enter(slow, 1, far))  # for two seconds
+            assert await admission.acquire(slow, 1, far)
+            waits = asyncio.create_task(admission.acquire(slow, 1, far))  # for two seconds
             async with asyncio.timeout(1.5):
                 for _ in range(5):
-                    assert await turnstile.enter(fast, 1, far)
+                    assert await admission.acquire(fast, 1, far)
             assert not waits.done()
-            assert turnstile.free == 4
+            assert admission.free == 4
             assert await waits
         finally:
             await limiter.close()
@@ -148,18 +148,18 @@ def test_a_model_that_is_held_back_holds_up_no_other_model(redis_url: str) -> No
 def test_a_permit_that_finds_no_slot_is_not_used_late(redis_url: str) -> None:
     async def story() -> None:
         limiter = FleetLimiter(redis_url, "test:no-slot", RateLimits(Limit.of(10, None)))
-        turnstile, far = Turnstile(limiter, 1), time.monotonic() + 60
+        admission, far = Admission(limiter, 1), time.monotonic() + 60
         try:
-            assert await turnstile.enter(LANE, 1, far)
-            turnstile.leave()
-            waits = asyncio.create_task(turnstile.enter(LANE, 1, far))
+            assert await admission.acquire(LANE, 1, far)
+            admission.release()
+            waits = asyncio.create_task(admission.acquire(LANE, 1, far))
             await _everybody_waits()
-            assert turnstile.take_free_slot()
+            assert admission.try_acquire_slot()
             await asyncio.sleep(0.3)  # the permit comes meanwhile
             assert not waits.done()
-            turnstile.leave()
+            admission.release()
             assert await waits
-            assert turnstile.free == 0
+            assert admission.free == 0
         finally:
             await limiter.close()
 

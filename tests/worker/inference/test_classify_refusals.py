@@ -13,7 +13,7 @@ from mill import Mill, assert_all_labelled, assert_billed_once, open_mill, some_
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, first_times, ok, refuse_texts_with, result_of
 
-from labelmill_worker.inference import sender as sending
+from labelmill_worker.inference import retry_policy
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -43,7 +43,7 @@ def test_a_batch_refused_row_by_row_alike_stops_with_the_reason(mill: Mill) -> N
 def test_a_slow_batch_that_is_refused_as_a_whole_stops_within_one_slice(
     engine: Engine, mistral: StrictMistral, redis_url: str
 ) -> None:
-    mill, shared = open_mill(engine, mistral, redis_url, texts_per_request=100, max_in_flight=16)
+    mill, runtime = open_mill(engine, mistral, redis_url, texts_per_request=100, max_in_flight=16)
     mistral.faults = [refuse_texts_with("", 400)]
     mistral.latency_s = 0.1
     batch = mill.submit(some_texts(2000))
@@ -52,7 +52,7 @@ def test_a_slow_batch_that_is_refused_as_a_whole_stops_within_one_slice(
     assert mill.errors(batch) == {}
     assert mistral.most_concurrent <= 16
     assert mill.free_slots() == 16
-    shared.close()
+    runtime.close()
 
 
 def test_refused_rows_do_not_stop_a_batch_that_has_answers(mill: Mill) -> None:
@@ -67,7 +67,7 @@ def test_refused_rows_do_not_stop_a_batch_that_has_answers(mill: Mill) -> None:
 def test_what_another_process_was_answered_tells_bad_rows_from_a_bad_batch(
     mill: Mill, engine: Engine, mistral: StrictMistral, redis_url: str
 ) -> None:
-    other, shared = open_mill(engine, mistral, redis_url)
+    other, runtime = open_mill(engine, mistral, redis_url)
     mistral.faults = [refuse_texts_with("poison")]
     batch = mill.submit([*some_texts(30), *(f"poison {number}" for number in range(30))], chunk_texts=30)
     mill.work(batch, 0)
@@ -75,7 +75,7 @@ def test_what_another_process_was_answered_tells_bad_rows_from_a_bad_batch(
     assert mill.status(batch)["state"] == "running"
     other.fake.waiting.extend(mill.fake.waiting)
     document = other.run(batch)
-    shared.close()
+    runtime.close()
     assert document["state"] == "completed"
     assert set(mill.errors(batch)) == set(range(30, 60))
 
@@ -86,10 +86,10 @@ def test_a_retry_of_rows_that_are_refused_again_ends_as_the_batch_did(
     mistral.faults = [refuse_texts_with("poison")]
     batch = mill.submit([*some_texts(30), *(f"poison {number}" for number in range(10))])
     mill.run(batch)
-    later, shared = open_mill(engine, mistral, redis_url)  # a process that knows nothing of the first answers
+    later, runtime = open_mill(engine, mistral, redis_url)  # a process that knows nothing of the first answers
     retry(engine, later.sender, batch)
     document = later.run(batch)
-    shared.close()
+    runtime.close()
     assert document["state"] == "completed"
     assert (document["rows"]["labelled"], document["rows"]["failed"]) == (30, 10)
 
@@ -165,7 +165,7 @@ def test_a_malformed_answer_is_asked_for_again(mill: Mill, malformed: Callable[[
 def test_a_text_that_is_always_answered_badly_fails_alone(
     mill: Mill, monkeypatch: pytest.MonkeyPatch, malformed: Callable[[list[str]], web.Response]
 ) -> None:
-    monkeypatch.setattr(sending, "MALFORMED_BASE_S", 0.005)
+    monkeypatch.setattr(retry_policy, "MALFORMED_BASE_S", 0.005)
     known = mill.submit(["a first text, so that the labels are known"])
     mill.run(known)
     texts = some_texts(20)

@@ -77,7 +77,7 @@ def test_an_outage_that_does_not_end_fails_the_rows_with_its_reason(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labelmill_worker.inference.chunk_run.SLICE_S", 0.05)
-    monkeypatch.setattr("labelmill_worker.inference.chunk_run.GIVE_UP_AFTER", 3)
+    monkeypatch.setattr("labelmill_worker.inference.retry_policy.GIVE_UP_AFTER", 3)
     mill.mistral.faults = [lambda texts, body: web.Response(status=503)]
     batch = mill.submit(some_texts(20))
     document = mill.run(batch)
@@ -99,7 +99,7 @@ def test_a_slice_ends_and_the_rest_is_handed_back(mill: Mill, monkeypatch: pytes
 
 
 def test_a_429_with_redis_gone_puts_the_chunk_off(engine: Engine, mistral: StrictMistral) -> None:
-    mill, shared = open_mill(engine, mistral, "redis://127.0.0.1:1/0")
+    mill, runtime = open_mill(engine, mistral, "redis://127.0.0.1:1/0")
     mistral.faults = [first_times(1, lambda texts: web.Response(status=429))]
     batch = mill.submit(some_texts(10))
     mill.fake.waiting.clear()
@@ -107,7 +107,7 @@ def test_a_429_with_redis_gone_puts_the_chunk_off(engine: Engine, mistral: Stric
     with reading(engine) as connection:
         assert connection.scalar(select(ChunkRow.state)) == "pending"
     assert mill.free_slots() == 8
-    shared.close()
+    runtime.close()
 
 
 def test_a_retry_after_without_end_does_not_hold_the_fleet_forever() -> None:

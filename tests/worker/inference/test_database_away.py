@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import psycopg
 import pytest
@@ -21,8 +20,9 @@ from strict_mistral import StrictMistral
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.core.database import connect, db_now, reading, writing
 from labelmill.core.database.tables import ChunkRow, LockRow
-from labelmill_worker.inference.recorder import ChunkRecord
-from labelmill_worker.inference.sender import ChunkSender, Strategy
+from labelmill_worker.inference.chunk_record import ChunkRecord
+from labelmill_worker.inference.outcomes import Delivery
+from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.store.chunks import claim_chunk
@@ -57,9 +57,9 @@ def outage(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> Outage:
 @pytest.fixture
 def hasty(engine: Engine, mistral: StrictMistral, redis_url: str) -> Iterator[Mill]:
     """A worker whose leases run out within a moment."""
-    made, shared = open_mill(engine, mistral, redis_url, lease_s=MOMENT_S)
+    made, runtime = open_mill(engine, mistral, redis_url, lease_s=MOMENT_S)
     yield made
-    shared.close()
+    runtime.close()
 
 
 def lease_has_run_out(engine: Engine) -> bool:
@@ -80,7 +80,7 @@ def test_the_answer_that_a_models_labels_are_learnt_from_is_paid_for_once(mill: 
 def test_a_lease_that_ran_out_while_the_database_was_away_is_left_to_its_owner(
     hasty: Mill, outage: Outage, tmp_path: Path, redis_url: str
 ) -> None:
-    settings = hasty.shared.settings.model_copy(update={"sweep_s": 0.01, "data_dir": str(tmp_path)})
+    settings = hasty.settings.model_copy(update={"sweep_s": 0.01, "data_dir": str(tmp_path)})
     resources = ProcessResources(settings, hasty.engine, hasty.sender)
     texts = some_texts(60)
     batch = hasty.submit(texts)
@@ -103,7 +103,7 @@ def test_a_lease_that_ran_out_while_the_database_was_away_is_left_to_its_owner(
 
 
 def test_who_has_not_come_back_by_the_next_sweep_loses_its_chunk(mill: Mill, tmp_path: Path) -> None:
-    settings = mill.shared.settings.model_copy(update={"sweep_s": 0.01, "data_dir": str(tmp_path)})
+    settings = mill.settings.model_copy(update={"sweep_s": 0.01, "data_dir": str(tmp_path)})
     resources = ProcessResources(settings, mill.engine, mill.sender)
     batch = mill.submit(some_texts(20))
     sweep_if_due(resources.engine, resources.sender, resources.settings)
@@ -119,7 +119,7 @@ def test_who_has_not_come_back_by_the_next_sweep_loses_its_chunk(mill: Mill, tmp
 
 
 def test_after_a_night_without_sweeps_nobody_is_waited_for(mill: Mill, tmp_path: Path) -> None:
-    settings = mill.shared.settings.model_copy(update={"data_dir": str(tmp_path)})
+    settings = mill.settings.model_copy(update={"data_dir": str(tmp_path)})
     resources = ProcessResources(settings, mill.engine, mill.sender)
     batch = mill.submit(some_texts(20))
     sweep_if_due(resources.engine, resources.sender, resources.settings)
@@ -146,13 +146,14 @@ def test_a_chunk_that_could_not_be_begun_keeps_no_lease(
 ) -> None:
     hasty.run(hasty.submit(some_texts(20)))
     batch = hasty.submit(some_texts(30), cache=True)
-    keep_lease, has_lease = hasty.shared.recorder.open, threading.Event()
+    keep_lease, has_lease = hasty.runtime.recorder.open, threading.Event()
 
-    def keep(record: ChunkRecord) -> None:
-        keep_lease(record)
+    def keep(*arguments: Any) -> ChunkRecord:
+        record = keep_lease(*arguments)
         has_lease.set()
+        return record
 
-    monkeypatch.setattr(hasty.shared.recorder, "open", keep)
+    monkeypatch.setattr(hasty.runtime.recorder, "open", keep)
     outage.meets = lambda thread: thread == "MainThread" and not outage.met and has_lease.is_set()
     with pytest.raises(DatabaseUnavailable):
         hasty.work(batch)
@@ -165,7 +166,7 @@ def test_a_lease_counts_from_the_commit_that_went_through_though_its_answer_was_
     postgres_url: str, mistral: StrictMistral, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = connect(postgres_url)
-    made, shared = open_mill(engine, mistral, redis_url)
+    made, runtime = open_mill(engine, mistral, redis_url)
     batch = made.submit(some_texts(20))
     claim = claim_chunk(engine, batch, 0, 15)
     assert claim is not None
@@ -180,14 +181,12 @@ def test_a_lease_counts_from_the_commit_that_went_through_though_its_answer_was_
             raise psycopg.OperationalError("server closed the connection unexpectedly")
 
     monkeypatch.setattr(engine.dialect, "do_commit", carry_out_without_an_answer)
-    sender = SimpleNamespace(lease_until=0.0, requests=0, further_tokens=0, stop=lambda: None)
-    strategy = SimpleNamespace(schema=None)
-    record = ChunkRecord(claim, cast("Strategy", strategy), cast("ChunkSender", sender), {0})
-    shared.recorder.open(record)
-    until(lambda: sender.lease_until)
-    assert sender.lease_until <= lost_at + 15
-    shared.recorder.end(record)
+    window = SendingWindow(0.0, 0.0)
+    record = runtime.recorder.open(claim, {0}, window)
+    until(lambda: window.lease_until)
+    assert window.lease_until <= lost_at + 15
+    runtime.recorder.put(record, Delivery((), is_last=True))
     with suppress(Exception):
-        record.wait()
-    shared.close()
+        record.result()
+    runtime.close()
     engine.dispose()

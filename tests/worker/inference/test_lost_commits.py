@@ -17,7 +17,7 @@ from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
 from labelmill.core.database import connect, reading
 from labelmill.core.database.tables import ChunkRow, EventRow
-from labelmill_worker.inference import recorder as recording
+from labelmill_worker.inference import entry_writer as recording
 from labelmill_worker.store.commits import was_committed
 
 pytestmark = pytest.mark.postgres

@@ -16,7 +16,7 @@ from strict_mistral import LABELS, completed, embedded, label_of
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import writing
 from labelmill.core.database.tables import ModelRow, ModelTargetRow
-from labelmill_worker.inference import sender as sending
+from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 
 SCHEMA = LabelSchema((Target("topic", tuple(sorted(LABELS))),))
@@ -25,7 +25,7 @@ TOKENS = 55  #: That the stand-in reports for each answer of a chat model.
 
 @pytest.fixture(autouse=True)
 def _prompted_model(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "MALFORMED_BASE_S", 0.005)
+    monkeypatch.setattr(retry_policy, "MALFORMED_BASE_S", 0.005)
     recipe = {"system": system_message(SCHEMA, {}), "answer_schema": answer_schema(SCHEMA)}
     with writing(mill.engine) as connection:
         key = connection.execute(

@@ -15,11 +15,11 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, EventRow
 from labelmill_worker.inference import chunk_run as work
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.sender import Answer
 from labelmill_worker.inference.strategies.list_classification import ListClassification
+from labelmill_worker.ports.inference import Call
 from labelmill_worker.store.faults import GIVE_UP_AFTER
 
-_ask, _strategy_for = ListClassification.ask, work.strategy_for
+_call, _strategy_for = ListClassification.call, work.strategy_for
 
 
 class Flaw(Exception):
@@ -30,14 +30,14 @@ def _flaw_at(monkeypatch: pytest.MonkeyPatch, word: str, times: int = 10**6) -> 
     """The first requests with `word` in them meet a fault of ours."""
     left = times
 
-    async def ask(self: ListClassification, request: Request) -> Answer:
+    def call(self: ListClassification, request: Request, vector: Any) -> Call:
         nonlocal left
         if any(word in content for content in request.texts) and left > 0:
             left -= 1
             raise Flaw
-        return await _ask(self, request)
+        return _call(self, request, vector)
 
-    monkeypatch.setattr(ListClassification, "ask", ask)
+    monkeypatch.setattr(ListClassification, "call", call)
 
 
 def _run(mill: Mill, batch: str) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def _run(mill: Mill, batch: str) -> dict[str, Any]:
 def test_a_fault_in_one_of_fifty_requests_under_way_costs_none_of_the_others(
     engine: Engine, mistral: StrictMistral, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    mill, shared = open_mill(engine, mistral, redis_url, texts_per_request=1, max_in_flight=50)
+    mill, runtime = open_mill(engine, mistral, redis_url, texts_per_request=1, max_in_flight=50)
     mill.run(mill.submit(["a first text, so that the labels are known"]))
     mistral.billed.clear()
     texts = some_texts(50)
@@ -69,7 +69,7 @@ def test_a_fault_in_one_of_fifty_requests_under_way_costs_none_of_the_others(
     assert _run(mill, batch)["state"] == "completed"
     assert_all_labelled(mill, batch, texts)
     assert_billed_once(mill, texts)
-    shared.close()
+    runtime.close()
 
 
 def test_a_fault_while_requests_are_cut_costs_none_under_way(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,10 +123,10 @@ def test_a_fault_in_all_that_is_asked_ends_the_batch_with_the_reason(
 
 
 def test_a_fault_is_charged_to_the_batch_that_was_worked_on(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
-    def flawed(shared: Any, model: Any, options: dict[str, Any]) -> Any:
-        if model.name != MODEL:
+    def flawed(model: Any, options: dict[str, Any], **given: Any) -> Any:
+        if model.remote_model != MODEL:
             raise Flaw
-        return _strategy_for(shared, model, options)
+        return _strategy_for(model, options, **given)
 
     monkeypatch.setattr(work, "strategy_for", flawed)
     healthy = mill.submit(some_texts(40))

@@ -49,7 +49,7 @@ def test_addresses(url: str) -> None:
     ],
 )
 def test_a_batch_ends_at_once(mill: Mill, tmp_path: Path, change: dict[str, object], setting: str) -> None:
-    settings = mill.shared.settings.model_copy(update={"data_dir": str(tmp_path), **change})
+    settings = mill.settings.model_copy(update={"data_dir": str(tmp_path), **change})
     batch = mill.submit(some_texts(5))
     run(ProcessResources(settings, mill.engine, mill.sender), ChunkMessage(job_id=batch, chunk=0))
     status = mill.status(batch)

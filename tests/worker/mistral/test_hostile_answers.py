@@ -7,10 +7,12 @@ import contextlib
 import socket
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import numpy as np
 import orjson
 import pytest
 from hypothesis import given, settings
@@ -18,17 +20,19 @@ from hypothesis import strategies as st
 
 from labelmill.contracts.errors import LabelmillError, MalformedAnswer, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.core.database.tables import ModelRow
+from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.head import Head
+from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.sender import Strategy
 from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.embedding_head import EmbeddingHead
 from labelmill_worker.inference.strategies.list_classification import ListClassification
+from labelmill_worker.inference.strategies.strategy import Strategy
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.http_errors import error_for_status, retry_after_s
-from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.ports.inference import Call, Endpoint
 
 TARGETS = LabelSchema((Target("intent", ("play", "stop")),))
 _JSON = st.recursive(
@@ -195,39 +199,39 @@ def test_words_that_cannot_be_read_or_kept_are_left_out(body: str, words: str) -
     assert error_for_status(422, body).message == f"Mistral refused the request (status 422){words}"
 
 
-def _strategies(client: HotClient) -> list[Strategy]:
-    shared = cast("Any", SimpleNamespace(client=client))
-    model = ModelRow(
-        no=1,
-        name="m",
-        version=1,
-        method="factory",
-        remote_model="m",
-        label_schema=TARGETS.to_json(),
-        recipe={"system": "s", "answer_schema": {}},
-    )
+def _strategies() -> list[Strategy]:
+    model = ModelVersion("m@1", "factory", "m", TARGETS, {"system": "s", "answer_schema": {}, "embedding_model": "e"})
+    pool = ExamplePool.of(TARGETS, [], np.ones((0, 2), np.float32))
     head = cast("Head", SimpleNamespace(schema=TARGETS, dimensions=2, scores=lambda vectors: [vectors]))
     return [
-        ListClassification(shared, model, ()),
-        Embedding(shared, model),
-        EmbeddingHead(shared, model, head),
-        ChatPrompt(shared, model, None),
+        ListClassification(model, 100),
+        ListClassification(replace(model, schema=None), 100),
+        Embedding(model, 100),
+        EmbeddingHead(model, 100, head),
+        ChatPrompt(model, None),
+        ChatPrompt(replace(model, recipe={**model.recipe, "shots": 1}), pool),
     ]
+
+
+async def _ask(client: RealtimeInference, strategy: Strategy) -> None:
+    request, vector = Request([0], ["text"]), None
+    if (call := strategy.vector_call(request)) is not None:
+        vector = strategy.read_vector(await client.send(call))
+    reply = await client.send(strategy.call(request, vector))
+    assert reply.tokens >= 0
+    strategy.read(request, reply, strategy.schema or strategy.learn(request, reply))
 
 
 @given(answer=_ANSWERS)
 @settings(max_examples=60, deadline=None)
-def test_hot_calls_raise_nothing_else(raw: _Raw, answer: bytes) -> None:
+def test_calls_that_carry_texts_raise_nothing_else(raw: _Raw, answer: bytes) -> None:
     raw.answer = answer
 
     async def ask() -> None:
-        client = HotClient(raw.url, "key", timeout_s=5)
-        for strategy in _strategies(client):
-            try:
-                assert (await strategy.ask(Request([0], ["text"]))).tokens >= 0
-            except LabelmillError:
-                pass
-            assert strategy.spent.tokens >= 0
+        client = RealtimeInference(raw.url, "key", timeout_s=5)
+        for strategy in _strategies():
+            with contextlib.suppress(LabelmillError):
+                await _ask(client, strategy)
         await client.close()
 
     asyncio.run(ask())
@@ -284,9 +288,9 @@ def test_a_retry_after_that_is_not_text_is_no_fault_of_the_request(raw: _Raw) ->
     raw.answer = _bytes_of(422, b'{"message":"no"}', [b"Retry-After: \xff"])
 
     async def ask() -> None:
-        client = HotClient(raw.url, "key", timeout_s=5)
+        client = RealtimeInference(raw.url, "key", timeout_s=5)
         with pytest.raises(RequestRefused, match="no"):
-            await client.classify("m", ["text"])
+            await client.send(Call(Endpoint.CLASSIFICATIONS, {"model": "m", "input": ["text"]}))
         await client.close()
 
     asyncio.run(ask())

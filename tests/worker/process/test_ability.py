@@ -17,7 +17,7 @@ from labelmill.contracts.specs import TrainSpec
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import ModelRow, UnableWorkerRow, WorkerRow
 from labelmill.core.settings import Settings
-from labelmill_worker.inference.runtime import ClassifyEngine
+from labelmill_worker.inference.runtime import InferenceRuntime
 from labelmill_worker.process import put_back as leaving
 from labelmill_worker.process.ability import MISTRAL, PATIENCE_S, RETRY_S, Ability
 from labelmill_worker.store.workers import LIVE_S, RESUME_S, note_alive, note_gone
@@ -147,9 +147,9 @@ def keyless(engine: Engine, mistral: StrictMistral, redis_url: str) -> Iterator[
     settings = Settings(
         broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY="another", texts_per_request=10, max_in_flight=8
     )
-    shared = ClassifyEngine.from_settings(settings, engine, Ability(engine, "keyless", clock=Clock()))
-    yield Mill(engine, shared, mistral)
-    shared.close()
+    runtime = InferenceRuntime.from_settings(settings, engine, Ability(engine, "keyless", clock=Clock()))
+    yield Mill(engine, runtime, mistral, settings)
+    runtime.close()
 
 
 def test_a_batch_whose_key_one_worker_lacks_is_completed_by_the_other(mill: Mill, keyless: Mill) -> None:
@@ -176,10 +176,10 @@ def test_a_worker_whose_key_works_again_takes_work_again(mill: Mill, keyless: Mi
     note_alive(mill.engine, "good", "good", [QUEUE])
     batch = keyless.submit(some_texts(20))
     keyless.work(batch)
-    ability = keyless.shared.ability
+    ability = keyless.runtime.ability
     assert ability.lacks(MISTRAL) is not None
-    keyless.shared.client._key = KEY  # Mistral accepts it now
-    keyless.shared.client._client = None
+    keyless.runtime._inference._key = KEY  # Mistral accepts it now
+    keyless.runtime._inference._client = None
     ability._clock.now += RETRY_S + 1  # type: ignore[attr-defined] # the clock of this test
     assert keyless.run(batch)["state"] == "completed"
     with reading(mill.engine) as connection:

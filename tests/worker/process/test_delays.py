@@ -132,9 +132,9 @@ def test_a_delay_that_nobody_meets_any_more_is_forgotten(engine: Engine, batch: 
 @pytest.fixture
 def mill(engine: Engine, redis_url: str) -> Iterator[Mill]:
     with StrictMistral() as mistral:
-        made, shared = open_mill(engine, mistral, redis_url)
+        made, runtime = open_mill(engine, mistral, redis_url)
         yield made
-        shared.close()
+        runtime.close()
 
 
 def test_a_batch_tells_that_mistral_is_out_of_order_until_it_answers(

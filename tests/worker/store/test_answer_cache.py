@@ -165,7 +165,7 @@ def test_workers_that_index_the_same_texts_do_not_wait_for_each_other_crosswise(
     postgres_url: str, mistral: StrictMistral, redis_url: str
 ) -> None:
     engine = connect(postgres_url)
-    mill, shared = open_mill(engine, mistral, redis_url)
+    mill, runtime = open_mill(engine, mistral, redis_url)
     texts = some_texts(401)  # a chunk
     for order in (texts, texts[::-1]):
         mill.run(mill.submit(order))
@@ -178,13 +178,13 @@ def test_workers_that_index_the_same_texts_do_not_wait_for_each_other_crosswise(
         with writing(engine) as connection:  # both come as far as the text in the middle, and go on from there at once
             middle = {"model_no": model, "digest": _digest(texts[200]), "batch_no": 1, "row": 200}
             connection.execute(insert(AnswerIndexRow).values(middle))
-            done = [workers.submit(index_earlier_answers, engine, model, besides=0, until=end) for _ in range(2)]
+            done = [workers.submit(index_earlier_answers, engine, model, exclude=0, until=end) for _ in range(2)]
             until(lambda: connection.scalar(waiting) == 2)
         assert [one.result(DEADLINE_S) for one in done] == [True, True]
     with reading(engine) as connection:
         assert connection.scalar(text("SELECT count(*) FROM answer_index")) == 401
         assert connection.scalar(text("SELECT count(*) FROM indexed_chunks")) == 2
-    shared.close()
+    runtime.close()
     engine.dispose()
 
 

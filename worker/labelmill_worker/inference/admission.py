@@ -53,10 +53,11 @@ class _Waiter:
         return not (self.done.done() or self.is_late), is_new, self.lane.chunk
 
 
-class Turnstile:
-    """Slots bound the requests of the process that are under way or not yet recorded. Belongs to one event loop.
+class Admission:
+    """Slots bound the requests of the process that are under way or not yet recorded; permits, of each model's limit,
+    space their starts. Belongs to one event loop.
 
-    What lets in says whether the request may start: False when its time was up first; no slot is taken then.
+    What acquires says whether the request may start: False when its time was up first; no slot is taken then.
     """
 
     def __init__(self, limiter: FleetLimiter, slots: int) -> None:
@@ -71,34 +72,34 @@ class Turnstile:
         self._asking: dict[str, asyncio.Task[None]] = {}  # for a permit, by model: one that must wait holds up no other
         self._permits: dict[str, float] = {}  # a permit that nobody has taken yet: since when, by the loop's clock
 
-    async def enter(self, lane: Lane, tokens: int, until: float) -> bool:
-        """Take a slot and the right to start. Raises HeldBack, BrokerUnavailable; no slot is taken then."""
+    async def acquire(self, lane: Lane, tokens: int, until: float) -> bool:
+        """Take a slot and a permit to start. Raises HeldBack, BrokerUnavailable; no slot is taken then."""
         if self.free > 0 and self._waiting.keys() <= {lane} and self.limiter.of(lane.model).is_open():
             self.free -= 1
             return True
         return await self._wait(lane, tokens, until, needs_slot=True)
 
-    async def again(self, lane: Lane, tokens: int, until: float) -> bool:
-        """The right to start once more, for who holds a slot already. Raises HeldBack, BrokerUnavailable."""
+    async def reacquire(self, lane: Lane, tokens: int, until: float) -> bool:
+        """A permit to start once more, for a request that holds a slot already. Raises HeldBack, BrokerUnavailable."""
         if not self._waiting and self.limiter.of(lane.model).is_open():
             return True
         return await self._wait(lane, tokens, until, needs_slot=False)
 
-    async def slot(self, lane: Lane) -> None:
+    async def acquire_slot(self, lane: Lane) -> None:
         """Take a slot alone, however long it takes."""
         if self.free > 0:
             self.free -= 1
         else:
             await self._wait(lane, 0, float("inf"), needs_slot=True, needs_permit=False)
 
-    def take_free_slot(self) -> bool:
+    def try_acquire_slot(self) -> bool:
         """Take a slot if one is free and nobody waits for it."""
         if self.free <= 0 or self._waiting:
             return False
         self.free -= 1
         return True
 
-    def leave(self, slots: int = 1) -> None:
+    def release(self, slots: int = 1) -> None:
         """Give slots back."""
         self.free += slots
         self._news.set()
@@ -116,7 +117,7 @@ class Turnstile:
             return await waiter.done
         except asyncio.CancelledError:
             if waiter.done.done() and not waiter.done.cancelled() and not waiter.done.exception():
-                self.leave(int(needs_slot and waiter.done.result()))  # it was let in at the same moment
+                self.release(int(needs_slot and waiter.done.result()))  # it was let in at the same moment
             raise
 
     async def _pump(self) -> None:

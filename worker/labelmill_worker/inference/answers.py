@@ -123,8 +123,8 @@ def decide(
     nothing: list[str | None] = [None] * len(best)
     if target.multi:
         found = [
-            None if silent else _label_list(row, target.labels)
-            for row, silent in zip(scores >= limits, abstained.tolist(), strict=True)
+            None if has_abstained else _label_list(row, target.labels)
+            for row, has_abstained in zip(scores >= limits, abstained.tolist(), strict=True)
         ]
         return Decisions(nothing, found, best, abstained)
     names: list[str | None] = [target.labels[index] for index in scores.argmax(axis=1).tolist()]

@@ -1,82 +1,98 @@
-"""One event loop a process, on which the requests of every chunk of that process run side by side."""
+"""What the chunks of a process share: the event loop on which their requests run side by side, the connections to
+Mistral, the slots, the rate limit, and the recorder."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Coroutine
+from collections.abc import Iterable
 from concurrent.futures import Future
-from typing import Any, TypeVar
 
 import uvloop
 from sqlalchemy.engine import Engine
 
 from labelmill.core.settings import Settings
-from labelmill_worker.inference.admission import Turnstile
-from labelmill_worker.inference.recorder import Recorder
-from labelmill_worker.inference.sender import BatchVerdict
+from labelmill_worker.inference.admission import Admission
+from labelmill_worker.inference.bisection import BatchVerdicts
+from labelmill_worker.inference.planning import Request
+from labelmill_worker.inference.recorder import Recorded, Recorder
+from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
-from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.ports.inference import Inference
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.delays import Delays
 
-T = TypeVar("T")
 
-
-class ClassifyEngine:
-    """Owns what chunks of a process share: the loop, the connections to Mistral, the slots, the rate limit."""
+class InferenceRuntime:
+    """One for each process. What belongs to the loop is touched by the loop alone: other threads send it what it must
+    know."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, client: HotClient, limiter: FleetLimiter, ability: Ability
+        self, settings: Settings, engine: Engine, inference: Inference, limiter: FleetLimiter, ability: Ability
     ) -> None:
-        self.settings = settings
+        self.lease_s = settings.lease_s
+        self.data_dir = settings.data_dir
+        self.texts_per_request = settings.texts_per_request
         self.engine = engine
-        self.client = client
-        self.limiter = limiter
         self.ability = ability
         self.delays = Delays(engine)
-        self.turnstile = Turnstile(limiter, settings.max_in_flight)
-        self._verdicts: dict[str, BatchVerdict] = {}
-        self.loop = uvloop.new_event_loop()
-        self._thread = threading.Thread(target=self.loop.run_forever, name="mistral-loop", daemon=True)
+        self.admission = Admission(limiter, settings.max_in_flight)
+        self._inference = inference
+        self._limiter = limiter
+        self._verdicts = BatchVerdicts()
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
-        self.recorder = Recorder(engine, settings.lease_s, self._release_slots)
+        self.recorder = Recorder(engine, settings.lease_s, self._tell_loop)
 
     @classmethod
-    def from_settings(cls, settings: Settings, engine: Engine, ability: Ability | None = None) -> ClassifyEngine:
-        """Raises WorkerUnable without a key or an address. Opens no connection yet."""
-        client, limiter = HotClient.from_settings(settings), FleetLimiter.from_settings(settings)
-        return cls(settings, engine, client, limiter, ability or Ability(engine))
+    def from_settings(
+        cls, settings: Settings, engine: Engine, ability: Ability | None = None, *, inference: Inference | None = None
+    ) -> InferenceRuntime:
+        """`inference`: in the place of Mistral. Raises WorkerUnable without a key or an address. Opens no connection
+        yet."""
+        inference = inference or RealtimeInference.from_settings(settings)
+        return cls(settings, engine, inference, FleetLimiter.from_settings(settings), ability or Ability(engine))
 
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        """Run a coroutine on the loop, from any thread."""
-        return asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+    def send(self, batch_id: str, order: ChunkOrder, requests: Iterable[Request]) -> Future[None]:
+        """Send the requests of an order, from any thread. Its last delivery is made when all have their outcome."""
 
-    def verdict(self, batch_id: str) -> BatchVerdict:
-        """What this process knows of a batch."""
-        if len(self._verdicts) > 1000:
-            self._verdicts.clear()
-        return self._verdicts.setdefault(batch_id, BatchVerdict())
+        async def send_all() -> None:
+            sender = ChunkSender(self._inference, self.admission, self._verdicts.of(batch_id), order)
+            await sender.send_all(requests)
 
-    def _release_slots(self, count: int) -> None:
-        """Let as many further requests start, once the answers of earlier ones are recorded."""
-        if count:
-            self.loop.call_soon_threadsafe(self.turnstile.leave, count)
+        return asyncio.run_coroutine_threadsafe(send_all(), self._loop)
+
+    def note_answered(self, batch_id: str) -> None:
+        """Something of a batch was answered elsewhere: its rows are refused each for itself."""
+        self._loop.call_soon_threadsafe(self._verdicts.note_answered, batch_id)
+
+    def _tell_loop(self, recorded: Recorded) -> None:
+        self._loop.call_soon_threadsafe(self._learn, recorded)
+
+    def _learn(self, recorded: Recorded) -> None:
+        for window, until in recorded.renewed:
+            window.prolong_lease(until)
+        for window in recorded.closed:
+            window.close()
+        if recorded.slots:
+            self.admission.release(recorded.slots)
 
     def give_up_requests(self) -> None:
         """Break off what is under way; nothing can be asked any more. For a process that ends."""
-        self.start(self.client.close())
+        asyncio.run_coroutine_threadsafe(self._inference.close(), self._loop)
 
     def close(self) -> None:
         """End the connections and the loop; no chunk may be in work."""
 
         async def end() -> None:
-            await self.client.close()
-            await self.limiter.close()
+            await self._inference.close()
+            await self._limiter.close()
 
         self.delays.end()
         self.recorder.close()
-        self.start(end()).result()
-        self.loop.call_soon_threadsafe(self.loop.stop)
+        asyncio.run_coroutine_threadsafe(end(), self._loop).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self.loop.close()
+        self._loop.close()

@@ -1,4 +1,5 @@
-"""Sending the requests of one chunk: the shared limit, retries, bisection. Runs on the process's event loop."""
+"""Sending the requests of one chunk: each is let in, sent, tried again, and its outcome delivered. Runs on the event
+loop. When a request is tried again is in `retry_policy.py`, how the row that is refused is found in `bisection.py`."""
 
 from __future__ import annotations
 
@@ -6,8 +7,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass, replace
+from functools import partial
 
 from labelmill.contracts.errors import (
     BrokerUnavailable,
@@ -18,355 +19,246 @@ from labelmill.contracts.errors import (
     Retryable,
     UnusableContent,
 )
-from labelmill.contracts.label_schema import LabelSchema
-from labelmill_worker.inference.admission import Lane, Turnstile
+from labelmill_worker.inference import retry_policy
+from labelmill_worker.inference.admission import Admission, Lane
+from labelmill_worker.inference.bisection import BatchVerdict, bisect, bisect_refused, send_halves
+from labelmill_worker.inference.learned_labels import LearnedLabels
+from labelmill_worker.inference.outcomes import (
+    Answer,
+    Deferred,
+    Delivery,
+    Outcome,
+    RowFailed,
+    Stop,
+    Unforeseen,
+)
 from labelmill_worker.inference.planning import Request
+from labelmill_worker.inference.sending_window import SendingWindow
+from labelmill_worker.inference.strategies.strategy import Strategy, Vector
 from labelmill_worker.mistral.ratelimit.limiter import HeldBack
+from labelmill_worker.ports.inference import Call, Inference, Reply
+from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.process.draining import is_draining
 
-MALFORMED_TRIES = 3  #: Then a request is halved, to find the row that Mistral cannot answer well.
-MALFORMED_BASE_S = 0.1  #: Short: halving comes with further tries, and all of them should fit a task.
-PAUSE_S = 1.0  #: After a 429 that names no Retry-After; limits are by the second. One that proves too short grows.
-
-
-@dataclass(slots=True)
-class Spending:
-    """What a claim's requests cost so far that no answer of a row tells of."""
-
-    requests: int = 0  #: Beside the one that each call of `ask` counts as.
-    tokens: int = 0  #: Reported by malformed answers, and by requests that only prepared others.
-
-    def unless_believed(self, tokens: int) -> _CountUnlessBelieved:
-        """A block that checks an answer of so many tokens."""
-        return _CountUnlessBelieved(self, tokens)
-
 
 @dataclass(frozen=True, slots=True)
-class _CountUnlessBelieved:
-    spending: Spending
-    tokens: int
+class ChunkOrder:
+    """What is to be sent for one claim, and where its outcomes go."""
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None:
-            self.spending.tokens += self.tokens
-
-
-class Strategy(Protocol):
-    """How rows become a request and an answer becomes scores: all that differs between kinds of call."""
-
-    spent: Spending
-
-    @property
-    def model(self) -> str:
-        """The id of the model that answers, as Mistral knows it."""
-        ...
-
-    @property
-    def first_model(self) -> str:
-        """Which model the first call of `ask` is to: its permit is taken before `ask`, those of others within."""
-        ...
-
-    @property
-    def schema(self) -> LabelSchema | None:
-        """Targets and labels in the order of an answer's scores; known after the first answer at the latest."""
-        ...
-
-    def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterable[Request]:
-        """Cut rows into requests that this kind of call takes."""
-        ...
-
-    async def ask(self, request: Request) -> Answer:
-        """Send one request. Raises LabelmillError, HeldBack."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for a request: results as Mistral gave them, already checked into `scores`."""
-
-    request: Request
-    scores: object
-    tokens: int
-    is_cached: bool = False  #: An earlier batch's; nothing was sent.
-    vectors: Sequence[tuple[bytes, bytes]] = ()  #: `(digest, data)` of texts that were embedded to be kept.
-
-
-@dataclass(frozen=True, slots=True)
-class RowFailed:
-    """One row that Mistral refuses or cannot answer."""
-
-    row: int
-    error: LabelmillError
-
-
-@dataclass(frozen=True, slots=True)
-class Unforeseen:
-    """A fault of ours in one request. Its rows are left for a later claim; the other requests go on."""
-
-    fault: Exception
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The whole batch must stop: a fault that will not pass."""
-
-    error: LabelmillError
-
-
-@dataclass(frozen=True, slots=True)
-class PutOff:
-    """Rows left for a later task: the time was up, the limit held back, or Mistral is out of order."""
-
-    error: LabelmillError | None
-    wait_s: float
-
-    def or_worse(self, other: PutOff | None) -> PutOff:
-        """Both in one: a fault is not forgotten for a request that merely came too late."""
-        return self if other is None else PutOff(self.error or other.error, max(self.wait_s, other.wait_s))
-
-
-Outcome = Answer | RowFailed | Unforeseen | Stop | PutOff
-
-
-@dataclass
-class BatchVerdict:
-    """What this process knows of a batch as a whole: until something of it was answered, one request at a time is
-    taken apart, because a batch whose first refused request is refused row by row alike is refused as a whole."""
-
-    answered: bool = False
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    strategy: Strategy
+    labels: LearnedLabels
+    lane: Lane
+    window: SendingWindow
+    delays: SubjectDelays  #: Told of faults that will pass, and of every good answer.
+    deliver: Callable[[Delivery], None]  #: Takes over the slots of what it is given.
+    defers_malformed: bool = False  #: A row that Mistral cannot answer well is left for later instead of failed.
+    bisects_faults: bool = False  #: A request that meets a fault of ours is bisected, to find the row that causes it.
 
 
 class ChunkSender:
-    """Sends requests and reports the outcomes of each to `emit` (called on the loop).
-
-    With every call `emit` takes over one slot of the turnstile's, and whoever records the outcomes gives it back. So a
-    kill costs no more than the slots.
-    """
+    """Sends an order's requests. With every delivery a slot of the admission's is handed over, and whoever records the
+    outcomes gives it back: a kill costs no more than the slots."""
 
     def __init__(
         self,
-        strategy: Strategy,
-        turnstile: Turnstile,
-        lane: Lane,
+        inference: Inference,
+        admission: Admission,
         verdict: BatchVerdict,
-        emit: Callable[[list[Outcome], int], None],
+        order: ChunkOrder,
         rng: random.Random | None = None,
     ) -> None:
-        self._strategy = strategy
-        self._turnstile = turnstile
-        self._lane = lane
+        self._inference = inference
+        self._admission = admission
         self._verdict = verdict
-        self._emit = emit
+        self._order = order
+        self._strategy, self._window = order.strategy, order.window
+        # permits are those of a call's model, and the first call of a request may be for a vector
+        self._lane = replace(order.lane, model=self._strategy.model)
+        self._first_lane = replace(order.lane, model=self._strategy.vector_model or self._strategy.model)
         self._rng = rng or random.Random()
-        self._stopped = False
-        self.slice_until = 0.0  #: No request starts after this moment, nor after the next (of the monotonic clock).
-        self.lease_until = 0.0
-        self._sent = 0
-        self.believes_in_better_answers = False  #: A row that Mistral cannot answer well is put off instead of failed.
-        self.on_fault: Callable[[Exception], None] = _ignore  #: Told of faults that will pass …
-        self.on_answer: Callable[[], None] = _ignore_answer  #: … and of every good answer.
-        self.bisects_faults = False  #: A request that meets a fault of ours is halved, to find the row that causes it.
-
-    @property
-    def requests(self) -> int:
-        """Sent so far."""
-        return self._sent + self._strategy.spent.requests
-
-    @property
-    def further_tokens(self) -> int:
-        """Reported so far, but by no answer."""
-        return self._strategy.spent.tokens
-
-    def stop(self) -> None:
-        """Start nothing more; what is under way is awaited."""
-        self._stopped = True
-
-    def detach(self) -> None:
-        """Report to nobody any more. Who sends and who records refer to each other: a chunk's texts would stay in
-        memory until the garbage collector came by."""
-        self._emit = _drop
+        self._requests = self._tokens = 0  # sent, and reported but by no answer, since the last delivery
 
     async def send_all(self, requests: Iterable[Request]) -> None:
-        """Send everything; returns when every request has its outcome."""
+        """Send everything; returns when every request has its outcome, and the last delivery was made."""
         tasks: set[asyncio.Task[None]] = set()
         try:
             for request in requests:
-                if self._late():
+                if self._is_late():
                     break  # whoever asked sees that rows are left
                 try:
-                    if not await self._turnstile.enter(self._lane, request.tokens, self._deadline):
+                    if not await self._admission.acquire(self._first_lane, request.tokens, self._window.deadline):
                         break
                 except (HeldBack, BrokerUnavailable) as error:
-                    self._emit_unsent(error)
+                    self._deliver([self._held_back(error)], slots=0)
                     break
                 task = asyncio.create_task(self._send_holding_slot(request))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
         finally:
-            if tasks:  # whatever went wrong here: they are paid for
-                await asyncio.gather(*tasks)
+            try:
+                if tasks:  # whatever went wrong here: they are paid for
+                    await asyncio.gather(*tasks)
+            finally:
+                self._deliver((), slots=0, is_last=True)
 
-    def _emit_unsent(self, error: HeldBack | BrokerUnavailable) -> None:
-        self.on_fault(error)
-        self.stop()
-        self._emit([_put_off(error)], 0)
+    def _is_late(self) -> bool:
+        return self._window.is_over or is_draining()
 
-    def _late(self) -> bool:
-        return self._stopped or is_draining() or time.monotonic() >= self._deadline
-
-    @property
-    def _deadline(self) -> float:
-        return min(self.slice_until, self.lease_until)
+    def _deliver(self, outcomes: Sequence[Outcome], *, slots: int, is_last: bool = False) -> None:
+        requests, tokens = self._requests, self._tokens
+        self._requests = self._tokens = 0
+        self._order.deliver(Delivery(outcomes, slots, requests, tokens, is_last))
 
     async def _send_holding_slot(self, request: Request) -> None:
         try:
             outcomes = await self._send(request, may_start=True)
         except BaseException:
-            self._turnstile.leave()
+            self._admission.release()
             raise
-        if any(isinstance(outcome, Answer) for outcome in outcomes):
-            self._verdict.answered = True
-        self._emit(outcomes, 1)
+        for outcome in outcomes:
+            if isinstance(outcome, Answer):
+                self._verdict.answered = True
+            elif isinstance(outcome, Stop):
+                self._window.close()
+        self._deliver(outcomes, slots=1)
 
     async def _send(self, request: Request, *, in_parts: bool = False, may_start: bool = False) -> list[Outcome]:
         try:
             return await self._send_until_settled(request, in_parts=in_parts, may_start=may_start)
         except Exception as fault:  # noqa: BLE001 - it is raised again where the chunk is worked on
-            if self.bisects_faults and len(request) > 1:
-                return await self._send_halves(request)
+            if self._order.bisects_faults and len(request) > 1:
+                return await send_halves(request, self._send, self._admission)
             return [Unforeseen(fault)]
 
     async def _send_until_settled(self, request: Request, *, in_parts: bool, may_start: bool) -> list[Outcome]:
-        """Send until answered, refused or put off. `may_start`: the turnstile let it in just now."""
+        """Send until answered, refused or deferred. `may_start`: it was admitted just now."""
         tries = 0
         malformed: list[MalformedAnswer] = []
-        began = time.monotonic()
+        lane, vector_call = self._first_lane, self._strategy.vector_call(request)
+        vector: Vector | None = None
         while True:
             try:
-                if not (may_start or self._late()):
-                    may_start = await self._turnstile.again(self._lane, request.tokens, self._deadline)
-                if not may_start or self._late():
-                    return [PutOff(None, 0.0)]
+                may_start = may_start or await self._readmit(lane, request)
+                if not may_start or self._is_late():
+                    return [Deferred(None, 0.0)]
                 may_start = False
-                self._turnstile.breaker.check()
-                self._sent += 1
-                began = time.monotonic()
-                return [await self._ask(request)]
+                self._admission.breaker.check()
+                if vector_call is not None and vector is None:  # a later try of the request pays for it no more
+                    vector = await self._vector_for(request, vector_call)
+                    lane = self._lane
+                return [await self._ask(request, vector)]
             except (HeldBack, BrokerUnavailable) as error:
-                self.on_fault(error)
-                self.stop()
-                return [_put_off(error)]
+                return [self._held_back(error)]
             except RequestRefused as error:
-                return await (self._halve if in_parts else self._take_apart)(request, error)
+                return await self._after_refusal(request, error, in_parts=in_parts)
             except MalformedAnswer as error:
                 malformed.append(error)
-                if len(malformed) >= MALFORMED_TRIES:
+                if len(malformed) >= retry_policy.MALFORMED_TRIES:
                     return await self._after_malformed(request, malformed)
-                await asyncio.sleep(next_delay_s(len(malformed), self._rng, base_s=MALFORMED_BASE_S))
-            except RateLimited as error:
-                self.on_fault(error)
-                try:
-                    limiter = self._turnstile.limiter.of(error.model or self._lane.model)
-                    await limiter.pause(error.retry_after_s or PAUSE_S, time.monotonic() - began)
-                except BrokerUnavailable as gone:
-                    self.stop()
-                    return [_put_off(gone)]
+                await asyncio.sleep(retry_policy.malformed_delay_s(len(malformed), self._rng))
+            except RateLimited:
+                pass  # the fleet pauses: the next permit comes after it
             except Retryable as error:
-                self.on_fault(error)
-                delay_s = max(error.retry_after_s or 0.0, next_delay_s(tries, self._rng))
-                if time.monotonic() + delay_s >= self._deadline:
-                    self.stop()
-                    return [PutOff(error, delay_s)]
+                self._order.delays.held(error)
+                delay_s = max(error.retry_after_s or 0.0, retry_policy.next_delay_s(tries, self._rng))
+                if time.monotonic() + delay_s >= self._window.deadline:
+                    self._window.close()
+                    return [Deferred(error, delay_s)]
                 await asyncio.sleep(delay_s)
             except LabelmillError as error:
-                self.stop()
+                self._window.close()
                 return [Stop(error)]
             tries += 1
 
-    async def _ask(self, request: Request) -> Answer:
-        breaker = self._turnstile.breaker
+    async def _readmit(self, lane: Lane, request: Request) -> bool:
+        """A permit to start once more, unless the time is up."""
+        if self._is_late():
+            return False
+        return await self._admission.reacquire(lane, request.tokens, self._window.deadline)
+
+    async def _ask(self, request: Request, vector: Vector | None) -> Answer:
+        """Send a request once. Raises LabelmillError."""
+        breaker, limiter = self._admission.breaker, self._admission.limiter.of(self._strategy.model)
         try:
-            answer = await self._strategy.ask(request)
+            answer = await self._answer_to(request, self._strategy.call(request, vector))
         except LabelmillError as error:
             breaker.record(error)
             raise
         breaker.record(None)
-        self.on_answer()
-        limiter = self._turnstile.limiter.of(self._strategy.model)
+        self._order.delays.moves()
         if limiter.counts_tokens and answer.tokens:  # 0: Mistral does not report them, and the estimate stands
             await limiter.settle(request.tokens, answer.tokens)
         return answer
 
+    async def _answer_to(self, request: Request, call: Call) -> Answer:
+        reply = await self._send_call(call)
+        labels = self._order.labels
+        try:
+            schema = labels.schema
+            if schema is None:
+                schema = await labels.learn(partial(self._strategy.learn, request, reply))
+            return self._strategy.read(request, reply, schema)
+        except BaseException:
+            self._tokens += reply.tokens
+            raise
+
+    async def _vector_for(self, request: Request, call: Call) -> Vector:
+        """The vector that a request needs, and a permit for its own call: the one that it was admitted with was this
+        call's. Raises LabelmillError, HeldBack."""
+        try:
+            reply = await self._send_call(call)
+            self._tokens += reply.tokens
+            vector = self._strategy.read_vector(reply)
+        except LabelmillError as error:
+            self._admission.breaker.record(error)
+            raise
+        if reply.tokens:
+            await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
+        # the vector is paid for: the end of a slice does not waste it
+        if not await self._admission.reacquire(self._lane, request.tokens, self._window.lease_until):
+            raise HeldBack(0.0)
+        return vector
+
+    async def _send_call(self, call: Call) -> Reply:
+        self._requests += 1
+        began = time.monotonic()
+        try:
+            return await self._inference.send(call)
+        except RateLimited as error:
+            self._order.delays.held(error)
+            limiter = self._admission.limiter.of(call.model)
+            await limiter.pause(retry_policy.pause_after_429_s(error), time.monotonic() - began)
+            raise
+
+    async def _after_refusal(self, request: Request, error: RequestRefused, *, in_parts: bool) -> list[Outcome]:
+        if in_parts:
+            return await bisect(request, error, self._send, self._admission, self._failed)
+        return await bisect_refused(
+            request,
+            error,
+            self._send,
+            self._admission,
+            self._failed,
+            lane=self._lane,
+            verdict=self._verdict,
+            is_late=self._is_late,
+        )
+
     async def _after_malformed(self, request: Request, errors: Sequence[MalformedAnswer]) -> list[Outcome]:
         if len(request) == 1 and all(isinstance(error, UnusableContent) for error in errors):
             return [RowFailed(request.rows[0], errors[-1])]  # it is the text, whenever it is asked
-        return await self._halve(request, errors[-1])
+        return await bisect(request, errors[-1], self._send, self._admission, self._failed)
 
-    async def _take_apart(self, request: Request, error: RequestRefused) -> list[Outcome]:
-        if self._verdict.answered:
-            return await self._halve(request, error)
-        # who waits for the verdict lends its slot to the request that is taken apart
-        lent = True
-        self._turnstile.leave()
-        try:
-            async with self._verdict.lock:
-                await self._turnstile.slot(self._lane)
-                lent = False
-                return await self._judge(request, error)
-        finally:
-            if lent:
-                await self._turnstile.slot(self._lane)
+    def _failed(self, request: Request, error: LabelmillError) -> Outcome:
+        """What comes of a single row."""
+        if isinstance(error, MalformedAnswer) and self._order.defers_malformed:
+            return Deferred(error, 0.0)
+        return RowFailed(request.rows[0], error)
 
-    async def _judge(self, request: Request, error: RequestRefused) -> list[Outcome]:
-        if self._late():
-            return [PutOff(None, 0.0)]
-        outcomes = await self._halve(request, error)
-        failures = [outcome.error for outcome in outcomes if isinstance(outcome, RowFailed)]
-        alike = len(failures) == len(request) > 1 and len({str(failure) for failure in failures}) == 1
-        if alike and not self._verdict.answered:
-            self.stop()
-            return [Stop(error)]
-        self._verdict.answered = self._verdict.answered or any(isinstance(one, Answer) for one in outcomes)
-        return outcomes
-
-    async def _halve(self, request: Request, error: LabelmillError) -> list[Outcome]:
-        if len(request) == 1:
-            if isinstance(error, MalformedAnswer) and self.believes_in_better_answers:
-                return [PutOff(error, 0.0)]
-            return [RowFailed(request.rows[0], error)]
-        return await self._send_halves(request)
-
-    async def _send_halves(self, request: Request) -> list[Outcome]:
-        # within a request that is taken apart, a refusal needs no verdict: the lock is held already
-        left, right = request.halves()
-        if not self._turnstile.take_free_slot():
-            return [*await self._send(left, in_parts=True), *await self._send(right, in_parts=True)]
-        try:  # one was free: both halves at once
-            both = await asyncio.gather(self._send(left, in_parts=True), self._send(right, in_parts=True))
-        finally:
-            self._turnstile.leave()
-        return [outcome for outcomes in both for outcome in outcomes]
-
-
-def _ignore(error: Exception) -> None:
-    del error
-
-
-def _ignore_answer() -> None:
-    pass
-
-
-def _drop(outcomes: list[Outcome], slots: int) -> None:  # noqa: ARG001 - as `emit`
-    raise RuntimeError("an outcome came after its chunk had ended")
-
-
-def _put_off(error: HeldBack | BrokerUnavailable) -> PutOff:
-    return PutOff(None, error.wait_s) if isinstance(error, HeldBack) else PutOff(error, 5.0)
-
-
-def next_delay_s(tries: int, rng: random.Random, *, base_s: float = 0.5, cap_s: float = 30.0) -> float:
-    """Full jitter: a random moment within a span that doubles with every try."""
-    return rng.uniform(0, min(cap_s, base_s * 2**tries))
+    def _held_back(self, error: HeldBack | BrokerUnavailable) -> Deferred:
+        """The limit allows no start for long, or cannot be asked: nothing more of the chunk starts now."""
+        self._order.delays.held(error)
+        self._window.close()
+        if isinstance(error, HeldBack):
+            return Deferred(None, error.wait_s)
+        return Deferred(error, retry_policy.BROKER_PAUSE_S)

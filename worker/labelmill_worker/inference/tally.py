@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import cast
 
 import numpy as np
 
-from labelmill.contracts.label_schema import LabelSchema
-from labelmill_worker.inference.answers import Scores, decide, label_limits, threshold_of
-from labelmill_worker.inference.sender import Answer, RowFailed
+from labelmill_worker.inference.answers import decide, label_limits, threshold_of
+from labelmill_worker.inference.outcomes import Answer, RowFailed
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.predictions import PredictionBlock
 from labelmill_worker.store.progress import Progress
 
 
 def tally(
-    claim: Claim, schema: LabelSchema | None, answers: Sequence[Answer], failures: Iterable[RowFailed]
+    claim: Claim,
+    answers: Sequence[Answer],
+    failures: Iterable[RowFailed],
+    *,
+    requests: int = 0,
+    further_tokens: int = 0,
 ) -> Progress:
-    """What to record. Counts are of rows with their duplicates, which are answered by the same answer."""
-    progress = Progress()
+    """What to record. Counts are of rows with their duplicates, which are answered by the same answer.
+    `further_tokens`: those that no answer tells of."""
+    progress = Progress(requests=requests, tokens=further_tokens)
     if answers:
-        assert schema is not None  # noqa: S101 - an answer is checked against it
-        _add_answers(progress, claim, schema, answers)
+        _add_answers(progress, claim, answers)
     for failure in failures:
         name = claim.input.ids[failure.row - claim.first_row] if claim.input.ids else None
         progress.errors.append((claim.batch_no, failure.row, name, failure.error.code, failure.error.message))
@@ -30,29 +33,30 @@ def tally(
     return progress
 
 
-def _add_answers(progress: Progress, claim: Claim, schema: LabelSchema, answers: Sequence[Answer]) -> None:
+def _add_answers(progress: Progress, claim: Claim, answers: Sequence[Answer]) -> None:
+    schema = answers[0].schema  # one model's: the same of all
     rows = [row for answer in answers for row in answer.request.rows]
     ids = claim.input.ids
     names = None if ids is None else [ids[row - claim.first_row] for row in rows]
     numbers = np.array(rows, np.int64)
-    silent = np.zeros(len(rows), bool)
+    has_abstained = np.zeros(len(rows), bool)
     models = claim.options.get("model_thresholds")
     if models is None:  # an earlier Labelmill submitted it
         models = claim.model.thresholds
     for number, target in enumerate(schema.targets):
-        parts = [cast("Scores", answer.scores)[number] for answer in answers]
+        parts = [answer.scores[number] for answer in answers]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
         # of a multi-label target the model's thresholds say which labels hold: none of them makes a row abstain
         threshold = threshold_of(target.name, claim.options.get("thresholds"), None if target.multi else models)
         decided = decide(scores, target, threshold, label_limits(target, models))
-        silent |= decided.abstained
+        has_abstained |= decided.abstained
         progress.blocks.append(
             PredictionBlock(number, numbers, names, decided.labels, decided.label_lists, decided.best, scores)
         )
-    abstained, weight = int(silent.sum()), len(rows)
+    abstained, weight = int(has_abstained.sum()), len(rows)
     if claim.repeats:
         weights = np.array([1 + claim.repeats.get(row, 0) for row in rows])
-        abstained, weight = int(weights[silent].sum()), int(weights.sum())
+        abstained, weight = int(weights[has_abstained].sum()), int(weights.sum())
     progress.abstained += abstained
     progress.labelled += weight - abstained
     cached = [row for answer in answers if answer.is_cached for row in answer.request.rows]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from labelmill.contracts.chats import transcript
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill_worker.inference.planning import Request, plan_by_tokens
+from labelmill_worker.ports.inference import Call, Endpoint
 
 #: Of one request to `mistral-embed`: 16,384 tokens and 512 texts at Mistral; one text at most 8,192 tokens. A text that
 #: Mistral refuses for its length fails as a row of its own.
@@ -23,6 +24,11 @@ _Vectors = NDArray[np.float32]
 def embedding_input(texts: Sequence[str]) -> list[str]:
     """What is embedded for texts: themselves, chats as transcripts."""
     return [transcript(text) for text in texts]
+
+
+def embedding_call(model: str, texts: Sequence[str]) -> Call:
+    """The call that embeds texts."""
+    return Call(Endpoint.EMBEDDINGS, {"model": model, "input": embedding_input(texts)})
 
 
 def plan_embedding(rows: Sequence[int], texts: Sequence[str], texts_per_request: int) -> Iterator[Request]:

@@ -142,3 +142,19 @@ class Delays:
                 self._engine, self._worker_id, subject, delay.reason, delay.message, since_s=lasted_s, valid_s=VALID_S
             )
             delay.written = now
+
+
+class SubjectDelays:
+    """Those of one subject, for whoever works on it. Any thread may tell it."""
+
+    def __init__(self, delays: Delays, subject: str) -> None:
+        self._delays, self._subject = delays, subject
+
+    def held(self, error: Exception) -> None:
+        """A step met a fault that will pass; it is written in time."""
+        self._delays.held(self._subject, error)
+        self._delays.keep_written()
+
+    def moves(self) -> None:
+        """A step succeeded."""
+        self._delays.moves(self._subject)

@@ -26,7 +26,7 @@ from labelmill_worker.process.ability import Ability
 from labelmill_worker.runtime.database_watch import DatabaseWatch
 
 if TYPE_CHECKING:
-    from labelmill_worker.inference.runtime import ClassifyEngine
+    from labelmill_worker.inference.runtime import InferenceRuntime
     from labelmill_worker.ports.control_plane import ControlPlane
 
 _SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
@@ -61,24 +61,24 @@ class ProcessResources:
         return Ability(self.engine)
 
     @property
-    def classify_engine(self) -> ClassifyEngine:
-        """The engine that sends texts, one for all chunks of this process."""
-        # two engines would each take all slots, and from Python 3.12 on a cached property has no lock of its own
-        with _engine_lock:
-            return self._classify_engine
+    def inference(self) -> InferenceRuntime:
+        """What sends texts, one for all chunks of this process. Raises WorkerUnable."""
+        # two of them would each take all slots, and from Python 3.12 on a cached property has no lock of its own
+        with _inference_lock:
+            return self._inference
 
     @cached_property
-    def _classify_engine(self) -> ClassifyEngine:
-        from labelmill_worker.inference.runtime import ClassifyEngine  # noqa: PLC0415 - only where texts are classified
+    def _inference(self) -> InferenceRuntime:
+        from labelmill_worker.inference.runtime import InferenceRuntime  # noqa: PLC0415 - only where texts are classified
 
-        engine = ClassifyEngine.from_settings(self.settings, self.engine, self.ability)
+        runtime = InferenceRuntime.from_settings(self.settings, self.engine, self.ability)
         _prepare_interpreter()
-        return engine
+        return runtime
 
     def close(self) -> None:
         """Close what was opened: nothing may be in work."""
-        if "_classify_engine" in vars(self):
-            self.classify_engine.close()
+        if "_inference" in vars(self):
+            self.inference.close()
         if "control_plane" in vars(self) and self.control_plane_override is None:
             self.control_plane.close()
         self.engine.dispose()
@@ -91,7 +91,7 @@ def _prepare_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_S)
 
 
-_engine_lock = threading.Lock()
+_inference_lock = threading.Lock()
 _lock = threading.Lock()
 _resources: ProcessResources | None = None
 _watch: DatabaseWatch | None = None
@@ -152,5 +152,5 @@ def close_database() -> None:
 def give_up_requests() -> None:
     """Break off the requests of this process that carry texts: they count as not answered."""
     # not under the lock: it may be held by who waits for such a request
-    if _resources is not None and "_classify_engine" in vars(_resources):
-        _resources.classify_engine.give_up_requests()
+    if _resources is not None and "_inference" in vars(_resources):
+        _resources.inference.give_up_requests()

@@ -60,13 +60,13 @@ WHERE known.model_no = %(model_no)s AND known.digest = substr(%(digests)s, place
     AND length(answer.scores) = %(width)s"""
 
 
-def index_earlier_answers(engine: Engine, model_no: int, *, besides: int, until: float) -> bool:
+def index_earlier_answers(engine: Engine, model_no: int, *, exclude: int, until: float) -> bool:
     """Index the answered chunks of a model's batches that are not yet indexed. False: the time was up first.
 
-    `besides`: the batch that asks; its own texts are all different. `until`: of the monotonic clock. Workers share the
+    `exclude`: the batch that asks; its own texts are all different. `until`: of the monotonic clock. Workers share the
     chunks among them.
     """
-    wanted = _unindexed(model_no, besides)
+    wanted = _unindexed(model_no, exclude)
     while True:
         with reading(engine) as connection:  # first: most often there is nothing to index, and nobody to wait for
             if not connection.scalar(select(exists().where(wanted))):
@@ -77,10 +77,10 @@ def index_earlier_answers(engine: Engine, model_no: int, *, besides: int, until:
             return False
 
 
-def _unindexed(model_no: int, besides: int) -> ColumnElement[bool]:
+def _unindexed(model_no: int, exclude: int) -> ColumnElement[bool]:
     """Of chunks: with answers of the model's own, not yet indexed, and done or of a batch that was stopped. What the
     cache answered is in the index already; what a retry brings is indexed anew."""
-    others = select(BatchRow.no).where(BatchRow.model_no == model_no, BatchRow.no != besides)
+    others = select(BatchRow.no).where(BatchRow.model_no == model_no, BatchRow.no != exclude)
     stopped = others.where(BatchRow.state.in_([BatchState.FAILED.value, BatchState.CANCELLED.value]))
     return (
         ChunkRow.batch_no.in_(others)

@@ -12,6 +12,7 @@ from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.job_kinds import BATCH
+from labelmill.contracts.kept_vectors import VECTORS
 from labelmill.contracts.states import BatchState
 from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
 from labelmill.core.database import reading, writing
@@ -32,7 +33,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs import chunk_transitions, events
 from labelmill.core.jobs.chunk_transitions import is_claimed
 from labelmill_worker.store.transitions import move_job
-from labelmill_worker.store.vectors import VECTORS, rows_with_vectors
+from labelmill_worker.store.vectors import rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.kept_vectors import VECTORS, digest_of
 from labelmill.core.chunks.codec import ChunkInput
 from labelmill.core.database import reading
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import ModelRow, VectorRow, utc_now
 
-VECTORS = "vectors"  #: The method of the inner models that embed datasets; they make no predictions.
 _INNER = "inner"  #: Their state: they are in no list, and nobody can name them.
 _AT_ONCE = 1_000  # parameters of one statement
-
-
-def digest_of(text: str) -> bytes:
-    """What a text's vector is found by."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def embedding_model(connection: Connection, remote_model: str) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.kept_vectors import digest_of
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, TrainingState
@@ -147,7 +148,7 @@ def unembedded(look: Look, model: str, blocks: Iterator[list[str]]) -> Iterator[
     for block in blocks:
         look.check()
         first_rows = distinct.first_rows(block).tolist()
-        new = {vectors.digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
+        new = {digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
         with reading(look.engine) as connection:
             known = vectors.known_digests(connection, model_no, new)
         missing = [text for digest, text in new.items() if digest not in known]
@@ -161,7 +162,7 @@ def vectors_of(look: Look, model: str, rows: Iterator[tuple[str, Any]]) -> Itera
         model_no = vectors.embedding_model(connection, model)
     for block in in_blocks(rows):
         look.check()
-        digests = [vectors.digest_of(text) for text, _ in block]
+        digests = [digest_of(text) for text, _ in block]
         found = vectors.read_vectors(look.engine, model_no, digests)
         for digest, (text, labels) in zip(digests, block, strict=True):
             if digest in found:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from labelmill.contracts.chats import messages_of
+from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies.list_classification import ListClassification
+from labelmill_worker.inference.strategies.strategy import Vector
+from labelmill_worker.ports.inference import Call, Endpoint
 
 
 class ChatClassification(ListClassification):
     """Asks a classifier that was fine-tuned on chats. A text that is no chat is sent as one message of a user."""
 
-    async def _call(self, model: str, texts: Sequence[str]) -> tuple[object, int]:
-        return await self._shared.client.classify_chats(model, [messages_of(text) for text in texts])
+    def call(self, request: Request, vector: Vector | None) -> Call:
+        del vector
+        chats = [{"messages": messages_of(text)} for text in request.texts]
+        return Call(Endpoint.CHAT_CLASSIFICATIONS, {"model": self.model, "input": chats})

@@ -2,82 +2,56 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.core.database.tables import ModelRow
-from labelmill_worker.inference.admission import MAX_LIMIT_WAIT_S
+from labelmill_worker.inference.chat_replies import read_chat_reply
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.prompt import Example, check_reply, prompt_tokens, request_body
+from labelmill_worker.inference.models.version import ModelVersion
+from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.sender import Answer, Spending
-from labelmill_worker.inference.vectors import check_vectors, embedding_input
-
-if TYPE_CHECKING:
-    from labelmill_worker.inference.runtime import ClassifyEngine
-
-_KEPT_VECTORS = 256
+from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.vectors import check_vectors, embedding_call
+from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
 
-class ChatPrompt:
+class ChatPrompt(Strategy):
     """Asks a chat model with the version's prompt. With a pool of examples every text is embedded first, and shown the
     examples nearest to it."""
 
-    def __init__(self, shared: ClassifyEngine, model: ModelRow, pool: ExamplePool | None) -> None:
-        self._shared = shared
-        self.model = model.remote_model or ""
-        self._recipe: dict[str, Any] = model.recipe or {}
+    def __init__(self, model: ModelVersion, pool: ExamplePool | None) -> None:
+        self.model = model.remote_model
+        self._recipe = model.recipe
         self._pool = pool
-        self.first_model = self.model if pool is None else str(self._recipe["embedding_model"])
-        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self.vector_model = str(self._recipe["embedding_model"]) if pool is not None else None
         self._examples: Sequence[Example] = self._recipe.get("examples") or ()
-        self.schema = LabelSchema.from_json(model.label_schema or [])
-        self.spent = Spending()
+        self._schema = self.schema = model.schema or LabelSchema(())
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         shown = self._examples
         if self._pool is not None:
             shown = self._pool.rows[: len(self._pool.members) * int(self._recipe["shots"])]  # about as long as others
-        overhead = prompt_tokens(self._recipe, self.schema, shown)
+        overhead = prompt_tokens(self._recipe, self._schema, shown)
         for index in range(len(rows)):
             yield Request(rows[index : index + 1], texts[index : index + 1], overhead)
 
-    async def ask(self, request: Request) -> Answer:
+    def vector_call(self, request: Request) -> Call | None:
+        return embedding_call(self.vector_model, request.texts) if self.vector_model is not None else None
+
+    def read_vector(self, reply: Reply) -> Vector:
+        assert self._pool is not None  # noqa: S101 - only with a pool there was such a call
+        vector: Vector = check_vectors(reply.document.get("data"), 1, self._pool.vectors.shape[1])[0]
+        return vector
+
+    def call(self, request: Request, vector: Vector | None) -> Call:
         (text,) = request.texts
         examples = self._examples
-        if self._pool is not None:
-            examples = self._pool.nearest(await self._embedded(text, request.tokens), int(self._recipe["shots"]))
-        body = request_body(self.model, self._recipe, self.schema, text, examples)
-        reply = await self._shared.client.chat(body)
-        with self.spent.unless_believed(reply.tokens):
-            scores = check_reply(reply.content, reply.finish_reason, self.schema)
-        return Answer(request, scores, reply.tokens)
+        if self._pool is not None and vector is not None:
+            examples = self._pool.nearest(vector, int(self._recipe["shots"]))
+        body = request_body(self.model, self._recipe, self._schema, text, examples)
+        return Call(Endpoint.CHAT_COMPLETIONS, body)
 
-    async def _embedded(self, text: str, tokens: int) -> NDArray[np.float32]:
-        """The text's vector, and a permit for the chat that follows. `tokens`: reserved with the permit that `ask` was
-        called with, which is for the embedding.
-
-        Vectors are kept for a while: a chat that must be asked again does not pay for another one."""
-        embedding, chat = self._shared.limiter.of(self.first_model), self._shared.limiter.of(self.model)
-        if (known := self._vectors.get(text)) is not None:
-            embedding.return_permit()
-            await embedding.settle(tokens, 0)
-            await chat.wait_for_permit(tokens, MAX_LIMIT_WAIT_S)
-            return known
-        data, used = await self._shared.client.embed(self.first_model, embedding_input([text]))
-        assert self._pool is not None  # noqa: S101 - only with a pool
-        self.spent.tokens += used
-        if used:
-            await embedding.settle(tokens, used)
-        vector: NDArray[np.float32] = check_vectors(data, 1, self._pool.vectors.shape[1])[0]
-        self._vectors[text] = vector
-        if len(self._vectors) > _KEPT_VECTORS:
-            self._vectors.popitem(last=False)
-        await chat.wait_for_permit(tokens, MAX_LIMIT_WAIT_S)
-        self.spent.requests += 1  # the chat's, from here on
-        return vector
+    def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:
+        message = read_chat_reply(reply)
+        return Answer(request, schema, check_reply(message.content, message.finish_reason, schema), reply.tokens)

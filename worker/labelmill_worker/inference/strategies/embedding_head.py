@@ -3,33 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
 
-from labelmill.core.database.tables import ModelRow
+from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.models.head import Head
+from labelmill_worker.inference.models.version import ModelVersion
+from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.sender import Answer, Spending
-from labelmill_worker.inference.vectors import check_vectors, embedding_input, plan_embedding
-
-if TYPE_CHECKING:
-    from labelmill_worker.inference.runtime import ClassifyEngine
+from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.vectors import check_vectors, embedding_call, plan_embedding
+from labelmill_worker.ports.inference import Call, Reply
 
 
-class EmbeddingHead:
+class EmbeddingHead(Strategy):
     """Embeds texts and applies the head to all of a request at once."""
 
-    def __init__(self, shared: ClassifyEngine, model: ModelRow, head: Head) -> None:
-        self._shared = shared
-        self.model = self.first_model = model.remote_model or ""
+    def __init__(self, model: ModelVersion, texts_per_request: int, head: Head) -> None:
+        self.model = model.remote_model
+        self._texts_per_request = texts_per_request
         self._head = head
         self.schema = head.schema
-        self.spent = Spending()
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
-        return plan_embedding(rows, texts, self._shared.settings.texts_per_request)
+        return plan_embedding(rows, texts, self._texts_per_request)
 
-    async def ask(self, request: Request) -> Answer:
-        data, tokens = await self._shared.client.embed(self.model, embedding_input(request.texts))
-        with self.spent.unless_believed(tokens):
-            vectors = check_vectors(data, len(request), self._head.dimensions)
-        return Answer(request, self._head.scores(vectors), tokens)
+    def call(self, request: Request, vector: Vector | None) -> Call:
+        del vector
+        return embedding_call(self.model, request.texts)
+
+    def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:
+        vectors = check_vectors(reply.document.get("data"), len(request), self._head.dimensions)
+        return Answer(request, schema, self._head.scores(vectors), reply.tokens)

@@ -12,8 +12,8 @@ from labelmill_worker.runtime.bootstrap import ProcessResources
 def run(resources: ProcessResources, message: ChunkMessage) -> None:
     """Work on the chunk for at most a slice of time."""
     try:
-        shared = resources.classify_engine
+        runtime = resources.inference
     except WorkerUnable as error:
         leave_message(resources.engine, resources.sender, resources.ability, message, error)
         return
-    work_on_chunk(shared, resources.sender, message.job_id, message.chunk)
+    work_on_chunk(runtime, resources.sender, message.job_id, message.chunk)

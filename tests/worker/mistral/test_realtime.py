@@ -1,4 +1,4 @@
-"""The client of the hot calls, against servers that behave badly below HTTP."""
+"""The realtime adapter, against servers that behave badly below HTTP."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from labelmill.contracts.errors import RemoteUnavailable
-from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.ports.inference import Call, Endpoint
 
-Door = Callable[[asyncio.StreamWriter], Awaitable[None]]
+Listener = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
+CALL = Call(Endpoint.CLASSIFICATIONS, {"model": "model", "input": ["text"]})
 _BODY = b'{"results": [{"topic": {"scores": {"sport": 1.0}}}]}'
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 10000\r\n\r\n"
 
@@ -23,19 +25,19 @@ async def _read_request(reader: asyncio.StreamReader) -> None:
     await reader.readexactly(length)
 
 
-def _ask(door: Door, timeout_s: float = 10) -> None:
-    async def open_door(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+def _ask(listener: Listener, timeout_s: float = 10) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await _read_request(reader)
-            await door(writer)
+            await listener(writer)
         finally:
             writer.transport.abort()
 
     async def talk() -> None:
-        server = await asyncio.start_server(open_door, "127.0.0.1", 0)
-        client = HotClient(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "any", timeout_s=timeout_s)
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        client = RealtimeInference(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "any", timeout_s=timeout_s)
         try:
-            await client.classify("model", ["text"])
+            await client.send(CALL)
         finally:
             await client.close()
             server.close()
@@ -45,16 +47,16 @@ def _ask(door: Door, timeout_s: float = 10) -> None:
 
 def test_who_cannot_be_reached_is_named_with_the_innermost_cause() -> None:
     async def talk() -> None:
-        client = HotClient("http://127.0.0.1:1", "any", timeout_s=5)
+        client = RealtimeInference("http://127.0.0.1:1", "any", timeout_s=5)
         with pytest.raises(RemoteUnavailable, match=r"Mistral cannot be reached: Connection refused"):
-            await client.classify("model", ["text"])
+            await client.send(CALL)
         await client.close()
 
     asyncio.run(talk())
 
 
 def test_an_answer_that_trickles_in_is_given_up_at_the_deadline() -> None:
-    async def door(writer: asyncio.StreamWriter) -> None:
+    async def listener(writer: asyncio.StreamWriter) -> None:
         writer.write(_HEAD)
         with contextlib.suppress(ConnectionError):
             while True:  # a deadline for each read would never pass
@@ -63,13 +65,13 @@ def test_an_answer_that_trickles_in_is_given_up_at_the_deadline() -> None:
                 await asyncio.sleep(0.02)
 
     with pytest.raises(RemoteUnavailable, match=r"did not answer within 0\.5 s"):
-        _ask(door, timeout_s=0.5)
+        _ask(listener, timeout_s=0.5)
 
 
 def test_an_answer_that_is_cut_short_is_asked_for_again() -> None:
-    async def door(writer: asyncio.StreamWriter) -> None:
+    async def listener(writer: asyncio.StreamWriter) -> None:
         writer.write(_HEAD + _BODY[:20])
         await writer.drain()
 
     with pytest.raises(RemoteUnavailable, match="cannot be reached"):
-        _ask(door)
+        _ask(listener)

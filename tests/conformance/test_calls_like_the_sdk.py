@@ -1,9 +1,9 @@
-"""The thin client's calls, held to what the SDK sends and decodes, against one server."""
+"""The realtime adapter's calls, held to what the SDK sends and decodes, against one server."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from mistralai.client import Mistral
 from labelmill.contracts.errors import MalformedAnswer, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_worker.inference.chat_replies import read_chat_reply
 from labelmill_worker.inference.models.prompt import (
     answer_schema,
     check_answer,
@@ -21,8 +22,9 @@ from labelmill_worker.inference.models.prompt import (
     request_body,
     system_message,
 )
-from labelmill_worker.inference.vectors import check_vectors
-from labelmill_worker.mistral.realtime import HotClient
+from labelmill_worker.inference.vectors import check_vectors, embedding_call
+from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
 SCHEMA = LabelSchema((Target("intent", ("music", "weather")), Target("tags", ("loud", "wet", "cold"), multi=True)))
 RECIPE = {"system": system_message(SCHEMA, {"wet": "rain and snow"}), "answer_schema": answer_schema(SCHEMA)}
@@ -45,11 +47,11 @@ def sdk(url: str) -> Iterator[Client]:
         yield client
 
 
-def ask(url: str, call: Callable[[HotClient], Coroutine[Any, Any, Any]]) -> Any:
-    async def once() -> Any:
-        client = HotClient(url, "any", timeout_s=20)
+def ask(url: str, call: Call) -> Reply:
+    async def once() -> Reply:
+        client = RealtimeInference(url, "any", timeout_s=20)
         try:
-            return await call(client)
+            return await client.send(call)
         finally:
             await client.close()
 
@@ -58,19 +60,20 @@ def ask(url: str, call: Callable[[HotClient], Coroutine[Any, Any, Any]]) -> Any:
 
 def test_vectors_and_their_tokens_are_those_of_the_sdk(url: str, sdk: Client) -> None:
     expected = sdk.embeddings.create(model="mistral-embed", inputs=TEXTS)
-    data, tokens = ask(url, lambda client: client.embed("mistral-embed", TEXTS))
-    vectors = check_vectors(data, len(TEXTS), 1024)
+    reply = ask(url, embedding_call("mistral-embed", TEXTS))
+    vectors = check_vectors(reply.document["data"], len(TEXTS), 1024)
     assert np.array_equal(vectors, np.array([entry.embedding for entry in expected.data], np.float32))
-    assert tokens == expected.usage.total_tokens > 0
+    assert reply.tokens == expected.usage.total_tokens > 0
 
 
 def test_an_answer_of_a_chat_model_is_the_sdks(url: str, sdk: Client) -> None:
     body = request_body("ministral-8b-latest", RECIPE, SCHEMA, TEXTS[1], SHOWN)
     expected = sdk.chat.complete(**body)
-    reply = ask(url, lambda client: client.chat(body))
-    assert reply.content == expected.choices[0].message.content
+    reply = ask(url, Call(Endpoint.CHAT_COMPLETIONS, body))
+    content = read_chat_reply(reply).content
+    assert content == expected.choices[0].message.content
     assert reply.tokens == expected.usage.total_tokens > 0
-    intent, tags = check_answer(reply.content, SCHEMA)
+    intent, tags = check_answer(content, SCHEMA)
     assert intent.tolist() == [[0.0, 1.0]]
     assert tags.shape == (1, 3)
 
@@ -92,9 +95,9 @@ def test_the_request_of_a_chat_is_the_one_that_the_sdk_sends(sdk: Client) -> Non
 
 def test_an_answer_that_was_cut_short_counts_as_malformed(url: str) -> None:
     body = request_body("ministral-8b-latest", RECIPE, SCHEMA, TEXTS[1], SHOWN) | {"max_tokens": 2}
-    reply = ask(url, lambda client: client.chat(body))
+    message = read_chat_reply(ask(url, Call(Endpoint.CHAT_COMPLETIONS, body)))
     with pytest.raises(MalformedAnswer, match="cut short"):
-        check_reply(reply.content, reply.finish_reason, SCHEMA)
+        check_reply(message.content, message.finish_reason, SCHEMA)
 
 
 @pytest.mark.parametrize(
@@ -102,4 +105,4 @@ def test_an_answer_that_was_cut_short_counts_as_malformed(url: str) -> None:
 )
 def test_embedding_requests_beyond_mistrals_limits_are_refused(url: str, texts: list[str]) -> None:
     with pytest.raises(RequestRefused):
-        ask(url, lambda client: client.embed("mistral-embed", texts))
+        ask(url, embedding_call("mistral-embed", texts))

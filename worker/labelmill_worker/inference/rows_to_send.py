@@ -1,0 +1,43 @@
+"""Which rows of a chunk are sent: those without an answer, of each text the first. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Container
+from typing import NamedTuple
+
+from labelmill.contracts.errors import LabelmillError
+from labelmill_worker.inference.outcomes import RowFailed
+from labelmill_worker.store.chunks import Claim
+
+
+class EmptyText(LabelmillError):
+    """A row without text: nothing was sent for it."""
+
+    code = "empty_text"
+
+
+class RowsToSend(NamedTuple):
+    """Rows with their texts."""
+
+    rows: list[int]
+    texts: list[str]
+
+    def without(self, indices: Container[int]) -> RowsToSend:
+        """All but those at `indices`."""
+        kept = [index for index in range(len(self.rows)) if index not in indices]
+        return RowsToSend([self.rows[index] for index in kept], [self.texts[index] for index in kept])
+
+
+def unanswered_rows(claim: Claim) -> tuple[RowsToSend, list[RowFailed]]:
+    """The rows still to send, and those that fail unsent because they are blank."""
+    to_send = RowsToSend([], [])
+    blank: list[RowFailed] = []
+    for row, text in enumerate(claim.input.texts, claim.first_row):
+        if row - claim.first_row in claim.input.repeats or row in claim.answered:
+            continue
+        if not text or text.isspace():
+            blank.append(RowFailed(row, EmptyText("the text is empty")))
+            continue
+        to_send.rows.append(row)
+        to_send.texts.append(text)
+    return to_send, blank
