@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable
-from typing import Any
 
 import structlog
-from celery import bootsteps, signals
 
 from labelmill.contracts.errors import LabelmillError
 from labelmill.core.database import ALIVE_CONNECTIONS, connect_to_existing
-from labelmill.core.settings import Settings, load_settings
+from labelmill.core.settings import Settings
 from labelmill_worker.process.ability import WORKER_ID
 from labelmill_worker.store.workers import ALIVE_EVERY_S, note_alive, note_gone
 
 log = structlog.get_logger()
-_STOP_S = 2.0
 
 
 class SignsOfLife:
@@ -69,29 +66,3 @@ class SignsOfLife:
             log.debug("no sign of life", reason=error.message)  # whoever works says that the database is away
         except Exception:
             log.exception("no sign of life")  # the next one may be
-
-
-class AliveStep(bootsteps.StartStopStep):
-    """A step of the worker itself, after its pool: no fork happens while the thread begins."""
-
-    requires = ("celery.worker.components:Pool",)
-
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self._signs = SignsOfLife(load_settings(), parent.hostname, lambda: parent.app.amqp.queues.consume_from)
-
-    def start(self, parent: Any) -> None:
-        del parent
-        # told to end, a worker first waits for its tasks, and takes no other
-        signals.worker_shutting_down.connect(self._stop_soon)
-        self._signs.start()
-
-    def stop(self, parent: Any) -> None:
-        del parent
-        self._signs.stop(_STOP_S)
-
-    def terminate(self, parent: Any) -> None:
-        self.stop(parent)
-
-    def _stop_soon(self, **_: Any) -> None:
-        self._signs.stop_soon()

@@ -20,8 +20,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from labelmill.contracts.errors import LabelmillError
 from labelmill.core.database import DEAD_LETTER_CONNECTIONS, connect_to_existing
 from labelmill.core.database.tables import utc_now
+from labelmill.core.queue.wire.frame import MalformedMessage
 from labelmill.core.redaction import secret_remover
-from labelmill.core.settings import Settings
+from labelmill.core.settings import Settings, load_settings
 from labelmill_worker.store.dead_letters import keep_dead_letters
 
 log = structlog.get_logger()
@@ -126,3 +127,10 @@ def flush_dead_letters() -> None:
     """Before this process ends: what was dropped is written, if the database takes it within moments."""
     if _process is not None:
         _process.flush(_PAUSE_S)
+
+
+def keep_malformed(refusal: MalformedMessage, queue_name: str) -> None:
+    """A message that the transport dropped, before Celery saw any of it."""
+    process_dead_letters(load_settings()).drop(
+        refusal.reason, refusal.excerpt, queue_name=queue_name, task=refusal.task, message_id=refusal.message_id
+    )

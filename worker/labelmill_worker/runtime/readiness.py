@@ -14,11 +14,9 @@ import threading
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import redis
 import structlog
-from celery import bootsteps
 from redis.exceptions import RedisError
 from sqlalchemy import text
 
@@ -26,7 +24,7 @@ from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
 from labelmill.core.addresses.broker import redis_arguments
 from labelmill.core.database import reading
 from labelmill.core.queue.sender import MessageSender
-from labelmill.core.settings import Settings, load_settings
+from labelmill.core.settings import Settings
 from labelmill_worker.process import draining
 from labelmill_worker.runtime.bootstrap import process_resources
 
@@ -102,23 +100,3 @@ class ReadyFile:
             else:
                 log.info("ready again")
             self._reason = reason
-
-
-class Readiness(bootsteps.StartStopStep):
-    """A step of the worker, before the one that begins to take messages."""
-
-    def __init__(self, parent: Any, **options: Any) -> None:
-        super().__init__(parent, **options)
-        self._file: ReadyFile | None = None
-
-    def start(self, parent: Any) -> None:
-        load_modules(parent.app.amqp.queues.consume_from)
-        settings = load_settings()
-        if settings.ready_file:
-            self._file = ReadyFile(settings.ready_file, settings, MessageSender(parent.app))
-            self._file.start()
-
-    def stop(self, parent: Any) -> None:
-        del parent
-        if self._file:
-            self._file.stop()

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 from celery import Celery
+from celery.app.amqp import AMQP
 from kombu import Connection
 
 from labelmill.core.queue.sender import celery_settings
 from labelmill.core.settings import Settings
+
+
+class QueueConnection(Connection):
+    """A connection whose URL says `redis://` or `rediss://`, by whatever class its messages are carried.
+
+    kombu writes the name of that class before `://` otherwise, and Flower finds Redis by the URL.
+    """
+
+    def as_uri(
+        self,
+        include_password: bool = False,  # noqa: FBT001 - kombu's
+        mask: str = "**",
+        getfields: Callable[..., Any] | None = None,
+    ) -> str:
+        """The URL, its password masked unless it is asked for."""
+        del getfields
+        _, _, location = super().as_uri(include_password, mask).partition("://")
+        return f"{'rediss' if self.ssl else 'redis'}://{location}"
+
+
+class _QueueMessages(AMQP):
+    Connection: Any = QueueConnection
 
 
 class QueueApp(Celery):
@@ -19,16 +43,22 @@ class QueueApp(Celery):
     limit and `doctor` use.
     """
 
+    amqp_cls = f"{__name__}:_QueueMessages"
     backend_cls = "disabled://"  # before CELERY_RESULT_BACKEND; no result is kept
     _url = ""
 
     @classmethod
-    def make(cls, settings: Settings, *, set_as_current: bool = True) -> QueueApp:
-        """An application with Labelmill's configuration. Connects to nothing."""
-        app = cls("labelmill", loader="app", set_as_current=set_as_current)
-        app.conf.update(celery_settings(settings))
-        app._url = str(app.conf["broker_url"])
-        return app
+    def make(cls, settings: Settings, *, set_as_current: bool = True, checks_messages: bool = False) -> Self:
+        """An application with Labelmill's configuration. Connects to nothing. `checks_messages`: for whoever receives
+        any, see `wire`."""
+        made = cls("labelmill", loader="app", set_as_current=set_as_current)
+        made.conf.update(celery_settings(settings))
+        made._url = str(made.conf["broker_url"])
+        if checks_messages:
+            from labelmill.core.queue.wire.transport import CHECKING_TRANSPORT  # noqa: PLC0415 - senders need none
+
+            made.conf.broker_transport = CHECKING_TRANSPORT
+        return made
 
     def connection_for_read(self, url: str | None = None, **options: Any) -> Connection:
         """A connection to consume from."""

@@ -69,13 +69,13 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _sending_app(settings: Settings) -> Celery:
+def _sending_app(settings: Settings, *, checks_messages: bool = False) -> Celery:
     with _uncollected():  # slow to import; most commands send nothing
         import kombu.transport.redis  # noqa: F401, PLC0415 - Celery would at the first message
 
         from labelmill.core.queue.application import QueueApp  # noqa: PLC0415
 
-        app = QueueApp.make(settings, set_as_current=False)
+        app = QueueApp.make(settings, set_as_current=False, checks_messages=checks_messages)
         app.conf.broker_transport_options |= _ONE_MORE_TRY
         app.amqp  # noqa: B018 - imports too
     return app
@@ -96,10 +96,7 @@ def _uncollected() -> Iterator[None]:
 
 def asking_app(settings: Settings) -> Celery:
     """An application that asks workers how they are. Close it."""
-    from labelmill.core.queue.wire.transport import CHECKING_TRANSPORT  # noqa: PLC0415 - as in _sending_app
-
-    app = _sending_app(settings)
-    app.conf.broker_transport = CHECKING_TRANSPORT  # replies may be anybody's
+    app = _sending_app(settings, checks_messages=True)  # replies may be anybody's
     app.conf.broker_connection_retry = False
     return app
 

@@ -1,4 +1,12 @@
-"""What Labelmill changes of Flower's pages: queues that are always listed, and tables that fit a phone."""
+"""What Labelmill changes of Flower's pages: queues that are always listed, and tables that fit a phone.
+
+Flower has no option for either, so two methods of `BaseHandler` are replaced. What breaks when Flower changes
+(`tests/ops/test_flower.py` shows it):
+
+- `get_active_queue_names()` gives the queues that the broker's page asks for. Else a queue that nobody serves is not
+  listed, while messages wait there.
+- `render_string(template, …)` makes every page, as bytes with a `</head>`. Else tables are cut off on a phone.
+"""
 
 from __future__ import annotations
 

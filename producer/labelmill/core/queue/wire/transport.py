@@ -2,7 +2,8 @@
 
 What it counts on, and what breaks when a new kombu differs (`test_transport.py` shows it):
 
-- `TRANSPORT_ALIASES` names the class for a URL's scheme. Else nothing is checked.
+- A connection takes the class that `broker_transport` names (`QueueApp.make`), and not the one that its URL's scheme
+  means; it speaks TLS as `broker_use_ssl` says. Else nothing is checked.
 - `Channel._get_client()` makes the client whose `parse_response` reads what BRPOP returns; None there means that
   nothing came. Else a malformed message on a queue ends the worker.
 - `Channel._handle_message()` reads what comes by publish/subscribe; an empty `data` there is passed over. Else a
@@ -19,7 +20,6 @@ from __future__ import annotations
 from typing import Any
 
 import redis
-from kombu.transport import TRANSPORT_ALIASES
 from kombu.transport import redis as kombu_redis
 
 from labelmill.core.queue.wire.control import checked_command, checked_reply
@@ -105,12 +105,6 @@ class CheckingTransport(kombu_redis.Transport):
 
 
 CHECKING_TRANSPORT = f"{CheckingTransport.__module__}:{CheckingTransport.__qualname__}"  #: As `broker_transport`.
-
-
-def use_checking_transport() -> None:
-    """Check every connection to Redis that this process makes from now on. Not for a producer: it may be a part of a
-    program with a Celery application of its own, whose messages would be refused."""
-    TRANSPORT_ALIASES.update(redis=CHECKING_TRANSPORT, rediss=CHECKING_TRANSPORT)
 
 
 def _text(value: Any) -> str:

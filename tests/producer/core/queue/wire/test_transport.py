@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -53,20 +51,6 @@ def _drain(connection: Connection, seconds: float = 0.3) -> None:
             connection.drain_events(timeout=0.1)
         except TimeoutError:
             continue
-
-
-def test_a_worker_checks_whatever_the_scheme_and_a_producer_leaves_other_applications_alone() -> None:
-    code = (
-        "from labelmill.core.queue.sender import MessageSender, asking_app\n"
-        "from labelmill.core.settings import Settings\n"
-        "from kombu.transport import TRANSPORT_ALIASES, resolve_transport\n"
-        "asked = asking_app(Settings()).connection().transport_cls\n"
-        "print(resolve_transport(asked).__name__, resolve_transport('redis').__module__)\n"
-        "import labelmill_worker.app\n"
-        "print(resolve_transport('redis').__name__, resolve_transport('rediss').__name__)\n"
-    )
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    assert said == ["CheckingTransport", "kombu.transport.redis", "CheckingTransport", "CheckingTransport"]
 
 
 def test_a_message_that_comes_while_the_worker_shuts_down_goes_back(
