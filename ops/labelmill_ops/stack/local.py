@@ -139,7 +139,7 @@ def _redis(port: int, password: str, data_dir: Path, environment: dict[str, str]
 
 
 def _workers(settings: Settings, options: StackOptions, environment: dict[str, str]) -> Iterator[ChildSpec]:
-    app = QueueApp.make(settings, set_as_current=False)
+    app = QueueApp.make(settings, set_as_current=False, checks_messages=True)
     for number in range(1, options.worker_processes + 1):
         name = f"worker{number}"
         node = f"{name}@{socket.gethostname()}"

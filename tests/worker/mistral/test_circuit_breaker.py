@@ -96,3 +96,10 @@ def test_a_probe_that_never_reports_is_not_waited_for_for_ever(breaker: CircuitB
     breaker.check()
     clock.now += 61.0
     breaker.check()
+
+
+def test_who_is_held_back_is_told_the_latest_reason(breaker: CircuitBreaker) -> None:
+    for reason in ("Mistral is overloaded", "Mistral cannot be reached: Connection refused", "Mistral did not answer"):
+        breaker.record(RemoteUnavailable(reason))
+    with pytest.raises(RemoteUnavailable, match=r"^Mistral did not answer \(for 3 requests in a row: none is sent"):
+        breaker.check()

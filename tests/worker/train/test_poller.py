@@ -21,14 +21,18 @@ from labelmill.contracts.errors import CredentialsRefused, Permanent, RateLimite
 from labelmill.contracts.messages import JobMessage
 from labelmill.core.database import connect, db_now, reading, upgrade, writing
 from labelmill.core.database.tables import DatasetRow, EventRow, ModelRow, ModelTargetRow, TrainingRow
+from labelmill.core.jobs.delays import DelayReason
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
+from labelmill.services.jobs.documents import status_document
 from labelmill_worker.mistral.client_config import WayUnusable
+from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.ports.control_plane import (
     ControlPlane,
     RemoteEvent,
 )
+from labelmill_worker.store.delays import note_delay
 from labelmill_worker.store.faults import GIVE_UP_AFTER
 from labelmill_worker.train.poller import TrainingWatch
 
@@ -297,6 +301,54 @@ def test_a_fault_that_passes_is_tried_again_not_before_mistral_says(bench: Bench
     row = bench.row(training_id)
     assert (row.state, row.lease_token) == ("uploading", None)
     assert bench.outbox.sent[-1][1] == pytest.approx(30.0)
+
+
+def _waiting_for(bench: Bench, training_id: str) -> str | None:
+    with reading(bench.engine) as connection:
+        found = status_document(connection, training_id)["waiting_for"]
+    return found and f"{found['reason']}: {found['message']}"
+
+
+def test_why_mistral_cannot_be_reached_is_told_until_a_look_succeeds(bench: Bench) -> None:
+    """By the control plane itself, whose circuit opens after some faults and must not hide the reason."""
+    away = SdkControlPlane("key", "http://127.0.0.1:9", timeout_s=5, sleep=lambda _: None)
+    training_id = bench.submit(yes=True)
+    bench.plane = lambda: away
+    try:
+        for _ in range(6):
+            bench.look(training_id)
+            said = _waiting_for(bench, training_id) or ""
+            assert said.startswith("mistral_unreachable: ")
+            assert "Connection refused" in said
+    finally:
+        away.close()
+    assert "requests in a row" in said
+    bench.plane = lambda: bench.mistral
+    bench.look(training_id)
+    assert _waiting_for(bench, training_id) is None
+
+
+def test_a_delay_that_another_worker_met_ends_with_a_look_that_succeeds(bench: Bench) -> None:
+    training_id = bench.submit(yes=True)
+    bench.change(attempts=1)
+    note_delay(bench.engine, "other", training_id, DelayReason.MISTRAL, "timeout", since_s=0, valid_s=60)
+    assert _waiting_for(bench, training_id)
+    bench.look(training_id)
+    assert _waiting_for(bench, training_id) is None
+
+
+def test_a_training_that_is_given_up_says_what_keeps_its_job_from_being_cancelled(bench: Bench) -> None:
+    training_id = job_that_runs_on(bench)
+
+    def fault(name: str) -> None:
+        if bench.row(training_id).error is None:
+            raise Permanent("Mistral refused (status 402)")
+        raise RemoteUnavailable("Mistral cannot be reached: Connection refused")
+
+    bench.mistral.before_call = fault
+    bench.look(training_id)
+    assert bench.row(training_id).state == "running"
+    assert "Connection refused" in (_waiting_for(bench, training_id) or "")
 
 
 def test_each_look_asks_for_one_next_look_and_a_second_copy_of_the_message_for_none(bench: Bench) -> None:

@@ -34,6 +34,7 @@ class CircuitBreaker:
         self._rng = rng or random.Random()
         self._lock = threading.Lock()
         self._faults = 0
+        self._latest_fault = ""
         self._pause_s = 0.0
         self._open_until = 0.0
         self._probing_until = 0.0
@@ -50,7 +51,9 @@ class CircuitBreaker:
                 return
             if self._open_until <= now:
                 wait_s = FIRST_PAUSE_S  # the probe's answer comes any moment
-        raise RemoteUnavailable(f"Mistral has failed {self._faults} times in a row: no request for a while", wait_s)
+        raise RemoteUnavailable(
+            f"{self._latest_fault} (for {self._faults} requests in a row: none is sent for a while)", wait_s
+        )
 
     def record(self, error: LabelmillError | None) -> None:
         """Take note of a request's outcome. A refusal is an answer too: the service is there. A malformed answer says
@@ -63,6 +66,7 @@ class CircuitBreaker:
             return
         with self._lock:
             self._faults += 1
+            self._latest_fault = error.message  # whoever is held back tells it as the reason
             now = self._clock()
             if self._faults < self._faults_in_a_row or now < self._open_until:
                 return  # the latter: it was under way when the circuit opened

@@ -34,3 +34,9 @@ def end_delay(engine: Engine, worker_id: str, subject: str) -> None:
     mine = (DelayRow.worker_id == worker_id) & (DelayRow.subject == subject)
     with writing(engine) as connection:
         connection.execute(delete(DelayRow).where(mine))
+
+
+def end_delays_of_job(engine: Engine, job_id: str) -> None:
+    """Nothing holds a job back any more, whichever workers met what did: one of them has brought it on."""
+    with writing(engine) as connection:
+        connection.execute(delete(DelayRow).where(DelayRow.subject == job_id))

@@ -33,7 +33,7 @@ from labelmill_worker.process.ability import WORKER_ID, Ability
 from labelmill_worker.process.delays import reason_of
 from labelmill_worker.process.long_work import NoFreeSlot
 from labelmill_worker.process.put_back import put_back
-from labelmill_worker.store.delays import note_delay
+from labelmill_worker.store.delays import end_delays_of_job, note_delay
 from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job, save_job
 from labelmill_worker.store.leases import LeaseKeeper
@@ -109,6 +109,9 @@ class TrainingWatch:
             except Exception as fault:
                 self._after_unforeseen(row, token, fault)
                 raise
+            else:
+                if row.attempts > 1 and not row.error:  # the first try after one that met a fault
+                    end_delays_of_job(self._engine, training_id)
             if wait_s is None:
                 return None
             if wait_s > 0:
@@ -139,12 +142,16 @@ class TrainingWatch:
             why = Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}")
             return self._begin_giving_up(row, token, why)
         wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
+        self._note_delay(row, error, wait_s)
+        log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
+        return max(wait_s, 0.05)
+
+    def _note_delay(self, row: TrainingRow, error: LabelmillError, wait_s: float) -> None:
+        """Tell what holds the training back until the look after the next wait has ended."""
         if (reason := reason_of(error)) is not None:
             note_delay(
                 self._engine, WORKER_ID, row.id, reason, error.message, since_s=0.0, valid_s=wait_s + _NEXT_LOOK_S
             )
-        log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
-        return max(wait_s, 0.05)
 
     def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> NextLook:
         if isinstance(error, WorkerUnable) and self._ability.leaves_to_others(error, row.id, QUEUE_OF[TRAIN]):
@@ -188,7 +195,9 @@ class TrainingWatch:
             passes = isinstance(error, Retryable) or _cannot_ask(error)
             if passes and not is_lifeless(now - (row.changed_at or now)):
                 log.error("its job at Mistral cannot be cancelled yet", job=row.remote_job, reason=error.message)
-                return max(backoff_s(row.attempts, self._settings.poll_s, self._rng), 0.05)
+                wait_s = max(backoff_s(row.attempts, self._settings.poll_s, self._rng), 0.05)
+                self._note_delay(row, error, wait_s)
+                return wait_s
             self._fail(row, token, _left_running(row, error))
         else:
             self._fail(row, token, _reason_of(row))
