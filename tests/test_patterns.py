@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from labelmill.contracts import control_characters
-from labelmill.core.readers import csv_cells
+from labelmill.core.readers.formats import csv_cells
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings
 from labelmill.services.results import csv_files

@@ -48,10 +48,13 @@ class ReadOptions(_Spec):
     quoting: Literal["none", "standard"] | None = None
 
 
+InputKind = Literal["jsonl", "csv", "parquet"]  #: The formats of `core/readers/formats/`.
+
+
 class FileFormat(_Spec):
     """How a file is read, as it was chosen or found out when the job was submitted."""
 
-    kind: Literal["jsonl", "csv", "parquet"]
+    kind: InputKind
     encoding: str = "UTF-8"
     # csv
     delimiter: str = ","

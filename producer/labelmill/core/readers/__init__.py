@@ -1,8 +1,7 @@
 """Streaming readers of rows: JSONL, CSV and Parquet, plain or gzipped. Memory does not grow with the file.
 
-`files` finds and opens sources, `detection` knows their formats, `jsonl`, `csv_rows` and `parquet` read one format
-each, `rows` puts them together: `read_rows` for whole rows, `read_text_blocks` for texts and ids alone, as fast as it
-goes.
+`files` finds and opens sources, `detection` knows their formats, `formats/` has a module for each of them, and two
+functions read any of them: `read_rows` whole rows, `read_text_blocks` texts and ids alone, as fast as it goes.
 """
 
 from labelmill.core.readers.bad_rows import BadRow, OnBadRow
@@ -10,7 +9,8 @@ from labelmill.core.readers.columns import check_columns
 from labelmill.core.readers.detection import detect_sources, formats_of, known_sources, read_options
 from labelmill.core.readers.files import Input, Source, expand_source, inputs_of
 from labelmill.core.readers.rows import Row, first_columns, read_rows
-from labelmill.core.readers.text_blocks import TextBlock, read_text_blocks, texts_of_row
+from labelmill.core.readers.text_block import TextBlock, texts_of_row
+from labelmill.core.readers.text_blocks import read_text_blocks
 
 __all__ = [
     "BadRow",

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import BinaryIO, Literal
-
-import orjson
+from typing import BinaryIO
 
 from labelmill.contracts.bounds import plain, shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
-from labelmill.contracts.specs import FileFormat, ReadOptions
+from labelmill.contracts.specs import FileFormat, InputKind, ReadOptions
 from labelmill.core.readers.bad_rows import UTF_8
-from labelmill.core.readers.delimiters import find_delimiter
 from labelmill.core.readers.encodings import as_utf8, encoding_by_mark, known_encoding
 from labelmill.core.readers.files import (
     Input,
@@ -27,22 +23,10 @@ from labelmill.core.readers.files import (
     unpacked,
     with_start,
 )
-
-Kind = Literal["jsonl", "csv", "parquet"]
+from labelmill.core.readers.formats import FORMATS, Sample, format_by_magic, format_by_suffix
 
 _SAMPLE_BYTES = 1 << 16
-_BY_SUFFIX: dict[str, Kind] = {
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-}
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
-_ONE_OBJECT_A_LINE = "write one object on each line (JSONL), such as with: jq -c"
-_LINES = 100  #: Among which one that is an object shows that the file has one on each line.
 _NOTHING_SAID = ReadOptions()
 _OBJECT_LINE = re.compile(r"\s*\{.*\}\s*")
 
@@ -70,12 +54,12 @@ def detect_sources(
     Raises InvalidInput for what cannot be opened, is in no known format, or for which an option has no meaning.
     """
     sources = [_detect(one, options, columns) for one in inputs]
-    kinds = {source.format.kind for source in sources}
-    if (options.delimiter or options.quoting) and sources and "csv" not in kinds:
+    formats = [FORMATS[source.format.kind] for source in sources]
+    if (options.delimiter or options.quoting) and sources and not any(form.has_delimiter for form in formats):
         field = "delimiter" if options.delimiter else "quoting"
-        raise InvalidInput(f"{named(field)} is for CSV; {sources[0].name} is {_title(sources[0].format.kind)}")
-    if options.encoding and kinds == {"parquet"}:
-        raise InvalidInput(f"{named('encoding')} is for CSV and JSONL; {sources[0].name} is Parquet")
+        raise InvalidInput(f"{named(field)} is for CSV; {sources[0].name} is {formats[0].title}")
+    if options.encoding and sources and all(form.magic for form in formats):
+        raise InvalidInput(f"{named('encoding')} is for CSV and JSONL; {sources[0].name} is {formats[0].title}")
     return sources
 
 
@@ -111,24 +95,17 @@ def _detect(given: Input, options: ReadOptions, columns: Sequence[str]) -> Sourc
 
 def _format_of(path: Path | None, name: str, start: bytes, options: ReadOptions, columns: Sequence[str]) -> FileFormat:
     suffix = _suffix_of(path) if path else ""
-    kind = _BY_SUFFIX.get(suffix)
-    if kind == "parquet" or (kind is None and start.startswith(b"PAR1")):
-        return FileFormat(kind="parquet")
+    form = format_by_suffix(suffix)
+    binary = form if form and form.magic else (None if form else format_by_magic(start))
+    if binary is not None:
+        return FileFormat(kind=binary.kind)
     encoding = options.encoding or encoding_by_mark(start)
     text = as_utf8(io.BytesIO(start), encoding).read().decode("utf-8", "replace").removeprefix("\ufeff")
-    kind = kind or _kind_of_text(text, name, is_named=path is not None, options=options)
+    form = form or FORMATS[_kind_of_text(text, name, is_named=path is not None, options=options)]
     if "\x00" in text[:4] and encoding == UTF_8:
         said = named("encoding", "utf-16-le")
         raise InvalidInput(f"{name} is not UTF-8 text: if it is UTF-16 without a mark, say {said}")
-    if kind == "jsonl":
-        _refuse_other_json(text, name)
-        return FileFormat(kind="jsonl", encoding=encoding)
-    if len(start) == _SAMPLE_BYTES:  # the last line may be cut
-        text = text[: max(text.rfind("\n"), text.rfind("\r")) + 1] or text
-    lines = list(io.StringIO(text, newline=""))
-    delimiter = options.delimiter or find_delimiter(lines, columns, options.quoting, prefers_tab=suffix == ".tsv")
-    quoting = options.quoting or ("line" if delimiter == "\t" else "standard")
-    return FileFormat(kind="csv", encoding=encoding, delimiter=delimiter, quoting=quoting)
+    return form.describe(Sample(name, suffix, text, encoding, len(start) == _SAMPLE_BYTES, options, columns))
 
 
 def _suffix_of(path: Path) -> str:
@@ -138,7 +115,7 @@ def _suffix_of(path: Path) -> str:
     return suffixes[-1] if suffixes else ""
 
 
-def _kind_of_text(text: str, name: str, *, is_named: bool, options: ReadOptions) -> Kind:
+def _kind_of_text(text: str, name: str, *, is_named: bool, options: ReadOptions) -> InputKind:
     """The kind of a file whose name says nothing, or of a stream."""
     if text.lstrip()[:1] in ("{", "["):
         return "jsonl"
@@ -152,39 +129,3 @@ def _kind_of_text(text: str, name: str, *, is_named: bool, options: ReadOptions)
     objects = sum(bool(_OBJECT_LINE.fullmatch(line)) for line in lines)
     # a first line that is broken, or has no end, makes no CSV of it
     return "jsonl" if len(lines) < 2 or 2 * objects > len(lines) else "csv"
-
-
-def _refuse_other_json(text: str, name: str) -> None:
-    """Raise InvalidInput for JSON that is not in lines."""
-    text = text.lstrip()
-    first, _, rest = text.partition("\n")
-    if text.startswith("["):
-        raise InvalidInput(f"{name} holds a JSON array; {_ONE_OBJECT_A_LINE} '.[]'")
-    if not first.startswith("{"):
-        return
-    try:
-        orjson.loads(first)
-    except ValueError:
-        is_begun = first.strip() == "{" and rest.lstrip()[:1] == '"'
-        if (is_begun or _spans_lines(text)) and not any(map(_is_object, rest.splitlines()[:_LINES])):
-            raise InvalidInput(f"{name} holds objects of several lines each; {_ONE_OBJECT_A_LINE} .") from None
-
-
-def _is_object(line: str) -> bool:
-    try:
-        return type(orjson.loads(line)) is dict
-    except ValueError:
-        return False
-
-
-def _spans_lines(text: str) -> bool:
-    """Whether a whole object begins on the first line and ends on a later one."""
-    try:
-        _, end = json.JSONDecoder().raw_decode(text)
-    except (ValueError, RecursionError):
-        return False
-    return "\n" in text[:end]
-
-
-def _title(kind: str) -> str:
-    return {"jsonl": "JSONL", "csv": "CSV", "parquet": "Parquet"}[kind]

@@ -15,7 +15,7 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import FileFormat, ReadOptions
 from labelmill.core.readers import BadRow, Source, detect_sources, read_rows, read_text_blocks
-from labelmill.core.readers.csv_cells import cells_of_row
+from labelmill.core.readers.formats.csv_cells import cells_of_row
 
 CELLS = st.text(st.one_of(st.sampled_from(',;\t|"\r\n ab'), st.characters(exclude_categories=["Cs"])), max_size=8)
 DELIMITERS = st.sampled_from(",;\t|")

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.core.readers import BadRow, Input, csv_lines, read_rows, read_text_blocks, whole_lines
+from labelmill.core.readers import BadRow, Input, read_rows, read_text_blocks, whole_lines
+from labelmill.core.readers.formats import csv_lines
 
 LIMIT = 4_000
 BLOCK = 500

@@ -17,7 +17,8 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, EventRow
-from labelmill.core.readers import BadRow, parquet, read_rows
+from labelmill.core.readers import BadRow, read_rows
+from labelmill.core.readers.formats import parquet_batches
 from labelmill.services.jobs.documents import status_document
 
 
@@ -66,7 +67,7 @@ def test_whatever_a_library_raises_is_one_sentence_about_the_file(
     def fail(_: Any) -> Any:
         raise fault
 
-    monkeypatch.setattr(parquet, "_values_of", fail)
+    monkeypatch.setattr(parquet_batches, "_values_of", fail)
     with pytest.raises(InvalidInput, match=r"^far\.parquet (cannot be read|is damaged): "):
         submit(engine, far_dates)
     with reading(engine) as connection:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from labelmill.core.readers.csv_cells import BrokenQuotesError, UnclosedQuoteError, cells_of_line, cells_of_row
-from labelmill.core.readers.csv_rows import first_line_of_header, named_delimiter
+from labelmill.core.readers.formats.csv_cells import BrokenQuotesError, UnclosedQuoteError, cells_of_line, cells_of_row
+from labelmill.core.readers.formats.csv_rows import first_line_of_header, named_delimiter
 
 CANDIDATES = (",", ";", "\t", "|")  #: The first is taken where nothing speaks for another one.
 _ROWS = 100

@@ -18,7 +18,7 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import FileFormat
 from labelmill.core.readers.bad_rows import BadRow, OnBadRow, encoding_remedy, storable
-from labelmill.core.readers.csv_cells import (
+from labelmill.core.readers.formats.csv_cells import (
     BrokenQuotesError,
     UnclosedQuoteError,
     cells_of_line,
@@ -27,7 +27,7 @@ from labelmill.core.readers.csv_cells import (
     may_end_a_cell,
     opens_a_cell,
 )
-from labelmill.core.readers.csv_lines import IMPOSSIBLE, Lines, RowTooLongError
+from labelmill.core.readers.formats.csv_lines import IMPOSSIBLE, Lines, RowTooLongError
 from labelmill.core.readers.whole_lines import TOO_LONG
 
 _NAMES_DELIMITER = re.compile(r'"?sep=([^"\r\n])"?[\r\n]*', re.IGNORECASE)

@@ -1,0 +1,67 @@
+"""A block of texts and ids, and what makes a row of a file into one of its texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from labelmill.contracts.chats import chat_as_text, is_chat
+from labelmill.core.readers.bad_rows import BadRow, OnBadRow, kind_of_value, storable, value_as_text
+
+BLOCK_ROWS = 20_000
+ID = 1  #: Where the column of ids stands among those that are read.
+
+
+@dataclass(slots=True)
+class TextBlock:
+    """Rows in input order: a text each, "" where there is none, and an id each, None where there is none.
+
+    `ids` is None where no column of ids was asked for.
+    """
+
+    texts: list[str] = field(default_factory=list)
+    ids: list[str | None] | None = None
+    most_chars: int | None = None  #: At most so many characters in all texts; None: nobody counted.
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def new_block(columns: Sequence[str]) -> TextBlock:
+    """An empty block for these columns."""
+    return TextBlock(ids=[] if len(columns) > 1 else None)
+
+
+def add_row(
+    block: TextBlock, values: dict[str, Any], columns: Sequence[str], place: BadRow, on_bad_row: OnBadRow
+) -> None:
+    """Add a row's text and id to a block; a bad one goes to `on_bad_row`, at `place`."""
+    found = texts_of_row(values, columns)
+    if isinstance(found, str):
+        on_bad_row(BadRow(place.file, place.line, found))
+        return
+    block.texts.append(found[0])
+    if block.ids is not None:
+        block.ids.append(found[1] or None)
+
+
+def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | str:
+    """What a row has in `columns`, of which the first is the text's; or, as a sentence, why it is a bad row."""
+    found: list[str] = []
+    for column in columns:
+        value = values.get(column)
+        text = chat_as_text(value) if column is columns[0] and is_chat(value) else value_as_text(value)
+        if text is None:
+            return f"{column!r} is {kind_of_value(values[column])}, not a text"
+        if not storable(text):
+            return f"{column!r} is not UTF-8"
+        if len(found) == ID and "\x00" in text:
+            return nul_in_id(column)
+        found.append(text)
+    return found
+
+
+def nul_in_id(column: str) -> str:
+    """Why an id is no id that a database keeps."""
+    return f"the id in {column!r} holds a NUL character"
