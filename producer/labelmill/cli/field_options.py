@@ -68,6 +68,7 @@ OPTION_OF: Mapping[str, str] = {
     "output_delimiter": "--output-delimiter",
     "bom": "--bom",
     "no_escape": "--no-escape",
+    "older_than": "--older-than",
     # models
     "ref": "REF",
     "alias": "ALIAS",

@@ -36,6 +36,7 @@ _MODULES = {
     "results": ["results"],
     "report": ["report"],
     "dead_letters": ["dead-letters"],
+    "purge": ["purge"],
     "doctor": ["doctor"],
     "database": ["db"],
 }

@@ -80,7 +80,9 @@ def index_earlier_answers(engine: Engine, model_no: int, *, exclude: int, until:
 def _unindexed(model_no: int, exclude: int) -> ColumnElement[bool]:
     """Of chunks: with answers of the model's own, not yet indexed, and done or of a batch that was stopped. What the
     cache answered is in the index already; what a retry brings is indexed anew."""
-    others = select(BatchRow.no).where(BatchRow.model_no == model_no, BatchRow.no != exclude)
+    others = select(BatchRow.no).where(
+        BatchRow.model_no == model_no, BatchRow.no != exclude, BatchRow.purging.is_(False)
+    )
     stopped = others.where(BatchRow.state.in_([BatchState.FAILED.value, BatchState.CANCELLED.value]))
     return (
         ChunkRow.batch_no.in_(others)

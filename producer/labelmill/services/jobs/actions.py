@@ -95,9 +95,11 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
         raise NotFound(f"no batch has the id {shown(job_id)}")
     with writing(context.engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.state, BatchRow.error_code, BatchRow.started_at).where(BatchRow.id == job_id)
+            select(BatchRow.no, BatchRow.state, BatchRow.error_code, BatchRow.started_at, BatchRow.purging).where(
+                BatchRow.id == job_id
+            )
         ).first()
-        if batch is None:
+        if batch is None or batch.purging:
             raise NotFound(f"no batch has the id {shown(job_id)}")
         if batch.state not in BATCH.retried_from:
             raise InvalidInput(
@@ -111,7 +113,12 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
         if connection.scalar(select(ChunkRow.number).where(mine, to_run).limit(1)) is None:
             raise InvalidInput(f"{job_id} has no failed row", field="job_id")
         if not move_job(
-            connection, job_id, BatchState.RUNNING, old=BatchState(batch.state), message="failed rows are run again"
+            connection,
+            job_id,
+            BatchState.RUNNING,
+            BatchRow.purging.is_(False),
+            old=BatchState(batch.state),
+            message="failed rows are run again",
         ):
             raise InvalidInput(f"{job_id} is being retried by somebody else", field="job_id")
         chunk_transitions.run_again(connection, mine & to_run)

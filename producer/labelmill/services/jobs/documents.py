@@ -48,7 +48,7 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
     if kind is not None:
         table = TABLE_OF[kind]
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
-    if kind is None or row is None:
+    if kind is None or row is None or row.get("purging"):
         raise no_job(job_id)
     sums = sums_of_batches(connection, batches_of(kind, row))
     how = {"progress": progress_of(kind, row, sums), "waiting_for": waiting_for(connection, kind, row)}

@@ -68,8 +68,10 @@ def _list(connection: Connection, wanted: JobsRequest, prices: PriceList) -> lis
         if older is not None:
             at, job_id = older
             statement = statement.where(or_(table.created_at < at, and_(table.created_at == at, table.id < job_id)))
-        if kind is Kind.BATCH and not wanted.inner:
-            statement = statement.where(_is_asked_for())
+        if kind is Kind.BATCH:
+            statement = statement.where(BatchRow.purging.is_(False))
+            if not wanted.inner:
+                statement = statement.where(_is_asked_for())
         found += [(kind, row) for row in connection.execute(statement).mappings()]
     found.sort(key=lambda one: (one[1]["created_at"], one[1]["id"]), reverse=True)
     found = found[: wanted.limit]

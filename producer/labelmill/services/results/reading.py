@@ -57,7 +57,7 @@ def batch_behind(connection: Connection, job_id: str) -> str | None:
     has no rows (yet). Raises NotFound."""
     kind = kind_of(job_id)
     wanted = {
-        Kind.BATCH: select(BatchRow.id).where(BatchRow.id == job_id),
+        Kind.BATCH: select(BatchRow.id).where(BatchRow.id == job_id, BatchRow.purging.is_(False)),
         Kind.EVALUATION: select(EvaluationRow.batch_id).where(EvaluationRow.id == job_id),
         Kind.DATASET: select(null()).where(DatasetRow.id == job_id),
         Kind.TRAINING: select(null()).where(TrainingRow.id == job_id),

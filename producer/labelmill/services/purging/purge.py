@@ -1,0 +1,118 @@
+"""One purge. Every step may be repeated: a run that was killed is finished by the next one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import func, select
+from sqlalchemy.engine import Engine
+
+from labelmill.contracts.bounds import shown
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
+from labelmill.contracts.ids import Kind
+from labelmill.core.database import reading
+from labelmill.core.database.tables import utc_now
+from labelmill.core.jobs.tables import TABLE_OF
+from labelmill.core.storage.data_folder import DataFolder
+from labelmill.services.context import ServiceContext
+from labelmill.services.purging.files import DeletedFiles, files_of, left_behind
+from labelmill.services.purging.rows import (
+    PURGED_TABLES,
+    Deleted,
+    count_all,
+    delete_batches,
+    delete_jobs,
+    delete_old_rows,
+    number_all_events,
+)
+from labelmill.services.purging.selection import ended_before, is_needed, may_go
+
+_AGE = re.compile(r"(\d{1,6})([mhdw])", re.ASCII)
+_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+@dataclass(frozen=True)
+class PurgeRequest:
+    """`older_than`: how long ago jobs ended that are deleted, as a number and a unit: `90d`."""
+
+    older_than: str
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class Purged:
+    """What was deleted, or would be. `kept`: jobs that are old enough, but needed by what stays."""
+
+    before: datetime
+    dry_run: bool
+    jobs: dict[str, int]
+    kept: dict[str, int]
+    rows: dict[str, int]
+    files: int
+    bytes: int
+
+
+def cutoff_of(older_than: str) -> datetime:
+    """The moment that lies so far back: `90d`, `12h`, `30m`, `8w`. Raises InvalidInput."""
+    match = _AGE.fullmatch(older_than.strip())
+    if match is None:
+        raise InvalidInput(
+            f"{named('older_than')} {shown(older_than)} is not a number and a unit, such as 90d, 8w, 12h or 30m"
+        )
+    try:
+        return utc_now() - timedelta(**{_UNITS[match[2]]: int(match[1])})
+    except OverflowError as error:
+        raise InvalidInput(f"{named('older_than')} {shown(older_than)} lies before the first year") from error
+
+
+def purge(context: ServiceContext, request: PurgeRequest) -> Purged:
+    """Delete jobs that ended long ago, with their rows and files, and old events, dropped messages and traces of gone
+    workers. Raises InvalidInput, DatabaseUnavailable."""
+    engine, before, dry_run = context.engine, cutoff_of(request.older_than), request.dry_run
+    data = DataFolder.of(context.data_dir)
+    kept = _kept(engine, before)
+    files = DeletedFiles()
+    if dry_run:
+        deleted = count_all(engine, before)
+        for path in {*_files_that_would_go(engine, data, before), *left_behind(engine, data, before)}:
+            files.add(path)
+    else:
+        deleted = Deleted()
+        number_all_events(engine)
+        delete_batches(engine, before, deleted)
+        for kind in (Kind.EVALUATION, Kind.TRAINING, Kind.DATASET):
+            for job_id in delete_jobs(engine, kind, before, deleted):
+                for path in files_of(data, job_id):
+                    files.delete(path)
+        delete_old_rows(engine, before, deleted)
+        for path in list(left_behind(engine, data, before)):
+            files.delete(path)
+    jobs = {kind.value: deleted.jobs[kind.value] for kind in Kind}
+    return Purged(
+        before, dry_run, jobs, kept, {table: deleted.rows[table] for table in PURGED_TABLES}, files.files, files.bytes
+    )
+
+
+def _kept(engine: Engine, before: datetime) -> dict[str, int]:
+    with reading(engine) as connection:
+        return {
+            kind.value: int(
+                connection.scalar(
+                    select(func.count()).select_from(table).where(ended_before(table, before), is_needed(kind, before))
+                )
+                or 0
+            )
+            for kind, table in TABLE_OF.items()
+        }
+
+
+def _files_that_would_go(engine: Engine, data: DataFolder, before: datetime) -> Iterator[Path]:
+    with reading(engine) as connection:
+        for kind in (Kind.TRAINING, Kind.DATASET):
+            for job_id in connection.scalars(select(TABLE_OF[kind].id).where(may_go(kind, before))):
+                yield from files_of(data, job_id)

@@ -1,0 +1,55 @@
+"""Which jobs may be purged: those that ended before a moment and that nothing which stays needs.
+
+A training and a dataset stay as long as a model version that is not deleted came from them; a dataset also while a job
+refers to it that stays; a batch while the training or evaluation that runs it stays for its age. A paused batch has not
+ended: a person may let it go on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, exists, false, or_
+from sqlalchemy.orm import aliased
+
+from labelmill.contracts.ids import Kind
+from labelmill.contracts.job_kinds import KINDS
+from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.jobs.tables import TABLE_OF, AnyJobTable, is_cancellable, is_open
+from labelmill.services.models.resolving import DELETED
+
+
+def ended_before(table: AnyJobTable, before: datetime) -> ColumnElement[bool]:
+    """The job is old enough to be purged."""
+    return ~is_open(table) & ~is_cancellable(table) & (table.finished_at < before)
+
+
+def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:
+    """Something that stays needs the job, however old it is."""
+    if kind is Kind.TRAINING:
+        return exists().where(ModelRow.training_id == TrainingRow.id, ModelRow.state != DELETED)
+    if kind is Kind.DATASET:
+        repeating = aliased(DatasetRow)
+        return or_(
+            exists().where(ModelRow.dataset_id == DatasetRow.id, ModelRow.state != DELETED),
+            exists().where(TrainingRow.dataset_id == DatasetRow.id, ~may_go(Kind.TRAINING, before)),
+            exists().where(EvaluationRow.dataset_id == DatasetRow.id, ~may_go(Kind.EVALUATION, before)),
+            exists().where(
+                repeating.repeats == DatasetRow.id,
+                or_(repeating.finished_at.is_(None), repeating.finished_at >= before),
+            ),
+        )
+    if kind is Kind.BATCH:
+        return or_(
+            *(
+                exists().where(getattr(TABLE_OF[other], column) == BatchRow.id, ~ended_before(TABLE_OF[other], before))
+                for other, entry in KINDS.items()
+                for column in entry.inner_batches
+            )
+        )
+    return false()
+
+
+def may_go(kind: Kind, before: datetime) -> ColumnElement[bool]:
+    """The job is purged."""
+    return ended_before(TABLE_OF[kind], before) & ~is_needed(kind, before)
