@@ -20,7 +20,7 @@ endif
 endif
 
 .PHONY: anew
-.PHONY: demo test bench chaos chaos-long containers lint types format clean lock
+.PHONY: demo test bench chaos chaos-long containers lint types format clean lock schema
 
 demo: $(READY)
 	$(BIN)/labelmill demo
@@ -57,6 +57,10 @@ types: $(READY)
 format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+# What `--json` prints, as JSON schema: docs/schema/documents.json.
+schema: $(READY)
+	$(BIN)/python -m labelmill.contracts.documents.schema docs/schema/documents.json
 
 # What needs uv: making the lock, not using it.
 lock:

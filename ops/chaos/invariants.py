@@ -35,7 +35,7 @@ def findings(rig: Rig, works: Sequence[Work]) -> list[str]:
 
 
 def _job(rig: Rig, job_id: str) -> list[str]:
-    status = rig.client.status(job_id)
+    status = rig.status(job_id)
     found = []
     reasons = (*_FULL, *(_DOOM if rig.doomed else ()))  # a full disk is a reason to end, and so is a job that failed
     explained = any(words in (status["error"] or "") for words in reasons)
@@ -48,7 +48,7 @@ def _job(rig: Rig, job_id: str) -> list[str]:
 
 
 def _batch(rig: Rig, batch_id: str, rows: Sequence[tuple[str, str]], targets: Sequence[str]) -> list[str]:
-    counted = rig.client.status(batch_id)
+    counted = rig.status(batch_id)
     if counted["state"] != "completed":  # its job says why
         return []
     answers = [

@@ -90,7 +90,7 @@ class Pipeline(Work):
 
     def split(self, name: str) -> list[dict[str, Any]]:
         """The rows of a split, as they were written; none while there is no dataset."""
-        files = self.rig.client.status(self.jobs[0]).get("files") or {} if self.jobs else {}
+        files = self.rig.status(self.jobs[0]).get("files") or {} if self.jobs else {}
         if name not in files:
             return []
         with open(files[name], "rb") as file:  # noqa: PTH123 - the whole of it

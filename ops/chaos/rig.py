@@ -15,6 +15,7 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from forker import HOLD, Forker
 from launcher import Clock, Launcher
@@ -74,6 +75,10 @@ class Rig:
     keeps_processes: bool = True  #: Whether what dies is started again.
     broken_at: float = 0.0  #: When the first fault of this seed began.
     doomed: bool = False  #: A fault of this seed let jobs at Mistral come to a bad end.
+
+    def status(self, job_id: str) -> dict[str, Any]:
+        """The status document of a job of any kind."""
+        return dict(self.client.status(job_id))
 
     @property
     def data(self) -> Path:

@@ -185,7 +185,7 @@ class SeedRun:
                 for work in works:
                     if work.ended:
                         continue
-                    states = {job: self._rig.client.status(job)["state"] for job in work.jobs}
+                    states = {job: self._rig.status(job)["state"] for job in work.jobs}
                     after = f"{self._recovery_s:g} s after the last fault or step"
                     self._problems.append(f"{work.name} has not ended {after}: {states}")
                     self._problems += [f"  {batch}: {open_chunks(self._rig, batch)}" for batch in work.truth]
@@ -226,7 +226,7 @@ class SeedRun:
         for work in works:
             for batch in work.truth:
                 try:
-                    rows = self._rig.client.status(batch)["rows"]
+                    rows = self._rig.status(batch)["rows"]
                 except DatabaseUnavailable:
                     continue
                 if rows["submitted"] != sum(count for name, count in rows.items() if name != "submitted"):

@@ -47,7 +47,7 @@ def inner_truth(rig: Rig, work: Pipeline) -> dict[str, Rows]:
 
 
 def _dataset(rig: Rig, work: Pipeline) -> list[str]:
-    found, dataset = [], rig.client.status(work.jobs[0])
+    found, dataset = [], rig.status(work.jobs[0])
     if dataset["state"] != "ready":
         return []
     if sum(dataset["splits"].values()) != len(work.texts):
@@ -66,7 +66,7 @@ def _dataset(rig: Rig, work: Pipeline) -> list[str]:
 
 def _training(rig: Rig, work: Pipeline) -> list[str]:
     job, found = work.jobs[1], []
-    if rig.client.status(job)["state"] != "succeeded":
+    if rig.status(job)["state"] != "succeeded":
         return []
     models = query(rig, "SELECT state, recipe FROM models WHERE name = ?", work.name)
     if len(models) != 1 or models[0][0] != "ready":
@@ -106,7 +106,7 @@ def _vectors(rig: Rig, work: Pipeline) -> list[str]:
 
 def _evaluation(rig: Rig, work: Pipeline) -> list[str]:
     job, found = work.jobs[2], []
-    status = rig.client.status(job)
+    status = rig.status(job)
     if status["state"] != "completed":
         return []
     for column, count in (("batch_id", 1), ("calibration_batch_id", int(work.calibrates))):

@@ -47,7 +47,7 @@ class Work(ABC):
 
     def state_of(self, job_id: str) -> str:
         """The job's state, for a producer that looks."""
-        return str(self.rig.client.status(job_id)["state"])
+        return str(self.rig.status(job_id)["state"])
 
     @contextmanager
     def submitting(self) -> Iterator[None]:

@@ -5,8 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar, cast
 
+from labelmill.contracts.documents.comparison import ComparisonDocument
+from labelmill.contracts.documents.datasets import DatasetEntry
+from labelmill.contracts.documents.jobs import (
+    BatchDocument,
+    DatasetDocument,
+    EvaluationDocument,
+    JobDocument,
+    JobEntry,
+    TrainingDocument,
+)
+from labelmill.contracts.documents.models import ModelEntry
 from labelmill.contracts.field_names import Notice
 from labelmill.contracts.job_kinds import RESTING
 from labelmill.core.settings import Settings, load_producer_settings
@@ -21,6 +32,8 @@ from labelmill.services.models import registry
 from labelmill.services.results.reading import Only
 from labelmill.services.results.rows import ResultsRequest, result_rows
 from labelmill.services.submissions.accepted import Accepted, start
+
+D = TypeVar("D", bound=JobDocument)
 
 
 class Client:
@@ -64,7 +77,7 @@ class Client:
         delimiter: str | None = None,
         quoting: str | None = None,
         format: str = "columns",  # noqa: A002 - the option's name
-    ) -> Job:
+    ) -> Job[DatasetDocument]:
         """Submit the preparation of `source` as dataset `name`. `targets` are `NAME=COLUMN[:multi]`, `where` is
         `COLUMN=VALUE`. Raises InvalidInput, Permanent when the data folder cannot be written."""
         request = datasets.PrepareRequest.of(
@@ -168,13 +181,15 @@ class Client:
         accepted = batches.accept_batch(self.context, request)
         return Batch(self, accepted.id, self._start(accepted))
 
-    def evaluate(self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False) -> Job:
+    def evaluate(
+        self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False
+    ) -> Job[EvaluationDocument]:
         """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
         request = evaluations.EvaluateRequest(model, dataset, split, calibrate)
         accepted = evaluations.accept_evaluation(self.context, request)
         return Job(self, accepted.id, self._start(accepted))
 
-    def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job]:
+    def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job[EvaluationDocument]]:
         """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
         ended, `comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is paid for."""
         found = evaluations.accept_comparison(self.context, evaluations.CompareRequest(models, dataset, split))
@@ -183,26 +198,26 @@ class Client:
 
     def comparison(
         self, evaluations: Sequence[str], level: float = 0.05, margin: float | None = None
-    ) -> dict[str, Any]:
+    ) -> ComparisonDocument:
         """The document of `labelmill compare --json`, from the ids of evaluations; `margin`: the loss of accuracy that
         would be accepted, as a share of rows. Raises NotFound, InvalidInput."""
         from labelmill.services.comparison import ComparisonRequest, comparison  # noqa: PLC0415 - NumPy, often spared
 
         return comparison(self.context, ComparisonRequest(evaluations, level, margin))
 
-    def models(self, *, archived: bool = False) -> list[dict[str, Any]]:
+    def models(self, *, archived: bool = False) -> list[ModelEntry]:
         """The models there are, by name and version; `archived` ones too."""
         return registry.list_models(self.context, registry.ModelsRequest(archived))
 
-    def datasets(self, limit: int = 100) -> list[dict[str, Any]]:
+    def datasets(self, limit: int = 100) -> list[DatasetEntry]:
         """The latest datasets, newest first."""
         return datasets.list_datasets(self.context, datasets.DatasetsRequest(limit))
 
-    def job(self, job_id: str) -> Job:
+    def job(self, job_id: str) -> Job[JobDocument]:
         """A handle on any job, by id."""
         return Job(self, job_id)
 
-    def status(self, job_id: str) -> dict[str, Any]:
+    def status(self, job_id: str) -> JobDocument:
         """The status document of any job; a dataset's files as paths in this client's data folder. Raises NotFound."""
         return job_status(self.context, JobRequest(job_id))
 
@@ -214,7 +229,7 @@ class Client:
         after: str | None = None,
         *,
         inner: bool = False,
-    ) -> list[dict[str, Any]]:
+    ) -> list[JobEntry]:
         """The latest jobs, newest first, those that are older than the job `after`. `inner`: the batches that trainings
         and evaluations run for themselves too. Raises InvalidInput, NotFound."""
         return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner))
@@ -245,7 +260,7 @@ class Client:
         return told
 
 
-class Job:
+class Job(Generic[D]):
     """A job somebody submitted. `warnings`: what did not stop its submission but should be known."""
 
     def __init__(self, client: Client, job_id: str, warnings: tuple[str, ...] = ()) -> None:
@@ -253,11 +268,11 @@ class Job:
         self.id = job_id
         self.warnings = warnings
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> D:
         """Its status document, as `labelmill status --json` prints it."""
-        return self._client.status(self.id)
+        return cast("D", self._client.status(self.id))
 
-    def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> dict[str, Any]:
+    def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> D:
         """Look until it ends or waits for approval. Returns the last status document.
 
         While the database is away it looks on for a quarter of an hour, which the client's `warnings` tell. Raises
@@ -276,7 +291,7 @@ class Job:
         self._client.cancel(self.id)
 
 
-class Training(Job):
+class Training(Job[TrainingDocument]):
     """A training."""
 
     def approve(self) -> None:
@@ -284,7 +299,7 @@ class Training(Job):
         self._client.approve(self.id)
 
 
-class Batch(Job):
+class Batch(Job[BatchDocument]):
     """A bulk classification."""
 
     def results(self, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
+from documents import checked
 from sqlalchemy import insert, text
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
@@ -95,7 +96,7 @@ class Mill:
 
     def status(self, batch_id: str) -> dict[str, Any]:
         with reading(self.engine) as connection:
-            document = status_document(connection, batch_id)
+            document: dict[str, Any] = dict(checked(status_document(connection, batch_id)))
         rows = document["rows"]
         assert rows["submitted"] == sum(count for name, count in rows.items() if name != "submitted"), rows
         assert all(count >= 0 for count in rows.values()), rows

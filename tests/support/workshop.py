@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import redis
+from documents import checked
 from sqlalchemy import insert, select
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
@@ -143,7 +144,7 @@ class Workshop:
     def status(self, job_id: str) -> dict[str, Any]:
         """The job's status document."""
         with reading(self.engine) as connection:
-            return status_document(connection, job_id)
+            return dict(checked(status_document(connection, job_id)))
 
     def close(self) -> None:
         """End the worker's connections and threads."""

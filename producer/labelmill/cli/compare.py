@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -22,6 +22,8 @@ from labelmill.cli.context import (
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, SplitName
 from labelmill.cli.progress import follow
 from labelmill.cli.tables import print_rows
+from labelmill.contracts.documents.comparison import AgainstBest, ComparedModel, ComparisonDocument, Judgement
+from labelmill.contracts.documents.parts import Money
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.services.context import ServiceContext
@@ -69,6 +71,7 @@ def compare(
     begun = [submit(context, accepted) for accepted in comparable.accepted]
     say_warnings(warning for one in begun for warning in one.warnings)
     ids = comparable.evaluations
+    documents: list[Mapping[str, Any]]
     documents = _wait_for(context, ids) if wait else [job_status(context, JobRequest(job_id)) for job_id in ids]
     if not wait and any(one["state"] not in ENDED for one in documents):
         under_way = [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]
@@ -97,7 +100,7 @@ def compare(
         exit_for(one)
 
 
-def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[dict[str, Any]]:
+def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[Mapping[str, Any]]:
     try:
         return [follow(context, job_id, messages(), lost_reads) for job_id in ids]
     except KeyboardInterrupt:
@@ -107,14 +110,14 @@ def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[dict[str, Any
         raise typer.Exit(130) from None
 
 
-def _judged(document: dict[str, Any]) -> dict[str, Any]:
+def _judged(document: ComparisonDocument) -> dict[str, Judgement]:
     judged = dict(document["targets"])
-    if len(judged) > 1:
+    if len(judged) > 1 and document["overall"]:
         judged["all targets"] = document["overall"]
     return judged
 
 
-def _print_table(document: dict[str, Any], name: str, judged: dict[str, Any]) -> None:
+def _print_table(document: ComparisonDocument, name: str, judged: Judgement) -> None:
     title = f"{name}, {document['dataset']} {document['split']}, {judged['rows']:,} rows"
     of_one = name in document["targets"]
     scored = {"micro F1": "micro_f1", **_SCORED} if judged.get("multi") else _SCORED if of_one else {}
@@ -140,7 +143,7 @@ def _print_table(document: dict[str, Any], name: str, judged: dict[str, Any]) ->
     print_rows(tables(), headings, rows, flowing=("verdict",), title=title)
 
 
-def _remark(one: dict[str, Any], judged: dict[str, Any], compared: dict[str, Any] | None) -> str:
+def _remark(one: ComparedModel, judged: Judgement, compared: AgainstBest | None) -> str:
     if one["model"] not in judged["accuracies"]:
         return f"{one['state']}: {one['error'] or 'not measured'}"
     words = ["best"] if one["model"] == judged["best"] else []
@@ -159,5 +162,5 @@ def _figure(value: float | None, interval: list[float] | None = None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def _money(cost: dict[str, Any] | None) -> str:
+def _money(cost: Money | None) -> str:
     return f"{cost['amount']:.4f} {cost['currency']}" if cost else "not known"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
@@ -24,6 +24,7 @@ from labelmill.core.settings import Settings, load_producer_settings
 from labelmill.services.jobs.lost_reads import LostReads
 
 if TYPE_CHECKING:
+    from labelmill.contracts.documents.jobs import JobDocument
     from labelmill.contracts.field_names import Notice
     from labelmill.services.context import ServiceContext
     from labelmill.services.jobs.actions import Cancelled
@@ -126,7 +127,7 @@ def finish_submission(
         print_summary(tables(), summary_of_submission(document))
 
 
-def finish_wait(document: dict[str, Any], *, as_json: bool, output: Path | None = None) -> None:
+def finish_wait(document: Mapping[str, Any], *, as_json: bool, output: Path | None = None) -> None:
     """Tell how a job that was waited for stands, and exit with its code. `output`: where its rows were written."""
     for warning in (document.get("report") or {}).get("warnings", ()):
         say("warning", "yellow", warning)
@@ -143,7 +144,7 @@ def lost_reads(job_id: str) -> LostReads:
     return LostReads(job_id, lambda what: say("waiting", "yellow", what))
 
 
-def follow_or_detach(context: ServiceContext, job_id: str) -> dict[str, Any]:
+def follow_or_detach(context: ServiceContext, job_id: str) -> JobDocument:
     """Show progress until the job ends. Ctrl-C leaves the job running and exits with 130."""
     try:
         return follow(context, job_id, messages(), lost_reads)
@@ -152,7 +153,7 @@ def follow_or_detach(context: ServiceContext, job_id: str) -> dict[str, Any]:
         raise typer.Exit(130) from None
 
 
-def exit_for(document: dict[str, Any], *, told: bool = False) -> None:
+def exit_for(document: Mapping[str, Any], *, told: bool = False) -> None:
     """Leave with the exit code that an ended job stands for. `told`: its error was shown already."""
     code = exit_code_of(document)
     if code:
@@ -161,7 +162,7 @@ def exit_for(document: dict[str, Any], *, told: bool = False) -> None:
         raise typer.Exit(code)
 
 
-def exit_code_of(document: dict[str, Any]) -> int:
+def exit_code_of(document: Mapping[str, Any]) -> int:
     """0 done · 1 failed · 3 failed rows · 4 budget or approval · 5 credentials · 6 cancelled."""
     state = document["state"]
     if state == "failed":

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from labelmill.cli.context import connected, messages, print_json, say_warnings, tables, wants_json
 from labelmill.cli.options import STORED, AsJson
 from labelmill.cli.tables import print_details, print_rows
+from labelmill.contracts.documents.models import ModelEntry
 from labelmill.contracts.errors import InvalidInput
 from labelmill.services.models import registry
 from labelmill.services.models.registry import (
@@ -81,7 +81,7 @@ def list_models(
     print_rows(tables(), headings, rows, flowing=("targets", "measured", "state", "note"))
 
 
-def _measured(one: dict[str, Any]) -> str:
+def _measured(one: ModelEntry) -> str:
     """`accuracy 0.823 on intents@1 test`; of a multi-label target micro F1: rows with all labels right are few."""
     if not (evaluated := one["evaluated"]):
         return ""
@@ -94,7 +94,7 @@ def _measured(one: dict[str, Any]) -> str:
     return f"{', '.join(figures)} on {evaluated['dataset']} {evaluated['split']}"
 
 
-def _state(one: dict[str, Any]) -> str:
+def _state(one: ModelEntry) -> str:
     words = [one["state"]]
     if one["remote_wish"]:
         words.append(f"{one['remote_wish']} at Mistral is owed")
@@ -175,11 +175,10 @@ def threshold(
         found = registry.set_thresholds(context, ThresholdsRequest(ref, values))
     else:
         found = registry.thresholds(context, ModelRequest(ref))
-    document = asdict(found)
     if wants_json(as_json):
-        print_json(document)
+        print_json(found)
     else:
-        print_details(tables(), document)
+        print_details(tables(), found)
 
 
 def register_model(
@@ -192,9 +191,9 @@ def register_model(
     """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer."""
     made = registry.register(connected(), RegisterRequest(name, remote_id, multi or (), chats))
     if wants_json(as_json):
-        print_json(asdict(made))
+        print_json(made)
     else:
-        tables().print(f"{made.model} is {made.remote_model}", soft_wrap=True)
+        tables().print(f"{made['model']} is {made['remote_model']}", soft_wrap=True)
 
 
 def archive(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
@@ -214,9 +213,8 @@ def delete(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -
 
 def _tell(changed: ChangedModel, done: str, *, as_json: bool) -> None:
     say_warnings(changed.warnings)
-    owed = f"; a worker will {changed.remote_wish} it at Mistral" if changed.remote_wish else ""
-    messages().print(f"{changed.model} {done}{owed}")
+    document = changed.document
+    owed = f"; a worker will {document['remote_wish']} it at Mistral" if document["remote_wish"] else ""
+    messages().print(f"{document['model']} {done}{owed}")
     if wants_json(as_json):
-        document = asdict(changed)
-        del document["warnings"]
         print_json(document)

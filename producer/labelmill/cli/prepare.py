@@ -19,7 +19,7 @@ from labelmill.cli.options import (
     QuotingOption,
     Wait,
 )
-from labelmill.cli.tables import print_rows
+from labelmill.cli.tables import moment, print_rows
 from labelmill.services.datasets import DatasetsRequest, PrepareRequest, accept_preparation, list_datasets
 
 
@@ -123,7 +123,7 @@ def datasets(
                 f"{one['state']} (same as {one['repeats']})" if one["repeats"] else one["state"],
                 *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
                 labels,
-                f"{one['created_at']:%Y-%m-%d %H:%M}",
+                moment(one["created_at"])[:16],
             )
         )
     print_rows(tables(), headings, rows, flowing=("labels",))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -26,6 +26,7 @@ from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.jobs.requests import JobRequest
 
 if TYPE_CHECKING:
+    from labelmill.contracts.documents.jobs import JobDocument
     from labelmill.services.context import ServiceContext
 
 _LOOK_S, _SELDOM_S = 0.1, 1.0
@@ -76,7 +77,7 @@ def bar(console: Console) -> Progress:
 
 def follow(
     context: ServiceContext, job_id: str, console: Console, lost_reads: Callable[[str], LostReads]
-) -> dict[str, Any]:
+) -> JobDocument:
     """Watch a job until it ends or waits for a person; returns its last status document.
 
     Looks often at first and less often later. Without a terminal each new state and phase, and each new reason why
@@ -106,7 +107,7 @@ class _Shown:
         self._task: TaskID | None = None
         self._phase = self._reason = ""
 
-    def show(self, document: dict[str, Any]) -> None:
+    def show(self, document: Mapping[str, Any]) -> None:
         """Bring it up to date."""
         progress = document.get("progress") or {}
         phase = progress.get("phase") or str(document["state"]).replace("_", " ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -18,7 +19,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
     return [facts(facts_of(document)), *contents(connection, document)]
 
 
-def facts_of(document: dict[str, Any]) -> dict[str, str | float | None]:
+def facts_of(document: Mapping[str, Any]) -> dict[str, str | float | None]:
     """The numbers of a dataset."""
     report = document["report"] or {}
     version = f"{document['name']}@{document['version']}" if document["version"] else document["name"]
@@ -32,7 +33,7 @@ def facts_of(document: dict[str, Any]) -> dict[str, str | float | None]:
     }
 
 
-def contents(connection: Connection, document: dict[str, Any]) -> list[Part]:
+def contents(connection: Connection, document: Mapping[str, Any]) -> list[Part]:
     """Dropped rows, label distributions and leakage."""
     parts: list[Part] = []
     if dropped := document["dropped"]:

@@ -15,7 +15,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.jobs.requests import JobRequest
 
-_PARTS_OF: dict[str, Callable[[Connection, dict[str, Any]], list[Part]]] = {
+_PARTS_OF: dict[str, Callable[[Connection, Any], list[Part]]] = {
     Kind.BATCH.value: batch.parts_of,
     Kind.DATASET.value: dataset.parts_of,
     Kind.EVALUATION.value: evaluation.parts_of,
@@ -41,5 +41,5 @@ def gather_report(context: ServiceContext, request: JobRequest) -> Report:
     return Report(f"{document['kind'].capitalize()}: {subject}", subtitle, parts)
 
 
-def _minute(moment: str) -> str:
-    return moment[:16].replace("T", " ")
+def _minute(moment: str | None) -> str:
+    return (moment or "")[:16].replace("T", " ")

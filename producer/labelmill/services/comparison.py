@@ -17,7 +17,10 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.bounds import shown
+from labelmill.contracts.documents.comparison import AgainstBest, ComparedModel, ComparisonDocument, Judgement
+from labelmill.contracts.documents.jobs import EvaluationDocument
+from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.field_names import named
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database import reading
@@ -64,7 +67,7 @@ class Contender:
         return wilson_interval(self.accuracy, len(self.right))
 
 
-def judge(contenders: Sequence[Contender], level: float = LEVEL, margin: float | None = None) -> dict[str, Any]:
+def judge(contenders: Sequence[Contender], level: float = LEVEL, margin: float | None = None) -> Judgement:
     """`{"best", "cheapest_not_worse", "comparisons", …}`: every model against the best.
 
     `p_value` is of the one test, `p_adjusted` of all pairs of models together. `largest_losses`: how much accuracy the
@@ -76,7 +79,8 @@ def judge(contenders: Sequence[Contender], level: float = LEVEL, margin: float |
     tests = against_each_other([one.right for one in contenders])
     at_best = contenders.index(best)
     losses = _largest_losses(tests, len(contenders), len(best.right), level)
-    comparisons, significantly_worse = [], set()
+    comparisons: list[AgainstBest] = []
+    significantly_worse: set[int] = set()
     for at, one in enumerate(contenders):
         if one is best:
             continue
@@ -139,7 +143,7 @@ class ComparisonRequest:
     margin: float | None = None
 
 
-def comparison(context: ServiceContext, request: ComparisonRequest) -> dict[str, Any]:
+def comparison(context: ServiceContext, request: ComparisonRequest) -> ComparisonDocument:
     """Models side by side, by their evaluations. Raises NotFound, InvalidInput."""
     with reading(context.engine) as connection:
         return compare_evaluations(connection, request.evaluations, request.level, request.margin)
@@ -147,16 +151,16 @@ def comparison(context: ServiceContext, request: ComparisonRequest) -> dict[str,
 
 def compare_evaluations(
     connection: Connection, job_ids: Sequence[str], level: float = LEVEL, margin: float | None = None
-) -> dict[str, Any]:
+) -> ComparisonDocument:
     """The document of `labelmill compare --json`. Raises InvalidInput when the models have no target in common."""
     if not 0 <= level <= 1:
         raise InvalidInput(f"{named('level')} must be between 0 and 1")
     if margin is not None and not 0 <= margin <= 1:
         raise InvalidInput(f"{named('margin')} must be a share of rows between 0 and 1, such as 0.02")
-    found = [status_document(connection, job_id) for job_id in job_ids]
+    found = [_evaluation(connection, job_id) for job_id in job_ids]
     done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
     methods = _methods(connection, job_ids)
-    document: dict[str, Any] = {
+    document: ComparisonDocument = {
         "dataset": found[0]["dataset"],
         "fingerprint": _fingerprint(connection, job_ids[0]),
         "split": found[0]["split"],
@@ -171,14 +175,14 @@ def compare_evaluations(
     if not done:
         return document
     analyses = {one["id"]: load_analysis(connection, one["id"])["targets"] for one in done}
-    shared = [name for name in done[0]["metrics"] if all(name in one["metrics"] for one in done)]
+    shared = [name for name in done[0]["metrics"] or () if all(name in (one["metrics"] or ()) for one in done)]
     if not shared:
         raise InvalidInput("the models have no target in common: there is nothing to compare", field="models")
     found_rights = Rights.of(analyses, shared)
     for name in shared:
-        document["targets"][name] = judge(_contenders(done, found_rights.right(name)), level, margin) | {
-            "multi": analyses[done[0]["id"]][name]["multi"]
-        }
+        judged = judge(_contenders(done, found_rights.right(name)), level, margin)
+        judged["multi"] = analyses[done[0]["id"]][name]["multi"]
+        document["targets"][name] = judged
     overall = document["targets"][shared[0]]
     if len(shared) > 1:
         overall = judge(_contenders(done, found_rights.all_right()), level, margin)
@@ -255,6 +259,13 @@ def _warnings(done: Sequence[Mapping[str, Any]], rights: Rights) -> list[str]:
     return [warning]
 
 
+def _evaluation(connection: Connection, job_id: str) -> EvaluationDocument:
+    document = status_document(connection, job_id)
+    if document["kind"] != "evaluation":
+        raise NotFound(f"no evaluation has the id {shown(job_id)}")
+    return document
+
+
 def _fingerprint(connection: Connection, job_id: str) -> str | None:
     return connection.scalar(
         select(DatasetRow.fingerprint)
@@ -268,7 +279,7 @@ def _methods(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
     return {one.id: one.method for one in connection.execute(statement.where(EvaluationRow.id.in_(job_ids)))}
 
 
-def _entry(one: Mapping[str, Any], method: str) -> dict[str, Any]:
+def _entry(one: Mapping[str, Any], method: str) -> ComparedModel:
     summary = one["summary"] or {}
     return {
         "model": one["model"],

@@ -7,12 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from sqlalchemy import select
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Engine, RowMapping
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
+from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
@@ -196,7 +197,7 @@ class DatasetsRequest:
     limit: int = 100
 
 
-def list_datasets(context: ServiceContext, request: DatasetsRequest) -> list[dict[str, Any]]:
+def list_datasets(context: ServiceContext, request: DatasetsRequest) -> list[DatasetEntry]:
     """The latest datasets, newest first; `label_counts` is target → number of labels."""
     d = DatasetRow
     statement = (
@@ -218,8 +219,22 @@ def list_datasets(context: ServiceContext, request: DatasetsRequest) -> list[dic
         .limit(request.limit)
     )
     with reading(context.engine) as connection:
-        found = [dict(row) for row in connection.execute(statement).mappings()]
-    for one in found:
-        schema = one.pop("label_schema") or []
-        one["label_counts"] = {target["name"]: len(target["labels"]) for target in schema}
-    return found
+        return [_entry(row) for row in connection.execute(statement).mappings()]
+
+
+def _entry(row: RowMapping) -> DatasetEntry:
+    finished_at = row["finished_at"]
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "version": row["version"],
+        "state": row["state"],
+        "repeats": row["repeats"],
+        "splits": row["splits"],
+        "dropped": row["dropped"],
+        "fingerprint": row["fingerprint"],
+        "error": row["error"],
+        "created_at": row["created_at"].isoformat(),
+        "finished_at": finished_at and finished_at.isoformat(),
+        "label_counts": {target["name"]: len(target["labels"]) for target in row["label_schema"] or []},
+    }

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import orjson
 
+from labelmill.contracts.documents.parts import Money
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.money.token_counts import count_tokens
@@ -18,7 +17,7 @@ def priced_model(remote_model: str, prices: PriceList = LISTED) -> str:
 
 def cost_of_texts(
     remote_model: str, method: str, tokens: int, texts: int, schema: LabelSchema, prices: PriceList = LISTED
-) -> dict[str, Any] | None:
+) -> Money | None:
     """`{"amount", "currency"}` of `texts` that took `tokens` in all; None when the price is not known.
 
     Of a chat model's tokens those of the answers cost more, and the sum alone is known: an answer is taken to be as
@@ -31,7 +30,7 @@ def cost_of_texts(
     return prices.cost_of(priced_model(remote_model, prices), tokens - output, output)
 
 
-def per_1000(cost: dict[str, Any] | None, texts: int) -> dict[str, Any] | None:
+def per_1000(cost: Money | None, texts: int) -> Money | None:
     """The same for 1,000 texts."""
     if cost is None or not texts:
         return None

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+
+from labelmill.contracts.documents.parts import Money
 
 PRICES_AS_OF = "2026-06"
 OVERRIDDEN = "LABELMILL_PRICES"  #: What `prices_as_of` says of a price that the setting names.
@@ -58,7 +59,7 @@ class PriceList:
             return None
         return Price(*self.overrides[name]) if name in self.overrides else PRICES[name]
 
-    def cost_of(self, model: str, input_tokens: int, output_tokens: int = 0) -> dict[str, Any] | None:
+    def cost_of(self, model: str, input_tokens: int, output_tokens: int = 0) -> Money | None:
         """`{"amount", "currency"}` of so many tokens; None when the model's price is not known."""
         price = self.price_of(model)
         if price is None:

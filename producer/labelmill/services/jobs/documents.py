@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
+from labelmill.contracts.documents.jobs import (
+    BatchDocument,
+    DatasetDocument,
+    EvaluationDocument,
+    JobDocument,
+    JobHead,
+    RunningHead,
+    TrainingDocument,
+)
+from labelmill.contracts.documents.parts import Cost, RowCounts
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import ENDED
@@ -32,16 +42,16 @@ from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.jobs.waiting_for import waiting_for
 
 
-def job_status(context: ServiceContext, request: JobRequest) -> dict[str, Any]:
+def job_status(context: ServiceContext, request: JobRequest) -> JobDocument:
     """Everything about one job; a dataset's files as paths in the data folder of whoever asks. Raises NotFound."""
     with reading(context.engine) as connection:
         document = status_document(connection, request.job_id, context.prices)
-    if document.get("files"):
+    if document["kind"] == "dataset" and document["files"]:
         document["files"] = shown_files(context.data_dir, document["files"])
     return document
 
 
-def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> dict[str, Any]:
+def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> JobDocument:
     """Everything about one job; `prices` make the cost of a batch. Raises NotFound."""
     kind = kind_of(job_id)
     row = None
@@ -51,12 +61,22 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
     if kind is None or row is None or row.get("purging"):
         raise no_job(job_id)
     sums = sums_of_batches(connection, batches_of(kind, row))
-    how = {"progress": progress_of(kind, row, sums), "waiting_for": waiting_for(connection, kind, row)}
-    document = head_of(kind, row) | how | _DETAILS[kind](connection, row)
-    if kind is Kind.BATCH:
-        found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
-        document["cost"] = cost_of_batch(ModelRow(**found), document, prices)
-    return document
+    head: RunningHead = {
+        **head_of(kind, row),
+        "progress": progress_of(kind, row, sums),
+        "waiting_for": waiting_for(connection, kind, row),
+    }
+    return _WHOLE[kind](_Job(connection, row, head, prices))
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a document is made of."""
+
+    connection: Connection
+    row: RowMapping
+    head: RunningHead
+    prices: PriceList
 
 
 def no_job(job_id: str) -> NotFound:
@@ -64,7 +84,7 @@ def no_job(job_id: str) -> NotFound:
     return NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
 
 
-def head_of(kind: Kind, row: RowMapping) -> dict[str, Any]:
+def head_of(kind: Kind, row: RowMapping) -> JobHead:
     """What every job's document begins with."""
     return {
         "id": row["id"],
@@ -81,16 +101,29 @@ def _moment(value: datetime | None) -> str | None:
     return value.isoformat(timespec="milliseconds") if value else None
 
 
-def _dataset(connection: Connection, row: RowMapping) -> dict[str, Any]:
-    del connection
-    names = ("name", "version", "splits", "labels", "dropped", "fingerprint", "files", "repeats", "report")
-    return {name: row[name] for name in names}
-
-
-def _training(connection: Connection, row: RowMapping) -> dict[str, Any]:
+def _dataset(job: _Job) -> DatasetDocument:
+    row = job.row
     return {
+        **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
+        "name": row["name"],
+        "version": row["version"],
+        "splits": row["splits"],
+        "labels": row["labels"],
+        "dropped": row["dropped"],
+        "fingerprint": row["fingerprint"],
+        "files": row["files"],
+        "repeats": row["repeats"],
+        "report": row["report"],
+    }
+
+
+def _training(job: _Job) -> TrainingDocument:
+    row = job.row
+    has_succeeded = row["state"] == TrainingState.SUCCEEDED.value
+    return {
+        **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         # a version that is still being tuned is not yet the training's result
-        "model": model_ref(connection, row["model_no"]) if row["state"] == TrainingState.SUCCEEDED.value else None,
+        "model": model_ref(job.connection, row["model_no"]) if has_succeeded else None,
         "name": row["name"],
         "dataset": row["dataset_id"],
         "method": row["method"],
@@ -112,12 +145,18 @@ def model_ref(connection: Connection, model_no: int) -> str:
     return f"{model.name}@{model.version}" if model.version else str(model.name)
 
 
-def _counts(batch: RowMapping, sums: BatchSums) -> dict[str, int]:
+def _counts(batch: RowMapping, sums: BatchSums) -> RowCounts:
     """How the rows of a batch stand; `submitted` is the sum of the others at every moment (one statement reads all)."""
     left = sums.rows - sums.done
     cancelled = left if batch["state"] == BatchState.CANCELLED.value else 0
-    ended = {"labelled": sums.labelled, "abstained": sums.abstained, "failed": sums.failed}
-    return {"submitted": sums.rows, **ended, "cancelled": cancelled, "pending": left - cancelled}
+    return {
+        "submitted": sums.rows,
+        "labelled": sums.labelled,
+        "abstained": sums.abstained,
+        "failed": sums.failed,
+        "cancelled": cancelled,
+        "pending": left - cancelled,
+    }
 
 
 def _failures(connection: Connection, batch: RowMapping) -> dict[str, int]:
@@ -133,10 +172,12 @@ def _failures(connection: Connection, batch: RowMapping) -> dict[str, int]:
     return dict(found.most_common())
 
 
-def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
+def _batch(job: _Job) -> BatchDocument:
+    connection, row = job.connection, job.row
     sums = sums_of_batches(connection, [row["id"]])[row["id"]]
     rows = _counts(row, sums)
-    return {
+    document: BatchDocument = {
+        **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": model_ref(connection, row["model_no"]),
         "mode": row["mode"],
         "priority": row["priority"],
@@ -150,24 +191,35 @@ def _batch(connection: Connection, row: RowMapping) -> dict[str, Any]:
         "started_at": _moment(row["started_at"]),
         "failures": _failures(connection, row) if rows["failed"] and row["state"] in ENDED else {},
     }
+    model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
+    document["cost"] = cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
+    return document
 
 
-def cost_of_batch(model: ModelRow, document: Mapping[str, Any], prices: PriceList) -> dict[str, Any] | None:
+def cost_of_batch(model: ModelRow, sums: BatchSums, duplicates: int, prices: PriceList) -> Cost | None:
     """What the tokens that Mistral reported cost by the price list: an estimate. None where it reported none (of
-    classifications it does not), or the price is not known. `document`: of the batch."""
-    if not document["tokens"]:
+    classifications it does not), or the price is not known."""
+    if not sums.tokens:
         return None
     priced = priced_model(model.remote_model or "", prices)
-    answered = document["rows"]["labelled"] + document["rows"]["abstained"]
-    texts = max(0, answered - document["duplicates"] - document["cached"])
+    texts = max(0, sums.labelled + sums.abstained - duplicates - sums.cached)
     schema = LabelSchema.from_json(model.label_schema or [])
-    cost = cost_of_texts(priced, model.method, document["tokens"], texts, schema, prices)
-    return cost and cost | {"estimated": True, "prices_as_of": prices.as_of(priced)}
-
-
-def _evaluation(connection: Connection, row: RowMapping) -> dict[str, Any]:
+    cost = cost_of_texts(priced, model.method, sums.tokens, texts, schema, prices)
+    if cost is None:
+        return None
     return {
-        "model": model_ref(connection, row["model_no"]),
+        "amount": cost["amount"],
+        "currency": cost["currency"],
+        "estimated": True,
+        "prices_as_of": prices.as_of(priced),
+    }
+
+
+def _evaluation(job: _Job) -> EvaluationDocument:
+    row = job.row
+    return {
+        **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
+        "model": model_ref(job.connection, row["model_no"]),
         "dataset": row["dataset_ref"],
         "split": row["split"],
         "batch": row["batch_id"],
@@ -177,7 +229,7 @@ def _evaluation(connection: Connection, row: RowMapping) -> dict[str, Any]:
     }
 
 
-_DETAILS: dict[Kind, Callable[[Connection, RowMapping], dict[str, Any]]] = {
+_WHOLE: dict[Kind, Callable[[_Job], JobDocument]] = {
     Kind.DATASET: _dataset,
     Kind.TRAINING: _training,
     Kind.BATCH: _batch,

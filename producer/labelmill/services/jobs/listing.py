@@ -9,6 +9,8 @@ from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
+from labelmill.contracts.documents.jobs import JobEntry
+from labelmill.contracts.documents.parts import Cost, Estimate
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, kind_of
@@ -49,7 +51,7 @@ class JobsRequest:
             raise InvalidInput("list one job at least", field="limit")
 
 
-def list_jobs(context: ServiceContext, wanted: JobsRequest) -> list[dict[str, Any]]:
+def list_jobs(context: ServiceContext, wanted: JobsRequest) -> list[JobEntry]:
     """What `status --json` prints: of each job the head of its document, `name`, `model`, `progress` and `cost`, newest
     first. Raises NotFound, InvalidInput."""
     wanted.check()
@@ -57,7 +59,7 @@ def list_jobs(context: ServiceContext, wanted: JobsRequest) -> list[dict[str, An
         return _list(connection, wanted, context.prices)
 
 
-def _list(connection: Connection, wanted: JobsRequest, prices: PriceList) -> list[dict[str, Any]]:
+def _list(connection: Connection, wanted: JobsRequest, prices: PriceList) -> list[JobEntry]:
     older = _older_than(connection, wanted.after)
     found: list[tuple[Kind, RowMapping]] = []
     for kind in Kind if wanted.kind is None else (Kind(wanted.kind),):
@@ -105,20 +107,19 @@ def _models(connection: Connection, numbers: set[int | None]) -> dict[int | None
 
 def _document(
     kind: Kind, row: RowMapping, sums: dict[str, BatchSums], models: dict[int | None, ModelRow], prices: PriceList
-) -> dict[str, Any]:
+) -> JobEntry:
     of_model = models.get(row["model_no"]) if kind is not Kind.DATASET else None
     model = ref_of(of_model) if of_model is not None else None
+    name: str | None = None
+    cost: Cost | Estimate | None = None
     if kind is Kind.DATASET:
-        name, cost = f"{row['name']}@{row['version']}" if row["version"] else row["name"], None
+        name = f"{row['name']}@{row['version']}" if row["version"] else row["name"]
     elif kind is Kind.TRAINING:
         name, cost = row["name"], row["cost"] or row["estimate"]
         model = model if row["state"] == TrainingState.SUCCEEDED.value else None
     elif kind is Kind.EVALUATION:
         name, cost = f"{row['dataset_ref']} {row['split']}", (row["summary"] or {}).get("cost")
     else:
-        batch = sums[row["id"]]
-        counted = {"labelled": batch.labelled, "abstained": batch.abstained}
-        facts = {"tokens": batch.tokens, "rows": counted, "duplicates": row["duplicates"], "cached": batch.cached}
-        name, cost = None, cost_of_batch(models[row["model_no"]], facts, prices)
+        cost = cost_of_batch(models[row["model_no"]], sums[row["id"]], row["duplicates"], prices)
     progress = progress_of(kind, row, sums)
-    return head_of(kind, row) | {"name": name, "model": model, "progress": progress, "cost": cost}
+    return {**head_of(kind, row), "name": name, "model": model, "progress": progress, "cost": cost}

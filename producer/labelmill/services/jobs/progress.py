@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection, RowMapping
 
+from labelmill.contracts.documents.parts import Progress
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.job_kinds import ENDED, KINDS
 from labelmill.contracts.states import BatchState, EvaluationState, TrainingState
@@ -64,7 +64,7 @@ def sums_of_batches(connection: Connection, ids: Sequence[str]) -> dict[str, Bat
     return found
 
 
-def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> dict[str, Any] | None:
+def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> Progress | None:
     """`{"phase", "done", "total"}`, the latter two rows or null; None once the job has ended, unless it is a batch:
     that tells how many of its rows were done. `sums`: of `batches_of` the job."""
     batches = [sums[job_id] for job_id in batches_of(kind, row) if job_id in sums]
@@ -98,10 +98,10 @@ def _is_at_work(kind: Kind, state: str) -> bool:
     return state == (EvaluationState.RUNNING if kind is Kind.EVALUATION else TrainingState.RUNNING).value
 
 
-def _of_batches(phase: str, batches: Iterable[BatchSums]) -> dict[str, Any]:
+def _of_batches(phase: str, batches: Iterable[BatchSums]) -> Progress:
     batches = list(batches)
     return _progress(phase, sum(one.done for one in batches), sum(one.rows for one in batches))
 
 
-def _progress(phase: str, done: int | None = None, total: int | None = None) -> dict[str, Any]:
+def _progress(phase: str, done: int | None = None, total: int | None = None) -> Progress:
     return {"phase": phase, "done": done, "total": total}

@@ -4,11 +4,11 @@ ended."""
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, RowMapping
 
+from labelmill.contracts.documents.parts import WaitingFor
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.job_kinds import ENDED, KINDS
 from labelmill.contracts.states import BatchState, ChunkState, TrainingState
@@ -30,7 +30,7 @@ _SHOWN = 3
 _FAR_S = 600.0  #: No delay is noted for so long: what lies further ahead was written before the clock was set back.
 
 
-def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> dict[str, Any] | None:
+def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingFor | None:
     """`{"reason", "message", "since"}`; None: the job has ended, or something is done for it. Reasons: `approval`,
     `no_worker`, `worker_unable`, `other_work`, and those of `DelayReason`. `since` is null where it is not known."""
     state = row["state"]
@@ -51,13 +51,11 @@ def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> dict[str
     return _why_unable(connection, kind, row, workers) or _other_work(connection, kind, row)
 
 
-def _told(reason: str, message: str, since: datetime | None = None) -> dict[str, Any]:
-    return {"reason": reason, "message": message, "since": since and since.isoformat(timespec="seconds")}
+def _told(reason: str, message: str, since: datetime | None = None) -> WaitingFor:
+    return {"reason": reason, "message": message, "since": since.isoformat(timespec="seconds") if since else None}
 
 
-def _delay(
-    connection: Connection, kind: Kind, row: RowMapping, job_id: str, workers: list[str]
-) -> dict[str, Any] | None:
+def _delay(connection: Connection, kind: Kind, row: RowMapping, job_id: str, workers: list[str]) -> WaitingFor | None:
     """What holds back the workers that have begun it."""
     subjects = [job_id, REDIS_SUBJECT]
     if kind is Kind.BATCH:
@@ -111,7 +109,7 @@ def _live_workers(connection: Connection, queue: str) -> list[str]:
     return list(connection.scalars(select(WorkerRow.id).where(serving, WorkerRow.seen_at > db_now() - _LIVE_S)))
 
 
-def _why_unable(connection: Connection, kind: Kind, row: RowMapping, workers: list[str]) -> dict[str, Any] | None:
+def _why_unable(connection: Connection, kind: Kind, row: RowMapping, workers: list[str]) -> WaitingFor | None:
     """The reason, where every worker that serves the queue has said that it cannot do it."""
     subjects = [row["id"], "mistral"] if kind is not Kind.DATASET else [row["id"]]
     if kind is Kind.BATCH:
@@ -128,7 +126,7 @@ def _why_unable(connection: Connection, kind: Kind, row: RowMapping, workers: li
     return _told("worker_unable", f"no worker can do it now: {found[0].reason}")
 
 
-def _other_work(connection: Connection, kind: Kind, row: RowMapping) -> dict[str, Any] | None:
+def _other_work(connection: Connection, kind: Kind, row: RowMapping) -> WaitingFor | None:
     """The jobs that workers hold, while this one waits for its turn."""
     if row["state"] != "queued":
         return None

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import Any
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.calibration import temperatures_of
+from labelmill.contracts.documents.models import (
+    HistoryLine,
+    Measured,
+    ModelDocument,
+    ModelEntry,
+    ModelFacts,
+    OfBatches,
+    OfDataset,
+    OfEvaluation,
+    OfTraining,
+)
 from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database.tables import (
@@ -26,7 +36,7 @@ from labelmill.services.models.resolving import ARCHIVED, RAW_PREFIX, READY, fin
 _LATEST = 20
 
 
-def list_models(connection: Connection, *, everything: bool = False) -> list[dict[str, Any]]:
+def list_models(connection: Connection, *, everything: bool = False) -> list[ModelEntry]:
     """Models by name and version; archived ones too with `everything`. Deleted ones are never listed."""
     shown = [READY, ARCHIVED] if everything else [READY]
     statement = select(ModelRow.__table__).where(ModelRow.state.in_(shown)).order_by(ModelRow.name, ModelRow.version)
@@ -35,10 +45,10 @@ def list_models(connection: Connection, *, everything: bool = False) -> list[dic
     for alias, number in connection.execute(select(ModelAliasRow.alias, ModelAliasRow.model_no)):
         aliases[number].append(alias)
     measured = _latest_evaluations(connection)
-    return [_document(row, sorted(aliases[row.no]), measured.get(row.no)) for row in rows]
+    return [_entry(row, sorted(aliases[row.no]), measured.get(row.no)) for row in rows]
 
 
-def lineage(connection: Connection, ref: str) -> dict[str, Any]:
+def lineage(connection: Connection, ref: str) -> ModelDocument:
     """Everything about one version: the dataset, its files, the training and its job at Mistral, evaluations, batches.
 
     An archived version is found by its number. Raises NotFound, InvalidInput.
@@ -48,17 +58,20 @@ def lineage(connection: Connection, ref: str) -> dict[str, Any]:
     aliases = connection.scalars(
         select(ModelAliasRow.alias).where(ModelAliasRow.model_no == row.no).order_by(ModelAliasRow.alias)
     ).all()
-    document = _document(row, list(aliases), _latest_evaluations(connection, row.no).get(row.no))
+    facts = _facts(row, list(aliases), _latest_evaluations(connection, row.no).get(row.no))
     promotions = connection.execute(
         select(PromotionRow.at, PromotionRow.undone).where(PromotionRow.model_no == row.no).order_by(PromotionRow.no)
     )
-    return document | {
+    return {
+        **facts,
+        "training": _training(connection, row),
+        "dataset": _dataset(connection, row),
+        "dataset_fingerprint": row.dataset_fingerprint,
+        "created_at": row.created_at.isoformat(),
         "labels": {target["name"]: target["labels"] for target in row.label_schema or []},
         "thresholds": row.thresholds,
         "temperatures": temperatures_of(row.calibration),
         "calibration": row.calibration,
-        "dataset": _dataset(connection, row),
-        "training": _training(connection, row),
         "evaluations": _evaluations(connection, row.no),
         "batches": _batches(connection, row.no),
         "promotions": [{"at": at.isoformat(), "undone": undone} for at, undone in promotions],
@@ -66,7 +79,17 @@ def lineage(connection: Connection, ref: str) -> dict[str, Any]:
     }
 
 
-def _document(row: ModelRow, aliases: list[str], measured: dict[str, Any] | None) -> dict[str, Any]:
+def _entry(row: ModelRow, aliases: list[str], measured: Measured | None) -> ModelEntry:
+    return {
+        **_facts(row, aliases, measured),
+        "training": row.training_id,
+        "dataset": row.dataset_id,
+        "dataset_fingerprint": row.dataset_fingerprint,
+        "created_at": row.created_at.isoformat(),
+    }
+
+
+def _facts(row: ModelRow, aliases: list[str], measured: Measured | None) -> ModelFacts:
     schema = row.label_schema or []
     return {
         "model": ref_of(row),
@@ -84,14 +107,10 @@ def _document(row: ModelRow, aliases: list[str], measured: dict[str, Any] | None
         "multi_label": [target["name"] for target in schema if target.get("multi")],
         "evaluated": measured,
         "note": row.note,
-        "training": row.training_id,
-        "dataset": row.dataset_id,
-        "dataset_fingerprint": row.dataset_fingerprint,
-        "created_at": row.created_at.isoformat(),
     }
 
 
-def _latest_evaluations(connection: Connection, model_no: int | None = None) -> dict[int, dict[str, Any]]:
+def _latest_evaluations(connection: Connection, model_no: int | None = None) -> dict[int, Measured]:
     """For each model its latest evaluation: where it was measured and each target's accuracy, macro and micro F1."""
     latest = (
         select(func.max(EvaluationRow.no))
@@ -117,7 +136,7 @@ def _latest_evaluations(connection: Connection, model_no: int | None = None) -> 
     }
 
 
-def _dataset(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
+def _dataset(connection: Connection, row: ModelRow) -> OfDataset | None:
     found = connection.execute(
         select(DatasetRow.id, DatasetRow.name, DatasetRow.version, DatasetRow.files, DatasetRow.splits).where(
             DatasetRow.id == row.dataset_id
@@ -134,7 +153,7 @@ def _dataset(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
     }
 
 
-def _training(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
+def _training(connection: Connection, row: ModelRow) -> OfTraining | None:
     columns = (
         TrainingRow.id,
         TrainingRow.state,
@@ -144,10 +163,19 @@ def _training(connection: Connection, row: ModelRow) -> dict[str, Any] | None:
         TrainingRow.cost,
     )
     found = connection.execute(select(*columns).where(TrainingRow.id == row.training_id)).mappings().first()
-    return dict(found) if found is not None else None
+    if found is None:
+        return None
+    return {
+        "id": found["id"],
+        "state": found["state"],
+        "method": found["method"],
+        "remote_files": found["remote_files"],
+        "remote_job": found["remote_job"],
+        "cost": found["cost"],
+    }
 
 
-def _evaluations(connection: Connection, model_no: int) -> list[dict[str, Any]]:
+def _evaluations(connection: Connection, model_no: int) -> list[OfEvaluation]:
     found = connection.execute(
         select(
             EvaluationRow.id,
@@ -172,7 +200,7 @@ def _evaluations(connection: Connection, model_no: int) -> list[dict[str, Any]]:
     ]
 
 
-def _batches(connection: Connection, model_no: int) -> dict[str, Any]:
+def _batches(connection: Connection, model_no: int) -> OfBatches:
     mine = BatchRow.model_no == model_no
     found = connection.execute(
         select(BatchRow.id, BatchRow.state, BatchRow.rows, BatchRow.created_at)
@@ -181,7 +209,7 @@ def _batches(connection: Connection, model_no: int) -> dict[str, Any]:
         .limit(_LATEST)
     )
     return {
-        "count": connection.scalar(select(func.count()).select_from(BatchRow).where(mine)),
+        "count": connection.scalar(select(func.count()).select_from(BatchRow).where(mine)) or 0,
         "latest": [
             {"id": one.id, "state": one.state, "rows": one.rows, "created_at": one.created_at.isoformat()}
             for one in found
@@ -189,7 +217,7 @@ def _batches(connection: Connection, model_no: int) -> dict[str, Any]:
     }
 
 
-def _history(connection: Connection, model_no: int) -> list[dict[str, Any]]:
+def _history(connection: Connection, model_no: int) -> list[HistoryLine]:
     lines = connection.execute(
         select(EventRow.at, EventRow.message).where(EventRow.job_id == model_work_id(model_no)).order_by(EventRow.no)
     )

@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.documents.models import (
+    ChangedModelDocument,
+    ModelDocument,
+    ModelEntry,
+    ModelThresholdsDocument,
+    RegisteredModelDocument,
+)
 from labelmill.contracts.field_names import Notice
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
@@ -79,39 +85,19 @@ class RetireRequest:
 
 @dataclass(frozen=True)
 class ChangedModel:
-    """A version after a change. `remote_wish`: what a worker will do at Mistral."""
+    """A version after a change. `warnings`: what did not stop it but should be known."""
 
-    model: str
-    state: str
-    promoted: bool
-    note: str | None
-    remote_wish: str | None
+    document: ChangedModelDocument
     warnings: tuple[Notice, ...] = ()
 
 
-@dataclass(frozen=True)
-class ModelThresholds:
-    """From which score on a version is believed, by target."""
-
-    model: str
-    thresholds: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class RegisteredModel:
-    """A version that stands for a classifier at Mistral."""
-
-    model: str
-    remote_model: str
-
-
-def list_models(context: ServiceContext, request: ModelsRequest) -> list[dict[str, Any]]:
+def list_models(context: ServiceContext, request: ModelsRequest) -> list[ModelEntry]:
     """Models by name and version, those that were not deleted."""
     with reading(context.engine) as connection:
         return listing.list_models(connection, everything=request.archived)
 
 
-def show_model(context: ServiceContext, request: ModelRequest) -> dict[str, Any]:
+def show_model(context: ServiceContext, request: ModelRequest) -> ModelDocument:
     """Everything about a version: the dataset, the training, evaluations, batches. Raises NotFound, InvalidInput."""
     with reading(context.engine) as connection:
         found = listing.lineage(connection, request.ref)
@@ -156,33 +142,33 @@ def delete(context: ServiceContext, request: RetireRequest) -> ChangedModel:
     return _change(context, lambda connection: versions.delete(connection, request.ref, at_mistral=request.at_mistral))
 
 
-def register(context: ServiceContext, request: RegisterRequest) -> RegisteredModel:
+def register(context: ServiceContext, request: RegisterRequest) -> RegisteredModelDocument:
     """Give a classifier that was fine-tuned before a name. Raises InvalidInput."""
     with writing(context.engine) as connection:
         row = resolving.register(connection, request.name, request.remote_id, multi=request.multi, chats=request.chats)
-        return RegisteredModel(ref_of(row), str(row.remote_model))
+        return {"model": ref_of(row), "remote_model": str(row.remote_model)}
 
 
-def thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholds:
+def thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholdsDocument:
     """A version's thresholds. Raises NotFound, InvalidInput."""
     with writing(context.engine) as connection:
         return _thresholds_of(resolving.resolve_model(connection, request.ref))
 
 
-def set_thresholds(context: ServiceContext, request: ThresholdsRequest) -> ModelThresholds:
+def set_thresholds(context: ServiceContext, request: ThresholdsRequest) -> ModelThresholdsDocument:
     """Set some thresholds of a version. Raises NotFound, InvalidInput."""
     with writing(context.engine) as connection:
         return _thresholds_of(settings_of.set_thresholds(connection, request.ref, request.thresholds))
 
 
-def clear_thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholds:
+def clear_thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholdsDocument:
     """Forget all of a version's thresholds. Raises NotFound."""
     with writing(context.engine) as connection:
         return _thresholds_of(settings_of.clear_thresholds(connection, request.ref))
 
 
-def _thresholds_of(row: ModelRow) -> ModelThresholds:
-    return ModelThresholds(ref_of(row), row.thresholds or {})
+def _thresholds_of(row: ModelRow) -> ModelThresholdsDocument:
+    return {"model": ref_of(row), "thresholds": row.thresholds or {}}
 
 
 def _change(context: ServiceContext, act: Callable[[Connection], ModelRow]) -> ChangedModel:
@@ -191,4 +177,11 @@ def _change(context: ServiceContext, act: Callable[[Connection], ModelRow]) -> C
         columns = (ModelRow.state, ModelRow.promoted, ModelRow.note)
         now = connection.execute(select(*columns).where(ModelRow.no == row.no)).one()
     warnings = at_mistral.send_wish(context.sender, row)
-    return ChangedModel(ref_of(row), now.state, now.promoted, now.note, row.remote_wish, warnings)
+    document: ChangedModelDocument = {
+        "model": ref_of(row),
+        "state": now.state,
+        "promoted": now.promoted,
+        "note": now.note,
+        "remote_wish": row.remote_wish,
+    }
+    return ChangedModel(document, warnings)

@@ -1,0 +1,113 @@
+"""Parts that several documents share."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NotRequired
+
+from typing_extensions import TypedDict
+
+Number = int | float
+Labels = dict[str, dict[str, dict[str, int]]]  #: target → split → label → rows
+Prices = Literal["reported", "counted"]
+
+
+class Money(TypedDict):
+    """An amount of money. `currency` is null for nothing that was paid."""
+
+    amount: Number
+    currency: str | None
+
+
+class Estimate(TypedDict):
+    """What a training will cost, before it spends anything."""
+
+    amount: Number
+    currency: str
+    texts: NotRequired[int | None]
+    tokens: NotRequired[int | None]
+
+
+class Cost(TypedDict):
+    """What was paid. `counted`: by tokens that were counted here; `estimated`: by the price list."""
+
+    amount: Number | None
+    currency: str | None
+    tokens: NotRequired[int | None]
+    counted: NotRequired[bool]
+    estimated: NotRequired[bool]
+    prices_as_of: NotRequired[str | None]
+    texts: NotRequired[int | None]
+
+
+class Progress(TypedDict):
+    """How far a job is. `done` and `total` count rows; null where that is not known."""
+
+    phase: str
+    done: int | None
+    total: int | None
+
+
+class WaitingFor(TypedDict):
+    """Why nothing moves. `since` is null where it is not known."""
+
+    reason: str
+    message: str
+    since: str | None
+
+
+class RowCounts(TypedDict):
+    """How the rows of a batch stand: `submitted` is the sum of the others."""
+
+    submitted: int
+    labelled: int
+    abstained: int
+    failed: int
+    cancelled: int
+    pending: int
+
+
+class Checkpoint(TypedDict):
+    """Losses of a fine-tuning at a step."""
+
+    step: int
+    train_loss: float | None
+    valid_loss: float | None
+
+
+class TargetMetrics(TypedDict, total=False):
+    """How well a model answers one target; docs/evaluation.md defines every figure."""
+
+    accuracy: float
+    macro_f1: float | None
+    weighted_f1: float | None
+    micro_f1: float | None
+    per_label: dict[str, Any]
+    confusion: dict[str, Any]
+    log_loss: float | None
+    brier: float | None
+    ece: float | None
+    intervals: dict[str, Any]
+    rows: int
+    answered: int
+    abstained: int
+    failed: int
+
+
+class EvaluationSummary(TypedDict, total=False):
+    """Counts, time and cost of an evaluation, of all targets."""
+
+    rows: int
+    answered: int
+    failed: int
+    failures: dict[str, int]
+    duplicates: int
+    seen_in_training: int | None
+    requests: int
+    tokens: int
+    tokens_are: Prices
+    cost: Money | None
+    cost_per_1000: Money | None
+    prices_as_of: str | None
+    seconds: float | None
+    seconds_per_1000: float | None
+    calibration: dict[str, Any] | None
