@@ -75,7 +75,7 @@ def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> lis
     intervals = metrics.get("intervals", {})
     measures = [one for one in _MEASURES if one[0] not in _OF_SCORES] if _scores_are_bare(analysis) else _MEASURES
     rows = [
-        (title, metrics[key], _interval(intervals.get(key)), meaning)
+        (title, metrics[key], _interval(intervals, key), meaning)
         for key, title, meaning in measures
         if metrics.get(key) is not None
     ]
@@ -152,7 +152,10 @@ def _scores_are_bare(analysis: dict[str, Any]) -> bool:
     return bool(points) and all(score in (0.0, 1.0) for score, _ in points)
 
 
-def _interval(bounds: list[float] | None) -> str | None:
+def _interval(intervals: dict[str, Any], key: str) -> str | None:
+    if reason := intervals.get("withheld", {}).get(key):
+        return f"not given: {reason}"
+    bounds = intervals.get(key)
     # no-break spaces: on a phone the bounds would stand below each other
     return f"{bounds[0]:.4f}\N{NO-BREAK SPACE}\N{EN DASH}\N{NO-BREAK SPACE}{bounds[1]:.4f}" if bounds else None
 

@@ -183,7 +183,7 @@ class MultiLabelTally:
             averages = f1.averages(drawn @ both, drawn @ present, drawn @ given, present_only=False)
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
-        return intervals(rows, len(self.truth.names), statistics)
+        return intervals(rows, self._present.sum(axis=0).astype(float), statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         return quality.summary() if self._probabilities else dict(UNMEASURED)

@@ -177,7 +177,8 @@ class SingleLabelTally:
             )
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
-        return intervals(rows, size, statistics)
+        real, answered, _ = self._counts()
+        return intervals(rows, real[(real + answered) > 0], statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         if not self._probabilities:
