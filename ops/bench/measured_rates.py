@@ -30,15 +30,18 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from labelmill.contracts.label_schema import Target
+from labelmill.report.drift import Answers, drift_between
 from labelmill_worker.evaluate.answer_block import AnswerBlock
 from labelmill_worker.evaluate.multi_label import MultiLabelTally
-from labelmill_worker.evaluate.probabilities import Reliability
+from labelmill_worker.evaluate.probabilities import Reliability, histogram
 from labelmill_worker.evaluate.single_label import SingleLabelTally
 from labelmill_worker.evaluate.truth import Truth
 
 _C, _ITERATIONS, _FEATURES = 30, 100, 20_000
 _OUT_OF_SCOPE = 0.2  #: Of the labels: what the model is not taught.
 _ROWS = (100, 300, 600, 2_000)
+_VALIDATION = 700  #: Rows of it.
+_HOLDS = 0.3  #: From this score on a label of a multi-label target holds.
 _INTERVALS = ("accuracy", "macro_f1", "weighted_f1", "micro_f1")
 
 Scores = NDArray[np.float64]
@@ -64,7 +67,9 @@ class Population:
         names = self.target.labels
         at = np.arange(len(rows))
         if self.target.multi:
-            given: list[list[str] | None] = [[names[label] for label in np.flatnonzero(row >= 0.3)] for row in scores]
+            given: list[list[str] | None] = [
+                [names[label] for label in np.flatnonzero(row >= _HOLDS)] for row in scores
+            ]
             several = MultiLabelTally(truth)
             several.add(AnswerBlock(at, [None] * len(rows), given, scores))
             return several.metrics()
@@ -145,9 +150,40 @@ def calibration(texts: Population, samples: int, rng: np.random.Generator) -> It
         yield {"measure": "perfect scores are warned of", "rows": rows, "rate": warned / samples}
 
 
+def drift(texts: Population, samples: int, rng: np.random.Generator) -> Iterator[dict[str, Any]]:
+    """Batches against answers to a validation split of 700 rows: how often they are called drift."""
+    others = {"out of scope": (texts.out_of_scope, 0.2), "foreign": (texts.foreign, 0.3)}
+    for rows in (20, *_ROWS):
+        for name, (scores, share) in {"of the same texts": (texts.scores[:0], 0.0), **others}.items():
+            mixed = int(rows * share)
+            if len(scores) < mixed or len(texts.scores) < rows + _VALIDATION or (mixed == 0) != (share == 0):
+                continue
+            found = []
+            for _ in range(samples):
+                order = rng.permutation(len(texts.scores))[: rows + _VALIDATION]
+                other = scores[rng.choice(len(scores), mixed, replace=False)] if mixed else scores
+                batch = np.concatenate([texts.scores[order[_VALIDATION : _VALIDATION + rows - mixed]], other])
+                before = _answers(texts.target, texts.scores[order[:_VALIDATION]])
+                verdict = drift_between(before, _answers(texts.target, batch), "validation", multi=texts.target.multi)
+                found.append(verdict is not None and verdict.tone in ("warning", "bad"))
+            what = f"a batch with {share:.0%} {name}" if mixed else f"a batch {name}"
+            yield {"measure": f"{what} is called drift", "rows": rows, "rate": round(float(np.mean(found)), 3)}
+
+
+def _answers(target: Target, scores: Scores) -> Answers:
+    given = (
+        (scores >= _HOLDS).sum(axis=0)
+        if target.multi
+        else np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
+    )
+    labels = {label: int(rows) for label, rows in zip(target.labels, given, strict=True) if rows}
+    return Answers(len(scores), labels, histogram(scores.max(axis=1)))
+
+
 MEASURES: dict[str, Callable[[Population, int, np.random.Generator], Iterator[dict[str, Any]]]] = {
     "intervals": intervals,
     "calibration": calibration,
+    "drift": drift,
 }
 
 
@@ -157,7 +193,7 @@ def main() -> None:
     arguments.add_argument("rows", type=Path)
     arguments.add_argument("target")
     arguments.add_argument("--foreign", type=Path)
-    arguments.add_argument("--only", choices=MEASURES)
+    arguments.add_argument("--only", choices=list(MEASURES))
     arguments.add_argument("--samples", type=int, default=200)
     arguments.add_argument("--seed", type=int, default=0)
     given = arguments.parse_args()

@@ -1,13 +1,14 @@
 """What a model answered to texts like those it was made for: what drift is measured against.
 
 Answers are compared with answers: a model that gives a label too often does so everywhere, which is no drift. Only
-where no answers are known do the labels of the validation split stand in for them.
+where no answers are known do the labels of the validation split stand in for them, for a person to look at. Best scores
+are compared with those at the same temperature.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import select
@@ -16,32 +17,47 @@ from sqlalchemy.engine import Connection
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
+from labelmill.report.drift import Answers
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """Rows by label, and where they are from: `the model's answers to the validation split`."""
+    """Answers to a split, and where they are from: `the model's answers to the validation split`."""
 
-    counts: Mapping[str, int]
+    answers: Answers
     split: str
     source: str
-    is_answers: bool
+    is_answers: bool  #: Else they are the split's own labels.
 
 
-def baseline_of(connection: Connection, model: Mapping[str, Any], target: str) -> Baseline | None:
+def baseline_of(
+    connection: Connection, model: Mapping[str, Any], target: str, temperature: float = 1.0
+) -> Baseline | None:
     """The answers of an evaluation on the model's own validation split, of its training, of an evaluation on the test
-    split; else the labels of validation. None when there are none of these."""
-    return (
-        _evaluated(connection, model, target, "validation")
-        or _fitted(connection, model, target)
-        or _evaluated(connection, model, target, "test")
-        or _labels(connection, model, target)
+    split; else the labels of validation. None when there are none of these.
+
+    Of several answers to validation those are taken that tell the best scores at the batch's `temperature`.
+    """
+    validation = [
+        found
+        for found in (
+            _evaluated(connection, model, target, "validation", temperature),
+            _fitted(connection, model, target, temperature),
+        )
+        if found
+    ]
+    complete = [one for one in validation if one.answers.best_scores and one.answers.labels]
+    return next(
+        iter([*complete, *validation]),
+        _evaluated(connection, model, target, "test", temperature) or _labels(connection, model, target),
     )
 
 
-def _evaluated(connection: Connection, model: Mapping[str, Any], target: str, split: str) -> Baseline | None:
-    job_id = connection.scalar(
-        select(EvaluationRow.id)
+def _evaluated(
+    connection: Connection, model: Mapping[str, Any], target: str, split: str, temperature: float
+) -> Baseline | None:
+    job = connection.execute(
+        select(EvaluationRow.id, EvaluationRow.metrics, EvaluationRow.options)
         .where(
             EvaluationRow.model_no == model["no"],
             EvaluationRow.dataset_id == model["dataset_id"],
@@ -50,20 +66,41 @@ def _evaluated(connection: Connection, model: Mapping[str, Any], target: str, sp
         )
         .order_by(EvaluationRow.no.desc())
         .limit(1)
-    )
-    given = load_analysis(connection, job_id).get("targets", {}).get(target, {}).get("given") if job_id else None
-    source = f"the model's answers to the {split} split ({job_id})"
-    return Baseline(given, split, source, is_answers=True) if given else None
+    ).first()
+    metrics = (job.metrics or {}).get(target) if job else None
+    found = load_analysis(connection, job.id).get("targets", {}).get(target) if job else None
+    if not job or not metrics or not found:
+        return None
+    is_at = ((job.options or {}).get("temperatures") or {}).get(target, 1.0)
+    # of rows that abstained the answer to a multi-label target is not known
+    labels = found.get("best_labels") or (None if metrics.get("abstained") else found.get("given"))
+    scored = metrics.get("answered", 0) + metrics.get("abstained", 0)
+    answers = Answers(scored, labels, found.get("histogram") if is_at == temperature else None)
+    return _known(Baseline(answers, split, f"the model's answers to the {split} split ({job.id})", is_answers=True))
 
 
-def _fitted(connection: Connection, model: Mapping[str, Any], target: str) -> Baseline | None:
+def _fitted(connection: Connection, model: Mapping[str, Any], target: str, temperature: float) -> Baseline | None:
     details = connection.scalar(select(TrainingRow.details).where(TrainingRow.id == model["training_id"])) or {}
-    given = details.get("targets", {}).get(target, {}).get("validation", {}).get("given")
-    source = "the model's answers to the validation split"
-    return Baseline(given, "validation", source, is_answers=True) if given else None
+    found = details.get("targets", {}).get(target, {}).get("validation", {})
+    answers = Answers(found.get("rows", 0), found.get("given"), found.get("best_scores"))
+    if temperature != 1.0:
+        calibrated = (model["calibration"] or {}).get(target) or {}
+        is_the_same = calibrated.get("temperature") == temperature
+        answers = replace(answers, best_scores=calibrated.get("best_scores") if is_the_same else None)
+    return _known(Baseline(answers, "validation", "the model's answers to the validation split", is_answers=True))
+
+
+def _known(found: Baseline) -> Baseline | None:
+    return found if found.answers.rows and (found.answers.labels or found.answers.best_scores) else None
 
 
 def _labels(connection: Connection, model: Mapping[str, Any], target: str) -> Baseline | None:
-    labels = connection.scalar(select(DatasetRow.labels).where(DatasetRow.id == model["dataset_id"])) or {}
-    counts = labels.get(target, {}).get("validation")
-    return Baseline(counts, "validation", "the labels of the validation split", is_answers=False) if counts else None
+    dataset = connection.execute(
+        select(DatasetRow.labels, DatasetRow.splits).where(DatasetRow.id == model["dataset_id"])
+    ).first()
+    counts = ((dataset.labels or {}).get(target) or {}).get("validation") if dataset else None
+    if not dataset or not counts:
+        return None
+    rows = (dataset.splits or {}).get("validation") or sum(counts.values())
+    source = "the labels of the validation split"
+    return Baseline(Answers(rows, counts, None), "validation", source, is_answers=False)

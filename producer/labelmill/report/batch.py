@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any
 
-import orjson
-from sqlalchemy import and_, case, func, select, union_all
+from sqlalchemy import func, select, union_all
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.label_schema import LabelSchema
-from labelmill.core.database.tables import BatchRow, DatasetRow, DuplicateRow, ModelRow, PredictionRow, RowErrorRow
+from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.core.database.tables import BatchRow, DatasetRow, DuplicateRow, ModelRow, RowErrorRow
 from labelmill.report.baseline import baseline_of
-from labelmill.report.drift import FEW_ROWS, drift_between
+from labelmill.report.batch_answers import Given, answers_to, best_scores, labels_given, repeats
+from labelmill.report.drift import Answers, drift_between, moved_labels
 from labelmill.report.parts import Dots, Grid, Heading, Histogram, Note, Part, Tone, facts, money
 
-_BINS = 20
 _LABELS_SHOWN = 40
+_LABELS_MOVED = 8
 _CAUSES_SHOWN = 20
 _MANY_FAILED = 0.01
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
     """What a batch's page holds."""
-    batch = connection.execute(select(BatchRow.no, BatchRow.model_no).where(BatchRow.id == document["id"])).one()
-    model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
+    batch = (
+        connection.execute(
+            select(BatchRow.no, BatchRow.model_no, BatchRow.options).where(BatchRow.id == document["id"])
+        )
+        .mappings()
+        .one()
+    )
+    model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch["model_no"])).mappings().one()
     rows = document["rows"]
     parts: list[Part] = [
         facts(
@@ -43,14 +46,15 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
             }
         ),
         *_outcome(rows),
-        *_failures(connection, batch.no),
+        *_failures(connection, batch["no"]),
     ]
-    labels, scores = _labels_given(connection, batch.no), _scores(connection, batch.no)
+    given, scores = labels_given(connection, batch["no"]), best_scores(connection, batch["no"])
     for number, target in enumerate(LabelSchema.from_json(model["label_schema"] or []).targets):
         if scores.get(number):
+            now = answers_to(connection, batch["no"], number, target, given[number], scores[number])
             parts.append(Heading(f"Target {target.name}"))
-            parts += _drift(connection, dict(model), target.name, labels[number].rows)
-            parts += _target(target.name, labels[number], scores[number])
+            parts += _drift(connection, dict(batch), dict(model), target, now)
+            parts += _target(target.name, given[number], scores[number])
     return parts
 
 
@@ -76,7 +80,7 @@ def _failures(connection: Connection, batch_no: int) -> list[Part]:
     own = select(RowErrorRow.code, RowErrorRow.message).where(RowErrorRow.batch_no == batch_no)
     repeated = (
         select(RowErrorRow.code, RowErrorRow.message)
-        .join(DuplicateRow, _repeats(RowErrorRow))
+        .join(DuplicateRow, repeats(RowErrorRow))
         .where(RowErrorRow.batch_no == batch_no)
     )
     both = union_all(own, repeated).subquery()
@@ -91,57 +95,7 @@ def _failures(connection: Connection, batch_no: int) -> list[Part]:
     return [Grid(headings, rows, "Failed rows by cause", frozenset({2}))] if rows else []
 
 
-def _repeats(table: type[PredictionRow | RowErrorRow]) -> Any:
-    return and_(DuplicateRow.batch_no == table.batch_no, DuplicateRow.first_row == table.row)
-
-
-def _answers(batch_no: int) -> Any:
-    columns = (PredictionRow.target, PredictionRow.label, PredictionRow.labels, PredictionRow.score)
-    own = select(*columns).where(PredictionRow.batch_no == batch_no)
-    repeated = select(*columns).join(DuplicateRow, _repeats(PredictionRow)).where(PredictionRow.batch_no == batch_no)
-    return union_all(own, repeated).subquery()
-
-
-@dataclass
-class _Given:
-    """Rows by label, and how many rows have an answer: those that did not abstain."""
-
-    rows: Counter[str] = field(default_factory=Counter)
-    answered: int = 0
-
-
-def _labels_given(connection: Connection, batch_no: int) -> dict[int, _Given]:
-    """target number → what it was given."""
-    answers = _answers(batch_no).c
-    found: dict[int, _Given] = {}
-    for target, label, labels, count in connection.execute(
-        select(answers.target, answers.label, answers.labels, func.count()).group_by(
-            answers.target, answers.label, answers.labels
-        )
-    ):
-        given = found.setdefault(int(target), _Given())
-        if label is None and labels is None:
-            continue  # abstained
-        given.answered += int(count)
-        names = [label] if label is not None else orjson.loads(labels)
-        given.rows.update(dict.fromkeys(names, int(count)))
-    return found
-
-
-def _scores(connection: Connection, batch_no: int) -> dict[int, list[int]]:
-    """target number → rows by best score, in bins of 1/20."""
-    answers = _answers(batch_no).c
-    at_least = [func.sum(case((answers.score >= step / _BINS, 1), else_=0)) for step in range(1, _BINS)]
-    found = {}
-    for target, rows, *counts in connection.execute(
-        select(answers.target, func.count(), *at_least).group_by(answers.target)
-    ):
-        edges = [int(rows), *map(int, counts), 0]
-        found[int(target)] = [more - less for more, less in pairwise(edges)]
-    return found
-
-
-def _target(name: str, given: _Given, scores: list[int]) -> list[Part]:
+def _target(name: str, given: Given, scores: list[int]) -> list[Part]:
     total, labels_given = given.answered, len(given.rows)
     shown = given.rows.most_common(_LABELS_SHOWN)
     note = f" (the {_LABELS_SHOWN} most frequent of {labels_given})" if labels_given > _LABELS_SHOWN else ""
@@ -154,31 +108,45 @@ def _target(name: str, given: _Given, scores: list[int]) -> list[Part]:
     return [*parts, Grid(("label", "rows", "share"), rows, f"Labels{note}")]
 
 
-def _drift(connection: Connection, model: Mapping[str, Any], target: str, given: Counter[str]) -> list[Part]:
-    before = baseline_of(connection, model, target)
+def _drift(
+    connection: Connection, batch: Mapping[str, Any], model: Mapping[str, Any], target: Target, now: Answers
+) -> list[Part]:
+    temperature = ((batch["options"] or {}).get("temperatures") or {}).get(target.name, 1.0)
+    before = baseline_of(connection, model, target.name, temperature)
     if before is None:
         return [Note("Drift is not known: the model has no validation split here, and was not evaluated on its own.")]
-    found = drift_between(before.counts, given, before.split)
+    if not before.is_answers:
+        return [_not_tested(model), *_moved(before.answers, now)]
+    found = drift_between(before.answers, now, before.split, multi=target.multi)
     if found is None:
-        return [Note(f"Drift is not known: it takes {FEW_ROWS} labels here and in {before.source}.")]
-    index = (
-        f" (Population stability index {found.psi:.3f}; up to {found.by_luck:.3f} is luck. Against {before.source}.)"
-    )
-    parts: list[Part] = [Note(found.verdict + index, found.tone)]
-    if found.tone != "good" and not before.is_answers:
-        parts.append(
-            Note(
-                "Answers are compared with labels here, so the model's own mistakes look like drift. To compare "
-                f"answers with answers, run: labelmill evaluate {model['name']}@{model['version']} --split validation."
-            )
-        )
+        return [Note(f"Drift is not known: {before.source} and those to this batch have nothing to compare.")]
+    tested = [
+        f"{name} p = {p_value:.2g}"
+        for name, p_value in (("labels", found.p_labels), ("best scores", found.p_scores))
+        if p_value is not None
+    ]
+    index = f"population stability index {found.psi:.3f}; " if found.psi is not None else ""
+    basis = f" ({index}{', '.join(tested)}; below {found.level:g} is believed. Against {before.source}.)"
+    parts: list[Part] = [Note(found.verdict + basis, found.tone)]
     dropped = connection.scalar(select(DatasetRow.dropped).where(DatasetRow.id == model["dataset_id"]))
-    if found.tone != "good" and (dropped or {}).get("above_max_per_label"):
+    if found.tone in ("warning", "bad") and (dropped or {}).get("above_max_per_label"):
         parts.append(
             Note(
                 "The dataset was prepared with --max-per-label, which evens its labels out: where frequent labels are "
                 "more frequent here, that alone explains it."
             )
         )
-    rows = [(label, f"{old:.2%}", f"{new:.2%}") for label, old, new in found.moved]
-    return [*parts, Grid(("label", "before", "in this batch"), rows, "Labels that moved most")]
+    return [*parts, *_moved(before.answers, now)]
+
+
+def _not_tested(model: Mapping[str, Any]) -> Note:
+    return Note(
+        "Drift is not known: of the validation split only the labels are, and the model's own mistakes differ from "
+        f"them too. To compare answers with answers, run: labelmill evaluate {model['name']}@{model['version']} "
+        "--split validation."
+    )
+
+
+def _moved(before: Answers, now: Answers) -> list[Part]:
+    rows = [(label, f"{old:.2%}", f"{new:.2%}") for label, old, new in moved_labels(before, now)[:_LABELS_MOVED]]
+    return [Grid(("label", "before", "in this batch"), rows, "Labels that moved most")] if rows else []

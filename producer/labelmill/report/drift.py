@@ -1,74 +1,130 @@
-"""Whether a batch's labels are spread as they were when the model was measured. Pure.
+"""Whether a batch's answers are like those that the model gave when it was measured. Pure.
 
-The population stability index (PSI): sum of (p - q) ln(p / q) over labels. Samples of one population differ too, by
-(labels - 1)(1/n + 1/m) on average and after a chi-squared distribution: an index within that says nothing.
+Two things are tested: the labels given, and the best scores, which texts of another kind lower though their labels be
+spread as before. Both tests hold for any number of rows; they share the chance of a false alarm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import log, sqrt
 
-from labelmill.report.parts import Tone
+import numpy as np
 
-FEW_ROWS = 50
-MODERATE, LARGE = 0.1, 0.25  #: The usual bounds of the index, beyond what luck makes.
-_NORMAL_95 = 1.6448536269514722
+from labelmill.report.parts import Tone
+from labelmill.report.two_samples import bins_p_value, label_sets_p_value, labels_p_value
+
+LEVEL = 0.01  #: The chance that answers to texts of the same kind are called drift.
+STRONG_INDEX = 0.25  #: The usual bound of the population stability index, beyond what is usual for so few rows.
+STRONG_SHIFT = 0.25  #: Share of rows that changed sides of some score.
+TOO_COARSE = 0.3  #: Where a change of so many of the rows may go unnoticed, the absence of an alarm says nothing.
 _SMOOTHING = 0.5  # rows added to each label, so that one without rows has no infinite weight
-_MOVED = 8
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model answered to some rows, for one target."""
+
+    rows: int
+    #: Rows by their best label; of a multi-label target rows with each of its labels. None: not known.
+    labels: Mapping[str, int] | None
+    best_scores: Sequence[int] | None  #: Rows by best score, in equally wide bins from 0 to 1. None: not known.
 
 
 @dataclass(frozen=True)
 class Drift:
-    """`by_luck`: what the index stays below in 95 of 100 samples of the same texts. `moved`: the labels whose shares
-    differ most: (label, share before, share now)."""
+    """`psi`: the population stability index of the labels, None where they are not known. `unnoticed`: what share of
+    the rows may change without an alarm. A p-value is None where that could not be tested."""
 
-    psi: float
-    by_luck: float
+    psi: float | None
+    p_labels: float | None
+    p_scores: float | None
+    level: float  #: Under which each p-value is believed.
+    unnoticed: float
     verdict: str
     tone: Tone
-    moved: list[tuple[str, float, float]]
 
 
-def drift_between(before: Mapping[str, int], now: Mapping[str, int], split: str = "validation") -> Drift | None:
-    """Compare counts by label; those before are of the model's `split`. None when either has too few rows."""
-    labels = sorted(before.keys() | now.keys())
-    rows_before, rows_now = sum(before.values()), sum(now.values())
-    if min(rows_before, rows_now) < FEW_ROWS or len(labels) < 2:
+def drift_between(before: Answers, now: Answers, split: str, *, multi: bool) -> Drift | None:
+    """Compare answers; those before are to the model's `split`. None when nothing can be compared."""
+    if not before.rows or not now.rows:
         return None
-    old, new = _shares(before, labels), _shares(now, labels)
-    psi = sum((q - p) * log(q / p) for p, q in zip(old, new, strict=True))
-    freedom, scale = len(labels) - 1, 1 / rows_before + 1 / rows_now
-    by_luck, usual = _chi_squared_95(freedom) * scale, freedom * scale
-    verdict, tone = _verdict(psi, psi - usual, by_luck, split)
-    pairs = [(name, before.get(name, 0) / rows_before, now.get(name, 0) / rows_now) for name in labels]
-    pairs.sort(key=lambda pair: -abs(pair[2] - pair[1]))
-    return Drift(psi, by_luck, verdict, tone, pairs[:_MOVED])
+    labels = sorted(before.labels.keys() | now.labels.keys()) if before.labels and now.labels else []
+    old, new = ([(one.labels or {}).get(label, 0) for label in labels] for one in (before, now))
+    p_labels = p_scores = None
+    if multi and labels:
+        p_labels = label_sets_p_value(old, before.rows, new, now.rows)
+    elif len(labels) > 1:
+        p_labels = labels_p_value(old, new)
+    if before.best_scores and now.best_scores and _differ(before.best_scores, now.best_scores):
+        p_scores = bins_p_value(before.best_scores, now.best_scores)
+    if p_labels is None and p_scores is None:
+        return None
+    level = LEVEL / ((p_labels is not None) + (p_scores is not None))
+    unnoticed = min(1.0, sqrt(-log(level / 2) / 2 * (1 / before.rows + 1 / now.rows)))
+    psi = _stability_index(old, new) if labels else None
+    usual = (len(labels) - 1) * (1 / before.rows + 1 / now.rows)
+    fall = _fall(before.best_scores, now.best_scores) if p_scores is not None else 0.0
+    alarms = [
+        words
+        for p_value, words in (
+            (p_labels, f"the labels are not spread as in the {split} split"),
+            (p_scores, f"the model is {'less' if fall > 0 else 'more'} sure of these texts than of the {split} split"),
+        )
+        if p_value is not None and p_value < level
+    ]
+    is_strong = (psi or 0.0) - usual >= STRONG_INDEX or abs(fall) >= STRONG_SHIFT
+    verdict, tone = _verdict(alarms, split, unnoticed, is_strong=is_strong)
+    return Drift(psi, p_labels, p_scores, level, unnoticed, verdict, tone)
 
 
-def _shares(counts: Mapping[str, int], labels: list[str]) -> list[float]:
-    total = sum(counts.values()) + _SMOOTHING * len(labels)
-    return [(counts.get(label, 0) + _SMOOTHING) / total for label in labels]
+def moved_labels(before: Answers, now: Answers) -> list[tuple[str, float, float]]:
+    """(label, share of rows before, share now), the label that moved most first."""
+    old, new = before.labels or {}, now.labels or {}
+    if not old or not new:
+        return []
+    shares = [
+        (label, old.get(label, 0) / before.rows, new.get(label, 0) / now.rows)
+        for label in sorted(old.keys() | new.keys())
+    ]
+    return sorted(shares, key=lambda one: -abs(one[2] - one[1]))
 
 
-def _chi_squared_95(freedom: int) -> float:
-    """By Wilson and Hilferty: good to a percent from 3 degrees of freedom on, and to 3 % below."""
-    part = 2 / (9 * freedom)
-    return float(freedom * (1 - part + _NORMAL_95 * sqrt(part)) ** 3)
+def _differ(before: Sequence[int], now: Sequence[int]) -> bool:
+    """Whether best scores tell anything: those of prompts are all 1."""
+    return int(np.count_nonzero(np.add(before, now))) > 1
 
 
-def _verdict(psi: float, beyond: float, by_luck: float, split: str) -> tuple[str, Tone]:
-    if psi <= by_luck:
-        return f"No drift: the labels are spread as in the {split} split, but for what luck makes.", "good"
-    if beyond < MODERATE:
-        return "Little drift: shares moved by more than luck, but not by much. Nothing needs doing.", "good"
-    if beyond < LARGE:
+def _stability_index(old: Sequence[int], new: Sequence[int]) -> float:
+    p, q = (np.add(counts, _SMOOTHING) / (sum(counts) + _SMOOTHING * len(counts)) for counts in (old, new))
+    return float(((q - p) * np.log(q / p)).sum())
+
+
+def _fall(before: Sequence[int] | None, now: Sequence[int] | None) -> float:
+    """How many more of the rows now lie below some score than before, where that differs most; below 0: fewer."""
+    old, new = (np.cumsum(counts) / max(1, sum(counts)) for counts in (before or [0], now or [0]))
+    gaps = new - old
+    return float(gaps[np.abs(gaps).argmax()])
+
+
+def _verdict(alarms: Sequence[str], split: str, unnoticed: float, *, is_strong: bool) -> tuple[str, Tone]:
+    if alarms and is_strong:
         return (
-            "Some drift: look at the labels that moved most. If the world changed so, all is well; if not, have a "
-            "person label a sample of them."
+            f"Strong drift: {' and '.join(alarms)}, so the accuracy measured there need not hold here. Have a person "
+            "label a sample and evaluate on it before you rely on these labels."
+        ), "bad"
+    if alarms:
+        return (
+            f"Some drift: {' and '.join(alarms)}. Look at the labels that moved most and at the rows with the lowest "
+            "scores. If the world changed so, all is well; if not, have a person label a sample of them."
         ), "warning"
+    if unnoticed > TOO_COARSE:
+        return (
+            f"Too few rows to tell drift: with so many here and in the {split} split a change of up to {unnoticed:.0%} "
+            "of the rows may go unnoticed."
+        ), "plain"
     return (
-        f"Strong drift: the labels are not spread as in the {split} split, so the accuracy measured there need not "
-        "hold here. Have a person label a sample and evaluate on it before you rely on these labels."
-    ), "bad"
+        f"No drift: the labels are spread as in the {split} split and the model is as sure of them, but for what luck "
+        f"makes. A change of fewer than {unnoticed:.0%} of the rows may go unnoticed."
+    ), "good"

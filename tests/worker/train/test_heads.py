@@ -243,6 +243,7 @@ def test_vectors_of_any_length_find_a_regularisation_that_fits_them(tmp_path: Pa
         fitted = fit_head(scaled, scaled, schema).report["intent"]
         assert fitted["C"] < 0.5 if scale > 1 else fitted["C"] > 128
         assert sum(fitted["validation"]["given"].values()) == 300
+        assert sum(fitted["validation"]["best_scores"]) == 300
 
 
 def test_a_head_that_a_full_disk_cuts_short_leaves_nothing(tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ class SingleLabelTally:
             "coverage": self._coverage(100),
             "histogram": histogram(self._raw.best[scored]),
             "given": counts_by_name(names, np.bincount(self._given[self._given >= 0], minlength=len(names))),
+            "best_labels": counts_by_name(names, np.bincount(self._top[scored], minlength=len(names))),
             "truth": counts_by_name(names, np.bincount(self._real, minlength=len(names))),
             "rows": len(self._real),
             "has_truth": self.truth.rows,

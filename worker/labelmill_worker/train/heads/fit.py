@@ -13,6 +13,7 @@ from threadpoolctl import threadpool_limits
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.evaluate import f1
+from labelmill_worker.evaluate.probabilities import histogram
 from labelmill_worker.inference.models.head import Head, probabilities
 from labelmill_worker.train.heads.minibatch import fit_minibatch
 from labelmill_worker.train.heads.solvers import Linear, fit_sigmoids, fit_softmax
@@ -200,6 +201,7 @@ def _measure(
     scores: Matrix, truth: NDArray[np.bool_], target: Target, thresholds: dict[str, float] | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": len(scores), "log_loss": round(log_loss(scores, truth, target), 6)}
+    found["best_scores"] = histogram(scores.max(axis=1).astype(np.float64))
     if target.multi:
         limits = np.array([(thresholds or {}).get(label, 0.5) for label in target.labels], np.float32)
         given = scores >= limits
@@ -212,5 +214,6 @@ def _measure(
 
 
 def _by_label(counts: NDArray[np.int64], target: Target) -> dict[str, int]:
-    """What the head answered to the rows it is checked on: a report compares later batches with it."""
+    """What the head answered to the rows it is checked on: a report compares later batches with it and with the best
+    scores."""
     return {label: int(count) for label, count in zip(target.labels, counts, strict=True) if count}

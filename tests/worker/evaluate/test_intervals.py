@@ -1,0 +1,80 @@
+"""How often the intervals of an evaluation hold what is so of all rows there are: measured over seeded samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy.stats import binom, binomtest
+
+from labelmill.core.proportions import wilson_interval
+from labelmill_worker.evaluate import f1
+from labelmill_worker.evaluate.resampling import intervals
+
+SAMPLES = 150
+NAMES = ("accuracy", "macro_f1", "weighted_f1", "micro_f1")
+
+
+class Answered:
+    """All rows there are: cases of truth and answer with their shares."""
+
+    def __init__(self, labels: int, accuracy: float, *, skew: float = 0.0) -> None:
+        shares = np.arange(1, labels + 1) ** -skew
+        table = np.full((labels, labels), (1 - accuracy) / max(1, labels - 1))
+        np.fill_diagonal(table, accuracy)
+        self.labels, self.shares = labels, (table * (shares / shares.sum())[:, None]).ravel()
+        self.real, self.given = (one.ravel() for one in np.indices(table.shape))
+
+    def statistics(self, cases: np.ndarray) -> Any:
+        real, given = np.eye(self.labels)[self.real[cases]], np.eye(self.labels)[self.given[cases]]
+        right = self.real[cases] == self.given[cases]
+
+        def found(drawn: np.ndarray) -> dict[str, np.ndarray]:
+            averages = f1.averages(drawn @ (real * right[:, None]), drawn @ real, drawn @ given, present_only=True)
+            return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
+
+        return found
+
+    def intervals(self, rows: int, rng: np.random.Generator) -> dict[str, Any]:
+        drawn = rng.multinomial(rows, self.shares)
+        cases = np.flatnonzero(drawn)
+        support = np.bincount(self.real[cases], drawn[cases], self.labels)
+        return intervals(drawn[cases], support, self.statistics(cases))
+
+    def truth(self) -> dict[str, float]:
+        every = np.arange(len(self.shares))
+        return {name: float(value[0]) for name, value in self.statistics(every)(self.shares[None]).items()}
+
+
+@pytest.mark.parametrize(
+    ("labels", "accuracy", "skew", "rows"),
+    [(2, 0.98, 1.0, 100), (5, 0.98, 0.0, 100), (12, 0.8, 0.5, 300), (16, 0.7, 0.0, 250)],
+)
+def test_every_interval_holds_in_90_to_98_percent(labels: int, accuracy: float, skew: float, rows: int) -> None:
+    every, rng = Answered(labels, accuracy, skew=skew), np.random.default_rng(rows)
+    real = every.truth()
+    found = [every.intervals(rows, rng) for _ in range(SAMPLES)]
+    for name in NAMES:
+        given = [one[name] for one in found if one[name]]
+        held = sum(low <= real[name] <= high for low, high in given)
+        assert len(given) > SAMPLES / 2
+        assert binom.ppf(0.001, len(given), 0.9) <= held <= binom.ppf(0.999, len(given), 0.98), name
+
+
+def test_macro_f1_has_no_interval_where_labels_are_too_rare_for_one_to_hold() -> None:
+    found = Answered(77, 0.8).intervals(150, np.random.default_rng(1))
+    assert found["macro_f1"] is None
+    assert found["withheld"]["macro_f1"].endswith("of 77 labels have fewer than 5 rows")
+    assert found["accuracy"]
+    assert Answered(77, 0.8).intervals(3_000, np.random.default_rng(1))["withheld"] == {}
+
+
+@pytest.mark.parametrize(("right", "rows"), [(0, 10), (10, 10), (98, 100), (1, 7), (450, 1_000)])
+def test_the_interval_of_a_share_is_that_of_wilson(right: int, rows: int) -> None:
+    expected = binomtest(right, rows).proportion_ci(method="wilson")
+    assert wilson_interval(right / rows, rows) == pytest.approx([expected.low, expected.high], abs=1e-12)
+
+
+def test_without_rows_a_share_may_be_anything() -> None:
+    assert wilson_interval(0.0, 0) == [0.0, 1.0]
