@@ -36,7 +36,7 @@ def baseline_of(
     """The answers of an evaluation on the model's own validation split, of its training, of an evaluation on the test
     split; else the labels of validation. None when there are none of these.
 
-    Of several answers to validation those are taken that tell the best scores at the batch's `temperature`.
+    Where the first does not tell the best scores at the batch's `temperature`, those of the second stand in.
     """
     validation = [
         found
@@ -46,11 +46,11 @@ def baseline_of(
         )
         if found
     ]
-    complete = [one for one in validation if one.answers.best_scores and one.answers.labels]
-    return next(
-        iter([*complete, *validation]),
-        _evaluated(connection, model, target, "test", temperature) or _labels(connection, model, target),
-    )
+    if not validation:
+        return _evaluated(connection, model, target, "test", temperature) or _labels(connection, model, target)
+    first = next((one for one in validation if one.answers.labels), validation[0])
+    best_scores = next((one.answers.best_scores for one in validation if one.answers.best_scores), None)
+    return replace(first, answers=replace(first.answers, best_scores=first.answers.best_scores or best_scores))
 
 
 def _evaluated(
@@ -82,11 +82,11 @@ def _evaluated(
 def _fitted(connection: Connection, model: Mapping[str, Any], target: str, temperature: float) -> Baseline | None:
     details = connection.scalar(select(TrainingRow.details).where(TrainingRow.id == model["training_id"])) or {}
     found = details.get("targets", {}).get(target, {}).get("validation", {})
-    answers = Answers(found.get("rows", 0), found.get("given"), found.get("best_scores"))
+    best_scores = found.get("best_scores")
     if temperature != 1.0:
         calibrated = (model["calibration"] or {}).get(target) or {}
-        is_the_same = calibrated.get("temperature") == temperature
-        answers = replace(answers, best_scores=calibrated.get("best_scores") if is_the_same else None)
+        best_scores = calibrated.get("best_scores") if calibrated.get("temperature") == temperature else None
+    answers = Answers(found.get("rows") or sum(best_scores or ()), found.get("given"), best_scores)
     return _known(Baseline(answers, "validation", "the model's answers to the validation split", is_answers=True))
 
 

@@ -66,16 +66,29 @@ def drift_between(before: Answers, now: Answers, split: str, *, multi: bool) -> 
     psi = _stability_index(old, new) if labels else None
     usual = (len(labels) - 1) * (1 / before.rows + 1 / now.rows)
     fall = _fall(before.best_scores, now.best_scores) if p_scores is not None else 0.0
-    alarms = [
-        words
-        for p_value, words in (
-            (p_labels, f"the labels are not spread as in the {split} split"),
-            (p_scores, f"the model is {'less' if fall > 0 else 'more'} sure of these texts than of the {split} split"),
+    sureness = "less" if fall > 0 else "more"
+    tested = [
+        (p_value < level, alike, unlike)
+        for p_value, alike, unlike in (
+            (
+                p_labels,
+                f"the labels are spread as in the {split} split",
+                f"the labels are not spread as in the {split} split",
+            ),
+            (
+                p_scores,
+                f"the model is as sure of these texts as of the {split} split",
+                f"the model is {sureness} sure of these texts than of the {split} split",
+            ),
         )
-        if p_value is not None and p_value < level
+        if p_value is not None
     ]
     is_strong = (psi or 0.0) - usual >= STRONG_INDEX or abs(fall) >= STRONG_SHIFT
-    verdict, tone = _verdict(alarms, split, unnoticed, is_strong=is_strong)
+    alarms = [unlike for is_alarm, _, unlike in tested if is_alarm]
+    if alarms:
+        verdict, tone = _alarm(" and ".join(alarms), is_strong=is_strong)
+    else:
+        verdict, tone = _no_alarm(" and ".join(alike for _, alike, _ in tested), split, unnoticed)
     return Drift(psi, p_labels, p_scores, level, unnoticed, verdict, tone)
 
 
@@ -108,23 +121,25 @@ def _fall(before: Sequence[int] | None, now: Sequence[int] | None) -> float:
     return float(gaps[np.abs(gaps).argmax()])
 
 
-def _verdict(alarms: Sequence[str], split: str, unnoticed: float, *, is_strong: bool) -> tuple[str, Tone]:
-    if alarms and is_strong:
+def _alarm(unlike: str, *, is_strong: bool) -> tuple[str, Tone]:
+    if is_strong:
         return (
-            f"Strong drift: {' and '.join(alarms)}, so the accuracy measured there need not hold here. Have a person "
-            "label a sample and evaluate on it before you rely on these labels."
+            f"Strong drift: {unlike}, so the accuracy measured there need not hold here. Have a person label a sample "
+            "and evaluate on it before you rely on these labels."
         ), "bad"
-    if alarms:
-        return (
-            f"Some drift: {' and '.join(alarms)}. Look at the labels that moved most and at the rows with the lowest "
-            "scores. If the world changed so, all is well; if not, have a person label a sample of them."
-        ), "warning"
+    return (
+        f"Some drift: {unlike}. Look at the labels that moved most and at the rows with the lowest scores. If the "
+        "world changed so, all is well; if not, have a person label a sample of them."
+    ), "warning"
+
+
+def _no_alarm(alike: str, split: str, unnoticed: float) -> tuple[str, Tone]:
     if unnoticed > TOO_COARSE:
         return (
             f"Too few rows to tell drift: with so many here and in the {split} split a change of up to {unnoticed:.0%} "
             "of the rows may go unnoticed."
         ), "plain"
     return (
-        f"No drift: the labels are spread as in the {split} split and the model is as sure of them, but for what luck "
-        f"makes. A change of fewer than {unnoticed:.0%} of the rows may go unnoticed."
+        f"No drift: {alike}, but for what luck makes. A change of fewer than {unnoticed:.0%} of the rows may go "
+        "unnoticed."
     ), "good"

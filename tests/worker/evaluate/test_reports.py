@@ -201,6 +201,26 @@ def test_rows_that_a_threshold_lets_abstain_are_no_drift(shop: Workshop, tmp_pat
     assert float(now[:-1]) == pytest.approx(float(before[:-1]), abs=3)
 
 
+def test_scores_at_a_temperature_are_compared_with_those_of_validation_at_the_same(
+    shop: Workshop, tmp_path: Path
+) -> None:
+    kinds = ("wrong", "right", "wrong", "right", "unsure")
+    texts = [f"{kinds[number % 5]} {number} {'x' * (number % 4)}" for number in range(300)]
+    rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
+    shop.model("cooled", SCHEMA, dataset_id=shop.dataset("cooled", SCHEMA, validation=rows, test=rows[:9]))
+    shop.run(submit_evaluation(shop.engine, shop.sender, model="cooled", dataset="cooled", split="validation"))
+    shop.run(submit_evaluation(shop.engine, shop.sender, model="cooled", dataset="cooled", calibrate=True))
+    for name, wanted in (("alike", texts), ("unsure", [f"unsure {text}" for text in texts])):
+        source = tmp_path / f"{name}.jsonl"
+        source.write_text("".join(json.dumps({"text": text}) + "\n" for text in wanted))
+        batch_id = submit_batch(shop.engine, shop.sender, source=str(source), model="cooled")
+        shop.run(batch_id)
+        said = notes(gather_report(shop.engine, batch_id))
+        assert "best scores p =" in said
+        assert ("No drift" in said) == (name == "alike"), said
+        assert ("less sure of these texts than of the validation split" in said) == (name == "unsure"), said
+
+
 def test_a_dataset_shows_its_splits_and_what_leaks(shop: Workshop) -> None:
     with writing(shop.engine) as connection:
         dataset_id = connection.execute(DatasetRow.__table__.select()).mappings().one()["id"]

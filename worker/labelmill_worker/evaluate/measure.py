@@ -21,12 +21,13 @@ from labelmill_worker.evaluate import temperature
 from labelmill_worker.evaluate.answer_block import AnswerBlock
 from labelmill_worker.evaluate.leakage import seen_in
 from labelmill_worker.evaluate.multi_label import MultiLabelTally
+from labelmill_worker.evaluate.probabilities import histogram
 from labelmill_worker.evaluate.rescaled_thresholds import NewScale
 from labelmill_worker.evaluate.scores import as_exported
 from labelmill_worker.evaluate.single_label import SingleLabelTally
 from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import Truth, read_split, read_truth
-from labelmill_worker.inference.models.temperature import are_probabilities
+from labelmill_worker.inference.models.temperature import are_probabilities, scaled
 from labelmill_worker.store.evaluations import read_answers
 
 _BLOCK = 4096
@@ -133,7 +134,10 @@ def fit_temperatures(split: ClassifiedSplit, check: Callable[[], None]) -> dict[
             fitted = temperature.fit_single(table[real < known], real[real < known])
         if fitted is not None:
             scale = NewScale(truth.target, fitted["temperature"], table)
-            found[truth.target.name] = FittedTemperature(fitted, scale)
+            calibrated = scaled(table, fitted["temperature"], multi=truth.target.multi)
+            # later batches are compared with them
+            report = fitted | {"best_scores": histogram(calibrated.max(axis=1))}
+            found[truth.target.name] = FittedTemperature(report, scale)
     return found
 
 
