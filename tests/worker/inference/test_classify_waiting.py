@@ -47,6 +47,25 @@ def test_a_long_429_ends_the_task_and_hands_the_rest_back(mill: Mill) -> None:
     assert mill.mistral.requests == 1
 
 
+def test_a_429_for_one_model_holds_no_batch_of_another_model_back(mill: Mill) -> None:
+    slow = "ft:classifier:slow"
+
+    def refuse(texts: list[str], body: dict[str, Any]) -> web.Response | None:
+        return web.Response(status=429, headers={"Retry-After": "100"}) if body["model"] == slow else None
+
+    mill.mistral.faults = [refuse]
+    held, free = mill.submit(some_texts(10), model=slow), mill.submit(some_texts(40))
+    mill.fake.waiting.clear()
+    mill.work(held)
+    mill.fake.waiting.clear()
+    mill.work(free)
+    assert mill.status(free)["state"] == "completed"
+    mill.work(held)
+    found = mill.status(held)
+    assert found["state"] == "running"
+    assert mill.mistral.refused_429 == 0, "of the stand-in's own limit"
+
+
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 408, 409])
 def test_faults_that_pass_are_retried(mill: Mill, status: int) -> None:
     mill.mistral.faults = [first_times(3, lambda texts: web.Response(status=status))]

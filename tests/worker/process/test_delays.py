@@ -85,6 +85,7 @@ def test_a_delay_of_one_worker_names_it_while_others_may_work(engine: Engine, ba
     ("error", "words"),
     [
         (HeldBack(42.0), "the rate limit has held requests back since "),
+        (HeldBack(42.0, "mistral-embed"), " UTC: requests to mistral-embed"),
         (RateLimited("Mistral asks for less"), "UTC: Mistral asks for less"),
         (BrokerUnavailable("Redis cannot be reached"), "Redis cannot be reached since "),
         (MalformedAnswer("no JSON"), None),

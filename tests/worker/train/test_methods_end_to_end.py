@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import redis
 from aiohttp import web
 from asked import approve, cancel, submit_batch, submit_evaluation, submit_training
 from sqlalchemy import select, update
@@ -78,6 +81,12 @@ class School(Workshop):
 
 @pytest.fixture
 def school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[School]:
+    made = _school(engine, mistral, redis_url, tmp_path)
+    yield made
+    made.close()
+
+
+def _school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> School:
     no_files_no_jobs = cast("ControlPlane", object())  # neither vectors nor prompts need them
     made = School(engine, mistral, redis_url, tmp_path, no_files_no_jobs)
     made.dataset(
@@ -86,8 +95,7 @@ def school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Pat
         train=[made_up_row(n) for n in range(120)],
         validation=[made_up_row(n) for n in range(1000, 1040)],
     )
-    yield made
-    made.close()
+    return made
 
 
 def test_a_head_is_trained_on_vectors_and_classifies(school: School) -> None:
@@ -303,6 +311,34 @@ def test_every_request_for_the_nearest_examples_is_counted_and_its_tokens_paid_o
     assert batch["requests"] == school.mistral.requests - sent == 3  # a vector, a chat that failed, a chat
     assert plain["requests"] == 2
     assert batch["tokens"] == plain["tokens"]
+
+
+def test_each_model_of_a_prompt_with_the_nearest_examples_keeps_to_its_own_limit(
+    engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chat, texts = "ministral-8b-2512", [made_up_row(n)["text"] for n in range(2000, 2006)]
+    monkeypatch.setenv("LABELMILL_MODEL_LIMITS", json.dumps({chat: {"requests_per_minute": 600}}))
+    school = _school(engine, mistral, redis_url, tmp_path)
+    try:
+        school.run(school.train(method="prompt", shots=1, shot_selection="nearest", base_model=chat))
+        chats: list[float] = []
+        refusals = iter([web.Response(status=429, headers={"Retry-After": "1"})])
+
+        def watch(texts: list[str], body: dict[str, Any]) -> web.Response | None:
+            if "messages" in body:
+                chats.append(time.monotonic())
+                return None
+            return next(refusals, None)
+
+        mistral.faults.append(watch)
+        batch = school.run(school.classify(texts))
+        assert batch["rows"]["labelled"] == len(texts)
+        assert all(later - earlier > 0.05 for earlier, later in itertools.pairwise(chats)), "a tenth of a second each"
+        with redis.Redis.from_url(redis_url) as client:
+            slowed = {key.split(b":model:")[1] for key in client.keys("labelmill:limit:*:adaptation")}
+        assert slowed == {b"mistral-embed:adaptation"}, "the model that answered 429, and not the other"
+    finally:
+        school.close()
 
 
 def test_what_a_batch_costs_is_estimated_from_its_tokens(school: School) -> None:
