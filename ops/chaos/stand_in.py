@@ -1,6 +1,7 @@
 """A strict stand-in for Mistral. It counts every text it has worked on, whoever got the answer, and every job it made.
 
-It shares no code with the emulator. What it answers is a function of the text (`answers`), so the checker knows the
+It shares no code with the emulator, nor with the stand-in of the tests: what was paid for is counted independently of
+both. What it answers is a function of the text (`answers`), so the checker knows the
 truth.
 """
 

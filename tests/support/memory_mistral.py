@@ -1,13 +1,22 @@
-"""The control plane of Mistral in memory: files and jobs, and a hook before and after every call."""
+"""Mistral in memory, behind both ports. Of calls that carry texts it counts every billed text, enforces limits
+and injects faults; of the control plane it keeps files, jobs and models, with a hook before and after every call."""
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
+
+from aiohttp import web
+from mistral_answers import KEY, completed, embedded, ok, result_of
+from mistral_answers import Reply as Fault
 
 from labelmill.contracts.errors import RemoteFailed, RequestRefused
+from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.control_plane import (
     JobOrder,
     RemoteCheckpoint,
@@ -16,17 +25,30 @@ from labelmill_worker.ports.control_plane import (
     RemoteJob,
     RemoteModel,
 )
+from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
 T = TypeVar("T")
 
 
 class MemoryMistral:
-    """Keeps files and jobs in memory. Each look at a job moves it one status on.
+    """Answers texts, and keeps files, jobs and models. Each look at a job moves it one status on.
 
-    `after_call(name)` is called after a call has had its effect, `before_call(name)` before.
+    `faults` are asked in turn before a call is answered: the first that returns a response wins; what they answer is
+    not billed unless they say so themselves. `after_call(name)` is called after a call of the control plane has had its
+    effect, `before_call(name)` before.
     """
 
     def __init__(self) -> None:
+        self.billed: Counter[str] = Counter()
+        self.requests = 0
+        self.bodies: deque[dict[str, Any]] = deque(maxlen=1000)
+        self.refused_429 = 0
+        self.concurrent = self.most_concurrent = 0
+        self.latency_s = 0.0
+        self.per_second: int | None = None
+        self.faults: list[Fault] = []
+        self._starts: deque[float] = deque()
+        self.models: dict[str, bool] = {}  #: id → is archived
         self.files: dict[str, RemoteFile] = {}
         self.jobs: dict[str, RemoteJob] = {}
         self.orders: list[JobOrder] = []
@@ -36,6 +58,48 @@ class MemoryMistral:
         self.after_start = ["RUNNING", "SUCCESS"]
         self.before_call: Callable[[str], None] = lambda name: None
         self.after_call: Callable[[str], None] = lambda name: None
+
+    @property
+    def inference(self) -> MemoryInference:
+        """The port of calls that carry texts."""
+        return MemoryInference(self)
+
+    async def answer(self, call: Call, *, has_key: bool = True) -> web.Response:
+        """What Mistral says to a call."""
+        body: dict[str, Any] = dict(call.body)
+        texts = texts_of(call)
+        self.requests += 1
+        self.bodies.append(body)
+        if not has_key:
+            return web.Response(status=401, body=b'{"detail":"Unauthorized"}')
+        if self.per_second is not None and not self._within_limit(self.per_second):
+            self.refused_429 += 1
+            return web.Response(status=429, headers={"Retry-After": "1"}, body=b'{"message":"Requests rate limit"}')
+        self.concurrent += 1
+        self.most_concurrent = max(self.most_concurrent, self.concurrent)
+        try:
+            await asyncio.sleep(self.latency_s)
+            for fault in self.faults:
+                said = fault(texts, body)
+                if said is not None:
+                    return said
+            self.billed.update(texts)
+            if call.endpoint is Endpoint.EMBEDDINGS:
+                return embedded(texts)
+            if call.endpoint is Endpoint.CHAT_COMPLETIONS:
+                return completed(body)
+            return ok([result_of(text) for text in texts])
+        finally:
+            self.concurrent -= 1
+
+    def _within_limit(self, per_second: int) -> bool:
+        now = time.monotonic()
+        while self._starts and self._starts[0] <= now - 1:
+            self._starts.popleft()
+        if len(self._starts) >= per_second:
+            return False
+        self._starts.append(now)
+        return True
 
     def upload_file(self, path: Path, name: str) -> str:
         def upload() -> str:
@@ -87,10 +151,33 @@ class MemoryMistral:
         self._call("cancel_job", lambda: self.cancels.append(job_id))
 
     def list_models(self) -> list[RemoteModel]:
-        return []
+        return [RemoteModel(model_id, is_archived=is_archived) for model_id, is_archived in self.models.items()]
 
     def get_model(self, model_id: str) -> RemoteModel:
-        raise RemoteFailed(model_id)
+        if model_id not in self.models:
+            raise RemoteFailed("Mistral knows no such thing (status 404)")
+        return RemoteModel(model_id, is_archived=self.models[model_id])
+
+    def archive_model(self, model_id: str) -> None:
+        self._call("archive_model", lambda: self._set_archived(model_id, is_archived=True))
+
+    def unarchive_model(self, model_id: str) -> None:
+        self._call("unarchive_model", lambda: self._set_archived(model_id, is_archived=False))
+
+    def delete_model(self, model_id: str) -> None:
+        def delete() -> None:
+            if self.models.pop(model_id, None) is None:
+                raise RemoteFailed("Mistral knows no such thing (status 404)")
+
+        self._call("delete_model", delete)
+
+    def _set_archived(self, model_id: str, *, is_archived: bool) -> None:
+        if self.get_model(model_id).is_archived is is_archived:
+            raise RequestRefused("it is so already", 400)
+        self.models[model_id] = is_archived
+
+    def check_factory(self) -> None:
+        return
 
     def check_key(self) -> None:
         return
@@ -114,3 +201,27 @@ class MemoryMistral:
         if status == "SUCCESS":
             job = replace(job, fine_tuned_model=f"ft:classifier:{job.id}")
         return job
+
+
+class MemoryInference:
+    """Sends calls as the realtime adapter does, without a network."""
+
+    def __init__(self, mistral: MemoryMistral) -> None:
+        self._mistral = mistral
+
+    async def send(self, call: Call) -> Reply:
+        said = await self._mistral.answer(call)
+        payload = said.body if isinstance(said.body, bytes) else b""
+        return read_reply(said.status, payload, said.headers.get("Retry-After"), [KEY])
+
+    async def close(self) -> None:
+        return
+
+
+def texts_of(call: Call) -> list[str]:
+    """The texts that a call asks about: of a chat its last message."""
+    if call.endpoint is Endpoint.CHAT_COMPLETIONS:
+        return [call.body["messages"][-1]["content"]]
+    if call.endpoint is Endpoint.CHAT_CLASSIFICATIONS:
+        return [chat["messages"][-1]["content"] for chat in call.body["input"]]
+    return list(call.body["input"])

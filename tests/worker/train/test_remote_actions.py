@@ -6,17 +6,17 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
+from memory_mistral import MemoryMistral
 from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import CredentialsRefused, RemoteFailed, RemoteUnavailable, RequestRefused
+from labelmill.contracts.errors import CredentialsRefused, RemoteUnavailable, RequestRefused
 from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
-from labelmill_worker.ports.control_plane import ControlPlane, RemoteModel
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.runtime.tasks import train
@@ -24,48 +24,28 @@ from labelmill_worker.store.faults import GIVE_UP_AFTER
 from labelmill_worker.train.remote_actions import carry_out_wish
 
 
-class Mistral:
-    """Keeps models; `faults` are raised one by one after the wish was carried out, or before with `first`."""
+class Mistral(MemoryMistral):
+    """Has one model; faults are raised one by one, `before` a wish is carried out or `after`."""
 
     def __init__(self) -> None:
-        self.archived = {"ft:classifier:1": False}
+        super().__init__()
+        self.models = {"ft:classifier:1": False}
         self.calls: list[str] = []
         self.before: list[Exception] = []
         self.after: list[Exception] = []
         self.meanwhile: Callable[[], None] = lambda: None
+        self.before_call, self.after_call = self._begin, self._end
 
-    def _change(self, what: str, model_id: str, *, archived: bool) -> None:
-        self.calls.append(what)
+    def _begin(self, name: str) -> None:
+        self.calls.append(name.removesuffix("_model"))
         if self.before:
             raise self.before.pop(0)
-        if model_id not in self.archived:
-            raise RemoteFailed("Mistral knows no such thing (status 404)")
-        if self.archived[model_id] is archived:
-            raise RequestRefused(f"already {what}d", 400)
-        self.archived[model_id] = archived
+
+    def _end(self, name: str) -> None:
+        del name
         self.meanwhile()
         if self.after:
             raise self.after.pop(0)
-
-    def archive_model(self, model_id: str) -> None:
-        self._change("archive", model_id, archived=True)
-
-    def unarchive_model(self, model_id: str) -> None:
-        self._change("unarchive", model_id, archived=False)
-
-    def delete_model(self, model_id: str) -> None:
-        self.calls.append("delete")
-        if self.before:
-            raise self.before.pop(0)
-        if self.archived.pop(model_id, None) is None:
-            raise RemoteFailed("Mistral knows no such thing (status 404)")
-        if self.after:
-            raise self.after.pop(0)
-
-    def get_model(self, model_id: str) -> RemoteModel:
-        if model_id not in self.archived:
-            raise RemoteFailed("Mistral knows no such thing (status 404)")
-        return RemoteModel(model_id, is_archived=self.archived[model_id])
 
 
 class Sent:
@@ -94,7 +74,7 @@ def now(engine: Engine) -> ModelRow:
 def work(engine: Engine, mistral: Mistral) -> ModelRow:
     with writing(engine) as connection:
         number = connection.scalar(select(ModelRow.no))
-    carry_out_wish(engine, lambda: cast("ControlPlane", mistral), int(number or 0))
+    carry_out_wish(engine, lambda: mistral, int(number or 0))
     return now(engine)
 
 
@@ -112,7 +92,7 @@ def ready(engine: Engine) -> Engine:
 def test_archived_brought_back_and_deleted(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
     row = work(ready, mistral)
-    assert (row.state, row.remote_state, row.remote_wish, mistral.archived) == (
+    assert (row.state, row.remote_state, row.remote_wish, mistral.models) == (
         "archived",
         "archived",
         None,
@@ -120,10 +100,10 @@ def test_archived_brought_back_and_deleted(ready: Engine, mistral: Mistral) -> N
     )
     act(ready, registry.promote)
     row = work(ready, mistral)
-    assert (row.state, row.remote_state, mistral.archived) == ("ready", None, {"ft:classifier:1": False})
+    assert (row.state, row.remote_state, mistral.models) == ("ready", None, {"ft:classifier:1": False})
     act(ready, registry.delete)
     row = work(ready, mistral)
-    assert (row.state, row.remote_state, mistral.archived) == ("deleted", "deleted", {})
+    assert (row.state, row.remote_state, mistral.models) == ("deleted", "deleted", {})
     assert work(ready, mistral).remote_wish is None
     assert mistral.calls == ["archive", "unarchive", "delete"]
 
@@ -142,7 +122,7 @@ def test_a_fault_of_ours_is_tried_again_some_times_and_then_told(ready: Engine, 
 def test_a_key_that_is_refused_here_is_tried_by_another_worker_soon(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
     mistral.before.append(CredentialsRefused("bad key"))
-    carry_out_wish(ready, lambda: cast("ControlPlane", mistral), now(ready).no, lambda error: True)
+    carry_out_wish(ready, lambda: mistral, now(ready).no, lambda error: True)
     with reading(ready) as connection:
         in_s = connection.scalar(select(ModelRow.next_look_at - db_now()))
     assert in_s is not None
@@ -190,12 +170,12 @@ def test_a_wish_that_changes_while_it_is_carried_out_is_carried_out_too(ready: E
     row = work(ready, mistral)
     assert mistral.calls == ["archive", "unarchive"]
     assert (row.state, row.remote_state, row.remote_wish) == ("ready", None, None)
-    assert mistral.archived == {"ft:classifier:1": False}
+    assert mistral.models == {"ft:classifier:1": False}
 
 
 def test_two_workers_do_not_do_it_twice(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
-    mistral.meanwhile = lambda: carry_out_wish(ready, lambda: cast("ControlPlane", mistral), now(ready).no)
+    mistral.meanwhile = lambda: carry_out_wish(ready, lambda: mistral, now(ready).no)
     work(ready, mistral)
     assert mistral.calls == ["archive"]
 
@@ -204,9 +184,7 @@ def test_a_sweep_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mis
     act(ready, registry.archive)
     row = now(ready)
     sent = Sent()
-    resources = ProcessResources(
-        Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent), cast("ControlPlane", mistral)
-    )
+    resources = ProcessResources(Settings(broker_url=redis_url, sweep_s=0.001), ready, cast("Any", sent), mistral)
     sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert sent.messages == []  # its message may be on its way
     with writing(ready) as connection:

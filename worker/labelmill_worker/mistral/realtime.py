@@ -14,7 +14,7 @@ from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
-from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable
+from labelmill.contracts.errors import RemoteUnavailable
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.client_config import (
     ClientConfig,
@@ -23,10 +23,8 @@ from labelmill_worker.mistral.client_config import (
     unwelcome_at_proxy,
 )
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
-from labelmill_worker.mistral.http_errors import error_for_status
+from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
-
-_READ = 10_000  #: Bytes of a refusal that are read for Mistral's own words.
 
 
 class RealtimeInference:
@@ -60,16 +58,8 @@ class RealtimeInference:
             if "proxy auth" in cause:
                 raise unwelcome_at_proxy() from error
             raise RemoteUnavailable(f"Mistral cannot be reached: {cause}") from error
-        if response.status != 200:
-            said = bytes(payload[:_READ]).decode("utf-8", "replace")
-            raise error_for_status(response.status, said, _retry_after(response), [self._key])
-        try:
-            document = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            raise MalformedAnswer("Mistral's answer is not valid JSON") from error
-        if not isinstance(document, dict):
-            raise MalformedAnswer("Mistral's answer is not a JSON object")
-        return Reply(document)
+        retry_after = None if response.status == 200 else _retry_after(response)
+        return read_reply(response.status, payload, retry_after, [self._key])
 
     async def close(self) -> None:
         """End the connections; calls under way raise RemoteUnavailable."""

@@ -1,0 +1,31 @@
+"""From the status and the body of an answer to a reply, or to the error that it stands for. Pure: whichever adapter got
+them, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import orjson
+
+from labelmill.contracts.errors import MalformedAnswer
+from labelmill_worker.mistral.http_errors import error_for_status
+from labelmill_worker.ports.inference import Reply
+
+_MAX_READ = 10_000  #: Bytes of a refusal that are read for Mistral's own words.
+
+
+def read_reply(
+    status: int, payload: bytes | memoryview, retry_after: str | None = None, secrets: Sequence[str] = ()
+) -> Reply:
+    """The reply to a call. Raises what the status stands for, and MalformedAnswer. `secrets` are left out of
+    Mistral's words."""
+    if status != 200:
+        said = bytes(payload[:_MAX_READ]).decode("utf-8", "replace")
+        raise error_for_status(status, said, retry_after, secrets)
+    try:
+        document = orjson.loads(payload)
+    except orjson.JSONDecodeError as error:
+        raise MalformedAnswer("Mistral's answer is not valid JSON") from error
+    if not isinstance(document, dict):
+        raise MalformedAnswer("Mistral's answer is not a JSON object")
+    return Reply(document)
