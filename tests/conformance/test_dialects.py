@@ -24,7 +24,7 @@ _ROWS = [("a", "äöü", 0.1 + 0.2), ("b", None, -1.5), ("c", 'quo"te \\n', 1e30
 
 def _locks(engine: Engine) -> list[tuple[str, str | None, float]]:
     with reading(engine) as connection:
-        rows = connection.execute(select(LockRow.name, LockRow.token, LockRow.until).order_by(LockRow.name))
+        rows = connection.execute(select(LockRow.name, LockRow.lease_token, LockRow.lease_until).order_by(LockRow.name))
         return [(row.name, row.token, row.until) for row in rows]
 
 
@@ -56,7 +56,10 @@ def test_rows_packed_for_copy_are_those_that_bulk_insert_writes(engine: Engine) 
 
 def test_a_statement_with_several_parameter_sets_gives_a_row_or_none_for_each(engine: Engine) -> None:
     statement = (
-        update(LockRow).where(LockRow.name == bindparam("of")).values(until=LockRow.until * 2).returning(LockRow.until)
+        update(LockRow)
+        .where(LockRow.name == bindparam("of"))
+        .values(until=LockRow.lease_until * 2)
+        .returning(LockRow.lease_until)
     )
     with writing(engine) as connection:
         dialect_of(connection).bulk_insert(connection, "locks", _COLUMNS, [("a", None, 1.0), ("b", None, 2.0)])

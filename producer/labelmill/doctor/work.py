@@ -33,7 +33,7 @@ def look_at_work(engine: Engine) -> list[Check]:
 
 
 def _sweeps(connection: Connection) -> Check:
-    late_s = connection.scalar(select(db_now() - LockRow.until).where(LockRow.name == "sweep"))
+    late_s = connection.scalar(select(db_now() - LockRow.lease_until).where(LockRow.name == "sweep"))
     if late_s is None:
         return warning("recovery", "no sweep was ever made: what Redis loses stays lost", _START_A_WORKER)
     if late_s > LATE_S:

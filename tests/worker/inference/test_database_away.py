@@ -138,7 +138,7 @@ def states(engine: Engine) -> list[str]:
 
 def is_free(engine: Engine) -> bool:
     with reading(engine) as connection:
-        return bool(connection.scalar(select(LockRow.until < db_now())))
+        return bool(connection.scalar(select(LockRow.lease_until < db_now())))
 
 
 def test_a_chunk_that_could_not_be_begun_keeps_no_lease(

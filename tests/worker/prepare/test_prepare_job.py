@@ -26,7 +26,7 @@ from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import prepare
 from labelmill_worker.store.jobs import LeaseLost, claim_job, read_job, renew_job
-from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.lease_keeper import LeaseKeeper
 
 
 class Outbox(MessageSender):

@@ -18,7 +18,7 @@ from labelmill_worker.process.long_work import NoFreeSlot, long_slot
 from labelmill_worker.process.put_back import leave_job
 from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job
-from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.transitions import move_job
 

@@ -37,7 +37,7 @@ from labelmill_worker.store.jobs import (
     require_held,
     save_job,
 )
-from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import leave_to_recovery
 from labelmill_worker.store.transitions import move_job
 

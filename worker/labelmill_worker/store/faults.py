@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.errors import Permanent
 from labelmill.core.database import writing
 from labelmill.core.database.tables import ChunkRow
-from labelmill.core.jobs import chunk_transitions, events
+from labelmill.core.jobs import chunk_transitions, events, leases
 from labelmill.core.jobs.tables import JobTable, is_open
 from labelmill_worker.store.chunks import Claim
 
@@ -42,7 +42,7 @@ class UnforeseenFault(Permanent):
 
 def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, fault: BaseException) -> UnforeseenFault:
     """Count a fault under the job's lease, which stays. Without the lease nothing is written: another has the job."""
-    held = (table.id == job_id) & (table.lease_token == token) & is_open(table)
+    held = (table.id == job_id) & leases.is_held(table, token) & is_open(table)
     with writing(engine) as connection:
         found = _count(connection, table, held, fault)
         if found is not None:

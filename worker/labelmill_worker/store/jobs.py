@@ -6,18 +6,17 @@ still open, and the worker holds its lease. Only recovery writes without a lease
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, update
+from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import LabelmillError, Retryable
 from labelmill.contracts.ids import kind_of, model_of_work
 from labelmill.contracts.states import State
-from labelmill.core.database import db_now, has_passed, reading, writing
+from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import ModelRow
-from labelmill.core.jobs import events
+from labelmill.core.jobs import events, leases
 from labelmill.core.jobs.tables import TABLE_OF, J, JobTable, is_open
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
@@ -51,11 +50,7 @@ class LeaseLost(Retryable):
 
 def is_free(table: JobTable) -> ColumnElement[bool]:
     """The job has not ended and nobody holds its lease."""
-    return and_(is_open(table), or_(table.lease_until.is_(None), has_passed(table.lease_until)))
-
-
-def _is_held(table: JobTable, job_id: str, token: str) -> ColumnElement[bool]:
-    return and_(table.id == job_id, table.lease_token == token, is_open(table))
+    return and_(is_open(table), leases.is_free(table))
 
 
 def write_held(
@@ -65,15 +60,15 @@ def write_held(
 
     `conditions`: what must hold of the job besides.
     """
-    statement = update(table).where(_is_held(table, job_id, token), *conditions).values(**values)
-    return bool(connection.execute(statement).rowcount)
+    return leases.write(connection, table, token, table.id == job_id, is_open(table), *conditions, **values)
 
 
 def require_held(
     connection: Connection, table: JobTable, job_id: str, token: str, *conditions: ColumnElement[bool]
 ) -> None:
     """Nobody can take or end the job until the connection's transaction ends. Raises LeaseLost when somebody has."""
-    held = select(table.id).where(_is_held(table, job_id, token), *conditions).with_for_update()
+    of_job = select(table.id).where(table.id == job_id, is_open(table), *conditions)
+    held = of_job.where(leases.is_held(table, token)).with_for_update()
     if connection.execute(held).first() is None:
         raise LeaseLost(f"the lease on {job_id} was lost")
 
@@ -81,14 +76,10 @@ def require_held(
 def claim_job(engine: Engine, table: type[J], job_id: str, lease_s: float) -> tuple[J, str] | None:
     """Take the lease on a job that nobody works on. Returns the job as it was claimed and the token to write under;
     None: somebody else has it, or it has ended."""
-    token = secrets.token_hex(8)
-    statement = (
-        update(table)
-        .where(table.id == job_id, is_free(table))
-        .values(lease_token=token, lease_until=db_now() + lease_s, attempts=table.attempts + 1)
-    )
     with writing(engine) as connection:
-        if not connection.execute(statement).rowcount:
+        of_job = (table.id == job_id, is_open(table))
+        token = leases.claim(connection, table, *of_job, lease_s=lease_s, attempts=table.attempts + 1)
+        if token is None:
             return None
         # in the same transaction: a person may end the job the moment after
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().one()
@@ -100,7 +91,8 @@ def renew_job(
 ) -> bool:
     """Prolong a lease. False: it was lost, and nothing more may be written under it."""
     with writing(engine) as connection:
-        return write_held(connection, table, job_id, token, *conditions, lease_until=db_now() + lease_s)
+        of_job = (table.id == job_id, is_open(table), *conditions)
+        return leases.renew(connection, table, token, *of_job, lease_s=lease_s)
 
 
 def release_job(engine: Engine, table: JobTable, job_id: str, token: str, *, look_again_in_s: float | None) -> bool:
@@ -108,9 +100,7 @@ def release_job(engine: Engine, table: JobTable, job_id: str, token: str, *, loo
     False: there was no lease to give back."""
     next_look_at = None if look_again_in_s is None else db_now() + look_again_in_s
     with writing(engine) as connection:
-        return write_held(
-            connection, table, job_id, token, lease_token=None, lease_until=None, next_look_at=next_look_at
-        )
+        return write_held(connection, table, job_id, token, next_look_at=next_look_at, **leases.RELEASED)
 
 
 def save_job(engine: Engine, table: JobTable, job_id: str, token: str, **values: Any) -> bool:

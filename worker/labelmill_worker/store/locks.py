@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 
-from sqlalchemy import case, insert, or_, select, update
+from sqlalchemy import case, insert, select
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.core.database import db_now, has_passed, reading, writing
+from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import LockRow
+from labelmill.core.jobs import leases
 
 _CLOCKS_WANDER_S = 5.0  #: A clock that is put right by so little was not set back.
 
@@ -32,27 +32,29 @@ class Held:
 
 def take_lease(engine: Engine, name: str, seconds: float) -> Taken | Held:
     """Take a named lease for `seconds`. Only a lease that is free costs a write."""
-    token = secrets.token_hex(8)
-    is_free = or_(LockRow.token.is_(None), has_passed(LockRow.until, far_s=seconds + _CLOCKS_WANDER_S))
-    ahead_s = (LockRow.until - db_now()).label("ahead_s")
+    far_s = seconds + _CLOCKS_WANDER_S
+    is_free = leases.is_free(LockRow, far_s=far_s)
+    ahead_s = (LockRow.lease_until - db_now()).label("ahead_s")
     with reading(engine) as connection:
         row = connection.execute(select(is_free.label("is_free"), ahead_s).where(LockRow.name == name)).first()
     if row is None:
-        return _first(engine, name, token, seconds)
+        return _first(engine, name, seconds)
     if not row.is_free:
         return Held(max(0.0, row.ahead_s))
     # a lease that was given back early has been free for no time at all
-    given_back = (LockRow.token.is_(None)) & (LockRow.until > db_now())
+    given_back = (LockRow.lease_token.is_(None)) & (LockRow.lease_until > db_now())
     with writing(engine) as connection:
-        mine = (LockRow.name == name) & is_free
-        free_for_s = connection.scalar(select(case((given_back, 0.0), else_=db_now() - LockRow.until)).where(mine))
-        values = {"token": token, "until": db_now() + seconds}
-        if connection.execute(update(LockRow).where(mine).values(values)).rowcount:
+        mine = LockRow.name == name
+        free_for_s = connection.scalar(
+            select(case((given_back, 0.0), else_=db_now() - LockRow.lease_until)).where(mine, is_free)
+        )
+        if (token := leases.claim(connection, LockRow, mine, lease_s=seconds, far_s=far_s)) is not None:
             return Taken(token, float(free_for_s or 0.0))
     return Held(seconds)
 
 
-def _first(engine: Engine, name: str, token: str, seconds: float) -> Taken | Held:
+def _first(engine: Engine, name: str, seconds: float) -> Taken | Held:
+    token = leases.new_token()
     try:
         with writing(engine) as connection:
             connection.execute(insert(LockRow).values(name=name, token=token, until=db_now() + seconds))
@@ -64,11 +66,10 @@ def _first(engine: Engine, name: str, token: str, seconds: float) -> Taken | Hel
 def hold_lease(engine: Engine, name: str, token: str, seconds: float) -> None:
     """Keep a named lease for `seconds` from now on."""
     with writing(engine) as connection:
-        mine = (LockRow.name == name) & (LockRow.token == token)
-        connection.execute(update(LockRow).where(mine).values(until=db_now() + seconds))
+        leases.renew(connection, LockRow, token, LockRow.name == name, lease_s=seconds)
 
 
 def give_lease_back(engine: Engine, name: str, token: str) -> None:
     """Let another process take the lease at once, if it is this process' still."""
     with writing(engine) as connection:
-        connection.execute(update(LockRow).where(LockRow.name == name, LockRow.token == token).values(token=None))
+        leases.write(connection, LockRow, token, LockRow.name == name, lease_token=None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from sqlalchemy import or_, select, update
@@ -12,22 +11,16 @@ from labelmill.contracts.ids import model_work_id
 from labelmill.contracts.states import RemoteWish
 from labelmill.core.database import FAR_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import ModelRow
-from labelmill.core.jobs import events
+from labelmill.core.jobs import events, leases
 
 _AT_ONCE = 200
 
 
 def claim_wish(engine: Engine, model_no: int, lease_s: float) -> ModelRow | None:
     """Take the lease on a model to which something is owed. None: nothing is, or somebody else has it."""
-    token = secrets.token_hex(8)
-    statement = (
-        update(ModelRow)
-        .where(ModelRow.no == model_no, ModelRow.remote_wish.is_not(None))
-        .where(or_(ModelRow.lease_until.is_(None), has_passed(ModelRow.lease_until)))
-        .values(lease_token=token, lease_until=db_now() + lease_s, attempts=ModelRow.attempts + 1)
-    )
+    owed = (ModelRow.no == model_no, ModelRow.remote_wish.is_not(None))
     with writing(engine) as connection:
-        if not connection.execute(statement).rowcount:
+        if leases.claim(connection, ModelRow, *owed, lease_s=lease_s, attempts=ModelRow.attempts + 1) is None:
             return None
         found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == model_no)).mappings().one()
     return ModelRow(**found)
@@ -61,20 +54,20 @@ def put_off_wish(engine: Engine, row: ModelRow, error: str, again_in_s: float, *
 def _write(
     connection: Connection, row: ModelRow, *, state: str | None, only_if_unchanged: bool, values: dict[str, Any]
 ) -> bool:
-    mine = update(ModelRow).where(ModelRow.no == row.no, ModelRow.lease_token == row.lease_token)
+    of_row = [ModelRow.no == row.no]
     if only_if_unchanged:
-        mine = mine.where(ModelRow.remote_wish == row.remote_wish)
-    released = {"lease_token": None, "lease_until": None, "remote_state": state}
-    return bool(connection.execute(mine.values(released | values)).rowcount)
+        of_row.append(ModelRow.remote_wish == row.remote_wish)
+    return leases.write(
+        connection, ModelRow, row.lease_token, *of_row, **leases.RELEASED, **{"remote_state": state} | values
+    )
 
 
 def overdue_wishes(engine: Engine, late_s: float) -> list[int]:
     """Models to which something is owed that nobody is at, and whose look is `late_s` late."""
     late = or_(ModelRow.next_look_at.is_(None), has_passed(ModelRow.next_look_at, ago_s=late_s, far_s=FAR_S))
-    free = or_(ModelRow.lease_until.is_(None), has_passed(ModelRow.lease_until))
     owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteWish])
     with reading(engine) as connection:
-        return list(connection.scalars(select(ModelRow.no).where(owed, late, free).limit(_AT_ONCE)))
+        return list(connection.scalars(select(ModelRow.no).where(owed, late, leases.is_free(ModelRow)).limit(_AT_ONCE)))
 
 
 def put_off_wishes(engine: Engine, model_nos: list[int]) -> None:

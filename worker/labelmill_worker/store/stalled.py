@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
-from labelmill.core.jobs import chunk_transitions, events
+from labelmill.core.jobs import chunk_transitions, events, leases
 from labelmill.core.jobs.tables import JobTable, is_runnable
 from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.jobs import is_free, write_held
@@ -81,8 +81,7 @@ def give_to_recovery(engine: Engine, table: JobTable, job_id: str, token: str) -
             table,
             job_id,
             token,
-            lease_token=None,
-            lease_until=None,
+            **leases.RELEASED,
             attempts=table.attempts - 1,
             next_look_at=db_now() - LOST_AFTER_S - _BY_A_LITTLE_S,
         )

@@ -13,6 +13,7 @@ from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import EventRow, TrainingRow
 from labelmill.core.jobs import events as history
+from labelmill.core.jobs import leases
 from labelmill_worker.store.jobs import LeaseLost, write_held
 
 
@@ -81,8 +82,7 @@ def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in
             TrainingRow,
             row.id,
             token,
-            lease_token=None,
-            lease_until=None,
+            **leases.RELEASED,
             next_look_at=due_at,
             due_at=due_at,
         )

@@ -36,7 +36,7 @@ from labelmill_worker.process.put_back import put_back
 from labelmill_worker.store.delays import end_delays_of_job, note_delay
 from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
 from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job, save_job
-from labelmill_worker.store.leases import LeaseKeeper
+from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.factory.stopping import stop_at_mistral

@@ -78,12 +78,16 @@ def hold_machine(engine: Engine) -> None:
 def _heartbeat(engine: Engine) -> Row[str | None, float, float] | None:
     with reading(engine) as connection:
         return connection.execute(
-            select(LockRow.token, LockRow.until, (db_now() - LockRow.until).label("age_s")).where(LockRow.name == _NAME)
+            select(LockRow.lease_token, LockRow.lease_until, (db_now() - LockRow.lease_until).label("age_s")).where(
+                LockRow.name == _NAME
+            )
         ).first()
 
 
 def _write(engine: Engine, machine: str) -> bool:
-    free = or_(LockRow.token == machine, LockRow.token.is_(None), LockRow.until < db_now() - _LONG_AGO_S)
+    free = or_(
+        LockRow.lease_token == machine, LockRow.lease_token.is_(None), LockRow.lease_until < db_now() - _LONG_AGO_S
+    )
     values = {"token": machine, "until": db_now()}
     with writing(engine) as connection:
         if connection.execute(update(LockRow).where(LockRow.name == _NAME, free).values(values)).rowcount:
@@ -101,7 +105,7 @@ def _forget(engine: Engine, seen: Row[str | None, float, float]) -> None:
     # so that the next command need not watch too; where nothing can be written, it watches
     try:
         with writing(engine) as connection:
-            gone = (LockRow.name == _NAME, LockRow.token == seen.token, LockRow.until == seen.until)
+            gone = (LockRow.name == _NAME, LockRow.lease_token == seen.token, LockRow.lease_until == seen.until)
             connection.execute(update(LockRow).where(*gone).values(token=None))
     except DatabaseUnavailable:
         return

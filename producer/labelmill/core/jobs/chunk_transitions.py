@@ -14,15 +14,15 @@ from sqlalchemy.engine import Connection
 from labelmill.contracts.states import ChunkState
 from labelmill.core.database import db_now
 from labelmill.core.database.tables import ChunkRow
+from labelmill.core.jobs import leases
 
 #: What a transaction adds to a chunk, each by a parameter `more_…`.
 COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
-_NO_LEASE: dict[str, Any] = {"lease_token": None, "lease_until": None}
 
 
 def is_claimed(batch_no: int, number: int, token: str | None) -> ColumnElement[bool]:
     """The chunk is held under this token."""
-    claimed = (ChunkRow.state == ChunkState.CLAIMED.value) & (ChunkRow.lease_token == token)
+    claimed = (ChunkRow.state == ChunkState.CLAIMED.value) & leases.is_held(ChunkRow, token)
     return (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & claimed
 
 
@@ -31,12 +31,7 @@ def claim(connection: Connection, batch_no: int, number: int, token: str, lease_
     statement = (
         update(ChunkRow)
         .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, ChunkRow.state == ChunkState.PENDING.value)
-        .values(
-            state=ChunkState.CLAIMED.value,
-            lease_token=token,
-            lease_until=db_now() + lease_s,
-            attempts=ChunkRow.attempts + 1,
-        )
+        .values(state=ChunkState.CLAIMED.value, attempts=ChunkRow.attempts + 1, **leases.taken(token, lease_s))
     )
     return bool(connection.execute(statement).rowcount)
 
@@ -97,5 +92,5 @@ def run_again(connection: Connection, which: ColumnElement[bool]) -> None:
 
 
 def _move(connection: Connection, which: ColumnElement[bool], new: ChunkState, values: dict[str, Any]) -> bool:
-    changes = {"state": new.value} | _NO_LEASE | values
+    changes = {"state": new.value} | leases.RELEASED | values
     return bool(connection.execute(update(ChunkRow).where(which).values(changes)).rowcount)

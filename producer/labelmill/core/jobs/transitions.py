@@ -18,6 +18,7 @@ from labelmill.contracts.states import State
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import utc_now
 from labelmill.core.database.tables.base import Leased
+from labelmill.core.jobs import leases
 from labelmill.core.jobs.events import record_transition
 from labelmill.core.jobs.tables import table_of
 
@@ -71,7 +72,7 @@ def move_job(
     if issubclass(table, Leased):
         changes["faults"] = 0
         if new in ENDED:
-            changes |= {"lease_token": None, "lease_until": None, "next_look_at": None}
+            changes |= leases.RELEASED | {"next_look_at": None}
     if sources & ENDED and new not in ENDED:
         changes |= {"error": None, "error_code": None}
     expected = table.state.in_(sorted(source.value for source in sources))
@@ -79,7 +80,7 @@ def move_job(
     if token is not None:
         if not issubclass(table, Leased):
             raise TypeError(f"a job of {table.__tablename__} has no lease")
-        statement = statement.where(table.lease_token == token)
+        statement = statement.where(leases.is_held(table, token))
     if not connection.execute(statement.values(changes | values)).rowcount:
         return False
     record_transition(connection, job_id, new, message, chunk=chunk)

@@ -67,7 +67,7 @@ def workers_elsewhere(sqlite: Engine, on_machine: Callable[[str], None]) -> Iter
 
 def _holder(engine: Engine) -> str | None:
     with reading(engine) as connection:
-        return connection.scalar(select(LockRow.token).where(LockRow.name == "machine"))
+        return connection.scalar(select(LockRow.lease_token).where(LockRow.name == "machine"))
 
 
 def test_a_machine_beside_a_live_one_is_refused(sqlite: Engine, workers_elsewhere: threading.Event) -> None:

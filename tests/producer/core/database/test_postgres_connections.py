@@ -111,7 +111,7 @@ def _assert_writes_and_reads_the_same(url: str) -> None:
         )
     with reading(engine) as connection:
         row = connection.execute(select(DeadLetterRow.__table__).where(DeadLetterRow.no == no)).one()
-        lock = connection.execute(select(LockRow.token, LockRow.until).where(LockRow.name == "äöü")).one()
+        lock = connection.execute(select(LockRow.lease_token, LockRow.lease_until).where(LockRow.name == "äöü")).one()
         assert connection.scalar(text("SHOW transaction_isolation")) == "read committed"
         assert connection.scalar(text("SELECT octet_length(token) FROM locks")) == len("日本".encode())
     with writing(engine) as connection:
@@ -170,7 +170,9 @@ def test_behind_a_pooler_no_session_is_relied_on(postgres_url: str, pgbouncer: P
                     connection, "dead_letters", ("at", "reason", "excerpt"), [(datetime.now(UTC), "r", "e")]
                 )
             with reading(pooled) as connection:
-                assert connection.scalar(select(LockRow.until).where(LockRow.name == f"{worker}-{number}-0")) == 1.0
+                assert (
+                    connection.scalar(select(LockRow.lease_until).where(LockRow.name == f"{worker}-{number}-0")) == 1.0
+                )
 
     with ThreadPoolExecutor(PRODUCER_CONNECTIONS) as pool:
         list(pool.map(write, range(PRODUCER_CONNECTIONS)))

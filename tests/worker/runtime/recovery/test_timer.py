@@ -82,7 +82,7 @@ def test_when_the_one_that_sweeps_ends_another_goes_on_at_once(begin: Callable[.
     wait_for(lambda: first.at)
     sweeping.stop(10)
     with reading(engine) as connection:
-        assert connection.scalar(select(LockRow.token).where(LockRow.name == "sweep")) is None
+        assert connection.scalar(select(LockRow.lease_token).where(LockRow.name == "sweep")) is None
     begin(second, every_s=60)
     wait_for(lambda: second.at)
 

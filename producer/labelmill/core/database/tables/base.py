@@ -63,11 +63,16 @@ class Job(Base):
     error_code: Mapped[str | None] = mapped_column(String(40))
 
 
-class Leased:
-    """Who works on it now, and when to look again. Times are seconds since 1970 by the database's clock."""
+class LeaseColumns:
+    """Who holds it, and until when in seconds since 1970 by the database's clock: see `core/jobs/leases`."""
 
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_until: Mapped[float | None] = mapped_column(Double)
+
+
+class Leased(LeaseColumns):
+    """Who works on it now, and when to look again. Times are as those of the lease."""
+
     next_look_at: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since it last moved on.

@@ -8,7 +8,7 @@ from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, St
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Base, Job, Json, Number, UtcDateTime
+from labelmill.core.database.tables.base import Base, Job, Json, LeaseColumns, Number, UtcDateTime
 
 
 class BatchRow(Job):
@@ -29,7 +29,7 @@ class BatchRow(Job):
     __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
 
 
-class ChunkRow(Base):
+class ChunkRow(LeaseColumns, Base):
     """A run of rows of one batch: the unit of work and of retry. Counts are of rows, duplicates of them included."""
 
     __tablename__ = "chunks"
@@ -39,8 +39,6 @@ class ChunkRow(Base):
     first_row: Mapped[int] = mapped_column(Number)
     rows: Mapped[int] = mapped_column(Integer)
     texts: Mapped[int] = mapped_column(Integer)  #: Distinct texts to send; the other rows repeat earlier ones.
-    lease_token: Mapped[str | None] = mapped_column(String(32))
-    lease_until: Mapped[float | None] = mapped_column(Double)
     sent_at: Mapped[float | None] = mapped_column(Double)  #: When its latest message was put on the queue.
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since its last progress.
