@@ -10,9 +10,10 @@ for row in batch.results():
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from labelmill.async_client import AsyncClient
     from labelmill.client import Client
 
-__all__ = ["Client", "__version__"]
+__all__ = ["AsyncClient", "Client", "__version__"]
 __version__ = "0.1.0"
 
 
@@ -22,4 +23,8 @@ def __getattr__(name: str) -> Any:
         from labelmill.client import Client  # noqa: PLC0415 - see above
 
         return Client
+    if name == "AsyncClient":
+        from labelmill.async_client import AsyncClient  # noqa: PLC0415 - as above
+
+        return AsyncClient
     raise AttributeError(name)

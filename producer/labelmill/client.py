@@ -264,13 +264,13 @@ class Job(Generic[D]):
     """A job somebody submitted. `warnings`: what did not stop its submission but should be known."""
 
     def __init__(self, client: Client, job_id: str, warnings: tuple[str, ...] = ()) -> None:
-        self._client = client
+        self.client = client
         self.id = job_id
         self.warnings = warnings
 
     def status(self) -> D:
         """Its status document, as `labelmill status --json` prints it."""
-        return cast("D", self._client.status(self.id))
+        return cast("D", self.client.status(self.id))
 
     def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> D:
         """Look until it ends or waits for approval. Returns the last status document.
@@ -279,7 +279,7 @@ class Job(Generic[D]):
         TimeoutError, DatabaseUnavailable.
         """
         ends_at = None if timeout_s is None else time.monotonic() + timeout_s
-        lost = LostReads(self.id, self._client.warnings.append)
+        lost = LostReads(self.id, self.client.warnings.append)
         while (document := lost.read(self.status, until=ends_at))["state"] not in RESTING:
             if ends_at is not None and time.monotonic() >= ends_at:
                 raise TimeoutError(f"{self.id} is still {document['state']} after {timeout_s:g} s")
@@ -288,7 +288,7 @@ class Job(Generic[D]):
 
     def cancel(self) -> None:
         """Stop it."""
-        self._client.cancel(self.id)
+        self.client.cancel(self.id)
 
 
 class Training(Job[TrainingDocument]):
@@ -296,7 +296,7 @@ class Training(Job[TrainingDocument]):
 
     def approve(self) -> None:
         """Let it start spending, where it waits for that. Raises InvalidInput when it does not."""
-        self._client.approve(self.id)
+        self.client.approve(self.id)
 
 
 class Batch(Job[BatchDocument]):
@@ -304,8 +304,8 @@ class Batch(Job[BatchDocument]):
 
     def results(self, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
         """Its rows in input order."""
-        return self._client.results(self.id, only=only, follow=follow)
+        return self.client.results(self.id, only=only, follow=follow)
 
     def retry(self) -> None:
         """Run its failed rows again."""
-        self._client.retry(self.id)
+        self.client.retry(self.id)

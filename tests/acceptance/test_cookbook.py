@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -268,3 +269,21 @@ def test_thresholds_of_a_fine_tuned_multi_label_model_are_tuned_and_used(stack: 
         assert sorted(answer["labels"]) == sorted(
             label for label, score in answer["scores"].items() if score >= thresholds[label]
         )
+
+
+def test_the_python_of_the_readme_runs(stack: Path) -> None:
+    root = Path(__file__).parents[2]
+    blocks = re.findall(r"^```python\n(.*?)^```", (root / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert len(blocks) == 2
+    ended = subprocess.run(
+        [sys.executable, "-c", "\n".join(blocks)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=240,
+        env=_clean_environment() | {"LABELMILL_DATA_DIR": str(stack)},
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "tickets@1" in ended.stdout
+    assert "'accuracy'" in ended.stdout

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -88,7 +88,7 @@ def read_result_lines(
     follow: bool = False,
     scores: ScoreChoice = ALL,
     lost: LostReads | None = None,
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen. `lost`: what becomes
     of reads that the database did not answer; without it, and without `follow`, the first one ends the reading."""
     if lost is None and follow:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,9 @@ class ResultsRequest:
     scores: ScoreChoice = ALL
 
 
-def result_lines(context: ServiceContext, request: ResultsRequest, lost: LostReads | None = None) -> Iterator[bytes]:
+def result_lines(
+    context: ServiceContext, request: ResultsRequest, lost: LostReads | None = None
+) -> Generator[bytes, None, None]:
     """Rows as lines of JSON, some hundreds in one piece. `lost`: what becomes of reads that the database did not
     answer; without it, and without `follow`, the first one ends the reading. Raises NotFound at the first row."""
     return read_result_lines(

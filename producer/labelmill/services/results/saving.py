@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -102,7 +102,7 @@ def save_results(
     if output is not None and spec:
         check_output(output, _files_of(context, spec))
     scores = options.scores_of(job_id, output)
-    blocks = read_result_lines(
+    blocks: Iterable[bytes] = read_result_lines(
         context.engine, job_id, only=request.only, follow=request.follow, scores=scores, lost=lost
     )
     if options.keep and spec:
