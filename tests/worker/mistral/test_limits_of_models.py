@@ -110,6 +110,39 @@ def test_all_models_together_stay_within_the_fleets_limit(redis_url: str, prefix
     _with(redis_url, prefix, RateLimits(Limit.of(rate, None), {FAST: Limit.of(1000, None)}), talk)
 
 
+def test_models_that_wait_for_their_own_limits_keep_within_the_fleets_whenever_they_start(
+    redis_url: str, prefix: str
+) -> None:
+    """Ten processes wait for one model, while another takes all that is left of the fleet's limit."""
+    limits = RateLimits(Limit.of(20, None), {SLOW: Limit.of(5, None)})
+    starts: list[float] = []
+
+    async def talk(limiter: FleetLimiter) -> None:
+        loop = asyncio.get_running_loop()
+        others = [FleetLimiter(redis_url, prefix, limits) for _ in range(10)]
+        until = loop.time() + 4
+
+        async def start(model: ModelLimiter, most: int) -> None:
+            for _ in range(most):
+                if loop.time() > until:
+                    break
+                assert await model.wait_for_permit(1, 5)
+                starts.append(loop.time())
+
+        try:
+            slow = [start(other.of(SLOW), 1) for other in others]
+            await asyncio.gather(*slow, start(limiter.of(FAST), 1000))
+        finally:
+            for other in others:
+                await other.close()
+
+    _with(redis_url, prefix, limits, talk)
+    starts.sort()
+    in_a_second = [sum(first <= start < first + 1 for start in starts) for first in starts]
+    assert max(in_a_second) <= 21, "one more where a busy machine starts one late"
+    assert sum(start < starts[0] + 3 for start in starts) >= 50, "nor is much of the limit left unused"
+
+
 @pytest.mark.parametrize("fleet", [NO_LIMIT, Limit.of(1000, None)])
 def test_a_model_has_its_own_limit_below_the_fleets(redis_url: str, prefix: str, fleet: Limit) -> None:
     async def talk(limiter: FleetLimiter) -> None:

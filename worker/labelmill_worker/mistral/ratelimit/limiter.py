@@ -81,7 +81,7 @@ class ModelLimiter:
         self._limit, self._fleet = limits.of(model), limits.fleet
         # the fleet's keys are those of workers that knew no limits of models: both kinds share the fleet's limit
         own = f"{prefix}:control" if model is None else f"{prefix}:model:{model}"
-        self._fleet_keys = [f"{prefix}:{name}" for name in ("next", "tokens", "ranks")]
+        self._fleet_keys = [f"{prefix}:{name}" for name in ("next", "tokens", "ranks", "booked")]
         self._model_keys = [f"{own}:{name}" for name in ("next", "tokens", "ranks")]
         self._adaptive_keys = [f"{own}:{name}" for name in ("pause", "adaptation", "started")]
         self._permits: deque[float] = deque()  # reserved ahead, by the loop's clock

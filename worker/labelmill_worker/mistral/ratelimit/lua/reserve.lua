@@ -4,12 +4,13 @@
 --   1 fleet next        time of the fleet's next permit
 --   2 fleet tokens      time at which all tokens that the fleet reserved are paid off
 --   3 fleet ranks       hash: the lowest `rank` that asked, `until` when it counts, when others get their `next` permit
---   4 model next        as 1 to 3, of the model
---   5 model tokens
---   6 model ranks
---   7 model pause       time before which no request to the model starts
---   8 model adaptation  hash, see shared.lua
---   9 model started     hash: a ring of counters, see shared.lua
+--   4 fleet booked      sorted set by time: permits later than the fleet's next, `permits:tokens:who`, not yet paid by it
+--   5 model next        as 1 to 3, of the model
+--   6 model tokens
+--   7 model ranks
+--   8 model pause       time before which no request to the model starts
+--   9 model adaptation  hash, see shared.lua
+--  10 model started     hash: a ring of counters, see shared.lua
 -- Arguments
 --   1, 2  the fleet's limit: requests a second, tokens a second (0: none)
 --   3, 4  the model's limit, which is never above the fleet's: requests a second, tokens a second (0: none)
@@ -24,9 +25,9 @@
 --   'paused'     the model is paused for `wait`; nothing is reserved
 --   'yield'      a lower rank asks: ask again after `wait`; nothing is reserved
 
-local fleet_next, fleet_tokens, fleet_ranks = KEYS[1], KEYS[2], KEYS[3]
-local model_next, model_tokens, model_ranks = KEYS[4], KEYS[5], KEYS[6]
-local model_pause, model_adaptation, model_started = KEYS[7], KEYS[8], KEYS[9]
+local fleet_next, fleet_tokens, fleet_ranks, fleet_booked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local model_next, model_tokens, model_ranks = KEYS[5], KEYS[6], KEYS[7]
+local model_pause, model_adaptation, model_started = KEYS[8], KEYS[9], KEYS[10]
 local fleet_rate, fleet_token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
 local rate, token_rate = tonumber(ARGV[3]), tonumber(ARGV[4])
 local tokens, max_wait_s = tonumber(ARGV[5]), tonumber(ARGV[6])
@@ -54,9 +55,32 @@ local used_rate, used_token_rate = rate * factor, token_rate * factor
 local pause_s = read_time(model_pause) - now
 if pause_s > 0 then return {pause_s > max_wait_s and 'too far' or 'paused', microseconds(pause_s), 0} end
 local model_free_at = math.max(read_time(model_next, rate), read_time(model_tokens))
-local fleet_next_at, fleet_tokens_at = read_time(fleet_next, fleet_rate), read_time(fleet_tokens)
-local fleet_free_at = math.max(fleet_rate > 0 and fleet_next_at or 0, fleet_token_rate > 0 and fleet_tokens_at or 0)
-local start = math.max(now, model_free_at, fleet_free_at)
+local fleet_next_at, fleet_tokens_at, booked = 0, 0, {}
+if fleet_rate > 0 or fleet_token_rate > 0 then
+  if fleet_rate > 0 then fleet_next_at = read_time(fleet_next, fleet_rate) end
+  if fleet_token_rate > 0 then fleet_tokens_at = read_time(fleet_tokens) end
+  booked = redis.call('ZRANGE', fleet_booked, 0, -1, 'WITHSCORES')
+end
+-- The fleet's next permit and tokens once those booked until a time are paid, each at its own time; how many those are.
+local function paid_until(at)
+  local next_at, tokens_at, paid = fleet_next_at, fleet_tokens_at, 0
+  for index = 1, #booked, 2 do
+    local booked_at = tonumber(booked[index + 1])
+    if booked_at > math.max(at, next_at, tokens_at) then break end
+    local permits, booked_tokens = string.match(booked[index], '^(%d+):(%d+):')
+    if fleet_rate > 0 then next_at = math.max(next_at, booked_at) + permits / fleet_rate end
+    if fleet_token_rate > 0 then tokens_at = math.max(tokens_at, booked_at) + booked_tokens / fleet_token_rate end
+    paid = paid + 1
+  end
+  return next_at, tokens_at, paid
+end
+local earliest = math.max(now, model_free_at)
+local next_then, tokens_then = paid_until(earliest)
+local start = math.max(earliest, next_then, tokens_then)
+local paid
+fleet_next_at, fleet_tokens_at, paid = paid_until(now)
+local fleet_free_at = math.max(fleet_next_at, fleet_tokens_at)
+local is_booked = start > math.max(now, fleet_free_at) + LAW.same_time_s
 local wait_s = start - now
 if wait_s > max_wait_s then return {'too far', microseconds(wait_s), 0} end
 
@@ -90,8 +114,9 @@ for _, contest in ipairs(contests) do
   redis.call('EXPIRE', contest.key, LAW.state_kept_s)
 end
 
--- 4. reserve. The fleet's permits are taken from its next one on, even where the model starts later: else a model that
--- waits for its own limit would hold back all the others.
+-- 4. reserve. A permit that is later than the fleet's next one, because its model must wait, is booked: the fleet pays
+-- for it when its time comes. Paid at once from the next permit on, it would start beside others; and paid from its own
+-- time on, it would hold back all other models until then.
 local spacing_s = 0
 if rate > 0 then
   spacing_s = 1 / used_rate
@@ -100,6 +125,15 @@ if rate > 0 then
   write_time(model_next, start + count * spacing_s)
 end
 if token_rate > 0 then write_time(model_tokens, start + tokens / used_token_rate) end
-if fleet_rate > 0 then write_time(fleet_next, math.max(now, fleet_next_at) + count / fleet_rate) end
-if fleet_token_rate > 0 then write_time(fleet_tokens, math.max(now, fleet_tokens_at) + tokens / fleet_token_rate) end
+if paid > 0 then redis.call('ZREMRANGEBYRANK', fleet_booked, 0, paid - 1) end
+if is_booked and (fleet_rate > 0 or fleet_token_rate > 0) then
+  local who = string.format('%d:%d:%s:%.6f', count, tokens, model_next, now)
+  redis.call('ZADD', fleet_booked, string.format('%.6f', start), who)
+  redis.call('EXPIRE', fleet_booked, LAW.state_kept_s)
+else
+  if fleet_rate > 0 then fleet_next_at = start + count / fleet_rate end
+  if fleet_token_rate > 0 then fleet_tokens_at = start + tokens / fleet_token_rate end
+end
+if fleet_next_at > now then write_time(fleet_next, fleet_next_at) end
+if fleet_tokens_at > now then write_time(fleet_tokens, fleet_tokens_at) end
 return {'reserved', microseconds(wait_s), microseconds(spacing_s)}
