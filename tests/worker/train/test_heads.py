@@ -67,7 +67,7 @@ def test_many_rows_are_fitted_as_well_in_mini_batches(tmp_path: Path) -> None:
     unseen = held.take(all_rows(held))
     for number, target in enumerate(schema.targets):
         labels = rows.labels[number]
-        whole = fitting._solve(rows.take(all_rows(rows)), labels, all_rows(rows), 8.0)
+        whole = fitting.solve(rows.take(all_rows(rows)), labels, all_rows(rows), 8.0)
         parts = fit_minibatch(rows, labels, 8.0)
         truth = held.labels[number].present(all_rows(held))
         losses = [
@@ -277,3 +277,40 @@ def test_labels_that_vectors_tell_apart_get_scores_that_say_so(tmp_path: Path) -
     (scores,) = fitted.head.scores(test.take(all_rows(test)))
     right = scores.argmax(axis=1) == test.labels[0].single(all_rows(test))
     assert abs(float(scores.max(axis=1).mean() - right.mean())) < 0.05
+
+
+def test_many_labels_of_few_rows_are_fitted_to_the_end(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    target = Target("topic", tuple(f"topic {number:03}" for number in range(120)))
+    centres = rng.normal(size=(120, 96))
+
+    def drawn(each: int, name: str) -> VectorRows:
+        labels = np.repeat(np.arange(120), each)
+        vectors = centres[labels] + rng.normal(scale=1.6, size=(len(labels), 96))
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        rows = [
+            (vector.astype(np.float16).tobytes(), {"topic": target.labels[label]})
+            for vector, label in zip(vectors, labels, strict=True)
+        ]
+        return write_vector_rows(tmp_path / name, LabelSchema((target,)), rows)
+
+    train, test = drawn(6, "train"), drawn(10, "test")
+    rows = all_rows(train)
+    vectors, codes = train.take(rows), train.labels[0].single(rows)
+    unseen, truth = test.take(all_rows(test)), test.labels[0].present(all_rows(test))
+    start, losses = None, []
+    for strength in (128.0, 32_768.0):
+        start = fit_softmax(vectors, codes, 120, strength, start)
+        losses.append(fitting.log_loss(probabilities(unseen @ start.weights + start.intercepts, target), truth, target))
+    to_the_end = LogisticRegression(C=32_768.0, tol=1e-9, max_iter=5_000).fit(vectors, codes)
+    best = fitting.log_loss(to_the_end.predict_proba(unseen).astype(np.float32), truth, target)
+    assert losses[1] < best * 1.1 + 0.01, (losses, best)
+    cold = fit_softmax(vectors, codes, 120, 32_768.0)
+    alone = fitting.log_loss(probabilities(unseen @ cold.weights + cold.intercepts, target), truth, target)
+    assert alone < best * 1.1 + 0.01, (alone, best)
+
+
+def test_the_weakest_regularisation_of_the_grid_is_weak_enough(tmp_path: Path) -> None:
+    train = made_up(tmp_path, 300, LabelSchema((SINGLE,)))
+    assert fitting.STRENGTHS[-1] > 1_000_000
+    assert fitting.choose_strength(train, train.labels[0]).strength < fitting.STRENGTHS[-1]

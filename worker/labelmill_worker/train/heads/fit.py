@@ -16,15 +16,16 @@ from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.probabilities import histogram
 from labelmill_worker.inference.models.head import Head, probabilities
 from labelmill_worker.train.heads.minibatch import fit_minibatch
-from labelmill_worker.train.heads.solvers import Linear, fit_sigmoids, fit_softmax
+from labelmill_worker.train.heads.solvers import FLAT, ROUGHLY_FLAT, Linear, fit_sigmoids, fit_softmax
 from labelmill_worker.train.heads.thresholds import tune_thresholds
 from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
 IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
-IN_MEMORY_CELLS = 4_000_000  #: Rows times labels.
-#: scikit-learn's C, tried in turn until the loss rises.
-STRENGTHS = (0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2048.0, 8192.0, 32768.0)
+IN_MEMORY_CELLS = 10_000_000  #: Rows times labels.
+#: scikit-learn's C, tried in turn until the loss falls no more.
+STRENGTHS = tuple(0.5 * 4.0**step for step in range(12))
 WEAKER = (0.125, 0.03, 0.008)  #: Tried in turn where the first of them is better than the second: vectors may be long.
+_WORTH_IT = 0.995  #: A weaker regularisation that leaves more than this share of the loss is the last that is tried.
 FOLDS = 3
 _CV_ROWS, _CV_CELLS = 6_000, 600_000
 _CHECK_ROWS = 20_000  #: Of validation at most; thresholds need no more.
@@ -64,7 +65,7 @@ def _fit_targets(
         if not len(labels.codes):
             raise InvalidInput(f"no row of train has a label for the target {target.name!r}")
         chosen = choose_strength(train, labels, check)
-        fitted = _fit(train, labels, rows, chosen.strength, check)
+        fitted = _fit(train, labels, rows, chosen.strength, chosen.mean_fit(), check)
         fits.append(fitted)
         checked = _check(fitted, validation, number, target) if validation and validation.count else None
         scores, truth = checked or (chosen.scores, chosen.truth)
@@ -82,63 +83,89 @@ def _fit(
     labels: TargetLabels,
     taking_part: NDArray[np.int64],
     strength: float,
+    start: Linear | None,
     check: Callable[[], None],
 ) -> Linear:
     check()
     if len(taking_part) > IN_MEMORY_ROWS or len(taking_part) * len(labels.target.labels) > IN_MEMORY_CELLS:
         return fit_minibatch(rows, labels, strength, check)
-    return _solve(rows.take(taking_part), labels, taking_part, strength)
+    return solve(rows.take(taking_part), labels, taking_part, strength, start)
 
 
-def _solve(vectors: Matrix, labels: TargetLabels, rows: NDArray[np.int64], strength: float) -> Linear:
+def solve(
+    vectors: Matrix,
+    labels: TargetLabels,
+    rows: NDArray[np.int64],
+    strength: float,
+    start: Linear | None = None,
+    flat: float = FLAT,
+) -> Linear:
+    """Fit one target to `vectors`, those of `rows`, in memory."""
     if labels.target.multi:
-        return fit_sigmoids(vectors, labels.present(rows), strength)
-    return fit_softmax(vectors, labels.single(rows), len(labels.target.labels), strength)
+        return fit_sigmoids(vectors, labels.present(rows), strength, start, flat)
+    return fit_softmax(vectors, labels.single(rows), len(labels.target.labels), strength, start, flat)
 
 
 @dataclass(frozen=True)
 class ChosenStrength:
-    """The C with the least loss on rows that its fit had not seen, and the scores of those rows."""
+    """The C with the least loss on rows that its fit had not seen, the scores of those rows, and the fits: `fits[fold]`
+    has seen every one of `rows` but those of its own fold."""
 
     strength: float
     losses: list[dict[str, float]]
     scores: Matrix
     truth: NDArray[np.bool_]
+    rows: NDArray[np.int64]
+    folds: NDArray[np.int64]
+    fits: list[Linear]
+
+    def mean_fit(self) -> Linear | None:
+        """What a fit to all rows is near to."""
+        if not self.fits:
+            return None
+        weights, intercepts = zip(*self.fits, strict=True)
+        return Linear(np.mean(weights, axis=0), np.mean(intercepts, axis=0))
 
 
 def choose_strength(rows: VectorRows, labels: TargetLabels, check: Callable[[], None] = lambda: None) -> ChosenStrength:
     """Cross-validate on train, on a part of it where it is large: the best C depends little on the number of rows."""
     target = labels.target
     part = _sample(labels, min(_CV_ROWS, max(_CV_CELLS // len(target.labels), 4 * len(target.labels), 500)))
-    nothing = ChosenStrength(
-        STRENGTHS[2], [], np.empty((0, len(target.labels)), np.float32), np.empty((0, len(target.labels)), bool)
-    )
+    none, shape = np.empty(0, np.int64), (0, len(target.labels))
+    nothing = ChosenStrength(STRENGTHS[2], [], np.empty(shape, np.float32), np.empty(shape, bool), none, none, [])
     if len(part) < 2 * FOLDS:
         return nothing
     vectors, truth = rows.take(part), labels.present(part)
     folds = _folds(labels, part)
     best = nothing
     losses: list[dict[str, float]] = []
+    latest: list[Linear] = []
 
     def is_better(strength: float) -> bool:
-        nonlocal best
+        nonlocal best, latest
         scores = np.empty(truth.shape, np.float32)
+        fits = []
         for fold in range(FOLDS):
             check()
             held, fitted_on = folds == fold, folds != fold
-            fitted = _solve(vectors[fitted_on], labels, part[fitted_on], strength)
+            # each begins where the same rows with another C ended: the whole path costs little more than one fit
+            start = latest[fold] if latest else None
+            fitted = solve(vectors[fitted_on], labels, part[fitted_on], strength, start, ROUGHLY_FLAT)
             scores[held] = probabilities(vectors[held] @ fitted.weights + fitted.intercepts, target)
+            fits.append(fitted)
+        latest = fits
         loss = round(log_loss(scores, truth, target), 6)
-        better = not losses or loss < min(one["log_loss"] for one in losses)
+        least = min((one["log_loss"] for one in losses), default=np.inf)
         losses.append({"C": strength, "log_loss": loss})
-        if better:
-            best = ChosenStrength(strength, losses, scores, truth)
-        return better
+        if loss < least:
+            best = ChosenStrength(strength, losses, scores, truth, part, folds, fits)
+        return loss < least * _WORTH_IT
 
     for strength in STRENGTHS:
         if not is_better(strength):
             break
     if best.strength == STRENGTHS[0]:
+        latest = best.fits
         for strength in WEAKER:
             if not is_better(strength):
                 break
