@@ -91,7 +91,8 @@ def _measured(one: ModelEntry) -> str:
         else f"accuracy {found['accuracy']:.3f}"
         for name, found in evaluated["targets"].items()
     ]
-    return f"{', '.join(figures)} on {evaluated['dataset']} {evaluated['split']}"
+    of_training = ", which it may have been trained on" if evaluated["split"] == "train" else ""
+    return f"{', '.join(figures)} on {evaluated['dataset']} {evaluated['split']}{of_training}"
 
 
 def _state(one: ModelEntry) -> str:

@@ -27,6 +27,15 @@ def report(
     assets: Annotated[
         Path | None, typer.Option(help="A folder for a PNG and a JSON of every figure.", show_default=False)
     ] = None,
+    suspects: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write every row whose label is probably wrong too, as .csv or .jsonl: of a training by embedding "
+            "those of its train split, of an evaluation those of its split.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a page about a job: one HTML file that loads nothing.
@@ -35,14 +44,24 @@ def report(
     """
     # what loads NumPy stays away from commands that only look
     from labelmill.report.gather import gather_report  # noqa: PLC0415
+    from labelmill.report.suspects import check_suspects_file, write_suspects  # noqa: PLC0415
     from labelmill.report.writing import write_report  # noqa: PLC0415
 
+    if suspects is not None:
+        check_suspects_file(suspects)
     page = output or Path(f"{job_id}.html")
-    found = gather_report(connected(), JobRequest(job_id))
+    context, request = connected(), JobRequest(job_id)
+    found = gather_report(context, request)
+    listed = None if suspects is None else write_suspects(context, request, suspects)
     written = write_report(found, page, assets)
     if wants_json(as_json):
-        print_json({"id": job_id, "page": str(page), "files": [str(file) for file in written]})
+        document: dict[str, object] = {"id": job_id, "page": str(page), "files": [str(file) for file in written]}
+        if listed is not None:
+            document |= {"suspects": str(suspects), "suspected": listed.rows}
+        print_json(document)
     else:
         typer.echo(visible(str(page)))
+    if listed is not None:
+        messages().print(f"{listed.rows:,} rows with a label that is probably wrong in {visible(str(suspects))}")
     if len(written) > 1:
         messages().print(f"{len(written) - 1} files in {assets}")

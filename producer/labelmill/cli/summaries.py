@@ -11,6 +11,7 @@ from rich.console import Console
 
 from labelmill.cli.figures import between, count, counts, duration, money, share
 from labelmill.cli.tables import print_pairs
+from labelmill.services.evaluations import is_of_training_rows
 
 Document = Mapping[str, Any]
 
@@ -145,7 +146,10 @@ def _of_batch(document: Document, output: Path | None) -> Summary:
 
 def _of_evaluation(document: Document) -> Summary:
     summary = document["summary"] or {}
-    facts = [(target, _figures(found)) for target, found in (document["metrics"] or {}).items()]
+    trained_on = is_of_training_rows(document)
+    facts = [(target, _figures(found, trained_on=trained_on)) for target, found in (document["metrics"] or {}).items()]
+    if trained_on and document["metrics"]:
+        facts.append(("careful", "the model was trained on these rows: this says nothing about other rows"))
     if summary:
         answered = f"{summary['answered']:,} of {summary['rows']:,} answered"
         facts += [
@@ -163,8 +167,8 @@ def _of_evaluation(document: Document) -> Summary:
     )
 
 
-def _figures(metrics: Document) -> str:
-    intervals = metrics.get("intervals") or {}
+def _figures(metrics: Document, *, trained_on: bool = False) -> str:
+    intervals = {} if trained_on else metrics.get("intervals") or {}
     shown = [("accuracy", "accuracy"), ("macro F1", "macro_f1")]
     if metrics.get("multi"):
         shown = [("micro F1", "micro_f1"), ("macro F1", "macro_f1"), ("all labels right", "accuracy")]

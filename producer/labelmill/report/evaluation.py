@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
 from labelmill.core.database.analysis_codec import load_analysis
+from labelmill.core.database.tables import ModelRow
 from labelmill.report.parts import Curves, Dots, Figure, Grid, Heading, Histogram, Matrix, Note, Part, facts, money
+from labelmill.report.suspects import cases_of, suspects_of
+from labelmill.services.evaluations import is_of_training_rows
 
 _LABELS_SHOWN = 40
 _PAIRS_SHOWN = 20
-_CASES_SHOWN = 25
 _WHOLE_MATRIX = 200  #: Labels; a larger matrix shows nothing on a page, the most confused labels are listed.
 _MEASURES = (
     ("accuracy", "accuracy", "share of rows that are right; of a multi-label target: that have exactly their labels"),
@@ -55,10 +58,30 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
         parts.append(Grid(("failed because of", "rows"), sorted(failures.items()), "Failed rows"))
     if (seen := summary.get("seen_in_training")) is not None:
         parts.append(_leakage(seen, summary["rows"]))
+    trained_on = is_of_training_rows(document)
+    if trained_on:
+        parts.append(_only_of_training_rows(connection, document["model"]))
     analysis = load_analysis(connection, document["id"]).get("targets", {})
     for name, metrics in (document["metrics"] or {}).items():
-        parts += [Heading(f"Target {name}"), *_target(name, metrics, analysis.get(name, {}))]
+        parts.append(Heading(f"Target {name}"))
+        parts += _target(name, document["id"], metrics, analysis.get(name, {}), trained_on=trained_on)
     return parts
+
+
+def _only_of_training_rows(connection: Connection, model: str) -> Note:
+    name, _, version = model.rpartition("@")
+    training = None
+    if version.isdecimal():
+        this = (ModelRow.name == name, ModelRow.version == int(version), ModelRow.method == "embedding")
+        training = connection.scalar(select(ModelRow.training_id).where(*this))
+    said = (
+        "The model was trained on these rows. The figures say how well it remembers them, and nothing about other "
+        "rows: evaluate another split for that. Wrong labels among them hardly show here, for the model has "
+        "learnt them too"
+    )
+    if training:
+        said += f"; labelmill report {training} shows those that fits without the row found"
+    return Note(f"{said}.", "bad")
 
 
 def _leakage(seen: int, rows: int) -> Note:
@@ -71,8 +94,10 @@ def _leakage(seen: int, rows: int) -> Note:
     )
 
 
-def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
-    intervals = metrics.get("intervals", {})
+def _target(
+    name: str, job_id: str, metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: bool
+) -> list[Part]:
+    intervals = {} if trained_on else metrics.get("intervals", {})
     measures = [one for one in _MEASURES if one[0] not in _OF_SCORES] if _scores_are_bare(analysis) else _MEASURES
     rows = [
         (title, metrics[key], _interval(intervals, key), meaning)
@@ -84,7 +109,11 @@ def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> lis
         f"abstained, {metrics.get('failed', 0):,} failed. Rows without an answer count as wrong."
     )
     headings = ("measure", "value", "95 % interval", "what it is")
-    parts: list[Part] = [*_verdict(metrics, analysis), Grid(headings, rows, "Metrics", frozenset({3})), Note(counts)]
+    parts: list[Part] = [
+        *_verdict(metrics, analysis, trained_on=trained_on),
+        Grid(headings, rows, "Metrics", frozenset({3})),
+        Note(counts),
+    ]
     if unknown := metrics.get("unknown_labels"):
         listed = ", ".join(f"{label} ({count:,} rows)" for label, count in unknown.items())
         parts.append(Note(f"Labels that the model does not know, and therefore never gives: {listed}.", "warning"))
@@ -92,16 +121,17 @@ def _target(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> lis
     parts.append(_labels(metrics["per_label"]))
     if not analysis.get("multi") and (pairs := _confused(metrics["confusion"])):
         parts.append(Grid(("label", "was given", "rows"), pairs, "Most confused"))
-    parts += _cases(analysis)
+    parts += cases_of(analysis, "mistakes", "Most confident mistakes")
+    parts += suspects_of(analysis, job_id)
     return parts
 
 
-def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
+def _verdict(metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: bool) -> list[Part]:
     """What the figures come to, in sentences: how good, compared with what, and what to do."""
     if not analysis or not metrics["rows"]:
         return []
     low, high = (metrics.get("intervals") or {}).get("accuracy") or (metrics["accuracy"],) * 2
-    between = f"{low:.1%} to {high:.1%} on other rows like these"
+    between = "of rows it was trained on" if trained_on else f"{low:.1%} to {high:.1%} on other rows like these"
     if analysis["multi"]:
         found = sum(cell["true_positive"] for cell in metrics["confusion"].values())
         given, real = sum(analysis["given"].values()), sum(analysis["truth"].values())
@@ -110,14 +140,17 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
                 f"Of the labels given {found / max(1, given):.1%} are right, of the labels there "
                 f"{found / max(1, real):.1%} were found. {metrics['accuracy']:.1%} of rows have exactly their labels "
                 f"({between})."
-            )
+            ),
+            *_compared_with_every_label(metrics, trained_on=trained_on),
         ]
     else:
         label, rows = max(analysis["truth"].items(), key=lambda item: item[1])
         usual = rows / metrics["rows"]
         said = f"Right in {metrics['accuracy']:.1%} of the rows ({between}). Always answering the most frequent label, "
         said += f"{label}, would be right in {usual:.1%}"
-        if low > usual:
+        if trained_on:
+            parts = [Note(f"{said}.")]
+        elif low > usual:
             parts = [Note(f"{said}.", "good")]
         else:
             remedy = "the model is not surely better than that. Train it on more rows of the other labels."
@@ -138,6 +171,21 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Part]:
             )
         )
     return parts
+
+
+def _compared_with_every_label(metrics: dict[str, Any], *, trained_on: bool) -> list[Part]:
+    """Whether a multi-label model is better than one that gives every label to every row."""
+    every, labels = metrics.get("micro_f1_every_label"), metrics.get("labels_per_row")
+    if every is None or labels is None:  # an earlier version measured it
+        return []
+    said = (
+        f"It gives {labels['given']:.1f} labels a row; the rows have {labels['true']:.1f}. Its micro F1 is "
+        f"{metrics['micro_f1']:.3f}; giving every label to every row would reach {every:.3f}"
+    )
+    low = ((metrics.get("intervals") or {}).get("micro_f1") or (metrics["micro_f1"],))[0]
+    if trained_on or low > every:
+        return [Note(f"{said}.")]
+    return [Note(f"{said}: the model is worth nothing. Train it on more or better rows.", "bad")]
 
 
 def _is_badly_calibrated(metrics: dict[str, Any]) -> bool:
@@ -216,18 +264,3 @@ def _confused(confusion: dict[str, dict[str, int]]) -> list[tuple[str, str, int]
         (label, given, count) for label, row in confusion.items() for given, count in row.items() if given != label
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS_SHOWN]
-
-
-def _cases(analysis: dict[str, Any]) -> list[Part]:
-    parts: list[Part] = []
-    headings, texts = ("row", "label", "answer", "score", "text"), frozenset({4})
-    for key, caption in (("mistakes", "Most confident mistakes"), ("suspects", "Labels that are probably wrong")):
-        cases = analysis.get(key) or []
-        rows = [
-            (case["row"], case["label"], case["predicted"], case["score"], case.get("text", ""))
-            for case in cases[:_CASES_SHOWN]
-        ]
-        total = f": {analysis['suspected']:,} rows in all" if key == "suspects" and rows else ""
-        if rows:
-            parts.append(Grid(headings, rows, caption + total, texts))
-    return parts

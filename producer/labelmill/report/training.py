@@ -7,9 +7,11 @@ from typing import Any
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
 
+from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.core.database.tables import EvaluationRow, ModelRow, TrainingRow
 from labelmill.report import dataset
-from labelmill.report.parts import Curves, Grid, Heading, Part, facts, money
+from labelmill.report.parts import Curves, Grid, Heading, Note, Part, facts, money
+from labelmill.report.suspects import suspects_of
 from labelmill.services.jobs.documents import status_document
 
 
@@ -32,6 +34,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
         ),
         *_losses(document),
         *_tuning(document["details"] or {}),
+        *_suspects(connection, document),
         *_evaluations(connection, document["id"]),
         *dataset.contents(connection, source),
     ]
@@ -64,6 +67,25 @@ def _tuning(details: dict[str, Any]) -> list[Part]:
             parts.append(Curves(f"{name}-tuning", title, {"log-loss": points}, axes, log_x=True))
         if rows:
             parts.append(Grid(("on validation", "value"), rows))
+    return parts
+
+
+def _suspects(connection: Connection, document: dict[str, Any]) -> list[Part]:
+    """Rows of train that fits without them would label otherwise."""
+    parts: list[Part] = []
+    for name, one in load_analysis(connection, document["id"]).get("targets", {}).items():
+        if "all_suspects" not in one:
+            continue
+        parts.append(Heading(f"Labels of train that are probably wrong: {name}"))
+        parts.append(
+            Note(
+                f"{one['rows']:,} rows of train were each labelled by a fit to other rows ({one['fitted_rows']:,} of "
+                f"them). In {one['suspected']:,} it is sure of another label. Look at them before you trust the rest: "
+                "correct the source and prepare it again, or leave those rows out.",
+                "warning" if one["suspected"] else "good",
+            )
+        )
+        parts += suspects_of(one, document["id"])
     return parts
 
 

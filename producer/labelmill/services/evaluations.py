@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection
@@ -133,6 +134,13 @@ def find_evaluation(connection: Connection, model: str, dataset: str, split: str
         if (spec.get("thresholds") or {}, spec.get("temperatures") or {}) == asked:
             return str(job_id)
     return None
+
+
+def is_of_training_rows(document: Mapping[str, Any]) -> bool:
+    """Whether an evaluation is of rows that its model was trained on, so that its figures say nothing of others."""
+    summary = document["summary"] or {}
+    seen, rows = summary.get("seen_in_training"), summary.get("rows") or 0
+    return bool(document["split"] == "train" if seen is None else 2 * seen > rows)
 
 
 def check_evaluation(connection: Connection, model: str, dataset: str, split: str) -> int:

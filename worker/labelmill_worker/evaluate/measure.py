@@ -94,7 +94,7 @@ def measure(
         metrics[truth.target.name] = tally.metrics() | _unseen(tally.correct, seen, truth)
         targets[truth.target.name] = tally.analysis() | _which_seen(seen, truth)
         check()
-    _add_texts(split.path, targets)
+    add_texts(split.path, targets)
     tokens = count_all(dict.fromkeys(text_of_row(row) for row in read_split(split.path)))
     return Measured(rows, metrics, {"targets": targets}, None if seen is None else int(seen.sum()), tokens)
 
@@ -155,8 +155,9 @@ def _which_seen(seen: NDArray[np.bool_] | None, truth: Truth) -> dict[str, Any]:
     return {} if seen is None else {"seen": pack_bits(seen[truth.rows])}
 
 
-def _add_texts(path: Path, targets: dict[str, Any]) -> None:
-    cases = [case for target in targets.values() for case in (*target["mistakes"], *target["suspects"])]
+def add_texts(path: Path, targets: dict[str, Any]) -> None:
+    """Give the mistakes and suspects that a page shows the beginnings of their texts."""
+    cases = [case for target in targets.values() for case in (*target.get("mistakes", ()), *target["suspects"])]
     wanted = {case["row"] for case in cases}
     texts = {
         number: transcript(text_of_row(row))[:_TEXT_CHARS]

@@ -15,6 +15,8 @@ from labelmill_worker.evaluate.scores import Scores
 from labelmill_worker.evaluate.truth import Truth
 
 SHOWN = 50
+MOST = 100_000  #: Of suspects that are kept, the surest; a page shows fewer.
+_DIGITS = 6
 _MIDDLE = 0.5  #: A score within this of the truth is on the right side.
 
 Floats = NDArray[np.float64]
@@ -34,18 +36,24 @@ def confident_mistakes(
 def suspects(
     truth: Truth, top: NDArray[np.int32], best: Floats, of_truth: Floats, scored: NDArray[np.bool_]
 ) -> dict[str, Any]:
-    """`{"suspects": […], "suspected": how many}`."""
+    """`{"suspects": […], "suspected": how many, "all_suspects": […]}`: see `listed`."""
     real, size = truth.single(), len(truth.names)
     counts = np.bincount(real[scored], minlength=size)
     sums = np.bincount(real[scored], of_truth[scored], minlength=size)
     usual = np.divide(sums, counts, out=np.ones(size), where=counts > 0)
     doubtful = scored & (top != real) & (best >= usual[top]) & (of_truth < usual[real])
     found = np.flatnonzero(doubtful)
-    surest = found[np.argsort(of_truth[found] - best[found], kind="stable")[:SHOWN]]
-    return {
-        "suspected": len(found),
-        "suspects": [_case(truth, at, top, best, of_truth) for at in surest.tolist()],
-    }
+    surest = found[np.argsort(of_truth[found] - best[found], kind="stable")[:MOST]]
+    cases = [_case(truth, at, top, best, of_truth) for at in surest.tolist()]
+    return {"suspected": len(found), "suspects": cases[:SHOWN], "all_suspects": listed(cases)}
+
+
+def listed(cases: list[Case]) -> list[tuple[int, str, str, float, float]]:
+    """Cases for an export: row, label, the label that the model gives, its score, and the score of the row's label."""
+    return [
+        (one["row"], one["label"], one["predicted"], round(one["score"], _DIGITS), round(one["label_score"], _DIGITS))
+        for one in cases
+    ]
 
 
 def _case(truth: Truth, at: int, top: NDArray[np.int32], best: Floats, of_truth: Floats) -> Case:
@@ -60,12 +68,13 @@ def _case(truth: Truth, at: int, top: NDArray[np.int32], best: Floats, of_truth:
 
 class WrongPairs:
     """Of a multi-label target: the pairs of row and label whose score is on the wrong side of the middle, as blocks
-    come. All of them are kept, in 16 bytes each, so that rows can be counted at the end."""
+    come. All of them are kept, in 17 bytes each, so that rows can be counted at the end."""
 
     def __init__(self) -> None:
         self._gaps: list[Floats] = []
         self._rows: list[NDArray[np.int32]] = []
         self._labels: list[NDArray[np.int32]] = []
+        self._has: list[NDArray[np.bool_]] = []
 
     def add(self, at: NDArray[np.int64], scores: Scores, present: NDArray[np.bool_]) -> None:
         """Add the scores (rows, labels) of rows, and which labels they have."""
@@ -74,31 +83,34 @@ class WrongPairs:
         self._gaps.append(gaps[rows, labels])
         self._rows.append(at[rows].astype(np.int32))
         self._labels.append(labels.astype(np.int32))
+        self._has.append(present[rows, labels])
 
-    def cases(self, truth: Truth, present: NDArray[np.bool_], usual: tuple[Floats, Floats]) -> dict[str, Any]:
-        """`mistakes`, `suspects` and `suspected`: how many rows have a doubtful label. `usual`: each label's mean score
-        in rows with and without it."""
+    def cases(self, truth: Truth, usual: tuple[Floats, Floats]) -> dict[str, Any]:
+        """`mistakes`, `suspects`, `all_suspects`, and `suspected`: how many rows have a doubtful label. `usual`: each
+        label's mean score in rows with and without it."""
         if not self._gaps:
-            return {"mistakes": [], "suspects": [], "suspected": 0}
+            return {"mistakes": [], "suspects": [], "suspected": 0, "all_suspects": []}
         gaps, rows, labels = np.concatenate(self._gaps), np.concatenate(self._rows), np.concatenate(self._labels)
-        has = present[rows, labels]
+        has = np.concatenate(self._has)
         scores = np.where(has, 1 - gaps, gaps)
         doubtful = np.where(has, scores <= usual[1][labels], scores >= usual[0][labels])
 
-        def farthest(chosen: NDArray[np.int64]) -> list[Case]:
-            order = chosen[np.argsort(-gaps[chosen], kind="stable")[:SHOWN]]
-            return [_pair(truth, present, int(rows[at]), int(labels[at]), float(gaps[at])) for at in order]
+        def farthest(chosen: NDArray[np.int64], count: int) -> list[Case]:
+            order = chosen[np.argsort(-gaps[chosen], kind="stable")[:count]]
+            return [_pair(truth, int(rows[at]), int(labels[at]), float(gaps[at]), has=bool(has[at])) for at in order]
 
         suspected = np.flatnonzero(doubtful)
+        cases = farthest(suspected, MOST)
         return {
-            "mistakes": farthest(np.arange(len(gaps))),
-            "suspects": farthest(suspected),
+            "mistakes": farthest(np.arange(len(gaps)), SHOWN),
+            "suspects": cases[:SHOWN],
             "suspected": len(np.unique(rows[suspected])),
+            "all_suspects": listed(cases),
         }
 
 
-def _pair(truth: Truth, present: NDArray[np.bool_], at: int, label: int, gap: float) -> Case:
-    name, has = truth.names[label], bool(present[at, label])
+def _pair(truth: Truth, at: int, label: int, gap: float, *, has: bool) -> Case:
+    name = truth.names[label]
     return {
         "row": int(truth.rows[at]),
         "label": name if has else f"not {name}",

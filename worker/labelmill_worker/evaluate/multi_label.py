@@ -111,7 +111,7 @@ class MultiLabelTally:
 
     def metrics(self) -> dict[str, Any]:
         """The target's part of an evaluation's `metrics`."""
-        names = self.truth.names
+        names, rows = self.truth.names, max(1, len(self._present))
         hits, real, given = f1.counts(self._present, self._given)
         averages = f1.averages(hits, real, given, present_only=False)
         found = {
@@ -120,6 +120,8 @@ class MultiLabelTally:
             "per_label": f1.per_label(names, hits, real, given),
             "confusion": self._confusion(real, given, hits),
             "labels_averaged": len(names),
+            "labels_per_row": {"given": float(given.sum() / rows), "true": float(real.sum() / rows)},
+            "micro_f1_every_label": f1.micro_f1_of_every_label(real, rows),
             **self._quality(self._raw),
             "coverage": self._coverage(20),
             "intervals": self._intervals(),
@@ -154,7 +156,7 @@ class MultiLabelTally:
             "rows": len(self._present),
             "has_truth": self.truth.rows,
             "correct": pack_bits(self.correct),
-            **self._pairs.cases(self.truth, self._present, usual),
+            **self._pairs.cases(self.truth, usual),
         }
         if self._calibrated and self._calibrated is not self._raw and self._probabilities:
             found["reliability_calibrated"] = self._calibrated.reliability.points()

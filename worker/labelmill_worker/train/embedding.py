@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import structlog
 
 from labelmill.contracts.errors import InvalidInput, Permanent
@@ -22,9 +24,11 @@ from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.database import reading, writing
+from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import TrainingRow
 from labelmill.core.money.token_counts import count_all
 from labelmill.core.storage.data_folder import MODELS, model_file
+from labelmill_worker.evaluate.measure import add_texts
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
 from labelmill_worker.store.jobs import LeaseLost, read_job
@@ -92,8 +96,8 @@ def run(look: Look) -> NextLook:
     if wait_s is not None:
         return wait_s
     with look.long_slot(), discarded_if_cancelled(look):
-        recipe, thresholds, found = fit(look)
-        succeed(look, recipe, thresholds, found)
+        recipe, thresholds, found, analysis = fit(look)
+        succeed(look, recipe, thresholds, found, analysis)
     return None
 
 
@@ -169,20 +173,26 @@ def vectors_of(look: Look, model: str, rows: Iterator[tuple[str, Any]]) -> Itera
                 yield found[digest], labels, text
 
 
-def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Fit the head and write its file. Returns the recipe, the thresholds and what was found. Raises Permanent,
-    LeaseLost."""
+def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Fit the head and write its file. Returns the recipe, the thresholds, what was found, and what a report draws.
+    Raises Permanent, LeaseLost."""
     schema = LabelSchema.from_json(look.dataset.label_schema or [])
     folder = look.data.path(MODELS) / f"{look.row.id}.{look.token}.part"
     look.confirm_lease()
     clear_away(look)
     try:
-        splits = {split: _split_vectors(look, split, schema, folder) for split in SPLITS}
+        numbers = array("q")
+        splits = {
+            split: _split_vectors(look, split, schema, folder, numbers if split == "train" else array("q"))
+            for split in SPLITS
+        }
         train = splits["train"]
         if train is None or not train.count:
             raise Permanent("none of the texts to train on could be embedded")
         log.info("fits the head", rows=train.count)
-        fitted = fit_head(train, splits["validation"], schema, check=look.check)
+        fitted = fit_head(train, splits["validation"], schema, numbers=np.array(numbers, np.int64), check=look.check)
+        if (path := look.split_path("train")) is not None:
+            add_texts(path, fitted.suspects)
     except FileNotFoundError:
         look.confirm_lease()  # whoever has the training by now has cleared our files away
         raise
@@ -196,7 +206,7 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         "dimensions": fitted.head.dimensions,
         "chats": holds_chats(look.split_path("train")),
     }
-    return recipe, dict(fitted.thresholds), {"targets": fitted.report}
+    return recipe, dict(fitted.thresholds), {"targets": fitted.report}, {"targets": fitted.suspects}
 
 
 def clear_away(look: Look) -> None:
@@ -220,20 +230,35 @@ def discarded_if_cancelled(look: Look) -> Iterator[None]:
         raise
 
 
-def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path) -> VectorRows | None:
+def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path, numbers: array[int]) -> VectorRows | None:
+    """The split's vectors with their labels. `numbers` takes the numbers of the rows that have one."""
     path = look.split_path(split)
     if path is None:
         return None
-    found = vectors_of(look, look.spec.base_model, read_rows(path))
-    return write_vector_rows(folder / f"{split}.f16", schema, ((data, labels) for data, labels, _ in found))
+
+    def labelled() -> Iterator[tuple[bytes, dict[str, Any]]]:
+        numbered = ((text, (number, labels)) for number, (text, labels) in enumerate(read_rows(path)))
+        for data, (number, labels), _ in vectors_of(look, look.spec.base_model, numbered):
+            numbers.append(number)
+            yield data, labels
+
+    return write_vector_rows(folder / f"{split}.f16", schema, labelled())
 
 
-def succeed(look: Look, recipe: dict[str, Any], thresholds: dict[str, Any], found: dict[str, Any]) -> None:
+def succeed(
+    look: Look,
+    recipe: dict[str, Any],
+    thresholds: dict[str, Any],
+    found: dict[str, Any],
+    analysis: dict[str, Any] | None = None,
+) -> None:
     """Register the model version and end the training, in one transaction. Raises LeaseLost."""
     remote_model = look.spec.base_model
     details = found or None  # how far the batch is was only of interest while it ran
     with writing(look.engine) as connection:
         update_held(connection, look.row.id, look.token, remote_model=remote_model, details=details)
+        if analysis is not None:
+            save_analysis(connection, look.row.id, analysis)
         number, version, promoted = register_version(
             connection, look.row, look.dataset, remote_model, recipe=recipe, thresholds=thresholds
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,8 +15,10 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.probabilities import histogram
 from labelmill_worker.inference.models.head import Head, probabilities
+from labelmill_worker.train.heads.folds import FOLDS, FoldFits, deal_folds
 from labelmill_worker.train.heads.minibatch import fit_minibatch
-from labelmill_worker.train.heads.solvers import FLAT, ROUGHLY_FLAT, Linear, fit_sigmoids, fit_softmax
+from labelmill_worker.train.heads.out_of_fold import Suspects, find_suspects
+from labelmill_worker.train.heads.solvers import ROUGHLY_FLAT, Linear, solve
 from labelmill_worker.train.heads.thresholds import tune_thresholds
 from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
@@ -26,7 +28,6 @@ IN_MEMORY_CELLS = 10_000_000  #: Rows times labels.
 STRENGTHS = tuple(0.5 * 4.0**step for step in range(12))
 WEAKER = (0.125, 0.03, 0.008)  #: Tried in turn where the first of them is better than the second: vectors may be long.
 _WORTH_IT = 0.995  #: A weaker regularisation that leaves more than this share of the loss is the last that is tried.
-FOLDS = 3
 _CV_ROWS, _CV_CELLS = 6_000, 600_000
 _CHECK_ROWS = 20_000  #: Of validation at most; thresholds need no more.
 _SEED = 42
@@ -34,38 +35,51 @@ _SEED = 42
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, the thresholds of its multi-label targets, and what was found for each target."""
+    """A head, the thresholds of its multi-label targets, what was found for each target, and the rows of train whose
+    labels are probably wrong, by target."""
 
     head: Head
     thresholds: dict[str, dict[str, float]]
     report: dict[str, Any]
+    suspects: dict[str, Suspects]
 
 
 def fit_head(
-    train: VectorRows, validation: VectorRows | None, schema: LabelSchema, *, check: Callable[[], None] = lambda: None
+    train: VectorRows,
+    validation: VectorRows | None,
+    schema: LabelSchema,
+    *,
+    numbers: NDArray[np.int64] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Fit a head for every target. Raises InvalidInput when a target has nothing to learn from.
 
+    `numbers`: those that the rows of `train` have in their split, where some of them have no vector.
     `check` is called between any two steps: what it raises ends the work.
     """
     # beside other work, BLAS threads that wait for each other take more time than they save
     with threadpool_limits(1, user_api="blas"):
-        return _fit_targets(train, validation, schema, check)
+        return _fit_targets(train, validation, schema, np.arange(train.count) if numbers is None else numbers, check)
 
 
 def _fit_targets(
-    train: VectorRows, validation: VectorRows | None, schema: LabelSchema, check: Callable[[], None]
+    train: VectorRows,
+    validation: VectorRows | None,
+    schema: LabelSchema,
+    numbers: NDArray[np.int64],
+    check: Callable[[], None],
 ) -> Fitted:
     fits: list[Linear] = []
     thresholds: dict[str, dict[str, float]] = {}
     report: dict[str, Any] = {}
+    doubtful: dict[str, Suspects] = {}
     for number, target in enumerate(schema.targets):
         labels = train.labels[number]
         rows = labels.labelled()
         if not len(labels.codes):
             raise InvalidInput(f"no row of train has a label for the target {target.name!r}")
         chosen = choose_strength(train, labels, check)
-        fitted = _fit(train, labels, rows, chosen.strength, chosen.mean_fit(), check)
+        fitted = _fit(train, labels, rows, chosen.strength, chosen.fits.mean(), check)
         fits.append(fitted)
         checked = _check(fitted, validation, number, target) if validation and validation.count else None
         scores, truth = checked or (chosen.scores, chosen.truth)
@@ -74,8 +88,18 @@ def _fit_targets(
             thresholds[target.name] = tune_thresholds(scores, truth, target)
         if checked:
             report[target.name]["validation"] = _measure(scores, truth, target, thresholds.get(target.name))
+        fold_fits = chosen.fits
+        if _fits_into_memory(rows, target):
+            fold_fits = fold_fits.extended(train, labels, chosen.strength, check)
+        if found := find_suspects(train, labels, fold_fits, numbers, check):
+            doubtful[target.name] = found
+            report[target.name]["suspects"] = {name: found[name] for name in ("suspected", "rows", "fitted_rows")}
     head = Head(schema, [fit.weights for fit in fits], [fit.intercepts for fit in fits])
-    return Fitted(head, thresholds, report)
+    return Fitted(head, thresholds, report, doubtful)
+
+
+def _fits_into_memory(taking_part: NDArray[np.int64], target: Target) -> bool:
+    return len(taking_part) <= IN_MEMORY_ROWS and len(taking_part) * len(target.labels) <= IN_MEMORY_CELLS
 
 
 def _fit(
@@ -87,56 +111,32 @@ def _fit(
     check: Callable[[], None],
 ) -> Linear:
     check()
-    if len(taking_part) > IN_MEMORY_ROWS or len(taking_part) * len(labels.target.labels) > IN_MEMORY_CELLS:
+    if not _fits_into_memory(taking_part, labels.target):
         return fit_minibatch(rows, labels, strength, check)
     return solve(rows.take(taking_part), labels, taking_part, strength, start)
 
 
-def solve(
-    vectors: Matrix,
-    labels: TargetLabels,
-    rows: NDArray[np.int64],
-    strength: float,
-    start: Linear | None = None,
-    flat: float = FLAT,
-) -> Linear:
-    """Fit one target to `vectors`, those of `rows`, in memory."""
-    if labels.target.multi:
-        return fit_sigmoids(vectors, labels.present(rows), strength, start, flat)
-    return fit_softmax(vectors, labels.single(rows), len(labels.target.labels), strength, start, flat)
-
-
 @dataclass(frozen=True)
 class ChosenStrength:
-    """The C with the least loss on rows that its fit had not seen, the scores of those rows, and the fits: `fits[fold]`
-    has seen every one of `rows` but those of its own fold."""
+    """The C with the least loss on rows that its fit had not seen, the scores of those rows, and the fits."""
 
     strength: float
     losses: list[dict[str, float]]
     scores: Matrix
     truth: NDArray[np.bool_]
-    rows: NDArray[np.int64]
-    folds: NDArray[np.int64]
-    fits: list[Linear]
-
-    def mean_fit(self) -> Linear | None:
-        """What a fit to all rows is near to."""
-        if not self.fits:
-            return None
-        weights, intercepts = zip(*self.fits, strict=True)
-        return Linear(np.mean(weights, axis=0), np.mean(intercepts, axis=0))
+    fits: FoldFits = field(default_factory=FoldFits)
 
 
 def choose_strength(rows: VectorRows, labels: TargetLabels, check: Callable[[], None] = lambda: None) -> ChosenStrength:
     """Cross-validate on train, on a part of it where it is large: the best C depends little on the number of rows."""
     target = labels.target
     part = _sample(labels, min(_CV_ROWS, max(_CV_CELLS // len(target.labels), 4 * len(target.labels), 500)))
-    none, shape = np.empty(0, np.int64), (0, len(target.labels))
-    nothing = ChosenStrength(STRENGTHS[2], [], np.empty(shape, np.float32), np.empty(shape, bool), none, none, [])
+    shape = (0, len(target.labels))
+    nothing = ChosenStrength(STRENGTHS[2], [], np.empty(shape, np.float32), np.empty(shape, bool))
     if len(part) < 2 * FOLDS:
         return nothing
     vectors, truth = rows.take(part), labels.present(part)
-    folds = _folds(labels, part)
+    folds = deal_folds(labels, part)
     best = nothing
     losses: list[dict[str, float]] = []
     latest: list[Linear] = []
@@ -158,14 +158,14 @@ def choose_strength(rows: VectorRows, labels: TargetLabels, check: Callable[[], 
         least = min((one["log_loss"] for one in losses), default=np.inf)
         losses.append({"C": strength, "log_loss": loss})
         if loss < least:
-            best = ChosenStrength(strength, losses, scores, truth, part, folds, fits)
+            best = ChosenStrength(strength, losses, scores, truth, FoldFits(part, folds, fits))
         return loss < least * _WORTH_IT
 
     for strength in STRENGTHS:
         if not is_better(strength):
             break
     if best.strength == STRENGTHS[0]:
-        latest = best.fits
+        latest = best.fits.fits
         for strength in WEAKER:
             if not is_better(strength):
                 break
@@ -187,22 +187,6 @@ def _sample(labels: TargetLabels, count: int) -> NDArray[np.int64]:
         chosen[owners[labels.codes == label][:few]] = True
     found: NDArray[np.int64] = np.flatnonzero(chosen)
     return found
-
-
-def _folds(labels: TargetLabels, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The fold of each row: the rows of a label are dealt out evenly, by the rarest label of a row."""
-    rng = np.random.default_rng(_SEED)
-    counts = np.bincount(labels.codes, minlength=len(labels.target.labels))
-    rarest = np.array(
-        [
-            min(labels.codes[labels.starts[row] : labels.starts[row + 1]], key=lambda code: counts[code], default=-1)
-            for row in rows
-        ]
-    )
-    order = np.lexsort((rng.random(len(rows)), rarest))
-    folds = np.empty(len(rows), np.int64)
-    folds[order] = np.arange(len(rows)) % FOLDS
-    return folds
 
 
 def log_loss(scores: Matrix, truth: NDArray[np.bool_], target: Target) -> float:

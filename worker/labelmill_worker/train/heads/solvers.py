@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelmill_worker.inference.models.head import NEVER
-from labelmill_worker.train.heads.vector_rows import Matrix, Numbers
+from labelmill_worker.train.heads.vector_rows import Matrix, Numbers, TargetLabels
 
 _MAX_ITERATIONS = 300
 FLAT = 1e-5  #: Relative fall of the loss in one step that is not worth another.
@@ -30,6 +30,20 @@ class Linear(NamedTuple):
 
     weights: Matrix
     intercepts: Matrix
+
+
+def solve(
+    vectors: Matrix,
+    labels: TargetLabels,
+    rows: NDArray[np.int64],
+    strength: float,
+    start: Linear | None = None,
+    flat: float = FLAT,
+) -> Linear:
+    """Fit one target to `vectors`, those of `rows`, in memory."""
+    if labels.target.multi:
+        return fit_sigmoids(vectors, labels.present(rows), strength, start, flat)
+    return fit_softmax(vectors, labels.single(rows), len(labels.target.labels), strength, start, flat)
 
 
 def fit_softmax(

@@ -1,0 +1,130 @@
+"""Rows whose label is probably wrong: a training's own, found by fits that had not seen them, or an evaluation's."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.chats import text_of_row, transcript
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.ids import Kind
+from labelmill.core.database import reading
+from labelmill.core.database.analysis_codec import load_analysis
+from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
+from labelmill.core.storage.data_folder import DataFolder, dataset_folder
+from labelmill.core.storage.new_files import replacing
+from labelmill.report.parts import Grid, Part
+from labelmill.services.context import ServiceContext
+from labelmill.services.jobs.documents import status_document
+from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.results.csv_files import formula_guard
+
+SHOWN = 25
+COLUMNS = ("row", "target", "label", "predicted", "score", "label_score", "text")
+_FORMATS = (".csv", ".jsonl")
+
+
+def cases_of(analysis: Mapping[str, Any], key: str, caption: str) -> list[Part]:
+    """The table of some rows of a target, if there are any."""
+    rows = [
+        (case["row"], case["label"], case["predicted"], case["score"], case.get("text", ""))
+        for case in (analysis.get(key) or [])[:SHOWN]
+    ]
+    headings = ("row", "label", "answer", "score", "text")
+    return [Grid(headings, rows, caption, frozenset({4}))] if rows else []
+
+
+def suspects_of(analysis: Mapping[str, Any], job_id: str) -> list[Part]:
+    """The table of the labels of a target that are probably wrong, and how to get all of them."""
+    total = f"Labels that are probably wrong: {analysis.get('suspected', 0):,} rows in all"
+    if "all_suspects" in analysis and analysis.get("suspected", 0) > SHOWN:
+        total += f" (all of them: labelmill report {job_id} --suspects FILE.csv)"
+    return cases_of(analysis, "suspects", total)
+
+
+@dataclass(frozen=True)
+class SuspectsFile:
+    """What was written: how many lines, of how many rows."""
+
+    lines: int
+    rows: int
+
+
+def check_suspects_file(output: Path) -> None:
+    """Raise InvalidInput for a file that suspects cannot be written to, as far as its name tells."""
+    if output.suffix.lower() not in _FORMATS:
+        raise InvalidInput(f"--suspects {output}: they are written as {' or '.join(_FORMATS)}")
+
+
+def write_suspects(context: ServiceContext, request: JobRequest, output: Path) -> SuspectsFile:
+    """Write every row whose label is probably wrong, the surest of each target first, with its number in the split and
+    its text. Raises NotFound, InvalidInput."""
+    check_suspects_file(output)
+    job_id, data = request.job_id, DataFolder.of(context.data_dir)
+    with reading(context.engine) as connection:
+        kind = status_document(connection, job_id)["kind"]
+        targets = load_analysis(connection, job_id).get("targets", {})
+        known = kind in (Kind.TRAINING.value, Kind.EVALUATION.value)
+        if not (known and any("all_suspects" in one for one in targets.values())):
+            raise InvalidInput(
+                f"{job_id} knows of no suspects: trainings of the method embedding find them, and evaluations"
+            )
+        path = _split_file(connection, data, kind, job_id)
+    lines = [
+        (row, name, label, predicted, score, label_score)
+        for name, one in targets.items()
+        for row, label, predicted, score, label_score in one.get("all_suspects", ())
+    ]
+    texts = _texts(path, {line[0] for line in lines})
+    filled = [dict(zip(COLUMNS, (*line, texts.get(line[0])), strict=True)) for line in lines]
+    try:
+        with replacing(output) as file:
+            file.writelines(_csv(filled) if output.suffix.lower() == ".csv" else map(_json, filled))
+    except OSError as error:
+        raise InvalidInput(f"--suspects {output}: {error.strerror}") from error
+    return SuspectsFile(len(lines), len({(line[1], line[0]) for line in lines}))
+
+
+def _json(line: dict[str, Any]) -> bytes:
+    return orjson.dumps(line) + b"\n"
+
+
+def _csv(lines: list[dict[str, Any]]) -> Iterator[bytes]:
+    protected = formula_guard(",")
+    for cells in (COLUMNS, *(tuple(line.values()) for line in lines)):
+        written = io.StringIO()
+        csv.writer(written, lineterminator="\r\n").writerow([protected(cell) for cell in cells])
+        yield written.getvalue().encode("utf-8", errors="replace")
+
+
+def _split_file(connection: Connection, data: DataFolder, kind: str, job_id: str) -> Path | None:
+    if kind == Kind.TRAINING.value:
+        dataset_id, split = connection.scalar(select(TrainingRow.dataset_id).where(TrainingRow.id == job_id)), "train"
+    else:
+        columns = select(EvaluationRow.dataset_id, EvaluationRow.split).where(EvaluationRow.id == job_id)
+        dataset_id, split = connection.execute(columns).one()
+    dataset = connection.execute(
+        select(DatasetRow.id, DatasetRow.repeats, DatasetRow.files).where(DatasetRow.id == dataset_id)
+    ).first()
+    reference = (dataset.files or {}).get(split) if dataset else None
+    if dataset is None or reference is None:
+        return None
+    return data.file(reference, dataset_folder(dataset.repeats or dataset.id))
+
+
+def _texts(path: Path | None, wanted: set[int]) -> dict[int, str]:
+    """The texts of rows, where the split's file is still there."""
+    if path is None or not path.is_file():
+        return {}
+    with path.open("rb") as lines:
+        return {
+            number: transcript(text_of_row(orjson.loads(line))) for number, line in enumerate(lines) if number in wanted
+        }
