@@ -26,7 +26,7 @@ from labelmill.contracts.job_kinds import (
 )
 from labelmill.contracts.states import BatchState, DatasetState, EvaluationState, State, TrainingState
 from labelmill.core.jobs.tables import LEASED, TABLE_OF
-from labelmill.services.jobs.documents import _DETAILS
+from labelmill.services.jobs.documents import _WHOLE
 from labelmill_worker.runtime.tasks.registry import work_of
 
 
@@ -36,7 +36,7 @@ def test_every_kind_of_job_has_all_it_needs(engine: Engine, kind: Kind) -> None:
     assert TABLE_OF[kind].kind is kind
     assert TABLE_OF[kind].__tablename__ in inspect(engine).get_table_names(), "no migration makes its table"
     assert callable(work_of(entry.task))
-    assert kind in _DETAILS, "services/jobs/documents.py does not say what `status` tells of it"
+    assert kind in _WHOLE, "services/jobs/documents.py does not say what `status` tells of it"
     assert (kind in LEASED) is (entry.recovery is Recovery.BY_LEASE)
     assert kind_of(new_id(kind)) is kind
     assert QUEUE_OF[entry.task] == entry.queue

@@ -1,17 +1,18 @@
 """The registry of job kinds: what a kind of job is, in one place. Everything else is derived from it.
 
-A new kind of job touches these files, and a missing one is an error at import or in `tests/test_job_kinds.py`:
+A new kind of job touches these eight files, and a missing one is an error at import or in `tests/test_job_kinds.py`:
 
 1. `contracts/states.py`: its states
 2. here: its entry
-3. `core/database/tables/<kind>s.py`: its table, a `Job` with this `kind`, named in `tables/__init__.py` …
-4. … and there
-5. `core/database/migrations/versions/`: the migration that makes the table
-6. `services/<kind>s.py`: checks what is asked, writes the job, sends its message
-7. `services/jobs/documents.py`: what `status ID` says of it
+3. `core/database/tables/<kind>s.py`: its table, a `Job` or `LeasedJob` with this `kind`
+4. `core/database/migrations/versions/`: the migration that makes the table
+5. `services/<kind>s.py`: checks what is asked, writes the job, sends its message
+6. `contracts/documents/jobs.py`: the fields of its status document …
+7. … and `services/jobs/documents.py`: where they come from
 8. `worker/labelmill_worker/runtime/tasks/<task>.py`: the task of the same name, which calls the work
 
-Ids, queues, the checks of messages, listing, status, leases, recovery and `purge` need no change.
+Ids, queues, the checks of messages, listing, leases, recovery and `purge` need no change. People who ask for such jobs
+need a command in `cli/` and a method of `client.py`, as for anything that services offer.
 """
 
 from __future__ import annotations

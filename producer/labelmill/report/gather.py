@@ -29,7 +29,8 @@ def gather_report(context: ServiceContext, request: JobRequest) -> Report:
     job_id = request.job_id
     with reading(context.engine) as connection:
         document = status_document(connection, job_id, context.prices)
-        parts = _PARTS_OF[document["kind"]](connection, document)
+        parts_of = _PARTS_OF.get(document["kind"])
+        parts = parts_of(connection, document) if parts_of else []
     state = document["state"]
     if document["error"]:
         parts.insert(0, Note(f"It {state}: {document['error']}", "bad"))

@@ -22,7 +22,8 @@ def _tables(of: AnyJobTable) -> list[AnyJobTable]:
     return [table for one in of.__subclasses__() for table in ([one] if hasattr(one, "__table__") else _tables(one))]
 
 
-TABLE_OF: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(Job)}
+_FOUND: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(Job)}
+TABLE_OF: dict[Kind, AnyJobTable] = {kind: _FOUND[kind] for kind in KINDS if kind in _FOUND}
 LEASED: dict[Kind, JobTable] = {kind: table for kind, table in TABLE_OF.items() if issubclass(table, LeasedJob)}
 
 #: The tasks that work on a job under its lease, and the tables of these jobs.

@@ -78,7 +78,7 @@ def _list(connection: Connection, wanted: JobsRequest, prices: PriceList) -> lis
     found.sort(key=lambda one: (one[1]["created_at"], one[1]["id"]), reverse=True)
     found = found[: wanted.limit]
     sums = sums_of_batches(connection, [job_id for kind, row in found for job_id in batches_of(kind, row)])
-    models = _models(connection, {row["model_no"] for kind, row in found if kind is not Kind.DATASET})
+    models = _models(connection, {row.get("model_no") for _, row in found})
     return [_document(kind, row, sums, models, prices) for kind, row in found]
 
 
@@ -108,18 +108,18 @@ def _models(connection: Connection, numbers: set[int | None]) -> dict[int | None
 def _document(
     kind: Kind, row: RowMapping, sums: dict[str, BatchSums], models: dict[int | None, ModelRow], prices: PriceList
 ) -> JobEntry:
-    of_model = models.get(row["model_no"]) if kind is not Kind.DATASET else None
+    of_model = models.get(row.get("model_no"))
     model = ref_of(of_model) if of_model is not None else None
-    name: str | None = None
+    name: str | None = row.get("name")
     cost: Cost | Estimate | None = None
     if kind is Kind.DATASET:
         name = f"{row['name']}@{row['version']}" if row["version"] else row["name"]
     elif kind is Kind.TRAINING:
-        name, cost = row["name"], row["cost"] or row["estimate"]
+        cost = row["cost"] or row["estimate"]
         model = model if row["state"] == TrainingState.SUCCEEDED.value else None
     elif kind is Kind.EVALUATION:
         name, cost = f"{row['dataset_ref']} {row['split']}", (row["summary"] or {}).get("cost")
-    else:
+    elif kind is Kind.BATCH:
         cost = cost_of_batch(models[row["model_no"]], sums[row["id"]], row["duplicates"], prices)
     progress = progress_of(kind, row, sums)
     return {**head_of(kind, row), "name": name, "model": model, "progress": progress, "cost": cost}

@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from labelmill.contracts.documents.parts import Progress
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.job_kinds import ENDED, KINDS
-from labelmill.contracts.states import BatchState, EvaluationState, TrainingState
+from labelmill.contracts.states import BatchState, EvaluationState, State, TrainingState
 from labelmill.core.database.tables import BatchRow, ChunkRow
 
 _AT_ONCE = 500  #: Ids in one statement.
@@ -64,6 +64,10 @@ def sums_of_batches(connection: Connection, ids: Sequence[str]) -> dict[str, Bat
     return found
 
 
+#: In which state the phases of a job are told, and not its state.
+_AT_WORK: dict[Kind, State] = {Kind.TRAINING: TrainingState.RUNNING, Kind.EVALUATION: EvaluationState.RUNNING}
+
+
 def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> Progress | None:
     """`{"phase", "done", "total"}`, the latter two rows or null; None once the job has ended, unless it is a batch:
     that tells how many of its rows were done. `sums`: of `batches_of` the job."""
@@ -78,7 +82,7 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
         return None
     if kind is Kind.DATASET:
         return _progress(state, (row["report"] or {}).get("rows_read"))
-    if not _is_at_work(kind, state):
+    if kind not in _AT_WORK or state != _AT_WORK[kind].value:
         return _progress(state.replace("_", " "))
     working = [one for one in batches if not one.has_ended]
     if any(one.state == BatchState.SUBMITTING.value for one in working):
@@ -92,10 +96,6 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
     if row["method"] == "factory":
         return _progress("training at Mistral", checkpoints[-1]["step"] if checkpoints else None)
     return _progress("fitting" if row["method"] == "embedding" else "making the prompt")
-
-
-def _is_at_work(kind: Kind, state: str) -> bool:
-    return state == (EvaluationState.RUNNING if kind is Kind.EVALUATION else TrainingState.RUNNING).value
 
 
 def _of_batches(phase: str, batches: Iterable[BatchSums]) -> Progress:

@@ -27,14 +27,13 @@ from labelmill.core.database.tables import (
     BatchRow,
     ChunkInputRow,
     ChunkRow,
-    DatasetRow,
     DuplicateRow,
     EvaluationRow,
     ModelRow,
     PredictionRow,
     RowErrorRow,
-    TrainingRow,
 )
+from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.scores import ALL, ScoreChoice
 
@@ -59,10 +58,11 @@ def batch_behind(connection: Connection, job_id: str) -> str | None:
     wanted = {
         Kind.BATCH: select(BatchRow.id).where(BatchRow.id == job_id, BatchRow.purging.is_(False)),
         Kind.EVALUATION: select(EvaluationRow.batch_id).where(EvaluationRow.id == job_id),
-        Kind.DATASET: select(null()).where(DatasetRow.id == job_id),
-        Kind.TRAINING: select(null()).where(TrainingRow.id == job_id),
     }
-    found = connection.execute(wanted[kind]).first() if kind is not None else None
+    found = None
+    if kind is not None:
+        no_rows = select(null()).where(TABLE_OF[kind].id == job_id)
+        found = connection.execute(wanted.get(kind, no_rows)).first()
     if found is None:
         raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
     return found[0]

@@ -4,6 +4,9 @@ Rows of a batch are narrow on purpose: integer keys, float32 scores in the model
 the views `predictions` and `row_errors`, which put ids and names back and give every duplicate its own line.
 """
 
+import pkgutil
+from importlib import import_module
+
 from labelmill.core.database.tables.base import Base, Json, utc_now
 from labelmill.core.database.tables.batches import (
     OPEN_CHUNK,
@@ -56,3 +59,6 @@ __all__ = [
     "WorkerRow",
     "utc_now",
 ]
+
+for _module in pkgutil.iter_modules(__path__):  # a table that is not named above is there too
+    import_module(f"{__name__}.{_module.name}")
