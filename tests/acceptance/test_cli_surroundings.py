@@ -10,19 +10,19 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from command_line import NOBODY_REDIS, ROWS, Run
 
 from labelmill.cli import main, progress
 from labelmill.cli.context import lost_reads, messages
-from labelmill.client import Client
 from labelmill.contracts.errors import BrokerUnavailable
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import load_settings
+from labelmill.services.context import open_context
+from labelmill.services.jobs import documents
 
 pytestmark = pytest.mark.acceptance
 
@@ -180,18 +180,16 @@ def test_json_output_is_one_document(run: Run, command: str) -> None:
     assert run(command).code == 0
 
 
-def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(run: Run, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_that_nobody_takes_up_is_said_to_wait_for_a_worker(
+    run: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     run("classify", "good.jsonl", "--model", "ft:classifier:x")
     (job,) = json.loads(run("status", "--json").out)
-    client = Client(load_settings(database_url="sqlite:///jobs.db", broker_url=NOBODY_REDIS))
-    looks = iter([*[client.status] * 3, lambda job_id: client.status(job_id) | {"state": "completed"}])
-
-    def look(job_id: str) -> Any:
-        return next(looks)(job_id)
-
-    followed = progress.follow(cast("Client", SimpleNamespace(status=look)), job["id"], messages(), lost_reads)
+    real, looks = documents.job_status, iter([{}, {}, {}, {"state": "completed"}])
+    monkeypatch.setattr(documents, "job_status", lambda *asked: {**real(*asked), **next(looks)})
+    with open_context(load_settings(database_url="sqlite:///jobs.db", broker_url=NOBODY_REDIS)) as context:
+        followed = progress.follow(context, job["id"], messages(), lost_reads)
     assert followed["state"] == "completed"
-    client.close()
     assert capsys.readouterr().err.count("no worker serves the queue classify") == 1
 
 

@@ -84,6 +84,7 @@ class ClassifyRequest:
         `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
         `thresholds`: target (or `*` for all) → least score of a label that is believed.
         """
+        inputs_of(source)  # that there is no such file says more than that its name cannot be kept
         spec = specify(
             ClassifySpec,
             {"id": "id_column"},
