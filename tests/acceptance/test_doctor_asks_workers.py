@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
+from strict_mistral import StrictMistral
 
 from labelmill_ops.embedded_redis import EmbeddedRedis
 
@@ -22,41 +23,22 @@ pytestmark = pytest.mark.acceptance
 KEY = "a-distinctive-key-4711"
 
 
-class _Mistral(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, behaviour: str) -> None:
-        self.behaviour, self.released = behaviour, threading.Event()
-        super().__init__(("127.0.0.1", 0), _Answers)
+async def _answers(request: web.Request) -> None:
+    del request
 
 
-class _Answers(BaseHTTPRequestHandler):
-    server: _Mistral
+async def _refuses(request: web.Request) -> web.Response:
+    """As a proxy that repeats what it was sent."""
+    sent = request.headers["Authorization"]
+    return web.json_response({"message": f"bad key {sent}"}, status=401, headers={"X-Echo": sent})
 
-    def do_GET(self) -> None:
-        if self.server.behaviour == "hangs":
-            self.server.released.wait(60)
-            return None
-        if self.server.behaviour == "refuses":
-            # a proxy that repeats what it was sent
-            return self._say(401, {"message": f"bad key {self.headers['Authorization']}"})
-        if "fine_tuning" in self.path:
-            return self._say(404, {"message": "no such route"})
-        card = {"object": "model", "type": "base", "capabilities": {"completion_chat": True}}
-        return self._say(200, {"object": "list", "data": [card | {"id": "mistral-embed"}]})
 
-    def _say(self, status: int, document: dict[str, Any]) -> None:
-        body = json.dumps(document).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("X-Echo", str(self.headers["Authorization"]))
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+async def _hangs(request: web.Request) -> None:
+    del request
+    await asyncio.sleep(60)
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - http.server's name
-        pass
+
+_LOOKS = {"answers": _answers, "refuses": _refuses, "hangs": _hangs}
 
 
 @contextlib.contextmanager
@@ -104,22 +86,20 @@ def _doctor(environment: dict[str, str]) -> tuple[int, dict[str, Any], str]:
 
 @pytest.fixture
 def environment(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template: Path) -> Iterator[dict[str, str]]:
-    redis, mistral = EmbeddedRedis(tmp_path / "redis"), _Mistral(request.param)
+    redis = EmbeddedRedis(tmp_path / "redis")
     redis.start()
-    threading.Thread(target=mistral.serve_forever, daemon=True).start()
     (tmp_path / "jobs.db").write_bytes(sqlite_template.read_bytes())
-    variables = os.environ | {
-        "LABELMILL_BROKER_URL": redis.url,
-        "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.db'}",
-        "LABELMILL_MISTRAL_URL": f"http://127.0.0.1:{mistral.server_port}",
-        "LABELMILL_DATA_DIR": str(tmp_path / "data"),
-    }
-    with _worker(tmp_path, variables):
-        yield variables
-        mistral.released.set()
+    with StrictMistral() as mistral:
+        mistral.models["mistral-embed"], mistral.look = False, _LOOKS[request.param]
+        variables = os.environ | {
+            "LABELMILL_BROKER_URL": redis.url,
+            "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.db'}",
+            "LABELMILL_MISTRAL_URL": mistral.url,
+            "LABELMILL_DATA_DIR": str(tmp_path / "data"),
+        }
+        with _worker(tmp_path, variables):
+            yield variables
     assert KEY not in (tmp_path / "worker.log").read_text()
-    mistral.shutdown()
-    mistral.server_close()
     redis.stop()
 
 

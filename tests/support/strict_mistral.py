@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from typing import Self
 
 import orjson
@@ -41,12 +42,20 @@ __all__ = [
 ]
 
 
+Look = Callable[[web.Request], Awaitable[web.Response | None]]
+
+
+async def _as_usual(request: web.Request) -> None:
+    del request
+
+
 class StrictMistral(MemoryMistral):
     """Serves on a thread of its own, and whoever has the key."""
 
     def __init__(self) -> None:
         super().__init__()
         self.url = ""
+        self.look: Look = _as_usual  #: What it says to a look at the control plane; None: as usual.
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -65,7 +74,8 @@ class StrictMistral(MemoryMistral):
         app = web.Application(client_max_size=1 << 28)
         for endpoint in Endpoint:
             app.router.add_post(endpoint, self._post)
-        runner = web.AppRunner(app)
+        app.router.add_get("/{path:.*}", self._get)
+        runner = web.AppRunner(app, shutdown_timeout=1)
         self._loop.run_until_complete(runner.setup())
         site = web.TCPSite(runner, "127.0.0.1", 0)
         self._loop.run_until_complete(site.start())
@@ -79,3 +89,13 @@ class StrictMistral(MemoryMistral):
         call = Call(Endpoint(request.path), orjson.loads(await request.read()))
         has_key = request.headers.get("Authorization") == f"Bearer {KEY}"
         return await self.answer(call, has_key=has_key)
+
+    async def _get(self, request: web.Request) -> web.Response:
+        """As much of the control plane as `labelmill doctor` looks at: there is no fine-tuning."""
+        if (said := await self.look(request)) is not None:
+            return said
+        if request.path != "/v1/models":
+            return web.Response(status=404, body=b'{"message":"no such route"}')
+        card = {"object": "model", "type": "base", "capabilities": {"completion_chat": True}}
+        cards = [card | {"id": model_id} for model_id in self.models]
+        return web.json_response({"object": "list", "data": cards})

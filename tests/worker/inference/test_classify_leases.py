@@ -14,7 +14,7 @@ from strict_mistral import label_of, refuse_texts_with
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow
-from labelmill_worker.store.chunks import LeaseLostError, claim_chunk, hand_back
+from labelmill_worker.store.chunks import LeaseLostError, claim_chunk, release_chunk
 from labelmill_worker.store.progress import Progress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
 
@@ -30,7 +30,7 @@ def test_a_late_worker_writes_nothing(mill: Mill) -> None:
     with pytest.raises(LeaseLostError):
         record_progress(mill.engine, claim, progress, 15, done=True)
     with pytest.raises(LeaseLostError):
-        hand_back(mill.engine, claim)
+        release_chunk(mill.engine, claim)
     assert mill.predictions(batch) == {}
     assert mill.status(batch)["rows"]["labelled"] == 0
 

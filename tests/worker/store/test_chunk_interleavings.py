@@ -32,7 +32,7 @@ from labelmill_worker.store.chunks import (
     LeaseLostError,
     claim_chunk,
     complete_batch,
-    hand_back,
+    release_chunk,
 )
 from labelmill_worker.store.predictions import PredictionBlock
 from labelmill_worker.store.progress import Progress, record_progress
@@ -113,7 +113,7 @@ class Chunks(RuleBasedStateMachine):
         if claim is None:
             return
         try:
-            hand_back(self.engine, claim, wait_s=0.0, fruitless=fruitless)
+            release_chunk(self.engine, claim, wait_s=0.0, fruitless=fruitless)
         except LeaseLostError:
             assert not self._owns(claim)
             return

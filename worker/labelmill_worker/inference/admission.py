@@ -16,7 +16,7 @@ from operator import attrgetter
 from labelmill_worker.mistral.breaker import CircuitBreaker
 from labelmill_worker.mistral.ratelimit.limiter import LATE_S, FleetLimiter
 
-MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and hands back the rest.
+MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and releases the rest.
 _LONGEST_S = 3600.0  #: What the loop's clock is asked for at most.
 _CREDIT = 20  #: So many requests a batch that has just come may be ahead of those that have been served for long.
 

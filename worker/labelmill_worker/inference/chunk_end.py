@@ -15,7 +15,7 @@ from labelmill_worker.inference.tally import tally
 from labelmill_worker.inference.unable import subject_of
 from labelmill_worker.process.ability import MISTRAL
 from labelmill_worker.store.batches import fail_batch
-from labelmill_worker.store.chunks import Claim, complete_batch, hand_back, has_answers, stop_batch
+from labelmill_worker.store.chunks import Claim, complete_batch, has_answers, release_chunk, stop_batch
 from labelmill_worker.store.faults import GIVE_UP_AFTER as MAX_FAULTS
 from labelmill_worker.store.faults import UnforeseenFault, record_chunk_fault
 from labelmill_worker.store.progress import record_progress
@@ -35,7 +35,7 @@ def end_chunk(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, 
     if not result.rows_left:
         complete_batch(runtime.engine, claim.batch_no, claim.batch_id)
     elif not result.is_wanted:
-        hand_back(runtime.engine, claim)
+        release_chunk(runtime.engine, claim)
     elif result.unforeseen is not None:
         _after_fault_of_ours(runtime, claim, result, result.unforeseen)
     else:
@@ -54,7 +54,7 @@ def record_fault(runtime: InferenceRuntime, messages: MessageSender, claim: Clai
 def stop_unaskable(runtime: InferenceRuntime, claim: Claim, error: LabelmillError) -> None:
     """End the batch of a model that cannot be asked at all."""
     stop_batch(runtime.engine, claim, error.code, error.message)
-    hand_back(runtime.engine, claim)
+    release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)
 
 
@@ -63,14 +63,14 @@ def _stop(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, resu
     if isinstance(error, RequestRefused) and has_answers(runtime.engine, claim.batch_no):
         # another process or an earlier claim was answered: it is these rows that are bad, each for itself
         runtime.note_answered(claim.batch_id)
-        hand_back(runtime.engine, claim)
+        release_chunk(runtime.engine, claim)
         _send_again(messages, claim, 0.0)
         return
     if isinstance(error, WorkerUnable):
         raise error
     stop_batch(runtime.engine, claim, error.code, error.message)
     if result.rows_left:
-        hand_back(runtime.engine, claim)
+        release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)
 
 
@@ -90,7 +90,7 @@ def _release(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, r
         _fail_rows_left(runtime, claim, result, error)
         return
     wait_s = retry_policy.claim_pause_s(asked_s, claim.attempts, is_fruitless=is_fruitless)
-    hand_back(runtime.engine, claim, wait_s=wait_s, fruitless=is_fruitless)
+    release_chunk(runtime.engine, claim, wait_s=wait_s, fruitless=is_fruitless)
     _send_again(messages, claim, wait_s)
 
 

@@ -16,7 +16,7 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process.ability import MISTRAL, Ability
 from labelmill_worker.process.put_back import put_back
 from labelmill_worker.store.batches import fail_batch, read_open_batch
-from labelmill_worker.store.chunks import Claim, LeaseLostError, hand_back, stop_batch
+from labelmill_worker.store.chunks import Claim, LeaseLostError, release_chunk, stop_batch
 
 log = structlog.get_logger()
 _QUEUE = QUEUE_OF[CLASSIFY]
@@ -68,7 +68,7 @@ def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: 
         stop_batch(engine, claim, error.code, error.message)
         log.error("batch stopped", reason=error.message)
     with contextlib.suppress(LeaseLostError):  # all of its rows were answered, or another worker has it
-        hand_back(engine, claim, wait_s=0.0 if is_left else None)
+        release_chunk(engine, claim, wait_s=0.0 if is_left else None)
     if is_left:
         message = ChunkMessage(job_id=claim.batch_id, chunk=claim.number)
         put_back(sender, CLASSIFY, message, priority=claim.priority)

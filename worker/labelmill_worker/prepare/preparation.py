@@ -94,7 +94,7 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
     except LeaseLost:
         log.warning("dropped: another worker has taken over")
     except WorkerEnds:
-        _hand_back(context, job, token)
+        _release(context, job, token)
     except LabelmillError as error:
         if isinstance(error, Retryable) and job.attempts < MAX_ATTEMPTS:
             log.warning("put off", reason=error.message)
@@ -121,7 +121,7 @@ def _fail(context: PrepareContext, job_id: str, token: str, error: LabelmillErro
         _clean(context, job_id)
 
 
-def _hand_back(context: PrepareContext, job: DatasetRow, token: str) -> None:
+def _release(context: PrepareContext, job: DatasetRow, token: str) -> None:
     """Let another worker begin anew, at once; that this one was told to end is no failed attempt."""
     save_job(context.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
     release_job(context.engine, DatasetRow, job.id, token, look_again_in_s=0.0)

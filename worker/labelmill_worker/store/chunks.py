@@ -1,4 +1,4 @@
-"""Chunks in SQL: claim, write answers under the claim's token, close or hand back."""
+"""Chunks in SQL: claim, write answers under the claim's token, close or release."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class LeaseLostError(Exception):
     """Another worker may have the chunk by now; nothing was written."""
 
 
-def hand_back(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:
+def release_chunk(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:
     """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then.
     Only `fruitless` claims are counted."""
     with writing(engine) as connection:
