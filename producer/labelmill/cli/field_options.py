@@ -42,6 +42,8 @@ OPTION_OF: Mapping[str, str] = {
     "descriptions": "--label-description",
     "shots": "--shots",
     "shot_selection": "--shot-selection",
+    "optimize": "--optimize",
+    "target_precision": "--target-precision",
     # classify, evaluate, compare
     "model": "--model",
     "models": "REF",

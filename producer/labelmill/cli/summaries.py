@@ -106,6 +106,12 @@ def _of_training(document: Document) -> Summary:
     if document["state"] != "succeeded":
         return Summary(_headline(document), facts, [_details(document)])
     model = document["model"]
+    for name, one in ((document["details"] or {}).get("targets") or {}).items():
+        facts += [("precision", asked["said"]) for asked in one.get("precisions", ())]
+        if suspected := (one.get("suspects") or {}).get("suspected"):
+            facts.append(
+                ("labels", f"of {name} {count(suspected, 'rows')} of train are probably wrong: see the report")
+            )
     return Summary(
         _headline(document, f"{model} by {document['method']}"),
         facts,

@@ -13,11 +13,12 @@ from labelmill.cli.context import connected, finish_submission, submit
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, Wait
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.specs import BASE_MODELS
+from labelmill.contracts.specs import BASE_MODELS, Aim
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.trainings import DEFAULT_METHOD, TrainRequest, accept_training, approve
 
 FACTORY, PROMPT = "For --method factory", "For --method prompt"
+THRESHOLDS = "Thresholds, for --method embedding and factory"
 
 
 def register(app: typer.Typer) -> None:
@@ -87,6 +88,24 @@ def train(
             rich_help_panel=PROMPT,
         ),
     ] = None,
+    optimize: Annotated[
+        Aim | None,
+        typer.Option(
+            help="What thresholds of multi-label targets are tuned for. micro: all decisions. macro: every label "
+            "alike. precision: fewer labels, right more often.",
+            show_default="micro",
+            rich_help_panel=THRESHOLDS,
+        ),
+    ] = None,
+    target_precision: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SHARE",
+            help="Certify a threshold, on rows of validation, from which on so large a share of answers is right; rows "
+            "under it abstain. 0.95 for every target, TARGET=0.95, or TARGET.LABEL=0.95. Repeatable.",
+            rich_help_panel=THRESHOLDS,
+        ),
+    ] = None,
     max_cost: Annotated[
         float | None, typer.Option(help="Start by itself only up to this cost, in the currency of the estimate.")
     ] = None,
@@ -110,6 +129,8 @@ def train(
         descriptions=read_descriptions(describe) | parse_pairs("--label-description", label_description or []),
         shots=shots,
         shot_selection=shot_selection,
+        optimize=optimize,
+        target_precision=parse_precisions(target_precision or []),
     )
     context = connected()
     submitted = submit(context, accept_training(context, request))
@@ -138,6 +159,23 @@ def parse_weights(given: list[str]) -> dict[str, float]:
         if not (math.isfinite(weights[name]) and weights[name] > 0):
             raise InvalidInput(f"--target-weight {name}={value} is not above 0")
     return weights
+
+
+def parse_precisions(given: list[str]) -> dict[str, float]:
+    """`["0.9", "intent.refund=0.99"]` → `{"*": 0.9, "intent.refund": 0.99}`. Raises InvalidInput."""
+    found: dict[str, float] = {}
+    for item in given:
+        name, _, number = item.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError as error:
+            raise InvalidInput(
+                f"--target-precision {shown(item)} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER"
+            ) from error
+        if not 0 < share < 1:
+            raise InvalidInput(f"--target-precision {shown(item)} is not between 0 and 1: 0.95 is 95 %")
+        found[name or "*"] = share
+    return found
 
 
 def read_descriptions(file: Path | None) -> dict[str, str]:

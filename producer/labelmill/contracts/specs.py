@@ -96,6 +96,10 @@ BASE_MODELS = {"factory": "ministral-3b-latest", "embedding": "mistral-embed", "
 EMBEDDING_MODEL = BASE_MODELS["embedding"]
 
 
+Aim = Literal["micro", "macro", "precision"]
+Precision = Annotated[float, Field(gt=0, lt=1)]
+
+
 class TrainSpec(_Spec):
     """How a model version is trained."""
 
@@ -108,6 +112,11 @@ class TrainSpec(_Spec):
     target_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default_factory=dict
     )  #: target → its weight in the loss
+    # embedding and factory: thresholds
+    optimize: Aim = "micro"  #: What those of multi-label targets are tuned for.
+    target_precision: dict[str, Precision] = Field(
+        default_factory=dict
+    )  #: target, target.label or `*` for all → the precision that is to be certified
     # prompt
     descriptions: dict[str, str] = Field(default_factory=dict)  #: label, or target.label → what it means
     shots: int = Field(default=0, ge=0, le=20)  #: Examples per label.

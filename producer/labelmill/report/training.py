@@ -14,6 +14,8 @@ from labelmill.report.parts import Curves, Grid, Heading, Note, Part, facts, mon
 from labelmill.report.suspects import suspects_of
 from labelmill.services.jobs.documents import status_document
 
+_CLEARLY_MORE = 1.05  #: Times the micro F1 of every label: thresholds were tuned on the same rows.
+
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
     """What a training's page holds."""
@@ -59,7 +61,7 @@ def _tuning(details: dict[str, Any]) -> list[Part]:
         points = [(tried["C"], tried["log_loss"]) for tried in one.get("cross_validation") or [] if "C" in tried]
         checked = one.get("validation") or {}
         rows = [(key.replace("_", " "), value) for key, value in checked.items() if isinstance(value, int | float)]
-        if points or rows:
+        if points or rows or one.get("precisions"):
             parts.append(Heading(f"Fitting {name}"))
         if points:
             axes = ("inverse regularisation C", "log-loss")
@@ -67,7 +69,24 @@ def _tuning(details: dict[str, Any]) -> list[Part]:
             parts.append(Curves(f"{name}-tuning", title, {"log-loss": points}, axes, log_x=True))
         if rows:
             parts.append(Grid(("on validation", "value"), rows))
+        parts += _worth(checked)
+        for asked in one.get("precisions", ()):
+            parts.append(Note(f"{asked['said']}.", "warning" if asked["threshold"] is None else "good"))
     return parts
+
+
+def _worth(checked: dict[str, Any]) -> list[Part]:
+    """Whether a multi-label model is better than one that gives every label to every row."""
+    every, labels = checked.get("micro_f1_every_label"), checked.get("labels_per_row")
+    if every is None or labels is None:
+        return []
+    said = (
+        f"It gives {labels['given']:.1f} labels a row; the rows have {labels['true']:.1f}. Giving every label to every "
+        f"row would reach a micro F1 of {every:.3f}"
+    )
+    if checked["micro_f1"] > every * _CLEARLY_MORE:
+        return [Note(f"{said}.")]
+    return [Note(f"{said}: the model is worth nothing. Train it on more or better rows.", "bad")]
 
 
 def _suspects(connection: Connection, document: dict[str, Any]) -> list[Part]:

@@ -38,6 +38,9 @@ _ONLY = {
 }
 
 
+_OF_THRESHOLDS = ("optimize", "target_precision")  #: Fields that every method has but `prompt`.
+
+
 @dataclass(frozen=True)
 class TrainRequest:
     """A training of a new version of model `name` on `dataset` (`name` or `name@version`).
@@ -71,6 +74,8 @@ class TrainRequest:
         descriptions: Mapping[str, str] | None = None,
         shots: int | None = None,
         shot_selection: str | None = None,
+        optimize: str | None = None,
+        target_precision: Mapping[str, float] | None = None,
     ) -> Self:
         """With the fields of the method that are given; None stands for the default. Raises InvalidInput."""
         options: dict[str, Any] = {
@@ -83,6 +88,8 @@ class TrainRequest:
             "descriptions": dict(descriptions or {}),
             "shots": shots,
             "shot_selection": shot_selection,
+            "optimize": optimize,
+            "target_precision": dict(target_precision or {}),
         }
         given = {name: value for name, value in options.items() if value is not None and value != {}}
         return cls(name, dataset, method, max_cost, yes, specify(TrainSpec, **given))
@@ -104,6 +111,7 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
             raise InvalidInput(f"dataset {shown(request.dataset)} has no rows to train on", field="dataset")
         check_choice(dataset_row, request.method)
         check_labels(spec, dataset_row.label_schema or [])
+        check_thresholds(spec, dataset_row)
         values = {
             "name": request.name,
             "method": request.method,
@@ -197,9 +205,32 @@ def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
             raise InvalidInput(f"{shown(name)} is described, but the dataset has no such label", field="descriptions")
 
 
+def check_thresholds(spec: TrainSpec, dataset: DatasetRow) -> None:
+    """Raise InvalidInput for what is asked of thresholds and the dataset has no target, label or rows for."""
+    schema = dataset.label_schema or []
+    if "optimize" in spec.model_fields_set and not any(target["multi"] for target in schema):
+        raise InvalidInput(f"{named('optimize')} is for multi-label targets, and the dataset has none")
+    known = {"*"} | {target["name"] for target in schema}
+    known |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
+    for name in spec.target_precision:
+        if name not in known:
+            targets = ", ".join(sorted(target["name"] for target in schema))
+            raise InvalidInput(
+                f"{named('target_precision')} names {shown(name)}, which is no target and no TARGET.LABEL of the "
+                f"dataset; its targets are {targets}"
+            )
+    if spec.target_precision and not (dataset.splits or {}).get("validation"):
+        raise InvalidInput(
+            f"{named('target_precision')} is certified on rows of the validation split, and dataset "
+            f"{dataset.name}@{dataset.version} has none: prepare it with some"
+        )
+
+
 def _spec_of_method(method: str, given: TrainSpec) -> TrainSpec:
     """The fields that were set, and the method's own model where none was."""
     for name in TrainSpec.model_fields:  # in the order in which they stand there
+        if name in given.model_fields_set and name in _OF_THRESHOLDS and method == "prompt":
+            raise InvalidInput(f"{named(name)} is of thresholds, and the scores of prompts are 1 and 0")
         if name in given.model_fields_set and _ONLY.get(name, method) != method:
             raise InvalidInput(f"{named(name)} goes with {named('method', _ONLY[name])}, not with {method}")
     if "shot_selection" in given.model_fields_set and not given.shots:

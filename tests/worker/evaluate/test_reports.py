@@ -308,3 +308,23 @@ def test_a_page_of_a_multi_label_target_tells_what_was_found(shop: Workshop) -> 
     there = sum(len(set(row["labels"]["intent"])) for row in rows)
     said = notes(gather_report(shop.engine, job_id))
     assert f"Of the labels given {hits / 20:.1%} are right, of the labels there {hits / there:.1%} were found" in said
+
+
+def test_a_multi_label_model_that_is_no_better_than_every_label_is_worth_nothing(
+    shop: Workshop, mistral: StrictMistral
+) -> None:
+    schema = [{"name": "intent", "labels": sorted(LABELS), "multi": True}]
+    shop.model("several", schema)
+    texts = [f"text {number}" for number in range(40)]
+    shop.dataset("several", schema, test=[{"text": text, "labels": {"intent": [label_of(text)]}} for text in texts])
+    job_id = submit_evaluation(shop.engine, shop.sender, model="several", dataset="several")
+    good = shop.run(job_id)["metrics"]["intent"]
+    assert good["labels_per_row"] == {"given": 1.0, "true": 1.0}
+    assert good["micro_f1_every_label"] == pytest.approx(2 * 40 / (40 + 4 * 40))
+    assert "giving every label to every row would reach 0.400." in notes(gather_report(shop.engine, job_id))
+    mistral.faults[:] = [lambda texts, body: ok([{"intent": {"scores": dict.fromkeys(LABELS, 0.9)}} for _ in texts])]
+    worthless = submit_evaluation(shop.engine, shop.sender, model="several", dataset="several")
+    assert shop.run(worthless)["metrics"]["intent"]["labels_per_row"]["given"] == 4.0
+    said = notes(gather_report(shop.engine, worthless))
+    assert "It gives 4.0 labels a row; the rows have 1.0" in said
+    assert "would reach 0.400: the model is worth nothing" in said

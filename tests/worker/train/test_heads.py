@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -13,6 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.contracts.specs import Aim
+from labelmill_worker.evaluate import f1
 from labelmill_worker.inference.models.artifacts import ArtifactRefused, save_artifact
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.head import Head, probabilities
@@ -210,19 +212,53 @@ def test_scores_that_sum_to_one_get_thresholds_that_fit_them() -> None:
     assert max(limits.values()) < 0.5
 
 
-def test_a_label_with_few_rows_shares_the_threshold_that_suits_all() -> None:
+def test_a_labels_own_threshold_weighs_the_more_the_more_rows_have_it() -> None:
     rng = np.random.default_rng(0)
-    truth = np.zeros((200, 3), bool)
+    truth = np.zeros((400, 3), bool)
     truth[:80, 0] = truth[100:180, 1] = truth[:12, 2] = True
-    scores = np.where(truth, 0.6, 0.2).astype(np.float32) + rng.random((200, 3)).astype(np.float32) * 0.1
+    scores = np.where(truth, 0.6, 0.2).astype(np.float32) + rng.random((400, 3)).astype(np.float32) * 0.1
     scores[:, 2] = np.where(truth[:, 2], 0.95, 0.8)  # by itself its threshold would lie between these
-    own, shared = best_threshold(scores[:, 2], truth[:, 2]), best_threshold(scores.ravel(), truth.ravel())
-    assert own is not None
-    assert shared is not None
-    assert abs(own - shared) > 0.1
-    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(shared, abs=1e-5)
-    truth[12:20, 2], scores[12:20, 2] = True, 0.95  # twenty rows are enough
-    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(own, abs=1e-5)
+    shares = []
+    for positives in (12, 90):
+        truth[:positives, 2], scores[:positives, 2] = True, 0.95
+        own, shared = best_threshold(scores[:, 2], truth[:, 2]), best_threshold(scores.ravel(), truth.ravel())
+        assert own is not None
+        assert shared is not None
+        found = tune_thresholds(scores, truth, MULTI)["z"]
+        shares.append((found - shared) / (own - shared))
+        assert shares[-1] == pytest.approx(positives / (positives + 30), abs=1e-3)
+        assert tune_thresholds(scores, truth, MULTI, "macro")["z"] > found  # rare labels get more of their own
+    assert shares[0] < shares[1]
+    truth[:, 2] = False
+    assert tune_thresholds(scores, truth, MULTI)["z"] == pytest.approx(best_threshold(scores.ravel(), truth.ravel()))
+
+
+def test_thresholds_are_tuned_for_what_was_asked(tmp_path: Path) -> None:
+    rng = np.random.default_rng(7)
+    target = Target("tags", tuple(f"tag {number}" for number in range(12)), multi=True)
+    rates = 0.3 * 0.7 ** np.arange(12)
+
+    def drawn(rows: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        truth = rng.random((rows, 12)) < rates
+        seen = np.where(truth, 1.0, -1.0) + rng.normal(size=(rows, 12))
+        logits = 2 * seen + np.log(rates / (1 - rates))  # what seeing that says of the label
+        return (1 / (1 + np.exp(-logits))).astype(np.float32), truth
+
+    held, real = drawn(20_000)
+    found: dict[str, dict[str, float]] = {"micro": {}, "macro": {}, "precision": {}}
+    for _ in range(20):
+        scores, truth = drawn(300)
+        for aim, sums in found.items():
+            limits = tune_thresholds(scores, truth, target, cast("Aim", aim))
+            given = held >= np.array([limits[label] for label in target.labels], np.float32)
+            averages = f1.averages(*f1.counts(real, given), present_only=False)
+            measured = {name: float(averages[name]) for name in ("micro_f1", "macro_f1")}
+            measured["precision"] = float((given & real).sum() / max(1, given.sum()))
+            for name, value in measured.items():
+                sums[name] = sums.get(name, 0.0) + value / 20
+    assert max(found, key=lambda aim: found[aim]["micro_f1"]) == "micro"
+    assert max(found, key=lambda aim: found[aim]["macro_f1"]) == "macro"
+    assert found["precision"]["precision"] > found["micro"]["precision"] + 0.05
 
 
 def test_vectors_of_two_lengths_are_refused(tmp_path: Path) -> None:

@@ -42,8 +42,15 @@ def rescaled_thresholds(
         if scale is None or given is None:
             continue
         old = before.get(target.name, 1.0)
-        if not target.multi:
-            found[target.name] = _as_many_under(float(given), scale, old)
+        if not target.multi and isinstance(given, Mapping):
+            top = scale.scores.argmax(axis=1)
+            found[target.name] = {
+                label: _as_many_under(float(one), scale, old, scale.scores[top == target.labels.index(label)])
+                for label, one in given.items()
+                if label in target.labels
+            }
+        elif not target.multi:
+            found[target.name] = _as_many_under(float(given), scale, old, scale.scores)
         elif isinstance(given, Mapping):
             found[target.name] = {label: _carried(float(one), old, scale) for label, one in given.items()}
         else:
@@ -57,13 +64,14 @@ def _carried(threshold: float, before: float, scale: NewScale) -> float:
     return float(scaled(np.array([[threshold]]), scale.temperature / before, multi=True)[0, 0])
 
 
-def _as_many_under(threshold: float, scale: NewScale, before: float) -> float:
-    """Between two rows' best scores by their ranks. All scores alike and a score of 1 are so at every temperature."""
+def _as_many_under(threshold: float, scale: NewScale, before: float, scores: Floats) -> float:
+    """Between the best scores of two of the rows (`scores`) by their ranks. All scores alike, and a score of 1, are so
+    at every temperature."""
     alike = 1 / len(scale.target.labels)
     if not alike < threshold < 1:
         return threshold
     ranked = [
-        np.sort(np.clip(scaled(scale.scores, temperature, multi=False).max(axis=1), alike, 1.0))
+        np.sort(np.clip(scaled(scores, temperature, multi=False).max(axis=1), alike, 1.0))
         for temperature in (before, scale.temperature)
     ]
     old, now = (np.concatenate([[alike], one, [1.0]]) for one in ranked)

@@ -104,22 +104,28 @@ def require_targets(schema: LabelSchema, named: Iterable[str]) -> None:
 
 
 Thresholds = Mapping[str, float | Mapping[str, float]]
-"""target, or `*` for all → the least best score that is believed; for a multi-label target of a model also label → the
-least score from which that label holds."""
+"""target, or `*` for all → the least best score that is believed; for a target of a model also label → the least score
+from which that label is believed, or of a multi-label target holds."""
 
 
 def decide(
     scores: NDArray[np.float32],
     target: Target,
-    threshold: float | None,
+    threshold: float | NDArray[np.float32] | None,
     limits: NDArray[np.float32] | float = DEFAULT_MULTI_THRESHOLD,
 ) -> Decisions:
     """Label every row: the best label, or for a multi-label target all whose score reaches their limit.
 
-    A row whose best score is under `threshold` abstains: both as float32, which is how scores are kept and shown.
+    A row whose best score is under `threshold`, or under its label's, abstains: both as float32, which is how scores
+    are kept and shown.
     """
     best = scores.max(axis=1)
-    abstained = np.zeros(len(best), bool) if threshold is None else best < np.float32(threshold)
+    if threshold is None:
+        abstained = np.zeros(len(best), bool)
+    elif isinstance(threshold, np.ndarray):
+        abstained = best < threshold[scores.argmax(axis=1)]
+    else:
+        abstained = best < np.float32(threshold)
     nothing: list[str | None] = [None] * len(best)
     if target.multi:
         found = [
@@ -144,6 +150,21 @@ def threshold_of(target: str, *sources: Thresholds | None) -> float | None:
         if isinstance(found, (int, float)):
             return found
     return None
+
+
+def abstain_under(
+    target: Target, options: Thresholds | None, models: Thresholds | None
+) -> float | NDArray[np.float32] | None:
+    """Under which best score a row abstains: the batch's threshold, else the model's of a single-label target, which
+    may be one for each label in label order. A multi-label target's say which labels hold; none of them makes a row
+    abstain."""
+    found = threshold_of(target.name, options, None if target.multi else models)
+    if found is not None or target.multi or not models:
+        return found
+    by_label = models.get(target.name)
+    if not isinstance(by_label, Mapping):
+        return None
+    return np.array([by_label.get(label, 0.0) for label in target.labels], np.float32)
 
 
 def label_limits(target: Target, thresholds: Thresholds | None) -> NDArray[np.float32] | float:

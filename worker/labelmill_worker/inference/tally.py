@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from labelmill_worker.inference.answers import decide, label_limits, threshold_of
+from labelmill_worker.inference.answers import abstain_under, decide, label_limits
 from labelmill_worker.inference.outcomes import Answer, RowFailed
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.predictions import PredictionBlock
@@ -46,8 +46,7 @@ def _add_answers(progress: Progress, claim: Claim, answers: Sequence[Answer]) ->
     for number, target in enumerate(schema.targets):
         parts = [answer.scores[number] for answer in answers]
         scores = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        # of a multi-label target the model's thresholds say which labels hold: none of them makes a row abstain
-        threshold = threshold_of(target.name, claim.options.get("thresholds"), None if target.multi else models)
+        threshold = abstain_under(target, claim.options.get("thresholds"), models)
         decided = decide(scores, target, threshold, label_limits(target, models))
         has_abstained |= decided.abstained
         progress.blocks.append(

@@ -37,6 +37,7 @@ from labelmill_worker.store.trainings import update_held
 from labelmill_worker.store.transitions import move_job
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
 from labelmill_worker.train.factory.remote_job import SPLITS, may_start
+from labelmill_worker.train.heads.decisions import Wanted
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
@@ -190,7 +191,14 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dic
         if train is None or not train.count:
             raise Permanent("none of the texts to train on could be embedded")
         log.info("fits the head", rows=train.count)
-        fitted = fit_head(train, splits["validation"], schema, numbers=np.array(numbers, np.int64), check=look.check)
+        fitted = fit_head(
+            train,
+            splits["validation"],
+            schema,
+            wanted=Wanted(look.spec.optimize, look.spec.target_precision),
+            numbers=np.array(numbers, np.int64),
+            check=look.check,
+        )
         if (path := look.split_path("train")) is not None:
             add_texts(path, fitted.suspects)
     except FileNotFoundError:
@@ -198,6 +206,9 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dic
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+    for target in fitted.report.values():
+        for one in target.get("precisions", ()):
+            look.note(one["said"])
     file = model_file(look.row.id)
     sha256 = fitted.head.save(look.data.path(file))
     recipe = {

@@ -1,7 +1,8 @@
-"""Thresholds of a fine-tuned classifier: its multi-label targets are tuned on the validation split, through the engine.
+"""Thresholds of a fine-tuned classifier: those of multi-label targets, and those that a precision was asked of, are
+chosen on the validation split, through the engine.
 
 The version exists as `tuning` meanwhile and is in no list. Whatever goes wrong costs the thresholds and not the model:
-it is published with the usual ones, and its history says why.
+it is published with the usual ones, or answers nothing where a precision was asked for, and its history says why.
 """
 
 from __future__ import annotations
@@ -20,15 +21,21 @@ from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, r
 from labelmill_worker.store.models import TUNING, register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
-from labelmill_worker.train.heads.thresholds import tune_thresholds
+from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
 from labelmill_worker.train.poll import Look, NextLook
 
 
 def needs_tuning(look: Look) -> bool:
-    """Whether the model has multi-label targets and there are rows to tune them on."""
-    schema = LabelSchema.from_json(look.dataset.label_schema or [])
-    return any(target.multi for target in schema.targets) and look.split_path("validation") is not None
+    """Whether the model has targets with thresholds to choose, and there are rows to choose them on."""
+    schema, wanted = LabelSchema.from_json(look.dataset.label_schema or []), wanted_of(look)
+    some = any(target.multi or wanted.asks_precision_of(target) for target in schema.targets)
+    return some and look.split_path("validation") is not None
+
+
+def wanted_of(look: Look) -> Wanted:
+    """What was asked of the thresholds."""
+    return Wanted(look.spec.optimize, look.spec.target_precision)
 
 
 def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[NextLook, dict[str, Any] | None]:
@@ -70,25 +77,39 @@ def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[
             return None, _thresholds(look, batch)
     except Permanent as error:
         look.note(f"its thresholds are not tuned: {error.message}")
-        return None, {}
+        return None, _thresholds(look, None)
 
 
-def _thresholds(look: Look, batch: InnerBatch) -> dict[str, Any]:
+def _thresholds(look: Look, batch: InnerBatch | None) -> dict[str, Any]:
+    """Those of each target, by the batch's answers: without any, a target that a precision was asked of answers
+    nothing."""
     path = look.split_path("validation")
     assert path is not None  # noqa: S101 - there is a batch of its rows
-    truth = [labels for _, labels in read_rows(path)]
-    schema = LabelSchema.from_json(look.dataset.label_schema or [])
+    truth = [labels for _, labels in read_rows(path)] if batch else []
+    schema, wanted = LabelSchema.from_json(look.dataset.label_schema or []), wanted_of(look)
     found: dict[str, Any] = {}
+    said: dict[str, Any] = {}
     for number, target in enumerate(schema.targets):
-        if not target.multi:
+        if not (target.multi or wanted.asks_precision_of(target)):
             continue
-        answers = dict(read_scores(look.engine, batch.no, number, batch.rows))
-        if answers:
-            present = np.array([_present(truth[row].get(target.name), target) for row in answers])
-            found[target.name] = tune_thresholds(np.array(list(answers.values())), present, target)
+        answers = dict(read_scores(look.engine, batch.no, number, batch.rows)) if batch else {}
+        known = [row for row in answers if truth[row].get(target.name) is not None]
+        shape = (len(known), len(target.labels))
+        scores = np.array([answers[row] for row in known], np.float32).reshape(shape)
+        present = np.array([_present(truth[row][target.name], target) for row in known], bool).reshape(shape)
+        chosen = choose_thresholds(scores, present, target, wanted, unseen=True)
+        if chosen.thresholds is not None:
+            found[target.name] = chosen.thresholds
+        if chosen.precisions:
+            said[target.name] = {"precisions": chosen.precisions}
+    if said:
+        look.save(details={"targets": said})
+        for one in said.values():
+            for precision in one["precisions"]:
+                look.note(precision["said"])
     return found
 
 
-def _present(labels: list[str] | str | None, target: Target) -> list[bool]:
+def _present(labels: list[str] | str, target: Target) -> list[bool]:
     given = labels if isinstance(labels, list) else [labels]
     return [label in given for label in target.labels]

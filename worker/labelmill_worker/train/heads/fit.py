@@ -15,11 +15,11 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.probabilities import histogram
 from labelmill_worker.inference.models.head import Head, probabilities
+from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.heads.folds import FOLDS, FoldFits, deal_folds
 from labelmill_worker.train.heads.minibatch import fit_minibatch
 from labelmill_worker.train.heads.out_of_fold import Suspects, find_suspects
 from labelmill_worker.train.heads.solvers import ROUGHLY_FLAT, Linear, solve
-from labelmill_worker.train.heads.thresholds import tune_thresholds
 from labelmill_worker.train.heads.vector_rows import Matrix, TargetLabels, VectorRows
 
 IN_MEMORY_ROWS = 30_000  #: More, or too many labels for so many rows, are fitted in mini-batches.
@@ -31,15 +31,16 @@ _WORTH_IT = 0.995  #: A weaker regularisation that leaves more than this share o
 _CV_ROWS, _CV_CELLS = 6_000, 600_000
 _CHECK_ROWS = 20_000  #: Of validation at most; thresholds need no more.
 _SEED = 42
+_NOTHING_SPECIAL = Wanted()
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A head, the thresholds of its multi-label targets, what was found for each target, and the rows of train whose
+    """A head, the thresholds of its targets that have some, what was found for each target, and the rows of train whose
     labels are probably wrong, by target."""
 
     head: Head
-    thresholds: dict[str, dict[str, float]]
+    thresholds: dict[str, float | dict[str, float]]
     report: dict[str, Any]
     suspects: dict[str, Suspects]
 
@@ -49,28 +50,31 @@ def fit_head(
     validation: VectorRows | None,
     schema: LabelSchema,
     *,
+    wanted: Wanted = _NOTHING_SPECIAL,
     numbers: NDArray[np.int64] | None = None,
     check: Callable[[], None] = lambda: None,
 ) -> Fitted:
     """Fit a head for every target. Raises InvalidInput when a target has nothing to learn from.
 
-    `numbers`: those that the rows of `train` have in their split, where some of them have no vector.
+    `wanted`: of thresholds. `numbers`: those that the rows of `train` have in their split, where some have no vector.
     `check` is called between any two steps: what it raises ends the work.
     """
     # beside other work, BLAS threads that wait for each other take more time than they save
     with threadpool_limits(1, user_api="blas"):
-        return _fit_targets(train, validation, schema, np.arange(train.count) if numbers is None else numbers, check)
+        known = np.arange(train.count) if numbers is None else numbers
+        return _fit_targets(train, validation, schema, wanted, known, check)
 
 
 def _fit_targets(
     train: VectorRows,
     validation: VectorRows | None,
     schema: LabelSchema,
+    wanted: Wanted,
     numbers: NDArray[np.int64],
     check: Callable[[], None],
 ) -> Fitted:
     fits: list[Linear] = []
-    thresholds: dict[str, dict[str, float]] = {}
+    thresholds: dict[str, float | dict[str, float]] = {}
     report: dict[str, Any] = {}
     doubtful: dict[str, Suspects] = {}
     for number, target in enumerate(schema.targets):
@@ -84,10 +88,13 @@ def _fit_targets(
         checked = _check(fitted, validation, number, target) if validation and validation.count else None
         scores, truth = checked or (chosen.scores, chosen.truth)
         report[target.name] = {"rows": len(rows), "C": chosen.strength, "cross_validation": chosen.losses}
-        if target.multi and len(scores):
-            thresholds[target.name] = tune_thresholds(scores, truth, target)
+        decided = choose_thresholds(scores, truth, target, wanted, unseen=checked is not None)
+        if decided.thresholds is not None:
+            thresholds[target.name] = decided.thresholds
+        if decided.precisions:
+            report[target.name]["precisions"] = decided.precisions
         if checked:
-            report[target.name]["validation"] = _measure(scores, truth, target, thresholds.get(target.name))
+            report[target.name]["validation"] = _measure(scores, truth, target, decided.thresholds)
         fold_fits = chosen.fits
         if _fits_into_memory(rows, target):
             fold_fits = fold_fits.extended(train, labels, chosen.strength, check)
@@ -209,15 +216,20 @@ def _check(
 
 
 def _measure(
-    scores: Matrix, truth: NDArray[np.bool_], target: Target, thresholds: dict[str, float] | None
+    scores: Matrix, truth: NDArray[np.bool_], target: Target, thresholds: float | dict[str, float] | None
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"rows": len(scores), "log_loss": round(log_loss(scores, truth, target), 6)}
     found["best_scores"] = histogram(scores.max(axis=1).astype(np.float64))
     if target.multi:
-        limits = np.array([(thresholds or {}).get(label, 0.5) for label in target.labels], np.float32)
-        given = scores >= limits
+        by_label = thresholds if isinstance(thresholds, dict) else {}
+        given = scores >= np.array([by_label.get(label, 0.5) for label in target.labels], np.float32)
         averages = f1.averages(*f1.counts(truth, given), present_only=False)
         found["given"] = _by_label(given.sum(axis=0), target)
+        found["labels_per_row"] = {"given": round(float(given.sum(axis=1).mean()), 6)}
+        found["labels_per_row"]["true"] = round(float(truth.sum(axis=1).mean()), 6)
+        found["micro_f1_every_label"] = round(
+            f1.micro_f1_of_every_label(truth.sum(axis=0).astype(float), len(truth)), 6
+        )
         return found | {name: round(float(averages[name]), 6) for name in ("micro_f1", "macro_f1")}
     found["given"] = _by_label(np.bincount(scores.argmax(axis=1), minlength=len(target.labels)), target)
     right = truth[np.arange(len(scores)), scores.argmax(axis=1)]
