@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 import orjson
 
 from labelmill.client import Batch, Client, Job, Training
-from labelmill.contracts.documents.jobs import BatchDocument, JobDocument, TrainingDocument
+from labelmill.contracts.documents.jobs import BatchDocument, EvaluationDocument, JobDocument, TrainingDocument
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.contracts.job_kinds import RESTING
 from labelmill.core.settings import Settings
@@ -111,9 +111,11 @@ class AsyncClient:
         """A handle on any job, by id."""
         return AsyncJob(self.client.job(job_id))
 
-    async def compare(self, *arguments: Any, **options: Any) -> list[AsyncJob[Any]]:
+    async def compare(
+        self, models: Sequence[str], dataset: str, split: str = "test"
+    ) -> list[AsyncJob[EvaluationDocument]]:
         """One evaluation of each model on the same rows, as `Client.compare`."""
-        return [AsyncJob(job) for job in await asyncio.to_thread(self.client.compare, *arguments, **options)]
+        return [AsyncJob(job) for job in await asyncio.to_thread(self.client.compare, models, dataset, split)]
 
     def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> AsyncIterator[dict[str, Any]]:
         """The rows of a batch or an evaluation in input order."""

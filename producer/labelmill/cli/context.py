@@ -116,7 +116,7 @@ def finish_submission(
 ) -> None:
     """Tell `id`, `kind` and `state`; with `wait`, follow the job to its end, tell how it stands then and exit with the
     job's code. Ctrl-C while waiting detaches (130)."""
-    say_warnings(getattr(submitted, "warnings", ()))
+    say_warnings(submitted.warnings)
     if wait:
         finish_wait(follow_or_detach(context, submitted.id), as_json=as_json)
         return

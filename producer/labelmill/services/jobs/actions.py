@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.contracts.field_names import Notice
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import BATCH, KINDS
 from labelmill.contracts.messages import TRAIN, JobMessage
@@ -40,6 +41,7 @@ class Cancelled:
     id: str
     kind: Kind
     state: str
+    warnings: tuple[Notice, ...] = ()
 
 
 def cancel(context: ServiceContext, request: JobRequest) -> Cancelled:
