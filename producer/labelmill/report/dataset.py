@@ -81,17 +81,15 @@ def _labels(target: str, splits: dict[str, dict[str, int]]) -> list[Part]:
 def _likeness(found: dict[str, Any]) -> list[Part]:
     leaked = {name: count for name, count in found["leaked"].items() if count}
     near = {name: count for name, count in found["near"]["leaked"].items() if count}
-    parts: list[Part] = []
-    if leaked or near:
-        parts.append(
-            Note(
-                "Texts of one split stand in another: what is measured on them is too good. Preparing with --dedupe "
-                "removes texts that are the same.",
-                "warning",
-            )
-        )
+    said: list[str] = []
+    if leaked:
+        said.append("Texts of one split stand in another: what is measured on them is too good.")
+        said.append("Preparing with --dedupe removes texts that are the same.")
+    elif near:
+        said.append("Texts of one split nearly stand in another: what is measured on them may be too good.")
     else:
-        parts.append(Note("No text of one split was found in another.", "good"))
+        said.append("No text of one split was found in another.")
+    parts: list[Part] = [Note(" ".join([*said, _looked_for(found)]), "warning" if leaked or near else "good")]
     rows: list[tuple[str, int]] = [(f"the same text: {name}", count) for name, count in found["leaked"].items()]
     rows += [(f"nearly the same text: {name} (of a sample)", count) for name, count in near.items()]
     rows += [(f"repeated within {split}", count) for split, count in found["repeated"].items()]
@@ -106,6 +104,20 @@ def _likeness(found: dict[str, Any]) -> list[Part]:
         headings = ("likeness", "row", "other row", "text", "other text")
         parts.append(Grid(headings, pairs, "Most alike", frozenset({3, 4})))
     return parts
+
+
+def _looked_for(found: dict[str, Any]) -> str:
+    """What the comparison can find, and in how many rows."""
+    near = found["near"]
+    at_least, piece_bytes = near.get("at_least", 0.8), near.get("piece_bytes", 5)  # earlier ones did not say so
+    exact, sample = (
+        ", ".join(f"{rows:,} of {split}" for split, rows in one["checked"].items()) for one in (found, near)
+    )
+    return (
+        f"Looked for: the same text, but for case, spaces and punctuation, among {exact}; texts that share "
+        f"{at_least:.0%} of their {piece_bytes}-byte pieces, among {sample}. A text that was put into other words is "
+        "not found, nor always one changed letter of a text of fewer than 20."
+    )
 
 
 def _place(row: dict[str, Any]) -> str:

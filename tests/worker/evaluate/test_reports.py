@@ -229,6 +229,7 @@ def test_a_dataset_shows_its_splits_and_what_leaks(shop: Workshop) -> None:
     assert figure(report, "intent-labels").series["validation"] == [0.25] * 4
     assert "Labels without any row in train" in notes(report)
     assert "Texts of one split stand in another" in notes(report)
+    assert "the same text, but for case, spaces and punctuation, among 3 of train, 20 of test" in notes(report)
     assert grid(report, "Most alike")[0][3:] == ("Play jazz", "play jazz!")
     assert page_of(report).count("<svg") == 1
 

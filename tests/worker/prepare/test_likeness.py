@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import binom
 
 from labelmill_worker.evaluate.leakage import seen_in
 from labelmill_worker.prepare import likeness
@@ -67,7 +68,13 @@ def test_repeated_leaked_and_nearly_equal_rows_are_found(tmp_path: Path) -> None
     assert found["repeated"] == {"train": 1, "test": 0}
     assert found["leaked"] == {"test in train": 1}
     assert found["conflicting"] == 1
-    assert found["near"] == {"checked": {"train": 300, "test": 40}, "rows": 2, "leaked": {"test in train": 1}}
+    assert found["near"] == {
+        "at_least": 0.7,
+        "piece_bytes": 3,
+        "checked": {"train": 300, "test": 40},
+        "rows": 2,
+        "leaked": {"test in train": 1},
+    }
     first, second = found["pairs"][:2]
     assert [(one["split"], one["row"]) for one in first["rows"]] == [("train", 7), ("test", 5)]
     assert first["rows"][1]["labels"] == {"intent": "b"}
@@ -82,6 +89,32 @@ def test_nearly_equal_texts_are_hardly_ever_missed() -> None:
     signatures = min_hashes([text.encode() for text in one + other])
     pairs = set(likeness._candidates(signatures))
     assert sum((at, at + 200) in pairs for at in range(200)) >= 195
+
+
+@pytest.mark.parametrize("length", [20, 36, 80])
+def test_a_changed_letter_is_found_in_short_texts_too(tmp_path: Path, length: int) -> None:
+    rng = np.random.default_rng(length)
+    letters = list("abcdefghijklmnopqrstuvwxyz ")
+    texts = {"".join(rng.choice(letters, length)).replace("  ", "ab").strip() for _ in range(200)}
+    train = sorted(text for text in texts if len(text) > length - 2)
+    test = []
+    for text in train:
+        at = int(rng.integers(1, len(text) - 1))
+        test.append(text[:at] + ("x" if text[at] != "x" else "y") + text[at + 1 :])
+    files, rows = write(tmp_path, train=[(text, "a") for text in train], test=[(text, "a") for text in test])
+    found = compare_splits(files, rows)["near"]["leaked"]["test in train"]
+    assert found >= binom.ppf(0.001, len(train), 0.95)
+
+
+def test_other_texts_of_the_same_words_are_not_called_nearly_the_same(tmp_path: Path) -> None:
+    files, rows = write(tmp_path, train=sentences(400, 1), test=sentences(400, 2))
+    assert compare_splits(files, rows)["near"]["rows"] <= 4
+
+
+def test_one_text_of_many_like_it_is_still_found_in_another_split(tmp_path: Path) -> None:
+    train = [(f"please remind me to call number {number:04} back", "a") for number in range(300)]
+    files, rows = write(tmp_path, train=train, test=[("please remind me to call number 9876 back", "a")])
+    assert compare_splits(files, rows)["near"]["leaked"] == {"test in train": 1}
 
 
 def test_a_signature_is_of_its_text_alone_however_many_are_hashed() -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.chats import text_of_row
 from labelmill_worker.evaluate.truth import read_split
-from labelmill_worker.prepare.likeness import digests_of
+from labelmill_worker.prepare.same_text import digests_of
 
 
 def seen_in(train: Path, split: Path) -> NDArray[np.bool_]:

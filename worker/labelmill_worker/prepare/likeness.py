@@ -1,15 +1,14 @@
 """Texts that are the same, or nearly, within and between the splits of a dataset. Bounded in rows and in characters.
 
-The same: but for case, spaces and punctuation, of the first `EXACT_ROWS` rows of each split. Nearly: the sets of their
-5-byte pieces overlap by at least `NEAR` (Jaccard), found by MinHash over a sample and then counted exactly.
+The same: but for case, spaces and punctuation (`same_text`), of the first `EXACT_ROWS` rows of each split. Nearly: the
+sets of their 3-byte pieces overlap by at least `NEAR` (Jaccard), found by MinHash over a sample and then counted
+exactly. A changed letter takes 3 pieces and brings 3: the shortest text in which that is found has 19 bytes.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations, islice
 from pathlib import Path
@@ -17,23 +16,22 @@ from typing import Any
 
 import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from labelmill.contracts.chats import text_of_row
+from labelmill_worker.prepare.same_text import Words64, digests_of, plain
 
 EXACT_ROWS = 200_000
 NEAR_ROWS = {"train": 20_000, "validation": 5_000, "test": 5_000}
-NEAR = 0.8
+NEAR = 0.7
+PIECE_BYTES = 3
 SHOWN = 30  #: Pairs in the report.
 _CHARS = 500  #: Of a text that near ones are looked for by.
-_PIECE = 5
-_BANDS, _ROWS = 12, 4
-_BUCKET = 40  #: Texts of one bucket that are compared with each other.
-_PAIRS = 100_000
+_BANDS, _ROWS = 16, 3
+_BUCKET = 20  #: Earlier texts of its bucket that a text is compared with.
+_CANDIDATES, _PAIRS = 2_000_000, 200_000  #: Pairs that are looked at, and counted exactly.
+_AT_ONCE = 50_000
+_ALIKE_HASHES = 0.5  #: Of pairs at `NEAR`, 999 in 1,000 share so many hashes.
 _BLOCK_BYTES = 1 << 20
-_NOT_WORDS = re.compile(r"[\W_]+")
-
-Words64 = NDArray[np.uint64]
 
 
 @dataclass(frozen=True)
@@ -46,25 +44,15 @@ class _Row:
     labels: Any
 
 
-def plain(text: str) -> str:
-    """A text without case, punctuation and the width of spaces; a text of nothing else stays as it is."""
-    return _NOT_WORDS.sub(" ", text.casefold()).strip() or text.strip()
-
-
-def digests_of(texts: Iterable[str]) -> Words64:
-    """64 bits for each text, the same for texts that are the same."""
-    raw = b"".join(hashlib.blake2b(plain(text).encode("utf-8", "replace"), digest_size=8).digest() for text in texts)
-    return np.frombuffer(raw, np.uint64)
-
-
 def compare_splits(
     files: Mapping[str, Path], splits: Mapping[str, int], on_progress: Callable[[], None] = lambda: None
 ) -> dict[str, Any]:
     """What of a dataset's rows is repeated or leaks from a split into another.
 
-    `{"checked", "repeated", "leaked", "conflicting", "near": {"checked", "rows", "leaked"}, "pairs"}`. `repeated`:
-    split → rows whose text stands earlier in it. `leaked`: `"test in train"` → rows. `conflicting`: texts that stand
-    there with several labels. `on_progress` is called now and then, and may raise to stop.
+    `{"checked", "repeated", "leaked", "conflicting", "near": {"at_least", "piece_bytes", "checked", "rows", "leaked"},
+    "pairs"}`. `repeated`: split → rows whose text stands earlier in it. `leaked`: `"test in train"` → rows.
+    `conflicting`: texts that stand there with several labels. `on_progress` is called now and then, and may raise to
+    stop.
     """
     found: dict[str, Any] = {"checked": {}, "repeated": {}, "leaked": {}}
     digests: dict[str, Words64] = {}
@@ -120,7 +108,7 @@ def _near(sample: list[_Row], on_progress: Callable[[], None]) -> dict[str, Any]
     pairs: list[tuple[float, int, int]] = []
     like: set[int] = set()
     leaked: dict[str, set[int]] = defaultdict(set)
-    for number, (one, other) in enumerate(islice(_candidates(signatures), _PAIRS)):
+    for number, (one, other) in enumerate(islice(_promising(signatures), _PAIRS)):
         if number % 5_000 == 0:
             on_progress()
         if texts[one] == texts[other]:
@@ -139,6 +127,8 @@ def _near(sample: list[_Row], on_progress: Callable[[], None]) -> dict[str, Any]
     checked = {split: sum(row.split == split for row in sample) for split in {row.split: None for row in sample}}
     return {
         "near": {
+            "at_least": NEAR,
+            "piece_bytes": PIECE_BYTES,
             "checked": checked,
             "rows": len(like),
             "leaked": {name: len(rows) for name, rows in sorted(leaked.items())},
@@ -155,8 +145,8 @@ def _shown(row: _Row) -> dict[str, Any]:
 
 
 def _pieces(text: str) -> set[bytes]:
-    raw = text.encode("utf-8", "replace").ljust(_PIECE)
-    return {raw[at : at + _PIECE] for at in range(len(raw) - _PIECE + 1)}
+    raw = text.encode("utf-8", "replace").ljust(PIECE_BYTES)
+    return {raw[at : at + PIECE_BYTES] for at in range(len(raw) - PIECE_BYTES + 1)}
 
 
 def _jaccard(one: str, other: str) -> float:
@@ -172,7 +162,7 @@ def min_hashes(texts: list[bytes]) -> Words64:
     found = np.empty((len(texts), _BANDS * _ROWS), np.uint64)
     start = size = 0
     for at, text in enumerate(texts):
-        size += len(text) + _PIECE
+        size += len(text) + PIECE_BYTES
         if size >= _BLOCK_BYTES or at == len(texts) - 1:
             found[start : at + 1] = _min_hashes(texts[start : at + 1], factors, shifts)
             start, size = at + 1, 0
@@ -180,15 +170,15 @@ def min_hashes(texts: list[bytes]) -> Words64:
 
 
 def _min_hashes(texts: list[bytes], factors: Words64, shifts: Words64) -> Words64:
-    padded = [text.ljust(_PIECE) for text in texts]
+    padded = [text.ljust(PIECE_BYTES) for text in texts]
     raw = np.frombuffer(b"".join(padded), np.uint8).astype(np.uint64)
     lengths = np.array([len(text) for text in padded])
     ends = np.cumsum(lengths)
-    pieces = np.zeros(len(raw) - _PIECE + 1, np.uint64)
-    for offset in range(_PIECE):
+    pieces = np.zeros(len(raw) - PIECE_BYTES + 1, np.uint64)
+    for offset in range(PIECE_BYTES):
         pieces = pieces * np.uint64(0x100000001B3) + raw[offset : offset + len(pieces)]
     # pieces that reach into the next text are none
-    counts = lengths - _PIECE + 1
+    counts = lengths - PIECE_BYTES + 1
     inside = np.arange(counts.sum()) + np.repeat(ends - lengths - (np.cumsum(counts) - counts), counts)
     pieces, firsts = pieces[inside], np.cumsum(counts) - counts
     hashes = [
@@ -198,8 +188,18 @@ def _min_hashes(texts: list[bytes], factors: Words64, shifts: Words64) -> Words6
     return np.stack(hashes, axis=1)
 
 
+def _promising(signatures: Words64) -> Iterator[tuple[int, int]]:
+    """Candidates that share so many hashes that they may be nearly the same."""
+    candidates = islice(_candidates(signatures), _CANDIDATES)
+    while block := list(islice(candidates, _AT_ONCE)):
+        pairs = np.array(block)
+        alike = (signatures[pairs[:, 0]] == signatures[pairs[:, 1]]).mean(axis=1) >= _ALIKE_HASHES
+        yield from map(tuple, pairs[alike].tolist())
+
+
 def _candidates(signatures: Words64) -> Iterator[tuple[int, int]]:
-    """Pairs that agree in a whole band, each once, the earlier row first."""
+    """Pairs that agree in a whole band, each once, the earlier row first. In a large bucket a text is paired with some
+    of those before it, evenly: those of other splits are among them."""
     seen: set[tuple[int, int]] = set()
     for band in range(_BANDS):
         buckets: dict[bytes, list[int]] = defaultdict(list)
@@ -207,7 +207,8 @@ def _candidates(signatures: Words64) -> Iterator[tuple[int, int]]:
         for at in range(len(part)):
             buckets[part[at].tobytes()].append(at)
         for rows in buckets.values():
-            for pair in combinations(rows[:_BUCKET], 2):
-                if pair not in seen:
-                    seen.add(pair)
-                    yield pair
+            for number, row in enumerate(rows):
+                for earlier in rows[: number : max(1, -(-number // _BUCKET))]:
+                    if (earlier, row) not in seen:
+                        seen.add((earlier, row))
+                        yield earlier, row
