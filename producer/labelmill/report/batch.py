@@ -128,6 +128,13 @@ def _drift(
     index = f"population stability index {found.psi:.3f}; " if found.psi is not None else ""
     basis = f" ({index}{', '.join(tested)}; below {found.level:g} is believed. Against {before.source}.)"
     parts: list[Part] = [Note(found.verdict + basis, found.tone)]
+    if before.answers.best_scores is None:
+        parts.append(
+            Note(
+                "The best scores were not compared: those of that split are not known, or at another temperature. To "
+                f"compare them too, run: {_evaluation_of(model, before.split)}."
+            )
+        )
     dropped = connection.scalar(select(DatasetRow.dropped).where(DatasetRow.id == model["dataset_id"]))
     if found.tone in ("warning", "bad") and (dropped or {}).get("above_max_per_label"):
         parts.append(
@@ -142,9 +149,12 @@ def _drift(
 def _not_tested(model: Mapping[str, Any]) -> Note:
     return Note(
         "Drift is not known: of the validation split only the labels are, and the model's own mistakes differ from "
-        f"them too. To compare answers with answers, run: labelmill evaluate {model['name']}@{model['version']} "
-        "--split validation."
+        f"them too. To compare answers with answers, run: {_evaluation_of(model, 'validation')}."
     )
+
+
+def _evaluation_of(model: Mapping[str, Any], split: str) -> str:
+    return f"labelmill evaluate {model['name']}@{model['version']} --split {split}"
 
 
 def _moved(before: Answers, now: Answers) -> list[Part]:

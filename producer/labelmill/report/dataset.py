@@ -84,7 +84,7 @@ def _likeness(found: dict[str, Any]) -> list[Part]:
     said: list[str] = []
     if leaked:
         said.append("Texts of one split stand in another: what is measured on them is too good.")
-        said.append("Preparing with --dedupe removes texts that are the same.")
+        said.append("Preparing with --dedupe removes texts that are the same to the letter.")
     elif near:
         said.append("Texts of one split nearly stand in another: what is measured on them may be too good.")
     else:

@@ -184,6 +184,34 @@ def test_drift_names_the_split_it_is_measured_against(shop: Workshop, tmp_path: 
         assert "validation" not in said
 
 
+def test_a_training_that_kept_no_scores_is_compared_by_its_labels_and_says_so(shop: Workshop, tmp_path: Path) -> None:
+    texts = [f"text {number} {'x' * (number % 4)}" for number in range(120)]
+    given = dict(Counter(map(label_of, texts)))
+    for name, kept in (("old", {}), ("new", {"best_scores": [0] * 18 + [119, 1]})):
+        details = {"targets": {"intent": {"validation": {"rows": 120, "given": given} | kept}}}
+        with writing(shop.engine) as connection:
+            connection.execute(
+                insert(TrainingRow).values(
+                    id=f"train_{name}",
+                    name=name,
+                    state="succeeded",
+                    method="embedding",
+                    dataset_id="d",
+                    options={},
+                    details=details,
+                )
+            )
+        shop.model(name, SCHEMA, training_id=f"train_{name}")
+        source = tmp_path / f"{name}.jsonl"
+        source.write_text("".join(json.dumps({"text": f"{text} new"}) + "\n" for text in texts))
+        batch_id = submit_batch(shop.engine, shop.sender, source=str(source), model=name)
+        shop.run(batch_id)
+        said = notes(gather_report(shop.engine, batch_id))
+        assert "No drift: the labels are spread as in the validation split" in said
+        assert (f"labelmill evaluate {name}@1 --split validation" in said) == (name == "old")
+        assert ("the model is as sure of these texts" in said) == (name == "new")
+
+
 def test_rows_that_a_threshold_lets_abstain_are_no_drift(shop: Workshop, tmp_path: Path) -> None:
     unsure = [f"unsure {number} {'x' * (number % 4)}" for number in range(400)]
     texts = [text if label_of(text) == "alpha" else text.replace("unsure", "surely") for text in unsure]
