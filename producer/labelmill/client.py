@@ -118,9 +118,15 @@ class Client:
         descriptions: Mapping[str, str] | None = None,
         shots: int | None = None,
         shot_selection: str | None = None,
+        optimize: str | None = None,
+        target_precision: Mapping[str, float] | None = None,
     ) -> Training:
         """Submit a training of a new version of model `name`. It waits for `approve` if it would cost more than
-        `max_cost`, or anything at all where there is neither `max_cost` nor `yes`. Raises NotFound, InvalidInput."""
+        `max_cost`, or anything at all where there is neither `max_cost` nor `yes`. Raises NotFound, InvalidInput.
+
+        `optimize`: what multi-label thresholds are tuned for, `micro`, `macro` or `precision`. `target_precision`:
+        target, TARGET.LABEL or `*` for all → the precision that is to be certified.
+        """
         request = trainings.TrainRequest.of(
             name,
             dataset,
@@ -136,6 +142,8 @@ class Client:
             descriptions=descriptions,
             shots=shots,
             shot_selection=shot_selection,
+            optimize=optimize,
+            target_precision=target_precision,
         )
         accepted = trainings.accept_training(self.context, request)
         return Training(self, accepted.id, self._start(accepted))

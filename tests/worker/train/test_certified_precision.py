@@ -10,16 +10,20 @@ from typing import Any, cast
 import numpy as np
 import pytest
 from asked import gather_report, submit_batch, submit_training
+from memory_mistral import MemoryMistral
 from scipy.stats import binom
+from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
-from strict_mistral import LABELS, StrictMistral, label_of
+from strict_mistral import LABELS, StrictMistral, label_of, refuse_texts_with
 from workshop import SCHEMA, Workshop
 
 from labelmill.cli.summaries import summary_of
 from labelmill.cli.train import parse_precisions
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import Target
-from labelmill.core.database import reading
+from labelmill.contracts.messages import TRAIN, JobMessage
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import TrainingRow
 from labelmill.report.parts import Note
 from labelmill.services import models as registry
 from labelmill.services.results.reading import read_results
@@ -186,3 +190,47 @@ def test_what_cannot_be_certified_at_all_is_refused_at_once(
     with pytest.raises(InvalidInput, match=words):
         train(shop, asked, **options)
     assert set(LABELS)
+
+
+class Mill(Workshop):
+    """Looks at trainings as soon as they are asked for, and asks itself when nobody does."""
+
+    def step(self) -> None:
+        if not self.queue.waiting:  # what recovery would send
+            with reading(self.engine) as connection:
+                self.queue.waiting += [
+                    (TRAIN, JobMessage(job_id=one)) for one in connection.scalars(select(TrainingRow.id))
+                ]
+        with writing(self.engine) as connection:
+            connection.execute(update(TrainingRow).values(due_at=None))
+        super().step()
+
+    def run(self, job_id: str) -> dict[str, Any]:
+        while self.status(job_id)["state"] in ("queued", "uploading"):
+            self.step()
+        return super().run(job_id)
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_a_fine_tuned_classifier_gets_a_certified_threshold_too(
+    engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path, *, validated: bool
+) -> None:
+    made = Mill(engine, mistral, redis_url, tmp_path, MemoryMistral())
+    if not validated:  # no answer to any row of validation
+        mistral.faults.append(refuse_texts_with("text 1"))
+    texts = [f"text {number} {'x' * (number % 4)}" for number in [*range(90), *range(1_000, 1_100)]]
+    rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in texts]
+    made.dataset("small", SCHEMA, train=rows[:90], validation=rows[90:])
+    done = made.run(
+        submit_training(
+            engine, made.sender, name="f", dataset="small", method="factory", yes=True, target_precision={"*": 0.9}
+        )
+    )
+    assert done["state"] == "succeeded", done
+    with reading(engine) as connection:
+        threshold = (registry.resolve_model(connection, "f").thresholds or {})["intent"]
+    if validated:
+        (asked,) = done["details"]["targets"]["intent"]["precisions"]
+        assert (asked["tested"], threshold) == (100, asked["threshold"])
+    assert (threshold < 1) == validated
+    made.close()

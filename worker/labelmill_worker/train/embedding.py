@@ -196,7 +196,7 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dic
             splits["validation"],
             schema,
             wanted=Wanted(look.spec.optimize, look.spec.target_precision),
-            numbers=np.array(numbers, np.int64),
+            numbers=np.frombuffer(numbers, np.int64),
             check=look.check,
         )
         if (path := look.split_path("train")) is not None:
