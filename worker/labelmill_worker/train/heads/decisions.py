@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,8 @@ Truth = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a training asks of its thresholds. `precisions`: target, TARGET.LABEL or `*` → the precision asked for."""
+    """What a training asks of its thresholds. `precisions`: target, TARGET.LABEL or `*` → the precision asked for. A
+    label with one of its own is left out of its target's."""
 
     aim: Aim = "micro"
     precisions: Mapping[str, float] = field(default_factory=dict)
@@ -45,12 +46,24 @@ class Wanted:
         return self.of_target(target) is not None or bool(self.of_labels(target))
 
 
+class AskedPrecision(TypedDict):
+    """What is said of a precision that was asked for; `said` is a sentence for people."""
+
+    of: str
+    precision: float
+    threshold: float | None
+    answers: int
+    right: int
+    tested: int
+    said: str
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A target's part of a version's `thresholds`, None: none; and what is to be said of each precision asked for."""
 
     thresholds: float | dict[str, float] | None
-    precisions: list[dict[str, Any]]
+    precisions: list[AskedPrecision]
 
 
 def choose_thresholds(scores: Scores, truth: Truth, target: Target, wanted: Wanted, *, unseen: bool) -> Chosen:
@@ -71,55 +84,62 @@ def choose_thresholds(scores: Scores, truth: Truth, target: Target, wanted: Want
 def _single(scores: Scores, truth: Truth, target: Target, wanted: Wanted) -> Chosen:
     top, best = scores.argmax(axis=1), scores.max(axis=1)
     right = truth[np.arange(len(scores)), top]
-    said: list[dict[str, Any]] = []
+    by_itself = wanted.of_labels(target)
+    numbers = [target.labels.index(label) for label in by_itself]
+    said: list[AskedPrecision] = []
     of_all = 0.0
     if (precision := wanted.of_target(target)) is not None:
-        of_all = _said(said, target.name, precision, certified_threshold(best, right, precision))
-    by_label = {}
-    for label, asked in wanted.of_labels(target).items():
-        mine = top == target.labels.index(label)
-        name = f"{target.name}.{label}"
-        by_label[label] = max(of_all, _said(said, name, asked, certified_threshold(best[mine], right[mine], asked)))
-    if not by_label:
+        rest = ~np.isin(top, numbers)
+        of_all = _said(said, target.name, precision, certified_threshold(best[rest], right[rest], precision))
+    if not by_itself:
         return Chosen(of_all, said)
-    return Chosen(dict.fromkeys(target.labels, of_all) | by_label, said)
-
-
-def _several(scores: Scores, truth: Truth, target: Target, wanted: Wanted) -> Chosen:
-    said: list[dict[str, Any]] = []
-    found: dict[str, float] = {}
-    if (precision := wanted.of_target(target)) is not None:
-        # every label by the same threshold: a pair of row and label is an answer
-        limit = _said(said, target.name, precision, certified_threshold(scores.ravel(), truth.ravel(), precision))
-        found = dict.fromkeys(target.labels, limit)
-    for label, asked in wanted.of_labels(target).items():
-        number = target.labels.index(label)
-        certified = certified_threshold(scores[:, number], truth[:, number], asked)
-        found[label] = max(found.get(label, 0.0), _said(said, f"{target.name}.{label}", asked, certified))
+    found = dict.fromkeys(target.labels, of_all)
+    for number, (label, asked) in zip(numbers, by_itself.items(), strict=True):
+        mine = top == number
+        certified = certified_threshold(best[mine], right[mine], asked)
+        found[label] = _said(said, f"{target.name}.{label}", asked, certified)
     return Chosen(found, said)
 
 
-def _said(said: list[dict[str, Any]], name: str, precision: float, found: Certified) -> float:
+def _several(scores: Scores, truth: Truth, target: Target, wanted: Wanted) -> Chosen:
+    by_itself = wanted.of_labels(target)
+    said: list[AskedPrecision] = []
+    found: dict[str, float] = {}
+    if (precision := wanted.of_target(target)) is not None:
+        # the others by one threshold: a pair of row and label is an answer
+        rest = np.array([label not in by_itself for label in target.labels])
+        certified = certified_threshold(scores[:, rest].ravel(), truth[:, rest].ravel(), precision)
+        found = dict.fromkeys(target.labels, _said(said, target.name, precision, certified))
+    for label, asked in by_itself.items():
+        number = target.labels.index(label)
+        certified = certified_threshold(scores[:, number], truth[:, number], asked)
+        found[label] = _said(said, f"{target.name}.{label}", asked, certified)
+    return Chosen(found, said)
+
+
+def _said(said: list[AskedPrecision], name: str, precision: float, found: Certified) -> float:
     """Note what was found. Returns the threshold."""
-    entry: dict[str, Any] = {
-        "of": name,
-        "precision": precision,
-        "threshold": found.threshold,
-        "answers": found.answers,
-        "right": found.right,
-        "tested": found.of,
-    }
     share = f"{precision:.4g}"
     if found.threshold is not None:
-        entry["said"] = (
+        sentence = (
             f"{name}: a precision of {share} is certified from a score of {found.threshold:.4f} on: of "
             f"{found.of:,} answers on validation {found.answers:,} reach it, {found.right:,} of them right"
         )
     else:
-        entry["said"] = (
+        sentence = (
             f"{name}: a precision of {share} cannot be certified with the {found.of:,} answers on validation (even "
             f"without any mistake it takes {rows_needed(precision, DELTA):,}), so nothing is answered: ask for less, "
             "prepare more validation rows, or clear the thresholds"
         )
-    said.append(entry)
+    said.append(
+        {
+            "of": name,
+            "precision": precision,
+            "threshold": found.threshold,
+            "answers": found.answers,
+            "right": found.right,
+            "tested": found.of,
+            "said": sentence,
+        }
+    )
     return NEVER_REACHED if found.threshold is None else found.threshold
