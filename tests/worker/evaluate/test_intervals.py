@@ -10,7 +10,7 @@ from scipy.stats import binom, binomtest
 
 from labelmill.core.proportions import wilson_interval
 from labelmill_worker.evaluate import f1
-from labelmill_worker.evaluate.resampling import intervals
+from labelmill_worker.evaluate.resampling import LabelCounts, intervals
 
 SAMPLES = 150
 NAMES = ("accuracy", "macro_f1", "weighted_f1", "micro_f1")
@@ -39,8 +39,13 @@ class Answered:
     def intervals(self, rows: int, rng: np.random.Generator) -> dict[str, Any]:
         drawn = rng.multinomial(rows, self.shares)
         cases = np.flatnonzero(drawn)
-        support = np.bincount(self.real[cases], drawn[cases], self.labels)
-        return intervals(drawn[cases], support, self.statistics(cases))
+        right = cases[self.real[cases] == self.given[cases]]
+        counts = LabelCounts(
+            np.bincount(self.real[right], drawn[right], self.labels),
+            np.bincount(self.real[cases], drawn[cases], self.labels),
+            np.bincount(self.given[cases], drawn[cases], self.labels),
+        )
+        return intervals(drawn[cases], counts, self.statistics(cases))
 
     def truth(self) -> dict[str, float]:
         every = np.arange(len(self.shares))
@@ -60,6 +65,19 @@ def test_every_interval_holds_in_90_to_98_percent(labels: int, accuracy: float, 
         held = sum(low <= real[name] <= high for low, high in given)
         assert len(given) > SAMPLES / 2
         assert binom.ppf(0.001, len(given), 0.9) <= held <= binom.ppf(0.999, len(given), 0.98), name
+
+
+def test_labels_whose_few_rows_are_all_right_widen_the_interval_of_macro_f1() -> None:
+    every = Answered(10, 0.9)
+    every.shares = np.bincount(np.ravel_multi_index(([0, 0, 1, *range(2, 10)], [0, 1, 1, *range(2, 10)]), (10, 10)))
+    drawn = np.array([50, 10, 40, *([6] * 8)])
+    cases = np.flatnonzero(every.shares)
+    rows = np.array([60, 40, *([6] * 8)], float)
+    hits, given = rows - np.eye(10)[0] * 10, rows - np.eye(10)[0] * 10 + np.eye(10)[1] * 10
+    few = intervals(drawn, LabelCounts(hits, rows, given), every.statistics(cases))["macro_f1"]
+    # as if the rare labels had been right in a thousand times as many rows
+    many = intervals(drawn, LabelCounts(hits * 1000, rows * 1000, given * 1000), every.statistics(cases))["macro_f1"]
+    assert few[1] - few[0] > 1.2 * (many[1] - many[0])
 
 
 def test_macro_f1_has_no_interval_where_labels_are_too_rare_for_one_to_hold() -> None:

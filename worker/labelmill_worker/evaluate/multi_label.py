@@ -16,7 +16,7 @@ from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
 from labelmill_worker.evaluate.mistakes import WrongPairs
 from labelmill_worker.evaluate.probabilities import EPSILON, UNMEASURED, Reliability, coverage_curve, histogram
-from labelmill_worker.evaluate.resampling import intervals
+from labelmill_worker.evaluate.resampling import LabelCounts, intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores
 from labelmill_worker.evaluate.temperature import Scale
@@ -185,7 +185,7 @@ class MultiLabelTally:
             averages = f1.averages(drawn @ both, drawn @ present, drawn @ given, present_only=False)
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
-        return intervals(rows, self._present.sum(axis=0).astype(float), statistics)
+        return intervals(rows, LabelCounts(*f1.counts(self._present, self._given)), statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         return quality.summary() if self._probabilities else dict(UNMEASURED)

@@ -5,13 +5,14 @@ distinct cases: the distribution is that of drawing rows, the work depends on th
 
 The quantiles of resamples are too narrow near 0 and 1, and where labels are rare they lie to one side: a resample lacks
 some of the labels that the rows have, as the rows lack some that there are. So an F1 gets the Wilson interval of as
-many rows as would vary like its resamples; what resamples are off by, on average, counts as variation.
+many rows as would vary like its resamples; what resamples are off by, on average, counts as variation. So does that
+the few rows of a label may all be right by luck, which no resample of them shows.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,24 +30,33 @@ Counts = NDArray[np.float64]
 Statistics = Callable[[Counts], dict[str, Counts]]
 
 
-def intervals(case_rows: NDArray[np.int64], support: Counts, statistics: Statistics) -> dict[str, Any]:
+class LabelCounts(NamedTuple):
+    """Of each label that a macro average is over: rows with it that were given it, with it, given it."""
+
+    hits: Counts
+    real: Counts
+    given: Counts
+
+
+def intervals(case_rows: NDArray[np.int64], labels: LabelCounts, statistics: Statistics) -> dict[str, Any]:
     """`{"accuracy": [low, high], …, "withheld": {}, "level", "resamples", "seed"}`.
 
-    `case_rows`: rows of each distinct case. `support`: rows with each label that a macro average is over. `statistics`:
-    counts (resamples, cases) → for each metric its values. A metric whose interval would not hold has None, and the
-    reason under `withheld`.
+    `case_rows`: rows of each distinct case. `statistics`: counts (resamples, cases) → for each metric its values. A
+    metric whose interval would not hold has None, and the reason under `withheld`.
     """
     rows = int(case_rows.sum())
     found = {name: float(values[0]) for name, values in statistics(case_rows[None].astype(np.float64)).items()}
-    resamples = RESAMPLES if len(case_rows) * len(support) * RESAMPLES <= _WORK else _FEW
+    resamples = RESAMPLES if len(case_rows) * len(labels.real) * RESAMPLES <= _WORK else _FEW
     drawn = _resampled({name for name in found if name != "accuracy"}, case_rows, resamples, statistics)
     bounds: dict[str, Any] = {"accuracy": wilson_interval(found["accuracy"], rows)}
-    bounds |= {name: wilson_interval(found[name], _rows_alike(found[name], drawn[name], rows)) for name in drawn}
+    for name, values in drawn.items():
+        unseen = _unseen_variance(labels, found[name]) if name == "macro_f1" else 0.0
+        bounds[name] = wilson_interval(found[name], _rows_alike(found[name], values, unseen, rows))
     withheld = {}
-    few = int((support < FEW_ROWS).sum())
-    if few > FEW_LABELS * len(support):
+    few = int((labels.real < FEW_ROWS).sum())
+    if few > FEW_LABELS * len(labels.real):
         bounds["macro_f1"] = None
-        withheld["macro_f1"] = f"{few} of {len(support)} labels have fewer than {FEW_ROWS} rows"
+        withheld["macro_f1"] = f"{few} of {len(labels.real)} labels have fewer than {FEW_ROWS} rows"
     return bounds | {"withheld": withheld, "level": LEVEL, "resamples": resamples, "seed": SEED}
 
 
@@ -65,7 +75,19 @@ def _resampled(
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _rows_alike(value: float, drawn: Counts, rows: int) -> float:
+def _unseen_variance(labels: LabelCounts, macro_f1: float) -> float:
+    """How much more the macro average may vary than resamples show: each label's F1 as a share, with one more decision
+    that is right as often as those of all labels."""
+    decisions = (labels.real + labels.given) / 2
+    there = decisions > 0
+    hits, decisions = labels.hits[there], decisions[there]
+    share, drawn_towards_all = hits / decisions, (hits + macro_f1) / (decisions + 1)
+    seen = share * (1 - share) / decisions
+    possible = drawn_towards_all * (1 - drawn_towards_all) / (decisions + 1)
+    return float(np.maximum(0, possible - seen).sum() / max(1, len(labels.real)) ** 2)
+
+
+def _rows_alike(value: float, drawn: Counts, unseen_variance: float, rows: int) -> float:
     """Of how many rows a share would vary as the resamples do about the value."""
-    variance = float(np.square(drawn - value).mean())
+    variance = max(float(np.square(drawn - value).mean()), float(drawn.var()) + unseen_variance)
     return value * (1 - value) / variance if 0 < value < 1 and variance > 0 else rows

@@ -13,7 +13,7 @@ from labelmill_worker.evaluate import f1
 from labelmill_worker.evaluate.answer_block import AnswerBlock, counts_by_name
 from labelmill_worker.evaluate.mistakes import confident_mistakes, suspects
 from labelmill_worker.evaluate.probabilities import UNMEASURED, Reliability, coverage_curve, histogram, losses_of
-from labelmill_worker.evaluate.resampling import intervals
+from labelmill_worker.evaluate.resampling import LabelCounts, intervals
 from labelmill_worker.evaluate.row_counts import row_counts, unfamiliar_labels
 from labelmill_worker.evaluate.scores import Scores
 from labelmill_worker.evaluate.temperature import Scale
@@ -178,8 +178,9 @@ class SingleLabelTally:
             )
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
-        real, answered, _ = self._counts()
-        return intervals(rows, real[(real + answered) > 0], statistics)
+        real, answered, hits = self._counts()
+        shown = (real + answered) > 0
+        return intervals(rows, LabelCounts(hits[shown], real[shown], answered[shown]), statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         if not self._probabilities:
