@@ -20,10 +20,9 @@ from strict_mistral import KEY, StrictMistral, label_of
 
 from labelmill.client import Client
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, MAX_MESSAGE_BYTES, PREPARE, TRAIN
-from labelmill.core.database import reading
 from labelmill.core.settings import Settings
 from labelmill.doctor.fleet import ask_workers
-from labelmill.services.dead_letters import list_dead_letters
+from labelmill.services.dead_letters import DeadLettersRequest, list_dead_letters
 from labelmill_ops.embedded_redis import EmbeddedRedis
 
 pytestmark = pytest.mark.acceptance
@@ -133,8 +132,7 @@ def test_hostile_messages_run_nothing_read_nothing_and_are_kept_as_dead_letters(
         client.lpush("prepare\x06\x163", entry)
 
     def letters() -> list[dict[str, Any]]:
-        with reading(reader.engine) as connection:
-            return list_dead_letters(connection, 1000)
+        return list_dead_letters(reader.context, DeadLettersRequest(1000))
 
     reader = Client(Settings(broker_url=broker.url, database_url=database_url))
     expected = len(crafted) + len(raw)
@@ -155,7 +153,7 @@ def test_hostile_messages_run_nothing_read_nothing_and_are_kept_as_dead_letters(
     assert not sign.exists()
     assert sum(client.llen(name) for name in ("prepare", "train", "classify")) == 0
     client.close()
-    reader.engine.dispose()
+    reader.close()
 
 
 _TOPIC = {"command": "/0.celery.pidbox", "event": "/0.celeryev/worker.heartbeat"}
@@ -218,4 +216,4 @@ def test_a_batch_ends_as_if_nothing_was_there_beside_hostile_messages_of_every_k
     assert "could not be logged" not in log
     assert "\x1b" not in log
     assert _peak_mb(worker) - before_mb < 150
-    user.engine.dispose()
+    user.close()

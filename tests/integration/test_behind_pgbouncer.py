@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
-from asked import submit_prepare, submit_training
 from pgbouncer import PgBouncer
 from sqlalchemy import make_url, text
 from strict_mistral import KEY, StrictMistral, label_of
@@ -118,20 +117,16 @@ def test_the_main_job_ends_well_while_the_pooler_is_killed(
     to_classify = tmp_path / "texts.jsonl"
     to_classify.write_bytes(b"\n".join(map(orjson.dumps, rows)))
     with _killed_again_and_again(pgbouncer):
-        dataset = _in_the_end(
-            lambda: submit_prepare(
-                mill.engine, mill.sender, mill.settings, name="d", source=str(source), targets=["intent=intent"]
-            )
-        )
+        dataset = _in_the_end(lambda: mill.prepare("d", str(source), targets=["intent=intent"]).id)
         assert sum(_wait(mill, dataset)["splits"].values()) == 200
-        training = _in_the_end(lambda: submit_training(mill.engine, mill.sender, name="m", dataset="d", yes=True))
+        training = _in_the_end(lambda: mill.train("m", "d", yes=True).id)
         assert _wait(mill, training)["state"] == "succeeded"
         evaluation = _in_the_end(lambda: mill.evaluate("m", "d").id)
         assert _wait(mill, evaluation)["metrics"]["intent"]["accuracy"] > 0.5
         key = {"idempotency_key": "all of them"}
         batch = _in_the_end(lambda: mill.classify(str(to_classify), "ft:classifier:x", **key).id)
         assert _wait(mill, batch)["rows"]["labelled"] == ROWS
-    with reading(mill.engine) as connection:
+    with reading(mill.context.engine) as connection:
         found = connection.execute(
             text("SELECT row, label FROM predictions WHERE batch_id = :batch ORDER BY row"), {"batch": batch}
         ).all()
