@@ -1,4 +1,4 @@
-"""What must hold, looked at from outside: SQL against the input, what Mistral was asked, what is left in Redis."""
+"""What must hold, checked from outside: SQL against the input, what Mistral was asked, what is left in Redis."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import orjson
 from answers import REFUSED_WORD, TRUTH
-from look import query
 from money import money
 from pipeline import Pipeline
+from queries import query
 from rig import CONCURRENCY, Rig
 from trained import inner_truth, pipeline_findings
 from workload import Work
@@ -43,7 +43,7 @@ def _job(rig: Rig, job_id: str) -> list[str]:
         found.append(f"{job_id} is {status['state']}: {status['error']}")
     unforeseen = query(rig, "SELECT message FROM events WHERE job_id = ? AND message LIKE ?", job_id, "unexpected%")
     if unforeseen:
-        found.append(f"{job_id}: {len(unforeseen)} faults nobody foresaw, such as {unforeseen[0][0]!r}")
+        found.append(f"{job_id}: {len(unforeseen)} unforeseen faults, such as {unforeseen[0][0]!r}")
     return found
 
 
@@ -96,7 +96,7 @@ _UNEVEN = (
 
 
 def _chunks(rig: Rig) -> list[str]:
-    """Of every completed batch, whoever opened it: its chunks hold all of its rows, each counted once."""
+    """Of every completed batch, inner batches included: its chunks hold all of its rows, each counted once."""
     uneven = query(rig, _UNEVEN)
     undone = query(
         rig,
@@ -125,7 +125,7 @@ def open_chunks(rig: Rig, batch_id: str) -> str:
 
 
 def left_in_redis(rig: Rig, deaths: int) -> list[str]:
-    """Messages that nobody takes. What a dead worker held stays among the unacknowledged until Redis gives it back."""
+    """Messages that no worker takes. A dead worker's stay among the unacknowledged ones until Redis redelivers them."""
     with rig.admin() as client:
         waiting = {name: count for name in _QUEUES if (count := int(client.llen(name)))}
         held = int(client.hlen("unacked"))

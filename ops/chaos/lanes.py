@@ -29,7 +29,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Timing:
     """Seconds: the workers' leases and sweeps, and how long recovery may take."""
 
     lease_s: float
@@ -40,10 +40,10 @@ class Pace:
 class Lanes:
     """`count` lanes, on the databases of the tasks in turn. What has not begun after `minutes` does not begin."""
 
-    def __init__(self, tasks: Sequence[Task], pace: Pace, count: int, minutes: float) -> None:
+    def __init__(self, tasks: Sequence[Task], timing: Timing, count: int, minutes: float) -> None:
         small_chunks()
         self.folder = Path(tempfile.mkdtemp(prefix="labelmill-chaos-"))
-        self._pace = pace
+        self._timing = timing
         self._until = time.monotonic() + minutes * 60
         self._forker, self._serving = Forker(), LoopThread()
         self._done: queue.SimpleQueue[Outcome | str] = queue.SimpleQueue()
@@ -60,7 +60,7 @@ class Lanes:
                 self._threads.append(threading.Thread(target=self._run, name=name, args=(name, database)))
 
     def outcomes(self) -> Iterator[Outcome | str]:
-        """What comes of each task, as it comes; in words: what a lane's end brought to light."""
+        """The outcome of each task as it ends; as a string, a problem that closing a lane's stack showed."""
         for thread in self._threads:
             thread.start()
         while any(thread.is_alive() for thread in self._threads) or not self._done.empty():
@@ -95,11 +95,11 @@ class Lanes:
                         outcome.problems += closing.close()
                     if rig is None:
                         rig = self._open(f"{lane}-{next(opened)}", database, settable_clock=task.settable_clock)
-                    found = SeedRun(rig, task.scenario, self._pace.recovery_s, task.command, self._stopping).run()
-                    outcome = replace(found, problems=[*outcome.problems, *found.problems])
+                    ended = SeedRun(rig, task.scenario, self._timing.recovery_s, task.command, self._stopping).run()
+                    outcome = replace(ended, problems=[*outcome.problems, *ended.problems])
                     rig.heal_all()
                 except Interrupted:
-                    return  # nobody waits for what came of it
+                    return  # its outcome is not needed any more
                 except Exception as error:  # noqa: BLE001 - this seed has failed, and the lane goes on
                     outcome.problems += raised(error)
                 if outcome.problems and rig is not None:
@@ -120,8 +120,8 @@ class Lanes:
             folder,
             self._forker,
             self._serving,
-            lease_s=self._pace.lease_s,
-            sweep_s=self._pace.sweep_s,
+            lease_s=self._timing.lease_s,
+            sweep_s=self._timing.sweep_s,
             settable_clock=settable_clock,
         )
         try:

@@ -14,7 +14,7 @@ _REFUSED = Saying(7, "database")
 
 
 @dataclass(frozen=True)
-class Outage:
+class LongOutage:
     """`saying`: what a producer's command line must answer meanwhile."""
 
     fault: str
@@ -31,21 +31,21 @@ class Outage:
 
 
 OUTAGES = (
-    Outage("Redis refuses connections", "sqlite", ("classify", "classify"), 130, _ACCEPTED),
-    Outage("Redis killed", "postgresql", ("classify", "embedding"), 130, _ACCEPTED),
-    Outage("Redis swallows what it is sent", "postgresql", ("classify", "factory"), 130, _ACCEPTED),
-    Outage("Redis frozen", "sqlite", ("classify", "prompt"), 130, _ACCEPTED),
-    Outage("Redis full", "sqlite", ("classify", "embedding"), 60, _ACCEPTED),
-    Outage("PostgreSQL refuses connections", "postgresql", ("classify", "embedding"), 60, _REFUSED),
-    Outage("PostgreSQL swallows what it is sent", "postgresql", ("classify", "classify"), 60, _REFUSED),
-    Outage("PostgreSQL restarted", "postgresql", ("classify", "factory"), 60, _REFUSED),
-    Outage("SQLite locked by another process", "sqlite", ("classify", "classify"), 60, _REFUSED),
-    Outage("disk full", "sqlite", ("classify", "classify"), 60, _REFUSED),
-    Outage("kill everything", "sqlite", ("classify", "embedding"), 30, _ACCEPTED),
-    Outage("kill everything", "postgresql", ("classify", "factory"), 30, _REFUSED),
-    Outage("Mistral: refuses connections", "sqlite", ("classify", "embedding"), 130, Saying(0, "")),
-    Outage("the clock is set ahead by two hours", "sqlite", ("classify", "factory"), 6, Saying(0, "")),
-    Outage("the clock is set ahead by two hours", "postgresql", ("classify", "embedding"), 6, Saying(0, "")),
-    Outage("the clock is set back by two hours", "sqlite", ("classify", "embedding"), 6, Saying(0, "")),
-    Outage("the clock is set back by two hours", "postgresql", ("classify", "factory"), 6, Saying(0, "")),
+    LongOutage("Redis refuses connections", "sqlite", ("classify", "classify"), 130, _ACCEPTED),
+    LongOutage("Redis killed", "postgresql", ("classify", "embedding"), 130, _ACCEPTED),
+    LongOutage("Redis swallows what it is sent", "postgresql", ("classify", "factory"), 130, _ACCEPTED),
+    LongOutage("Redis frozen", "sqlite", ("classify", "prompt"), 130, _ACCEPTED),
+    LongOutage("Redis full", "sqlite", ("classify", "embedding"), 60, _ACCEPTED),
+    LongOutage("PostgreSQL refuses connections", "postgresql", ("classify", "embedding"), 60, _REFUSED),
+    LongOutage("PostgreSQL swallows what it is sent", "postgresql", ("classify", "classify"), 60, _REFUSED),
+    LongOutage("PostgreSQL restarted", "postgresql", ("classify", "factory"), 60, _REFUSED),
+    LongOutage("SQLite locked by another process", "sqlite", ("classify", "classify"), 60, _REFUSED),
+    LongOutage("disk full", "sqlite", ("classify", "classify"), 60, _REFUSED),
+    LongOutage("kill everything", "sqlite", ("classify", "embedding"), 30, _ACCEPTED),
+    LongOutage("kill everything", "postgresql", ("classify", "factory"), 30, _REFUSED),
+    LongOutage("Mistral: refuses connections", "sqlite", ("classify", "embedding"), 130, Saying(0, "")),
+    LongOutage("the clock is set ahead by two hours", "sqlite", ("classify", "factory"), 6, Saying(0, "")),
+    LongOutage("the clock is set ahead by two hours", "postgresql", ("classify", "embedding"), 6, Saying(0, "")),
+    LongOutage("the clock is set back by two hours", "sqlite", ("classify", "embedding"), 6, Saying(0, "")),
+    LongOutage("the clock is set back by two hours", "postgresql", ("classify", "factory"), 6, Saying(0, "")),
 )

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from look import query
 from pipeline import Pipeline
+from queries import query
 from rig import MAX_IN_FLIGHT, PER_REQUEST, Rig
 from stand_in import COMPLETIONS, EMBEDDINGS
 from workload import Work
@@ -53,7 +53,7 @@ def money(rig: Rig, works: Sequence[Work]) -> list[str]:
     for path, billed in counts.billed.items():
         known = set(expected.get(path, ())) | (again if path == EMBEDDINGS else set())
         if unasked := [text for text in billed if text not in known]:
-            found.append(f"{len(unasked)} texts were sent to {path} that nobody submitted, such as {unasked[0]!r}")
+            found.append(f"{len(unasked)} texts were sent to {path} that were not submitted, such as {unasked[0]!r}")
     return found
 
 

@@ -18,7 +18,7 @@ STEPS = ("preparation", "training", "evaluation", "batch")  #: A pipeline's jobs
 
 
 @dataclass(frozen=True)
-class Kind:
+class PipelineKind:
     """A way to get a model and what it is then asked with."""
 
     method: str
@@ -36,11 +36,13 @@ class Kind:
 
 _BOTH = ("intent", "tags")
 KINDS = {
-    "factory": Kind("factory", ("intent",), CLASSIFICATIONS, 900, (900, 1500), {}),
-    "factory, tags": Kind("factory", _BOTH, CLASSIFICATIONS, 900, (900, 1500), {}),  # whose thresholds are tuned
-    "embedding": Kind("embedding", _BOTH, EMBEDDINGS, 500, (500, 900), {}),
-    "prompt": Kind("prompt", _BOTH, COMPLETIONS, 300, (80, 160), {"shots": 1}),
-    "prompt, nearest": Kind(
+    "factory": PipelineKind("factory", ("intent",), CLASSIFICATIONS, 900, (900, 1500), {}),
+    "factory, tags": PipelineKind(
+        "factory", _BOTH, CLASSIFICATIONS, 900, (900, 1500), {}
+    ),  # whose thresholds are tuned
+    "embedding": PipelineKind("embedding", _BOTH, EMBEDDINGS, 500, (500, 900), {}),
+    "prompt": PipelineKind("prompt", _BOTH, COMPLETIONS, 300, (80, 160), {"shots": 1}),
+    "prompt, nearest": PipelineKind(
         "prompt", ("intent",), COMPLETIONS, 300, (60, 120), {"shots": 1, "shot_selection": "nearest"}
     ),
 }
@@ -49,7 +51,7 @@ KINDS = {
 class Pipeline(Work):
     """`jobs` are in the order of `STEPS`."""
 
-    def __init__(self, rig: Rig, name: str, rng: random.Random, kind: Kind) -> None:
+    def __init__(self, rig: Rig, name: str, rng: random.Random, kind: PipelineKind) -> None:
         super().__init__(rig, name, rng)
         self.kind, self.targets = kind, kind.targets
         self.calibrates = rng.random() < 0.5

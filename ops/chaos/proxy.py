@@ -9,7 +9,7 @@ from enum import Enum
 from typing import Any
 
 
-class Way(Enum):
+class ProxyMode(Enum):
     """What happens to connections."""
 
     OPEN = "they go through"
@@ -43,14 +43,14 @@ class Proxy:
     def __init__(self, serving: LoopThread, target_port: int) -> None:
         self._serving = serving
         self._target = target_port
-        self._way = Way.OPEN
+        self._way = ProxyMode.OPEN
         self._flows = asyncio.Event()
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
         self.port = 0
         serving.run(self._listen())
 
-    def set(self, way: Way) -> None:
+    def set(self, way: ProxyMode) -> None:
         """From now on."""
         self._serving.run(self._set(way))
 
@@ -60,15 +60,15 @@ class Proxy:
 
     def close(self) -> None:
         """Stop listening and end every connection."""
-        self._serving.run(self._set(Way.CUT))
+        self._serving.run(self._set(ProxyMode.CUT))
 
-    async def _set(self, way: Way) -> None:
+    async def _set(self, way: ProxyMode) -> None:
         self._way = way
-        if way is Way.HUNG:
+        if way is ProxyMode.HUNG:
             self._flows.clear()
         else:
             self._flows.set()
-        if way is Way.CUT:
+        if way is ProxyMode.CUT:
             if self._server is not None:
                 self._server.close()
                 self._server = None
@@ -81,7 +81,7 @@ class Proxy:
             writer.transport.abort()
 
     async def _listen(self) -> None:
-        if self._way is not Way.HUNG:
+        if self._way is not ProxyMode.HUNG:
             self._flows.set()
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]

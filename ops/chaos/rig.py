@@ -19,7 +19,7 @@ from typing import Any
 
 from forker import HOLD, Forker
 from launcher import Clock, Launcher
-from proxy import LoopThread, Proxy, Way
+from proxy import LoopThread, Proxy, ProxyMode
 from redis import Redis
 from stand_in import KEY, StandIn
 
@@ -180,9 +180,9 @@ class Rig:
     def heal_all(self) -> None:
         """Whatever a seed left broken is whole again."""
         self.keeps_processes = True
-        self.redis_proxy.set(Way.OPEN)
+        self.redis_proxy.set(ProxyMode.OPEN)
         if self.postgres_proxy is not None:
-            self.postgres_proxy.set(Way.OPEN)
+            self.postgres_proxy.set(ProxyMode.OPEN)
         self.mistral.troubles.clear()
         self.mistral.accept()
         for process in self.processes:

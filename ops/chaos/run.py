@@ -8,8 +8,8 @@
 
 Several lanes run side by side, each with a stack of its own that lives through many seeds: database, Redis, a stand-in
 for Mistral, two worker processes. Of one seed: jobs are submitted, faults begin and end by the schedule, every
-job must end within `RECOVERY_S` of the last one's end, and then `invariants` looks at everything. Exit 1: a promise
-broke.
+job must end within `RECOVERY_S` of the last one's end, and then `invariants` checks everything. Exit 1: a promise
+was broken.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faults import all_faults
-from lanes import Lanes, Pace, Task
+from lanes import Lanes, Task, Timing
 from launcher import Clock
 from long_outages import OUTAGES
 from pipeline import KINDS
@@ -39,7 +39,7 @@ from labelmill_ops.embedded_postgres import find_programs
 LEASE_S, SWEEP_S = 2.0, 1.0
 RECOVERY_S = 60.0  #: From the end of the last fault to the end of every job, with a lease of 2 s …
 LONG_RECOVERY_S = 120.0  #: … and with those of production.
-LONG_PACE = Pace(lease_s=15, sweep_s=5, recovery_s=LONG_RECOVERY_S)
+LONG_TIMING = Timing(lease_s=15, sweep_s=5, recovery_s=LONG_RECOVERY_S)
 
 
 def main() -> int:
@@ -66,16 +66,16 @@ def main() -> int:
     if unknown := set(asked.fault) - set(all_faults()):
         arguments.error(f"no such fault: {', '.join(sorted(unknown))}")
     if asked.long:
-        tasks, pace = _long_tasks(asked), LONG_PACE
+        tasks, timing = _long_tasks(asked), LONG_TIMING
         flags = " --long"
     else:
-        tasks, pace = _seed_tasks(asked), Pace(asked.lease, asked.sweep, max(RECOVERY_S, 4 * asked.lease))
+        tasks, timing = _seed_tasks(asked), Timing(asked.lease, asked.sweep, max(RECOVERY_S, 4 * asked.lease))
         flags = "".join(f' --fault "{name}"' for name in asked.fault)
         flags += "".join(f' --work "{name}"' for name in asked.work)
         flags += f" --database {asked.database}" if asked.database else ""
         flags += f" --lease {asked.lease:g}" if asked.lease != LEASE_S else ""
         flags += f" --sweep {asked.sweep:g}" if asked.sweep != SWEEP_S else ""
-    lanes = Lanes(tasks, pace, asked.lanes, asked.minutes)
+    lanes = Lanes(tasks, timing, asked.lanes, asked.minutes)
     return _run(lanes, len(tasks), lambda seed: f"python ops/chaos/run.py --seed {seed}{flags}", asked.json)
 
 

@@ -35,7 +35,7 @@ class Injection:
     at_s: float
     fault: str
     lasts_s: float
-    of: str = ""  #: The step's name, for who reads.
+    of: str = ""  #: The step's name, for readers.
 
     def __str__(self) -> str:
         """As it is printed."""
@@ -53,7 +53,7 @@ class Scenario:
     injections: tuple[Injection, ...]
 
     def rng(self, what: str) -> random.Random:
-        """Dice of its own for each use, so that one use more does not change the others."""
+        """A generator for each use, so that one use more does not change the others."""
         return random.Random(f"{self.seed}/{what}")
 
     def __str__(self) -> str:
@@ -65,23 +65,25 @@ def scenario_of(seed: int, databases: Sequence[str], only: Sequence[str] = (), w
     """The same for the same arguments. `only`: draw from these faults alone; `work`: these jobs."""
     rng = random.Random(seed)
     wanted = [fault for name, fault in all_faults().items() if not only or name in only]
-    usable = [one for one in databases if any(one in fault.databases for fault in wanted)]
+    usable = [name for name in databases if any(name in fault.databases for fault in wanted)]
     if not usable:
         raise SystemExit(f"these faults are not of {' or '.join(databases)}")
     database = usable[seed % len(usable)]
     chosen = tuple(work) or rng.choice(_WORK)
     faults = {name: fault for name, fault in all_faults().items() if database in fault.databases}
     names = [name for name, fault in faults.items() if name in only or not (only or fault.needs_clock)]
-    if not any("factory" in one for one in chosen):
+    if not any("factory" in job for job in chosen):
         names = [name for name in names if ": jobs " not in name] or names
     injections = []
     for _ in range(1 if len(names) == 1 else rng.choice((1, 2, 2, 3, 4))):
         name = rng.choice(names)
         lasts_s = round(rng.uniform(*faults[name].lasts_s), 1)
-        if any(one in KINDS for one in chosen):
+        if any(job in KINDS for job in chosen):
             step = rng.choice((0, 1, 1, 2, 2, 3))
             at_s = round(rng.uniform(0, _INTO_STEP_S), 1)
             injections.append(Injection(step, at_s, name, lasts_s, STEPS[step]))
         else:
             injections.append(Injection(0, round(rng.uniform(_FIRST_S, _LAST_S), 1), name, lasts_s))
-    return Scenario(seed, database, chosen, tuple(sorted(injections, key=lambda one: (one.step, one.at_s))))
+    return Scenario(
+        seed, database, chosen, tuple(sorted(injections, key=lambda injection: (injection.step, injection.at_s)))
+    )

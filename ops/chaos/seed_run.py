@@ -85,7 +85,7 @@ class SeedRun:
         self._moved_at = time.monotonic()  #: The end of the last fault, or the beginning of a step.
 
     def run(self) -> Outcome:
-        """Play the seed and look at what came of it. Raises Interrupted; anything else that the harness raises is a
+        """Run the seed and check its outcome. Raises Interrupted; anything else that the harness raises is a
         problem of the outcome."""
         began, outcome = time.monotonic(), Outcome(self._scenario, self._problems)
         try:

@@ -1,4 +1,4 @@
-"""A strict stand-in for Mistral. It counts every text it has worked on, whoever got the answer, and every job it made.
+"""A strict stand-in for Mistral. It counts every text it has worked on, also where the answer was lost, and every job.
 
 It shares no code with the emulator, nor with the stand-in of the tests: what was paid for is counted independently of
 both. What it answers is a function of the text (`answers`), so the checker knows the
@@ -23,7 +23,7 @@ from remote_jobs import RemoteJobs, answer
 
 KEY = "chaos-key"
 KNOWN_MODEL = "ft:classifier:chaos:known"  #: A model that was trained long ago.
-GIVES_UP_AFTER_S = 4.5  #: On a busy machine the stand-in can be too slow itself: who asks waits for 5 s.
+GIVES_UP_AFTER_S = 4.5  #: On a busy machine the stand-in can be too slow itself: clients wait for 5 s.
 CLASSIFICATIONS, EMBEDDINGS, COMPLETIONS = "/v1/classifications", "/v1/embeddings", "/v1/chat/completions"
 PAID = (CLASSIFICATIONS, EMBEDDINGS, COMPLETIONS)  #: The calls that carry texts.
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import orjson
 from answers import TRUTH, vector_of
-from look import query
 from pipeline import Pipeline
+from queries import query
 from rig import Rig
 from stand_in import EMBEDDINGS
 

@@ -46,7 +46,7 @@ class Work(ABC):
         """What is to be paid for."""
 
     def state_of(self, job_id: str) -> str:
-        """The job's state, for a producer that looks."""
+        """The job's state, as a producer reads it."""
         return str(self.rig.status(job_id)["state"])
 
     @contextmanager

@@ -34,15 +34,15 @@ def find_programs() -> Path:
         if (folder / "initdb").exists():
             return folder
     for name in ("postgres", "initdb"):
-        found = shutil.which(name)
-        if found and (Path(found).resolve().parent / "initdb").exists():
-            return Path(found).resolve().parent
+        program = shutil.which(name)
+        if program and (Path(program).resolve().parent / "initdb").exists():
+            return Path(program).resolve().parent
     raise DatabaseUnavailable("PostgreSQL's server programs (initdb, postgres) were not found")
 
 
 def _version(folder: Path) -> int:
-    found = re.match(r"\d+", folder.parent.name)
-    return int(found[0]) if found else 0
+    number = re.match(r"\d+", folder.parent.name)
+    return int(number[0]) if number else 0
 
 
 def _as_ordinary_user() -> dict[str, Any]:

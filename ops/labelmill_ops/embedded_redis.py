@@ -114,8 +114,8 @@ class EmbeddedRedis:
         return f"redis://{LOOPBACK}:{self.port}/0"
 
     def start(self, timeout_s: float = 20) -> None:
-        """Start and wait until PING is answered. Does nothing while it runs. Raises BrokerUnavailable with the server's
-        last words."""
+        """Start and wait until PING is answered. Does nothing while it runs. Raises BrokerUnavailable with the last
+        line of the server's log."""
         if self._process is not None and self._process.poll() is None:
             return
         self._data_dir.mkdir(parents=True, exist_ok=True)
@@ -134,11 +134,11 @@ class EmbeddedRedis:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
-                start_new_session=True,  # the terminal's Ctrl-C is not for it
+                start_new_session=True,  # the terminal's Ctrl-C must not reach it
             )
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline and self._process.poll() is None:
-            # by its process id: another server may have taken the port, and ours be about to find out
+            # by its process id: another server may have taken the port, and ours may be about to fail
             if answers_ping(self.port) and f"process_id:{self._process.pid}\r".encode() in _answer(
                 self.port, b"INFO server\r\n"
             ):

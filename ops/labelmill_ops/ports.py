@@ -10,7 +10,7 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_port() -> int:
-    """A port on loopback that nobody listens on. Another process can still be quicker: whoever uses it must check."""
+    """A port on loopback on which nothing listens. Another process can still take it first: the caller must check."""
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

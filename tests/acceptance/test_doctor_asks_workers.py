@@ -90,7 +90,7 @@ def environment(request: pytest.FixtureRequest, tmp_path: Path, sqlite_template:
     redis.start()
     (tmp_path / "jobs.db").write_bytes(sqlite_template.read_bytes())
     with StrictMistral() as mistral:
-        mistral.models["mistral-embed"], mistral.look = False, _LOOKS[request.param]
+        mistral.models["mistral-embed"], mistral.control_plane_reply = False, _LOOKS[request.param]
         variables = os.environ | {
             "LABELMILL_BROKER_URL": redis.url,
             "LABELMILL_DATABASE_URL": f"sqlite:///{tmp_path / 'jobs.db'}",

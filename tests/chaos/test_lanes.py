@@ -69,7 +69,7 @@ def test_a_seed_that_raises_is_named_and_counted_and_the_others_still_run(
     monkeypatch.setattr(lanes, "small_chunks", lambda: None)
     monkeypatch.setattr(seed_run.SeedRun, "_run", run_one)
     tasks = [lanes.Task(run.scenario_of(seed, ["sqlite"])) for seed in (10, 11, 12)]
-    lane = lanes.Lanes(tasks, lanes.Pace(2, 1, 60), count=1, minutes=1)
+    lane = lanes.Lanes(tasks, lanes.Timing(2, 1, 60), count=1, minutes=1)
 
     code = run._run(lane, 3, lambda seed: f"run.py --seed {seed}", None)
 
@@ -101,7 +101,7 @@ def test_a_lane_whose_stack_does_not_start_goes_on_with_the_next_seed(
     monkeypatch.setattr(lanes, "small_chunks", lambda: None)
     monkeypatch.setattr(seed_run.SeedRun, "_run", lambda self, outcome: None)
     tasks = [lanes.Task(run.scenario_of(seed, ["sqlite"])) for seed in (10, 11)]
-    lane = lanes.Lanes(tasks, lanes.Pace(2, 1, 60), count=1, minutes=1)
+    lane = lanes.Lanes(tasks, lanes.Timing(2, 1, 60), count=1, minutes=1)
 
     assert run._run(lane, 2, lambda seed: f"run.py --seed {seed}", None) == 1
 
@@ -120,7 +120,7 @@ def test_a_fault_that_cannot_end_while_another_lasts_ends_after_it(chaos: Any, m
         if len(tries) < 3:
             raise ConnectionError("Redis is killed at the moment")
 
-    fault = faults.Fault("Redis full", lambda rig, rng: heal)
+    fault = faults.InjectedFault("Redis full", lambda rig, rng: heal)
     monkeypatch.setattr(seed_run, "all_faults", lambda: {"Redis full": fault})
     injection = scenario.Injection(0, 0.0, "Redis full", 0.0)
     one = scenario.Scenario(1, "sqlite", ("classify",), (injection,))
@@ -139,7 +139,7 @@ def test_a_fault_that_never_ends_is_a_problem_of_its_seed(chaos: Any, monkeypatc
     def heal() -> None:
         raise ConnectionError("Redis is gone")
 
-    fault = faults.Fault("Redis full", lambda rig, rng: heal)
+    fault = faults.InjectedFault("Redis full", lambda rig, rng: heal)
     monkeypatch.setattr(seed_run, "all_faults", lambda: {"Redis full": fault})
     work = SimpleNamespace(ended=False, advance=lambda: None, truth={}, jobs=[], name="work")
     monkeypatch.setattr(seed_run, "make_work", lambda *_: work)

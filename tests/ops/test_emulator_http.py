@@ -11,7 +11,7 @@ import pytest
 from emulator_thread import EmulatorThread
 
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.pace import RequestBucket
+from labelmill_ops.emulator.throttling import RequestBucket
 
 KEY = {"Authorization": "Bearer any"}
 EMBED = {"model": "mistral-embed", "input": ["one", "two", "three"]}

@@ -30,8 +30,8 @@ from labelmill.services.trainings import approve as approve_training
 Warn = Callable[[str], None]
 
 
-def nobody(_: str) -> None:
-    """Hears no warning."""
+def ignore_warning(_: str) -> None:
+    """For tests that expect no warning."""
 
 
 def started(context: ServiceContext, accepted: Accepted, warn: Warn) -> str:
@@ -47,7 +47,7 @@ def submit_batch(
     *,
     source: str,
     model: str,
-    warn: Warn = nobody,
+    warn: Warn = ignore_warning,
     on_progress: Callable[[int], None] = lambda _: None,
     **options: Any,
 ) -> str:
@@ -62,7 +62,7 @@ def submit_prepare(
     *,
     name: str,
     source: str,
-    warn: Warn = nobody,
+    warn: Warn = ignore_warning,
     **options: Any,
 ) -> str:
     context = ServiceContext(engine, sender, settings.data_dir)
@@ -70,13 +70,13 @@ def submit_prepare(
 
 
 def submit_training(
-    engine: Engine, sender: MessageSender, *, name: str, dataset: str, warn: Warn = nobody, **options: Any
+    engine: Engine, sender: MessageSender, *, name: str, dataset: str, warn: Warn = ignore_warning, **options: Any
 ) -> str:
     context = ServiceContext(engine, sender)
     return started(context, accept_training(context, TrainRequest.of(name, dataset, **options)), warn)
 
 
-def submit_evaluation(engine: Engine, sender: MessageSender, *, warn: Warn = nobody, **options: Any) -> str:
+def submit_evaluation(engine: Engine, sender: MessageSender, *, warn: Warn = ignore_warning, **options: Any) -> str:
     context = ServiceContext(engine, sender)
     return started(context, accept_evaluation(context, EvaluateRequest(**options)), warn)
 

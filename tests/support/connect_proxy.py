@@ -58,8 +58,10 @@ class ConnectProxy:
                 return
             head += received
         first, *lines = head.decode("latin-1").split("\r\n")
-        given = next((line.partition(":")[2].strip() for line in lines if line.lower().startswith("proxy-auth")), None)
-        if self._wanted and given != self._wanted:
+        credentials = next(
+            (line.partition(":")[2].strip() for line in lines if line.lower().startswith("proxy-auth")), None
+        )
+        if self._wanted and credentials != self._wanted:
             client.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
             return
         self.asked.append(first.split()[1])

@@ -84,10 +84,10 @@ class Fleet:
         rows = batch.status()["rows"]
         assert (rows["submitted"], rows["labelled"]) == (ROWS, ROWS)
         with reading(self.client.context.engine) as connection:
-            found = connection.execute(
+            stored = connection.execute(
                 text("SELECT row, label FROM predictions WHERE batch_id = :batch ORDER BY row"), {"batch": batch.id}
             ).all()
-        assert [tuple(row) for row in found] == [(row, label_of(content)) for row, content in enumerate(texts())]
+        assert [tuple(row) for row in stored] == [(row, label_of(content)) for row, content in enumerate(texts())]
 
     def logs(self) -> str:
         return "\n".join(path.read_text()[-1500:] for path in self._folder.glob("process-*.log"))

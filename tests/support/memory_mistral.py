@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class MemoryMistral:
-    """Answers texts, and keeps files, jobs and models. Each look at a job moves it one status on.
+    """Answers texts, and keeps files, jobs and models. Each poll of a job moves it one status on.
 
     `faults` are asked in turn before a call is answered: the first that returns a response wins; what they answer is
     not billed unless they say so themselves. `after_call(name)` is called after a call of the control plane has had its

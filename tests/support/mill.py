@@ -105,20 +105,20 @@ class Mill:
     def predictions(self, batch_id: str) -> dict[int, str | None]:
         """row → label of the view that analysts read; every row at most once."""
         with reading(self.engine) as connection:
-            found = connection.execute(
+            rows = connection.execute(
                 text("SELECT row, label FROM predictions WHERE batch_id = :batch ORDER BY row"), {"batch": batch_id}
             ).all()
-        labels = {row: str(label) if label is not None else None for row, label in found}
-        assert len(labels) == len(found), "a row has two answers"
+        labels = {row: str(label) if label is not None else None for row, label in rows}
+        assert len(labels) == len(rows), "a row has two answers"
         return labels
 
     def errors(self, batch_id: str) -> dict[int, str]:
         with reading(self.engine) as connection:
-            found = connection.execute(
+            rows = connection.execute(
                 text("SELECT row, code FROM row_errors WHERE batch_id = :batch ORDER BY row"), {"batch": batch_id}
             ).all()
-        codes = {row: str(code) for row, code in found}
-        assert len(codes) == len(found), "a row has two errors"
+        codes = {row: str(code) for row, code in rows}
+        assert len(codes) == len(rows), "a row has two errors"
         return codes
 
     def free_slots(self) -> int:

@@ -31,7 +31,7 @@ max_client_conn = 200
 
 
 def find_pgbouncer() -> str | None:
-    """The program, which Debian keeps where only root looks."""
+    """The program, which Debian keeps in a folder on root's PATH only."""
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
 
 

@@ -71,22 +71,22 @@ class StandInHub:
 
 
 def _answer(datasets: Mapping[str, Mapping[str, bytes]], path: str, body: bytes) -> tuple[int, dict[str, str], bytes]:
-    found = _FILE.fullmatch(path) or _API.fullmatch(path)
-    repository = found[1] if found else ""
+    match = _FILE.fullmatch(path) or _API.fullmatch(path)
+    repository = match[1] if match else ""
     if status := _STATUS.fullmatch(repository):
         code = int(status[1])
         reason = {401: "GatedRepo", 403: "GatedRepo", 404: "RepoNotFound"}.get(code)
         headers = {"X-Error-Code": reason, "X-Error-Message": "no"} if reason else {}
         return code, headers | ({"Retry-After": "7"} if code == 429 else {}), b'{"error":"no"}'
-    if found is None or repository not in datasets:
+    if match is None or repository not in datasets:
         return 404, {"X-Error-Code": "RepoNotFound"}, b"{}"
     files = datasets[repository]
     if _FILE.fullmatch(path):
-        if found[3] not in files:
+        if match[3] not in files:
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": REVISION}, b""
-        content = files[found[3]]
+        content = files[match[3]]
         return 200, {"ETag": f'"{_digest(content)}"', "X-Repo-Commit": REVISION, "Accept-Ranges": "bytes"}, content
-    if found[2] in (None, "revision"):
+    if match[2] in (None, "revision"):
         facts: dict[str, object] = {
             "id": repository,
             "sha": REVISION,
@@ -97,21 +97,21 @@ def _answer(datasets: Mapping[str, Mapping[str, bytes]], path: str, body: bytes)
         }
         return _json(facts | {"siblings": [{"rfilename": name} for name in files]})
     entries = _entries(files)
-    if found[2] == "paths-info":
+    if match[2] == "paths-info":
         wanted = orjson.loads(body)["paths"] if body.startswith(b"{") else []
         return _json([entries[name] for name in wanted if name in entries])
-    folder = f"{found[4]}/" if found[4] else ""
+    folder = f"{match[4]}/" if match[4] else ""
     inside = [entry for name, entry in entries.items() if name.startswith(folder) and name != folder[:-1]]
     return _json(inside) if inside or not folder else (404, {"X-Error-Code": "EntryNotFound"}, b"{}")
 
 
 def _entries(files: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-    found: dict[str, dict[str, Any]] = {}
+    entries: dict[str, dict[str, Any]] = {}
     for name, content in files.items():
         for end in (at for at, letter in enumerate(name) if letter == "/"):
-            found[name[:end]] = {"type": "directory", "path": name[:end], "oid": _digest(name.encode()), "size": 0}
-        found[name] = {"type": "file", "path": name, "oid": _digest(content), "size": len(content)}
-    return found
+            entries[name[:end]] = {"type": "directory", "path": name[:end], "oid": _digest(name.encode()), "size": 0}
+        entries[name] = {"type": "file", "path": name, "oid": _digest(content), "size": len(content)}
+    return entries
 
 
 def _digest(content: bytes) -> str:

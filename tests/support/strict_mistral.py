@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-Look = Callable[[web.Request], Awaitable[web.Response | None]]
+ControlPlaneReply = Callable[[web.Request], Awaitable[web.Response | None]]
 
 
 async def _as_usual(request: web.Request) -> None:
@@ -55,7 +55,9 @@ class StrictMistral(MemoryMistral):
     def __init__(self) -> None:
         super().__init__()
         self.url = ""
-        self.look: Look = _as_usual  #: What it says to a look at the control plane; None: as usual.
+        self.control_plane_reply: ControlPlaneReply = (
+            _as_usual  #: Its reply to a control-plane request; None: as usual.
+        )
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -91,8 +93,8 @@ class StrictMistral(MemoryMistral):
         return await self.answer(call, has_key=has_key)
 
     async def _get(self, request: web.Request) -> web.Response:
-        """As much of the control plane as `labelmill doctor` looks at: there is no fine-tuning."""
-        if (said := await self.look(request)) is not None:
+        """As much of the control plane as `labelmill doctor` asks for: there is no fine-tuning."""
+        if (said := await self.control_plane_reply(request)) is not None:
             return said
         if request.path != "/v1/models":
             return web.Response(status=404, body=b'{"message":"no such route"}')

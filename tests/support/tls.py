@@ -135,7 +135,7 @@ async def _serve(port: int, certificate: str, key: str) -> None:
         await asyncio.gather(copy(reader, back), copy(there, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
-    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - for who started this process
+    print(server.sockets[0].getsockname()[1], flush=True)  # noqa: T201 - read by the process that started this one
     await server.serve_forever()
 
 

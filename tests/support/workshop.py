@@ -66,7 +66,7 @@ class Workshop:
             client.flushall()  # recovery counts what waits there, and an earlier test may have left messages
         self._numbers = count(1)
         self.sender = cast("MessageSender", self.queue)
-        given: dict[str, Any] = {
+        values: dict[str, Any] = {
             "broker_url": redis_url,
             "mistral_url": mistral.url,
             "MISTRAL_API_KEY": KEY,
@@ -76,7 +76,7 @@ class Workshop:
             "data_dir": str(folder),
             "poll_s": 0.1,
         }
-        settings = Settings(**given)
+        settings = Settings(**values)
         self.resources = ProcessResources(settings, engine, self.sender, plane)
 
     def dataset(self, name: str, schema: list[dict[str, Any]], **splits: list[dict[str, Any]]) -> str:
@@ -112,10 +112,15 @@ class Workshop:
 
     def model(self, name: str, schema: list[dict[str, Any]] | None, **values: Any) -> int:
         """A fine-tuned model version. Returns its key."""
-        given = {"version": 1, "promoted": True, "method": "factory", "remote_model": f"ft:classifier:{name}"} | values
+        columns = {
+            "version": 1,
+            "promoted": True,
+            "method": "factory",
+            "remote_model": f"ft:classifier:{name}",
+        } | values
         with writing(self.engine) as connection:
             key = connection.execute(
-                insert(ModelRow).values(name=name, label_schema=schema, **given).returning(ModelRow.no)
+                insert(ModelRow).values(name=name, label_schema=schema, **columns).returning(ModelRow.no)
             ).scalar_one()
             for number, target in enumerate(schema or []):
                 connection.execute(insert(ModelTargetRow).values(model_no=key, target=number, name=target["name"]))

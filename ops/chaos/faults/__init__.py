@@ -1,4 +1,4 @@
-"""The faults, a file for each family. Each is a `Fault`: it begins on a rig and hands back what heals it."""
+"""The faults, a file for each family. Each is an `InjectedFault`: it begins on a rig and returns what ends it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ Heal = Callable[[], None]
 
 
 @dataclass(frozen=True)
-class Fault:
-    """`begin` breaks something and returns what makes it whole, or None when nothing has to be."""
+class InjectedFault:
+    """`begin` breaks something and returns what repairs it, or None where nothing needs to be repaired."""
 
     name: str
     begin: Callable[[Rig, random.Random], Heal | None]
@@ -22,9 +22,9 @@ class Fault:
     needs_clock: bool = False  #: Only for a stack whose clock can be set.
 
 
-def all_faults() -> dict[str, Fault]:
+def all_faults() -> dict[str, InjectedFault]:
     """Every fault by its name."""
-    from faults import broker, clock, database, disk, jobs, messages, mistral, processes  # noqa: PLC0415 - they import this
+    from faults import broker, clock, database, disk, messages, mistral, processes, remote_jobs_end  # noqa: PLC0415 - they import this
 
-    families = (processes, broker, database, mistral, jobs, messages, disk, clock)
+    families = (processes, broker, database, mistral, remote_jobs_end, messages, disk, clock)
     return {fault.name: fault for family in families for fault in family.FAULTS}

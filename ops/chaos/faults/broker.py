@@ -7,10 +7,10 @@ import os
 import random
 import signal
 
-from proxy import Way
+from proxy import ProxyMode
 from rig import Rig
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 
 def _flush(rig: Rig, rng: random.Random) -> None:
@@ -33,14 +33,14 @@ def _kill(rig: Rig, rng: random.Random) -> Heal:
 
 def _cut(rig: Rig, rng: random.Random) -> Heal:
     del rng
-    rig.redis_proxy.set(Way.CUT)
-    return lambda: rig.redis_proxy.set(Way.OPEN)
+    rig.redis_proxy.set(ProxyMode.CUT)
+    return lambda: rig.redis_proxy.set(ProxyMode.OPEN)
 
 
 def _hang(rig: Rig, rng: random.Random) -> Heal:
     del rng
-    rig.redis_proxy.set(Way.HUNG)
-    return lambda: rig.redis_proxy.set(Way.OPEN)
+    rig.redis_proxy.set(ProxyMode.HUNG)
+    return lambda: rig.redis_proxy.set(ProxyMode.OPEN)
 
 
 def _reset(rig: Rig, rng: random.Random) -> None:
@@ -74,11 +74,11 @@ def _full(rig: Rig, rng: random.Random) -> Heal:
 
 
 FAULTS = (
-    Fault("FLUSHALL", _flush),
-    Fault("Redis killed", _kill, (0.2, 4.0)),
-    Fault("Redis refuses connections", _cut, (0.5, 5.0)),
-    Fault("Redis swallows what it is sent", _hang, (1.0, 7.0)),
-    Fault("connections to Redis are reset", _reset),
-    Fault("Redis frozen", _freeze, (1.0, 7.0)),
-    Fault("Redis full", _full, (1.0, 4.0)),
+    InjectedFault("FLUSHALL", _flush),
+    InjectedFault("Redis killed", _kill, (0.2, 4.0)),
+    InjectedFault("Redis refuses connections", _cut, (0.5, 5.0)),
+    InjectedFault("Redis swallows what it is sent", _hang, (1.0, 7.0)),
+    InjectedFault("connections to Redis are reset", _reset),
+    InjectedFault("Redis frozen", _freeze, (1.0, 7.0)),
+    InjectedFault("Redis full", _full, (1.0, 4.0)),
 )

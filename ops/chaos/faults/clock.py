@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rig import Rig
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 _HOURS_S = 2 * 3600
 
@@ -30,6 +30,6 @@ def _set(ahead_s: int) -> Callable[[Rig, random.Random], Heal]:
 
 
 FAULTS = (
-    Fault("the clock is set ahead by two hours", _set(_HOURS_S), (5.0, 20.0), needs_clock=True),
-    Fault("the clock is set back by two hours", _set(-_HOURS_S), (5.0, 20.0), needs_clock=True),
+    InjectedFault("the clock is set ahead by two hours", _set(_HOURS_S), (5.0, 20.0), needs_clock=True),
+    InjectedFault("the clock is set back by two hours", _set(-_HOURS_S), (5.0, 20.0), needs_clock=True),
 )

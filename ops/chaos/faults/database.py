@@ -9,10 +9,10 @@ import sqlite3
 import time
 
 import psycopg
-from proxy import Way
+from proxy import ProxyMode
 from rig import Rig
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 _POSTGRES = ("postgresql",)
 
@@ -31,16 +31,16 @@ def _terminate_backends(rig: Rig, rng: random.Random) -> None:
         connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'chaos%'")
 
 
-def _way(name: str, way: Way) -> Fault:
+def _way(name: str, way: ProxyMode) -> InjectedFault:
     def begin(rig: Rig, rng: random.Random) -> Heal:
         del rng
         proxy = rig.postgres_proxy
         assert proxy is not None  # noqa: S101 - as above
         rig.costs_in_flight(len(rig.workers))
         proxy.set(way)
-        return lambda: proxy.set(Way.OPEN)
+        return lambda: proxy.set(ProxyMode.OPEN)
 
-    return Fault(name, begin, (0.5, 6.0), _POSTGRES)
+    return InjectedFault(name, begin, (0.5, 6.0), _POSTGRES)
 
 
 def _reset(rig: Rig, rng: random.Random) -> None:
@@ -68,10 +68,10 @@ def _lock(rig: Rig, rng: random.Random) -> Heal:
 
 
 FAULTS = (
-    Fault("PostgreSQL restarted", _restart, (0.0, 3.0), _POSTGRES),
-    Fault("PostgreSQL ends every connection", _terminate_backends, databases=_POSTGRES),
-    _way("PostgreSQL refuses connections", Way.CUT),
-    _way("PostgreSQL swallows what it is sent", Way.HUNG),
-    Fault("connections to PostgreSQL are reset", _reset, databases=_POSTGRES),
-    Fault("SQLite locked by another process", _lock, (1.0, 6.0), ("sqlite",)),
+    InjectedFault("PostgreSQL restarted", _restart, (0.0, 3.0), _POSTGRES),
+    InjectedFault("PostgreSQL ends every connection", _terminate_backends, databases=_POSTGRES),
+    _way("PostgreSQL refuses connections", ProxyMode.CUT),
+    _way("PostgreSQL swallows what it is sent", ProxyMode.HUNG),
+    InjectedFault("connections to PostgreSQL are reset", _reset, databases=_POSTGRES),
+    InjectedFault("SQLite locked by another process", _lock, (1.0, 6.0), ("sqlite",)),
 )

@@ -9,7 +9,7 @@ import resource
 
 from rig import Rig
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 
 def _fill(rig: Rig, rng: random.Random) -> Heal | None:
@@ -38,4 +38,4 @@ def _limit_file_sizes(rig: Rig) -> Heal:
     return lambda: limit(resource.RLIM_INFINITY)
 
 
-FAULTS = (Fault("disk full", _fill, (1.0, 4.0)),)
+FAULTS = (InjectedFault("disk full", _fill, (1.0, 4.0)),)

@@ -10,7 +10,7 @@ from typing import Any
 
 from rig import Rig
 
-from faults import Fault
+from faults import InjectedFault
 
 _LISTS = [f"{queue}{step}" for queue in ("prepare", "train", "classify") for step in ("", "\x06\x163", "\x06\x166")]
 
@@ -19,24 +19,24 @@ def _double(rig: Rig, rng: random.Random) -> None:
     del rng
     with rig.admin() as client:
         for name in _LISTS:
-            if there := client.lrange(name, 0, -1):
-                client.rpush(name, *there)
+            if entries := client.lrange(name, 0, -1):
+                client.rpush(name, *entries)
         # what workers hold now comes again, as after a reset connection
-        for held in client.hvals("unacked"):
-            message, _, queue = json.loads(held)
+        for unacknowledged in client.hvals("unacked"):
+            message, _, queue = json.loads(unacknowledged)
             client.rpush(queue, json.dumps(message))
 
 
 def _shuffle(rig: Rig, rng: random.Random) -> None:
     with rig.admin() as client:
         for name in _LISTS:
-            there = client.lrange(name, 0, -1)
-            if there:
-                rng.shuffle(there)
-                with client.pipeline() as both:
-                    both.delete(name)
-                    both.rpush(name, *there)
-                    both.execute()
+            entries = client.lrange(name, 0, -1)
+            if entries:
+                rng.shuffle(entries)
+                with client.pipeline() as pipeline:
+                    pipeline.delete(name)
+                    pipeline.rpush(name, *entries)
+                    pipeline.execute()
 
 
 def _message(task: str, arguments: Any, queue: str) -> str:
@@ -84,8 +84,8 @@ def _malformed_entries(rig: Rig, rng: random.Random) -> None:
 
 
 FAULTS = (
-    Fault("messages come twice", _double),
-    Fault("messages come in another order", _shuffle),
-    Fault("malformed messages among the others", _malformed_messages),
-    Fault("entries that are not messages", _malformed_entries),
+    InjectedFault("messages come twice", _double),
+    InjectedFault("messages come in another order", _shuffle),
+    InjectedFault("malformed messages among the others", _malformed_messages),
+    InjectedFault("entries that are not messages", _malformed_entries),
 )

@@ -12,7 +12,7 @@ from aiohttp import web
 from rig import Rig
 from stand_in import PAID, Dropped, Trouble
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 _CONTROL = ("/v1/files", "/v1/fine_tuning")
 
@@ -124,12 +124,16 @@ def _refuse(rig: Rig, rng: random.Random) -> Heal:
     return rig.mistral.accept
 
 
-def _before(name: str, act: Any, paths: tuple[str, ...] = ("/v1/",)) -> Fault:
-    return Fault(f"Mistral: {name}", _with(lambda share: Trouble(name, share, before=act, paths=paths)), (0.5, 5.0))
+def _before(name: str, act: Any, paths: tuple[str, ...] = ("/v1/",)) -> InjectedFault:
+    return InjectedFault(
+        f"Mistral: {name}", _with(lambda share: Trouble(name, share, before=act, paths=paths)), (0.5, 5.0)
+    )
 
 
-def _after(name: str, act: Any, paths: tuple[str, ...] = PAID) -> Fault:
-    return Fault(f"Mistral: {name}", _with(lambda share: Trouble(name, share, after=act, paths=paths)), (0.5, 3.0))
+def _after(name: str, act: Any, paths: tuple[str, ...] = PAID) -> InjectedFault:
+    return InjectedFault(
+        f"Mistral: {name}", _with(lambda share: Trouble(name, share, after=act, paths=paths)), (0.5, 3.0)
+    )
 
 
 FAULTS = (
@@ -140,7 +144,7 @@ FAULTS = (
     _before("503", _says(503, b'{"message":"overloaded"}', {"Retry-After": "1"})),
     _before("resets connections", _drop),
     _before("hangs", _hang, PAID),
-    Fault("Mistral: refuses connections", _refuse, (0.5, 5.0)),
+    InjectedFault("Mistral: refuses connections", _refuse, (0.5, 5.0)),
     _after("answers are lost", _drop, ("/v1/",)),
     _after("lost answers to what makes something", _drop, _CONTROL),
     _after("slow bodies", _trickle),

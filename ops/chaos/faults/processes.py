@@ -1,4 +1,4 @@
-"""Worker processes that are killed, told to end or frozen; a beat that nobody needs."""
+"""Worker processes that are killed, told to end or frozen; a beat, which nothing needs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import signal
 
 from rig import BEAT, Rig
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 
 def _kill_one(rig: Rig, rng: random.Random) -> None:
@@ -76,11 +76,11 @@ def _run_beat(rig: Rig, rng: random.Random) -> Heal:
 
 
 FAULTS = (
-    Fault("kill one worker", _kill_one),
-    Fault("kill all workers", _kill_all),
-    Fault("kill everything", _kill_everything, (0.2, 3.0)),
-    Fault("SIGTERM to one worker", _terminate_one),
-    Fault("SIGTERM to all workers", _terminate_all),
-    Fault("freeze a worker past its lease", _freeze_one, (3.5, 6.0)),
-    Fault("a beat runs", _run_beat, (2.0, 5.0)),
+    InjectedFault("kill one worker", _kill_one),
+    InjectedFault("kill all workers", _kill_all),
+    InjectedFault("kill everything", _kill_everything, (0.2, 3.0)),
+    InjectedFault("SIGTERM to one worker", _terminate_one),
+    InjectedFault("SIGTERM to all workers", _terminate_all),
+    InjectedFault("freeze a worker past its lease", _freeze_one, (3.5, 6.0)),
+    InjectedFault("a beat runs", _run_beat, (2.0, 5.0)),
 )

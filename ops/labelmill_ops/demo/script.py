@@ -94,7 +94,7 @@ def _test_file(dataset: dict[str, Any]) -> Path:
 
 def _print_summary(summary: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(summary))  # noqa: T201 - the command's data
+        print(json.dumps(summary))  # noqa: T201 - the command's output
         return
     rows = summary["rows"]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))

@@ -19,7 +19,7 @@ from labelmill.core.running_stack import running_stack
 from labelmill_ops.stack.guard import Guard
 
 _READY_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 45.0
-_MARK = "made-by-labelmill-demo"  # a folder without it is somebody's own and is not cleared
+_MARK = "made-by-labelmill-demo"  # a folder without it belongs to the user and is not cleared
 _LABELMILL = (sys.executable, "-m", "labelmill")
 
 
@@ -34,13 +34,13 @@ class DemoFailed(LabelmillError):
 
 
 class TemporaryStack:
-    """Runs commands in `folder`, on a data folder below it that nothing from the outside points elsewhere."""
+    """Runs commands in `folder`, on a data folder below it, whatever settings the environment holds."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.data_dir = folder / "data"
         self.flower_url = ""
-        # a broker, database or key of yours is not the demo's to use; the folder holds no .env either
+        # the demo must not use the user's broker, database or key; the folder holds no .env either
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("LABELMILL_")} | {
             "LABELMILL_DATA_DIR": str(self.data_dir),
             "MISTRAL_API_KEY": "emulator",

@@ -1,7 +1,7 @@
 """Answers of the chat models: a JSON schema filled in by how much a text resembles each label and the examples shown.
 
 It reads the conversation as a model would: lines of the system message that begin with a label describe it, and turns
-of a user and an assistant are examples. What it knows beyond that is nothing.
+of a user and an assistant are examples. It knows nothing else.
 """
 
 import re
@@ -26,11 +26,11 @@ def answer(messages: list[dict[str, Any]], schema: dict[str, Any]) -> str:
     if schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
         message = "the schema must describe an object with properties"
         raise UnsupportedSchemaError(message)
-    system = "\n".join(text_of(one) for one in messages if one["role"] == "system")
+    system = "\n".join(text_of(message) for message in messages if message["role"] == "system")
     examples = _examples(messages)
     question = text_of(messages[-1])
-    found = {name: _value(name, part, question, system, examples) for name, part in schema["properties"].items()}
-    return orjson.dumps(found).decode()
+    values = {name: _value(name, part, question, system, examples) for name, part in schema["properties"].items()}
+    return orjson.dumps(values).decode()
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -42,7 +42,7 @@ def text_of(message: dict[str, Any]) -> str:
 
 
 def _examples(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    found = []
+    examples = []
     for asked, answered in pairwise(messages):
         if asked["role"] == "user" and answered["role"] == "assistant":
             try:
@@ -50,8 +50,8 @@ def _examples(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]
             except orjson.JSONDecodeError:
                 continue
             if isinstance(shown, dict):
-                found.append((text_of(asked), shown))
-    return found
+                examples.append((text_of(asked), shown))
+    return examples
 
 
 def _value(
@@ -66,7 +66,7 @@ def _value(
     best = float(likeness.max())
     if not several:
         return str(labels[int(likeness.argmax())])
-    return [label for label, one in zip(labels, likeness.tolist(), strict=True) if one >= _LIKENESS_OF_MANY * best]
+    return [label for label, score in zip(labels, likeness.tolist(), strict=True) if score >= _LIKENESS_OF_MANY * best]
 
 
 def _likeness(
@@ -78,10 +78,10 @@ def _likeness(
     vectors = embed([question, *said, *(text for text, _ in examples)])
     alike = vectors[1:] @ vectors[0]
     scores = alike[: len(labels)].copy()
-    for (_, shown), one in zip(examples, alike[len(labels) :].tolist(), strict=True):
-        given = shown.get(name)
-        for label in given if isinstance(given, list) else [given]:
+    for (_, shown), similarity in zip(examples, alike[len(labels) :].tolist(), strict=True):
+        answered = shown.get(name)
+        for label in answered if isinstance(answered, list) else [answered]:
             if label in labels:
                 number = labels.index(label)
-                scores[number] = max(scores[number], _EXAMPLE_WEIGHT * one)
+                scores[number] = max(scores[number], _EXAMPLE_WEIGHT * similarity)
     return np.maximum(scores, 1e-9)

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from sklearn.linear_model import LogisticRegression
 
-from labelmill_ops.emulator.training_data import TargetSpec, TrainingData
+from labelmill_ops.emulator.training_data import TrainedTarget, TrainingData
 from labelmill_ops.emulator.weighting import TfidfWeights
 
 # Checkpoints are true fits along the regularisation path, weakest fit first: each starts from the one before, so the
 # path costs little more than its end, and the losses are those of a model that could be served.
 SINGLE_LABEL_PATH = (0.1, 0.3, 1.0, 3.0, 10.0)
 MULTI_LABEL_PATH = (0.1, 1.0, 10.0)
-_FARTHEST = 1e-3  # the rate taken for a label that every row has, or none
+_MIN_RATE = 1e-3  # the rate taken for a label that every row has, or none
 _PROBABILITY_FLOOR = 1e-12
 _TOLERANCE = 1e-4  # of the largest gradient; scikit-learn's default
 
@@ -33,10 +33,10 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class Head:
+class TargetHead:
     """One target's linear model: float32 weights (n-grams, labels) and intercepts (labels)."""
 
-    target: TargetSpec
+    target: TrainedTarget
     weights: npt.NDArray[np.float32]
     intercepts: npt.NDArray[np.float32]
 
@@ -55,10 +55,10 @@ class Classifier:
     """A trained model. Safe to use from several threads."""
 
     features: TfidfWeights
-    heads: tuple[Head, ...]
+    heads: tuple[TargetHead, ...]
 
     @property
-    def targets(self) -> tuple[TargetSpec, ...]:
+    def targets(self) -> tuple[TrainedTarget, ...]:
         """The targets it answers, in the order of its heads."""
         return tuple(head.target for head in self.heads)
 
@@ -88,7 +88,7 @@ class Classifier:
         with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
             features = TfidfWeights(columns=arrays["columns"], idf=arrays["idf"])
             heads = tuple(
-                Head(TargetSpec.from_json(target), arrays[f"weights_{number}"], arrays[f"intercepts_{number}"])
+                TargetHead(TrainedTarget.from_json(target), arrays[f"weights_{number}"], arrays[f"intercepts_{number}"])
                 for number, target in enumerate(saved["targets"])
             )
         return cls(features, heads)
@@ -112,7 +112,7 @@ def train(
     features = TfidfWeights.fitted_to(data.train.texts)
     train_features, valid_features = features.weigh(data.train.texts), features.weigh(data.validation.texts)
     fits = [_TargetFit(target, data.train.labels[target.name]) for target in data.targets]
-    heads: tuple[Head, ...] = ()
+    heads: tuple[TargetHead, ...] = ()
     for number, inverse_strength in enumerate(path, start=1):
         heads = tuple(fit.refit(train_features, inverse_strength) for fit in fits)
         train_loss = _mean_loss(heads, train_features, data.train.labels)
@@ -125,16 +125,16 @@ def train(
 class _TargetFit:
     """The regressions of one target, kept between checkpoints for their warm start."""
 
-    def __init__(self, target: TargetSpec, labels: Sequence[frozenset[int]]) -> None:
+    def __init__(self, target: TrainedTarget, labels: Sequence[frozenset[int]]) -> None:
         self._target = target
         self._present = _indicators(labels, len(target.labels))
         count = len(target.labels) if target.multi_label else 1
         self._regressions = [LogisticRegression(warm_start=True, max_iter=2000) for _ in range(count)]
 
-    def refit(self, features: Any, inverse_strength: float) -> Head:
+    def refit(self, features: Any, inverse_strength: float) -> TargetHead:
         for regression in self._regressions:
             regression.C = inverse_strength
-            # Weak fits are only looked at, strong ones are served.
+            # Weak fits only report their loss, strong ones are served.
             regression.tol = _TOLERANCE if inverse_strength > 1 else 10 * _TOLERANCE
         columns = len(self._target.labels)
         weights = np.zeros((features.shape[1], columns), dtype=np.float32)
@@ -142,18 +142,18 @@ class _TargetFit:
         if self._target.multi_label:
             for column, regression in enumerate(self._regressions):
                 self._fit_label(features, column, regression, weights, intercepts)
-            return Head(self._target, weights, intercepts)
+            return TargetHead(self._target, weights, intercepts)
         (regression,) = self._regressions
         regression.fit(features, self._present.argmax(axis=1))
         # A label named in `classifier_targets` may have no rows: it keeps weight 0 and the lowest intercept.
         trained = regression.classes_
-        intercepts[:] = np.log(_FARTHEST)
+        intercepts[:] = np.log(_MIN_RATE)
         if len(trained) > len(regression.coef_):  # two classes: one row of weights, for the second of them
             weights[:, trained[1]], intercepts[trained[0]] = regression.coef_[0], 0.0
             intercepts[trained[1]] = regression.intercept_[0]
         else:
             weights[:, trained], intercepts[trained] = regression.coef_.T, regression.intercept_
-        return Head(self._target, weights, intercepts)
+        return TargetHead(self._target, weights, intercepts)
 
     def _fit_label(
         self, features: Any, column: int, regression: Any, weights: npt.NDArray[Any], intercepts: npt.NDArray[Any]
@@ -161,7 +161,7 @@ class _TargetFit:
         present = self._present[:, column]
         rate = float(present.mean())
         if rate in (0.0, 1.0):
-            rate = min(max(rate, _FARTHEST), 1 - _FARTHEST)
+            rate = min(max(rate, _MIN_RATE), 1 - _MIN_RATE)
             intercepts[column] = np.log(rate / (1 - rate))
             return
         regression.fit(features, present)
@@ -175,11 +175,11 @@ def _indicators(labels: Sequence[frozenset[int]], columns: int) -> npt.NDArray[n
     return present
 
 
-def _mean_loss(heads: Sequence[Head], features: Any, labels: dict[str, list[frozenset[int]]]) -> float:
+def _mean_loss(heads: Sequence[TargetHead], features: Any, labels: dict[str, list[frozenset[int]]]) -> float:
     return float(np.mean([_loss(head, features, labels[head.target.name]) for head in heads]))
 
 
-def _loss(head: Head, features: Any, labels: Sequence[frozenset[int]]) -> float:
+def _loss(head: TargetHead, features: Any, labels: Sequence[frozenset[int]]) -> float:
     present = _indicators(labels, len(head.target.labels))
     probabilities = np.clip(head.probabilities(features), _PROBABILITY_FLOOR, 1 - _PROBABILITY_FLOOR)
     losses = -present * np.log(probabilities)

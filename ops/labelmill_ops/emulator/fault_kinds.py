@@ -47,7 +47,7 @@ class Stage(Enum):
 
     BEFORE = "before"  #: Nothing is carried out, nothing is billed.
     ANSWER = "answer"  #: Carried out and billed; the answer does not arrive as it should.
-    CONTENT = "content"  #: As before, and the answer looks well at first sight.
+    CONTENT = "content"  #: As before, and the answer looks correct at first sight.
     JOB = "job"  #: The fate of a fine-tuning job, decided when it is created.
 
 
@@ -56,7 +56,7 @@ class UnknownFaultError(ValueError):
 
 
 @dataclass(frozen=True)
-class Kind:
+class FaultKind:
     """A kind of fault. `default` is its parameter when none is given; None: it takes none."""
 
     summary: str
@@ -81,48 +81,50 @@ def _one_of(*words: str) -> Callable[[str], bool]:
     return lambda text: text in words
 
 
-KINDS: dict[str, Kind] = {
-    "429": Kind("refused for its rate; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "1", _seconds_or_none),
-    "429-storm": Kind(
+KINDS: dict[str, FaultKind] = {
+    "429": FaultKind("refused for its rate; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "1", _seconds_or_none),
+    "429-storm": FaultKind(
         "for PARAMETER s everything is refused for its rate, without Retry-After", Stage.BEFORE, "5", _seconds
     ),
-    "500": Kind("internal error", Stage.BEFORE),
-    "502": Kind("bad gateway, an HTML page", Stage.BEFORE),
-    "503": Kind("unavailable; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "none", _seconds_or_none),
-    "outage": Kind("for PARAMETER s everything gets 503", Stage.BEFORE, "10", _seconds),
-    "refused": Kind("for PARAMETER s every connection is cut and no new one accepted", Stage.BEFORE, "3", _seconds),
-    "cut": Kind("the connection is reset before any answer", Stage.BEFORE),
-    "hang": Kind("no answer for PARAMETER s, then the connection is reset", Stage.BEFORE, "600", _seconds),
-    "reset": Kind("the connection is reset in the middle of the answer", Stage.ANSWER),
-    "slow": Kind("the answer drips in over PARAMETER s", Stage.ANSWER, "120", _seconds),
-    "truncated": Kind("the first half of the answer, as if it were all", Stage.ANSWER),
-    "malformed": Kind("status 200 with broken JSON", Stage.ANSWER),
-    "html": Kind("status 200 with an HTML page", Stage.ANSWER),
-    "too-few": Kind("one result is missing", Stage.CONTENT, calls=INFERENCE),
-    "too-many": Kind("one result comes twice", Stage.CONTENT, calls=INFERENCE),
-    "unknown-label": Kind("a label the model does not have", Stage.CONTENT, calls=INFERENCE),
-    "nan": Kind("a score that is NaN", Stage.CONTENT, calls=INFERENCE),
-    "infinity": Kind("a score no float can hold (1e999)", Stage.CONTENT, calls=INFERENCE),
-    "lost": Kind(
+    "500": FaultKind("internal error", Stage.BEFORE),
+    "502": FaultKind("bad gateway, an HTML page", Stage.BEFORE),
+    "503": FaultKind("unavailable; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "none", _seconds_or_none),
+    "outage": FaultKind("for PARAMETER s everything gets 503", Stage.BEFORE, "10", _seconds),
+    "refused": FaultKind(
+        "for PARAMETER s every connection is cut and no new one accepted", Stage.BEFORE, "3", _seconds
+    ),
+    "cut": FaultKind("the connection is reset before any answer", Stage.BEFORE),
+    "hang": FaultKind("no answer for PARAMETER s, then the connection is reset", Stage.BEFORE, "600", _seconds),
+    "reset": FaultKind("the connection is reset in the middle of the answer", Stage.ANSWER),
+    "slow": FaultKind("the answer drips in over PARAMETER s", Stage.ANSWER, "120", _seconds),
+    "truncated": FaultKind("the first half of the answer, as if it were all", Stage.ANSWER),
+    "malformed": FaultKind("status 200 with broken JSON", Stage.ANSWER),
+    "html": FaultKind("status 200 with an HTML page", Stage.ANSWER),
+    "too-few": FaultKind("one result is missing", Stage.CONTENT, calls=INFERENCE),
+    "too-many": FaultKind("one result comes twice", Stage.CONTENT, calls=INFERENCE),
+    "unknown-label": FaultKind("a label the model does not have", Stage.CONTENT, calls=INFERENCE),
+    "nan": FaultKind("a score that is NaN", Stage.CONTENT, calls=INFERENCE),
+    "infinity": FaultKind("a score no float can hold (1e999)", Stage.CONTENT, calls=INFERENCE),
+    "lost": FaultKind(
         "carried out, but the answer is PARAMETER: 502, reset or hang",
         Stage.ANSWER,
         "502",
         _one_of("502", "reset", "hang"),
         CREATE_JOB,
     ),
-    "job-stuck": Kind(
+    "job-stuck": FaultKind(
         "the job never leaves the status PARAMETER", Stage.JOB, "QUEUED", _one_of(*JOB_STATUSES), CREATE_JOB
     ),
-    "job-invalid": Kind("the job fails validation", Stage.JOB, calls=CREATE_JOB),
-    "job-fails": Kind("the job fails while it trains", Stage.JOB, calls=CREATE_JOB),
-    "job-cancelled": Kind(
-        "somebody cancels the job when it reaches the status PARAMETER",
+    "job-invalid": FaultKind("the job fails validation", Stage.JOB, calls=CREATE_JOB),
+    "job-fails": FaultKind("the job fails while it trains", Stage.JOB, calls=CREATE_JOB),
+    "job-cancelled": FaultKind(
+        "the job is cancelled from outside when it reaches the status PARAMETER",
         Stage.JOB,
         "RUNNING",
         _one_of(*JOB_STATUSES),
         CREATE_JOB,
     ),
-    "job-vanishes": Kind(
+    "job-vanishes": FaultKind(
         "the job is gone (404) once it has reached the status PARAMETER",
         Stage.JOB,
         "RUNNING",

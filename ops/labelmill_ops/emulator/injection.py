@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from labelmill_ops.emulator.auth import MISTRAL_PATHS
-from labelmill_ops.emulator.door import DOOR, reset
 from labelmill_ops.emulator.fault_kinds import CALLS, Fault, FaultPlan, Stage
+from labelmill_ops.emulator.listener import LISTENER, reset
 from labelmill_ops.emulator.replies import RATE_LIMITED, refusal
 from labelmill_ops.emulator.spoiling import spoil_content
 from labelmill_ops.emulator.stats import STATS, billed_texts
@@ -69,7 +69,7 @@ async def _strike(request: web.Request, plan: FaultPlan, fault: Fault) -> web.St
         case "503" | "outage":
             raise refusal(503, "Service unavailable", ("service_unavailable", "1000"), _retry_after(fault))
         case "refused":
-            await request.app[DOOR].shut_for(fault.seconds)
+            await request.app[LISTENER].close_for(fault.seconds)
         case "hang":
             await _wait_while_connected(request, fault.seconds)
     return _cut(request)

@@ -31,7 +31,7 @@ class Hyperparameters(_Request):
 
 
 class Wandb(_Request):
-    """A W&B integration. Its key is used by nobody and stored nowhere."""
+    """A W&B integration. Its key is neither used nor stored."""
 
     type: Literal["wandb"] = "wandb"
     project: str

@@ -115,7 +115,7 @@ class JobRunner:
                 self._move(job, "CANCELLED")
         except _FailedTrainingError as error:
             self._move(job, "FAILED", str(error))
-        except Exception as error:  # noqa: BLE001 - a job that dies silently would be polled for ever
+        except Exception as error:  # noqa: BLE001 - a job that ends without a status would be polled for ever
             self._move(job, "FAILED", f"{type(error).__name__}: {error}")
 
     async def _meet_fate(self, job: StoredJob) -> None:
@@ -157,7 +157,7 @@ class JobRunner:
 
     async def _validate(self, job: StoredJob) -> TrainingData:
         began = time.monotonic()
-        # A moment in the queue, so that pollers see the status.
+        # Stays in the queue briefly, so that pollers see the status.
         await asyncio.sleep(self._config.validate_s * 0.2)
         await self._meet_fate(job)
         if job.status == "QUEUED":

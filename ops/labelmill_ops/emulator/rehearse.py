@@ -96,7 +96,7 @@ def _emulators_address(mistral_url: str) -> str:
     """Raises InvalidInput unless the address is one where an emulator of this machine can be."""
     if not is_loopback(urlsplit(mistral_url).hostname):
         raise InvalidInput(
-            f"{mistral_url} is no emulator of this machine: run `labelmill up --emulator` in this folder"
+            f"{mistral_url} is not an emulator on this machine: run `labelmill up --emulator` in this folder"
         )
     return f"{mistral_url.rstrip('/')}/_control/faults"
 

@@ -131,10 +131,10 @@ def _timestamp(text: str | None) -> float | None:
     if not text:
         return None
     try:
-        moment = dt.datetime.fromisoformat(text)
+        created_at = dt.datetime.fromisoformat(text)
     except ValueError as error:
         raise unprocessable("created_after", "Input should be a valid datetime", "datetime_parsing") from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
+    return (created_at if created_at.tzinfo else created_at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _described(job: StoredJob) -> dict[str, Any]:

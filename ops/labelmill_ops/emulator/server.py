@@ -11,11 +11,10 @@ from aiohttp import web
 from labelmill_ops.emulator.auth import bearer_auth
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.control import control_from_loopback, control_routes
-from labelmill_ops.emulator.door import DOOR, Door
 from labelmill_ops.emulator.fault_kinds import FaultPlan
 from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
-from labelmill_ops.emulator.pace import latency, rate_limit
+from labelmill_ops.emulator.listener import LISTENER, Listener
 from labelmill_ops.emulator.replies import refusals_as_json
 from labelmill_ops.emulator.routes_chat import chat_routes
 from labelmill_ops.emulator.routes_files import file_routes
@@ -24,6 +23,7 @@ from labelmill_ops.emulator.routes_jobs import job_routes
 from labelmill_ops.emulator.routes_models import model_routes
 from labelmill_ops.emulator.stats import STATS, Stats, count_requests
 from labelmill_ops.emulator.store import STORE, Store
+from labelmill_ops.emulator.throttling import latency, rate_limit
 
 _SHUTDOWN_S = 2.0
 
@@ -59,7 +59,7 @@ def create_app(config: EmulatorConfig) -> web.Application:
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         app[JOBS].resume()
         yield
-        app[DOOR].close()
+        app[LISTENER].close()
         await app[JOBS].close()
         executor.shutdown(cancel_futures=True)
 
@@ -70,10 +70,10 @@ def create_app(config: EmulatorConfig) -> web.Application:
 async def listen(app: web.Application, config: EmulatorConfig) -> tuple[web.AppRunner, str]:
     """Serve app on the running loop. Returns its runner, to be cleaned up, and its URL. Raises OSError."""
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)
-    door = app[DOOR] = Door(runner, config.host, config.port)
+    listener = app[LISTENER] = Listener(runner, config.host, config.port)
     await runner.setup()
     try:
-        await door.open()
+        await listener.open()
     except OSError:
         await runner.cleanup()
         raise

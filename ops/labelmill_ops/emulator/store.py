@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from labelmill.core.storage.new_files import replacing
 from labelmill_ops.emulator.classifier import Classifier
 
-Kind = TypeVar("Kind", bound=BaseModel)
+Stored = TypeVar("Stored", bound=BaseModel)
 
 
 class StoredFile(BaseModel):
@@ -174,10 +174,10 @@ class Store:
             raise KeyError(model_id)
         return self._dir / "weights" / _file_name(model_id)
 
-    def _saved(self, kind: str, of: type[Kind]) -> Iterator[Kind]:
+    def _saved(self, kind: str, of: type[Stored]) -> Iterator[Stored]:
         folder = (self._dir or Path()) / kind
-        found = [of.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
-        yield from sorted(found, key=_created)
+        stored = [of.model_validate_json(path.read_bytes()) for path in folder.glob("*.json")]
+        yield from sorted(stored, key=_created)
 
     def _save(self, kind: str, name: str, item: BaseModel) -> None:
         if self._dir is not None:

@@ -15,7 +15,7 @@ class BadTrainingFileError(ValueError):
 
 
 @dataclass(frozen=True)
-class TargetSpec:
+class TrainedTarget:
     """One question a model answers, with its labels in the order of its scores."""
 
     name: str
@@ -38,7 +38,7 @@ class TargetSpec:
         }
 
     @classmethod
-    def from_json(cls, target: dict[str, Any]) -> "TargetSpec":
+    def from_json(cls, target: dict[str, Any]) -> "TrainedTarget":
         """Read what `as_json` wrote."""
         return cls(target["name"], tuple(target["labels"]), target["loss_function"] == "multi_class", target["weight"])
 
@@ -65,7 +65,7 @@ class Split:
 class TrainingData:
     """All that a training needs."""
 
-    targets: tuple[TargetSpec, ...]
+    targets: tuple[TrainedTarget, ...]
     train: Split
     validation: Split
 
@@ -76,7 +76,7 @@ class TrainingData:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _TrainingRow:
     where: str
     text: str
     labels: dict[str, str | tuple[str, ...]]
@@ -124,7 +124,7 @@ def read_training_data(
     )
 
 
-def _rows(name: str, content: bytes) -> Iterator[_Row]:
+def _rows(name: str, content: bytes) -> Iterator[_TrainingRow]:
     if not content.strip():
         message = f"{name}: the file is empty"
         raise BadTrainingFileError(message)
@@ -141,7 +141,7 @@ def _rows(name: str, content: bytes) -> Iterator[_Row]:
             message = f"{where}: not a JSON object"
             raise BadTrainingFileError(message)
         try:
-            yield _Row(where, _text(row), _labels(row))
+            yield _TrainingRow(where, _text(row), _labels(row))
         except ValueError as error:
             message = f"{where}: {error}"
             raise BadTrainingFileError(message) from error
@@ -172,7 +172,7 @@ def _labels(row: dict[str, Any]) -> dict[str, str | tuple[str, ...]]:
     return checked
 
 
-def _check_targets(row: _Row, kinds: dict[str, bool]) -> None:
+def _check_targets(row: _TrainingRow, kinds: dict[str, bool]) -> None:
     if row.labels.keys() != kinds.keys():
         message = f"{row.where}: targets {sorted(row.labels)} differ from those of the first row, {sorted(kinds)}"
         raise BadTrainingFileError(message)
@@ -183,25 +183,25 @@ def _check_targets(row: _Row, kinds: dict[str, bool]) -> None:
 
 
 def _targets(
-    rows: Sequence[_Row], kinds: dict[str, bool], asked: Sequence[AskedTarget] | None
-) -> tuple[TargetSpec, ...]:
-    found: dict[str, set[str]] = {name: set() for name in kinds}
+    rows: Sequence[_TrainingRow], kinds: dict[str, bool], asked: Sequence[AskedTarget] | None
+) -> tuple[TrainedTarget, ...]:
+    labels_of: dict[str, set[str]] = {name: set() for name in kinds}
     for row in rows:
         for name, value in row.labels.items():
-            found[name].update(value if isinstance(value, tuple) else (value,))
-    for name, labels in found.items():
+            labels_of[name].update(value if isinstance(value, tuple) else (value,))
+    for name, labels in labels_of.items():
         if len(labels) < MIN_LABELS:
             message = (
                 f"target {name!r} has {len(labels)} label(s) in the training files; at least {MIN_LABELS} are needed"
             )
             raise BadTrainingFileError(message)
     if not asked:
-        return tuple(TargetSpec(name, tuple(sorted(found[name])), multi) for name, multi in kinds.items())
+        return tuple(TrainedTarget(name, tuple(sorted(labels_of[name])), multi) for name, multi in kinds.items())
     names = [target.name for target in asked]
     if set(names) != kinds.keys() or len(names) != len(kinds):
         message = f"classifier_targets {names} differ from the targets of the training files, {sorted(kinds)}"
         raise BadTrainingFileError(message)
-    specs = tuple(TargetSpec(target.name, target.labels, kinds[target.name], target.weight) for target in asked)
+    specs = tuple(TrainedTarget(target.name, target.labels, kinds[target.name], target.weight) for target in asked)
     for target, spec in zip(asked, specs, strict=True):
         if target.loss_function not in (None, spec.loss_function):
             message = f"target {spec.name!r}: its rows are {spec.loss_function}, not {target.loss_function}"
@@ -209,15 +209,15 @@ def _targets(
     return specs
 
 
-def _split(rows: Sequence[_Row], targets: Sequence[TargetSpec], known_from: str) -> Split:
+def _split(rows: Sequence[_TrainingRow], targets: Sequence[TrainedTarget], known_from: str) -> Split:
     numbers = {target.name: {label: number for number, label in enumerate(target.labels)} for target in targets}
     labels: dict[str, list[frozenset[int]]] = {target.name: [] for target in targets}
     for row in rows:
         for name, value in row.labels.items():
             try:
-                known = numbers[name]
+                numbers_of_labels = numbers[name]
                 labels[name].append(
-                    frozenset(known[label] for label in (value if isinstance(value, tuple) else (value,)))
+                    frozenset(numbers_of_labels[label] for label in (value if isinstance(value, tuple) else (value,)))
                 )
             except KeyError as error:
                 message = (

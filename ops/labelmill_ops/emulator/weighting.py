@@ -39,10 +39,10 @@ class TfidfWeights:
         rows, hashed = ngram_columns(texts)
         lookup: npt.NDArray[np.int32] = self._lookup  # type: ignore[attr-defined]
         columns = lookup[hashed]
-        known = columns >= 0
+        is_known = columns >= 0
         shape = (len(texts), len(self.columns))
-        ones = np.ones(int(known.sum()), dtype=np.float32)
-        matrix = sparse.csr_matrix((ones, (rows[known], columns[known])), shape=shape)
+        ones = np.ones(int(is_known.sum()), dtype=np.float32)
+        matrix = sparse.csr_matrix((ones, (rows[is_known], columns[is_known])), shape=shape)
         matrix.data *= self.idf[matrix.indices]
         row_of = np.repeat(np.arange(shape[0]), np.diff(matrix.indptr))
         # Two blocks per row, normalised apart: 2 * row for words, 2 * row + 1 for characters.

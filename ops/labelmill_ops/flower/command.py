@@ -30,12 +30,12 @@ def flower(
     FLOWER_ variables set Flower's own options. `labelmill up` starts a Flower of its own.
     """
     _check_free(host, port)
-    found = settings()
+    loaded = settings()
     # by the environment: a command line can be read by every user of the machine. Flower needs no key and no database
     hidden = {"MISTRAL_API_KEY", "WANDB_API_KEY", "LABELMILL_DATABASE_URL"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
-        "LABELMILL_BROKER_URL": found.broker_url,
-        "LABELMILL_DATA_DIR": found.data_dir,
+        "LABELMILL_BROKER_URL": loaded.broker_url,
+        "LABELMILL_DATA_DIR": loaded.data_dir,
         "FLOWER_ADDRESS": host,
         "FLOWER_PORT": str(port),
     }

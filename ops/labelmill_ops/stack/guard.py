@@ -35,11 +35,11 @@ class Guard:
         self._tell(f"+{pid}\n")
 
     def forget(self, pid: int) -> None:
-        """`pid` has ended; its number may soon be somebody else's."""
+        """`pid` has ended; its number may soon be another process's."""
         self._tell(f"-{pid}\n")
 
     def _tell(self, line: str) -> None:
-        with contextlib.suppress(BrokenPipeError):  # somebody killed the guard; that is no reason to stop working
+        with contextlib.suppress(BrokenPipeError):  # the guard was killed from outside: work goes on without it
             os.write(self._writing, line.encode())
 
     def close(self) -> None:

@@ -87,7 +87,7 @@ class Supervisor:
             time.sleep(_LOOK_EVERY_S)
 
     def watch(self) -> None:
-        """Keep every child alive until somebody asks to stop."""
+        """Keep every child alive until a stop is requested."""
         while not self._stops_asked:
             for child in self.children:
                 if told := child.keep_alive():

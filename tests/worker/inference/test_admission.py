@@ -1,4 +1,4 @@
-"""Who is let in, and that nobody waits for what nobody can give."""
+"""Which requests are admitted, and that none waits for what cannot come."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A strategy needs nobody who waits: its calls are written to a file, and the replies are read from another one, hours
-later, in any order. Answers are those of calls that are sent one by one."""
+"""A strategy needs no caller that waits: its calls are written to a file, and the replies are read from another one,
+hours later, in any order. Answers are those of calls that are sent one by one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast the emulator answers: latency and a rate limit. What goes wrong on purpose is in `injection`."""
+"""How fast the emulator answers: latency and a rate limit. Injected faults are in `injection`."""
 
 import asyncio
 import math

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from rig import Rig
 
-from faults import Fault, Heal
+from faults import Heal, InjectedFault
 
 
 def _fate(end: str) -> Callable[[Rig, random.Random], Heal]:
@@ -25,7 +25,7 @@ def _fate(end: str) -> Callable[[Rig, random.Random], Heal]:
 
 
 FAULTS = (
-    Fault("Mistral: jobs fail", _fate("FAILED"), (0.5, 4.0)),
-    Fault("Mistral: jobs are cancelled elsewhere", _fate("CANCELLED"), (0.5, 4.0)),
-    Fault("Mistral: jobs vanish", _fate("GONE"), (0.5, 4.0)),
+    InjectedFault("Mistral: jobs fail", _fate("FAILED"), (0.5, 4.0)),
+    InjectedFault("Mistral: jobs are cancelled elsewhere", _fate("CANCELLED"), (0.5, 4.0)),
+    InjectedFault("Mistral: jobs vanish", _fate("GONE"), (0.5, 4.0)),
 )

@@ -1,4 +1,4 @@
-"""The listening socket, which can be shut for a while: then connections are refused, as by a machine that restarts."""
+"""The listening socket. Closed for a while, it refuses connections as a machine that restarts does."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from aiohttp import web
 _REOPEN_EVERY_S = 0.1
 
 
-class Door:
-    """Opens once; `shut_for` closes it and opens it again at the same port."""
+class Listener:
+    """Opens once; `close_for` closes it and opens it again at the same port."""
 
     def __init__(self, runner: web.AppRunner, host: str, port: int) -> None:
         """Nothing listens yet."""
@@ -27,7 +27,7 @@ class Door:
         await self._site.start()
         self._port = self._runner.addresses[0][1]
 
-    async def shut_for(self, seconds: float) -> None:
+    async def close_for(self, seconds: float) -> None:
         """Cut every connection and accept none for so long."""
         if self._site is None or (self._reopening and not self._reopening.done()):
             return
@@ -39,26 +39,26 @@ class Door:
 
     async def _reopen(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        while True:  # somebody else may hold the port for a moment
+        while True:  # another process may have taken the port meanwhile
             with contextlib.suppress(OSError):
                 await self.open()
                 return
             await asyncio.sleep(_REOPEN_EVERY_S)
 
     def close(self) -> None:
-        """Open no more."""
+        """Cancel a reopening that is pending."""
         if self._reopening is not None:
             self._reopening.cancel()
 
 
-DOOR = web.AppKey("door", Door)
+LISTENER = web.AppKey("listener", Listener)
 
 
 def reset(transport: asyncio.BaseTransport) -> None:
     """End a connection with a TCP reset: what is still in the socket's buffer is thrown away."""
-    held = transport.get_extra_info("socket")
-    if held is not None:
+    connection_socket = transport.get_extra_info("socket")
+    if connection_socket is not None:
         with contextlib.suppress(OSError):
-            held.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection_socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     if isinstance(transport, asyncio.WriteTransport):
         transport.abort()

@@ -1,4 +1,4 @@
-"""The checker's own eyes: SQL through the drivers alone."""
+"""SQL through the drivers alone, so that checks share no code with the product."""
 
 from __future__ import annotations
 
