@@ -25,7 +25,7 @@ def test_rows_of_a_multi_label_target_with_several_doubtful_labels_count_once() 
     pairs = WrongPairs()
     for at in np.array_split(np.arange(rows), 4):
         pairs.add(at, scores[at], present[at])
-    found = pairs.cases(truth, present, (np.full(3, 0.05), np.full(3, 0.9)))
+    found = pairs.cases(truth, (np.full(3, 0.05), np.full(3, 0.9)))
     assert found["suspected"] == 1_500
     assert len(found["suspects"]) == len(found["mistakes"]) == SHOWN
     assert {case["row"] for case in found["suspects"]} <= set((flipped * 10).tolist())
@@ -35,5 +35,5 @@ def test_without_scores_there_are_no_mistakes() -> None:
     truth = Truth(
         Target("tags", LABELS, multi=True), list(LABELS), np.arange(2), np.zeros(3, np.int64), np.empty(0, int)
     )
-    found = WrongPairs().cases(truth, np.zeros((2, 3), bool), (np.zeros(3), np.ones(3)))
-    assert found == {"mistakes": [], "suspects": [], "suspected": 0}
+    found = WrongPairs().cases(truth, (np.zeros(3), np.ones(3)))
+    assert found == {"mistakes": [], "suspects": [], "suspected": 0, "all_suspects": []}

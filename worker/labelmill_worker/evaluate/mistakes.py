@@ -17,6 +17,7 @@ from labelmill_worker.evaluate.truth import Truth
 SHOWN = 50
 MOST = 100_000  #: Of suspects that are kept, the surest; a page shows fewer.
 _DIGITS = 6
+_TINY = 1e-30
 _MIDDLE = 0.5  #: A score within this of the truth is on the right side.
 
 Floats = NDArray[np.float64]
@@ -43,7 +44,8 @@ def suspects(
     usual = np.divide(sums, counts, out=np.ones(size), where=counts > 0)
     doubtful = scored & (top != real) & (best >= usual[top]) & (of_truth < usual[real])
     found = np.flatnonzero(doubtful)
-    surest = found[np.argsort(of_truth[found] - best[found], kind="stable")[:MOST]]
+    # by how many times likelier the other label is: where the row's own has next to no score it is rarely right
+    surest = found[np.argsort(of_truth[found] / np.maximum(best[found], _TINY), kind="stable")[:MOST]]
     cases = [_case(truth, at, top, best, of_truth) for at in surest.tolist()]
     return {"suspected": len(found), "suspects": cases[:SHOWN], "all_suspects": listed(cases)}
 
