@@ -67,6 +67,29 @@ def test_every_interval_holds_in_90_to_98_percent(labels: int, accuracy: float, 
         assert binom.ppf(0.001, len(given), 0.9) <= held <= binom.ppf(0.999, len(given), 0.98), name
 
 
+@pytest.mark.parametrize(("share", "rows"), [(0.98, 100), (0.9, 50), (0.5, 20), (0.02, 300)])
+def test_the_interval_of_accuracy_holds_near_0_and_1_too(share: float, rows: int) -> None:
+    bounds = [wilson_interval(right / rows, rows) for right in range(rows + 1)]
+    chances = binom.pmf(range(rows + 1), rows, share)
+    held = sum(chance for chance, (low, high) in zip(chances, bounds, strict=True) if low <= share <= high)
+    assert 0.9 <= held <= 0.98
+    made = Answered(2, 0.98).intervals(100, np.random.default_rng(0))["accuracy"]
+    assert made in [wilson_interval(right / 100, 100) for right in range(101)]
+
+
+def test_a_label_that_the_rows_lack_widens_the_interval_of_macro_f1() -> None:
+    every = Answered(6, 0.9)
+    cases, drawn = np.arange(36), np.round(every.shares * 600).astype(int)
+    kept = np.flatnonzero(drawn)
+    real, given = np.bincount(every.real, drawn, 6), np.bincount(every.given, drawn, 6)
+    counts = LabelCounts(drawn[every.real == every.given].astype(float), real, given)
+    more = LabelCounts(*(np.append(one, 0.0) for one in counts))
+    without, lacking = (
+        intervals(drawn[kept], one, every.statistics(cases[kept]))["macro_f1"] for one in (counts, more)
+    )
+    assert lacking[1] - lacking[0] > 1.2 * (without[1] - without[0])
+
+
 def test_labels_whose_few_rows_are_all_right_widen_the_interval_of_macro_f1() -> None:
     every = Answered(10, 0.9)
     every.shares = np.bincount(np.ravel_multi_index(([0, 0, 1, *range(2, 10)], [0, 1, 1, *range(2, 10)]), (10, 10)))

@@ -31,7 +31,7 @@ Statistics = Callable[[Counts], dict[str, Counts]]
 
 
 class LabelCounts(NamedTuple):
-    """Of each label that a macro average is over: rows with it that were given it, with it, given it."""
+    """Of each label, those that these rows lack too: rows with it that were given it, with it, given it."""
 
     hits: Counts
     real: Counts
@@ -77,14 +77,13 @@ def _resampled(
 
 def _unseen_variance(labels: LabelCounts, macro_f1: float) -> float:
     """How much more the macro average may vary than resamples show: each label's F1 as a share, with one more decision
-    that is right as often as those of all labels."""
+    that is right as often as those of all labels. Of a label that these rows lack nothing else is known."""
     decisions = (labels.real + labels.given) / 2
-    there = decisions > 0
-    hits, decisions = labels.hits[there], decisions[there]
-    share, drawn_towards_all = hits / decisions, (hits + macro_f1) / (decisions + 1)
-    seen = share * (1 - share) / decisions
+    share = np.divide(labels.hits, decisions, out=np.zeros_like(decisions), where=decisions > 0)
+    seen = share * (1 - share) / np.maximum(decisions, 1)
+    drawn_towards_all = (labels.hits + macro_f1) / (decisions + 1)
     possible = drawn_towards_all * (1 - drawn_towards_all) / (decisions + 1)
-    return float(np.maximum(0, possible - seen).sum() / max(1, len(labels.real)) ** 2)
+    return float(np.maximum(0, possible - seen).sum() / max(1, int((decisions > 0).sum())) ** 2)
 
 
 def _rows_alike(value: float, drawn: Counts, unseen_variance: float, rows: int) -> float:

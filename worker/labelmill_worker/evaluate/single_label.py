@@ -179,8 +179,7 @@ class SingleLabelTally:
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
         real, answered, hits = self._counts()
-        shown = (real + answered) > 0
-        return intervals(rows, LabelCounts(hits[shown], real[shown], answered[shown]), statistics)
+        return intervals(rows, LabelCounts(hits, real, answered), statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         if not self._probabilities:
