@@ -37,7 +37,7 @@ from labelmill_worker.evaluate.probabilities import Reliability, histogram
 from labelmill_worker.evaluate.single_label import SingleLabelTally
 from labelmill_worker.evaluate.truth import Truth
 
-_C, _ITERATIONS, _FEATURES = 30, 100, 20_000
+_C, _ITERATIONS, _FEATURES = 30, 300, 20_000
 _OUT_OF_SCOPE = 0.2  #: Of the labels: what the model is not taught.
 _ROWS = (100, 300, 600, 2_000)
 _VALIDATION = 700  #: Rows of it.

@@ -112,8 +112,9 @@ def test_other_texts_of_the_same_words_are_not_called_nearly_the_same(tmp_path: 
 
 
 def test_one_text_of_many_like_it_is_still_found_in_another_split(tmp_path: Path) -> None:
-    train = [(f"please remind me to call number {number:04} back", "a") for number in range(300)]
-    files, rows = write(tmp_path, train=train, test=[("please remind me to call number 9876 back", "a")])
+    asked = "please remind me to call the plumber and the electrician about the broken sink, and bring bread, number"
+    train = [(f"{asked} {number:04}", "a") for number in range(300)]
+    files, rows = write(tmp_path, train=train, test=[(f"{asked} 9876", "a")])
     assert compare_splits(files, rows)["near"]["leaked"] == {"test in train": 1}
 
 
