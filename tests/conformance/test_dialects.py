@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 import labelmill
 import labelmill_worker
 from labelmill.contracts.errors import InvalidInput
-from labelmill.core.database import connect, db_now, hold_name, reading, writing
+from labelmill.core.database import connect, db_now, lock_name, reading, writing
 from labelmill.core.database.binary_copy import pack_rows, text_fields
 from labelmill.core.database.dialects import dialect_named, dialect_of
 from labelmill.core.database.tables import LockRow
@@ -73,15 +73,15 @@ def test_a_statement_runs_as_it_is_written(engine: Engine) -> None:
     with writing(engine) as connection:
         dialect = dialect_of(connection)
         insert = "INSERT INTO locks (name, token, until) VALUES (%(name)s, %(token)s, %(until)s)"
-        assert dialect.run_as_written(connection, insert, {"name": "a", "token": "100%", "until": 2.5}) == []
-        row = dialect.run_as_written(connection, "SELECT token, until FROM locks WHERE name = %(name)s", {"name": "a"})
+        assert dialect.execute_raw(connection, insert, {"name": "a", "token": "100%", "until": 2.5}) == []
+        row = dialect.execute_raw(connection, "SELECT token, until FROM locks WHERE name = %(name)s", {"name": "a"})
     assert [tuple(one) for one in row] == [("100%", 2.5)]
 
 
 @pytest.mark.parametrize("index", [None, ["name"]])
 def test_a_row_that_is_there_is_left_alone(engine: Engine, index: list[str] | None) -> None:
     with writing(engine) as connection:
-        insert = dialect_of(connection).insert_unless_there(LockRow, index=index)
+        insert = dialect_of(connection).insert_or_ignore(LockRow, index=index)
         connection.execute(insert, [{"name": "a", "token": "first", "until": 1.0}])
         again = {"name": "a", "token": "second", "until": 2.0}
         connection.execute(insert, [again, {"name": "b", "token": None, "until": 3.0}])
@@ -101,7 +101,7 @@ def test_the_clock_gives_seconds_since_1970(engine: Engine) -> None:
 def test_a_held_name_and_a_right_to_upgrade_end_with_the_transaction(engine: Engine) -> None:
     for _ in range(2):
         with writing(engine) as connection:
-            hold_name(connection, "model", "intents")
+            lock_name(connection, "model", "intents")
             assert dialect_of(connection).may_upgrade(connection)
 
 

@@ -28,7 +28,7 @@ from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.core.addresses.broker import redis_arguments
 from labelmill.core.queue.sender import MessageSender, asking_app
 from labelmill.core.settings import Settings
-from labelmill.doctor.broker import look_at_broker
+from labelmill.doctor.broker import check_broker
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port
 from labelmill_worker.app import create_app
@@ -84,7 +84,7 @@ OPENERS: dict[str, Callable[[str], object]] = {
     "worker": _connect_worker,
     "limiter": _ask_the_limit,
     "recovery": lambda url: WaitingMessages(url).for_chunks,
-    "doctor": look_at_broker,
+    "doctor": check_broker,
     "doctor's question to workers": _ask_workers,
     "Flower": _ask_as_flower,
 }
@@ -153,10 +153,10 @@ def test_a_server_that_cannot_prove_who_it_is_is_refused(tls_redis: TlsRedis, op
     ("wrong", "said"), [("authority", "certificate is not accepted"), ("host name", "Hostname mismatch")]
 )
 def test_doctor_says_what_is_wrong_with_a_certificate(tls_redis: TlsRedis, wrong: str, said: str) -> None:
-    (check,) = look_at_broker(_wrong_url(tls_redis, wrong)).checks
+    (check,) = check_broker(_wrong_url(tls_redis, wrong)).checks
     assert said in check.summary
     assert "ssl_ca_certs" in check.remedy
-    assert look_at_broker(tls_redis.url()).is_up
+    assert check_broker(tls_redis.url()).is_up
 
 
 def _operational_error() -> type[Exception]:

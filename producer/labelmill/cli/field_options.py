@@ -86,4 +86,4 @@ def as_written(field: str, value: str) -> str:
 
 def words_of(said: LabelmillError | Notice) -> str:
     """An error or a notice, with options for fields."""
-    return said.told(as_written)
+    return said.message_for(as_written)

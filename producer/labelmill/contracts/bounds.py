@@ -1,7 +1,7 @@
-"""What may enter, whoever says it: the one place of every rule about strings and numbers from outside.
+"""Every rule about strings and numbers that come from outside, whatever their source.
 
-A rule gives a few words that say what is wrong, or None. Each edge makes of them what belongs there: an option is
-refused, a row is a bad row, an answer of Mistral's is malformed.
+A rule returns a few words that say what is wrong, or None. The caller decides what follows: an option is refused, a
+row is counted as bad, an answer of Mistral's is malformed.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _PLAIN_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
-#: Columns of exported results that are no target's …
+#: Columns of exported results that belong to no target.
 RESULT_COLUMNS = ("row", "id", "text", "error_code", "error_message")
-#: … and those of the target `intent` beside `intent`: `intent_score` and so on.
+#: A target `intent` has the columns `intent`, `intent_score` and so on.
 TARGET_SUFFIXES = ("_score", "_scores", "_best")
 EVERY_TARGET = "*"  #: Stands for all targets of a model in its thresholds.
 
@@ -111,7 +111,7 @@ def check_text(what: str, text: str, max_chars: int = MAX_OPTION_CHARS, *, field
 
 
 def version_of(written: str) -> int | None:
-    """The number of a version as a person writes it; None: no number, or one that no version can have."""
+    """The number of a version as a person writes it; None: not a number, or one that no version can have."""
     if not (written.isascii() and written.isdigit()):
         return None
     number = int(written[:20])
@@ -119,10 +119,10 @@ def version_of(written: str) -> int | None:
 
 
 def plain(text: str) -> str:
-    """A name in a message, as it is unless it holds what is not to be seen, or is too long."""
+    """A name for a message: unchanged, or quoted by `shown` when it is too long or not printable."""
     return text if text.isprintable() and len(text) <= MAX_NAME_CHARS else shown(text)
 
 
 def shown(text: str) -> str:
-    """A text in a message: quoted, and no longer than a line can bear."""
+    """A text for a message: quoted, and cut off after 60 characters."""
     return repr(text if len(text) <= 60 else f"{text[:60]}…")

@@ -1,4 +1,4 @@
-"""What a model version's calibration says of how it is asked. Pure."""
+"""The temperatures in a model version's calibration. Pure."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 
 def temperatures_of(calibration: Mapping[str, Any] | None) -> dict[str, float]:
-    """target → the temperature that its scores are given at; none for a target whose scores are given as they are.
+    """target → the temperature applied to its scores; targets whose scores are not rescaled are missing.
 
-    A temperature that an earlier Labelmill fitted was only shown, never applied, and its thresholds are on the scale
-    without it: it is not applied until it is fitted again.
+    Early versions of Labelmill showed a fitted temperature without applying it, and tuned thresholds without it. Such a
+    temperature is not applied until it is fitted again.
     """
-    return {name: float(one["temperature"]) for name, one in (calibration or {}).items() if one.get("applied")}
+    return {name: float(entry["temperature"]) for name, entry in (calibration or {}).items() if entry.get("applied")}

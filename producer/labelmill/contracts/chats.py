@@ -1,4 +1,4 @@
-"""Chats in the place of texts: a list of messages travels through a batch as its JSON. Pure."""
+"""Chats as texts: a batch carries a list of chat messages as its JSON. Pure."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def chat_as_text(messages: Any) -> str:
 
 
 def messages_of(text: str) -> list[dict[str, Any]]:
-    """The messages that a text stands for; a text that is no chat's JSON is one message of a user."""
+    """The messages of a text that is a chat's JSON; any other text is one message with the role `user`."""
     if text.startswith("["):
         try:
-            found = orjson.loads(text)
+            parsed = orjson.loads(text)
         except orjson.JSONDecodeError:
-            found = None
-        if is_chat(found):
-            return [{"role": message["role"], "content": message["content"]} for message in found]
+            parsed = None
+        if is_chat(parsed):
+            return [{"role": message["role"], "content": message["content"]} for message in parsed]
     return [{"role": "user", "content": text}]
 
 
 def transcript(text: str) -> str:
-    """A chat to read, a line for each message, for models that take a text; any other text as it is."""
+    """A chat as plain text with a line for each message, for models that take a text; any other text unchanged."""
     if not text.startswith("["):
         return text
     messages = messages_of(text)

@@ -1,7 +1,7 @@
-r"""Characters that a terminal obeys in place of showing them, made visible: `\x1b`, `\u202e`.
+r"""Escapes characters that a terminal would execute instead of showing: `\x1b`, `\u202e`.
 
-Labels, names, file names, Mistral's words and messages on Redis are written by others. Printed as they are, they could
-clear the screen, set the window's title, forge lines, or show text in another order than it is stored in.
+Labels, names, file names, Mistral's texts and messages on Redis come from outside. Printed unescaped, they could clear
+the screen, set the window's title, forge lines, or reorder the text on the screen.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ def visible_line(text: str) -> str:
 
 
 def visible_json(document: str) -> str:
-    """A JSON document for a terminal: what a terminal would obey as JSON's own escapes, so that it says the same."""
+    """A JSON document for a terminal: control characters become JSON escapes, so that its meaning stays the same."""
     return _IN_JSON.sub(_escape_in_json, document)
 
 
-def _escape(found: re.Match[str]) -> str:
-    letter = found[0]
+def _escape(match: re.Match[str]) -> str:
+    letter = match[0]
     number = ord(letter)
     return _SHORT.get(letter) or (f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}")
 
 
-def _escape_in_json(found: re.Match[str]) -> str:
-    # a carriage return or the like stands between members, if at all: as a space it means the same
-    return f"\\u{ord(found[0]):04x}" if ord(found[0]) >= 0x7F else " "
+def _escape_in_json(match: re.Match[str]) -> str:
+    # a carriage return or the like can only be white space between members
+    return f"\\u{ord(match[0]):04x}" if ord(match[0]) >= 0x7F else " "

@@ -24,32 +24,32 @@ LabelmillError                  one clear sentence, and the exit code of a comma
 
 from __future__ import annotations
 
-from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, tell
+from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, write_names
 from labelmill.contracts.storable_text import storable
 
 
 class LabelmillError(Exception):
     """Base of all errors. `code` is the stable word stored in SQL and shown in JSON.
 
-    `message` calls fields of a request by their names in Python; `told` calls them otherwise.
+    `message` names fields of a request as Python parameters; `message_for` names them as another caller does.
     """
 
     exit_code = 1
     code = "error"
 
     def __init__(self, message: str) -> None:
-        self._sentence = storable(message)  # it may repeat what others said, and most often goes to the database
-        self.message = tell(self._sentence, as_parameter)
+        self._sentence = storable(message)  # it may quote outside text, and is usually written to the database
+        self.message = write_names(self._sentence, as_parameter)
         super().__init__(self.message)
 
-    def told(self, naming: Naming) -> str:
-        """The message for a caller who calls fields of a request by other names."""
-        return tell(self._sentence, naming)
+    def message_for(self, naming: Naming) -> str:
+        """The message with the fields of a request named as one kind of caller names them."""
+        return write_names(self._sentence, naming)
 
     @property
     def stored(self) -> str:
         """The message as it is kept with a job."""
-        return self.told(as_option)
+        return self.message_for(as_option)
 
 
 class Permanent(LabelmillError):

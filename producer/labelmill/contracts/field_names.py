@@ -1,4 +1,4 @@
-"""How a sentence names a field of a request: marked, so that each caller can call it by the name that he knows.
+"""How a sentence names a field of a request: marked, so that each caller sees the name that it uses for the field.
 
 A service says `f"{named('max_cost')} must be 0 or more"`. The command line shows `--max-cost must be 0 or more`, the
 Python client `max_cost must be 0 or more`.
@@ -22,8 +22,8 @@ def named(field: str, value: str = "") -> str:
     return f"{_BEGIN}{field}={value}{_END}" if value else f"{_BEGIN}{field}{_END}"
 
 
-def tell(sentence: str, naming: Naming) -> str:
-    """The sentence as one caller reads it."""
+def write_names(sentence: str, naming: Naming) -> str:
+    """The sentence with every marked field written by `naming`."""
     if _BEGIN not in sentence:
         return sentence
     return _NAMED.sub(lambda match: naming(match[1], match[2] or ""), sentence)
@@ -41,21 +41,21 @@ def as_parameter(field: str, value: str) -> str:
 
 
 def as_option(field: str, value: str) -> str:
-    """`--on-bad-row skip`: how a job's stored error calls the fields of reading, for `labelmill status` shows it."""
+    """`--on-bad-row skip`: how a job's stored error names fields, because `labelmill status` shows it."""
     return f"--{field.replace('_', '-')}{f' {value}' if value else ''}"
 
 
 @dataclass(frozen=True)
 class Notice:
-    """What did not stop a call but should be known; its sentence may name fields."""
+    """A warning: it did not stop a call, but the caller should know it. Its sentence may name fields."""
 
     sentence: str
 
     @property
     def message(self) -> str:
         """With fields by their names in Python."""
-        return tell(self.sentence, as_parameter)
+        return write_names(self.sentence, as_parameter)
 
-    def told(self, naming: Naming) -> str:
-        """For a caller who calls fields by other names."""
-        return tell(self.sentence, naming)
+    def message_for(self, naming: Naming) -> str:
+        """With fields named as one kind of caller names them."""
+        return write_names(self.sentence, naming)

@@ -1,4 +1,4 @@
-"""Job ids: a prefix that says the kind, and 128 random bits that sort by the time of making."""
+"""Job ids: a prefix for the kind of job, the time of creation, by which ids sort, and 48 random bits."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _JOB_ID = re.compile(r"[a-z]+_[A-Za-z0-9_-]{1,56}")
 
 
 def kind_of(job_id: str) -> Kind | None:
-    """The kind an id's prefix names, or None when it is no job id."""
+    """The kind that an id's prefix names, or None when it is not a job id."""
     if not _JOB_ID.fullmatch(job_id):
         return None
-    return next((kind for kind, one in KINDS.items() if job_id.startswith(one.id_prefix)), None)
+    return next((kind for kind, entry in KINDS.items() if job_id.startswith(entry.id_prefix)), None)
 
 
 _MODEL_WORK = "model_"
 
 
 def model_work_id(model_no: int) -> str:
-    """How messages and events name what is owed to Mistral for a model version; no job."""
+    """The id that messages and events use for the remote action of a model version; it is not a job's id."""
     return f"{_MODEL_WORK}{model_no:012x}"
 
 
 def model_of_work(work_id: str) -> int | None:
-    """The model version's key, or None for the id of a job."""
+    """The number of the model version, or None for the id of a job."""
     return int(work_id.removeprefix(_MODEL_WORK), 16) if work_id.startswith(_MODEL_WORK) else None

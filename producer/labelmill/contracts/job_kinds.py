@@ -53,7 +53,7 @@ class Kind(StrEnum):
 
 
 class Recovery(Enum):
-    """Who finds a job of this kind again when its message is lost or its worker dies. In each case it is the sweep."""
+    """How the sweep finds a job of this kind again when its message is lost or its worker dies."""
 
     BY_LEASE = "its own lease and `next_look_at`: an overdue job gets its message again"
     BY_CHUNKS = "the leases of its chunks: those of dead workers are runnable again, and get messages"
@@ -65,19 +65,21 @@ class JobKind:
 
     kind: Kind
     id_prefix: str
-    task: str  #: The Celery task that works on it …
-    message: type[JobMessage]  #: … what its message holds …
-    queue: str  #: … and where the message waits.
+    task: str  #: The Celery task that works on it.
+    message: type[JobMessage]  #: The type of the task's message.
+    queue: str  #: The queue of the message.
     states: type[State]
     transitions: Transitions
-    ended: frozenset[State]  #: Nothing more happens by itself.
+    ended: frozenset[State]  #: Workers do nothing more for the job.
     recovery: Recovery
-    runnable: frozenset[State]  #: Workers do something for it in these; in the other open ones it waits for somebody.
-    awaits_a_person: frozenset[State] = frozenset()  #: Open, and nothing happens until somebody acts.
-    cancelled: State | None = None  #: How a job ends that a person cancels; None: it cannot be cancelled.
+    runnable: frozenset[State]  #: Workers work on the job in these; in the other open states it waits for a person.
+    awaits_a_person: frozenset[State] = frozenset()  #: Open states in which a person has to act.
+    cancelled: State | None = None  #: The state of a cancelled job; None: the kind cannot be cancelled.
     why_not_cancelled: str = ""
-    retried: State | None = None  #: Where a job goes on that is retried; None: it cannot be retried.
-    inner_batches: tuple[str, ...] = ()  #: Columns with the ids of the batches that it runs, which end with it.
+    retried: State | None = None  #: The state of a retried job; None: the kind cannot be retried.
+    inner_batches: tuple[
+        str, ...
+    ] = ()  #: Columns with the ids of the batches that it runs for itself; they are cancelled when it ends.
 
     @property
     def all_states(self) -> list[State]:
@@ -196,72 +198,74 @@ def check_kinds(kinds: Iterable[JobKind]) -> None:
     """Raise ValueError, in one sentence, for a kind that is missing or whose entry is incomplete or contradicts
     itself."""
     listed = list(kinds)
-    missing = set(Kind) - {one.kind for one in listed}
+    missing = set(Kind) - {entry.kind for entry in listed}
     if missing:
         raise ValueError(f"no entry in contracts/job_kinds.py for the kind of job {', '.join(sorted(missing))}")
     for what, values in (
-        ("kind", [one.kind.value for one in listed]),
-        ("id prefix", [one.id_prefix for one in listed]),
-        ("task", [one.task for one in listed]),
-        ("set of states", [one.states.__name__ for one in listed]),
+        ("kind", [entry.kind.value for entry in listed]),
+        ("id prefix", [entry.id_prefix for entry in listed]),
+        ("task", [entry.task for entry in listed]),
+        ("set of states", [entry.states.__name__ for entry in listed]),
     ):
         if twice := {value for value in values if values.count(value) > 1}:
             raise ValueError(f"two kinds of job have the same {what}: {', '.join(sorted(twice))}")
-    for one in listed:
-        if (fault := _fault_of(one)) is not None:
-            raise ValueError(f"the kind of job {one.kind.value}: {fault}")
+    for entry in listed:
+        if (fault := _fault_of(entry)) is not None:
+            raise ValueError(f"the kind of job {entry.kind.value}: {fault}")
 
 
-def _fault_of(one: JobKind) -> str | None:
+def _fault_of(entry: JobKind) -> str | None:
     """What is wrong with an entry alone."""
-    states = one.all_states
-    if stateless := [state.value for state in states if state not in one.transitions]:
+    states = entry.all_states
+    if stateless := [state.value for state in states if state not in entry.transitions]:
         return f"no transitions are given for its state {', '.join(stateless)}"
-    if one.queue not in QUEUES:
-        return f"no worker serves the queue {one.queue}"
-    if not one.ended or not one.ended < set(states):
+    if entry.queue not in QUEUES:
+        return f"no worker serves the queue {entry.queue}"
+    if not entry.ended or not entry.ended < set(states):
         return "some of its states must be ended ones, and some not"
-    if not one.runnable or not one.runnable | one.awaits_a_person <= one.open:
+    if not entry.runnable or not entry.runnable | entry.awaits_a_person <= entry.open:
         return "workers can work on it, and persons act, only in open states"
-    if stuck := [state.value for state in states if state in one.open and not one.transitions[state]]:
+    if stuck := [state.value for state in states if state in entry.open and not entry.transitions[state]]:
         return f"it stays for ever in the open state {', '.join(stuck)}"
-    reached = {states[0]} | {new for following in one.transitions.values() for new in following}
+    reached = {states[0]} | {new for following in entry.transitions.values() for new in following}
     if unreached := [state.value for state in states if state not in reached]:
         return f"no transition leads to its state {', '.join(unreached)}"
-    if one.cancelled is None and not one.why_not_cancelled:
+    if entry.cancelled is None and not entry.why_not_cancelled:
         return "say how it is cancelled, or why it cannot be"
-    if one.cancelled is not None and not all(one.cancelled in one.transitions[state] for state in one.open):
-        return f"an open job must be able to go to {one.cancelled.value}"
-    if one.retried is not None and not one.retried_from:
-        return f"no ended state leads to {one.retried.value}, where a retry goes on"
+    if entry.cancelled is not None and not all(entry.cancelled in entry.transitions[state] for state in entry.open):
+        return f"an open job must be able to go to {entry.cancelled.value}"
+    if entry.retried is not None and not entry.retried_from:
+        return f"no ended state leads to {entry.retried.value}, where a retry goes on"
     return None
 
 
 check_kinds(_ALL)
 
-KINDS: dict[Kind, JobKind] = {one.kind: one for one in _ALL}
+KINDS: dict[Kind, JobKind] = {kind_of_job.kind: kind_of_job for kind_of_job in _ALL}
 DATASET, TRAINING, BATCH, EVALUATION = (KINDS[kind] for kind in Kind)
 
-_OF_STATES: dict[type[State], JobKind] = {one.states: one for one in _ALL}
-_TRANSITIONS: dict[type[State], Transitions] = {one.states: one.transitions for one in _ALL} | {
+_OF_STATES: dict[type[State], JobKind] = {kind_of_job.states: kind_of_job for kind_of_job in _ALL}
+_TRANSITIONS: dict[type[State], Transitions] = {kind_of_job.states: kind_of_job.transitions for kind_of_job in _ALL} | {
     ChunkState: _CHUNK_TRANSITIONS
 }
 
-#: States of jobs in which nothing more happens by itself.
-ENDED: frozenset[State] = frozenset().union(*(one.ended for one in _ALL))
+#: States in which workers do nothing more for a job.
+ENDED: frozenset[State] = frozenset().union(*(kind_of_job.ended for kind_of_job in _ALL))
 
-#: States in which whoever waits for a job stops waiting: it has ended, or a person has to act.
-RESTING: frozenset[State] = ENDED.union(*(one.awaits_a_person for one in _ALL))
+#: States in which a caller that waits for a job stops waiting: it has ended, or a person has to act.
+RESTING: frozenset[State] = ENDED.union(*(kind_of_job.awaits_a_person for kind_of_job in _ALL))
 
-#: Task → the queue of its messages. `SWEEP` is no job: it is accepted for those who still send it.
-QUEUE_OF: dict[str, str] = {one.task: one.queue for one in _ALL} | {SWEEP: "train"}
+#: Task → the queue of its messages. `SWEEP` is not a job: it is accepted because older deployments still send it.
+QUEUE_OF: dict[str, str] = {kind_of_job.task: kind_of_job.queue for kind_of_job in _ALL} | {SWEEP: "train"}
 
-#: Task → what its arguments must be; None: it has none.
-CONTRACT_OF: dict[str, type[JobMessage] | None] = {one.task: one.message for one in _ALL} | {SWEEP: None}
+#: Task → the type of its arguments; None: it takes none.
+CONTRACT_OF: dict[str, type[JobMessage] | None] = {kind_of_job.task: kind_of_job.message for kind_of_job in _ALL} | {
+    SWEEP: None
+}
 
 
 def kind_of_state(state: State) -> JobKind:
-    """The kind of job that has such states."""
+    """The kind of job that a state belongs to."""
     return _OF_STATES[type(state)]
 
 

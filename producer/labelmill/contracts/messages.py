@@ -31,10 +31,10 @@ PRIORITY_OF = {"high": 0, "normal": 3, "low": 6}
 
 CONTRACT_VERSION = 1
 
-#: The remote-control command by which `labelmill doctor` asks workers how they are.
+#: The remote-control command by which `labelmill doctor` asks workers for their health.
 INSPECT = "labelmill_doctor"
 
-#: Of a message as it stands on Redis. Ours are below 2 KiB; a worker drops larger ones unread.
+#: The largest message that a worker reads from Redis; it drops larger ones. Labelmill's own are below 2 KiB.
 MAX_MESSAGE_BYTES = 64 * 1024
 
 JobId = Annotated[str, StringConstraints(pattern=r"^[a-z]+_[0-9a-f]{8,40}$")]
@@ -61,7 +61,7 @@ _READ_CHARS = 1_000
 
 
 def named_job(arguments: object) -> tuple[str | None, int | None]:
-    """The job's id and the chunk's number in a text of a task's arguments, which may be cut short or be anything.
+    """The job's id and the chunk's number in the text of a task's arguments, which may be truncated or malformed.
 
     Such texts come over Redis: they are searched and never evaluated.
     """

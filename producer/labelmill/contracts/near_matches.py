@@ -1,4 +1,4 @@
-"""What somebody may have meant who wrote a name that there is not."""
+"""Suggestions for a name that does not exist."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SHOWN = 3
 
 
 def near_matches(written: str, names: Iterable[str]) -> list[str]:
-    """The names most like what was written, the nearest first, whatever its case."""
+    """The names most similar to what was written, the most similar first; case is ignored."""
     by_folded: dict[str, str] = {}
     for name in names:
         by_folded.setdefault(name.casefold(), name)
@@ -20,6 +20,6 @@ def near_matches(written: str, names: Iterable[str]) -> list[str]:
 
 
 def did_you_mean(written: str, names: Iterable[str], *, show: Callable[[str], str] = plain) -> str:
-    """`: did you mean a or b?`, to go behind a sentence; empty where nothing is near. `show`: how a name is written."""
+    """`: did you mean a or b?`, to be appended to a sentence; empty where no name is similar. `show` formats a name."""
     near = near_matches(written, names)
     return f": did you mean {' or '.join(map(show, near))}?" if near else ""

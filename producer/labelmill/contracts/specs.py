@@ -1,4 +1,4 @@
-"""What a producer asks for: the options of each job, as they are stored in SQL."""
+"""Specifications: the options of each kind of job, as they are stored in SQL."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class _Spec(BaseModel):
 
     @classmethod
     def read(cls, stored: dict[str, Any]) -> Self:
-        """The options as a worker finds them. Raises WorkerUnable for what only a newer version understands."""
+        """The options as they are stored. Raises WorkerUnable for options that only a newer version understands."""
         try:
             return cls.model_validate(stored)
         except ValidationError as error:
@@ -41,7 +41,7 @@ class _Spec(BaseModel):
 
 
 class ReadOptions(_Spec):
-    """How a source is to be read, where that is not left to be found out."""
+    """How a source is to be read; None: it is detected."""
 
     encoding: str | None = None
     delimiter: str | None = Field(default=None, min_length=1, max_length=1)
@@ -52,7 +52,7 @@ InputKind = Literal["jsonl", "csv", "parquet"]  #: The formats of `core/readers/
 
 
 class FileFormat(_Spec):
-    """How a file is read, as it was chosen or found out when the job was submitted."""
+    """How a file is read, as it was chosen or detected when the job was submitted."""
 
     kind: InputKind
     encoding: str = "UTF-8"
@@ -131,19 +131,19 @@ class ClassifySpec(_Spec):
     formats: tuple[FileFormat, ...] = ()  #: One for each file, or one for all; none: as `reading` says.
     text: str = "text"
     id: str | None = None
-    thresholds: dict[str, Probability] = Field(default_factory=dict)  #: target (or "*") → least best score
+    thresholds: dict[str, Probability] = Field(default_factory=dict)  #: target (or "*") → the minimum of the best score
     multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
-    chats: bool = False  #: The texts are chats; a model that was trained on chats needs no telling.
+    chats: bool = False  #: The texts are chats; not needed for a model that was trained on chats.
     cache: bool = False
     on_bad_row: Literal["fail", "skip"] = "fail"
-    # of the model version, as they stood at submission: what changes them meanwhile must not part a batch in two
+    # the model version's own, as they were at submission: a later change must not apply to a part of the batch
     temperatures: dict[str, Temperature] = Field(default_factory=dict)  #: target → what its logits are divided by
-    model_thresholds: dict[str, Any] | None = None  #: None: as they stand when a chunk is claimed.
+    model_thresholds: dict[str, Any] | None = None  #: None: those of the time when a chunk is claimed.
 
 
 class EvaluateSpec(_Spec):
-    """How a model is evaluated. `thresholds` and `temperatures` are the model's as they stood: another evaluation with
-    other ones is not the same."""
+    """How a model is evaluated. `thresholds` and `temperatures` are the model's own at submission: an evaluation with
+    other values is another evaluation."""
 
     calibrate: bool = False  #: Fit a temperature on the validation split and keep it with the model version.
     thresholds: dict[str, Any] | None = None
@@ -155,8 +155,8 @@ S = TypeVar("S", bound=_Spec)
 
 
 def specify(kind: type[S], field_of: Mapping[str, str] = MappingProxyType({}), **fields: Any) -> S:
-    """The specification with these options. Raises InvalidInput, which names the request's field: `field_of`, where it
-    is called otherwise than in the specification."""
+    """The specification with these options. Raises InvalidInput, which names the request's field. `field_of`:
+    specification's name → request's name, where they differ."""
     try:
         return kind(**fields)
     except ValidationError as error:

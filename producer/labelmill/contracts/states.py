@@ -1,5 +1,4 @@
-"""The states of every kind of job and of a chunk. Which moves there are between them, and which states are ended ones,
-is in `job_kinds`."""
+"""The states of every kind of job and of a chunk. Transitions and ended states are in `job_kinds`."""
 
 from __future__ import annotations
 
@@ -16,7 +15,7 @@ class DatasetState(StrEnum):
 class TrainingState(StrEnum):
     QUEUED = "queued"  #: Accepted; nothing was sent to Mistral.
     UPLOADING = "uploading"  #: Training files go to Mistral; skipped where none are needed.
-    VALIDATING = "validating"  #: The files are checked and the cost is weighed.
+    VALIDATING = "validating"  #: The files are checked and the cost is compared with the limit.
     AWAITING_APPROVAL = "awaiting_approval"  #: Costs more than was allowed; `approve` lets it go on.
     RUNNING = "running"  #: It trains; money may be spent.
     SUCCEEDED = "succeeded"  #: A model version exists.
@@ -29,7 +28,7 @@ class BatchState(StrEnum):
     QUEUED = "queued"  #: All chunks are written.
     RUNNING = "running"  #: At least one chunk was claimed.
     COMPLETED = "completed"  #: Every row has an answer or an error.
-    FAILED = "failed"  #: Stopped by a fault that will not pass.
+    FAILED = "failed"  #: Stopped by a permanent fault.
     CANCELLED = "cancelled"  #: Stopped by a person; what was paid for is kept.
     PAUSED = "paused"  #: Reached its spending cap.
 
@@ -43,14 +42,14 @@ class EvaluationState(StrEnum):
 
 
 class ChunkState(StrEnum):
-    PENDING = "pending"  #: Runnable, once its time has come: no worker holds it.
+    PENDING = "pending"  #: Runnable, unless it is deferred: no worker holds it.
     CLAIMED = "claimed"  #: A worker holds a lease on it.
     DONE = "done"  #: Every row of it is answered.
     FAILED = "failed"  #: It cannot be worked on at all (its input is unreadable).
 
 
-class RemoteWish(StrEnum):
-    """What a worker owes to Mistral for a fine-tuned model that a person put away."""
+class RemoteAction(StrEnum):
+    """What a worker still has to do at Mistral for a fine-tuned model that a person archived, restored or deleted."""
 
     ARCHIVE = "archive"  #: Stops its storage fee.
     UNARCHIVE = "unarchive"

@@ -1,4 +1,4 @@
-"""What producer and worker both run: settings, the database, the queue, files, input formats, chunks, prices.
+"""Code that producer and worker share: settings, the database, the queue, files, input formats, chunks, prices.
 
 Imports the contracts alone. Importing a module of this folder connects to nothing.
 """

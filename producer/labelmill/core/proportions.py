@@ -1,4 +1,4 @@
-"""How far a share of rows may be off by the luck of the rows. Pure."""
+"""Confidence intervals of proportions. Pure."""
 
 from __future__ import annotations
 

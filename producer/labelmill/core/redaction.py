@@ -1,4 +1,4 @@
-"""Keys and passwords taken out of text: of every line of a log, of whatever is kept of a dropped message."""
+"""Removes keys and passwords from text: from every log line and from the stored excerpts of dropped messages."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ HIDDEN = "***"
 # Each pattern must take time in proportion to the text: workers redact what comes over Redis, holding the interpreter.
 _URL_PASSWORD = re.compile(r"(://[^\s:/@\"']*:)[^\s@/\"']+(?=@)")
 _BEARER = re.compile(r"(\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
-#: A password of a URL is hidden wherever it stands, unless it is so short that it would be found within words.
+#: A shorter password of a URL is not searched for elsewhere, because it would match parts of ordinary words.
 _SHORTEST_PASSWORD = 6
-#: Characters of a secret that only its surroundings tell: where a text is cut within one, so much of the end goes too.
+#: The longest secret, in characters, that is recognised by its context. Where a text is cut, as much is removed from
+#: the end, because the cut may lie within a secret.
 _LONGEST_SECRET = 500
 
 
@@ -23,7 +24,7 @@ class SecretRemover:
     """Replaces the configured keys and passwords, passwords in any URL, and bearer tokens."""
 
     def __init__(self, settings: Settings) -> None:
-        # a secret may stand in a JSON string or a URL, where some characters of it are written differently
+        # in a JSON string or a URL some characters of a secret are escaped
         forms = {
             form
             for secret in _secrets(settings)
@@ -35,12 +36,12 @@ class SecretRemover:
 
     def __call__(self, text: str) -> str:
         """The text without secrets."""
-        # what is configured goes first: a pattern could leave a part of it
+        # configured secrets go first: a pattern could remove a part of one and leave the rest
         text = self._known.sub(HIDDEN, text) if self._known else text
         return _BEARER.sub(rf"\1{HIDDEN}", _URL_PASSWORD.sub(rf"\1{HIDDEN}", text))
 
     def excerpt(self, text: str, max_chars: int) -> str:
-        """The start of a text of any length without secrets, nor a part of one."""
+        """The start of a text of any length, without secrets or parts of secrets."""
         if len(text) <= max_chars:
             return self(text)
         # the text is cut before it is redacted, to bound the time; its end may hold a part of a secret
@@ -51,7 +52,7 @@ class SecretRemover:
 
 
 def secret_remover(settings: Settings) -> SecretRemover:
-    """What takes the secrets of `settings` out of texts."""
+    """The remover of the secrets in `settings`."""
     return SecretRemover(settings)
 
 
@@ -64,5 +65,5 @@ def _secrets(settings: Settings) -> Iterator[str]:
             parts = urlsplit(url)
             passwords = [unquote(parts.password or ""), *parse_qs(parts.query).get("password", ())]
         except ValueError:
-            continue  # it is not a URL; whoever connects says so
+            continue  # not a URL; the connection attempt reports that
         yield from (password for password in passwords if len(password) >= _SHORTEST_PASSWORD)

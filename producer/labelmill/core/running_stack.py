@@ -1,7 +1,7 @@
-"""What a running `labelmill up` tells the commands of its user: `stack.json` in the data folder.
+"""The addresses of a running `labelmill up`, for the commands of the same user: `stack.json` in the data folder.
 
-The file decides which Redis and which database a command speaks to. So it is believed only when nobody else can have
-written it, and as long as the process that wrote it runs. Workers never read it: `up` hands them their settings.
+The file decides which Redis and which database a command uses. It is trusted only if no other user can have written it,
+and only while the process that wrote it runs. Workers never read it: `up` passes them their settings.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Any
 
 STACK_FILE = "stack.json"
-_MOST_BYTES = 64 << 10
+_MAX_BYTES = 64 << 10
 _WRITER = ("pid", "started", "boot_id")
 
 
 def write_stack_file(data_dir: Path, addresses: Mapping[str, object]) -> Path:
-    """Announce that this process runs a stack at `addresses`. Returns the file, which is to be removed at the end."""
+    """Write that this process runs a stack at `addresses`. Returns the file; the caller removes it at the end."""
     writer = (os.getpid(), _start_time(os.getpid()), _boot_id())
     target = data_dir / STACK_FILE
     handle, temporary = tempfile.mkstemp(dir=data_dir, prefix=STACK_FILE)  # mode 0600
@@ -37,7 +37,7 @@ def running_stack(data_dir: Path) -> dict[str, Any] | None:
     try:
         written = json.loads(_read_own(data_dir / STACK_FILE))
         pid, started, boot_id = (written.pop(name) for name in _WRITER)
-        os.kill(int(pid), 0)  # PermissionError: it is another user's, who may have got the number since
+        os.kill(int(pid), 0)  # PermissionError: another user's process has reused the pid
     except (OSError, ValueError, KeyError, AttributeError, TypeError, OverflowError):
         return None
     if boot_id != _boot_id() or started != _start_time(int(pid)):
@@ -49,21 +49,21 @@ def _read_own(path: Path) -> bytes:
     """The file's content. Raises OSError unless it is a plain file that only this user can read or write."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would have us wait
     with os.fdopen(handle, "rb") as file:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or stat.S_IMODE(found.st_mode) != 0o600:
-            raise PermissionError(f"{path} may have been written by somebody else")
-        return file.read(_MOST_BYTES)
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) != 0o600:
+            raise PermissionError(f"{path} may have been written by another user")
+        return file.read(_MAX_BYTES)
 
 
 def _boot_id() -> str:
-    """A name for this run of this machine's kernel: a file that was copied or shared from elsewhere has another."""
+    """The id of this machine's boot: a file copied or shared from another machine has another id."""
     if sys.platform == "linux":
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     return _output_of("sysctl", "-n", "kern.bootsessionuuid")
 
 
 def _start_time(pid: int) -> str:
-    """When the process began: another one that was given its number later has another time. Raises OSError."""
+    """When the process started: a later process that reuses the pid has another time. Raises OSError."""
     if sys.platform == "linux":
         # the second field, the program's name, may hold blanks and brackets
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
@@ -71,5 +71,5 @@ def _start_time(pid: int) -> str:
 
 
 def _output_of(*command: str) -> str:
-    ended = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
-    return ended.stdout.strip()
+    completed = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    return completed.stdout.strip()

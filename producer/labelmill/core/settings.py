@@ -1,7 +1,7 @@
 """Settings, and the only place that reads the environment.
 
 Order: flag > environment > `.env` > what a running `labelmill up` wrote to `stack.json` in the data folder > default.
-The fourth is for commands and the Python client alone: a worker holds keys, and no file may tell it where to send them.
+Only commands and the Python client read the fourth: a worker holds keys, and no file may decide where it sends them.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class Settings(BaseSettings):
     model_limits: dict[str, ModelLimit] = Field(default_factory=dict)
     texts_per_request: int = Field(default=100, ge=1, le=10_000)
     max_in_flight: int = Field(default=64, ge=1, le=2_000)  #: Requests, per worker process.
-    lease_s: float = Field(default=15, gt=0.5, le=240)  #: Below `FAR_LEASE_S`.
+    lease_s: float = Field(default=15, gt=0.5, le=240)  #: Below `MAX_LEASE_S`.
     sweep_s: float = Field(default=5, gt=0)
     request_timeout_s: float = Field(default=60, gt=0)  #: Total time of one request to Mistral.
-    poll_s: float = Field(default=2, gt=0)  #: Shortest pause between two looks at a remote job.
+    poll_s: float = Field(default=2, gt=0)  #: Minimum interval between two polls of a remote job.
     #: USD for a million tokens of input and output, as JSON: `{"mistral-medium": [1.5, 7.5]}`; before Labelmill's own.
     prices: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]] = Field(default_factory=dict)
-    ready_file: Path | None = None  #: A worker renews it while it can take work; health checks look at its age.
+    ready_file: Path | None = None  #: A worker renews it while it can take work; health checks read its age.
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
 
     @field_validator("broker_url")
@@ -74,8 +74,8 @@ class Settings(BaseSettings):
 
     @field_validator("model_limits", mode="before")
     @classmethod
-    def _read_model_limits(cls, given: object) -> dict[str, ModelLimit]:
-        return _read(read_model_limits, given)
+    def _read_model_limits(cls, raw: object) -> dict[str, ModelLimit]:
+        return _read(read_model_limits, raw)
 
     @field_validator("data_dir")
     @classmethod
@@ -91,7 +91,7 @@ class Settings(BaseSettings):
     @field_validator("mistral_url")
     @classmethod
     def _check_mistral_url(cls, url: str, info: ValidationInfo) -> str:
-        # when `allow_http` itself is wrong it is not there, and is named first
+        # when `allow_http` itself is invalid it is missing here; its own error is reported first
         _read(lambda given: read_mistral_url(given, allow_http=info.data.get("allow_http", True)), url)
         return url
 
@@ -110,7 +110,7 @@ class Settings(BaseSettings):
         """The database to use: the one named, or SQLite in the data folder."""
         if self.database_url:
             return self.database_url
-        from sqlalchemy import URL  # noqa: PLC0415 - slow to import, and whoever asks is about to connect
+        from sqlalchemy import URL  # noqa: PLC0415 - slow to import, and not every command needs it
 
         # in a URL some characters of a path mean something else
         path = str((self.data_path / "labelmill.db").absolute())
@@ -133,15 +133,15 @@ class Settings(BaseSettings):
 _ADDRESSES = {"broker_url", "database_url", "mistral_url", "flower_url"}
 
 
-def _read(reader: Callable[[Given], Value], given: Given) -> Value:
+def _read(reader: Callable[[Given], Value], raw: Given) -> Value:
     try:
-        return reader(given)
+        return reader(raw)
     except ValueError as error:
         raise PydanticCustomError("unreadable", "{why}", {"why": str(error)}) from error
 
 
 class _ProducerSettings(Settings):
-    """Settings of who submits work and looks at it: they may come from a local stack of this user's."""
+    """Settings of commands and clients: they may come from a local stack of this user."""
 
     def __repr_name__(self) -> str:
         return Settings.__name__
@@ -167,7 +167,7 @@ class _StackFile(PydanticBaseSettingsSource):
 
 
 def _expand(folder: str) -> str:
-    """`~` as shells read it, which do not look into files and behind `=`."""
+    """Expand `~`, which shells do not expand in files and after `=`."""
     return os.path.expanduser(folder)  # noqa: PTH111 - Path.expanduser raises without a home
 
 
@@ -178,14 +178,14 @@ def load_settings(**flags: Any) -> Settings:
 
 
 def load_producer_settings(**flags: Any) -> Settings:
-    """As `load_settings`, and from the local stack of this user that runs on the data folder."""
+    """As `load_settings`, but also reads the addresses of this user's local stack on the data folder."""
     return _load(_ProducerSettings, flags)
 
 
 def _load(kind: type[Settings], flags: dict[str, Any]) -> Settings:
-    given = {name: value for name, value in flags.items() if value is not None}
+    values = {name: value for name, value in flags.items() if value is not None}
     try:
-        return kind(**given)
+        return kind(**values)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"the file .env cannot be read: {error}") from error
     except SettingsError as error:

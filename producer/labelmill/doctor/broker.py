@@ -23,7 +23,7 @@ _REACH = "start Redis, or correct LABELMILL_BROKER_URL"
 
 
 @dataclass
-class BrokerLook:
+class BrokerResult:
     """`is_up`: the rest that needs Redis can be looked at."""
 
     checks: list[Check]
@@ -32,7 +32,7 @@ class BrokerLook:
     ahead_s: float | None = None  #: Its clock over ours.
 
 
-def look_at_broker(url: str) -> BrokerLook:
+def check_broker(url: str) -> BrokerResult:
     """Ask Redis. Never raises."""
     try:
         with redis.Redis.from_url(
@@ -41,11 +41,11 @@ def look_at_broker(url: str) -> BrokerLook:
             return _ask(client)
     except (RedisError, OSError) as error:
         if refusal := refusal_in(error):
-            return BrokerLook([failed("broker", f"Redis takes no messages: {refusal.reason}", refusal.remedy)])
-        return BrokerLook([_tls_fault(error) or _unreachable(error)])
+            return BrokerResult([failed("broker", f"Redis takes no messages: {refusal.reason}", refusal.remedy)])
+        return BrokerResult([_tls_fault(error) or _unreachable(error)])
     except Exception as error:  # noqa: BLE001 - the client trips over answers that no Redis gives
-        said = f"what answers there is no Redis ({type(error).__name__})"
-        return BrokerLook([failed("broker", said, "correct LABELMILL_BROKER_URL")])
+        summary = f"what answers there is no Redis ({type(error).__name__})"
+        return BrokerResult([failed("broker", summary, "correct LABELMILL_BROKER_URL")])
 
 
 def _unreachable(error: Exception) -> Check:
@@ -57,16 +57,16 @@ def _tls_fault(error: BaseException | None) -> Check | None:
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     if isinstance(error, ssl.SSLCertVerificationError):
-        said = f"Redis' certificate is not accepted: {error.verify_message}"
+        summary = f"Redis' certificate is not accepted: {error.verify_message}"
         remedy = "name the host that the certificate is for, or its issuer: ?ssl_ca_certs=FILE in LABELMILL_BROKER_URL"
-        return failed("broker", said, remedy)
+        return failed("broker", summary, remedy)
     if error is not None:
-        said = f"Redis cannot be reached by TLS ({getattr(error, 'reason', None) or type(error).__name__})"
-        return failed("broker", said, "write redis:// in LABELMILL_BROKER_URL if that Redis speaks plain text")
+        summary = f"Redis cannot be reached by TLS ({getattr(error, 'reason', None) or type(error).__name__})"
+        return failed("broker", summary, "write redis:// in LABELMILL_BROKER_URL if that Redis speaks plain text")
     return None
 
 
-def _ask(client: redis.Redis) -> BrokerLook:
+def _ask(client: redis.Redis) -> BrokerResult:
     before = time.time()
     seconds, microseconds = client.time()
     after = time.time()
@@ -79,7 +79,9 @@ def _ask(client: redis.Redis) -> BrokerLook:
         for queue in QUEUES
     }
     checks = _state(client)
-    return BrokerLook(checks, is_up=True, waiting=waiting, ahead_s=seconds + microseconds / 1e6 - (before + after) / 2)
+    return BrokerResult(
+        checks, is_up=True, waiting=waiting, ahead_s=seconds + microseconds / 1e6 - (before + after) / 2
+    )
 
 
 def _state(client: redis.Redis) -> list[Check]:

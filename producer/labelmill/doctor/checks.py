@@ -51,15 +51,15 @@ def unknown(name: str, summary: str, remedy: str) -> Check:
     return Check(name, Status.UNKNOWN, summary, remedy)
 
 
-def within(timeout_s: float, look: Callable[[], T]) -> T:
+def within(timeout_s: float, check: Callable[[], T]) -> T:
     """What `look` returns or raises. Raises TimeoutError after `timeout_s`; it is left behind in a thread that does not
     keep the process from ending."""
-    found: list[T] = []
+    returned: list[T] = []
     raised: list[BaseException] = []
 
     def run() -> None:
         try:
-            found.append(look())
+            returned.append(check())
         except BaseException as error:  # noqa: BLE001 - raised again below
             raised.append(error)
 
@@ -70,4 +70,4 @@ def within(timeout_s: float, look: Callable[[], T]) -> T:
         raise TimeoutError
     if raised:
         raise raised[0]
-    return found[0]
+    return returned[0]

@@ -13,15 +13,15 @@ _REMEDY = "raise max_connections, run fewer worker processes, or put PgBouncer i
 def check_of(server: ServerConnections, workers: int | None) -> Check:
     """Whether `workers` worker processes and one producer find room; None: nobody could ask how many there are."""
     name = "database connections"
-    said = f"{server.used} of {server.allowed} are used"
+    summary = f"{server.used} of {server.allowed} are used"
     if server.used > server.allowed * _NEARLY_ALL:
-        return warning(name, said, _REMEDY)
+        return warning(name, summary, _REMEDY)
     if server.pooled:
-        return ok(name, f"{said}; a pooler stands in front")
+        return ok(name, f"{summary}; a pooler stands in front")
     if workers is None:
-        return ok(name, f"{said}; how many workers there are is not known")
+        return ok(name, f"{summary}; how many workers there are is not known")
     needed = workers * WORKER_CONNECTIONS + PRODUCER_CONNECTIONS
-    many = f"{workers} worker process{'es' if workers != 1 else ''} and a producer may hold {needed}"
+    needs = f"{workers} worker process{'es' if workers != 1 else ''} and a producer may hold {needed}"
     if needed > server.allowed:
-        return warning(name, f"{said}; {many}", _REMEDY)
-    return ok(name, f"{said}; {many}")
+        return warning(name, f"{summary}; {needs}", _REMEDY)
+    return ok(name, f"{summary}; {needs}")

@@ -17,7 +17,7 @@ from labelmill.core.database import (
     current_revision,
     db_now,
     reading,
-    require_this_machine,
+    require_only_this_machine,
     writing,
 )
 from labelmill.core.database.dialects import ServerConnections, dialect_of
@@ -31,7 +31,7 @@ _REACH = "start the database, or correct LABELMILL_DATABASE_URL"
 
 
 @dataclass
-class DatabaseLook:
+class DatabaseResult:
     """`engine`: the rest that needs the database can be looked at."""
 
     checks: list[Check]
@@ -40,38 +40,38 @@ class DatabaseLook:
     connections: ServerConnections | None = None
 
 
-def look_at_database(settings: Settings) -> DatabaseLook:
+def check_database(settings: Settings) -> DatabaseResult:
     """Ask the database. Never raises a LabelmillError."""
-    look = DatabaseLook([])
+    result = DatabaseResult([])
     engine = None
     try:
         engine = connect_to_existing(settings)
-        _look(engine, look)
+        _run_checks(engine, result)
     except DatabaseOutdated as error:
         remedy = "upgrade this Labelmill" if isinstance(error, DatabaseNewer) else "run `labelmill db upgrade`"
         if engine is None and not settings.database_url:
             remedy = "go to the folder of your `labelmill up`, or name its data folder in LABELMILL_DATA_DIR"
-        look.checks.append(failed("database tables", error.message, remedy, UNREACHABLE))
+        result.checks.append(failed("database tables", error.message, remedy, UNREACHABLE))
     except LabelmillError as error:
         name = "database machines" if isinstance(error, DatabaseUnsuitable) else "database writes"
-        look.checks.append(_failure(name if look.checks else "database", error))
+        result.checks.append(_failure(name if result.checks else "database", error))
     else:
-        look.engine = engine
+        result.engine = engine
     finally:
-        if engine is not None and look.engine is None:
+        if engine is not None and result.engine is None:
             engine.dispose()
-    return look
+    return result
 
 
-def _look(engine: Engine, look: DatabaseLook) -> None:
+def _run_checks(engine: Engine, result: DatabaseResult) -> None:
     with reading(engine) as connection:
         before = time.time()
         theirs = float(connection.scalar(select(db_now())) or 0)
-        look.ahead_s = theirs - (before + time.time()) / 2
-        look.checks.append(_server(connection))
-        look.connections = dialect_of(connection).connections(connection)
+        result.ahead_s = theirs - (before + time.time()) / 2
+        result.checks.append(_server(connection))
+        result.connections = dialect_of(connection).connections(connection)
     if dialect_of(engine).is_locked(engine, _LOCKED_S):
-        look.checks[:] = [
+        result.checks[:] = [
             failed(
                 "database",
                 f"another process has kept SQLite from being written to for {_LOCKED_S:.0f} s",
@@ -80,11 +80,11 @@ def _look(engine: Engine, look: DatabaseLook) -> None:
             )
         ]
     check_tables(engine)
-    require_this_machine(engine, watch_s=2 * HEARTBEAT_S)
-    look.checks.append(ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them"))
-    if look.checks[0].exit_code != UNREACHABLE:
+    require_only_this_machine(engine, watch_s=2 * HEARTBEAT_S)
+    result.checks.append(ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them"))
+    if result.checks[0].exit_code != UNREACHABLE:
         _write(engine)
-        look.checks.append(ok("database writes", "a row was written and removed"))
+        result.checks.append(ok("database writes", "a row was written and removed"))
 
 
 def _failure(name: str, error: LabelmillError) -> Check:

@@ -15,12 +15,12 @@ _OTHERS = 0o077  #: Rights of the group and of everybody.
 _FULL_BYTES, _NEARLY_FULL_BYTES = 100 << 20, 1 << 30
 
 
-def look_at_disk(data_dir: str) -> Check:
+def check_disk(data_dir: str) -> Check:
     """Write a byte, if the folder is there, and count what is free; makes nothing."""
     if "://" in data_dir:
         return ok("disk", "the data folder is no local one; workers say whether they can write")
     folder = Path(data_dir).absolute()
-    said = "and it can be written to"
+    state = "and it can be written to"
     try:
         if folder.exists():
             place, mode = folder, stat.S_IMODE(folder.stat().st_mode)
@@ -29,7 +29,7 @@ def look_at_disk(data_dir: str) -> Check:
                 file.flush()
         else:
             place, mode = next(parent for parent in folder.parents if parent.exists()), 0
-            said = "which is not there yet and can be made"
+            state = "which is not there yet and can be made"
             if not os.access(place, os.W_OK):
                 return failed("disk", f"{folder} cannot be made in {place}", "choose another LABELMILL_DATA_DIR")
         free = shutil.disk_usage(place).free
@@ -49,4 +49,4 @@ def look_at_disk(data_dir: str) -> Check:
             f"other users of this machine may enter {folder} (its mode is {mode:o}), where texts and models lie",
             f"chmod 700 {shlex.quote(str(folder))}; leave it where a group shares the folder on purpose",
         )
-    return ok("disk", f"{free >> 30} GB are free for {folder}, {said}")
+    return ok("disk", f"{free >> 30} GB are free for {folder}, {state}")

@@ -9,14 +9,14 @@ from dataclasses import replace
 from labelmill.contracts.errors import LabelmillError
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings
-from labelmill.doctor.broker import BrokerLook, look_at_broker
+from labelmill.doctor.broker import BrokerResult, check_broker
 from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning, within
 from labelmill.doctor.connections import check_of
-from labelmill.doctor.database import UNREACHABLE, DatabaseLook, look_at_database
-from labelmill.doctor.disk import look_at_disk
-from labelmill.doctor.fleet import ANSWER_S, Answers, ask_workers, checks_of, checks_without_redis
-from labelmill.doctor.fleet_records import look_at_fleet
-from labelmill.doctor.work import look_at_work
+from labelmill.doctor.database import UNREACHABLE, DatabaseResult, check_database
+from labelmill.doctor.disk import check_disk
+from labelmill.doctor.fleet import ANSWER_S, WorkerReplies, ask_workers, checks_of, checks_without_redis
+from labelmill.doctor.fleet_records import check_worker_records
+from labelmill.doctor.work import check_work
 
 _BROKER_S, _DATABASE_S, _RECORDS_S, _DISK_S = 12.0, 12.0, 20.0, 5.0
 _SKEW_S = 2.0
@@ -27,7 +27,7 @@ def examine(settings: Settings, mistral_s: float, say: Callable[[str], None]) ->
     redact = secret_remover(settings)
     return [
         replace(check, summary=redact(" ".join(check.summary.split())), remedy=redact(check.remedy))
-        for check in _looks(settings, mistral_s, say)
+        for check in _checks(settings, mistral_s, say)
     ]
 
 
@@ -37,27 +37,29 @@ def exit_code_of(checks: list[Check]) -> int:
     return next((code for code in (7, 5, 1) if code in codes), 0)
 
 
-def _looks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> Iterator[Check]:
+def _checks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> Iterator[Check]:
     say("asking Redis")
     try:
-        broker = within(_BROKER_S, lambda: look_at_broker(settings.broker_url))
+        broker = within(_BROKER_S, lambda: check_broker(settings.broker_url))
     except TimeoutError:
-        broker = BrokerLook(
+        broker = BrokerResult(
             [failed("broker", f"Redis does not answer within {_BROKER_S:.0f} s", "look at Redis' host")]
         )
     yield from broker.checks
     say("asking the database")
     try:
-        database = within(_DATABASE_S, lambda: look_at_database(settings))
+        database = within(_DATABASE_S, lambda: check_database(settings))
     except TimeoutError:
-        silent = failed("database", f"it does not answer within {_DATABASE_S:.0f} s", "look at its host", UNREACHABLE)
-        database = DatabaseLook([silent])
+        no_answer = failed(
+            "database", f"it does not answer within {_DATABASE_S:.0f} s", "look at its host", UNREACHABLE
+        )
+        database = DatabaseResult([no_answer])
     yield from database.checks
     yield _clocks(broker, database)
     yield from _work(database)
     say("looking at the disk")
     try:
-        yield within(_DISK_S, lambda: look_at_disk(settings.data_dir))
+        yield within(_DISK_S, lambda: check_disk(settings.data_dir))
     except TimeoutError:
         yield failed("disk", "the data folder does not answer", "look at the disk or the share that it lies on")
     say("asking the workers, and Mistral through them")
@@ -70,26 +72,26 @@ def _looks(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> 
         yield from checks_without_redis()
 
 
-def _clocks(broker: BrokerLook, database: DatabaseLook) -> Check:
+def _clocks(broker: BrokerResult, database: DatabaseResult) -> Check:
     skews = {"Redis": broker.ahead_s, "the database": database.ahead_s}
     off = {name: skew for name, skew in skews.items() if skew is not None and abs(skew) > _SKEW_S}
     if off:
-        said = " and ".join(
+        differences = " and ".join(
             f"{abs(skew):.1f} s {'behind' if skew > 0 else 'ahead of'} {name}" for name, skew in off.items()
         )
-        return warning("clocks", f"this machine's clock is {said}", "run NTP on every machine")
-    known = [name for name, skew in skews.items() if skew is not None]
-    if not known:
+        return warning("clocks", f"this machine's clock is {differences}", "run NTP on every machine")
+    reported = [name for name, skew in skews.items() if skew is not None]
+    if not reported:
         return unknown("clocks", "neither Redis nor the database tells its time", "first what is wrong with them")
-    return ok("clocks", f"this machine's clock agrees with {' and '.join(known)} within {_SKEW_S:.0f} s")
+    return ok("clocks", f"this machine's clock agrees with {' and '.join(reported)} within {_SKEW_S:.0f} s")
 
 
-def _work(database: DatabaseLook) -> Iterator[Check]:
+def _work(database: DatabaseResult) -> Iterator[Check]:
     engine = database.engine
     if engine is None:
         return
     try:
-        yield from within(_RECORDS_S, lambda: [*look_at_work(engine), *look_at_fleet(engine)])
+        yield from within(_RECORDS_S, lambda: [*check_work(engine), *check_worker_records(engine)])
     except TimeoutError:
         yield failed("jobs", f"the database does not tell within {_RECORDS_S:.0f} s", "look at its load", UNREACHABLE)
     except LabelmillError as error:
@@ -98,7 +100,7 @@ def _work(database: DatabaseLook) -> Iterator[Check]:
         engine.dispose()
 
 
-def _answers(settings: Settings, broker: BrokerLook, mistral_s: float) -> Answers:
+def _answers(settings: Settings, broker: BrokerResult, mistral_s: float) -> WorkerReplies:
     if not broker.is_up:
         return {}
     try:

@@ -14,12 +14,12 @@ from labelmill.core.queue.sender import asking_app
 from labelmill.core.settings import Settings
 from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning
 
-Answers = dict[str, dict[str, Any]]  #: By the worker's name.
+WorkerReplies = dict[str, dict[str, Any]]  #: By the worker's name.
 
 _Word = Annotated[str, StringConstraints(max_length=4_000)]
 
 
-class _AboutMistral(BaseModel):
+class _MistralReport(BaseModel):
     looking: bool = False
     status: _Word = ""
     summary: _Word = ""
@@ -27,14 +27,14 @@ class _AboutMistral(BaseModel):
     refused: bool = False
 
 
-class _Answer(BaseModel):
+class _WorkerReply(BaseModel):
     """What a worker says of itself. It comes over Redis: what is of another form is not a worker's."""
 
     version: _Word
     queues: list[_Word] = []
     clock: FiniteFloat = 0.0
     disk: _Word | None = None
-    mistral: _AboutMistral = _AboutMistral()
+    mistral: _MistralReport = _MistralReport()
 
 
 ANSWER_S = 2.0
@@ -44,7 +44,7 @@ _REDIS_FIRST = "first what is wrong with Redis"
 CREDENTIALS_REFUSED = 5
 
 
-def ask_workers(settings: Settings, mistral_s: float) -> Answers:
+def ask_workers(settings: Settings, mistral_s: float) -> WorkerReplies:
     """What every worker says within some seconds; a look at Mistral gets `mistral_s`. Raises what the broker raises."""
     app = asking_app(settings)
     try:
@@ -58,16 +58,21 @@ def ask_workers(settings: Settings, mistral_s: float) -> Answers:
         app.close()
 
 
-def _broadcast(app: Any, timeout_s: float, names: list[str] | None) -> Answers:
+def _broadcast(app: Any, timeout_s: float, names: list[str] | None) -> WorkerReplies:
     replies = app.control.broadcast(
         INSPECT, reply=True, timeout=timeout_s, destination=names, limit=len(names) if names else None
     )
-    return {name: answer for reply in replies or () for name, said in reply.items() if (answer := _answer(said))}
+    return {
+        name: answer
+        for reply in replies or ()
+        for name, reply_of_worker in reply.items()
+        if (answer := _answer(reply_of_worker))
+    }
 
 
-def _answer(said: object) -> dict[str, Any] | None:
+def _answer(raw_reply: object) -> dict[str, Any] | None:
     try:
-        return _Answer.model_validate(said).model_dump(exclude_unset=True)
+        return _WorkerReply.model_validate(raw_reply).model_dump(exclude_unset=True)
     except ValidationError:
         return None
 
@@ -76,7 +81,7 @@ def _is_looking(answer: dict[str, Any]) -> bool:
     return bool(answer.get("mistral", {}).get("looking"))
 
 
-def checks_of(answers: Answers, waiting: dict[str, int], now: float) -> Iterator[Check]:
+def checks_of(answers: WorkerReplies, waiting: dict[str, int], now: float) -> Iterator[Check]:
     """What the answers come to. `waiting`: messages by queue; `now`: seconds since 1970 when they came."""
     yield _workers(answers)
     yield _queues(answers, waiting)
@@ -92,7 +97,7 @@ def checks_without_redis() -> Iterator[Check]:
     yield unknown("mistral", "it is workers that ask Mistral", _REDIS_FIRST)
 
 
-def _workers(answers: Answers) -> Check:
+def _workers(answers: WorkerReplies) -> Check:
     if not answers:
         return failed("workers", "no worker answers", _START)
     versions = {str(answer["version"]) for answer in answers.values()}
@@ -103,20 +108,20 @@ def _workers(answers: Answers) -> Check:
     return ok("workers", f"{many} of version {__version__}")
 
 
-def _queues(answers: Answers, waiting: dict[str, int]) -> Check:
+def _queues(answers: WorkerReplies, waiting: dict[str, int]) -> Check:
     served = {str(queue) for answer in answers.values() for queue in answer.get("queues", ())}
     orphans = [queue for queue in QUEUES if queue not in served]
-    said = ", ".join(f"{queue} {waiting.get(queue, 0)}" for queue in QUEUES)
+    counts = ", ".join(f"{queue} {waiting.get(queue, 0)}" for queue in QUEUES)
     if not orphans:
-        return ok("queues", f"every queue has a consumer; waiting: {said}")
-    summary = f"nobody serves {', '.join(orphans)}; waiting: {said}"
+        return ok("queues", f"every queue has a consumer; waiting: {counts}")
+    summary = f"nobody serves {', '.join(orphans)}; waiting: {counts}"
     remedy = f"start a worker with -Q {','.join(orphans)}"
     if any(waiting.get(queue) for queue in orphans):
         return failed("queues", summary, remedy)
     return warning("queues", summary, remedy)
 
 
-def _machines(answers: Answers, now: float) -> Iterator[Check]:
+def _machines(answers: WorkerReplies, now: float) -> Iterator[Check]:
     troubled = {name: str(answer["disk"]) for name, answer in answers.items() if answer.get("disk")}
     if troubled:
         name, trouble = next(iter(troubled.items()))
@@ -128,15 +133,15 @@ def _machines(answers: Answers, now: float) -> Iterator[Check]:
         yield warning("workers' clocks", f"one is {skew:.0f} s off this machine's", "run NTP everywhere")
 
 
-def _mistral(answers: Answers) -> Check:
+def _mistral(answers: WorkerReplies) -> Check:
     if not answers:
         return unknown("mistral", "it is workers that ask Mistral, and none answers", "first what keeps workers away")
     worst = {Status.FAILED: 3, Status.WARNING: 2, Status.UNKNOWN: 1, Status.OK: 0}
-    found = []
+    checks = []
     for name, answer in sorted(answers.items()):
-        look = answer.get("mistral", {})
-        if look.get("looking"):
-            found.append(
+        report = answer.get("mistral", {})
+        if report.get("looking"):
+            checks.append(
                 failed(
                     "mistral",
                     f"{name} still waits for an answer of Mistral's",
@@ -144,9 +149,9 @@ def _mistral(answers: Answers) -> Check:
                 )
             )
             continue
-        status = Status(look["status"]) if look.get("status") in list(Status) else Status.FAILED
-        code = CREDENTIALS_REFUSED if look.get("refused") else 1
-        summary = str(look.get("summary") or "no word of Mistral")
+        status = Status(report["status"]) if report.get("status") in list(Status) else Status.FAILED
+        code = CREDENTIALS_REFUSED if report.get("refused") else 1
+        summary = str(report.get("summary") or "no word of Mistral")
         summary = summary if status is Status.OK else f"{name}: {summary}"
-        found.append(Check("mistral", status, summary, str(look.get("remedy", "")), code))
-    return max(found, key=lambda check: (worst[check.status], check.exit_code))
+        checks.append(Check("mistral", status, summary, str(report.get("remedy", "")), code))
+    return max(checks, key=lambda check: (worst[check.status], check.exit_code))

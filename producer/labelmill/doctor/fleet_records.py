@@ -22,7 +22,7 @@ _POLL_S = 0.5
 _SHOWN = 3
 
 
-def look_at_fleet(engine: Engine) -> list[Check]:
+def check_worker_records(engine: Engine) -> list[Check]:
     """Read the workers' rows. Takes some seconds where a name seems to be in use twice. Raises DatabaseUnavailable."""
     return [_names(engine), _lost(engine)]
 
@@ -33,7 +33,7 @@ def _names(engine: Engine) -> Check:
     while time.monotonic() < deadline:
         # a worker that was killed and started again has two rows as well, of which one stands still
         time.sleep(_POLL_S)
-        renewed = {run: told for run, told in _live(engine).items() if told != before.get(run)}
+        renewed = {run: record for run, record in _live(engine).items() if record != before.get(run)}
         if names := _repeated(renewed):
             return _shared(names)
     return ok("worker names", "every worker has one of its own")

@@ -21,12 +21,12 @@ from labelmill.core.jobs.tables import LEASED, is_runnable
 from labelmill.doctor.checks import Check, ok, warning
 
 LATE_S = 60.0  #: A sweep or the return of a lease that is so late does not come any more.
-_OF_LATE = timedelta(days=1)
+_RECENT = timedelta(days=1)
 _ABANDONED = timedelta(hours=1)
 _START_A_WORKER = "start a worker, and look at the logs of those that run: each of them sweeps"
 
 
-def look_at_work(engine: Engine) -> list[Check]:
+def check_work(engine: Engine) -> list[Check]:
     """Read what stands in the database. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         return [_sweeps(connection), _leases(connection), _jobs(connection), _dropped(connection)]
@@ -68,21 +68,21 @@ def _jobs(connection: Connection) -> Check:
     stalled: list[str] = []
     late = db_now() - 2 * LATE_S
     for table in LEASED.values():
-        nobody = table.lease_until.is_(None) | (table.lease_until < late)
+        unleased = table.lease_until.is_(None) | (table.lease_until < late)
         stalled += connection.scalars(
-            select(table.id).where(is_runnable(table), nobody, table.next_look_at < late).limit(20)
+            select(table.id).where(is_runnable(table), unleased, table.next_look_at < late).limit(20)
         )
     claimed = select(ChunkRow.number).where(
         ChunkRow.batch_no == BatchRow.no, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value
     )
-    waits = select(ChunkRow.number).where(
+    waiting = select(ChunkRow.number).where(
         ChunkRow.batch_no == BatchRow.no,
         OPEN_CHUNK,
         ChunkRow.state == ChunkState.PENDING.value,
         ChunkRow.sent_at < late,
     )
     stalled += connection.scalars(
-        select(BatchRow.id).where(is_runnable(BatchRow), ~claimed.exists(), waits.exists()).limit(20)
+        select(BatchRow.id).where(is_runnable(BatchRow), ~claimed.exists(), waiting.exists()).limit(20)
     )
     broken = list(
         connection.scalars(
@@ -108,7 +108,7 @@ def _jobs(connection: Connection) -> Check:
 
 def _dropped(connection: Connection) -> Check:
     count = connection.scalar(
-        select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.at > utc_now() - _OF_LATE)
+        select(func.count()).select_from(DeadLetterRow).where(DeadLetterRow.at > utc_now() - _RECENT)
     )
     if count:
         summary = f"workers dropped {count} messages in the last 24 hours"

@@ -20,7 +20,7 @@ from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState
 from labelmill.core.chunks.writer import BatchEnded, BatchWriter
-from labelmill.core.database import reading, words_of_refusal, writing
+from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.readers import (
     TextBlock,
@@ -143,7 +143,7 @@ def accept_batch(
             # a database that is gone cannot be told; the error that is raised says so
             with contextlib.suppress(DatabaseUnavailable):
                 end_broken_submission(engine, batch.id, error)
-        if (words := words_of_refusal(error)) is not None:
+        if (words := data_error_message(error)) is not None:
             raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
         raise
     warnings = []
@@ -197,7 +197,7 @@ def _write(
     repeated = RepeatedIds()
     with BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer:
         for block in blocks:
-            writer.add(block.texts, block.ids, most_chars=block.most_chars)
+            writer.add(block.texts, block.ids, max_chars=block.max_chars)
             if block.ids is not None:
                 repeated.add(block.ids)
             rows += len(block)

@@ -9,7 +9,7 @@ from typing import Self
 
 from sqlalchemy.engine import Engine
 
-from labelmill.core.database import check_tables, connect_to_existing, require_this_machine
+from labelmill.core.database import check_tables, connect_to_existing, require_only_this_machine
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
@@ -75,7 +75,7 @@ def open_context(settings: Settings) -> ServiceContext:
     context = ServiceContext(engine, sender, settings.data_dir, PriceList(settings.prices), tables=KnownTables(engine))
     try:
         check_tables(engine)
-        require_this_machine(engine)
+        require_only_this_machine(engine)
     except BaseException:
         context.close()
         raise

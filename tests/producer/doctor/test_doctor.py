@@ -27,8 +27,8 @@ from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DeadLetterRow, LockRow, ModelRow, TrainingRow, WorkerRow
 from labelmill.doctor.checks import Status
 from labelmill.doctor.fleet import checks_of
-from labelmill.doctor.fleet_records import look_at_fleet
-from labelmill.doctor.work import look_at_work
+from labelmill.doctor.fleet_records import check_worker_records
+from labelmill.doctor.work import check_work
 
 _NOBODY = "redis://:broker-secret@127.0.0.1:1/0"
 
@@ -137,7 +137,7 @@ def test_a_redis_that_may_throw_messages_away_is_a_warning(doctor: Doctor, redis
 
 
 def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
-    assert {check.name: check.status for check in look_at_work(engine)} == {
+    assert {check.name: check.status for check in check_work(engine)} == {
         "recovery": Status.WARNING,
         "leases": Status.OK,
         "jobs": Status.OK,
@@ -177,7 +177,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
             )
         )
         connection.execute(insert(DeadLetterRow).values(reason="r", excerpt="e"))
-    found = {check.name: check for check in look_at_work(engine)}
+    found = {check.name: check for check in check_work(engine)}
     assert found["recovery"].status is Status.OK
     assert "1 of chunks, 0 of jobs" in found["leases"].summary
     assert "train_00000001" in found["jobs"].summary
@@ -186,7 +186,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
         connection.execute(update(LockRow).values(until=db_now() - 600))
         connection.execute(update(ChunkRow).values(state="pending", lease_until=None, sent_at=db_now() - 600))
         connection.execute(update(TrainingRow).values(state="failed"))
-    found = {check.name: check for check in look_at_work(engine)}
+    found = {check.name: check for check in check_work(engine)}
     assert (found["recovery"].status, found["leases"].status) == (Status.WARNING, Status.OK)
     assert "batch_00000001" in found["jobs"].summary
 
@@ -397,7 +397,7 @@ def test_two_workers_of_one_name_are_named(engine: Engine) -> None:
     workers = threading.Thread(target=live)
     workers.start()
     try:
-        names, lost = look_at_fleet(engine)
+        names, lost = check_worker_records(engine)
     finally:
         ended.set()
         workers.join()
@@ -412,14 +412,14 @@ def test_a_worker_that_was_killed_and_started_again_has_its_name_to_itself(
     monkeypatch.setattr("labelmill.doctor.fleet_records._RENEWED_WITHIN_S", 0.7)
     _see_worker(engine, "killed", "one@host", 20.0)
     _see_worker(engine, "new", "one@host", 1.0)
-    assert [check.status for check in look_at_fleet(engine)] == [Status.OK, Status.OK]
+    assert [check.status for check in check_worker_records(engine)] == [Status.OK, Status.OK]
 
 
 def test_a_worker_that_disappeared_is_named_for_an_hour(engine: Engine) -> None:
     _see_worker(engine, "a", "one@host", 1.0)
     _see_worker(engine, "b", "two@host", 600.0)
     _see_worker(engine, "c", "three@host", 7200.0)
-    lost = look_at_fleet(engine)[1]
+    lost = check_worker_records(engine)[1]
     assert lost.status is Status.WARNING
     assert "1 worker went" in lost.summary
     assert "two@host (10 min ago)" in lost.summary

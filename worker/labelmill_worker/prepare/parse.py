@@ -10,7 +10,7 @@ import orjson
 
 from labelmill.contracts.bounds import fault_of_label, fault_of_targets, shown
 from labelmill.contracts.specs import PrepareSpec
-from labelmill.core.readers.bad_rows import kind_of_value, storable, value_as_text
+from labelmill.core.readers.bad_rows import can_be_utf8, kind_of_value, value_as_text
 from labelmill_worker.prepare.label_lists import labels_in_text
 
 BLANK_TEXT, BLANK_LABEL, NOT_WHERE, BAD_ROW = "blank_text", "blank_label", "not_where", "bad_row"
@@ -119,7 +119,7 @@ def _text(column: str, value: Any) -> str:
         raise UnusableRow(BAD_ROW, f"{column!r} is {kind_of_value(value)}, not a text")
     if not text or text.isspace():
         raise UnusableRow(BLANK_TEXT)
-    if not storable(text):
+    if not can_be_utf8(text):
         raise UnusableRow(BAD_ROW, f"{column!r} is not UTF-8")
     return text
 

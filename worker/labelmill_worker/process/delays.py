@@ -16,7 +16,7 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, RateLimited, RemoteUnavailable
-from labelmill.core.jobs.delays import DelayReason, told
+from labelmill.core.jobs.delays import DelayReason, describe_delay
 from labelmill_worker.mistral.ratelimit.limiter import HeldBack
 from labelmill_worker.process.ability import WORKER_ID
 from labelmill_worker.store.delays import end_delay, note_delay
@@ -135,7 +135,7 @@ class Delays:
             return
         if self._is_logged and (delay.logged is None or now - delay.logged >= _LOGGED_EVERY_S):
             since = datetime.now(UTC) - timedelta(seconds=lasted_s)
-            log.warning("work waits", reason=told(delay.reason, delay.message, since), subject=subject)
+            log.warning("work waits", reason=describe_delay(delay.reason, delay.message, since), subject=subject)
             delay.logged = now
         if delay.written is None or now - delay.written >= _WRITTEN_EVERY_S:
             note_delay(

@@ -10,7 +10,7 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseNewer, DatabaseUnavailable, DatabaseUnsuitable, LabelmillError
-from labelmill.core.database import HEARTBEAT_S, check_tables, connect_to_existing, hold_machine
+from labelmill.core.database import HEARTBEAT_S, check_tables, connect_to_existing, renew_machine_heartbeat
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.settings import Settings
 
@@ -24,7 +24,7 @@ def check_at_start(settings: Settings) -> None:
         engine = connect_to_existing(settings, max_connections=1)
         try:
             check_tables(engine)
-            hold_machine(engine)
+            renew_machine_heartbeat(engine)
         finally:
             engine.dispose()
     except (DatabaseNewer, DatabaseUnsuitable) as error:
@@ -43,7 +43,7 @@ class DatabaseWatch:
         self._refusal: DatabaseUnsuitable | None = None
         self._look_at = 0.0
         if dialect_of(engine).serves_one_machine:
-            hold_machine(engine)
+            renew_machine_heartbeat(engine)
             threading.Thread(target=self._keep_heartbeat, name="machine-heartbeat", daemon=True).start()
 
     def check(self) -> None:
@@ -62,7 +62,7 @@ class DatabaseWatch:
     def _keep_heartbeat(self) -> None:
         while not self._ended.wait(HEARTBEAT_S):
             try:
-                hold_machine(self._engine)
+                renew_machine_heartbeat(self._engine)
             except DatabaseUnsuitable as error:
                 if self._refusal is None:
                     log.error("no more work is done", reason=error.message)

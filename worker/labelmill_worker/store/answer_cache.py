@@ -125,8 +125,8 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
                 "first_row": chunk.first_row,
                 "end_row": chunk.first_row + chunk.rows,
             }
-            dialect.run_as_written(connection, _REMEMBER, values)
-        dialect.run_as_written(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
+            dialect.execute_raw(connection, _REMEMBER, values)
+        dialect.execute_raw(connection, _MARK, {"batch_no": chunk.batch_no, "number": chunk.number})
     return True
 
 
@@ -164,7 +164,7 @@ def _find(
     """For one target: the indices of the texts that are known, ascending, and their scores."""
     dialect = dialect_of(connection)
     find = dialect.choose(sqlite=_FIND_IN_ROWS, postgres=_FIND_IN_ONE_VALUE)
-    rows = dialect.run_as_written(connection, find, values | {"width": labels * 4})
+    rows = dialect.execute_raw(connection, find, values | {"width": labels * 4})
     if dialect.aggregates_bytes:
         ((packed,),) = rows
         both = np.frombuffer(packed or b"", [("place", ">i4"), ("scores", "<f4", (labels,))])

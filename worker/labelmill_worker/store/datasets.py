@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import DatasetState
-from labelmill.core.database import hold_name, writing
+from labelmill.core.database import lock_name, writing
 from labelmill.core.database.tables import DatasetRow, Json
 from labelmill.core.storage.data_folder import DataFolder, dataset_folder
 from labelmill_worker.store.transitions import move_job
@@ -39,7 +39,7 @@ def record_dataset(
     then shares.
     """
     with writing(engine) as connection:
-        hold_name(connection, "dataset", name)
+        lock_name(connection, "dataset", name)
         latest = connection.execute(
             select(DatasetRow.id, DatasetRow.version, DatasetRow.fingerprint, DatasetRow.files)
             .where(DatasetRow.name == name, DatasetRow.state == DatasetState.READY.value, DatasetRow.repeats.is_(None))

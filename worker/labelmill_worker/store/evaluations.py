@@ -120,8 +120,8 @@ def read_answers(connection: Connection, batch_no: int, first: int, end: int, ta
     """The answers to the rows from `first` to before `end`, by row; those that repeat an earlier text too."""
     values = {"of_batch": batch_no, "first": first, "end": end, "target": target}
     dialect = dialect_of(connection)
-    own = dialect.run_as_written(connection, _OWN, values)
-    return sorted(own + dialect.run_as_written(connection, _REPEATED, values), key=lambda answer: answer[0])
+    own = dialect.execute_raw(connection, _OWN, values)
+    return sorted(own + dialect.execute_raw(connection, _REPEATED, values), key=lambda answer: answer[0])
 
 
 @dataclass(frozen=True)

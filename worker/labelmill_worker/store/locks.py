@@ -32,8 +32,8 @@ class Held:
 
 def take_lease(engine: Engine, name: str, seconds: float) -> Taken | Held:
     """Take a named lease for `seconds`. Only a lease that is free costs a write."""
-    far_s = seconds + _CLOCKS_WANDER_S
-    is_free = leases.is_free(LockRow, far_s=far_s)
+    max_ahead_s = seconds + _CLOCKS_WANDER_S
+    is_free = leases.is_free(LockRow, max_ahead_s=max_ahead_s)
     ahead_s = (LockRow.lease_until - db_now()).label("ahead_s")
     with reading(engine) as connection:
         row = connection.execute(select(is_free.label("is_free"), ahead_s).where(LockRow.name == name)).first()
@@ -48,7 +48,7 @@ def take_lease(engine: Engine, name: str, seconds: float) -> Taken | Held:
         free_for_s = connection.scalar(
             select(case((given_back, 0.0), else_=db_now() - LockRow.lease_until)).where(mine, is_free)
         )
-        if (token := leases.claim(connection, LockRow, mine, lease_s=seconds, far_s=far_s)) is not None:
+        if (token := leases.claim(connection, LockRow, mine, lease_s=seconds, max_ahead_s=max_ahead_s)) is not None:
             return Taken(token, float(free_for_s or 0.0))
     return Held(seconds)
 

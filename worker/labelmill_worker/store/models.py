@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection
 
-from labelmill.core.database import hold_name
+from labelmill.core.database import lock_name
 from labelmill.core.database.tables import DatasetRow, ModelRow, ModelTargetRow, TrainingRow, utc_now
 
 READY, TUNING = "ready", "tuning"  #: A version that is being tuned is in no list yet.
@@ -25,7 +25,7 @@ def register_version(
 ) -> tuple[int, int, bool]:
     """Add the next version of the training's model. Returns its key, its version, and whether it was promoted, which
     a version is by itself once it is ready where the name has no other that can be used."""
-    hold_name(connection, "model", training.name)
+    lock_name(connection, "model", training.name)
     newest = connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == training.name))
     version = (newest or 0) + 1
     promoted = state == READY and not _can_be_used(connection, training.name)
@@ -61,7 +61,7 @@ def _can_be_used(connection: Connection, name: str) -> bool:
 def publish_version(connection: Connection, model_no: int, thresholds: dict[str, Any] | None) -> tuple[str, bool]:
     """Make a tuned version ready. Returns its name and version, and whether it was promoted."""
     row = connection.execute(select(ModelRow.name, ModelRow.version).where(ModelRow.no == model_no)).one()
-    hold_name(connection, "model", row.name)
+    lock_name(connection, "model", row.name)
     promoted = not _can_be_used(connection, row.name)
     connection.execute(
         update(ModelRow)

@@ -8,8 +8,8 @@ from sqlalchemy import or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.ids import model_work_id
-from labelmill.contracts.states import RemoteWish
-from labelmill.core.database import FAR_S, db_now, has_passed, reading, writing
+from labelmill.contracts.states import RemoteAction
+from labelmill.core.database import MAX_POLL_DELAY_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill.core.jobs import events, leases
 
@@ -64,8 +64,10 @@ def _write(
 
 def overdue_wishes(engine: Engine, late_s: float) -> list[int]:
     """Models to which something is owed that nobody is at, and whose look is `late_s` late."""
-    late = or_(ModelRow.next_look_at.is_(None), has_passed(ModelRow.next_look_at, ago_s=late_s, far_s=FAR_S))
-    owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteWish])
+    late = or_(
+        ModelRow.next_look_at.is_(None), has_passed(ModelRow.next_look_at, ago_s=late_s, max_ahead_s=MAX_POLL_DELAY_S)
+    )
+    owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteAction])
     with reading(engine) as connection:
         return list(connection.scalars(select(ModelRow.no).where(owed, late, leases.is_free(ModelRow)).limit(_AT_ONCE)))
 

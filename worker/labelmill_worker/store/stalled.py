@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, and_, case, exists, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.core.database import FAR_CHUNK_S, FAR_S, db_now, has_passed, reading, writing
+from labelmill.core.database import MAX_CHUNK_DELAY_S, MAX_POLL_DELAY_S, db_now, has_passed, reading, writing
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow, utc_now
 from labelmill.core.jobs import chunk_transitions, events, leases
 from labelmill.core.jobs.tables import JobTable, is_runnable
@@ -56,7 +56,7 @@ def overdue_jobs(engine: Engine, table: JobTable) -> list[str]:
 
 
 def _is_overdue(table: JobTable) -> ColumnElement[bool]:
-    return and_(is_free(table), has_passed(table.next_look_at, ago_s=LOST_AFTER_S, far_s=FAR_S))
+    return and_(is_free(table), has_passed(table.next_look_at, ago_s=LOST_AFTER_S, max_ahead_s=MAX_POLL_DELAY_S))
 
 
 def defer_jobs(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
@@ -139,7 +139,7 @@ def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:
     # without the bound SQLite would walk the primary key, through all chunks that are done
     first = select(ChunkRow.number, ChunkRow.sent_at).where(_pending(batch_no), ChunkRow.number >= 0)
     ahead = first.order_by(ChunkRow.number).limit(_AT_ONCE).subquery()
-    late = has_passed(ahead.c.sent_at, ago_s=LOST_AFTER_S, far_s=FAR_CHUNK_S)
+    late = has_passed(ahead.c.sent_at, ago_s=LOST_AFTER_S, max_ahead_s=MAX_CHUNK_DELAY_S)
     with reading(engine) as connection:
         return list(connection.scalars(select(ahead.c.number).where(late).order_by(ahead.c.sent_at)))
 

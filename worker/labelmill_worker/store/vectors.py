@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.kept_vectors import VECTORS, digest_of
+from labelmill.contracts.text_digests import VECTORS, digest_of
 from labelmill.core.chunks.codec import ChunkInput
 from labelmill.core.database import reading
 from labelmill.core.database.dialects import dialect_of
@@ -29,7 +29,7 @@ def embedding_model(connection: Connection, remote_model: str) -> int:
         "label_schema": [],
         "created_at": utc_now(),
     }
-    connection.execute(dialect_of(connection).insert_unless_there(ModelRow).values(named))
+    connection.execute(dialect_of(connection).insert_or_ignore(ModelRow).values(named))
     return int(
         connection.execute(
             select(ModelRow.no).where(ModelRow.name == remote_model, ModelRow.version == 0, ModelRow.method == VECTORS)
@@ -82,4 +82,4 @@ def keep_vectors(connection: Connection, vectors: Iterable[tuple[int, bytes, byt
     """
     rows = [{"model_no": model_no, "digest": digest, "data": data} for model_no, digest, data in sorted(vectors)]
     if rows:
-        connection.execute(dialect_of(connection).insert_unless_there(VectorRow), rows)
+        connection.execute(dialect_of(connection).insert_or_ignore(VectorRow), rows)

@@ -18,10 +18,10 @@ import numpy as np
 import structlog
 
 from labelmill.contracts.errors import InvalidInput, Permanent
-from labelmill.contracts.kept_vectors import digest_of
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, TrainingState
+from labelmill.contracts.text_digests import digest_of
 from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.database import reading, writing
 from labelmill.core.database.analysis_codec import save_analysis

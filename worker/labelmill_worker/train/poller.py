@@ -22,7 +22,7 @@ from labelmill.contracts.errors import (
 from labelmill.contracts.job_kinds import ENDED, QUEUE_OF
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.states import TrainingState
-from labelmill.core.database import FAR_S
+from labelmill.core.database import MAX_POLL_DELAY_S
 from labelmill.core.database.tables import DatasetRow, TrainingRow
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
@@ -219,7 +219,7 @@ class TrainingWatch:
             return False
         early_s = (row.due_at or 0.0) - now
         # further ahead than anything is put off: written before the database's clock was set back
-        return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2) or early_s > FAR_S
+        return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2) or early_s > MAX_POLL_DELAY_S
 
     def _look_again(self, training_id: str, wait_s: float) -> None:
         if wait_s > MAX_PAUSE_S:

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import CredentialsRefused, Permanent, RemoteFailed, Retryable, WorkerUnable
-from labelmill.contracts.states import RemoteWish
+from labelmill.contracts.states import RemoteAction
 from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.store.faults import UnforeseenFault
 from labelmill_worker.store.remote_actions import claim_wish, put_off_wish, settle_wish
@@ -20,11 +20,11 @@ LEASE_S = 120.0  #: Above the time that one call to Mistral may take, with its r
 _LONGEST_PAUSE_S = 300.0
 _LEFT_PAUSE_S = 1.0
 
-_STATE_AFTER = {RemoteWish.ARCHIVE: "archived", RemoteWish.UNARCHIVE: None, RemoteWish.DELETE: "deleted"}
+_STATE_AFTER = {RemoteAction.ARCHIVE: "archived", RemoteAction.UNARCHIVE: None, RemoteAction.DELETE: "deleted"}
 _DONE = {
-    RemoteWish.ARCHIVE: "archived at Mistral: its storage fee has stopped",
-    RemoteWish.UNARCHIVE: "brought back at Mistral",
-    RemoteWish.DELETE: "deleted at Mistral",
+    RemoteAction.ARCHIVE: "archived at Mistral: its storage fee has stopped",
+    RemoteAction.UNARCHIVE: "brought back at Mistral",
+    RemoteAction.DELETE: "deleted at Mistral",
 }
 
 
@@ -42,7 +42,7 @@ def carry_out_wish(
     """Do what is owed for a model. Does nothing when nothing is, or somebody else is at it. `leaves_to_others` says
     whether another worker may do what this one cannot."""
     while (row := claim_wish(engine, model_no, LEASE_S)) is not None:
-        what = RemoteWish(str(row.remote_wish))
+        what = RemoteAction(str(row.remote_wish))
         try:
             _do(plane_of(), what, row.remote_model or "")
         except CredentialsRefused as error:
@@ -71,11 +71,11 @@ def carry_out_wish(
             return
 
 
-def _do(plane: ControlPlane, what: RemoteWish, model_id: str) -> None:
+def _do(plane: ControlPlane, what: RemoteAction, model_id: str) -> None:
     act = {
-        RemoteWish.ARCHIVE: plane.archive_model,
-        RemoteWish.UNARCHIVE: plane.unarchive_model,
-        RemoteWish.DELETE: plane.delete_model,
+        RemoteAction.ARCHIVE: plane.archive_model,
+        RemoteAction.UNARCHIVE: plane.unarchive_model,
+        RemoteAction.DELETE: plane.delete_model,
     }[what]
     try:
         act(model_id)
@@ -86,10 +86,10 @@ def _do(plane: ControlPlane, what: RemoteWish, model_id: str) -> None:
             raise
 
 
-def _is_so(plane: ControlPlane, what: RemoteWish, model_id: str) -> bool:
+def _is_so(plane: ControlPlane, what: RemoteAction, model_id: str) -> bool:
     """Whether the model is as wished already: an earlier attempt's answer may have been lost."""
     try:
         archived = plane.get_model(model_id).is_archived
     except RemoteFailed:
-        return what is RemoteWish.DELETE  # gone is gone
-    return what is not RemoteWish.DELETE and archived is (what is RemoteWish.ARCHIVE)
+        return what is RemoteAction.DELETE  # gone is gone
+    return what is not RemoteAction.DELETE and archived is (what is RemoteAction.ARCHIVE)

@@ -1,4 +1,4 @@
-"""Documents: what `--json` prints and the Python client returns, a type for each, from which `docs/schema/` is made.
+"""Documents: what `--json` prints and the Python client returns. Each has a type, from which `docs/schema/` is made.
 
 They are dictionaries with fixed keys, in this order. `parts` has what several share, `jobs` the status of each kind of
 job and the list of jobs, `datasets`, `models` and `comparison` the rest; `schema` makes JSON schemas of them.

@@ -55,7 +55,7 @@ class Judgement(TypedDict):
 
 
 class ComparisonDocument(TypedDict):
-    """What `compare` tells. `overall`: of all targets at once; null while nothing could be compared."""
+    """The result of `compare`. `overall`: of all targets together; null while nothing could be compared."""
 
     dataset: str
     fingerprint: str | None

@@ -30,7 +30,7 @@ class SubmittedDocument(TypedDict):
 
 
 class JobHead(TypedDict):
-    """What every job's document begins with. Moments are in ISO form, in UTC."""
+    """The fields that every job's document begins with. Times are in ISO form, in UTC."""
 
     id: str
     kind: str
@@ -51,7 +51,7 @@ class JobEntry(JobHead):
 
 
 class RunningHead(JobHead):
-    """What every status document begins with."""
+    """The fields that every status document begins with."""
 
     progress: Progress | None
     waiting_for: WaitingFor | None

@@ -1,4 +1,4 @@
-"""What is told of models."""
+"""Documents about model versions."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Measured(TypedDict):
 
 
 class ModelFacts(TypedDict):
-    """What is told of a version everywhere. `targets`: target → number of labels."""
+    """The fields that every document about a version has. `targets`: target → number of labels."""
 
     model: str
     name: str
@@ -147,7 +147,7 @@ class RegisteredModelDocument(TypedDict):
 
 
 class ChangedModelDocument(TypedDict):
-    """A version after a change; `remote_wish`: what a worker will do at Mistral."""
+    """A version after a change; `remote_wish`: the remote action that a worker will do at Mistral."""
 
     model: str
     state: str

@@ -19,7 +19,7 @@ class Money(TypedDict):
 
 
 class Estimate(TypedDict):
-    """What a training will cost, before it spends anything."""
+    """What a training is expected to cost, known before it spends anything."""
 
     amount: Number
     currency: str
@@ -40,7 +40,7 @@ class Cost(TypedDict):
 
 
 class Progress(TypedDict):
-    """How far a job is. `done` and `total` count rows; null where that is not known."""
+    """The progress of a job. `done` and `total` count rows; null where that is not known."""
 
     phase: str
     done: int | None
@@ -48,7 +48,7 @@ class Progress(TypedDict):
 
 
 class WaitingFor(TypedDict):
-    """Why nothing moves. `since` is null where it is not known."""
+    """Why a job makes no progress. `since` is null where it is not known."""
 
     reason: str
     message: str
@@ -56,7 +56,7 @@ class WaitingFor(TypedDict):
 
 
 class RowCounts(TypedDict):
-    """How the rows of a batch stand: `submitted` is the sum of the others."""
+    """The rows of a batch by state: `submitted` is the sum of the others."""
 
     submitted: int
     labelled: int

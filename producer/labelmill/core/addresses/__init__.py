@@ -1,5 +1,5 @@
 """The addresses in the settings: Redis (`broker`), the database (`database`), Mistral (`mistral`).
 
-Each is read once, when settings are loaded, so that one which cannot work is refused before anything is written. A
-reader raises ValueError with one sentence, which never repeats a part of the address that could be a password.
+Each is parsed once, when settings are loaded, so that an invalid one is refused before anything is written. A reader
+raises ValueError with one sentence, which never repeats a part of the address that could be a password.
 """

@@ -1,4 +1,4 @@
-"""Redis' address: read once here, then handed to Celery, redis-py and Flower in the form that each understands.
+"""Redis' address: parsed once here, then passed to Celery, redis-py and Flower in the form that each understands.
 
 `redis://` speaks plain text, `rediss://` TLS. Certificates and host names are checked unless the URL says otherwise:
 
@@ -18,7 +18,8 @@ from labelmill.core.addresses.parts import location, parameters_of, split_url
 _DEFAULT_PORT = 6379
 _FILES = ("ssl_ca_certs", "ssl_certfile", "ssl_keyfile")
 _TLS = ("ssl_cert_reqs", "ssl_check_hostname", *_FILES)
-#: Other clients are tuned by these. Labelmill has values of its own, and none changes who is spoken to, or how safely.
+#: Tuning parameters of other clients. They are ignored: Labelmill sets its own values, and none of them changes the
+#: server or the security of the connection.
 _OF_OTHER_CLIENTS = {
     "client_name",
     "family",
@@ -36,7 +37,7 @@ _YES, _NO = {"true", "yes", "1", "on"}, {"false", "no", "0", "off"}
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Where Redis is, who asks, and how."""
+    """Redis' host, port and database, the credentials, and the TLS settings."""
 
     host: str
     port: int
@@ -54,8 +55,8 @@ class BrokerAddress:
 
 def read_broker_url(url: str) -> BrokerAddress:
     """Read a `redis://` or `rediss://` URL. Raises ValueError."""
-    scheme, found, _ = url.partition("://")
-    if not found:
+    scheme, separator, _ = url.partition("://")
+    if not separator:
         raise ValueError("it is not a URL; write redis://host:6379/0 or rediss://host:6380/0")
     if scheme.lower() not in ("redis", "rediss"):
         raise ValueError(
@@ -121,9 +122,9 @@ def _read_tls(parameters: Mapping[str, str]) -> dict[str, Any]:
     }
 
 
-def _certificates(written: str) -> str:
+def _certificates(value: str) -> str:
     # redis-py writes `required`, Celery `CERT_REQUIRED`, and people copy `ssl.CERT_REQUIRED` from Python
-    word = written.lower().removeprefix("ssl.").removeprefix("cert_")
+    word = value.lower().removeprefix("ssl.").removeprefix("cert_")
     if word not in _CERTIFICATES:
         raise ValueError("ssl_cert_reqs is one of required, optional and none")
     return word

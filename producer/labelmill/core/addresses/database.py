@@ -1,4 +1,4 @@
-"""The database's address, as people and hosting providers write it, in the form that SQLAlchemy and libpq read."""
+"""The database's address, converted from the forms that people and hosting providers write to SQLAlchemy's form."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _LIBPQ = """
     sslcrl sslcrldir sslkey sslkeylogfile sslmode sslnegotiation sslpassword sslrootcert sslsni target_session_attrs
     tcp_user_timeout user
 """
-#: What libpq understands; it refuses everything else, but only when it connects.
+#: The parameters that libpq knows; it refuses others, but only when it connects.
 LIBPQ_PARAMETERS = frozenset(_LIBPQ.split())
-#: Hosting providers print these for other clients and for their own consoles. They say nothing of the server.
+#: Hosting providers add these for other clients and for their own consoles. They are ignored: none concerns the server.
 _OF_OTHER_CLIENTS = {
     "connection_limit",
     "pgbouncer",
@@ -27,7 +27,7 @@ _OF_OTHER_CLIENTS = {
     "supa",
     "workaround",
 }
-#: JDBC, asyncpg and Node write it so; the last one means TLS without a look at the certificate.
+#: As JDBC, asyncpg and Node write it; the last one means TLS without a check of the certificate.
 _TRANSLATED = dict.fromkeys(
     [("ssl", "true"), ("ssl", "1"), ("ssl", "require"), ("sslmode", "no-verify")], ("sslmode", "require")
 )
@@ -36,9 +36,9 @@ _SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full
 
 def read_database_url(url: str) -> str:
     """`url` as SQLAlchemy reads it. Raises ValueError unless it is one of SQLite or PostgreSQL."""
-    scheme, found, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     backend = scheme.lower().partition("+")[0]
-    if not found or not backend.isalnum():
+    if not separator or not backend.isalnum():
         raise ValueError(f"it is not a URL; {_WRITE}")
     if backend == "sqlite":
         return f"sqlite://{rest}"

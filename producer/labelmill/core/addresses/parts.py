@@ -1,4 +1,4 @@
-"""What the readers of addresses share: a URL's parts, and a URL without its password."""
+"""Shared by the readers of addresses: splitting a URL, building one, and hiding its password."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def split_url(url: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         port = parts.port
-    except ValueError:  # its own message repeats what it takes for the port, which may be half of a password
+    except ValueError:  # its message quotes the supposed port, which may be a part of a password
         raise ValueError(f"its host or port cannot be read; {_SPECIAL}") from None
     if parts.fragment or any("@" in part for part in (parts.path, parts.query)):
         raise ValueError(f"it cannot be read; {_SPECIAL}")
@@ -26,9 +26,9 @@ def split_url(url: str) -> SplitResult:
 
 def location(*, username: str | None, password: str | None, host: str | None, port: int | None) -> str:
     """The part of a URL between `//` and the path, from decoded parts."""
-    who = quote(username or "", safe="") + (f":{quote(password, safe='')}" if password else "")
+    userinfo = quote(username or "", safe="") + (f":{quote(password, safe='')}" if password else "")
     where = f"[{host}]" if host and ":" in host else host or ""
-    return f"{f'{who}@' if who else ''}{where}{f':{port}' if port else ''}"
+    return f"{f'{userinfo}@' if userinfo else ''}{where}{f':{port}' if port else ''}"
 
 
 def location_of(parts: SplitResult) -> str:
@@ -43,19 +43,19 @@ def parameters_of(parts: SplitResult, ignored: Iterable[str]) -> list[tuple[str,
 
 
 def query_of(parameters: Iterable[tuple[str, str]]) -> str:
-    """`parameters` as they stand behind a URL."""
+    """`parameters` as the query part of a URL."""
     query = urlencode(list(parameters), quote_via=quote)
     return f"?{query}" if query else ""
 
 
 def hide_password(url: str) -> str:
-    """`url` as it may be shown, of any kind and even where it cannot be read."""
-    scheme, found, rest = url.partition("://")
-    who, at, where = rest.rpartition("@")  # the last one: an unencoded one belongs to the password
-    user, colon, _ = who.partition(":")
+    """`url` without its password, for display; works for malformed URLs too."""
+    scheme, separator, rest = url.partition("://")
+    userinfo, at, where = rest.rpartition("@")  # the last one: an unencoded one belongs to the password
+    user, colon, _ = userinfo.partition(":")
     where, question_mark, query = where.partition("?")
     shown = "&".join(
         f"{name}={_HIDDEN}" if name in _SECRET_PARAMETERS else f"{name}{equals}{value}"
         for name, equals, value in (parameter.partition("=") for parameter in query.split("&"))
     )
-    return f"{scheme}{found}{user}{colon and f':{_HIDDEN}'}{at}{where}{question_mark}{shown}"
+    return f"{scheme}{separator}{user}{colon and f':{_HIDDEN}'}{at}{where}{question_mark}{shown}"

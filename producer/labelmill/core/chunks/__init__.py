@@ -1,5 +1,5 @@
-"""A batch on its way into SQL, and back out of it.
+"""Chunks of a batch: cutting, writing and reading them.
 
-`writer` cuts rows into chunks and writes them; `distinct` tells it which texts were there before; `encoding` makes of a
-cut chunk what is kept, in the form that `codec` defines and every reader takes apart.
+`writer` cuts rows into chunks and writes them; `distinct` finds the texts that repeat earlier ones; `encoding` turns a
+cut chunk into the bytes that are stored; `codec` defines their format and decodes it.
 """

@@ -1,7 +1,7 @@
-"""How a chunk's input is kept: zstd over JSON, all rows in order, some 20 bytes a short text.
+"""The stored format of a chunk's input: JSON compressed with zstd, all rows in order, some 20 bytes a short text.
 
-Rows that repeat an earlier text are in it too, so that results can be read in input order with their texts without
-looking anywhere else; the worker skips them.
+Rows that repeat an earlier text are included, so that results with texts can be read in input order from it alone; the
+worker skips them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _LEVEL = 1  # 3 makes it a twentieth smaller and takes a third longer
 
 @dataclass(frozen=True, slots=True)
 class QuotedInput:
-    """The rows of a chunk, in order, as they stand between the quotes of JSON strings."""
+    """The rows of a chunk, in order: the contents of JSON strings, without their quotes."""
 
     texts: Sequence[bytes]
     ids: Sequence[bytes] | None  #: None where ids are the row numbers.
@@ -51,12 +51,12 @@ def decode_chunk(data: bytes) -> ChunkInput:
 
 
 def decode_quoted(data: bytes) -> QuotedInput:
-    """As `decode_chunk`, for who writes JSON: texts that are quoted already need not be read. Raises ValueError."""
+    """As `decode_chunk`, for callers that write JSON: the texts stay JSON-escaped. Raises ValueError."""
     try:
         document = zstandard.ZstdDecompressor().decompress(data)
     except zstandard.ZstdError as error:
         raise ValueError(_UNREADABLE) from error
-    # within a JSON string every quote has a backslash before it: these stand where no string is
+    # within a JSON string every quote has a backslash before it: these separators cannot be inside one
     texts, has_ids, rest = document.removeprefix(b'{"texts":').partition(b',"ids":')
     ids, has_end, repeats = rest.rpartition(b',"repeats":')
     if not (has_ids and has_end):
@@ -80,6 +80,6 @@ def decode_repeats(data: bytes) -> dict[int, int]:
 
 def _quoted(listed: bytes) -> list[bytes]:
     if b'\\","' in listed:
-        # a text ends with a quote and a comma, or with a backslash: where one ends can be told by reading alone
-        return [orjson.dumps(one)[1:-1] for one in orjson.loads(listed)]
+        # the separator occurs inside a text, or a text ends with a backslash: only a parser finds where texts end
+        return [orjson.dumps(text)[1:-1] for text in orjson.loads(listed)]
     return [] if listed == b"[]" else listed[2:-2].split(b'","')

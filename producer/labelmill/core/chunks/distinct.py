@@ -1,8 +1,8 @@
-"""Which texts of a stream were there before, at 15 to 22 bytes a text.
+"""Which texts of a stream repeat an earlier one, at 15 to 22 bytes a text.
 
-Texts are known by a 64-bit keyed hash (SipHash). Among ten million distinct texts the chance that any two share one is
-3 in a million. Nobody can make texts that collide without the key, and nobody knows it: it is drawn when the process
-starts, or, where PYTHONHASHSEED fixes that one, for each submission.
+Texts are compared by a 64-bit keyed hash (SipHash). Among ten million distinct texts the chance that any two collide is
+3 in a million. Collisions cannot be constructed without the key, which is random: drawn when the process starts, or,
+where PYTHONHASHSEED fixes that key, for each submission.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ _FULL = 0.6  # of a table: with more, a free slot is far away
 
 
 def seed_is_fixed() -> bool:
-    """Whether somebody else chose the key of this process' hashes."""
+    """Whether the key of this process' hashes is fixed by the environment."""
     chosen = "" if sys.flags.ignore_environment else os.environ.get("PYTHONHASHSEED", "")
     return not sys.flags.hash_randomization or chosen not in ("", "random")
 
 
 class DistinctTexts:
-    """Remembers every text it is shown: a hash table with open addressing, in which thousands are looked up at once."""
+    """The set of all texts so far: a hash table with open addressing, in which thousands are looked up at once."""
 
     def __init__(self) -> None:
-        # a text that follows a secret is hashed as with a key of its own, which takes half as long again
+        # a secret prefix has the effect of a key; hashing takes half as long again
         self._secret = os.urandom(16).hex() if seed_is_fixed() else None
         self._hashes = np.empty(_FEW, np.int64)  # of every row so far
         self._slots = np.zeros(2 * _FEW, np.uint32)  # the row a hash was first seen in, from the last one; 0: free
@@ -64,19 +64,19 @@ class DistinctTexts:
         slots, known = self._slots, self._hashes
         last = slots.size - 1
         firsts = np.empty(rows.size, np.int64)
-        left = np.arange(rows.size)  # the index of those that have no answer yet …
-        hashes = known.take(rows)  # … their hashes …
-        at = hashes & last  # … and the slots to look at
+        left = np.arange(rows.size)  # the indices of rows without a result yet
+        hashes = known.take(rows)  # their hashes
+        at = hashes & last  # the slots to probe for them
         while left.size:
-            held = slots.take(at)
-            free = np.flatnonzero(held == 0)
-            wanted = at.take(free)
-            # of several that want a slot the first row gets it
-            np.maximum.at(slots, wanted, (_LAST_ROW - rows.take(left.take(free))).astype(np.uint32))
-            held[free] = slots.take(wanted)
-            found = _LAST_ROW - held.astype(np.int64)
-            firsts[left] = found
-            others = np.flatnonzero(known.take(found) != hashes)
+            taken = slots.take(at)
+            free = np.flatnonzero(taken == 0)
+            free_slots = at.take(free)
+            # of several rows that probe a free slot the first one gets it
+            np.maximum.at(slots, free_slots, (_LAST_ROW - rows.take(left.take(free))).astype(np.uint32))
+            taken[free] = slots.take(free_slots)
+            first_row = _LAST_ROW - taken.astype(np.int64)
+            firsts[left] = first_row
+            others = np.flatnonzero(known.take(first_row) != hashes)
             left, hashes, at = left.take(others), hashes.take(others), at.take(others) + 1 & last
         return firsts
 
@@ -88,11 +88,11 @@ class DistinctTexts:
         slots_needed = int((self._distinct + count) / _FULL)
         if slots_needed > self._slots.size:
             slots, self._slots = self._slots, _reserved(1 << slots_needed.bit_length(), np.uint32)
-            for some in np.array_split(slots, slots.size // _FEW):
-                self._placed(_LAST_ROW - some[some > 0].astype(np.int64))
+            for part in np.array_split(slots, slots.size // _FEW):
+                self._placed(_LAST_ROW - part[part > 0].astype(np.int64))
 
 
 def _reserved(count: int, kind: type[np.generic]) -> NDArray[Any]:
-    """Zeros whose memory is taken page by page as it is written, and goes back to the system with the array: what is
-    replaced by larger ones would leave the heap full of holes, half as large as all that is kept."""
+    """Zeros whose pages are allocated when they are written, and returned to the system with the array. On the heap,
+    arrays that are replaced by larger ones would leave unused gaps, half as large as the live data."""
     return np.frombuffer(mmap.mmap(-1, count * np.dtype(kind).itemsize), kind)

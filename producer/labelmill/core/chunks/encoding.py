@@ -1,4 +1,4 @@
-"""A chunk on its way to SQL: its rows as they were cut from the input, then what is kept of them."""
+"""A chunk before it is written: its rows as they were cut from the input, then encoded as they are stored."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Ids = Sequence[str | None] | None
 
 
 class ContentDigest:
-    """A fingerprint of rows in order, however they come in blocks."""
+    """A fingerprint of rows in order; how they are divided into blocks does not matter."""
 
     def __init__(self) -> None:
         self._texts = hashlib.blake2b(digest_size=16)
@@ -46,16 +46,16 @@ class _Chunk:
     number: int
     first_row: int
     rows: int
-    repeats: NDArray[np.int64]  #: The rows that repeat an earlier text …
-    firsts: NDArray[np.int64]  #: … that text's row …
-    names: list[str] | list[None]  #: … and their ids; None: the row's number.
-    duplicates_so_far: int  #: With this chunk's.
+    repeats: NDArray[np.int64]  #: The rows that repeat an earlier text.
+    firsts: NDArray[np.int64]  #: For each of them the first row with that text.
+    names: list[str] | list[None]  #: For each of them its id; None: the row's number.
+    duplicates_so_far: int  #: Including this chunk's.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutChunk(_Chunk):
-    """A chunk's rows, in JSON: a third of the memory that Python's strings take, and what the encoding thread works on
-    without the interpreter, which the thread that reads needs."""
+    """A chunk's rows as JSON: a third of the memory of Python strings, and the encoding thread can process it without
+    holding the interpreter lock, which the reading thread needs."""
 
     texts: bytes
     ids: bytes  #: An id for every row, "" where it has none; null: no column of ids, their numbers are their ids.
@@ -92,13 +92,13 @@ class CutChunk(_Chunk):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EncodedChunk(_Chunk):
-    """What is kept of a chunk: a fifth of the memory its rows took."""
+    """A chunk as it is stored: a fifth of the memory of its rows."""
 
     data: bytes
 
 
 class ChunkEncoder:
-    """Encodes a batch's chunks, one after the other, and knows the fingerprint of all their rows if it is wanted."""
+    """Encodes a batch's chunks in order, and computes the fingerprint of all their rows if it is requested."""
 
     def __init__(self, *, fingerprint: bool) -> None:
         self._digest = ContentDigest() if fingerprint else None
@@ -113,12 +113,12 @@ class ChunkEncoder:
             self._digest.add_json(chunk.texts, chunk.given_ids)
         indices = (chunk.repeats - chunk.first_row).tolist()
         data = encode_chunk(chunk.texts, chunk.ids, dict(zip(indices, chunk.firsts.tolist(), strict=True)))
-        return EncodedChunk(data=data, **{one.name: getattr(chunk, one.name) for one in fields(_Chunk)})
+        return EncodedChunk(data=data, **{field.name: getattr(chunk, field.name) for field in fields(_Chunk)})
 
 
 def _named(ids: Ids) -> Sequence[str] | None:
-    """As they are kept, with "" for a row without one: it has no other id, not even its number, which may be another
-    row's."""
+    """Ids as they are stored, with "" for a row without one: its number cannot serve, because it may be the id of
+    another row."""
     if ids is None or None not in ids:
         return cast("Sequence[str] | None", ids)
-    return [one or "" for one in ids]
+    return [row_id or "" for row_id in ids]

@@ -27,15 +27,15 @@ if TYPE_CHECKING:
 
     from labelmill.core.chunks.encoding import EncodedChunk, Ids
 
-#: Distinct texts of a chunk at most. Large enough that a chunk's own statements cost little a row.
+#: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
 CHUNK_TEXTS = 4_000
-#: The first chunks are smaller, so that a batch of a thousand rows keeps a fleet busy and gets its share of a busy one;
-#: they double …
+#: The size of the first chunks. It is smaller, so that a batch of a thousand rows occupies a whole fleet, or gets its
+#: share of a busy one. It doubles after every `_DOUBLE_EVERY` chunks.
 _FIRST_TEXTS = 500
-_DOUBLE_EVERY = 4  #: … every fourth chunk.
-CHUNK_CHARS = 4_000_000  #: A chunk of very long texts is closed earlier.
-_CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts ride along, but not without bound
-_CUTS_AHEAD = 4  # chunks that wait to be compressed, to a seventh of what they take
+_DOUBLE_EVERY = 4
+CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
+_CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
+_CUTS_AHEAD = 4  # chunks that wait for compression, which reduces them to a seventh
 _CHUNKS_PER_COMMIT = 16
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
@@ -45,17 +45,17 @@ class BatchEnded(Exception):
 
 
 class _NotSubmittingError(Exception):
-    """The batch takes no rows any more: another submission of it was quicker, or it has ended."""
+    """The batch accepts no more rows: another submission of it was faster, or it has ended."""
 
 
 class BatchWriter:
     """Writes the rows of one batch, chunk by chunk, from threads of its own while the next rows are read.
 
-    The same rows make the same chunks, so a submission that broke is resumed by writing it again: chunks that are
-    there already are compared and skipped. Nothing is written into a batch that is open for work already. Use it as a
+    The same rows make the same chunks, so an interrupted submission is resumed by writing it again: chunks that exist
+    already are compared and skipped. Nothing is written into a batch that workers may already process. Use it as a
     context manager: leaving it ends the threads.
 
-    `fingerprint`: keep one of all rows, by which a second submission of the same ones is known.
+    `fingerprint`: store one of all rows, by which a second submission of the same rows is recognised.
     `guard` is called in every transaction, and raises when nothing more may be written.
     """
 
@@ -69,7 +69,7 @@ class BatchWriter:
         fingerprint: bool = False,
         guard: Callable[[Connection], None] = lambda _: None,
     ) -> None:
-        import numpy as np  # noqa: PLC0415 - a tenth of a second, which other commands spare
+        import numpy as np  # noqa: PLC0415 - takes a tenth of a second, and other commands do not need it
 
         from labelmill.core.chunks.distinct import DistinctTexts  # noqa: PLC0415 - as NumPy
         from labelmill.core.chunks.encoding import ChunkEncoder  # noqa: PLC0415 - as NumPy
@@ -77,15 +77,15 @@ class BatchWriter:
         self._engine = engine
         self._batch_no = batch_no
         self._batch_id = batch_id
-        self._most_texts = chunk_texts
+        self._max_texts = chunk_texts
         self._guard = guard
         self._np = np
         self._distinct = DistinctTexts()
         self._encoder = ChunkEncoder(fingerprint=fingerprint)  # used in the encoding thread only, chunk after chunk
         self._first_rows: list[int] = []  # of the chunks so far
         self._repeated: list[NDArray[np.uint32]] = []  # for each repeat the row it repeats, in pieces
-        self._texts: list[str] = []  # what waits for its chunk to be full, with the next three
-        self._most_chars = 0  # they have no more characters
+        self._texts: list[str] = []  # rows that wait until their chunk is full, with `_max_chars`, `_ids`, `_firsts`
+        self._max_chars = 0  # an upper bound of their characters
         self._ids: list[str | None] | None = None
         self._firsts = np.empty(0, np.int64)
         # two threads: one compresses while the other waits for the database
@@ -106,18 +106,18 @@ class BatchWriter:
         self._encoding.shutdown(wait=True, cancel_futures=True)
         self._writing.shutdown(wait=True, cancel_futures=True)
 
-    def add(self, texts: Sequence[str], ids: Ids = None, *, most_chars: int | None = None) -> None:
-        """Take some thousand rows; without ids their numbers are. Raises InvalidInput, DatabaseUnavailable.
+    def add(self, texts: Sequence[str], ids: Ids = None, *, max_chars: int | None = None) -> None:
+        """Add some thousand rows; without ids their numbers are used. Raises InvalidInput, DatabaseUnavailable.
 
-        `most_chars`: all texts together have no more characters, where that is known without counting.
+        `max_chars`: an upper bound of the characters of all texts, where that is known without counting.
         """
         if not texts:
             return
         np = self._np
-        chars = sum(map(len, texts)) if most_chars is None else most_chars
+        chars = sum(map(len, texts)) if max_chars is None else max_chars
         self._add_ids(len(texts), ids)
         self._texts += texts
-        self._most_chars += chars
+        self._max_chars += chars
         self._firsts = np.concatenate([self._firsts, self._distinct.first_rows(texts)])
         new = np.cumsum(self._firsts < 0)
         start = 0
@@ -126,10 +126,10 @@ class BatchWriter:
             start = end
         if start:
             self._drop(start)
-            self._most_chars = chars  # rows of this block alone are left
+            self._max_chars = chars  # rows of this block alone are left
 
     def finish(self) -> None:
-        """Write the rest and open the batch for work (`queued`).
+        """Write the remaining rows and make the batch available to workers (`queued`).
 
         Raises KeyTaken where another submission of the batch, earlier or at the same time, wrote other rows or more;
         BatchEnded.
@@ -142,7 +142,7 @@ class BatchWriter:
             self._commits.popleft().result()
         with writing(self._engine) as connection:
             self._guard(connection)
-            done = move_job(
+            opened = move_job(
                 connection,
                 self._batch_id,
                 BatchState.QUEUED,
@@ -151,16 +151,16 @@ class BatchWriter:
                 duplicates=self.duplicates,
                 content_digest=self._encoder.hexdigest(),
             )
-            if not done:
+            if not opened:
                 self._require_same_batch(connection)
             else:
-                # after the update: whoever still writes waits for it, and then finds the batch open
+                # after the update: another submission that still writes waits for it, and then finds the batch queued
                 self._refuse_further_chunks(connection)
                 if repeats := self._repeats_of_chunks():
                     connection.execute(insert(ChunkRepeatsRow), repeats)
 
     def _require_same_batch(self, connection: Connection) -> None:
-        """Somebody else opened the batch, or ended it: all that was written here must be all that it has."""
+        """Another submission queued the batch, or it has ended: it must have exactly the rows that were written here."""
         batch = connection.execute(
             select(BatchRow.state, BatchRow.content_digest, BatchRow.rows).where(BatchRow.no == self._batch_no)
         ).one()
@@ -169,9 +169,9 @@ class BatchWriter:
             raise self._other_content("other content")
 
     def _refuse_further_chunks(self, connection: Connection) -> None:
-        """An earlier attempt may have had more rows, which nobody asks for any more."""
-        mine = (ChunkRow.batch_no == self._batch_no) & (ChunkRow.number >= len(self._first_rows))
-        further = connection.scalar(select(func.coalesce(func.sum(ChunkRow.rows), 0)).where(mine))
+        """Raise KeyTaken if an earlier attempt wrote more rows than this submission has."""
+        beyond_last = (ChunkRow.batch_no == self._batch_no) & (ChunkRow.number >= len(self._first_rows))
+        further = connection.scalar(select(func.coalesce(func.sum(ChunkRow.rows), 0)).where(beyond_last))
         if further:
             raise self._other_content(f"{further} rows more")
 
@@ -204,16 +204,16 @@ class BatchWriter:
         self._ids += ids
 
     def _end_of_chunk(self, start: int, new: NDArray[np.int64]) -> int:
-        """Where the chunk ends that starts at a waiting row; beyond them all: there are not enough yet.
+        """The end of the chunk that starts at a waiting row; beyond the last waiting row if there are too few.
 
-        `new`: texts that are no repeats, up to and with each waiting row. A chunk's size depends on its number and its
-        rows alone, so that a resumed submission cuts the same chunks.
+        `new`: the number of distinct texts up to and including each waiting row. A chunk's size depends only on its
+        number and its rows, so that a resumed submission cuts the same chunks.
         """
         np = self._np
-        most = min(self._most_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
-        end = int(np.searchsorted(new, (new[start - 1] if start else 0) + most)) + 1
+        max_texts = min(self._max_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
+        end = int(np.searchsorted(new, (new[start - 1] if start else 0) + max_texts)) + 1
         end = min(end, start + _CHUNK_ROWS)
-        if self._most_chars < CHUNK_CHARS:
+        if self._max_chars < CHUNK_CHARS:
             return end
         chars = np.cumsum([*map(len, self._texts[start:end])])
         return min(end, start + int(np.searchsorted(chars, CHUNK_CHARS)) + 1)
@@ -238,15 +238,15 @@ class BatchWriter:
             self._hand_over()
 
     def _drop(self, count: int) -> None:
-        """Forget the first waiting rows: they are cut."""
+        """Remove the first waiting rows, which are in a chunk now."""
         del self._texts[:count]
         if self._ids is not None:
             del self._ids[:count]
         self._firsts = self._firsts[count:]
 
     def _hand_over(self) -> None:
-        """Let the thread write the chunks that wait, in one transaction: a commit for each would cost more than all
-        the rest."""
+        """Have the thread write the waiting chunks in one transaction: a commit for each would cost more than all
+        other work."""
         if not self._waiting:
             return
         while len(self._commits) >= _COMMITS_AHEAD:
@@ -255,11 +255,11 @@ class BatchWriter:
         self._waiting = []
 
     def _commit(self, encoding: Sequence[Future[EncodedChunk]]) -> None:
-        # all that can be done before the transaction is: it holds SQLite's one lock
-        chunks = [one.result() for one in encoding]
+        # everything possible is done before the transaction, because it holds SQLite's only write lock
+        chunks = [future.result() for future in encoding]
         try:
             self._write(chunks)
-        except (IntegrityError, _NotSubmittingError):  # some are there already, from an attempt that broke
+        except (IntegrityError, _NotSubmittingError):  # some exist already, from an interrupted attempt
             for chunk in chunks:
                 try:
                     self._write([chunk])
@@ -272,10 +272,10 @@ class BatchWriter:
         last = chunks[-1]
         with writing(self._engine) as connection:
             self._guard(connection)
-            # alone: where an earlier attempt wrote any of them it wrote the first, and a statement for many that fails
-            # makes psycopg complain on stderr
+            # separately: an earlier attempt that wrote any of them wrote the first one, and a failing statement for
+            # many rows makes psycopg print warnings to stderr
             connection.execute(insert(ChunkRow), rows[0])
-            # a statement for all others: the thread that reads has the interpreter between any two
+            # one statement for all others: between statements the reading thread takes the interpreter lock
             if rows[1:]:
                 connection.execute(insert(ChunkRow), rows[1:])
             connection.execute(insert(ChunkInputRow), inputs)
@@ -289,7 +289,7 @@ class BatchWriter:
                 raise _NotSubmittingError
 
     def _compare_with_written(self, chunk: EncodedChunk) -> None:
-        """Another attempt wrote a chunk of this number: it must be the same one."""
+        """Raise KeyTaken unless the chunk that another attempt wrote under this number is the same."""
         with reading(self._engine) as connection:
             batch = connection.execute(
                 select(BatchRow.state, BatchRow.content_digest).where(BatchRow.no == self._batch_no)
@@ -341,6 +341,6 @@ class BatchWriter:
 
 
 def _require_opened(state: str, content_digest: str | None) -> None:
-    """Raise BatchEnded for a batch that ended before it was open for work."""
+    """Raise BatchEnded for a batch that ended before it was queued."""
     if state in (BatchState.CANCELLED.value, BatchState.FAILED.value) and content_digest is None:
         raise BatchEnded

@@ -1,4 +1,4 @@
-"""How what a report draws is kept: zstd over JSON, one document a job."""
+"""How the data of a job's report is stored: one JSON document for each job, compressed with zstd."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _LEVEL = 6
 
 
 def save_analysis(connection: Connection, job_id: str, document: dict[str, Any]) -> None:
-    """Keep a job's document in place of the one it had."""
+    """Store a job's document, replacing an earlier one."""
     data = zstandard.ZstdCompressor(level=_LEVEL).compress(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
     connection.execute(delete(AnalysisRow).where(AnalysisRow.job_id == job_id))
     connection.execute(insert(AnalysisRow).values(job_id=job_id, data=data))

@@ -1,4 +1,4 @@
-"""Rows in PostgreSQL's binary COPY format, put together column by column: a third of the work of a row at a time."""
+"""Rows in PostgreSQL's binary COPY format, packed column by column: a third of the work of packing row by row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The database's own clock: the only one that leases trust."""
+"""The database's clock, the only one that leases use."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class db_now(FunctionElement[float]):  # noqa: N801 - reads like an SQL function where it is used
-    """Seconds since 1970 by the database's own clock: the only clock that leases trust."""
+    """Seconds since 1970 by the database's clock."""
 
     type = Double()
     inherit_cache = True
@@ -30,18 +30,18 @@ def _postgres_now(element: db_now, compiler: SQLCompiler, **kw: Any) -> str:
     return "extract(epoch from clock_timestamp())::double precision"
 
 
-#: A moment further ahead than these was written before the clock was set back. No look at a job is put off so far …
-FAR_S = 900.0
-FAR_LEASE_S = 300.0  #: … no lease lasts so long …
-FAR_CHUNK_S = 120.0  #: … and no chunk is put off so far.
+# A time further ahead than these was written before the clock was set back.
+MAX_POLL_DELAY_S = 900.0  #: No poll of a job is deferred for longer.
+MAX_LEASE_S = 300.0  #: No lease lasts longer.
+MAX_CHUNK_DELAY_S = 120.0  #: No chunk is deferred for longer.
 
 
 def has_passed(
     moment: ColumnElement[float | None] | InstrumentedAttribute[float | None],
     *,
     ago_s: float = 0.0,
-    far_s: float = FAR_LEASE_S,
+    max_ahead_s: float = MAX_LEASE_S,
 ) -> ColumnElement[bool]:
-    """Whether a moment by the database's clock lies behind, by `ago_s` at least. One that is further ahead than `far_s`
-    was written before the clock was set back, and counts as passed."""
-    return or_(moment < db_now() - ago_s, moment > db_now() + far_s)
+    """Whether a time by the database's clock passed at least `ago_s` ago. A time more than `max_ahead_s` ahead was
+    written before the clock was set back, and counts as passed."""
+    return or_(moment < db_now() - ago_s, moment > db_now() + max_ahead_s)

@@ -20,7 +20,7 @@ PRODUCER_CONNECTIONS = 8
 DEAD_LETTER_CONNECTIONS = 1
 RECOVERY_CONNECTIONS = 1
 ALIVE_CONNECTIONS = 1
-WORKER_CONNECTIONS = 16  #: Those of dead letters, recovery and signs of life among them.
+WORKER_CONNECTIONS = 16  #: Includes those of dead letters, recovery and heartbeats.
 
 
 def connect(url: str, *, max_connections: int = PRODUCER_CONNECTIONS, create_folder: bool = True) -> Engine:
@@ -58,13 +58,13 @@ def _is_missing(file: Path) -> bool:
     except (FileNotFoundError, NotADirectoryError):
         return True
     except OSError:
-        return False  # the database itself says what is wrong
+        return False  # connecting reports what is wrong
     return False
 
 
 @contextlib.contextmanager
 def reading(engine: Engine) -> Iterator[Connection]:
-    """A connection for reads alone: one consistent picture, waits for no writer. Raises DatabaseUnavailable."""
+    """A read-only connection with one consistent snapshot, never blocked by writers. Raises DatabaseUnavailable."""
     with (
         translating_errors(engine),
         engine.connect().execution_options(read_only=True) as connection,
@@ -85,7 +85,7 @@ def writing(engine: Engine) -> Iterator[Connection]:
 
 
 def after_commit(connection: Connection, act: Callable[[], None]) -> None:
-    """Within `writing`: do something once the transaction is committed, and only then."""
+    """Within `writing`: call `act` after the transaction has committed; not at all if it is rolled back."""
     connection.info.setdefault(_AFTER_COMMIT, []).append(act)
 
 

@@ -1,6 +1,6 @@
-"""What a database's faults mean to whoever asked it.
+"""What a database driver's errors mean to the caller.
 
-Told by codes, never by words: a server may speak any language.
+Errors are recognised by codes, not by their messages: a server's messages may be in any language.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _NO_TABLE, _FORBIDDEN, _READ_ONLY, _DISK_FULL = "42P01", "42501", "25006", "5310
 
 @contextlib.contextmanager
 def translating_errors(engine: Engine | None = None) -> Iterator[None]:
-    """Turn a driver's connection faults into DatabaseUnavailable, missing tables into DatabaseOutdated. The `engine`
-    tells who was refused."""
+    """Turn a driver's connection faults into DatabaseUnavailable, missing tables into DatabaseOutdated. `engine`: its
+    user is named in errors about rights."""
     user = _quoted(engine.url.username) if engine and engine.url.username else "this user"
     try:
         yield
@@ -54,7 +54,7 @@ def translating_errors(engine: Engine | None = None) -> Iterator[None]:
 
 
 def _meaning_of(error: BaseException | None, user: str) -> LabelmillError | None:
-    """What a driver's error means, where that is more than its words say."""
+    """The error to raise for a driver's error that has a known remedy; None: there is none."""
     if getattr(error, "sqlite_errorname", None):
         return _meaning_of_sqlite(error)
     state = getattr(error, "sqlstate", None)
@@ -76,7 +76,7 @@ def _meaning_of(error: BaseException | None, user: str) -> LabelmillError | None
 
 def _meaning_of_sqlite(error: BaseException | None) -> LabelmillError | None:
     name = str(getattr(error, "sqlite_errorname", ""))
-    if name == "SQLITE_ERROR" and "no such table" in str(error):  # this one speaks English alone
+    if name == "SQLITE_ERROR" and "no such table" in str(error):  # SQLite's messages are always English
         return outdated()
     if name.startswith("SQLITE_READONLY"):
         return DatabaseUnavailable(
@@ -88,7 +88,7 @@ def _meaning_of_sqlite(error: BaseException | None) -> LabelmillError | None:
 
 
 def _grants_for(user: str) -> str:
-    """The statements that let a user work with tables that another one made."""
+    """The statements that give a user access to tables of another user."""
     return (
         f"GRANT USAGE ON SCHEMA public TO {user}; "
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {user}; "
@@ -105,14 +105,14 @@ def _first_line(error: BaseException | None) -> str:
 
 
 def outdated(engine: Engine | None = None) -> DatabaseOutdated:
-    """Some table is missing, in the engine's database where it is given."""
+    """The error for missing tables; it names the engine's database where an engine is given."""
     where = f" (the database is {engine.url.render_as_string(hide_password=True)})" if engine else ""
     return DatabaseOutdated(f"the database's tables are missing: run `labelmill db upgrade`{where}")
 
 
-def words_of_refusal(error: BaseException) -> str | None:
-    """What the driver says against a value that its database cannot keep: NUL, too long, out of range. None: the error
-    is another one."""
+def data_error_message(error: BaseException) -> str | None:
+    """The driver's message about a value that its database cannot store: NUL, too long, out of range. None: the error
+    is of another kind."""
     cause = error.orig if isinstance(error, DBAPIError) else error
     kinds = {(kind.__module__.partition(".")[0], kind.__name__) for kind in type(cause).__mro__}
     return _first_line(cause) if kinds & {("psycopg", "DataError"), ("sqlite3", "DataError")} else None

@@ -1,4 +1,4 @@
-"""Which file system a path lies on, as Linux tells it; elsewhere nobody is asked."""
+"""Which file system a path lies on, as Linux reports it; on other systems it is not known."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 MOUNTS = Path("/proc/self/mountinfo")
 
-#: Several machines may have the same file open here, and none sees the others' shared memory.
+#: Several machines may open the same file on these, and none of them sees the others' shared memory.
 _NETWORK = {
     "nfs",
     "nfs3",
@@ -61,14 +61,14 @@ def _type_of(path: Path) -> str | None:
     except OSError:
         return None
     place = path.resolve()
-    depth, found = -1, None
+    depth, file_system = -1, None
     for line in lines:
         before, _, after = line.partition(" - ")
         fields = before.split(" ")
         if len(fields) < 5 or not after:
             continue
         mount = Path(_ESCAPED.sub(lambda code: chr(int(code[1], 8)), fields[4]))
-        # of two mounts on one point the later one is seen
+        # of two mounts on one path the later one is visible
         if place.is_relative_to(mount) and len(mount.parts) >= depth:
-            depth, found = len(mount.parts), after.split(" ")[0]
-    return found
+            depth, file_system = len(mount.parts), after.split(" ")[0]
+    return file_system

@@ -1,8 +1,8 @@
-"""SQLite serves the processes of one machine: which one that is now, and how another one notices.
+"""SQLite serves the processes of one machine: which machine uses a database, and how another one detects that.
 
-Workers write a heartbeat into the database itself. It is watched, not timed, for two machines' clocks may differ: one
-that still moves is alive. Machines are told apart by their kernels' boot ids: containers on one kernel are one machine,
-and a machine that was restarted finds a heartbeat that no longer moves.
+Workers write a heartbeat into the database itself. It is watched for changes and not compared with a clock, because two
+machines' clocks may differ. Machines are distinguished by their kernels' boot ids: containers on one kernel are one
+machine, and a machine that was restarted finds a heartbeat that no longer changes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from labelmill.core.database.tables.locks import LockRow
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 HEARTBEAT_S = 3.0
 WATCH_S = 4 * HEARTBEAT_S
-_LONG_AGO_S = 600.0  #: No two clocks differ by so much, or doctor says so.
+_LONG_AGO_S = 600.0  #: An older heartbeat is stale: clocks that differ by so much are reported by `doctor`.
 _POLL_S = 0.25
 _NAME = "machine"
 
@@ -34,16 +34,16 @@ _IN_USE = (
 
 
 def this_machine() -> str | None:
-    """The id of the running kernel; None where it has none (elsewhere than on Linux): then nothing is compared."""
+    """The boot id of the running kernel; None on systems other than Linux: then nothing is compared."""
     try:
         return BOOT_ID.read_text().strip().replace("-", "")[:32] or None
     except OSError:
         return None
 
 
-def require_this_machine(engine: Engine, *, watch_s: float | None = None) -> None:
-    """Raise DatabaseUnsuitable when workers of another machine use this SQLite database. Waits `watch_s` (12 s) for
-    a sign of them where they were there a moment ago."""
+def require_only_this_machine(engine: Engine, *, watch_s: float | None = None) -> None:
+    """Raise DatabaseUnsuitable when workers of another machine use this SQLite database. Where there is a recent
+    heartbeat of another machine, watches it for `watch_s` (12 s)."""
     machine = this_machine() if dialect_of(engine).serves_one_machine else None
     if machine is None:
         return
@@ -61,8 +61,8 @@ def require_this_machine(engine: Engine, *, watch_s: float | None = None) -> Non
     _forget(engine, first)
 
 
-def hold_machine(engine: Engine) -> None:
-    """Write a heartbeat of this machine's workers. Raises DatabaseUnsuitable as `require_this_machine`."""
+def renew_machine_heartbeat(engine: Engine) -> None:
+    """Write a heartbeat of this machine's workers. Raises DatabaseUnsuitable as `require_only_this_machine`."""
     machine = this_machine() if dialect_of(engine).serves_one_machine else None
     if machine is None:
         return
@@ -70,7 +70,7 @@ def hold_machine(engine: Engine) -> None:
     if now is not None and now.token == machine and 0 <= now.age_s < HEARTBEAT_S / 2:
         return  # another process of this machine has just written it
     if not _write(engine, machine):
-        require_this_machine(engine)
+        require_only_this_machine(engine)
         if not _write(engine, machine):
             raise DatabaseUnsuitable(_IN_USE)
 
@@ -101,11 +101,15 @@ def _write(engine: Engine, machine: str) -> bool:
     return True
 
 
-def _forget(engine: Engine, seen: Row[str | None, float, float]) -> None:
-    # so that the next command need not watch too; where nothing can be written, it watches
+def _forget(engine: Engine, heartbeat: Row[str | None, float, float]) -> None:
+    # so that the next command need not watch; where this cannot be written, the next command watches again
     try:
         with writing(engine) as connection:
-            gone = (LockRow.name == _NAME, LockRow.lease_token == seen.token, LockRow.lease_until == seen.until)
-            connection.execute(update(LockRow).where(*gone).values(token=None))
+            same_heartbeat = (
+                LockRow.name == _NAME,
+                LockRow.lease_token == heartbeat.token,
+                LockRow.lease_until == heartbeat.until,
+            )
+            connection.execute(update(LockRow).where(*same_heartbeat).values(token=None))
     except DatabaseUnavailable:
         return

@@ -1,4 +1,4 @@
-"""One at a time for a name: whoever gives it its next version, or says which version answers to it."""
+"""Locks on names of datasets and models: only one transaction at a time adds a version or promotes one."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from sqlalchemy.engine import Connection
 from labelmill.core.database.dialects import dialect_of
 
 
-def hold_name(connection: Connection, kind: Literal["dataset", "model"], name: str) -> None:
-    """Wait until no other transaction holds the name, and hold it to the end of this one."""
-    dialect_of(connection).hold_name(connection, f"{kind} {name}")
+def lock_name(connection: Connection, kind: Literal["dataset", "model"], name: str) -> None:
+    """Lock the name until the end of this transaction; waits while another transaction holds the lock."""
+    dialect_of(connection).lock_name(connection, f"{kind} {name}")

@@ -1,4 +1,4 @@
-"""What is done to each new connection of an engine before anybody uses it."""
+"""Setting up each new connection of an engine before it is used."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy.engine import Engine
 
 
 def prepare_connections(engine: Engine, prepare: Callable[[Any, Any], None]) -> None:
-    """Call `prepare(connection, record)` with each new connection of the driver's. One that it raises for is closed:
-    SQLAlchemy forgets it, and leaves it open."""
+    """Call `prepare(connection, record)` with each new connection of the driver. If that raises, the connection is
+    closed: SQLAlchemy would drop it without closing it."""
 
     def prepare_or_close(connection: Any, record: Any) -> None:
         try:

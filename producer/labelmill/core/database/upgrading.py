@@ -1,4 +1,4 @@
-"""How the tables come to the version that this code needs, while others use them and while others upgrade too."""
+"""Upgrading the tables to this code's version, while other processes use them or upgrade them too."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labelmill.core.database.connecting import reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.versions import MIGRATIONS, current_revision, head_revision, refuse_newer
 
-PATIENCE_S = 300.0  #: Tables that others do not let go of are waited for so long.
+PATIENCE_S = 300.0  #: How long an upgrade waits for tables that other processes have locked.
 _PAUSE_S = (1.0, 4.0)
 _OTHER_UPGRADE_S = 0.5
 _BUSY = {"55P03", "40P01", "SQLITE_BUSY"}
@@ -23,8 +23,8 @@ _one_upgrade = threading.Lock()
 
 
 def upgrade(engine: Engine, *, patience_s: float = PATIENCE_S, report: Callable[[str], None] = lambda _: None) -> None:
-    """Bring the tables to this code's version. Does nothing when they are; safe from several processes at once: one
-    does it, the others wait. `report` hears what is waited for.
+    """Upgrade the tables to this code's version, if they are older. Safe from several processes at once: one does it,
+    the others wait. `report` is called with what is waited for.
 
     Raises DatabaseOutdated for tables that a newer Labelmill made, DatabaseUnavailable.
     """

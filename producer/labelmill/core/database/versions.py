@@ -1,4 +1,4 @@
-"""The version of the tables, and the one that this code needs."""
+"""The version of the database's tables, and the version that this code needs."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ def revisions() -> list[str]:
     files_ = [file for file in (MIGRATIONS / "versions").iterdir() if file.name.endswith(".py")]
     links = {file.name.partition("_")[0]: _LINK.search(file.read_text()) for file in files_}
     after = {link[1] if link else None: version for version, link in links.items()}
-    found: list[str] = []
-    while (version := after.get(found[-1] if found else None)) is not None:
-        found.append(version)
-    return found
+    ordered: list[str] = []
+    while (version := after.get(ordered[-1] if ordered else None)) is not None:
+        ordered.append(version)
+    return ordered
 
 
 def head_revision() -> str:
@@ -40,8 +40,8 @@ def current_revision(engine: Engine) -> str | None:
     with reading(engine) as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
-        found: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-        return found
+        revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
+        return revision
 
 
 def check_tables(engine: Engine) -> None:
@@ -50,7 +50,7 @@ def check_tables(engine: Engine) -> None:
     if current == needed:
         return
     if current is None:
-        raise outdated(engine)  # most often somebody is in another folder than their data
+        raise outdated(engine)  # usually the command runs in another folder than the data
     refuse_newer(current)
     raise DatabaseOutdated(
         f"the database's tables are of version {current}, older than {needed}: run `labelmill db upgrade`"

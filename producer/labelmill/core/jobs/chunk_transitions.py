@@ -1,7 +1,7 @@
-"""The one place where the state of a chunk is written, but for its first one, with which it is inserted.
+"""The only module that changes the state of a chunk; the first state is written with the INSERT of the chunk.
 
-Claims and closings are the hot path: one statement each, made once, and no line in `events`. Whoever fails or takes
-back a chunk leaves a line there, with `events.note`.
+Claims and completions are the hot path: one statement each, compiled once, and no event. A caller that fails a chunk or
+reclaims it from a dead worker writes an event with `events.note`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from labelmill.core.database import db_now
 from labelmill.core.database.tables import ChunkRow
 from labelmill.core.jobs import leases
 
-#: What a transaction adds to a chunk, each by a parameter `more_…`.
+#: The counters that a transaction adds to, each by a parameter `more_…`.
 COUNTERS = ("labelled", "abstained", "failed", "requests", "tokens", "cached")
 
 
@@ -27,7 +27,7 @@ def is_claimed(batch_no: int, number: int, token: str | None) -> ColumnElement[b
 
 
 def claim(connection: Connection, batch_no: int, number: int, token: str, lease_s: float) -> bool:
-    """pending → claimed. False: it is done, or another worker has it."""
+    """pending → claimed. False: it is done, or another worker holds it."""
     statement = (
         update(ChunkRow)
         .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, ChunkRow.state == ChunkState.PENDING.value)
@@ -38,8 +38,8 @@ def claim(connection: Connection, batch_no: int, number: int, token: str, lease_
 
 _DONE, _PROGRESSED = bindparam("done", type_=Boolean), bindparam("progressed", type_=Boolean)
 
-#: claimed → done by the parameter `done`; otherwise the lease is renewed. What came of it is added to its counters.
-#: Made once: building a statement anew would cost more than running it.
+#: claimed → done if the parameter `done` is true; otherwise the lease is renewed. Adds to the counters.
+#: Built once: building the statement each time would cost more than running it.
 RECORD = (
     update(ChunkRow)
     .where(
@@ -63,8 +63,8 @@ RECORD = (
 def release(
     connection: Connection, batch_no: int, number: int, token: str, *, wait_s: float | None, counts: bool
 ) -> bool:
-    """claimed → pending, by the worker that holds it. `wait_s`: a message is sent to come then. Without `counts` the
-    claim was no attempt. False: the lease was lost."""
+    """claimed → pending, by the worker that holds it. `wait_s`: the delay of the message that the caller sends for it.
+    Without `counts` the claim does not count as an attempt. False: the lease was lost."""
     values: dict[str, Any] = {"sent_at": None if wait_s is None else db_now() + wait_s}
     if not counts:
         values["attempts"] = ChunkRow.attempts - 1
@@ -74,7 +74,7 @@ def release(
 def take_back(
     connection: Connection, batch_no: int, number: int, token: str | None, ran_out: ColumnElement[bool]
 ) -> bool:
-    """claimed → pending, by recovery, once the lease `ran_out`. False: its worker renewed or closed it meanwhile."""
+    """claimed → pending, by recovery, once the lease `ran_out`. False: its worker renewed or completed it meanwhile."""
     return _move(connection, is_claimed(batch_no, number, token) & ran_out, ChunkState.PENDING, {"sent_at": None})
 
 
@@ -85,8 +85,8 @@ def fail(connection: Connection, batch_no: int, number: int, token: str, failed_
 
 
 def run_again(connection: Connection, which: ColumnElement[bool]) -> None:
-    """done, failed → pending, by a retry of the batch. One that a worker of the stopped batch still holds is taken from
-    it: its errors go, so must its counts."""
+    """done, failed → pending, by a retry of the batch. A chunk that a worker of the stopped batch still holds is
+    released too: its errors are deleted, so its counters must be reset."""
     values = {"failed": 0, "attempts": 0, "faults": 0, "sent_at": None}
     _move(connection, which, ChunkState.PENDING, values)
 

@@ -1,18 +1,18 @@
-"""What holds work back that a worker has begun: the reasons, and how they are told."""
+"""Delays of work that a worker has begun: the reasons, and their wording."""
 
 from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
 
-REDIS_SUBJECT = "redis"  #: What Redis holds back is held back in every batch.
+REDIS_SUBJECT = "redis"  #: A delay caused by Redis concerns every batch.
 
 
 class DelayReason(StrEnum):
-    """Why the work of a worker does not move."""
+    """Why the work of a worker makes no progress."""
 
     MISTRAL = "mistral_unreachable"  #: Time-outs, cut connections, 5xx.
-    RATE_LIMIT = "rate_limit"  #: Ours, or a 429 of Mistral's.
+    RATE_LIMIT = "rate_limit"  #: Labelmill's own limit, or a 429 from Mistral.
     REDIS = "redis_unreachable"  #: It holds the messages and the shared rate limit.
 
 
@@ -24,12 +24,12 @@ _WORDS = {
 
 
 def model_subject(model_no: int) -> str:
-    """How delays of a model's requests are named."""
+    """The subject of delays of a model's requests."""
     return f"model:{model_no}"
 
 
-def told(reason: DelayReason, message: str, since: datetime) -> str:
+def describe_delay(reason: DelayReason, message: str, since: datetime) -> str:
     """`Mistral cannot be reached since 09:50 UTC: ConnectTimeout`. `since` is in UTC."""
     words = _WORDS[reason]
-    more = message.removeprefix(words).removeprefix(": ")
-    return f"{words} since {since:%H:%M} UTC" + (f": {more}" if more else "")
+    detail = message.removeprefix(words).removeprefix(": ")
+    return f"{words} since {since:%H:%M} UTC" + (f": {detail}" if detail else "")

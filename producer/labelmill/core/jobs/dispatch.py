@@ -1,4 +1,4 @@
-"""Which chunks get a message now. Redis holds a bounded window of messages for each batch."""
+"""Which chunks get a message now. For each batch a bounded number of messages, the window, is on Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
 from labelmill.core.jobs.tables import is_runnable
 from labelmill.core.queue.sender import MessageSender
 
-WINDOW = 32  #: Chunks of one batch that are on the queue or in work.
+WINDOW = 32  #: Maximum number of chunks of one batch that are queued or being processed.
 _AHEAD = 8  # windows
 
 
@@ -27,7 +27,7 @@ def dispatch_batch(
 ) -> int:
     """Send messages for the batch's next chunks, as many as the window leaves room for.
 
-    A chunk whose message is older than `lost_after_s` and that nobody claimed is taken for lost and sent again.
+    The message of a chunk that is older than `lost_after_s` and was not claimed counts as lost and is sent again.
     Returns how many were sent. Raises BrokerUnavailable; nothing is marked as sent then.
     """
     with writing(engine) as connection:
@@ -36,20 +36,20 @@ def dispatch_batch(
         ).first()
         if batch is None:
             return 0
-        # one dispatcher a batch at a time: two would each fill the window
+        # one dispatcher of a batch at a time: two would each fill the window
         if dialect_of(connection).locks_rows:
             connection.execute(select(BatchRow.no).where(BatchRow.no == batch.no).with_for_update())
-        mine = ChunkRow.batch_no == batch.no
+        of_batch = ChunkRow.batch_no == batch.no
         pending = ChunkRow.state == ChunkState.PENDING.value
         claimed = connection.scalar(
             select(func.count())
             .select_from(ChunkRow)
-            .where(mine, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
+            .where(of_batch, OPEN_CHUNK, ChunkRow.state == ChunkState.CLAIMED.value)
         )
-        # chunks are sent in order: those with a message are among the first, and nobody looks at the 10⁵ behind them
+        # chunks are sent in order: those with a message are among the first, so the others need not be read
         first = connection.execute(
             select(ChunkRow.number, _unsent(lost_after_s).label("unsent"))
-            .where(mine, OPEN_CHUNK, pending, ChunkRow.number >= 0)  # without it SQLite walks the primary key
+            .where(of_batch, OPEN_CHUNK, pending, ChunkRow.number >= 0)  # without it SQLite walks the primary key
             .order_by(ChunkRow.number)
             .limit(_AHEAD * window)
         ).all()
@@ -58,7 +58,7 @@ def dispatch_batch(
         numbers = unsent[: max(0, room)]
         if not numbers:
             return 0
-        connection.execute(update(ChunkRow).where(mine, ChunkRow.number.in_(numbers)).values(sent_at=db_now()))
+        connection.execute(update(ChunkRow).where(of_batch, ChunkRow.number.in_(numbers)).values(sent_at=db_now()))
     try:
         messages = [ChunkMessage(job_id=batch_id, chunk=number) for number in numbers]
         sender.send(CLASSIFY, messages, priority=batch.priority)

@@ -1,13 +1,13 @@
-"""The history of jobs, append-only: the one place that writes `events`, and the reader that misses none.
+"""The history of jobs, append-only: the only module that writes `events`, and the reader that misses none.
 
-Every transition of every job leaves exactly one line with its new state, in the transaction that makes it. Lines
-without a state tell what else happened to a job or to one of its chunks.
+Every transition of a job writes exactly one event with the new state, in the same transaction. Events without a state
+record what else happened to a job or to one of its chunks.
 
 `read_events` gives them in one order to every reader. A row's number is drawn when it is inserted, and on PostgreSQL a
-later number may be committed before an earlier one: who went on after the number it saw last would miss the earlier one
-for ever. So events get a position of their own once they are committed. One transaction at a time gives the next
-positions to the events that it sees, by their numbers; what is committed later gets a later one. Two events of one job
-keep their order, because the second one's transaction waits for the first one's.
+later number may be committed before an earlier one: a reader that continued after the last number it saw would miss the
+earlier event for ever. So events get a separate position once they are committed. One transaction at a time assigns the
+next positions to the events that it sees, in the order of their numbers; events committed later get later positions.
+Two events of one job keep their order, because the second one's transaction waits for the first one's.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ _NUMBERED_AT_ONCE = 1000  #: Events that get their positions in one transaction.
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One line of the history. `position`: what `read_events` goes on after."""
+    """One event. `position`: the cursor for `read_events`."""
 
     position: int
     job_id: str
     at: datetime
-    state: str | None  #: The job's new state; None: it is no transition.
+    state: str | None  #: The job's new state; None: the event is not a transition.
     chunk: int | None
     message: str
 
 
 def read_events(engine: Engine, after: int = 0, limit: int = 1000) -> list[Event]:
-    """The next events after a position, at most `limit`, in order and without a gap; none: there are no more by now.
+    """The next events after a position, at most `limit`, in order and without gaps; empty: there are no more yet.
 
-    A reader keeps the position of the last event that it has dealt with, and begins with 0.
+    A reader stores the position of the last event that it has processed, and begins with 0.
     """
     number_new_events(engine)
     columns = (EventRow.position, EventRow.job_id, EventRow.at, EventRow.state, EventRow.chunk, EventRow.message)
@@ -64,19 +64,19 @@ def number_new_events(engine: Engine) -> bool:
     places = select(first.c.no, place).subquery()
     with writing(engine) as connection:
         # one at a time: what the one before has numbered is committed, and seen by the next statement
-        dialect_of(connection).hold_name(connection, "positions of events")
+        dialect_of(connection).lock_name(connection, "positions of events")
         last = connection.scalar(select(func.max(EventRow.position))) or 0
         connection.execute(update(EventRow).where(EventRow.no == places.c.no).values(position=last + places.c.place))
     return True
 
 
 def note(connection: Connection, job_id: str, message: str, *, chunk: int | None = None) -> None:
-    """Append a line to a job's history that is no transition."""
+    """Append an event that is not a transition."""
     _append(connection, job_id, message, None, chunk)
 
 
 def note_at(connection: Connection, job_id: str, lines: Sequence[tuple[datetime, str]]) -> None:
-    """Append lines about what happened at other moments, such as at Mistral."""
+    """Append events that happened at other times, such as at Mistral."""
     rows = [{"job_id": job_id, "at": at, "message": message[:_MAX_CHARS]} for at, message in lines]
     if rows:
         connection.execute(insert(EventRow), rows)
@@ -85,7 +85,7 @@ def note_at(connection: Connection, job_id: str, lines: Sequence[tuple[datetime,
 def record_transition(
     connection: Connection, job_id: str, state: State, message: str, *, chunk: int | None = None
 ) -> None:
-    """Append the line of a transition. Only `transitions` calls it."""
+    """Append the event of a transition. Only `transitions` calls it."""
     _append(connection, job_id, message or state.value, state.value, chunk)
 
 

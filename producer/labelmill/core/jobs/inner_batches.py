@@ -1,4 +1,4 @@
-"""The batches that a training or an evaluation runs for itself: they end with the job that they are for."""
+"""Inner batches: those that a training or an evaluation runs for itself. They are cancelled when that job ends."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from labelmill.core.jobs.transitions import move_job
 
 
 def cancel_inner_batches(connection: Connection, job_id: str, why: str) -> list[str]:
-    """Stop the job's batches that have not ended: nothing more of them is sent. `why` goes to their history. Returns
-    the ids of those that were stopped.
+    """Cancel the job's batches that have not ended: none of their requests is sent any more. `why` is the message of
+    their events. Returns the ids of the cancelled batches.
 
     To be called in the transaction that ends the job, after the job's row was written: its lock keeps a worker from
     opening another batch meanwhile.

@@ -18,12 +18,16 @@ JobTable = type[LeasedJob]
 J = TypeVar("J", bound=LeasedJob)
 
 
-def _tables(of: AnyJobTable) -> list[AnyJobTable]:
-    return [table for one in of.__subclasses__() for table in ([one] if hasattr(one, "__table__") else _tables(one))]
+def _tables(parent: AnyJobTable) -> list[AnyJobTable]:
+    return [
+        table
+        for subclass in parent.__subclasses__()
+        for table in ([subclass] if hasattr(subclass, "__table__") else _tables(subclass))
+    ]
 
 
-_FOUND: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(Job)}
-TABLE_OF: dict[Kind, AnyJobTable] = {kind: _FOUND[kind] for kind in KINDS if kind in _FOUND}
+_TABLE_BY_KIND: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(Job)}
+TABLE_OF: dict[Kind, AnyJobTable] = {kind: _TABLE_BY_KIND[kind] for kind in KINDS if kind in _TABLE_BY_KIND}
 LEASED: dict[Kind, JobTable] = {kind: table for kind, table in TABLE_OF.items() if issubclass(table, LeasedJob)}
 
 #: The tasks that work on a job under its lease, and the tables of these jobs.
@@ -49,12 +53,12 @@ def is_open(table: AnyJobTable) -> ColumnElement[bool]:
 
 
 def is_runnable(table: AnyJobTable) -> ColumnElement[bool]:
-    """Workers do something for the job: it has not ended, and waits for nobody."""
+    """Workers can work on the job: it has not ended, and does not wait for a person."""
     return table.state.in_(_values(KINDS[table.kind].runnable))
 
 
 def is_cancellable(table: AnyJobTable) -> ColumnElement[bool]:
-    """The job is open, or may go on after a rest, as a paused batch may."""
+    """The job is open, or can be resumed, as a paused batch can."""
     cancelled = KINDS[table.kind].cancelled
     return table.state.in_(_values(states_before(cancelled) if cancelled else frozenset()))
 

@@ -1,4 +1,4 @@
-"""The one place where the state of a job is written, for every kind of job, by services and workers alike.
+"""The only module that writes the state of a job, of every kind, for services and workers alike.
 
 `create_job` writes a job in its first state, `move_job` takes it to another one: by `UPDATE … WHERE state = :expected`,
 with the line in `events` in the same transaction. The table follows from the state. A chunk's transitions are in
@@ -32,13 +32,13 @@ def create_job(connection: Connection, job_id: str, state: State, message: str, 
     return number
 
 
-def create_job_unless_taken(
+def create_job_unless_duplicate(
     connection: Connection, unique: str, job_id: str, state: State, message: str, **values: Any
 ) -> int | None:
     """The same, unless a job has this value of the column `unique` already: then None, and nothing is written."""
     row = {"id": job_id, "state": state.value, "created_at": utc_now()} | values
     table = table_of(state)
-    statement = dialect_of(connection).insert_unless_there(table, index=[unique]).values(row)
+    statement = dialect_of(connection).insert_or_ignore(table, index=[unique]).values(row)
     number: int | None = connection.scalar(statement.returning(table.no))
     if number is not None:
         record_transition(connection, job_id, state, message)
@@ -56,8 +56,8 @@ def move_job(
     chunk: int | None = None,
     **values: Any,
 ) -> bool:
-    """Take a job to the state `new` and leave a line in its history. False: it was in another state, the lease was lost
-    or a condition did not hold; nothing was written.
+    """Move a job to the state `new` and write the event. False: it was in another state, the lease was lost or a
+    condition did not hold; nothing was written.
 
     `old`: the state or states to start from; None: every one that has this transition. `token`: of the lease under
     which a worker writes. `chunk`: the one that gave the reason. A job that ends gives its lease up; one that ended

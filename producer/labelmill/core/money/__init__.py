@@ -1,1 +1,1 @@
-"""What calls cost: tokens counted without a tokenizer, prices by model, and what a job comes to by both."""
+"""The cost of calls: tokens counted without a tokenizer, prices by model, and a job's cost computed from both."""

@@ -1,4 +1,4 @@
-"""What classifying texts with a model costs, by the tokens that were counted. Pure."""
+"""The cost of classifying texts with a model, from the tokens that were counted. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labelmill.core.money.token_counts import count_tokens
 
 
 def priced_model(remote_model: str, prices: PriceList = LISTED) -> str:
-    """The model whose price counts: of a fine-tuned one (`ft:classifier:ministral-3b-latest:…`) the one it began as."""
+    """The model whose price applies: for a fine-tuned one (`ft:classifier:ministral-3b-latest:…`) its base model."""
     return next((part for part in remote_model.split(":") if prices.price_of(part)), remote_model)
 
 
@@ -20,8 +20,8 @@ def cost_of_texts(
 ) -> Money | None:
     """`{"amount", "currency"}` of `texts` that took `tokens` in all; None when the price is not known.
 
-    Of a chat model's tokens those of the answers cost more, and the sum alone is known: an answer is taken to be as
-    long as the longest label makes it.
+    A chat model's output tokens cost more, and only the sum is known: each answer is assumed to have the longest
+    label.
     """
     output = 0
     if method == "prompt":

@@ -1,7 +1,7 @@
-"""What Mistral asks for a million tokens, and what a job would cost by it.
+"""Mistral's prices for a million tokens, and the cost computed from them.
 
-Prices change, and are set for each account: `LABELMILL_PRICES` overrides them. Estimates and costs made of them say
-so by `prices_as_of`. Where Mistral names a price itself (a fine-tuning job's), that one is used.
+Prices change, and differ between accounts: `LABELMILL_PRICES` overrides them. Estimates and costs that use them have
+`prices_as_of`. Where Mistral reports a price itself (for a fine-tuning job), that price is used.
 
 How far the table is sure, as of `PRICES_AS_OF`: Mistral's own page could not be read when it was made; several
 catalogues that copy it agree on mistral-embed, ministral-3b and -8b, mistral-medium (3.5, and 3.1 by its dated ids) and
@@ -23,13 +23,13 @@ CURRENCY = "USD"
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """USD for a million tokens. `output` is what a chat model asks for the tokens it writes."""
+    """USD for a million tokens. `output`: for the tokens that a chat model generates."""
 
     input: float
     output: float = 0.0
 
 
-#: By the beginning of a model's id; the longest that fits counts.
+#: By a prefix of the model's id; the longest matching prefix applies.
 PRICES: dict[str, Price] = {
     "mistral-embed": Price(0.10),
     "codestral-embed": Price(0.15),
@@ -68,7 +68,7 @@ class PriceList:
         return {"amount": round(amount, 8), "currency": CURRENCY}
 
     def as_of(self, model: str) -> str:
-        """When a model's price was looked up, or that the setting names it."""
+        """When a model's price was looked up, or the name of the setting that overrides it."""
         return OVERRIDDEN if self._name(model) in self.overrides else PRICES_AS_OF
 
     def _name(self, model: str) -> str | None:

@@ -1,4 +1,4 @@
-"""How many tokens a text makes, without a tokenizer: an estimate that errs on the high side. Pure.
+"""The number of tokens of a text, without a tokenizer: an estimate that errs on the high side. Pure.
 
 Mistral's tokenizers make a token of some 4 bytes of English and of 2 to 3 bytes of most other languages; digits, rare
 scripts and code take more. A token of every 3 bytes covers nearly all real texts.

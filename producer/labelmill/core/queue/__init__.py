@@ -1,2 +1,2 @@
 """The queue: Celery's configuration and the sending of messages (`sender`), the application that both sides use
-(`application`), what keeps Redis from taking messages (`redis_faults`), and the checks of what comes in (`wire`)."""
+(`application`), why Redis refuses messages (`redis_faults`), and the checks of incoming messages (`wire`)."""

@@ -14,9 +14,9 @@ from labelmill.core.settings import Settings
 
 
 class QueueConnection(Connection):
-    """A connection whose URL says `redis://` or `rediss://`, by whatever class its messages are carried.
+    """A connection whose URL begins with `redis://` or `rediss://`, whatever its transport class.
 
-    kombu writes the name of that class before `://` otherwise, and Flower finds Redis by the URL.
+    kombu would write the name of that class before `://`, and Flower finds Redis by the URL.
     """
 
     def as_uri(
@@ -25,7 +25,7 @@ class QueueConnection(Connection):
         mask: str = "**",
         getfields: Callable[..., Any] | None = None,
     ) -> str:
-        """The URL, its password masked unless it is asked for."""
+        """The URL, with the password masked unless `include_password`."""
         del getfields
         _, _, location = super().as_uri(include_password, mask).partition("://")
         return f"{'rediss' if self.ssl else 'redis'}://{location}"
@@ -36,7 +36,7 @@ class _QueueMessages(AMQP):
 
 
 class QueueApp(Celery):
-    """Celery on the Redis of the settings, whatever else Celery would listen to.
+    """Celery on the Redis of the settings, ignoring Celery's own environment variables.
 
     Celery prefers CELERY_BROKER_URL and CELERY_RESULT_BACKEND to what an application sets, and its command reads
     BROKER_URL and RESULT_BACKEND too. Workers would then serve another Redis than the one that producers, the rate
@@ -49,8 +49,8 @@ class QueueApp(Celery):
 
     @classmethod
     def make(cls, settings: Settings, *, set_as_current: bool = True, checks_messages: bool = False) -> Self:
-        """An application with Labelmill's configuration. Connects to nothing. `checks_messages`: for whoever receives
-        any, see `wire`."""
+        """An application with Labelmill's configuration. Connects to nothing. `checks_messages`: for applications that
+        receive messages, see `wire`."""
         made = cls("labelmill", loader="app", set_as_current=set_as_current)
         made.conf.update(celery_settings(settings))
         made._url = str(made.conf["broker_url"])
@@ -69,5 +69,5 @@ class QueueApp(Celery):
         return super().connection_for_write(url or self._url, **options)
 
     def connection(self, hostname: str | None = None, *rest: Any, **options: Any) -> Connection:
-        """A connection of either kind; Flower asks for it so."""
+        """A connection of either kind; Flower calls this one."""
         return super().connection(hostname or self._url, *rest, **options)

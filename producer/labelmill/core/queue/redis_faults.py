@@ -1,4 +1,4 @@
-"""What keeps Redis from taking messages, in words; it may well answer and still take none."""
+"""Why Redis refuses messages, with a remedy: it can answer and still refuse to write."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from redis import exceptions
 
 
 class Refusal(NamedTuple):
-    """`reason`: what follows on "Redis takes no messages: ". `remedy`: what an operator does."""
+    """`reason`: continues the sentence "Redis takes no messages: ". `remedy`: what an operator should do."""
 
     reason: str
     remedy: str
@@ -38,23 +38,23 @@ _BY_WORD = {
 
 
 def refusal_in(error: BaseException) -> Refusal | None:
-    """Why Redis refused, from an error or what led to it; None: it did not answer at all."""
+    """Why Redis refused, from an error or one of its causes; None: it did not answer at all."""
     for cause in _chain(error):
         for kind, refusal in _BY_CLASS:
             if isinstance(cause, kind):
                 return refusal
-        said = " ".join(str(cause).split())
+        words = " ".join(str(cause).split())
         if isinstance(cause, exceptions.NoPermissionError):
             return Refusal(
-                f"its user has no right to it (NOPERM: {said[:160]})", "give the user that right: ACL SETUSER"
+                f"its user has no right to it (NOPERM: {words[:160]})", "give the user that right: ACL SETUSER"
             )
         if isinstance(cause, exceptions.ResponseError):
-            return _BY_WORD.get(said.partition(" ")[0], Refusal(said[:160], "look into Redis' own log"))
+            return _BY_WORD.get(words.partition(" ")[0], Refusal(words[:160], "look into Redis' own log"))
     return None
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    found: BaseException | None = error
-    while found is not None:
-        yield found
-        found = found.__cause__ or found.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        yield cause
+        cause = cause.__cause__ or cause.__context__

@@ -1,7 +1,7 @@
-"""How both sides speak to Celery: one configuration, and the sending of messages.
+"""Celery's configuration for producer and worker, and the sending of messages.
 
-The settings follow from how Celery and Redis behave: late acknowledgement, JSON only, no results, quick recovery of
-messages that a killed worker held (Redis is a hint only; recovery is what guarantees).
+The settings: late acknowledgement, JSON only, no results, and quick redelivery of messages that a killed worker held.
+Redelivery is only an optimisation: recovery from SQL guarantees that work is done.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 VISIBILITY_TIMEOUT_S = 300
 
 
-#: A person waits for the sender, and SQL owes the work anyway; left alone, kombu tries for 6 s, and waits for a Redis
-#: that is frozen as long as it is frozen.
-_ONE_MORE_TRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1, "socket_timeout": 3}
+#: One retry: a person waits for the sender, and recovery sends what is recorded in SQL anyway. By default kombu retries
+#: for 6 s, and waits for a frozen Redis without a limit.
+_ONE_RETRY = {"max_retries": 1, "interval_start": 0.2, "socket_connect_timeout": 1, "socket_timeout": 3}
 
 
 def celery_settings(settings: Settings) -> dict[str, Any]:
@@ -60,8 +60,8 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
             "health_check_interval": 25,
             "socket_keepalive": True,
             "socket_connect_timeout": 5,
-            # kombu reads no such option, but keeps connections apart by their options, and not by how they speak TLS:
-            # one that checks a certificate must not be given one that did not
+            # kombu does not read this option, but it pools connections by their options, which do not include the TLS
+            # settings: a caller that checks certificates must not get a connection that did not
             "checks": broker["broker_use_ssl"],
         },
         "worker_hijack_root_logger": False,
@@ -76,15 +76,15 @@ def _sending_app(settings: Settings, *, checks_messages: bool = False) -> Celery
         from labelmill.core.queue.application import QueueApp  # noqa: PLC0415
 
         app = QueueApp.make(settings, set_as_current=False, checks_messages=checks_messages)
-        app.conf.broker_transport_options |= _ONE_MORE_TRY
+        app.conf.broker_transport_options |= _ONE_RETRY
         app.amqp  # noqa: B018 - imports too
     return app
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """While a library is imported: it makes much and drops nothing, so that the garbage collector looks in vain, for a
-    third of the time."""
+    """Disable the garbage collector during an import: imports allocate much and free nothing, so it would find nothing
+    and take a third of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -95,15 +95,15 @@ def _uncollected() -> Iterator[None]:
 
 
 def asking_app(settings: Settings) -> Celery:
-    """An application that asks workers how they are. Close it."""
-    app = _sending_app(settings, checks_messages=True)  # replies may be anybody's
+    """An application that asks workers for their health. The caller closes it."""
+    app = _sending_app(settings, checks_messages=True)  # anyone who can write to Redis can send a reply
     app.conf.broker_connection_retry = False
     return app
 
 
 class _NoResult:
-    """What sending a message returns: nothing of use. Celery's own class would search all installed packages for one
-    that stores results."""
+    """The unused return value of sending a message. Celery's own class would search all installed packages for a
+    result store."""
 
     ignored = True  # Celery sets it
 
@@ -112,29 +112,33 @@ class _NoResult:
 
 
 class MessageSender:
-    """Sends messages; the tasks themselves need not be known to the sender."""
+    """Sends messages; the sender does not need the code of the tasks."""
 
     def __init__(self, app: Celery | Settings) -> None:
-        self._given = app
+        self._app_or_settings = app
 
     @classmethod
     def connect(cls, settings: Settings) -> MessageSender:
-        """A sender of its own, for processes that are no worker. Opens no connection yet."""
+        """A sender with an application of its own, for processes that are not workers. Opens no connection yet."""
         return cls(settings)
 
     @cached_property
     def _app(self) -> Celery:
-        return _sending_app(self._given) if isinstance(self._given, Settings) else self._given
+        return (
+            _sending_app(self._app_or_settings)
+            if isinstance(self._app_or_settings, Settings)
+            else self._app_or_settings
+        )
 
     def close(self) -> None:
-        """Close the connections to Redis that this sender opened; another application's stay."""
-        if isinstance(self._given, Settings) and "_app" in vars(self):
+        """Close the connections to Redis that this sender opened; those of an application passed in stay open."""
+        if isinstance(self._app_or_settings, Settings) and "_app" in vars(self):
             self._app.close()
 
     def send(
         self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
     ) -> None:
-        """Put `messages` on the task's queue. Raises BrokerUnavailable; SQL still owes the work then."""
+        """Put `messages` on the task's queue. Raises BrokerUnavailable; recovery sends them later in that case."""
         from kombu.exceptions import KombuError  # noqa: PLC0415 - as in _sending_app
         from redis.exceptions import RedisError  # noqa: PLC0415 - as above
 
@@ -156,8 +160,8 @@ class MessageSender:
             from labelmill.core.queue.redis_faults import refusal_in  # noqa: PLC0415 - as above
 
             refusal = refusal_in(error)
-            said = f"Redis takes no messages, {refusal.reason}" if refusal else "Redis cannot be reached"
-            raise BrokerUnavailable(said) from error
+            message_text = f"Redis takes no messages, {refusal.reason}" if refusal else "Redis cannot be reached"
+            raise BrokerUnavailable(message_text) from error
 
 
 __all__ = ["QUEUES", "MessageSender", "celery_settings"]

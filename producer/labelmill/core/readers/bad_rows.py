@@ -82,7 +82,7 @@ def value_as_text(value: Any) -> str | None:
     return str(value)
 
 
-def storable(text: str) -> bool:
+def can_be_utf8(text: str) -> bool:
     """Whether `text` can be written as UTF-8 (lone surrogates cannot)."""
     if text.isascii():
         return True

@@ -14,33 +14,35 @@ _NAMED = 30
 _USUAL_TEXT = "text"  #: The column of the texts where none is named.
 
 
-def check_columns(name: str, there: Iterable[str], wanted: Iterable[str], *, are_fixed: bool = False) -> None:
+def check_columns(name: str, present: Iterable[str], wanted: Iterable[str], *, are_fixed: bool = False) -> None:
     """Raise InvalidInput, naming the columns there are, unless each of `wanted` is one of them. `are_fixed`: no option
     names other ones."""
-    places_of_columns(name, list(there), list(wanted), are_fixed=are_fixed)
+    places_of_columns(name, list(present), list(wanted), are_fixed=are_fixed)
 
 
-def places_of_columns(name: str, there: Sequence[str], wanted: Sequence[str], *, are_fixed: bool = False) -> list[int]:
+def places_of_columns(
+    name: str, present: Sequence[str], wanted: Sequence[str], *, are_fixed: bool = False
+) -> list[int]:
     """Where each wanted column stands; white space around a name in the file does not count. Raises InvalidInput where
     there is none, or several."""
-    return [_place(name, there, column, are_fixed=are_fixed) for column in wanted]
+    return [_place(name, present, column, are_fixed=are_fixed) for column in wanted]
 
 
-def _place(name: str, there: Sequence[str], column: str, *, are_fixed: bool) -> int:
-    for names in (list(there), [one.strip() for one in there]):
+def _place(name: str, present: Sequence[str], column: str, *, are_fixed: bool) -> int:
+    for names in (list(present), [present_name.strip() for present_name in present]):
         if (count := names.count(column)) > 1:
             raise InvalidInput(f"{name} has {count} columns named {shown(column)}: rename all but one")
         if count:
             return names.index(column)
-    near = did_you_mean(column, there, show=shown)
+    near = did_you_mean(column, present, show=shown)
     remedy = f"; {named('text')} names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
-    have = ", ".join(map(shown, there[:_NAMED]))
-    raise InvalidInput(f"{name} has no column {shown(column)}; it has {have}{near}{remedy}")
+    listed = ", ".join(map(shown, present[:_NAMED]))
+    raise InvalidInput(f"{name} has no column {shown(column)}; it has {listed}{near}{remedy}")
 
 
-def clear_names(there: Sequence[str]) -> list[str]:
+def clear_names(present: Sequence[str]) -> list[str]:
     """The names that stand for one column each."""
-    return [one for one in there if one.strip() and there.count(one) == 1]
+    return [column for column in present if column.strip() and present.count(column) == 1]
 
 
 class SeenColumns:

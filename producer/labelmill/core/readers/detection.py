@@ -27,7 +27,7 @@ from labelmill.core.readers.formats import FORMATS, Sample, format_by_magic, for
 
 _SAMPLE_BYTES = 1 << 16
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
-_NOTHING_SAID = ReadOptions()
+_NO_OPTIONS = ReadOptions()
 _OBJECT_LINE = re.compile(r"\s*\{.*\}\s*")
 
 
@@ -47,13 +47,13 @@ def read_options(encoding: str | None, delimiter: str | None, quoting: str | Non
 
 
 def detect_sources(
-    inputs: Iterable[Input], options: ReadOptions = _NOTHING_SAID, columns: Sequence[str] = ()
+    inputs: Iterable[Input], options: ReadOptions = _NO_OPTIONS, columns: Sequence[str] = ()
 ) -> list[Source]:
     """Each input with its format. A pipe is opened. `columns`, which will be asked for, help to know a header.
 
     Raises InvalidInput for what cannot be opened, is in no known format, or for which an option has no meaning.
     """
-    sources = [_detect(one, options, columns) for one in inputs]
+    sources = [_detect(source_input, options, columns) for source_input in inputs]
     formats = [FORMATS[source.format.kind] for source in sources]
     if (options.delimiter or options.quoting) and sources and not any(form.has_delimiter for form in formats):
         field = "delimiter" if options.delimiter else "quoting"
@@ -80,16 +80,18 @@ def formats_of(sources: Sequence[Source]) -> tuple[FileFormat, ...]:
     return formats[:1] if len(set(formats)) == 1 else formats
 
 
-def _detect(given: Input, options: ReadOptions, columns: Sequence[str]) -> Source:
-    name = display_name(given)
-    with faults_of_reading(name if isinstance(given, Path) and given.exists() else plain(str(given))):
-        if isinstance(given, Path) and not is_pipe(given):
-            with given.open("rb") as file:
+def _detect(source_input: Input, options: ReadOptions, columns: Sequence[str]) -> Source:
+    name = display_name(source_input)
+    with faults_of_reading(
+        name if isinstance(source_input, Path) and source_input.exists() else plain(str(source_input))
+    ):
+        if isinstance(source_input, Path) and not is_pipe(source_input):
+            with source_input.open("rb") as file:
                 start, _ = with_start(unpacked(file), _SAMPLE_BYTES)
-            return Source(given, name, _format_of(given, name, start, options, columns))
-        raw: BinaryIO = given.open("rb") if isinstance(given, Path) else given
+            return Source(source_input, name, _format_of(source_input, name, start, options, columns))
+        raw: BinaryIO = source_input.open("rb") if isinstance(source_input, Path) else source_input
         start, stream = with_start(unpacked(raw), _SAMPLE_BYTES)
-        opened = raw if isinstance(given, Path) else None
+        opened = raw if isinstance(source_input, Path) else None
         return Source(stream, name, _format_of(None, name, start, options, columns), opened)
 
 
@@ -103,8 +105,8 @@ def _format_of(path: Path | None, name: str, start: bytes, options: ReadOptions,
     text = as_utf8(io.BytesIO(start), encoding).read().decode("utf-8", "replace").removeprefix("\ufeff")
     form = form or FORMATS[_kind_of_text(text, name, is_named=path is not None, options=options)]
     if "\x00" in text[:4] and encoding == UTF_8:
-        said = named("encoding", "utf-16-le")
-        raise InvalidInput(f"{name} is not UTF-8 text: if it is UTF-16 without a mark, say {said}")
+        option = named("encoding", "utf-16-le")
+        raise InvalidInput(f"{name} is not UTF-8 text: if it is UTF-16 without a mark, say {option}")
     return form.describe(Sample(name, suffix, text, encoding, len(start) == _SAMPLE_BYTES, options, columns))
 
 

@@ -48,13 +48,13 @@ def inputs_of(source: str) -> list[Input]:
 def expand_source(source: str) -> list[Path]:
     """The files of a path or glob, sorted. Raises InvalidInput when there are none."""
     try:
-        found = _files_of(source)
+        files = _files_of(source)
     except (OSError, ValueError, RuntimeError):  # what cannot be a path, or the home of nobody
-        found = []
-    if not found:
+        files = []
+    if not files:
         what = "no file matches" if glob.has_magic(source) else "there is no file"
         raise InvalidInput(f"{what} {plain(source)}")
-    return found
+    return files
 
 
 def _files_of(source: str) -> list[Path]:

@@ -32,13 +32,13 @@ def read_rows(
     """
     names = []
     empty = True
-    wanted = None if columns is None else list(dict.fromkeys(columns))
-    for given in inputs:
-        source = as_source(given, wanted or ())
+    required = None if columns is None else list(dict.fromkeys(columns))
+    for source_input in inputs:
+        source = as_source(source_input, required or ())
         names.append(source.name)
         bad = Counting(on_bad_row)
         with naming_what_is_read(source.name, bad):
-            for line, values in FORMATS[source.format.kind].rows(source, wanted, bad):
+            for line, values in FORMATS[source.format.kind].rows(source, required, bad):
                 empty = False
                 yield Row(source.name, line, values)
         empty = empty and not bad.count
@@ -46,9 +46,9 @@ def read_rows(
         raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
 
 
-def as_source(given: Input | Source, columns: Sequence[str]) -> Source:
+def as_source(source_input: Input | Source, columns: Sequence[str]) -> Source:
     """An input whose format is known, or is now found out."""
-    return given if isinstance(given, Source) else detect_sources([given], columns=columns)[0]
+    return source_input if isinstance(source_input, Source) else detect_sources([source_input], columns=columns)[0]
 
 
 def first_columns(source: Source) -> list[str]:

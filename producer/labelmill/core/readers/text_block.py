@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from labelmill.contracts.chats import chat_as_text, is_chat
-from labelmill.core.readers.bad_rows import BadRow, OnBadRow, kind_of_value, storable, value_as_text
+from labelmill.core.readers.bad_rows import BadRow, OnBadRow, can_be_utf8, kind_of_value, value_as_text
 
 BLOCK_ROWS = 20_000
 ID = 1  #: Where the column of ids stands among those that are read.
@@ -22,7 +22,7 @@ class TextBlock:
 
     texts: list[str] = field(default_factory=list)
     ids: list[str | None] | None = None
-    most_chars: int | None = None  #: At most so many characters in all texts; None: nobody counted.
+    max_chars: int | None = None  #: At most so many characters in all texts; None: nobody counted.
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -37,29 +37,29 @@ def add_row(
     block: TextBlock, values: dict[str, Any], columns: Sequence[str], place: BadRow, on_bad_row: OnBadRow
 ) -> None:
     """Add a row's text and id to a block; a bad one goes to `on_bad_row`, at `place`."""
-    found = texts_of_row(values, columns)
-    if isinstance(found, str):
-        on_bad_row(BadRow(place.file, place.line, found))
+    texts = texts_of_row(values, columns)
+    if isinstance(texts, str):
+        on_bad_row(BadRow(place.file, place.line, texts))
         return
-    block.texts.append(found[0])
+    block.texts.append(texts[0])
     if block.ids is not None:
-        block.ids.append(found[1] or None)
+        block.ids.append(texts[1] or None)
 
 
 def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | str:
     """What a row has in `columns`, of which the first is the text's; or, as a sentence, why it is a bad row."""
-    found: list[str] = []
+    texts: list[str] = []
     for column in columns:
         value = values.get(column)
         text = chat_as_text(value) if column is columns[0] and is_chat(value) else value_as_text(value)
         if text is None:
             return f"{column!r} is {kind_of_value(values[column])}, not a text"
-        if not storable(text):
+        if not can_be_utf8(text):
             return f"{column!r} is not UTF-8"
-        if len(found) == ID and "\x00" in text:
+        if len(texts) == ID and "\x00" in text:
             return nul_in_id(column)
-        found.append(text)
-    return found
+        texts.append(text)
+    return texts
 
 
 def nul_in_id(column: str) -> str:

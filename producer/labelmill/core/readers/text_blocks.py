@@ -20,8 +20,8 @@ def read_text_blocks(
     columns = [text_column] if id_column is None else [text_column, id_column]
     names = []
     empty = True
-    for given in inputs:
-        source = as_source(given, columns)
+    for source_input in inputs:
+        source = as_source(source_input, columns)
         names.append(source.name)
         bad = Counting(on_bad_row)
         with naming_what_is_read(source.name, bad):

@@ -1,1 +1,1 @@
-"""Files of the data folder: `data_folder` resolves and confines references, `new_files` writes a file as a whole."""
+"""Files of the data folder: `data_folder` resolves and confines references, `new_files` writes files atomically."""

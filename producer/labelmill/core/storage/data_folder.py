@@ -1,8 +1,8 @@
-"""The data folder: where the files of datasets, sources and models lie, which producers and workers share.
+"""The data folder: the files of datasets, sources and models, which producers and workers share.
 
-SQL stores references: paths relative to the data folder, with `/` between names, so that every host may mount it where
-it likes. A reference comes from a table that others write to, and is opened only where it leads into the folder that it
-must be in: `datasets/<id>/`, `sources/<job>/` or `models/`.
+SQL stores references: paths relative to the data folder, with `/` between names, so that every host may mount it at
+another path. A reference comes from a table that other users can write to, so it is opened only if it lies in the
+folder of its kind: `datasets/<id>/`, `sources/<job>/` or `models/`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from labelmill.core.storage.new_files import make_private_folder
 
 MODELS = "models"  #: The folder of models' own files.
 
-_SOURCE = "data-folder:"  #: Before a reference where else a path stands as a user wrote it.
+_SOURCE = "data-folder:"  #: Distinguishes a reference from a path that a user wrote.
 _SHOWN_CHARS = 200  #: Of a reference, in an error.
 
 
@@ -65,33 +65,33 @@ class DataFolder:
         return self.root / name
 
     def give_to_owner(self, path: Path) -> None:
-        """Let what root wrote at `path` belong to the data folder's owner, so that workers of that user can read it.
-        Does nothing for other users. Raises OSError."""
+        """Change the owner of what root wrote at `path` to the data folder's owner, so that workers of that user can
+        read it. Does nothing for other users. Raises OSError."""
         owner = self.root.stat()
         if os.geteuid() != 0 or owner.st_uid == 0:
             return
         above = [folder for folder in path.parents if folder.is_relative_to(self.root) and folder != self.root]
-        for one in (*above, path, *path.rglob("*")):
-            os.chown(one, owner.st_uid, owner.st_gid, follow_symlinks=False)
+        for written in (*above, path, *path.rglob("*")):
+            os.chown(written, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
     def reference(self, path: Path) -> str:
-        """How SQL names a file that was written here."""
+        """The reference that SQL stores for a file that was written here."""
         return path.relative_to(self.root).as_posix()
 
     def source(self, path: Path) -> str:
-        """How a batch names a split that it classifies; see `local_source`."""
+        """The source of a batch that classifies a split; see `local_source`."""
         return f"{_SOURCE}{path.relative_to(self.root.resolve()).as_posix()}"
 
     def file(self, reference: str, folder: str) -> Path:
-        """Where the file lies here that a row names, which must be in `folder`. It may be missing.
+        """The path of the file that a reference names, which must be in `folder`. The file may be missing.
 
-        Raises InvalidInput when it lies elsewhere, links resolved, or is no regular file.
+        Raises InvalidInput when the path lies elsewhere after links are resolved, or is not a regular file.
         """
-        place = self.root.resolve() / folder
-        # TypeError: no text at all; the others: a loop of links, a NUL byte, a name that is too long
+        parent = self.root.resolve() / folder
+        # TypeError: not a string; the others: a loop of links, a NUL byte, a name that is too long
         with contextlib.suppress(TypeError, OSError, RuntimeError, ValueError):
             path = (self.root / reference).resolve()
-            if path != place and path.is_relative_to(place) and _is_file_or_missing(path):
+            if path != parent and path.is_relative_to(parent) and _is_file_or_missing(path):
                 return path
         raise InvalidInput(
             f"{str(reference)[:_SHOWN_CHARS]!r} is not a file inside the data folder's {folder}/, so it is not opened"
@@ -99,7 +99,7 @@ class DataFolder:
 
 
 def _is_file_or_missing(path: Path) -> bool:
-    """Raises OSError for what cannot be looked at, such as a loop of links, which Python 3.13's `resolve` lets pass."""
+    """Raises OSError for a path that cannot be read, such as a loop of links, which Python 3.13's `resolve` accepts."""
     try:
         return stat.S_ISREG(path.stat().st_mode)
     except FileNotFoundError:
@@ -114,6 +114,6 @@ def local_source(data_dir: str, source: str) -> str:
 
 
 def shown_files(data_dir: str, references: Mapping[str, str]) -> dict[str, str]:
-    """References as users are shown them: where the files lie for whoever asks. Opens nothing."""
+    """References as paths on this host, for display. Opens nothing."""
     root = data_dir.rstrip("/") if "://" in data_dir else str(Path(data_dir).absolute())
     return {name: f"{root}/{reference}" for name, reference in references.items()}

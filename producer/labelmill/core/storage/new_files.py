@@ -1,4 +1,4 @@
-"""Making files and folders: whole or not at all, through no symbolic link, open to others only where that is wanted."""
+"""Creating files and folders: atomically, not through symbolic links, and private unless sharing is intended."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _DEVICES = ("/dev", "/proc")  #: Where names are not files to be replaced: `/dev
 
 @contextlib.contextmanager
 def replacing(output: Path) -> Iterator[BinaryIO]:
-    """A file that takes the place of `output` at the end, and is gone after an error.
+    """A file that replaces `output` at the end, and is removed after an error.
 
-    Until then it lies in the same folder under a name that nobody can foresee, so that no link of that name can lead
-    what is written elsewhere. A device or a pipe is written to as it is. Raises OSError.
+    Until then it has an unpredictable name in the same folder, so that nobody can prepare a link of that name. A device
+    or a pipe is written to directly. Raises OSError.
     """
     if _is_device(output):
         with output.open("wb") as stream:
@@ -41,7 +41,7 @@ def _is_device(output: Path) -> bool:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder that its owner alone may enter, whatever the umask; one that is there stays as it is.
+    """Make a folder that only its owner may enter, whatever the umask; an existing one is left unchanged.
 
     Raises OSError.
     """
@@ -56,7 +56,7 @@ def make_private_folder(folder: Path) -> None:
 
 
 def make_private_file(file: Path) -> None:
-    """Make an empty file that its owner alone may read, whatever the umask; one that is there stays as it is.
+    """Make an empty file that only its owner may read, whatever the umask; an existing one is left unchanged.
 
     Raises OSError.
     """
@@ -69,8 +69,8 @@ def make_private_file(file: Path) -> None:
 
 
 def is_same_file(path: Path, other: Path | BinaryIO) -> bool:
-    """Whether a path leads to the file of another path, by a different spelling or any kind of link too, or to the one
-    that a stream reads."""
+    """Whether a path is the same file as another path, under a different spelling or through links, or as the file that
+    a stream reads."""
     try:
         return os.path.samestat(path.stat(), other.stat() if isinstance(other, Path) else os.fstat(other.fileno()))
     except OSError:

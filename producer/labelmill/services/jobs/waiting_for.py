@@ -21,7 +21,7 @@ from labelmill.core.database.tables import (
     UnableWorkerRow,
     WorkerRow,
 )
-from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, model_subject, told
+from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, describe_delay, model_subject
 from labelmill.core.jobs.tables import LEASED, is_open, is_runnable
 from labelmill.services.jobs.progress import batches_of
 
@@ -71,7 +71,7 @@ def _delay(connection: Connection, kind: Kind, row: RowMapping, job_id: str, wor
         return None
     first = delays[0]
     since = datetime.fromtimestamp(first["since"], UTC)
-    message = told(DelayReason(first["reason"]), first["message"], since)
+    message = describe_delay(DelayReason(first["reason"]), first["message"], since)
     concerns_all = first["subject"] == REDIS_SUBJECT or set(workers) <= {one["worker_id"] for one in delays}
     return _told(first["reason"], message if concerns_all else f"{first['name']}: {message}", since)
 

@@ -3,7 +3,7 @@
 (`settings_of`), telling workers what is owed to Mistral (`at_mistral`).
 """
 
-from labelmill.services.models.at_mistral import send_wish
+from labelmill.services.models.at_mistral import send_remote_action
 from labelmill.services.models.listing import lineage, list_models
 from labelmill.services.models.resolving import find_version, ref_of, register, resolve_model
 from labelmill.services.models.settings_of import (
@@ -28,7 +28,7 @@ __all__ = [
     "remove_alias",
     "resolve_model",
     "rollback",
-    "send_wish",
+    "send_remote_action",
     "set_alias",
     "set_note",
     "set_thresholds",

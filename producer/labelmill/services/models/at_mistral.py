@@ -10,7 +10,7 @@ from labelmill.core.database.tables import ModelRow
 from labelmill.core.queue.sender import MessageSender
 
 
-def send_wish(sender: MessageSender, row: ModelRow) -> tuple[Notice, ...]:
+def send_remote_action(sender: MessageSender, row: ModelRow) -> tuple[Notice, ...]:
     """Send the message for a model's `remote_wish`, if it has one. To be called once the wish is committed. Returns
     what should be known."""
     if row.remote_wish is None:

@@ -176,7 +176,7 @@ def _change(context: ServiceContext, act: Callable[[Connection], ModelRow]) -> C
         row = act(connection)
         columns = (ModelRow.state, ModelRow.promoted, ModelRow.note)
         now = connection.execute(select(*columns).where(ModelRow.no == row.no)).one()
-    warnings = at_mistral.send_wish(context.sender, row)
+    warnings = at_mistral.send_remote_action(context.sender, row)
     document: ChangedModelDocument = {
         "model": ref_of(row),
         "state": now.state,

@@ -23,8 +23,8 @@ from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.field_names import named
 from labelmill.contracts.job_kinds import TRAINING
 from labelmill.contracts.near_matches import did_you_mean
-from labelmill.contracts.states import RemoteWish, TrainingState
-from labelmill.core.database import hold_name
+from labelmill.contracts.states import RemoteAction, TrainingState
+from labelmill.core.database import lock_name
 from labelmill.core.database.tables import ModelAliasRow, ModelRow, TrainingRow, utc_now
 
 READY, ARCHIVED, DELETED = "ready", "archived", "deleted"
@@ -64,7 +64,7 @@ def register(
     _check_raw_id(remote_id)
     for target in multi:
         check_name(named("multi"), target)
-    hold_name(connection, "model", name)
+    lock_name(connection, "model", name)
     same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
     if (there := _first(connection, *same)) is not None:
         return there
@@ -202,7 +202,7 @@ def _check_usable(row: ModelRow) -> None:
         )
     if row.state != READY:
         raise NotFound(f"the model {ref} is not ready yet: its training goes on")
-    if row.remote_wish == RemoteWish.UNARCHIVE.value:
+    if row.remote_wish == RemoteAction.UNARCHIVE.value:
         raise InvalidInput(f"the model {ref} is being brought back at Mistral: try again in a moment", field="model")
 
 

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.core.database import hold_name
+from labelmill.core.database import lock_name
 from labelmill.core.database.tables import ModelAliasRow, ModelRow
 from labelmill.services.models.resolving import find_version, ref_of, resolve_model
 
@@ -28,7 +28,7 @@ def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
     row = find_version(connection, ref)
     if row.version == 0:
         raise InvalidInput(f"{ref} is an id of Mistral's: register it under a name first", field="ref")
-    hold_name(connection, "model", row.name)
+    lock_name(connection, "model", row.name)
     _forget(connection, row.name, alias)
     connection.execute(insert(ModelAliasRow).values(name=row.name, alias=alias, model_no=row.no))
     return row

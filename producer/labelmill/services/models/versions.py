@@ -12,8 +12,8 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import check_plain_name
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.contracts.states import RemoteWish
-from labelmill.core.database import db_now, hold_name
+from labelmill.contracts.states import RemoteAction
+from labelmill.core.database import db_now, lock_name
 from labelmill.core.database.tables import BatchRow, EvaluationRow, ModelAliasRow, ModelRow, PromotionRow, utc_now
 from labelmill.core.jobs.tables import is_cancellable
 from labelmill.services.models.resolving import ARCHIVED, DELETED, RAW_PREFIX, READY, find_version, ref_of
@@ -31,8 +31,8 @@ def promote(connection: Connection, ref: str) -> ModelRow:
     _remember_current(connection, row.name)
     connection.execute(insert(PromotionRow).values(name=row.name, model_no=row.no, at=utc_now()))
     _let_answer(connection, row)
-    if row.remote_state == ARCHIVED or row.remote_wish == RemoteWish.ARCHIVE.value:
-        wish(connection, row, RemoteWish.UNARCHIVE)
+    if row.remote_state == ARCHIVED or row.remote_wish == RemoteAction.ARCHIVE.value:
+        request_remote_action(connection, row, RemoteAction.UNARCHIVE)
     return row
 
 
@@ -71,7 +71,7 @@ def archive(connection: Connection, ref: str, *, at_mistral: bool = True) -> Mod
     archived there too, which stops its storage fee. Raises NotFound, InvalidInput while a job runs on it."""
     row = _retire(connection, ref, ARCHIVED)
     if at_mistral and row.remote_state is None:
-        _wish_if_ours(connection, row, RemoteWish.ARCHIVE)
+        _request_remote_action_if_ours(connection, row, RemoteAction.ARCHIVE)
     return row
 
 
@@ -81,11 +81,11 @@ def delete(connection: Connection, ref: str, *, at_mistral: bool = True) -> Mode
     row = _retire(connection, ref, DELETED)
     connection.execute(delete_rows(ModelAliasRow).where(ModelAliasRow.model_no == row.no))
     if at_mistral:
-        _wish_if_ours(connection, row, RemoteWish.DELETE)
+        _request_remote_action_if_ours(connection, row, RemoteAction.DELETE)
     return row
 
 
-def wish(connection: Connection, row: ModelRow, what: RemoteWish) -> None:
+def request_remote_action(connection: Connection, row: ModelRow, what: RemoteAction) -> None:
     """Owe Mistral something for a model."""
     values = {"remote_wish": what.value, "remote_error": None, "next_look_at": db_now(), "attempts": 0}
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(values))
@@ -122,7 +122,7 @@ def is_fine_tuned(row: ModelRow) -> bool:
     return row.method == "factory" and (row.remote_model or "").startswith(RAW_PREFIX)
 
 
-def _wish_if_ours(connection: Connection, row: ModelRow, what: RemoteWish) -> None:
+def _request_remote_action_if_ours(connection: Connection, row: ModelRow, what: RemoteAction) -> None:
     """Owe it unless another version that is in use is the same model at Mistral."""
     if not is_fine_tuned(row):
         return
@@ -133,7 +133,7 @@ def _wish_if_ours(connection: Connection, row: ModelRow, what: RemoteWish) -> No
         .limit(1)
     )
     if shared is None:
-        wish(connection, row, what)
+        request_remote_action(connection, row, what)
 
 
 def _let_answer(connection: Connection, row: ModelRow) -> None:
@@ -145,7 +145,7 @@ def _remember_current(connection: Connection, name: str) -> int | None:
     """Put the promoted version on the record if it is not: a first version is promoted by no person. Returns it.
 
     Nobody else changes which version answers to the name until this transaction ends."""
-    hold_name(connection, "model", name)
+    lock_name(connection, "model", name)
     current = connection.scalar(select(ModelRow.no).where(ModelRow.name == name, ModelRow.promoted.is_(True)))
     latest = connection.scalar(
         select(PromotionRow.model_no)

@@ -267,14 +267,14 @@ def _read_answers(
         numbers, labels, best, of_labels = b"", [], b"", b""
         for row, rows in (("row", _OWN), ("d.row", _REPEATED)) if with_repeats else (("row", _OWN),):
             columns = _COLUMNS.format(row=row, scores=scores)
-            (found,) = dialect.run_as_written(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
+            (found,) = dialect.execute_raw(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
             if found[0] is not None:
                 numbers, best, of_labels = numbers + found[0], best + found[2], of_labels + (found[3] or b"")
                 labels += found[1].split(_BETWEEN)
         return Answers.of_columns(target, (numbers, labels, best, of_labels), choice)
-    found = dialect.run_as_written(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
+    found = dialect.execute_raw(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
     if with_repeats:
-        found += dialect.run_as_written(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
+        found += dialect.execute_raw(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
     return Answers.of_rows(target, found, choice)
 
 

@@ -19,7 +19,7 @@ from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import BatchRow
-from labelmill.core.jobs.transitions import create_job_unless_taken, move_job
+from labelmill.core.jobs.transitions import create_job_unless_duplicate, move_job
 from labelmill.core.readers import TextBlock
 
 SUBMISSION_BROKEN = "submission_broken"  #: The error code of a batch whose rows were never all written.
@@ -103,7 +103,7 @@ def _make(connection: Connection, order: Order, key: str | None) -> OpenedBatch 
         "options": order.spec.model_dump(mode="json"),
         "idempotency_key": key,
     }
-    batch_no = create_job_unless_taken(
+    batch_no = create_job_unless_duplicate(
         connection, "idempotency_key", batch_id, BatchState.SUBMITTING, "submitted", **values
     )
     if batch_no is None:

@@ -8,7 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.field_names import as_option, named, tell
+from labelmill.contracts.field_names import as_option, named, write_names
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import BatchRow
@@ -92,4 +92,4 @@ def record_skipped(engine: Engine, batch_no: int, batch_id: str, skipped: Skippe
             .values(skipped=skipped.count)
         ).rowcount
         if done:
-            events.note(connection, batch_id, tell(str(skipped), as_option))
+            events.note(connection, batch_id, write_names(str(skipped), as_option))

@@ -14,10 +14,17 @@ from sqlalchemy.engine import Engine
 
 from labelmill.client import Client
 from labelmill.contracts.errors import DatabaseUnsuitable
-from labelmill.core.database import connect, hold_machine, machines, reading, require_this_machine, writing
+from labelmill.core.database import (
+    connect,
+    machines,
+    reading,
+    renew_machine_heartbeat,
+    require_only_this_machine,
+    writing,
+)
 from labelmill.core.database.tables import LockRow
 from labelmill.core.settings import load_settings
-from labelmill.doctor.database import look_at_database
+from labelmill.doctor.database import check_database
 
 _THIS, _OTHER = "11111111-2222-3333-4444-555555555555", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 
@@ -49,7 +56,7 @@ def sqlite(sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
 def workers_elsewhere(sqlite: Engine, on_machine: Callable[[str], None]) -> Iterator[threading.Event]:
     """A worker of another machine writes its heartbeat until the event is set."""
     on_machine(_OTHER)
-    hold_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
     on_machine(_THIS)
     ended = threading.Event()
 
@@ -71,13 +78,13 @@ def _holder(engine: Engine) -> str | None:
 
 
 def test_a_machine_beside_a_live_one_is_refused(sqlite: Engine, workers_elsewhere: threading.Event) -> None:
-    for refused in (hold_machine, require_this_machine):
+    for refused in (renew_machine_heartbeat, require_only_this_machine):
         with pytest.raises(DatabaseUnsuitable, match="another machine use this database now: use PostgreSQL"):
             refused(sqlite)
     settings = load_settings(database_url=str(sqlite.url))
     with pytest.raises(DatabaseUnsuitable):
         Client(settings)
-    check = look_at_database(settings).checks[-1]
+    check = check_database(settings).checks[-1]
     assert (check.name, check.status.value) == ("database machines", "failed")
     assert check.remedy.startswith("use PostgreSQL")
 
@@ -86,37 +93,37 @@ def test_a_machine_whose_workers_ended_keeps_nobody_out(sqlite: Engine, workers_
     workers_elsewhere.set()
     time.sleep(0.2)  # its last heartbeat
     started = time.monotonic()
-    require_this_machine(sqlite)
+    require_only_this_machine(sqlite)
     assert time.monotonic() - started >= 1.0, "nobody watched"
     started = time.monotonic()
-    require_this_machine(sqlite)  # the next command
+    require_only_this_machine(sqlite)  # the next command
     assert time.monotonic() - started < 1.0
-    hold_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
     assert _holder(sqlite) == _THIS.replace("-", "")
 
 
 def test_a_restarted_machine_goes_on(sqlite: Engine, on_machine: Callable[[str], None]) -> None:
-    hold_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
     on_machine(_OTHER)  # a new boot id
-    hold_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
     assert _holder(sqlite) == _OTHER.replace("-", "")
 
 
 def test_a_heartbeat_of_long_ago_is_not_watched(sqlite: Engine, on_machine: Callable[[str], None]) -> None:
     on_machine(_OTHER)
-    hold_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
     on_machine(_THIS)
     with writing(sqlite) as connection:
         connection.execute(text("UPDATE locks SET until = until - 1000"))
     started = time.monotonic()
-    hold_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
     assert time.monotonic() - started < 1.0
 
 
 def test_processes_of_one_machine_share_it(sqlite: Engine, on_machine: Callable[[str], None]) -> None:
     for _ in range(3):
-        hold_machine(sqlite)
-        require_this_machine(sqlite)
+        renew_machine_heartbeat(sqlite)
+        require_only_this_machine(sqlite)
     assert _holder(sqlite) == _THIS.replace("-", "")
 
 
@@ -124,8 +131,8 @@ def test_where_a_kernel_has_no_boot_id_nothing_is_compared(
     sqlite: Engine, workers_elsewhere: threading.Event, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machines, "BOOT_ID", tmp_path / "none")
-    require_this_machine(sqlite)
-    hold_machine(sqlite)
+    require_only_this_machine(sqlite)
+    renew_machine_heartbeat(sqlite)
 
 
 @pytest.mark.postgres
@@ -133,6 +140,6 @@ def test_postgresql_serves_any_number_of_machines(postgres_url: str, on_machine:
     engine = connect(postgres_url)
     for boot_id in (_THIS, _OTHER):
         on_machine(boot_id)
-        hold_machine(engine)
-        require_this_machine(engine)
+        renew_machine_heartbeat(engine)
+        require_only_this_machine(engine)
     engine.dispose()

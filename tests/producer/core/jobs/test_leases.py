@@ -13,7 +13,7 @@ from sqlalchemy.engine import Engine
 
 import labelmill
 import labelmill_worker
-from labelmill.core.database import FAR_LEASE_S, db_now, reading, writing
+from labelmill.core.database import MAX_LEASE_S, db_now, reading, writing
 from labelmill.core.database.tables import (
     Base,
     BatchRow,
@@ -137,7 +137,7 @@ def test_a_lease_that_was_given_back_is_free(row: Leasable) -> None:
 
 def test_a_lease_from_before_the_clock_was_set_back_is_free(row: Leasable) -> None:
     assert row.claim() is not None
-    row.let_run_out(db_now() + FAR_LEASE_S + 60)
+    row.let_run_out(db_now() + MAX_LEASE_S + 60)
     assert row.claim() is not None
 
 

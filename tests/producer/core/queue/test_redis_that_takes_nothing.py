@@ -17,7 +17,7 @@ from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.core.database import connect
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import load_settings
-from labelmill.doctor.broker import look_at_broker
+from labelmill.doctor.broker import check_broker
 from labelmill.doctor.checks import Status
 from labelmill.services.context import ServiceContext
 from labelmill.services.submissions.accepted import Accepted, start
@@ -74,7 +74,7 @@ def _assert_named(url: str, word: str) -> None:
     assert [warning.message for warning in told.warnings] == [
         f"{raised.value.message}: the job is accepted and starts when Redis is back"
     ]
-    (check,) = look_at_broker(url).checks
+    (check,) = check_broker(url).checks
     assert (check.name, check.status) == ("broker", Status.FAILED)
     assert word in check.summary
     assert check.remedy
@@ -116,7 +116,7 @@ def test_one_whose_user_may_not(own_redis: EmbeddedRedis) -> None:
         client.acl_setuser(
             "quiet", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], commands=["+@all", "-info"]
         )
-        look = look_at_broker(own_redis.url.replace("//", "//quiet:pass@"))
+        look = check_broker(own_redis.url.replace("//", "//quiet:pass@"))
         assert (look.is_up, look.checks[0].status) == (True, Status.WARNING)
         client.acl_deluser("looker", "quiet")
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from labelmill.contracts.errors import WorkerUnable
-from labelmill.contracts.kept_vectors import VECTORS
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.text_digests import VECTORS
 from labelmill.core.storage.data_folder import MODELS, DataFolder
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.head import Head

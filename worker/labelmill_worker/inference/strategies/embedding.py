@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from labelmill.contracts.kept_vectors import digest_of
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.text_digests import digest_of
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request

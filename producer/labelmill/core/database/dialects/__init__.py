@@ -1,4 +1,4 @@
-"""What SQLite and PostgreSQL do differently, and the only place that asks which of them it is.
+"""All differences between SQLite and PostgreSQL. No other module checks which of the two is in use.
 
 `base` says what a dialect must be able to do; `sqlite` and `postgres` do it, with connections of their own in
 `sqlite_connections` and `postgres_connections`. `tests/conformance/test_dialects.py` holds both to the same results.

@@ -16,7 +16,7 @@ S = TypeVar("S")
 
 @dataclass(frozen=True)
 class ServerFacts:
-    """How the server answers, for `doctor`. `remedy`: what to do about it; None: all is well."""
+    """The server's version and state, for `doctor`. `remedy`: what to do about a problem; None: there is none."""
 
     summary: str
     remedy: str | None = None
@@ -24,8 +24,8 @@ class ServerFacts:
 
 @dataclass(frozen=True)
 class ServerConnections:
-    """Connections in use, and how many this user may open. `pooled`: a pooler stands in between, and its own limits
-    are what clients meet."""
+    """Connections in use, and how many this user may open. `pooled`: clients connect to a pooler, whose own limits
+    apply."""
 
     used: int
     allowed: int
@@ -36,7 +36,9 @@ class Dialect(ABC):
     """One kind of database. Has no state: an instance serves every engine of its kind."""
 
     name: ClassVar[str]  #: As SQLAlchemy and URLs name it.
-    locks_rows: ClassVar[bool]  #: Transactions write side by side, so a row must be locked before it is looked at.
+    locks_rows: ClassVar[
+        bool
+    ]  #: Transactions write concurrently, so a row must be locked before it is read for a decision.
     copies_binary: ClassVar[bool]  #: `copy_binary` works.
     aggregates_bytes: ClassVar[bool]  #: `string_agg` puts binary values of many rows into one.
     serves_one_machine: ClassVar[bool]  #: Processes of other machines must not open the same database.
@@ -52,7 +54,7 @@ class Dialect(ABC):
 
     @abstractmethod
     def choose(self, *, sqlite: S, postgres: S) -> S:
-        """The one of two values, most often statements, that is meant for this dialect."""
+        """The value, usually a statement, for this dialect."""
 
     # many rows
 
@@ -64,8 +66,8 @@ class Dialect(ABC):
 
     @abstractmethod
     def copy_binary(self, connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
-        """Insert rows that are in PostgreSQL's binary COPY format already, some to a piece, within the connection's
-        transaction. Only where `copies_binary`."""
+        """Insert rows that are already in PostgreSQL's binary COPY format, several in each piece of bytes, within the
+        connection's transaction. Only where `copies_binary`."""
 
     @abstractmethod
     def rows_at_once(
@@ -74,30 +76,30 @@ class Dialect(ABC):
         """Execute a statement that returns one row or none with each of several parameter sets; None: no row."""
 
     @abstractmethod
-    def run_as_written(self, connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
+    def execute_raw(self, connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
         """Run a statement with parameters like `%(name)s` within the connection's transaction. Returns the driver's
         rows: one of SQLAlchemy's for every row of a million takes as long as reading it."""
 
     @abstractmethod
-    def insert_unless_there(self, table: type[Any], *, index: Sequence[str] | None = None) -> Any:
-        """An INSERT that leaves a row alone that is there already. `index`: only by these columns."""
+    def insert_or_ignore(self, table: type[Any], *, index: Sequence[str] | None = None) -> Any:
+        """An INSERT that does nothing where the row exists already. `index`: the columns by which it is recognised."""
 
     # locks
 
     @abstractmethod
-    def hold_name(self, connection: Connection, name: str) -> None:
-        """Wait until no other transaction holds the name, and hold it to the end of this one."""
+    def lock_name(self, connection: Connection, name: str) -> None:
+        """Lock a name until the end of this transaction; waits while another transaction holds the lock."""
 
     @abstractmethod
     def may_upgrade(self, connection: Connection) -> bool:
         """Whether no other process upgrades the tables now. Raises DatabaseUnavailable when this user may not."""
 
     def oldest_transaction(self, connection: Connection) -> str | None:
-        """Which transaction of others has been open longest, in words; None: there is none to tell of."""
+        """A description of the longest open transaction of other connections; None: there is none."""
         del connection
         return None
 
-    # a commit whose answer was lost
+    # a commit whose confirmation was lost
 
     @abstractmethod
     def was_committed(self, connection: Connection, transaction: str) -> bool:
@@ -107,17 +109,17 @@ class Dialect(ABC):
     # upkeep
 
     def shorten_log(self, engine: Engine, *, max_bytes: int | None = None) -> None:
-        """Cut off a log that the database itself does not cut off in time."""
+        """Truncate a write-ahead log that the database does not truncate in time."""
         del engine, max_bytes
 
     # what `doctor` asks
 
     @abstractmethod
     def server_facts(self, connection: Connection) -> ServerFacts:
-        """Which server answers, and what is wrong with it."""
+        """The server's version, and what is wrong with it."""
 
     def is_locked(self, engine: Engine, patience_s: float) -> bool:
-        """Whether another process has kept everybody from writing for so long."""
+        """Whether another process has blocked writes for `patience_s`."""
         del engine, patience_s
         return False
 

@@ -15,7 +15,7 @@ from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.core.database.dialects.base import Dialect, S, ServerConnections, ServerFacts, driver_of, quoted
 from labelmill.core.database.dialects.postgres_connections import is_pooled, open_postgres
 
-_LOCK_TIMEOUT_S = 3  #: Whoever comes after a waiting upgrade waits behind it: no longer than this.
+_LOCK_TIMEOUT_S = 3  #: Statements queue behind a waiting upgrade: for no longer than this.
 _UPGRADE_LOCK = 7_140_521  # an advisory lock; any fixed number
 _OLDEST_TESTED = 140000
 
@@ -52,14 +52,14 @@ class Postgres(Dialect):
         statement = f"COPY {table} ({quoted(columns)}) FROM STDIN (FORMAT BINARY)"
         with driver_of(connection).cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(_BINARY_HEAD)
-            for some in rows:
-                copy.write(some)
+            for piece in rows:
+                copy.write(piece)
             copy.write(_BINARY_END)
 
     def rows_at_once(
         self, connection: Connection, statement: Executable, each_values: Sequence[dict[str, Any]]
     ) -> list[Any]:
-        # all go in one go and are answered in one: the waiting is what costs
+        # a pipeline sends all statements in one round trip: waiting for replies is what costs
         compiled = _compiled(statement, connection.dialect)
         driver = driver_of(connection)
         # around a single statement a pipeline takes more CPU than the statement
@@ -67,17 +67,17 @@ class Postgres(Dialect):
             cursors = [driver.execute(compiled.string, compiled.construct_params(values)) for values in each_values]
         return [cursor.fetchone() for cursor in cursors]
 
-    def run_as_written(self, connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
+    def execute_raw(self, connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
         # binary: bytes as they are, not as twice as many hexadecimal digits
         with driver_of(connection).cursor(binary=True) as cursor:
-            # planned anew each time: a plan made while the table was small would read all of it when it is large
+            # planned each time: a plan made while the table was small would scan all of it when it is large
             cursor.execute(statement, values, prepare=False)
             return list(cursor.fetchall()) if cursor.description else []
 
-    def insert_unless_there(self, table: type[Any], *, index: Sequence[str] | None = None) -> Any:
+    def insert_or_ignore(self, table: type[Any], *, index: Sequence[str] | None = None) -> Any:
         return postgresql.insert(table).on_conflict_do_nothing(index_elements=index)
 
-    def hold_name(self, connection: Connection, name: str) -> None:
+    def lock_name(self, connection: Connection, name: str) -> None:
         connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
 
     def may_upgrade(self, connection: Connection) -> bool:
@@ -90,7 +90,7 @@ class Postgres(Dialect):
     def was_committed(self, connection: Connection, transaction: str) -> bool:
         status = connection.scalar(text("SELECT pg_xact_status(CAST(:id AS xid8))"), {"id": transaction})
         if status == "in progress":
-            raise DatabaseUnavailable("the database has not yet noticed that a connection is gone")
+            raise DatabaseUnavailable("the database has not yet noticed that a connection was lost")
         return bool(status == "committed")
 
     def oldest_transaction(self, connection: Connection) -> str | None:
@@ -120,7 +120,7 @@ _OLDEST_TRANSACTION = text("""
     ORDER BY xact_start LIMIT 1
 """)
 
-#: Those that are kept for superusers count as used by others; a database's and a role's own limit count too.
+#: Connections reserved for superusers are subtracted; the limits of the database and of the role apply too.
 _CONNECTIONS = text("""
     SELECT (SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend') AS used,
            least(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int

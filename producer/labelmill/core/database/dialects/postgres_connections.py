@@ -1,4 +1,4 @@
-"""Connections to PostgreSQL that mean the same whatever the environment, the role or a pooler in between says."""
+"""Connections to PostgreSQL that behave the same whatever the environment, the role or a pooler configures."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.errors import DatabaseUnsuitable
 from labelmill.core.database.new_connections import prepare_connections
 
-#: A network that drops packets in silence is noticed within 30 s, under a statement or between two.
+#: A network that drops packets is noticed within 30 s, during a statement and between two.
 _CONNECTION = {
     "connect_timeout": 5,
     "tcp_user_timeout": 30_000,
@@ -20,12 +20,12 @@ _CONNECTION = {
     "keepalives_count": 4,
 }
 _SESSION = {
-    # the server too: a client that vanished in silence would else hold its locks for the two hours of Linux' default
+    # on the server too: the locks of a client that vanished would be held for two hours, Linux' default
     "tcp_keepalives_idle": "10",
     "tcp_keepalives_interval": "5",
     "tcp_keepalives_count": "4",
     "tcp_user_timeout": "30000",
-    # dates are read in this form alone
+    # dates are parsed only in this form
     "DateStyle": "ISO",
     "TimeZone": "UTC",
 }
@@ -60,33 +60,35 @@ def _prepare(connection: Any, record: Any) -> None:
     from psycopg import IsolationLevel  # noqa: PLC0415 - only where PostgreSQL is used
 
     _require_utf8(connection)
-    # said with each BEGIN: what a role or a database has as its default does not count
+    # sent with each BEGIN, so that the default of a role or database does not apply
     connection.isolation_level = IsolationLevel.READ_COMMITTED
-    was, connection.autocommit = connection.autocommit, True
+    previous_autocommit, connection.autocommit = connection.autocommit, True
     if not _set_up_session(connection):
         record.info[_POOLED] = True
-        # the next transaction may run in another session: what was prepared here is unknown there
+        # the next transaction may run in another session, which does not know statements prepared here
         connection.prepare_threshold = None
         _set_what_poolers_follow(connection)
-    connection.autocommit = was
+    connection.autocommit = previous_autocommit
 
 
 def _set_up_session(connection: Any) -> bool:
-    """Set what holds for the session, if it is ours alone; returns whether it is.
+    """Set the session's parameters, if the session is not shared; returns whether that is so.
 
     A pooler shares its sessions among clients, and tells them a process number of its own making.
     """
     settings = ", ".join(f"set_config('{name}', '{value}', false)" for name, value in _SESSION.items())
-    ours = f"pg_backend_pid() = {connection.info.backend_pid}"
-    (done,) = connection.execute(f"SELECT CASE WHEN {ours} THEN array_length(ARRAY[{settings}], 1) END").fetchone()
+    has_own_session = f"pg_backend_pid() = {connection.info.backend_pid}"
+    (done,) = connection.execute(
+        f"SELECT CASE WHEN {has_own_session} THEN array_length(ARRAY[{settings}], 1) END"
+    ).fetchone()
     return done is not None
 
 
 def _set_what_poolers_follow(connection: Any) -> None:
-    # clients are told of these by the server, and so poolers know which client wants which
+    # the server reports these to clients, so poolers know each client's values and set them
     for name, spellings in _SPELLINGS.items():
-        said = connection.info.parameter_status(name)
-        if said is not None and said.partition(",")[0] not in spellings:
+        reported = connection.info.parameter_status(name)
+        if reported is not None and reported.partition(",")[0] not in spellings:
             connection.execute(f"SET {name} = '{_SESSION[name]}'")
 
 

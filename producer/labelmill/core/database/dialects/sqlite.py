@@ -56,24 +56,24 @@ class Sqlite(Dialect):
     ) -> list[Any]:
         return [connection.execute(statement, values).first() for values in each_values]
 
-    def run_as_written(self, connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
+    def execute_raw(self, connection: Connection, statement: str, values: Mapping[str, Any]) -> list[Any]:
         return list(driver_of(connection).execute(_NAMED.sub(r":\1", statement), values))
 
-    def insert_unless_there(self, table: type[Any], *, index: Sequence[str] | None = None) -> Any:
+    def insert_or_ignore(self, table: type[Any], *, index: Sequence[str] | None = None) -> Any:
         return sqlalchemy_sqlite.insert(table).on_conflict_do_nothing(index_elements=index)
 
-    def hold_name(self, connection: Connection, name: str) -> None:
+    def lock_name(self, connection: Connection, name: str) -> None:
         """Nothing to do: this transaction is the only writer."""
 
     def may_upgrade(self, connection: Connection) -> bool:
         del connection
-        return True  # the transaction alone may write
+        return True  # this transaction is the only writer
 
     def was_committed(self, connection: Connection, transaction: str) -> bool:
-        raise NotImplementedError("SQLite numbers no transactions: what it says of a commit is so")
+        raise NotImplementedError("SQLite has no transaction ids: a commit's result is always known")
 
     def shorten_log(self, engine: Engine, *, max_bytes: int | None = None) -> None:
-        """Cut the write-ahead log off once it has grown long.
+        """Truncate the write-ahead log once it has grown large.
 
         SQLite does so itself, but only in a moment without readers, and in a busy stack there is none for hours: a
         million vectors left a log larger than the database. This waits for the readers there are, and tries again

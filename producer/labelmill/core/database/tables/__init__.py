@@ -16,10 +16,10 @@ from labelmill.core.database.tables.batches import (
     ChunkRow,
     DuplicateRow,
 )
+from labelmill.core.database.tables.caches import AnswerIndexRow, IndexedChunkRow, VectorRow
 from labelmill.core.database.tables.datasets import DatasetRow
 from labelmill.core.database.tables.evaluations import AnalysisRow, EvaluationRow
 from labelmill.core.database.tables.events import KEPT_DEAD_LETTERS, DeadLetterRow, EventRow
-from labelmill.core.database.tables.kept_answers import AnswerIndexRow, IndexedChunkRow, VectorRow
 from labelmill.core.database.tables.locks import LockRow
 from labelmill.core.database.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
 from labelmill.core.database.tables.predictions import PREDICTIONS_VIEW, ROW_ERRORS_VIEW, PredictionRow, RowErrorRow

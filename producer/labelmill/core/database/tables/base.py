@@ -1,4 +1,4 @@
-"""What every table rests on: the types of columns, and what jobs and leased things have in common."""
+"""What all tables share: column types, and the columns of jobs and of leased rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Number = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers rows by 
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A moment, always in UTC (SQLite keeps no time zone)."""
+    """A date and time, always in UTC (SQLite stores no time zone)."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -64,18 +64,20 @@ class Job(Base):
 
 
 class LeaseColumns:
-    """Who holds it, and until when in seconds since 1970 by the database's clock: see `core/jobs/leases`."""
+    """The lease's token and its end, in seconds since 1970 by the database's clock: see `core/jobs/leases`."""
 
     lease_token: Mapped[str | None] = mapped_column(String(32))
     lease_until: Mapped[float | None] = mapped_column(Double)
 
 
 class Leased(LeaseColumns):
-    """Who works on it now, and when to look again. Times are as those of the lease."""
+    """A row that one worker at a time works on: its lease, and when it is polled next, in the same unit of time."""
 
     next_look_at: Mapped[float | None] = mapped_column(Double)
     attempts: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
-    faults: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  #: Unforeseen, since it last moved on.
+    faults: Mapped[int] = mapped_column(
+        Integer, default=0, server_default="0"
+    )  #: Unexpected faults since the last progress.
 
 
 class LeasedJob(Job, Leased):

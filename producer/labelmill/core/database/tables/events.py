@@ -1,4 +1,4 @@
-"""What happened: to jobs, and to messages that were dropped."""
+"""Events of jobs, and messages that were dropped."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from labelmill.core.database.tables.base import Base, Number, UtcDateTime, utc_n
 
 
 class EventRow(Base):
-    """What happened to a job: append-only. It is the outbox that progress streams, webhooks and metrics read, by
+    """An event of a job: append-only. This table is the outbox that progress streams, webhooks and metrics read with
     `core/jobs/events.read_events`."""
 
     __tablename__ = "events"

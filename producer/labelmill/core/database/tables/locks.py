@@ -14,4 +14,4 @@ class LockRow(LeaseColumns, Base):
     __tablename__ = "locks"
     name: Mapped[str] = mapped_column(String(40), primary_key=True)
     lease_token: Mapped[str | None] = mapped_column("token", String(32))
-    lease_until: Mapped[float] = mapped_column("until", Double, default=0.0)  #: Kept when it is given back.
+    lease_until: Mapped[float] = mapped_column("until", Double, default=0.0)  #: Kept when the lease is released.

@@ -1,4 +1,4 @@
-"""Model versions, their targets, their other names, and which one answers to a bare name."""
+"""Model versions, their targets, their aliases, and which version is promoted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from labelmill.core.database.tables.base import Base, Json, Leased, Number, UtcD
 class ModelRow(Leased, Base):
     """One model version. A raw Mistral id used directly is a row too, with version 0 and its id as name.
 
-    Its lease is for what is owed to Mistral: `remote_wish`.
+    Its lease is for the remote action that is pending at Mistral: `remote_wish`.
     """
 
     __tablename__ = "models"
@@ -35,13 +35,13 @@ class ModelRow(Leased, Base):
     dataset_id: Mapped[str | None] = mapped_column(String(64))
     dataset_fingerprint: Mapped[str | None] = mapped_column(String(80))
     created_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
-    note: Mapped[str | None] = mapped_column(Text)  #: A person's words about it.
+    note: Mapped[str | None] = mapped_column(Text)  #: A note written by a person.
     calibration: Mapped[Json | None] = mapped_column(
         JSON(none_as_null=True)
     )  #: target → its temperature and what it was fitted on
     remote_state: Mapped[str | None] = mapped_column(String(12))  #: `archived` or `deleted` at Mistral, if it is.
-    remote_wish: Mapped[str | None] = mapped_column(String(12))  #: A `RemoteWish` that a worker owes to Mistral.
-    remote_error: Mapped[str | None] = mapped_column(Text)  #: What Mistral last said against it.
+    remote_wish: Mapped[str | None] = mapped_column(String(12))  #: The pending `RemoteAction`; None: there is none.
+    remote_error: Mapped[str | None] = mapped_column(Text)  #: Why Mistral refused it last.
     __table_args__ = (UniqueConstraint("name", "version"), Index("ix_models_remote_wish", "remote_wish"))
 
 
@@ -55,7 +55,7 @@ class ModelAliasRow(Base):
 
 
 class PromotionRow(Base):
-    """Which version answered to a bare name, since when: append-only but for what a rollback takes back."""
+    """Which version a bare name stood for, and since when: append-only, except that a rollback marks rows as undone."""
 
     __tablename__ = "promotions"
     no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)

@@ -19,8 +19,10 @@ class TrainingRow(LeasedJob):
     max_cost: Mapped[float | None] = mapped_column(Double)
     approved: Mapped[bool] = mapped_column(default=False, server_default=false())
     cancel_requested: Mapped[bool] = mapped_column(default=False, server_default=false())
-    changed_at: Mapped[float | None] = mapped_column(Double)  #: Last sign of life at Mistral, by the database's clock.
-    due_at: Mapped[float | None] = mapped_column(Double)  #: No look before this moment, however many messages ask.
+    changed_at: Mapped[float | None] = mapped_column(
+        Double
+    )  #: When Mistral last reported a change, by the database's clock.
+    due_at: Mapped[float | None] = mapped_column(Double)  #: Not polled before this time, however many messages arrive.
     remote_files: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: split → Mistral's file id
     remote_job: Mapped[str | None] = mapped_column(String(100))
     remote_status: Mapped[str | None] = mapped_column(String(40))

@@ -1,4 +1,4 @@
-"""Which workers live, what they found that they cannot do, and what holds them back."""
+"""Running workers, the work that each of them cannot do, and the delays that each of them reports."""
 
 from __future__ import annotations
 
@@ -9,14 +9,16 @@ from labelmill.core.database.tables.base import Base
 
 
 class WorkerRow(Base):
-    """A worker that runs, or ran lately. Times are seconds since 1970 by the database's clock."""
+    """A worker that is running or ran recently. Times are seconds since 1970 by the database's clock."""
 
     __tablename__ = "workers"
     id: Mapped[str] = mapped_column(String(32), primary_key=True)  #: Of one run of one worker; chosen by itself.
     name: Mapped[str] = mapped_column(String(200))  #: As Celery and Flower call it.
     queues: Mapped[str] = mapped_column(String(200))  #: Those it serves: `,classify,train,`.
     seen_at: Mapped[float] = mapped_column(Double)
-    resumed_at: Mapped[float | None] = mapped_column(Double)  #: When it was seen again after a silence.
+    resumed_at: Mapped[float | None] = mapped_column(
+        Double
+    )  #: When it was seen again after it had stopped renewing its row.
 
 
 class UnableWorkerRow(Base):
@@ -30,7 +32,7 @@ class UnableWorkerRow(Base):
 
 
 class DelayRow(Base):
-    """What holds work back that a worker has begun. It counts until `until`."""
+    """Why work that a worker has begun is delayed. It counts until `until`."""
 
     __tablename__ = "delays"
     worker_id: Mapped[str] = mapped_column(String(32), primary_key=True)

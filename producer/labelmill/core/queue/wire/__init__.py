@@ -1,6 +1,6 @@
-"""What comes over Redis: checked, and written anew from what was checked, before Celery sees any of it.
+"""Incoming messages: each is checked, and rebuilt from the checked parts, before Celery sees it.
 
-`frame.py` reads what all messages have in common; `tasks.py`, `control.py` and `events.py` know one kind each. Only
-`transport.py` knows kombu: it is the transport that the applications of workers, beat, Flower and `labelmill doctor`
-are configured with (`QueueApp.make`). Producers do without: they receive nothing.
+`frame.py` reads the parts that all messages share; `tasks.py`, `control.py` and `events.py` check one kind each. Only
+`transport.py` depends on kombu: it is the transport that the applications of workers, beat, Flower and
+`labelmill doctor` are configured with (`QueueApp.make`). Producers do not need it: they receive no messages.
 """

@@ -1,8 +1,8 @@
-"""Remote control: commands that workers are sent by publish/subscribe, and what they reply.
+"""Remote control: commands sent to workers by publish/subscribe, and their replies.
 
-Celery trusts both. A command whose headers are a text ends a worker, one with a `pattern` runs a regular expression of
-the sender's, one clock of four thousand digits is passed on by all others for ever. Commands that Labelmill, Flower and
-`celery inspect` have no use for are refused.
+Celery trusts both. A command whose headers are a string crashes a worker, a `pattern` runs a regular expression chosen
+by the sender, and a clock of four thousand digits is passed on between workers for ever. Only the commands that
+Labelmill, Flower and `celery inspect` use are accepted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 from labelmill.contracts.messages import INSPECT
 from labelmill.core.queue.wire.frame import is_id, is_line, is_number, is_plain, read_frame, write_frame
 
-_LOOKS = (
+_QUERIES = (
     INSPECT,
     "ping",
     "stats",
@@ -27,9 +27,9 @@ _LOOKS = (
     "query_task",
     "clock",
 )
-#: Their older names, which `celery inspect` and Flower use too.
+#: Older names of queries, which `celery inspect` and Flower still use.
 _ALIASES = ("dump_active", "dump_reserved", "dump_schedule", "dump_revoked", "dump_tasks", "dump_conf")
-_ACTS = (
+_ACTIONS = (
     "heartbeat",
     "enable_events",
     "disable_events",
@@ -45,7 +45,7 @@ _ACTS = (
     "pool_restart",
     "autoscale",
 )
-COMMANDS = frozenset((*_LOOKS, *_ALIASES, *_ACTS))
+COMMANDS = frozenset((*_QUERIES, *_ALIASES, *_ACTIONS))
 
 _MAX_NAMES = 1_000
 _MAX_NAME = 300
@@ -53,17 +53,17 @@ _MAX_COUNT = 100_000
 
 
 def checked_command(entry: bytes | str) -> bytes:
-    """The command of a published message, written anew. Raises MalformedMessage."""
+    """The command of a published message, rebuilt. Raises MalformedMessage."""
     frame = read_frame(entry)
-    said = frame.content
-    if not isinstance(said, dict) or not is_line(said.get("method"), _MAX_NAME):
+    content = frame.content
+    if not isinstance(content, dict) or not is_line(content.get("method"), _MAX_NAME):
         raise frame.refusal("it is not a remote-control command")
-    method, arguments = said["method"], said.get("arguments") or {}
+    method, arguments = content["method"], content.get("arguments") or {}
     if method not in COMMANDS:
         raise frame.refusal(f"{method} is not a remote-control command that is taken")
-    if said.get("pattern") is not None or said.get("matcher") is not None:
+    if content.get("pattern") is not None or content.get("matcher") is not None:
         raise frame.refusal("it names workers by a pattern")
-    destination = said.get("destination")
+    destination = content.get("destination")
     if destination is not None and not _are_names(destination):
         raise frame.refusal("its destination is not a list of workers")
     if not isinstance(arguments, dict) or not all(
@@ -72,29 +72,29 @@ def checked_command(entry: bytes | str) -> bytes:
     ):
         raise frame.refusal("its arguments cannot be read")
     command: dict[str, Any] = {"method": method, "arguments": arguments, "destination": destination}
-    if (reply_to := said.get("reply_to")) is not None:
-        if not _is_address(reply_to) or not is_id(said.get("ticket")):
+    if (reply_to := content.get("reply_to")) is not None:
+        if not _is_address(reply_to) or not is_id(content.get("ticket")):
             raise frame.refusal("where its reply should go cannot be read")
         command |= {
-            "ticket": said["ticket"],
+            "ticket": content["ticket"],
             "reply_to": {name: reply_to[name] for name in ("exchange", "routing_key")},
         }
     return write_frame({"clock": 0}, command, routing_key="")
 
 
 def checked_reply(entry: bytes | str) -> bytes:
-    """A worker's reply, written anew. Raises MalformedMessage."""
+    """A worker's reply, rebuilt. Raises MalformedMessage."""
     frame = read_frame(entry)
-    said, ticket = frame.content, frame.headers.get("ticket")
-    if not isinstance(said, dict) or not all(is_line(name, _MAX_NAME) for name in said) or not is_plain(said):
+    content, ticket = frame.content, frame.headers.get("ticket")
+    if not isinstance(content, dict) or not all(is_line(name, _MAX_NAME) for name in content) or not is_plain(content):
         raise frame.refusal("it is not a worker's reply")
     if not is_id(ticket):
         raise frame.refusal("it does not say what it replies to")
-    return write_frame({"ticket": ticket, "clock": 0}, said, routing_key="")
+    return write_frame({"ticket": ticket, "clock": 0}, content, routing_key="")
 
 
 def _is_address(value: object) -> bool:
-    """Whether a reply can go there: what `celery control` waits on, and no other list."""
+    """Whether a reply may be sent to this address: one that `celery control` waits on, and no other list."""
     return (
         isinstance(value, dict)
         and is_id(value.get("routing_key"))
@@ -105,7 +105,7 @@ def _is_address(value: object) -> bool:
 
 
 def _are_names(value: object) -> bool:
-    return isinstance(value, list) and len(value) <= _MAX_NAMES and all(is_line(one, _MAX_NAME) for one in value)
+    return isinstance(value, list) and len(value) <= _MAX_NAMES and all(is_line(name, _MAX_NAME) for name in value)
 
 
 def _is_simple(value: object) -> bool:

@@ -1,7 +1,7 @@
-"""Events, by which Flower learns what workers do.
+"""Events, by which workers report to Flower.
 
-Celery writes an event's fields into the objects that Flower shows, whatever they are called and hold: a field `as_dict`
-replaces a method. Fields that are not known here are left out, an event with one of another kind is dropped.
+Celery copies an event's fields into the objects that Flower shows without checking their names and values: a field
+`as_dict` replaces a method. Unknown fields are removed; an event with a field of the wrong type is dropped.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ _MAX_TEXT = 20_000  #: Characters of an exception or a traceback.
 _MAX_CLOCK = 2**53
 
 
-def _count(value: object, largest: int = 2**31) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= largest
+def _count(value: object, maximum: int = 2**31) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= maximum
 
 
-def _between(value: object, least: float, largest: float) -> bool:
-    return is_number(value) and least <= float(value) <= largest  # type: ignore[arg-type] # it is a number
+def _between(value: object, minimum: float, maximum: float) -> bool:
+    return is_number(value) and minimum <= float(value) <= maximum  # type: ignore[arg-type] # it is a number
 
 
 def _loads(value: object) -> bool:
-    return isinstance(value, list) and len(value) == 3 and all(_between(one, 0, 1e9) for one in value)
+    return isinstance(value, list) and len(value) == 3 and all(_between(load, 0, 1e9) for load in value)
 
 
 def _text(value: object) -> bool:
@@ -71,15 +71,15 @@ def _or_none(kind: Is) -> Is:
 
 
 _line: Is = partial(is_line, max_chars=2_000)
-_seconds: Is = partial(_between, least=0, largest=1e11)
+_seconds: Is = partial(_between, minimum=0, maximum=1e11)
 _FIELDS: dict[str, Is] = {
     "type": lambda value: isinstance(value, str) and value in _TYPES,
     "hostname": _worker,
     "timestamp": _seconds,
-    "clock": partial(_count, largest=_MAX_CLOCK),
+    "clock": partial(_count, maximum=_MAX_CLOCK),
     "pid": _count,
-    "utcoffset": partial(_between, least=-24, largest=24),
-    "freq": partial(_between, least=0, largest=1e6),
+    "utcoffset": partial(_between, minimum=-24, maximum=24),
+    "freq": partial(_between, minimum=0, maximum=1e6),
     "active": _count,
     "processed": _count,
     "loadavg": _loads,
@@ -105,27 +105,27 @@ _FIELDS: dict[str, Is] = {
     "terminated": _flag,
     "expired": _flag,
     "requeue": _flag,
-    "signum": _or_none(partial(_count, largest=200)),
+    "signum": _or_none(partial(_count, maximum=200)),
 }
 _ALWAYS = ("type", "hostname", "timestamp", "pid", "utcoffset")
 
 
 def checked_events(entry: bytes | str) -> bytes:
-    """The events of a published message, written anew. Raises MalformedMessage."""
+    """The events of a published message, rebuilt. Raises MalformedMessage."""
     frame = read_frame(entry)
-    said = frame.content if isinstance(frame.content, list) else [frame.content]
-    if len(said) > _MAX_EVENTS:
+    contents = frame.content if isinstance(frame.content, list) else [frame.content]
+    if len(contents) > _MAX_EVENTS:
         raise frame.refusal("it holds too many events")
-    events = [_event(one) for one in said]
+    events = [_event(content) for content in contents]
     if None in events:
         raise frame.refusal("it is not an event of Celery's")
     return write_frame({}, events, routing_key="")
 
 
-def _event(said: object) -> dict[str, Any] | None:
-    if not isinstance(said, dict):
+def _event(content: object) -> dict[str, Any] | None:
+    if not isinstance(content, dict):
         return None
-    event = {name: value for name, value in said.items() if name in _FIELDS}
+    event = {name: value for name, value in content.items() if name in _FIELDS}
     needed = (*_ALWAYS, "uuid") if str(event.get("type")).startswith("task-") else _ALWAYS
     if any(name not in event for name in needed):
         return None

@@ -1,7 +1,7 @@
-"""What every message on Redis has in common: a JSON object with headers, properties and a body of JSON in base64.
+"""The format that all messages on Redis share: a JSON object with headers, properties and a body of JSON in base64.
 
-Whoever can write to Redis can write anything. A message is read by strict rules and then written anew: nothing that was
-not checked, known or not, reaches Celery.
+Any process that can write to Redis can write anything. A message is read by strict rules and then rebuilt: nothing that
+was not checked reaches Celery.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import orjson
 from labelmill.contracts.messages import MAX_MESSAGE_BYTES
 
 log = logging.getLogger(__name__)
-log.addHandler(logging.NullHandler())  # a command has no log: nothing of a stranger's is printed for want of one
+log.addHandler(logging.NullHandler())  # commands configure no logging: foreign text must not be printed by default
 
 _ID = re.compile(r"[\w.:@-]{1,100}", re.ASCII)
 _MAX_DEPTH = 12
@@ -30,7 +30,7 @@ _EXCERPT_CHARS = 4_000
 
 @dataclass
 class MalformedMessage(Exception):
-    """A message that nobody works on."""
+    """A malformed message: it is dropped."""
 
     reason: str
     excerpt: str  #: The body where it can be read, else the entry itself. Not redacted.
@@ -40,7 +40,7 @@ class MalformedMessage(Exception):
 
 @dataclass(frozen=True)
 class Frame:
-    """A message taken apart. `content` is what its body says."""
+    """The parts of a message. `content`: its decoded body."""
 
     headers: dict[str, Any]
     properties: dict[str, Any]
@@ -48,7 +48,7 @@ class Frame:
     text: str  #: The body as text, for excerpts.
 
     def refusal(self, reason: str) -> MalformedMessage:
-        """Why the message is not taken."""
+        """The error for refusing the message."""
         task, number = self.headers.get("task"), self.headers.get("id")
         return MalformedMessage(
             reason, self.text, task if isinstance(task, str) else None, number if isinstance(number, str) else None
@@ -56,24 +56,24 @@ class Frame:
 
 
 def read_frame(entry: bytes | str) -> Frame:
-    """Take a message apart. Raises MalformedMessage."""
+    """Split a message into its parts. Raises MalformedMessage."""
     data = entry.encode("utf-8", "surrogatepass") if isinstance(entry, str) else entry
-    start = data[:_EXCERPT_CHARS].decode("utf-8", "replace")
+    excerpt = data[:_EXCERPT_CHARS].decode("utf-8", "replace")
     if len(data) > MAX_MESSAGE_BYTES:
         raise MalformedMessage(
-            f"{len(data)} bytes long, more than the {MAX_MESSAGE_BYTES} that a message may have", start
+            f"{len(data)} bytes long, more than the {MAX_MESSAGE_BYTES} that a message may have", excerpt
         )
     try:
-        message = orjson.loads(data)  # refuses NaN, lone surrogates, and what is nested too deep
+        message = orjson.loads(data)  # refuses NaN, lone surrogates, and values that are nested too deep
     except orjson.JSONDecodeError as error:
-        raise MalformedMessage("it is not valid JSON", start) from error
+        raise MalformedMessage("it is not valid JSON", excerpt) from error
     if not isinstance(message, dict):
-        raise MalformedMessage("it is not a valid message", start)
+        raise MalformedMessage("it is not a valid message", excerpt)
     headers, properties, body = message.get("headers"), message.get("properties"), message.get("body")
     if not isinstance(headers, dict) or not isinstance(properties, dict) or not isinstance(body, str):
-        raise MalformedMessage("it is not a valid message", start)
+        raise MalformedMessage("it is not a valid message", excerpt)
     content = _decoded(body) if properties.get("body_encoding") == "base64" else None
-    frame = Frame(headers, properties, None, start if content is None else content.decode("utf-8", "replace"))
+    frame = Frame(headers, properties, None, excerpt if content is None else content.decode("utf-8", "replace"))
     if message.get("content-type") != "application/json" or message.get("content-encoding") != "utf-8":
         raise frame.refusal(f"its content is {str(message.get('content-type'))[:60]}, not application/json in utf-8")
     if headers.get("compression") is not None:
@@ -87,7 +87,7 @@ def read_frame(entry: bytes | str) -> Frame:
 
 
 def write_frame(headers: dict[str, Any], content: Any, *, routing_key: str, **properties: Any) -> bytes:
-    """A message for kombu, with a delivery tag of its own: two messages can never share one."""
+    """A message for kombu, with a new delivery tag, so that no two messages share one."""
     return orjson.dumps(
         {
             "body": base64.b64encode(orjson.dumps(content)).decode(),
@@ -111,17 +111,17 @@ def is_id(value: object) -> bool:
 
 
 def is_line(value: object, max_chars: int) -> bool:
-    """Whether a value is a text of one line that a terminal can be shown."""
+    """Whether a value is a text of one line that is safe to print to a terminal."""
     return isinstance(value, str) and len(value) <= max_chars and value.isprintable()
 
 
 def is_number(value: object) -> bool:
-    """Whether a value is a number that arithmetic can be done with."""
+    """Whether a value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def is_plain(value: object, depth: int = _MAX_DEPTH) -> bool:
-    """Whether a value is JSON that kombu leaves as it is: it makes objects of what names a `__type__`."""
+    """Whether a value is JSON without `__type__`, from which kombu would create objects."""
     if isinstance(value, dict):
         return depth > 0 and "__type__" not in value and all(is_plain(part, depth - 1) for part in value.values())
     if isinstance(value, list):
@@ -136,21 +136,21 @@ def _decoded(body: str) -> bytes | None:
         return None
 
 
-def _say_in_the_log(refusal: MalformedMessage, queue: str) -> None:
+def _log_drop(refusal: MalformedMessage, queue: str) -> None:
     log.warning("message dropped: %s (%s)", refusal.reason, queue[:100])
 
 
-_drop: Callable[[MalformedMessage, str], None] = _say_in_the_log
+_drop: Callable[[MalformedMessage, str], None] = _log_drop
 
 
 def drop_with(drop: Callable[[MalformedMessage, str], None]) -> None:
-    """From now on `drop` is told of every malformed message of this process, and of the queue it came from."""
+    """Call `drop` from now on with every malformed message of this process and the name of its queue."""
     global _drop  # noqa: PLW0603 - one a process
     _drop = drop
 
 
 def drop(refusal: MalformedMessage, queue: str) -> None:
-    """A malformed message was taken off a queue. Never raises."""
+    """Record a malformed message that was removed from a queue. Never raises."""
     try:
         _drop(refusal, queue)
     except Exception:

@@ -1,8 +1,8 @@
-"""Messages on the task queues: what Labelmill sends and nothing else.
+"""Messages on the task queues: only those that Labelmill itself sends are accepted.
 
-Bodies of another serialisation, compressed ones that swell, callbacks that name further tasks, Celery's own tasks,
-nested JSON: all that is refused. Of a message that is taken only its task, id, time, priority and arguments are kept,
-and what Celery logs and Flower shows of the arguments is written here, from the checked ones.
+Refused are other serialisations, compressed bodies, callbacks that start further tasks, Celery's own tasks, and nested
+JSON. Only the task, id, time, priority and arguments of an accepted message are kept. The text of the arguments that
+Celery logs and Flower shows is generated here from the checked ones.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from labelmill.contracts.job_kinds import CONTRACT_OF, QUEUE_OF
 from labelmill.contracts.messages import decode
 from labelmill.core.queue.wire.frame import Frame, is_id, read_frame, write_frame
 
-#: Of the time that a message is meant for; ours is a minute ahead at most. A worker keeps such messages in memory.
+#: The maximum delay of a message; Labelmill's own are at most a minute. A worker keeps delayed messages in memory.
 _MAX_AHEAD = timedelta(hours=1)
 _MAX_PRIORITY = 9
 _FOLLOWED_BY_NOTHING = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -38,7 +38,7 @@ _FIXED_HEADERS: dict[str, Any] = {
 
 
 def checked_task(entry: bytes | str) -> bytes:
-    """The message of a queue's entry, written anew. Raises MalformedMessage."""
+    """The message of a queue's entry, rebuilt. Raises MalformedMessage."""
     frame = read_frame(entry)
     headers, properties = frame.headers, frame.properties
     task, number = headers.get("task"), headers.get("id")
@@ -82,7 +82,7 @@ def _arguments(frame: Frame, task: str) -> dict[str, Any]:
 
 
 def _due(frame: Frame) -> str | None:
-    """The time that a message is meant for, where it is still to come."""
+    """The time that a message is scheduled for; None: now."""
     if (written := frame.headers.get("eta")) is None:
         return None
     try:

@@ -1,6 +1,6 @@
-"""kombu's Redis transport, with every message checked before kombu reads it. What depends on kombu's inside is here.
+"""kombu's Redis transport, with every message checked before kombu reads it. Only this module depends on its internals.
 
-What it counts on, and what breaks when a new kombu differs (`test_transport.py` shows it):
+What it relies on, and what breaks when a new kombu differs (`test_transport.py` notices):
 
 - A connection takes the class that `broker_transport` names (`QueueApp.make`), and not the one that its URL's scheme
   means; it speaks TLS as `broker_use_ssl` says. Else nothing is checked.
@@ -31,13 +31,13 @@ _REMOTE_CONTROL = ".pidbox"
 _EVENTS = "celeryev"
 _SEPARATOR = "\x06\x16"  # between a queue's name and the priority, in the names of its lists
 
-# celery-types know little of either
+# celery-types has no complete types of either
 _QoS: Any = kombu_redis.QoS
 _Channel: Any = kombu_redis.Channel
 
 
 class _CheckingClient(redis.Redis):
-    """Passes on what a queue holds when it is a message."""
+    """Passes on a queue's entry if it is a valid message."""
 
     def parse_response(self, connection: Any, command_name: Any, **options: Any) -> Any:
         response = super().parse_response(connection, command_name, **options)  # type: ignore[no-untyped-call]
@@ -54,7 +54,7 @@ class _CheckingClient(redis.Redis):
 
 
 class _RestoringMessages(_QoS):  # type: ignore[misc]
-    """Outlives what is not a message among those that were not acknowledged."""
+    """Drops malformed entries among unacknowledged messages instead of failing on them."""
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:  # noqa: FBT001 - kombu's
         try:

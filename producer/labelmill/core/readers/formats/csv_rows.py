@@ -17,7 +17,7 @@ from typing import BinaryIO, NamedTuple
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.specs import FileFormat
-from labelmill.core.readers.bad_rows import BadRow, OnBadRow, encoding_remedy, storable
+from labelmill.core.readers.bad_rows import BadRow, OnBadRow, can_be_utf8, encoding_remedy
 from labelmill.core.readers.formats.csv_cells import (
     BrokenQuotesError,
     UnclosedQuoteError,
@@ -78,15 +78,15 @@ class CsvReader:
         except _Faults as error:
             reason = self._reason(number, error)
             raise InvalidInput(f"the header line of {self._name} cannot be read: {reason}") from error
-        if not all(map(storable, self.columns)):
+        if not all(map(can_be_utf8, self.columns)):
             remedy = encoding_remedy(self._encoding)
             raise InvalidInput(f"the header line of {self._name} (line {number}) is not {self._encoding}: {remedy}")
         self._lines.first = self._at
         self._width = len(self.columns)
-        named = self._width
-        while named > 1 and not self.columns[named - 1].strip():
-            named -= 1
-        self._least = named  # what stands under trailing columns without a name may be left out
+        width_of_named = self._width
+        while width_of_named > 1 and not self.columns[width_of_named - 1].strip():
+            width_of_named -= 1
+        self._min_cells = width_of_named  # what stands under trailing columns without a name may be left out
 
     def rows(self) -> Iterator[CsvRow]:
         """Every row that fits the header. The others go to `on_bad_row`. Raises InvalidInput where it cannot be told
@@ -96,7 +96,7 @@ class CsvReader:
         rows = self._rows_of_standard() if self._quoting == "standard" else self._rows_of_lines()
         lines = self._lines
         for row in rows:
-            if not lines.is_utf8 and not all(map(storable, row.cells)):
+            if not lines.is_utf8 and not all(map(can_be_utf8, row.cells)):
                 remedy = encoding_remedy(self._encoding)
                 self._on_bad_row(BadRow(self._name, row.line, f"not {self._encoding}", remedy=remedy))
                 continue
@@ -113,7 +113,7 @@ class CsvReader:
                     self._on_bad_row(BadRow(self._name, number, f"the line is {TOO_LONG}"))
                     continue
                 cells = self._split(text)
-                if self._least <= len(cells) <= self._width:
+                if self._min_cells <= len(cells) <= self._width:
                     yield CsvRow(number, cells)
                 elif opened is not None and opens_a_cell(text, self._delimiter, self._width) is False:
                     raise InvalidInput(
@@ -149,7 +149,7 @@ class CsvReader:
                     following = reader.next_line
                     if number < self._doubted_until:
                         self._require_no_end_of_a_cell(number)
-                    if self._least <= len(cells) <= self._width:
+                    if self._min_cells <= len(cells) <= self._width:
                         yield CsvRow(number, cells)
                     elif cells:  # a blank line has none
                         following = self._after_misfit(number, following, cells)
@@ -173,7 +173,7 @@ class CsvReader:
             if is_row is False:
                 self._require_no_part_of_it(number, following, are_quotes_paired=False)
                 break
-        if len(cells) < self._least and following == number + 1 and '"' in (self._lines.line(number) or ""):
+        if len(cells) < self._min_cells and following == number + 1 and '"' in (self._lines.line(number) or ""):
             self._require_no_part_of_it(number, following, are_quotes_paired=True)
         self._on_bad_row(BadRow(self._name, number, self._misfit(cells), lines=following - number))
         return following
@@ -299,5 +299,5 @@ def first_line_of_header(lines: Iterable[str], delimiter: str) -> int | None:
 def named_delimiter(lines: Iterable[str]) -> str | None:
     """The delimiter that the first line names, as spreadsheets write it: `sep=;`."""
     first = next((line for line in lines if line.strip()), "")
-    found = _NAMES_DELIMITER.fullmatch(first)
-    return found[1] if found else None
+    match = _NAMES_DELIMITER.fullmatch(first)
+    return match[1] if match else None

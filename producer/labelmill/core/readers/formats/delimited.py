@@ -62,11 +62,11 @@ class Delimited(InputFormat):
                 if len(cells) <= last:
                     cells = [*cells, *[""] * (last + 1 - len(cells))]  # noqa: PLW2901 - what was left out is empty
                 if block.ids is not None:
-                    one = cells[id_at[0]]
-                    if "\x00" in one:
+                    row_id = cells[id_at[0]]
+                    if "\x00" in row_id:
                         on_bad_row(BadRow(source.name, line, nul_in_id(columns[ID])))
                         continue
-                    block.ids.append(one or None)
+                    block.ids.append(row_id or None)
                 block.texts.append(cells[text_at])
                 if len(block.texts) >= BLOCK_ROWS:
                     yield block

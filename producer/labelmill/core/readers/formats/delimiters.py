@@ -40,9 +40,9 @@ def _try(lines: Sequence[str], delimiter: str, quoting: str | None) -> tuple[lis
     start = first_line_of_header(lines, delimiter)
     if start is None:
         return [], False
-    rest = iter(lines[start - 1 :])
+    remaining = iter(lines[start - 1 :])
     header: list[str] = []
-    for number, cells in enumerate(_rows(rest, delimiter, quoting)):
+    for number, cells in enumerate(_rows(remaining, delimiter, quoting)):
         if number == 0:
             header = cells
         elif cells and len(cells) != len(header):

@@ -55,7 +55,7 @@ class Jsonl(InputFormat):
 def _refuse_other_json(text: str, name: str) -> None:
     """Raise InvalidInput for JSON that is not in lines."""
     text = text.lstrip()
-    first, _, rest = text.partition("\n")
+    first, _, following = text.partition("\n")
     if text.startswith("["):
         raise InvalidInput(f"{name} holds a JSON array; {_ONE_OBJECT_A_LINE} '.[]'")
     if not first.startswith("{"):
@@ -63,8 +63,8 @@ def _refuse_other_json(text: str, name: str) -> None:
     try:
         orjson.loads(first)
     except ValueError:
-        is_begun = first.strip() == "{" and rest.lstrip()[:1] == '"'
-        if (is_begun or _spans_lines(text)) and not any(map(_is_object, rest.splitlines()[:_LINES])):
+        is_begun = first.strip() == "{" and following.lstrip()[:1] == '"'
+        if (is_begun or _spans_lines(text)) and not any(map(_is_object, following.splitlines()[:_LINES])):
             raise InvalidInput(f"{name} holds objects of several lines each; {_ONE_OBJECT_A_LINE} .") from None
 
 

@@ -16,7 +16,7 @@ from labelmill.core.readers.formats.jsonl_lines import LONG_LINE, read_jsonl_lin
 from labelmill.core.readers.text_block import TextBlock, add_row, new_block
 from labelmill.core.readers.whole_lines import whole_lines
 
-_MAX_HELD_BYTES = 16 << 20  #: Of lines whose columns are not all known to be there.
+_MAX_WAITING_BYTES = 16 << 20  #: Of lines whose columns are not all known to be there.
 _PLAIN_COLUMN = re.compile(r'[^\x00-\x1f"\\]*')
 _LINE_FEED = ord("\n")
 
@@ -28,8 +28,8 @@ def read_jsonl_blocks(source: Source, columns: list[str], on_bad_row: OnBadRow) 
     decoders = _decoders_of_plain_rows(columns)
     number = 1
     # until a row has every column, so that a file without one is refused before anything of it is used
-    held: list[TextBlock] = []
-    held_bytes = 0
+    waiting_blocks: list[TextBlock] = []
+    waiting_bytes = 0
     with open_bytes(source) as stream:
         for part in whole_lines(stream):
             if part is None:
@@ -44,13 +44,13 @@ def read_jsonl_blocks(source: Source, columns: list[str], on_bad_row: OnBadRow) 
                 block = _parse_line_by_line(part, number, seen, columns, decoders, on_bad_row)
                 number += part.count(b"\n")
             if block.texts:
-                held.append(block)
-                held_bytes += len(part)
-            if held and (seen.is_settled or held_bytes > _MAX_HELD_BYTES):
-                yield from held
-                held.clear()
+                waiting_blocks.append(block)
+                waiting_bytes += len(part)
+            if waiting_blocks and (seen.is_settled or waiting_bytes > _MAX_WAITING_BYTES):
+                yield from waiting_blocks
+                waiting_blocks.clear()
     seen.finish()
-    yield from held
+    yield from waiting_blocks
 
 
 def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], list[Any]]]:
@@ -81,11 +81,11 @@ def _parse_plain_rows(lines: bytes, decoders: list[Callable[[bytes], list[Any]]]
             return None
         texts = [row.text for row in rows]
         if columns == 1:
-            return TextBlock(texts, most_chars=len(lines))
+            return TextBlock(texts, max_chars=len(lines))
         ids = [row.id for row in rows] if hasattr(rows[0], "id") else texts  # one column may be both
         if decode is not decoders[0] or not all(ids):
-            ids = [None if one is None or one == "" else str(one) for one in ids]
-        return TextBlock(texts, ids, most_chars=len(lines))
+            ids = [None if row_id is None or row_id == "" else str(row_id) for row_id in ids]
+        return TextBlock(texts, ids, max_chars=len(lines))
     return None
 
 

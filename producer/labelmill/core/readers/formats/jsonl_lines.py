@@ -36,7 +36,7 @@ def read_jsonl_line(line: bytes, number: int, name: str, on_bad_row: OnBadRow) -
         on_bad_row(_broken_row(name, number, line, error))
         return
     if type(value) is dict:
-        if any(type(one) is float and abs(one) >= _BEYOND_64_BITS for one in value.values()):
+        if any(type(number_value) is float and abs(number_value) >= _BEYOND_64_BITS for number_value in value.values()):
             try:
                 value = json.loads(line)  # orjson rounds whole numbers of more than 64 bits, and an id may be one
             except ValueError:  # Python reads no number of more than 4,300 digits

@@ -1,4 +1,4 @@
-"""What is kept to spare requests: vectors of texts, and where a text has been answered before."""
+"""Caches that save requests: vectors of texts, and where a text has been answered before."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Vectors of texts that are kept: the method of the models that make them, and what a vector is found by."""
+"""The cache of vectors: the method of the models that fill it, and its key, the digest of a text."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ VECTORS = "vectors"  #: The method of the inner models that embed datasets; they
 
 
 def digest_of(text: str) -> bytes:
-    """What a text's vector is found by."""
+    """The key of a text's vector."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
