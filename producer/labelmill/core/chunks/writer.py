@@ -160,7 +160,7 @@ class BatchWriter:
                     connection.execute(insert(ChunkRepeatsRow), repeats)
 
     def _require_same_batch(self, connection: Connection) -> None:
-        """Another submission queued the batch, or it has ended: it must have exactly the rows that were written here."""
+        """Another submission queued the batch, or it has ended: its rows must be exactly those written here."""
         batch = connection.execute(
             select(BatchRow.state, BatchRow.content_digest, BatchRow.rows).where(BatchRow.no == self._batch_no)
         ).one()
