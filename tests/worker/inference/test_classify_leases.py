@@ -14,7 +14,8 @@ from strict_mistral import label_of, refuse_texts_with
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow
-from labelmill_worker.store.chunks import LeaseLostError, claim_chunk, release_chunk
+from labelmill.core.jobs.leases import LeaseLost
+from labelmill_worker.store.chunks import claim_chunk, release_chunk
 from labelmill_worker.store.progress import Progress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
 
@@ -27,9 +28,9 @@ def test_a_late_worker_writes_nothing(mill: Mill) -> None:
     with writing(mill.engine) as connection:
         connection.execute(update(ChunkRow).values(lease_token="another's"))
     progress = Progress(blocks=[answers_of(["alpha"])], labelled=1)
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLost):
         record_progress(mill.engine, claim, progress, 15, done=True)
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLost):
         release_chunk(mill.engine, claim)
     assert mill.predictions(batch) == {}
     assert mill.status(batch)["rows"]["labelled"] == 0
@@ -126,7 +127,7 @@ def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mi
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).values(state="failed", error="the key was refused"))
     retry(mill.engine, mill.sender, batch)
-    with pytest.raises(LeaseLostError):
+    with pytest.raises(LeaseLost):
         record_progress(mill.engine, held, Progress(), 15, done=False)
     document = mill.run(batch)
     assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 39, 1)

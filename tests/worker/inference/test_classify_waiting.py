@@ -96,7 +96,7 @@ def test_an_outage_that_does_not_end_fails_the_rows_with_its_reason(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labelmill_worker.inference.chunk_run.SLICE_S", 0.05)
-    monkeypatch.setattr("labelmill_worker.inference.retry_policy.GIVE_UP_AFTER", 3)
+    monkeypatch.setattr("labelmill_worker.inference.retry_policy.MAX_FRUITLESS_CLAIMS", 3)
     mill.mistral.faults = [lambda texts, body: web.Response(status=503)]
     batch = mill.submit(some_texts(20))
     document = mill.run(batch)

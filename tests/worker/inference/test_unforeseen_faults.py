@@ -17,7 +17,7 @@ from labelmill_worker.inference import chunk_run as work
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies.list_classification import ListClassification
 from labelmill_worker.ports.inference import Call
-from labelmill_worker.store.faults import GIVE_UP_AFTER
+from labelmill_worker.store.faults import MAX_FAULTS
 
 _call, _strategy_for = ListClassification.call, work.strategy_for
 
@@ -114,10 +114,10 @@ def test_a_fault_in_all_that_is_asked_ends_the_batch_with_the_reason(
     batch = mill.submit(some_texts(40))
     document = _run(mill, batch)
     assert (document["state"], document["error_code"]) == ("failed", "unexpected")
-    assert f"Flaw, {GIVE_UP_AFTER} times" in document["error"]
+    assert f"Flaw, {MAX_FAULTS} times" in document["error"]
     assert document["rows"]["pending"] == 40
     # run again, a fault counts anew
-    _flaw_at(monkeypatch, "text", times=GIVE_UP_AFTER - 1)
+    _flaw_at(monkeypatch, "text", times=MAX_FAULTS - 1)
     retry(mill.engine, mill.sender, batch)
     assert _run(mill, batch)["rows"]["labelled"] == 40
 
@@ -133,7 +133,7 @@ def test_a_fault_is_charged_to_the_batch_that_was_worked_on(mill: Mill, monkeypa
     faulty = mill.submit(some_texts(40), model="ft:classifier:flawed")
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).where(BatchRow.id == faulty).values(priority="high"))
-    for _ in range(GIVE_UP_AFTER):  # each message names the healthy one, and brings the worker to the urgent one
+    for _ in range(MAX_FAULTS):  # each message names the healthy one, and brings the worker to the urgent one
         with writing(mill.engine) as connection:
             connection.execute(update(ChunkRow).values(sent_at=None))  # the pause after a fault is over
         with pytest.raises(Flaw):

@@ -19,13 +19,14 @@ from labelmill.contracts.errors import RemoteUnavailable
 from labelmill.contracts.messages import JobMessage
 from labelmill.core.database import connect, db_now, reading, upgrade, writing
 from labelmill.core.database.tables import DatasetRow, EventRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.prepare import preparation as work
 from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import prepare
-from labelmill_worker.store.jobs import LeaseLost, claim_job, read_job, renew_job
+from labelmill_worker.store.jobs import claim_job, read_job, renew_job
 from labelmill_worker.store.lease_keeper import LeaseKeeper
 
 

@@ -24,16 +24,11 @@ from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill.services.jobs.documents import status_document
-from labelmill_worker.store.chunks import (
-    Claim,
-    LeaseLostError,
-    claim_chunk,
-    complete_batch,
-    release_chunk,
-)
+from labelmill_worker.store.chunks import Claim, claim_chunk, complete_batch, release_chunk
 from labelmill_worker.store.predictions import PredictionBlock
 from labelmill_worker.store.progress import Progress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
@@ -99,7 +94,7 @@ class Chunks(RuleBasedStateMachine):
         left = set(range(claim.first_row, claim.first_row + _ROWS)) - self.answered - self.failed - set(rows)
         try:
             record_progress(self.engine, claim, _progress(claim, rows, failing=failing), 60, done=not left)
-        except LeaseLostError:
+        except LeaseLost:
             assert not self._owns(claim), "a worker that holds the lease was refused"
             return
         assert self._owns(claim), "a late worker wrote"
@@ -114,7 +109,7 @@ class Chunks(RuleBasedStateMachine):
             return
         try:
             release_chunk(self.engine, claim, wait_s=0.0, fruitless=fruitless)
-        except LeaseLostError:
+        except LeaseLost:
             assert not self._owns(claim)
             return
         assert self._owns(claim)

@@ -10,7 +10,7 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.states import DatasetState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import DatasetRow, EventRow
-from labelmill_worker.store.faults import GIVE_UP_AFTER, UnforeseenFault, record_job_fault
+from labelmill_worker.store.faults import MAX_FAULTS, UnforeseenFault, record_job_fault
 from labelmill_worker.store.jobs import claim_job
 from labelmill_worker.store.transitions import move_job
 
@@ -35,15 +35,15 @@ def _fault(engine: Engine, job_id: str, token: str) -> UnforeseenFault:
 
 def test_the_fifth_fault_in_a_row_is_the_last_and_tells_no_words_of_it(engine: Engine, job_id: str) -> None:
     token = _claim(engine, job_id)
-    found = [_fault(engine, job_id, token) for _ in range(GIVE_UP_AFTER)]
-    assert [one.is_last for one in found] == [False] * (GIVE_UP_AFTER - 1) + [True]
+    found = [_fault(engine, job_id, token) for _ in range(MAX_FAULTS)]
+    assert [one.is_last for one in found] == [False] * (MAX_FAULTS - 1) + [True]
     assert "ValueError, 5 times" in found[-1].message
     assert "secret" not in found[-1].message
 
 
 def test_a_job_that_moves_on_has_no_fault_behind_it(engine: Engine, job_id: str) -> None:
     token = _claim(engine, job_id)
-    for _ in range(GIVE_UP_AFTER - 1):
+    for _ in range(MAX_FAULTS - 1):
         _fault(engine, job_id, token)
     with writing(engine) as connection:
         assert move_job(connection, job_id, DatasetState.PREPARING, old=DatasetState.QUEUED, token=token)
@@ -53,8 +53,8 @@ def test_a_job_that_moves_on_has_no_fault_behind_it(engine: Engine, job_id: str)
 def test_a_worker_that_has_lost_the_lease_counts_nothing(engine: Engine, job_id: str) -> None:
     _claim(engine, job_id)
     with writing(engine) as connection:
-        connection.execute(update(DatasetRow).values(faults=GIVE_UP_AFTER))
+        connection.execute(update(DatasetRow).values(faults=MAX_FAULTS))
     assert not _fault(engine, job_id, "another-token").is_last
     with reading(engine) as connection:
-        assert connection.scalar(select(DatasetRow.faults)) == GIVE_UP_AFTER
+        assert connection.scalar(select(DatasetRow.faults)) == MAX_FAULTS
         assert connection.scalar(select(EventRow.message)) is None

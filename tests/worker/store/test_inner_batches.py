@@ -14,8 +14,9 @@ from labelmill.core.chunks.codec import decode_chunk
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, EvaluationRow, ModelRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.store.inner_batches import fill_inner_batch
-from labelmill_worker.store.jobs import LeaseLost, require_held
+from labelmill_worker.store.jobs import require_held
 
 TEXTS = [[f"text {block}-{number}" for number in range(3_000)] for block in range(4)]
 FLAT = [text for block in TEXTS for text in block]

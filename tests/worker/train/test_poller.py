@@ -33,7 +33,7 @@ from labelmill_worker.ports.control_plane import (
     RemoteEvent,
 )
 from labelmill_worker.store.delays import note_delay
-from labelmill_worker.store.faults import GIVE_UP_AFTER
+from labelmill_worker.store.faults import MAX_FAULTS
 from labelmill_worker.train.poller import TrainingWatch
 
 SCHEMA = [{"name": "intent", "labels": ["music", "weather"], "multi": False}]
@@ -435,14 +435,14 @@ def test_a_training_with_a_fault_of_ours_is_given_up_and_its_job_cancelled_first
 
     def fault(name: str) -> None:
         calls.append(name)
-        if calls.count("get_job") <= GIVE_UP_AFTER:
+        if calls.count("get_job") <= MAX_FAULTS:
             raise ZeroDivisionError
 
     bench.mistral.before_call = fault
     row = look_with_faults(bench, training_id)
     assert (row.state, row.error_code, bench.mistral.cancels) == ("failed", "unexpected", ["job-0"])
     assert "ZeroDivisionError, 5 times" in (row.error or "")
-    assert calls.count("get_job") == GIVE_UP_AFTER + 1
+    assert calls.count("get_job") == MAX_FAULTS + 1
 
 
 def test_a_job_that_cannot_be_cancelled_now_is_cancelled_later(bench: Bench) -> None:

@@ -20,7 +20,7 @@ from labelmill.services import models as registry
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.runtime.tasks import train
-from labelmill_worker.store.faults import GIVE_UP_AFTER
+from labelmill_worker.store.faults import MAX_FAULTS
 from labelmill_worker.train.remote_actions import carry_out_wish
 
 
@@ -110,8 +110,8 @@ def test_archived_brought_back_and_deleted(ready: Engine, mistral: Mistral) -> N
 
 def test_a_fault_of_ours_is_tried_again_some_times_and_then_told(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
-    mistral.before += [cast("Any", ZeroDivisionError())] * GIVE_UP_AFTER
-    for _ in range(GIVE_UP_AFTER):
+    mistral.before += [cast("Any", ZeroDivisionError())] * MAX_FAULTS
+    for _ in range(MAX_FAULTS):
         assert now(ready).remote_wish is not None
         with pytest.raises(ZeroDivisionError):
             work(ready, mistral)

@@ -12,12 +12,13 @@ from labelmill.contracts.messages import EVALUATE, JobMessage
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import EvaluationRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.evaluate import evaluation
 from labelmill_worker.evaluate.evaluation import EvaluateContext
 from labelmill_worker.process.long_work import NoFreeSlot, long_slot
 from labelmill_worker.process.put_back import leave_job
 from labelmill_worker.store.faults import record_job_fault
-from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job
+from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job
 from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.transitions import move_job

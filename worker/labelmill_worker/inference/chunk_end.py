@@ -6,18 +6,17 @@ import structlog
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, RequestRefused, WorkerUnable
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
+from labelmill.core.jobs.delays import model_subject
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.chunk_record import ChunkResult
 from labelmill_worker.inference.outcomes import RowFailed, Stop
 from labelmill_worker.inference.runtime import InferenceRuntime
 from labelmill_worker.inference.tally import tally
-from labelmill_worker.inference.unable import subject_of
 from labelmill_worker.process.ability import MISTRAL
 from labelmill_worker.store.batches import fail_batch
 from labelmill_worker.store.chunks import Claim, complete_batch, has_answers, release_chunk, stop_batch
-from labelmill_worker.store.faults import GIVE_UP_AFTER as MAX_FAULTS
-from labelmill_worker.store.faults import UnforeseenFault, record_chunk_fault
+from labelmill_worker.store.faults import MAX_FAULTS, UnforeseenFault, record_chunk_fault
 from labelmill_worker.store.progress import record_progress
 
 log = structlog.get_logger()
@@ -30,7 +29,7 @@ def end_chunk(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, 
         _stop(runtime, messages, claim, result, result.stop)
         return
     if result.has_progressed:
-        for subject in (MISTRAL, subject_of(claim.model.no)):
+        for subject in (MISTRAL, model_subject(claim.model.no)):
             runtime.ability.succeeded(subject)
     if not result.rows_left:
         complete_batch(runtime.engine, claim.batch_no, claim.batch_id)
@@ -53,7 +52,7 @@ def record_fault(runtime: InferenceRuntime, messages: MessageSender, claim: Clai
 
 def stop_unaskable(runtime: InferenceRuntime, claim: Claim, error: LabelmillError) -> None:
     """End the batch of a model that cannot be asked at all."""
-    stop_batch(runtime.engine, claim, error.code, error.message)
+    stop_batch(runtime.engine, claim, error.code, error.stored)
     release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)
 
@@ -68,7 +67,7 @@ def _stop(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, resu
         return
     if isinstance(error, WorkerUnable):
         raise error
-    stop_batch(runtime.engine, claim, error.code, error.message)
+    stop_batch(runtime.engine, claim, error.code, error.stored)
     if result.rows_left:
         release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)

@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.inference.outcomes import Answer, Deferred, Delivery, RowFailed, Stop, Unforeseen
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.tally import tally
-from labelmill_worker.store.chunks import Claim, LeaseLostError
+from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.progress import Entry, Standing
 
 
@@ -101,7 +102,7 @@ class ChunkRecord:
     def committed(self, entry: Entry, standing: Standing, asked_at: float) -> None:
         """Its part was written, in a transaction that began at `asked_at`."""
         if standing is Standing.LOST:
-            self.fault = LeaseLostError()
+            self.fault = LeaseLost("the lease on the chunk was lost")
             return
         progress = entry.progress
         self.renewed_at = asked_at

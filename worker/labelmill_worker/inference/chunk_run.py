@@ -18,6 +18,7 @@ from labelmill.contracts.messages import PRIORITY_OF, ChunkMessage
 from labelmill.core.database.tables import ModelRow
 from labelmill.core.jobs.delays import model_subject
 from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Lane
@@ -37,7 +38,7 @@ from labelmill_worker.inference.strategies.strategy import Strategy
 from labelmill_worker.inference.unable import leave_claim
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
-from labelmill_worker.store.chunks import Claim, LeaseLostError, save_learned_schema
+from labelmill_worker.store.chunks import Claim, save_learned_schema
 
 log = structlog.get_logger()
 
@@ -50,6 +51,12 @@ def work_on_chunk(runtime: InferenceRuntime, messages: MessageSender, batch_id: 
     claim = claim_runnable_chunk(runtime, messages, ChunkMessage(job_id=batch_id, chunk=number))
     if claim is None:
         return
+    # the message may have named another chunk: every line is about the one that was claimed
+    with structlog.contextvars.bound_contextvars(job_id=claim.batch_id, chunk=claim.number):
+        _work_on_claim(runtime, messages, claim)
+
+
+def _work_on_claim(runtime: InferenceRuntime, messages: MessageSender, claim: Claim) -> None:
     try:
         strategy = strategy_for(
             _version_of(claim.model),
@@ -65,7 +72,7 @@ def work_on_chunk(runtime: InferenceRuntime, messages: MessageSender, batch_id: 
     except Permanent as error:
         stop_unaskable(runtime, claim, error)
         return
-    except LeaseLostError:
+    except LeaseLost:
         log.warning("lease lost; nothing more is written")
     except Retryable:
         raise
@@ -108,8 +115,6 @@ class ChunkRun:
         sending.result()
         log.info(
             "chunk released" if result.rows_left else "chunk done",
-            job_id=claim.batch_id,
-            chunk=claim.number,
             rows=result.rows,
             requests=result.requests,
             tokens=result.tokens,

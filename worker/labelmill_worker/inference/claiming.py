@@ -5,9 +5,10 @@ from __future__ import annotations
 import structlog
 
 from labelmill.contracts.messages import ChunkMessage
+from labelmill.core.jobs.delays import model_subject
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference.runtime import InferenceRuntime
-from labelmill_worker.inference.unable import lacks_mistral, leave_message, models_left_to_others, subject_of
+from labelmill_worker.inference.unable import lacks_mistral, leave_message, models_left_to_others
 from labelmill_worker.store.batches import read_open_batch
 from labelmill_worker.store.chunks import Claim, claim_chunk
 from labelmill_worker.store.fairness import most_deserving_chunk
@@ -32,7 +33,7 @@ def claim_runnable_chunk(runtime: InferenceRuntime, sender: MessageSender, messa
                 return claim
     if error is None and exclude:
         batch = read_open_batch(engine, message.job_id)
-        error = ability.lacks(subject_of(batch.model_no)) if batch else None
+        error = ability.lacks(model_subject(batch.model_no)) if batch else None
     if error is not None:
         leave_message(engine, sender, ability, message, error)
     else:

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill.core.jobs.leases import RENEWALS_PER_LEASE
 from labelmill_worker.inference.chunk_record import ChunkRecord, Gathered
 from labelmill_worker.inference.entry_writer import EntryWriter
 from labelmill_worker.inference.outcomes import Delivery
@@ -95,7 +96,8 @@ class Recorder:
         """What has arrived, at the latest when a lease is due."""
         items: list[_Item] = []
         try:
-            patience_s = min(LOOK_EVERY_S if self._unserved.is_looking else 1.0, self._lease_s / 6)
+            renews_in_s = self._lease_s / RENEWALS_PER_LEASE
+            patience_s = min(LOOK_EVERY_S if self._unserved.is_looking else 1.0, renews_in_s / 2)
             first = self._arrived.get(timeout=patience_s if self._open else None)
             if first is not None and not self._arrived.qsize():
                 time.sleep(_LINGER_S)
@@ -116,7 +118,7 @@ class Recorder:
             if gathered is None:
                 gathered = found[record] = Gathered()
             record.gather(gathered, delivery)
-        due = time.monotonic() - self._lease_s / 3
+        due = time.monotonic() - self._lease_s / RENEWALS_PER_LEASE
         for record in self._open:
             if record.renewed_at < due:
                 found.setdefault(record, Gathered())

@@ -1,7 +1,8 @@
 """When what failed is tried again, and when it is given up: requests, and claims of a chunk. Pure.
 
-What may be set: how often a request is sent whose reply is malformed, how its pauses grow, and how many claims without
-any progress a chunk gets. What a circuit breaker adds for a Mistral that is out of order is in `mistral/breaker.py`.
+What may be set: the pauses after a Mistral that cannot answer, how often a request is sent whose reply is malformed,
+how its pauses grow, and how many claims without any progress a chunk gets. What a circuit breaker adds for a Mistral
+that is out of order is in `mistral/breaker.py`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import random
 
 from labelmill.contracts.errors import RateLimited
 
+UNAVAILABLE_BASE_S = 0.5  #: Before a request is sent again that met a 5xx, a time-out or a cut connection …
+UNAVAILABLE_CAP_S = 30.0  #: … and at most, however often it did.
 MALFORMED_TRIES = 3  #: Of a request; then it is bisected, to find the row that Mistral cannot answer well.
 MALFORMED_BASE_S = 0.1  #: Short: bisection comes with further tries, and all of them should fit a task.
 PAUSE_S = 1.0  #: After a 429 that names no Retry-After; limits are by the second. One that proves too short grows.
@@ -17,11 +20,15 @@ BROKER_PAUSE_S = 5.0  #: Before a chunk is tried again that Redis kept from bein
 #: Claims in a row that brought nothing but malformed answers to a row before the row gets its error: half a minute. A
 #: Mistral that answers everybody badly for some seconds must not cost rows that it can answer.
 MALFORMED_CLAIMS = 5
-GIVE_UP_AFTER = 60  #: Claims without any progress; then the rows left get the last error. About an hour of faults.
+MAX_FRUITLESS_CLAIMS = (
+    60  #: Claims without any progress; then the rows left get the last error. About an hour of faults.
+)
 LONGEST_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
 
 
-def next_delay_s(tries: int, rng: random.Random, *, base_s: float = 0.5, cap_s: float = 30.0) -> float:
+def next_delay_s(
+    tries: int, rng: random.Random, *, base_s: float = UNAVAILABLE_BASE_S, cap_s: float = UNAVAILABLE_CAP_S
+) -> float:
     """Full jitter: a random moment within a span that doubles with every try."""
     return rng.uniform(0, min(cap_s, base_s * 2**tries))
 
@@ -43,7 +50,7 @@ def defers_malformed(claims: int) -> bool:
 
 def is_given_up(fruitless_claims: int) -> bool:
     """Whether a chunk's rows fail that so many claims in a row brought nothing for."""
-    return fruitless_claims >= GIVE_UP_AFTER
+    return fruitless_claims >= MAX_FRUITLESS_CLAIMS
 
 
 def claim_pause_s(asked_s: float, claims: int, *, is_fruitless: bool) -> float:

@@ -1,4 +1,8 @@
-"""Which rows of a chunk are sent: those without an answer, of each text the first. Pure."""
+"""Which rows of a chunk are sent: those without an answer, of each text the first. Pure.
+
+A text is sent as it was submitted. Vectors are kept under the digest of what was sent, and found by that of the
+dataset's text: whatever changes texts here has to change them there too (`train/embedding.py`).
+"""
 
 from __future__ import annotations
 

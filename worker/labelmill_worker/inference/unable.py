@@ -12,20 +12,16 @@ from labelmill.contracts.job_kinds import QUEUE_OF
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
 from labelmill.core.database import writing
 from labelmill.core.jobs import events
+from labelmill.core.jobs.delays import MODEL_PREFIX, model_subject
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process.ability import MISTRAL, Ability
 from labelmill_worker.process.put_back import put_back
 from labelmill_worker.store.batches import fail_batch, read_open_batch
-from labelmill_worker.store.chunks import Claim, LeaseLostError, release_chunk, stop_batch
+from labelmill_worker.store.chunks import Claim, release_chunk, stop_batch
 
 log = structlog.get_logger()
 _QUEUE = QUEUE_OF[CLASSIFY]
-_MODEL = "model:"
-
-
-def subject_of(model_no: int) -> str:
-    """What a worker lacks that cannot ask this model."""
-    return f"{_MODEL}{model_no}"
 
 
 def lacks_mistral(ability: Ability) -> WorkerUnable | None:
@@ -36,9 +32,9 @@ def lacks_mistral(ability: Ability) -> WorkerUnable | None:
 
 def models_left_to_others(ability: Ability) -> list[int]:
     """The keys of models whose batches this worker leaves to others."""
-    found = ((subject, ability.lacks(subject)) for subject in ability.lacking() if subject.startswith(_MODEL))
+    found = ((subject, ability.lacks(subject)) for subject in ability.lacking() if subject.startswith(MODEL_PREFIX))
     return [
-        int(subject.removeprefix(_MODEL))
+        int(subject.removeprefix(MODEL_PREFIX))
         for subject, error in found
         if error is not None and ability.leaves_to_others(error, subject, _QUEUE)
     ]
@@ -52,7 +48,7 @@ def leave_message(
     batch = read_open_batch(engine, message.job_id)
     if batch is None:
         return
-    if ability.leaves_to_others(error, subject_of(batch.model_no), _QUEUE):
+    if ability.leaves_to_others(error, model_subject(batch.model_no), _QUEUE):
         put_back(sender, CLASSIFY, message, priority=batch.priority)
     elif fail_batch(engine, message.job_id, error):
         log.error("batch stopped", reason=error.message)
@@ -60,14 +56,14 @@ def leave_message(
 
 def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: Claim, error: WorkerUnable) -> None:
     """Give a chunk back that this worker cannot work on, and end its batch where nobody else may."""
-    is_left = ability.leaves_to_others(error, subject_of(claim.model.no), _QUEUE)
+    is_left = ability.leaves_to_others(error, model_subject(claim.model.no), _QUEUE)
     if is_left:
         with writing(engine) as connection:
             events.note(connection, claim.batch_id, f"left to another worker: {error.message}", chunk=claim.number)
     else:
-        stop_batch(engine, claim, error.code, error.message)
+        stop_batch(engine, claim, error.code, error.stored)
         log.error("batch stopped", reason=error.message)
-    with contextlib.suppress(LeaseLostError):  # all of its rows were answered, or another worker has it
+    with contextlib.suppress(LeaseLost):  # all of its rows were answered, or another worker has it
         release_chunk(engine, claim, wait_s=0.0 if is_left else None)
     if is_left:
         message = ChunkMessage(job_id=claim.batch_id, chunk=claim.number)

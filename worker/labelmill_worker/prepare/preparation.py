@@ -18,6 +18,7 @@ from labelmill.contracts.states import DatasetState
 from labelmill.core.database import writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import DatasetRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.storage.data_folder import DataFolder, dataset_folder, source_folder
 from labelmill_worker.prepare.dataset import prepare_dataset
@@ -29,14 +30,7 @@ from labelmill_worker.process.long_work import NoFreeSlot, long_slot
 from labelmill_worker.process.put_back import leave_job
 from labelmill_worker.store.datasets import PreparedDataset, record_dataset
 from labelmill_worker.store.faults import record_job_fault
-from labelmill_worker.store.jobs import (
-    LeaseLost,
-    claim_job,
-    fail_job,
-    release_job,
-    require_held,
-    save_job,
-)
+from labelmill_worker.store.jobs import claim_job, fail_job, release_job, require_held, save_job
 from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import leave_to_recovery
 from labelmill_worker.store.transitions import move_job

@@ -75,7 +75,6 @@ class Ability:
 
     def succeeded(self, subject: str) -> None:
         """The work was done: what stood against it does no more."""
-        if subject in self._known:
-            del self._known[subject]
+        if self._known.pop(subject, None) is not None:  # another thread may have seen it too
             note_able(self._engine, self._worker_id, subject)
             log.info("this worker can do it again", what=subject)

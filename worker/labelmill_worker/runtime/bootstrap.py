@@ -46,25 +46,34 @@ class ProcessResources:
         """The files that producers and workers share. Raises InvalidInput."""
         return DataFolder.of(self.settings.data_dir)
 
-    @cached_property
+    @property
     def control_plane(self) -> ControlPlane:
         """Files, fine-tuning jobs and models at Mistral. Raises CredentialsRefused without a key."""
         if self.control_plane_override is not None:
             return self.control_plane_override
+        with _making:
+            return self._control_plane
+
+    @cached_property
+    def _control_plane(self) -> ControlPlane:
         from labelmill_worker.mistral.control_plane import SdkControlPlane  # noqa: PLC0415 - the SDK takes a second to import
 
         return SdkControlPlane.from_settings(self.settings)
 
-    @cached_property
+    @property
     def ability(self) -> Ability:
         """What this process cannot do."""
+        with _making:
+            return self._ability
+
+    @cached_property
+    def _ability(self) -> Ability:
         return Ability(self.engine)
 
     @property
     def inference(self) -> InferenceRuntime:
         """What sends texts, one for all chunks of this process. Raises WorkerUnable."""
-        # two of them would each take all slots, and from Python 3.12 on a cached property has no lock of its own
-        with _inference_lock:
+        with _making:
             return self._inference
 
     @cached_property
@@ -79,7 +88,7 @@ class ProcessResources:
         """Close what was opened: nothing may be in work."""
         if "_inference" in vars(self):
             self.inference.close()
-        if "control_plane" in vars(self) and self.control_plane_override is None:
+        if "_control_plane" in vars(self):
             self.control_plane.close()
         self.engine.dispose()
 
@@ -91,7 +100,8 @@ def _prepare_interpreter() -> None:
     sys.setswitchinterval(_SWITCH_S)
 
 
-_inference_lock = threading.Lock()
+#: Tasks run in threads, and from Python 3.12 on a cached property has no lock of its own.
+_making = threading.RLock()
 _lock = threading.Lock()
 _resources: ProcessResources | None = None
 _watch: DatabaseWatch | None = None

@@ -40,7 +40,7 @@ def fail_batch(engine: Engine, batch_id: str, error: LabelmillError) -> bool:
             batch_id,
             BatchState.FAILED,
             old=BATCH.runnable,
-            message=error.message,
-            error=error.message,
+            message=error.stored,
+            error=error.stored,
             error_code=error.code,
         )

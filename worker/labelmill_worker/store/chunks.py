@@ -32,6 +32,7 @@ from labelmill.core.database.tables import (
 )
 from labelmill.core.jobs import chunk_transitions, events
 from labelmill.core.jobs.chunk_transitions import is_claimed
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.store.transitions import move_job
 from labelmill_worker.store.vectors import rows_with_vectors
 
@@ -155,10 +156,6 @@ def _counted(engine: Engine, claim: Claim) -> Claim | None:
         return claim if connection.execute(counted).rowcount else None
 
 
-class LeaseLostError(Exception):
-    """Another worker may have the chunk by now; nothing was written."""
-
-
 def release_chunk(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:
     """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then.
     Only `fruitless` claims are counted."""
@@ -166,7 +163,7 @@ def release_chunk(engine: Engine, claim: Claim, *, wait_s: float | None = None, 
         if not chunk_transitions.release(
             connection, claim.batch_no, claim.number, claim.token, wait_s=wait_s, counts=fruitless
         ):
-            raise LeaseLostError
+            raise LeaseLost("the lease on the chunk was lost")
 
 
 def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:

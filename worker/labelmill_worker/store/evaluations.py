@@ -21,8 +21,9 @@ from labelmill.core.database.tables import (
     ModelRow,
     RowErrorRow,
 )
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, read_inner_batch
-from labelmill_worker.store.jobs import LeaseLost, require_held
+from labelmill_worker.store.jobs import require_held
 from labelmill_worker.store.transitions import move_job
 
 BatchColumn = Literal["batch_id", "calibration_batch_id"]

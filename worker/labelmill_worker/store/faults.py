@@ -15,7 +15,7 @@ from labelmill.core.jobs import chunk_transitions, events, leases
 from labelmill.core.jobs.tables import JobTable, is_open
 from labelmill_worker.store.chunks import Claim
 
-GIVE_UP_AFTER = 5
+MAX_FAULTS = 5
 _LONGEST_PAUSE_S = 60.0
 
 
@@ -32,7 +32,7 @@ class UnforeseenFault(Permanent):
     @property
     def is_last(self) -> bool:
         """Whether the work is to be given up."""
-        return self.count >= GIVE_UP_AFTER
+        return self.count >= MAX_FAULTS
 
     @property
     def pause_s(self) -> float:

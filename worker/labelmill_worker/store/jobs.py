@@ -11,12 +11,13 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.errors import LabelmillError, Retryable
+from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.ids import kind_of, model_of_work
 from labelmill.contracts.states import State
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill.core.jobs import events, leases
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.tables import TABLE_OF, J, JobTable, is_open
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
@@ -40,12 +41,6 @@ def read_job(engine: Engine, table: type[J], job_id: str) -> J | None:
     with reading(engine) as connection:
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
     return table(**row) if row else None
-
-
-class LeaseLost(Retryable):
-    """Somebody else has the job, or may have it by now, or it has ended: nothing more may be written for it here."""
-
-    code = "lease_lost"
 
 
 def is_free(table: JobTable) -> ColumnElement[bool]:

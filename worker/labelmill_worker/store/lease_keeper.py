@@ -10,8 +10,9 @@ from typing import Generic
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill.core.jobs.leases import RENEWALS_PER_LEASE, LeaseLost
 from labelmill.core.jobs.tables import J
-from labelmill_worker.store.jobs import LeaseLost, renew_job
+from labelmill_worker.store.jobs import renew_job
 
 
 class LeaseKeeper(Generic[J]):
@@ -49,7 +50,7 @@ class LeaseKeeper(Generic[J]):
 
     def _renew(self) -> None:
         # by this process' own clock, and from when it asked: the lease is over here before it is over there
-        while not self._done.wait(self._lease_s / 3):
+        while not self._done.wait(self._lease_s / RENEWALS_PER_LEASE):
             asked_at = time.monotonic()
             try:
                 held = renew_job(self._engine, self._table, self._job_id, self._token, self._lease_s)

@@ -15,7 +15,8 @@ from labelmill.core.database import writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow
 from labelmill.core.jobs.chunk_transitions import COUNTERS, RECORD
-from labelmill_worker.store.chunks import Claim, LeaseLostError
+from labelmill.core.jobs.leases import LeaseLost
+from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
 from labelmill_worker.store.vectors import keep_vectors
 
@@ -117,10 +118,10 @@ def _standing(batch_state: str | None) -> Standing:
 def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
     """Write one chunk's answers in a transaction of their own.
 
-    Returns whether the batch still wants more work. Raises LeaseLostError.
+    Returns whether the batch still wants more work. Raises LeaseLost.
     """
     with writing(engine) as connection:
         (standing,) = record_entries(connection, [Entry(claim, progress, done)], lease_s).standings
     if standing is Standing.LOST:
-        raise LeaseLostError
+        raise LeaseLost("the lease on the chunk was lost")
     return standing is Standing.WANTED

@@ -14,7 +14,8 @@ from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import EventRow, TrainingRow
 from labelmill.core.jobs import events as history
 from labelmill.core.jobs import leases
-from labelmill_worker.store.jobs import LeaseLost, write_held
+from labelmill.core.jobs.leases import LeaseLost
+from labelmill_worker.store.jobs import write_held
 
 
 def read_training(engine: Engine, training_id: str) -> tuple[TrainingRow, float] | None:

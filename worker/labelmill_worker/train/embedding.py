@@ -26,12 +26,13 @@ from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.database import reading, writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import TrainingRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.token_counts import count_all
 from labelmill.core.storage.data_folder import MODELS, model_file
 from labelmill_worker.evaluate.measure import add_texts
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
-from labelmill_worker.store.jobs import LeaseLost, read_job
+from labelmill_worker.store.jobs import read_job
 from labelmill_worker.store.models import register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.store.transitions import move_job

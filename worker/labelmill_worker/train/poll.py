@@ -20,13 +20,14 @@ from labelmill.contracts.specs import TrainSpec
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import DatasetRow, TrainingRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.storage.data_folder import DataFolder
 from labelmill_worker.ports import control_plane as port
 from labelmill_worker.process.long_work import long_slot
 from labelmill_worker.store.datasets import split_file
-from labelmill_worker.store.jobs import LeaseLost, note_held, renew_job, require_held
+from labelmill_worker.store.jobs import note_held, renew_job, require_held
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 

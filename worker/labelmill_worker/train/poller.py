@@ -24,6 +24,7 @@ from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import MAX_POLL_DELAY_S
 from labelmill.core.database.tables import DatasetRow, TrainingRow
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
@@ -34,8 +35,8 @@ from labelmill_worker.process.delays import reason_of
 from labelmill_worker.process.long_work import NoFreeSlot
 from labelmill_worker.process.put_back import put_back
 from labelmill_worker.store.delays import end_delays_of_job, note_delay
-from labelmill_worker.store.faults import GIVE_UP_AFTER, record_job_fault
-from labelmill_worker.store.jobs import LeaseLost, claim_job, fail_job, read_job, release_job, save_job
+from labelmill_worker.store.faults import MAX_FAULTS, record_job_fault
+from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job, save_job
 from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
@@ -174,14 +175,14 @@ class TrainingWatch:
         found = record_job_fault(self._engine, TrainingRow, row.id, token, fault)
         if found.is_last and row.error is None:
             self._begin_giving_up(row, token, found)
-        elif row.error and found.count >= 2 * GIVE_UP_AFTER:
+        elif row.error and found.count >= 2 * MAX_FAULTS:
             self._fail(row, token, _left_running(row, found))
             return
         release_training(self._engine, row, token, found.pause_s)
 
     def _begin_giving_up(self, row: TrainingRow, token: str, error: Permanent) -> NextLook:
         """From now on the training only waits for what is left of it at Mistral to be stopped."""
-        save_job(self._engine, TrainingRow, row.id, token, error=error.message, error_code=error.code)
+        save_job(self._engine, TrainingRow, row.id, token, error=error.stored, error_code=error.code)
         return 0.0
 
     def _give_up(self, row: TrainingRow, now: float, token: str) -> NextLook:

@@ -22,10 +22,12 @@ _WORDS = {
     DelayReason.REDIS: "Redis cannot be reached",
 }
 
+MODEL_PREFIX = "model:"
+
 
 def model_subject(model_no: int) -> str:
-    """The subject of delays of a model's requests."""
-    return f"model:{model_no}"
+    """How a model is named where its requests are held back, or a worker cannot ask it."""
+    return f"{MODEL_PREFIX}{model_no}"
 
 
 def describe_delay(reason: DelayReason, message: str, since: datetime) -> str:

@@ -14,10 +14,20 @@ from typing import Any
 from sqlalchemy import ColumnElement, or_, update
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.errors import Retryable
 from labelmill.core.database.clock import MAX_LEASE_S, db_now, has_passed
 from labelmill.core.database.tables.base import LeaseColumns
 
 LeaseTable = type[LeaseColumns]
+
+
+class LeaseLost(Retryable):
+    """Another worker has it, or may have it by now, or it has ended: nothing more may be written for it here."""
+
+    code = "lease_lost"
+
+
+RENEWALS_PER_LEASE = 3  #: A lease is renewed so often before it would run out, of a chunk as of a job.
 
 #: The values of a row without a lease.
 RELEASED: dict[str, None] = {"lease_token": None, "lease_until": None}

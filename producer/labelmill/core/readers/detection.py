@@ -126,7 +126,9 @@ def _kind_of_text(text: str, name: str, *, is_named: bool, options: ReadOptions)
     if is_named:
         if not text:
             raise InvalidInput(f"{name} is empty")
-        raise InvalidInput(f"{name} is in no format known here: write .jsonl, .csv or .parquet (also .gz)")
+        suffixes = [form.suffixes[0] for form in FORMATS.values()]
+        known = f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        raise InvalidInput(f"{name} is in no format known here: write {known} (also .gz)")
     lines = text.splitlines()
     objects = sum(bool(_OBJECT_LINE.fullmatch(line)) for line in lines)
     # a first line that is broken, or has no end, makes no CSV of it

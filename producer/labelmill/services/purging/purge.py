@@ -33,6 +33,8 @@ from labelmill.services.purging.rows import (
 from labelmill.services.purging.selection import ended_before, is_needed, may_go
 
 _AGE = re.compile(r"(\d{1,6})([mhdw])", re.ASCII)
+#: Batches are deleted by other means, their rows being many. Later kinds first: they refer to earlier ones.
+_WITHOUT_BATCHES = tuple(kind for kind in reversed(Kind) if kind is not Kind.BATCH)
 _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
@@ -85,7 +87,7 @@ def purge(context: ServiceContext, request: PurgeRequest) -> Purged:
         deleted = Deleted()
         number_all_events(engine)
         delete_batches(engine, before, deleted)
-        for kind in (Kind.EVALUATION, Kind.TRAINING, Kind.DATASET):
+        for kind in _WITHOUT_BATCHES:
             for job_id in delete_jobs(engine, kind, before, deleted):
                 for path in files_of(data, job_id):
                     files.delete(path)
@@ -113,6 +115,6 @@ def _kept(engine: Engine, before: datetime) -> dict[str, int]:
 
 def _files_that_would_go(engine: Engine, data: DataFolder, before: datetime) -> Iterator[Path]:
     with reading(engine) as connection:
-        for kind in (Kind.TRAINING, Kind.DATASET):
+        for kind in _WITHOUT_BATCHES:
             for job_id in connection.scalars(select(TABLE_OF[kind].id).where(may_go(kind, before))):
                 yield from files_of(data, job_id)

@@ -28,6 +28,8 @@ from labelmill.core.database import (
     writing,
 )
 from labelmill.core.database.tables import (
+    PREDICTIONS_VIEW,
+    ROW_ERRORS_VIEW,
     Base,
     BatchRow,
     ChunkRepeatsRow,
@@ -188,3 +190,18 @@ def test_a_database_without_tables_is_named_as_such(empty_database_url: str) -> 
     with pytest.raises(DatabaseOutdated, match="labelmill db upgrade"):
         check_tables(engine)
     engine.dispose()
+
+
+def test_the_views_that_migrations_make_are_those_of_the_tables_module(tmp_path: Path) -> None:
+    engine = connect(f"sqlite:///{tmp_path / 'fresh.db'}")
+    upgrade(engine)
+    with reading(engine) as connection:
+        made = connection.scalars(text("SELECT sql FROM sqlite_master WHERE type = 'view'"))
+        assert {sql.strip() for sql in made} == {PREDICTIONS_VIEW.strip(), ROW_ERRORS_VIEW.strip()}
+    engine.dispose()
+
+
+def test_no_migration_reads_what_the_tables_module_says_now() -> None:
+    files = list((Path(migrations.__path__[0]) / "versions").glob("*.py"))
+    assert files
+    assert [file.name for file in files if "labelmill.core.database.tables" in file.read_text()] == []

@@ -15,8 +15,8 @@ from labelmill.contracts.errors import InvalidInput, RemoteFailed, RequestRefuse
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import writing
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.ports import control_plane as port
-from labelmill_worker.store.jobs import LeaseLost
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_look, update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
