@@ -17,7 +17,7 @@ from labelmill.contracts.errors import LabelmillError
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.ports import free_port
 from labelmill_worker.inference.vectors import embedding_call
-from labelmill_worker.mistral.client_config import WayUnusable
+from labelmill_worker.mistral.client_config import UnusableConnection
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.realtime import RealtimeInference
 
@@ -120,7 +120,7 @@ def test_a_proxy_that_wants_other_credentials_is_named(
     proxy.setenv("SSL_CERT_FILE", str(certificates.ca))
     with ConnectProxy(tls_port, credentials="user:right") as tunnel:
         proxy.setenv("HTTPS_PROXY", f"http://user:wrong@127.0.0.1:{tunnel.port}")
-        with pytest.raises(WayUnusable, match="the proxy refuses the worker's credentials") as refused:
+        with pytest.raises(UnusableConnection, match="the proxy refuses the worker's credentials") as refused:
             ask("https://mistral.invalid")
     assert "wrong" not in str(refused.value)
 
@@ -140,13 +140,13 @@ def test_an_authority_that_nobody_knows_is_a_fault_of_the_worker(
     ask: Ask, tls_port: int, proxy: pytest.MonkeyPatch
 ) -> None:
     del proxy
-    with pytest.raises(WayUnusable, match="unknown authority; name that authority's PEM file in SSL_CERT_FILE"):
+    with pytest.raises(UnusableConnection, match="unknown authority; name that authority's PEM file in SSL_CERT_FILE"):
         ask(f"https://localhost:{tls_port}")
 
 
 @BOTH
 def test_what_cannot_work_is_refused_before_anything_is_asked(ask: Ask, proxy: pytest.MonkeyPatch) -> None:
     proxy.setenv("ALL_PROXY", "socks5://user:secret@127.0.0.1:1")
-    with pytest.raises(WayUnusable, match="ALL_PROXY: SOCKS proxies are not supported") as refused:
+    with pytest.raises(UnusableConnection, match="ALL_PROXY: SOCKS proxies are not supported") as refused:
         ask("https://mistral.invalid")
     assert "secret" not in str(refused.value)

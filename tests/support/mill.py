@@ -27,7 +27,7 @@ from labelmill.core.settings import Settings
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.models import resolve_model
 from labelmill_worker.inference.chunk_run import work_on_chunk
-from labelmill_worker.inference.runtime import InferenceRuntime
+from labelmill_worker.inference.inference_runtime import InferenceRuntime
 from labelmill_worker.store.predictions import PredictionBlock
 
 MODEL = "ft:classifier:stand-in"

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from labelmill_ops.stack.guard import Guard
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0
+_FIRST_PAUSE_S, _MAX_PAUSE_S = 0.5, 30.0
 _STEADY_AFTER_S = 30.0  # a child that lived this long starts its next series of pauses from the beginning
 
 
@@ -96,7 +96,7 @@ class Child:
             self._pause_s = _FIRST_PAUSE_S
         self._start_again_at = now + self._pause_s
         told = f"{self.spec.name} ended ({describe_exit(code)}); starting it again in {self._pause_s:g} s"
-        self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 2)
+        self._pause_s = min(_MAX_PAUSE_S, self._pause_s * 2)
         return told
 
     def ask_to_end(self) -> None:

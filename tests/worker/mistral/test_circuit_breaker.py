@@ -7,7 +7,7 @@ import random
 import pytest
 
 from labelmill.contracts.errors import LabelmillError, MalformedAnswer, RateLimited, RemoteUnavailable, RequestRefused
-from labelmill_worker.mistral.breaker import LONGEST_PAUSE_S, CircuitBreaker
+from labelmill_worker.mistral.breaker import MAX_PAUSE_S, CircuitBreaker
 
 DOWN = RemoteUnavailable("503")
 
@@ -74,7 +74,7 @@ def test_every_probe_that_fails_doubles_the_pause_up_to_a_limit(breaker: Circuit
         breaker.check()
         breaker.record(DOWN)
     for number, pause in enumerate(pauses):
-        longest = min(LONGEST_PAUSE_S, 2.0**number)
+        longest = min(MAX_PAUSE_S, 2.0**number)
         assert longest / 2 <= pause <= longest
 
 

@@ -11,7 +11,7 @@ import pytest
 import redis
 
 from labelmill.contracts.errors import BrokerUnavailable
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, HeldBack, ModelLimiter
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, ModelLimiter, NoPermitInTime
 from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
 
 _numbers = itertools.count()
@@ -65,7 +65,7 @@ def test_two_processes_share_one_rate_evenly_spaced(redis_url: str, prefix: str)
 def test_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         await one.wait_for_permit(100, 5)  # 6,000 a minute: one second's worth
-        with pytest.raises(HeldBack) as held:
+        with pytest.raises(NoPermitInTime) as held:
             await other.wait_for_permit(1, 0.1)
         assert 0.5 < held.value.wait_s <= 1.01 * MARGIN
 
@@ -77,7 +77,7 @@ def test_who_is_held_back_reserves_nothing(redis_url: str, prefix: str) -> None:
         await one.wait_for_permit(1, 5)  # a busy machine may wake it up late, and it waits for another moment
         waits = []
         for limiter in (one, other) * 10:
-            with pytest.raises(HeldBack) as held:
+            with pytest.raises(NoPermitInTime) as held:
                 await limiter.wait_for_permit(1, 0.1)
             waits.append(held.value.wait_s)
         assert max(waits) <= 2.001 * MARGIN
@@ -117,7 +117,7 @@ def test_a_pause_holds_back_the_whole_fleet(redis_url: str, prefix: str, rate: f
         await one.pause(60)
         await other.pause(1)  # a longer pause is never shortened
         for limiter in (one, other):
-            with pytest.raises(HeldBack) as held:  # noqa: PT012 - the wait is what is tested
+            with pytest.raises(NoPermitInTime) as held:  # noqa: PT012 - the wait is what is tested
                 async with asyncio.timeout(5):
                     while True:  # without a limit the other learns of it a moment later
                         await limiter.wait_for_permit(1, 2)

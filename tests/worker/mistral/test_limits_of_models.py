@@ -15,7 +15,7 @@ import redis
 from labelmill.core.settings import load_settings
 from labelmill_worker.mistral.ratelimit import blocking
 from labelmill_worker.mistral.ratelimit.law import ControlLaw
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, HeldBack, ModelLimiter
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, ModelLimiter, NoPermitInTime
 from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
 
 _numbers = itertools.count()
@@ -55,7 +55,7 @@ def test_a_429_for_one_model_does_not_slow_another(redis_url: str, prefix: str, 
         await _seconds(slow, 1)
         await slow.pause(30)
         await slow.pause(30, since_start_s=0.0)
-        with pytest.raises(HeldBack, match="held back for") as held:
+        with pytest.raises(NoPermitInTime, match="held back for") as held:
             await slow.wait_for_permit(1, 2)
         assert held.value.message == f"requests to {SLOW}"
         assert await _seconds(fast, 20) < 2
@@ -68,7 +68,7 @@ def test_another_process_hears_of_the_pause_of_that_model_alone(redis_url: str, 
         other = FleetLimiter(redis_url, prefix, RateLimits(Limit.of(100, None)))
         try:
             await limiter.of(SLOW).pause(30)
-            with pytest.raises(HeldBack):
+            with pytest.raises(NoPermitInTime):
                 await other.of(SLOW).wait_for_permit(1, 2)
             assert await other.of(FAST).wait_for_permit(1, 2)
         finally:
@@ -159,7 +159,7 @@ def test_tokens_are_limited_for_a_model_and_for_the_fleet(redis_url: str, prefix
         await fast.wait_for_permit(1000, 5)  # one of the fleet's
         waits: Mapping[ModelLimiter, tuple[float, float]] = {slow: (0.6, 1.2), fast: (0.6, 1.2)}
         for model, (shortest, longest) in waits.items():
-            with pytest.raises(HeldBack) as held:
+            with pytest.raises(NoPermitInTime) as held:
                 await model.wait_for_permit(1, 0.1)
             assert shortest < held.value.wait_s < longest
         await slow.settle(100, 0)  # nothing was used: given back to both
@@ -196,7 +196,7 @@ def test_the_fleets_limit_is_shared_with_workers_that_know_no_limits_of_models(r
             seconds, micros = client.time()
             now = seconds + micros / 1e6
             client.set(f"{prefix}:next", f"{now + 3:.6f}", px=60_000)
-            with pytest.raises(HeldBack) as held:
+            with pytest.raises(NoPermitInTime) as held:
                 await limiter.of(FAST).wait_for_permit(1, 1)
             assert 2 < held.value.wait_s <= 3
             client.delete(f"{prefix}:next")

@@ -17,8 +17,8 @@ from labelmill.contracts.specs import TrainSpec
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import ModelRow, UnableWorkerRow, WorkerRow
 from labelmill.core.settings import Settings
-from labelmill_worker.inference.runtime import InferenceRuntime
-from labelmill_worker.process import put_back as leaving
+from labelmill_worker.inference.inference_runtime import InferenceRuntime
+from labelmill_worker.process import requeue as requeueing
 from labelmill_worker.process.ability import MISTRAL, PATIENCE_S, RETRY_S, Ability
 from labelmill_worker.store.workers import LIVE_S, RESUME_S, note_alive, note_gone
 
@@ -29,7 +29,7 @@ QUEUE = "classify"
 
 @pytest.fixture(autouse=True)
 def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leaving, "LEAVE_PAUSE_S", 0.0)
+    monkeypatch.setattr(requeueing, "REQUEUE_PAUSE_S", 0.0)
 
 
 class Clock:

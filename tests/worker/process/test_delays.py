@@ -17,7 +17,7 @@ from labelmill.contracts.errors import BrokerUnavailable, MalformedAnswer, RateL
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import BatchRow, DatasetRow, DelayRow, ModelRow, WorkerRow, utc_now
 from labelmill.services.jobs.documents import status_document
-from labelmill_worker.mistral.ratelimit.limiter import HeldBack
+from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
 from labelmill_worker.process import delays as module
 from labelmill_worker.process.delays import Delays
 from labelmill_worker.store.workers import note_alive, unserved_queues
@@ -52,11 +52,11 @@ def waiting_for(engine: Engine, job_id: str) -> dict[str, Any] | None:
 def test_a_delay_is_told_once_it_lasts_and_ends_with_the_first_answer(engine: Engine, batch: str) -> None:
     clock = Clock()
     delays = Delays(engine, "one", clock=clock)
-    delays.held("model:7", DOWN)
+    delays.blocked("model:7", DOWN)
     delays.flush()
     assert waiting_for(engine, batch) is None
     clock.now += 5
-    delays.held("model:7", DOWN)
+    delays.blocked("model:7", DOWN)
     delays.flush()
     found = waiting_for(engine, batch)
     assert found is not None
@@ -64,7 +64,7 @@ def test_a_delay_is_told_once_it_lasts_and_ends_with_the_first_answer(engine: En
     assert found["message"].startswith("Mistral cannot be reached since ")
     assert found["message"].endswith(" UTC: connection refused")
     assert found["since"]
-    delays.moves("model:7")
+    delays.resumed("model:7")
     delays.flush()
     assert waiting_for(engine, batch) is None
 
@@ -73,7 +73,7 @@ def test_a_delay_of_one_worker_names_it_while_others_may_work(engine: Engine, ba
     clock = Clock()
     delays = Delays(engine, "one", clock=clock)
     note_alive(engine, "two", "two@host", ["classify"])
-    delays.held("model:7", DOWN)
+    delays.blocked("model:7", DOWN)
     clock.now += 5
     delays.flush()
     found = waiting_for(engine, batch)
@@ -84,8 +84,8 @@ def test_a_delay_of_one_worker_names_it_while_others_may_work(engine: Engine, ba
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (HeldBack(42.0), "the rate limit has held requests back since "),
-        (HeldBack(42.0, "mistral-embed"), " UTC: requests to mistral-embed"),
+        (NoPermitInTime(42.0), "the rate limit has held requests back since "),
+        (NoPermitInTime(42.0, "mistral-embed"), " UTC: requests to mistral-embed"),
         (RateLimited("Mistral asks for less"), "UTC: Mistral asks for less"),
         (BrokerUnavailable("Redis cannot be reached"), "Redis cannot be reached since "),
         (MalformedAnswer("no JSON"), None),
@@ -96,7 +96,7 @@ def test_each_fault_that_passes_is_told_in_its_own_words(
 ) -> None:
     clock = Clock()
     delays = Delays(engine, "one", clock=clock)
-    delays.held("model:7", error)
+    delays.blocked("model:7", error)
     clock.now += 5
     delays.flush()
     found = waiting_for(engine, batch)
@@ -110,10 +110,10 @@ def test_the_log_has_a_line_a_minute_and_the_database_few_writes(engine: Engine,
     delays = Delays(engine, "one", clock=clock)
     with capture_logs() as logs:
         for _ in range(180):
-            delays.held("model:7", DOWN)
+            delays.blocked("model:7", DOWN)
             delays.flush()
             clock.now += 1
-        delays.moves("model:7")
+        delays.resumed("model:7")
         delays.flush()
     assert [line["event"] for line in logs] == ["work waits"] * 3 + ["work goes on"]
     assert 15 <= len(written) <= 18
@@ -122,7 +122,7 @@ def test_the_log_has_a_line_a_minute_and_the_database_few_writes(engine: Engine,
 def test_a_delay_that_nobody_meets_any_more_is_forgotten(engine: Engine, batch: str) -> None:
     clock = Clock()
     delays = Delays(engine, "one", clock=clock)
-    delays.held("model:7", DOWN)
+    delays.blocked("model:7", DOWN)
     clock.now += 5
     delays.flush()
     clock.now += module.VALID_S + 1
@@ -142,7 +142,7 @@ def test_a_batch_tells_that_mistral_is_out_of_order_until_it_answers(
     mill: Mill, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("labelmill_worker.inference.chunk_run.SLICE_S", 0.5)
-    monkeypatch.setattr(module, "TOLD_AFTER_S", 0.1)
+    monkeypatch.setattr(module, "REPORTED_AFTER_S", 0.1)
     mill.mistral.faults = [lambda texts, body: web.Response(status=503)]
     batch = mill.submit(some_texts(40))
     message, _ = mill.fake.waiting[0]

@@ -22,7 +22,7 @@ from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, LockRow, TrainingRow
 from labelmill_worker.process import long_work
 from labelmill_worker.process.long_work import ForkedSlots, NoFreeSlot, ThreadSlots, limit_long_work, long_slot
-from labelmill_worker.runtime.bootsteps.long_work import LongWorkStep
+from labelmill_worker.runtime.bootsteps.long_work_step import LongWorkStep
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.runtime.tasks import evaluate, prepare, train
 

@@ -18,7 +18,7 @@ from labelmill.core.queue.application import QueueApp
 from labelmill.core.queue.wire.transport import CheckingTransport
 from labelmill.core.settings import Settings
 from labelmill_worker.process import draining
-from labelmill_worker.runtime.bootstrap import give_up_requests
+from labelmill_worker.runtime.bootstrap import abort_requests
 from labelmill_worker.runtime.celery_app import WorkerApp, WorkerConsumer, can_kill_tasks
 
 TLS = "rediss://user:password@127.0.0.1:6380/3"
@@ -108,13 +108,13 @@ def test_a_worker_of_threads_that_is_told_to_end_at_once_gives_its_requests_up(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[object] = []
-    monkeypatch.setattr(draining, "hurry", told.append)
+    monkeypatch.setattr(draining, "force_shutdown", told.append)
     monkeypatch.setattr(Consumer, "cancel_active_requests", lambda _: told.append("killed"))
     consumer = _consumer(redis_url)
     consumer.pool = ThreadPool(1)
     assert not can_kill_tasks(consumer.pool)
     consumer.cancel_active_requests()
-    assert told == [give_up_requests]
+    assert told == [abort_requests]
     consumer.pool = SimpleNamespace(terminate_job=lambda *_: None)  # as prefork has it once it has started
     consumer.cancel_active_requests()
     assert told[1:] == ["killed"]

@@ -26,7 +26,7 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
 from labelmill.services.jobs.documents import status_document
-from labelmill_worker.mistral.client_config import WayUnusable
+from labelmill_worker.mistral.client_config import UnusableConnection
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.ports.control_plane import (
     ControlPlane,
@@ -271,7 +271,7 @@ def test_a_job_that_vanished_fails_with_a_clear_reason(bench: Bench) -> None:
 
 @pytest.mark.parametrize(
     "error",
-    [CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY"), WayUnusable("ALL_PROXY: no SOCKS")],
+    [CredentialsRefused("there is no Mistral key: set MISTRAL_API_KEY"), UnusableConnection("ALL_PROXY: no SOCKS")],
 )
 def test_what_keeps_a_worker_from_mistral_fails_a_training_before_it_runs_and_not_one_that_is_paid_for(
     bench: Bench, error: WorkerUnable

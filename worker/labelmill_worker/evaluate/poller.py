@@ -16,7 +16,7 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.evaluate import evaluation
 from labelmill_worker.evaluate.evaluation import EvaluateContext
 from labelmill_worker.process.long_work import NoFreeSlot, long_slot
-from labelmill_worker.process.put_back import leave_job
+from labelmill_worker.process.requeue import requeue_job
 from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job
 from labelmill_worker.store.lease_keeper import LeaseKeeper
@@ -46,7 +46,7 @@ def poll_evaluation(context: EvaluateContext, job_id: str) -> None:
         return  # another worker has it, or it was cancelled
     except Permanent as error:
         if isinstance(error, WorkerUnable) and context.ability.leaves_to_others(error, job.id, QUEUE_OF[EVALUATE]):
-            leave_job(context.engine, context.sender, EvaluationRow, job.id, token, EVALUATE)
+            requeue_job(context.engine, context.sender, EvaluationRow, job.id, token, EVALUATE)
         else:
             _fail(context, job.id, token, error)
         return

@@ -17,7 +17,7 @@ from labelmill_worker.mistral.breaker import CircuitBreaker
 from labelmill_worker.mistral.ratelimit.limiter import LATE_S, FleetLimiter
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and releases the rest.
-_LONGEST_S = 3600.0  #: What the loop's clock is asked for at most.
+_MAX_TIMER_S = 3600.0  #: The longest timer that is set on the loop.
 _CREDIT = 20  #: So many requests a batch that has just come may be ahead of those that have been served for long.
 
 
@@ -73,14 +73,15 @@ class Admission:
         self._permits: dict[str, float] = {}  # a permit that nobody has taken yet: since when, by the loop's clock
 
     async def acquire(self, lane: Lane, tokens: int, until: float) -> bool:
-        """Take a slot and a permit to start. Raises HeldBack, BrokerUnavailable; no slot is taken then."""
+        """Take a slot and a permit to start. Raises NoPermitInTime, BrokerUnavailable; no slot is taken then."""
         if self.free > 0 and self._waiting.keys() <= {lane} and self.limiter.of(lane.model).is_open():
             self.free -= 1
             return True
         return await self._wait(lane, tokens, until, needs_slot=True)
 
     async def reacquire(self, lane: Lane, tokens: int, until: float) -> bool:
-        """A permit to start once more, for a request that holds a slot already. Raises HeldBack, BrokerUnavailable."""
+        """A permit to start once more, for a request that holds a slot already. Raises NoPermitInTime,
+        BrokerUnavailable."""
         if not self._waiting and self.limiter.of(lane.model).is_open():
             return True
         return await self._wait(lane, tokens, until, needs_slot=False)
@@ -170,7 +171,7 @@ class Admission:
         self._news.clear()
         until = min((waiter.until for line in self._waiting.values() for waiter in line), default=float("inf"))
         loop = asyncio.get_running_loop()
-        alarm = loop.call_later(min(until - time.monotonic(), _LONGEST_S), self._news.set)
+        alarm = loop.call_later(min(until - time.monotonic(), _MAX_TIMER_S), self._news.set)
         try:
             await self._news.wait()
         finally:

@@ -10,8 +10,8 @@ from labelmill.core.jobs.delays import model_subject
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.chunk_record import ChunkResult
+from labelmill_worker.inference.inference_runtime import InferenceRuntime
 from labelmill_worker.inference.outcomes import RowFailed, Stop
-from labelmill_worker.inference.runtime import InferenceRuntime
 from labelmill_worker.inference.tally import tally
 from labelmill_worker.process.ability import MISTRAL
 from labelmill_worker.store.batches import fail_batch

@@ -25,12 +25,12 @@ from labelmill_worker.inference.admission import Lane
 from labelmill_worker.inference.chunk_end import end_chunk, record_fault, stop_unaskable
 from labelmill_worker.inference.chunk_record import ChunkRecord, ChunkResult
 from labelmill_worker.inference.claiming import claim_runnable_chunk
+from labelmill_worker.inference.inference_runtime import InferenceRuntime
 from labelmill_worker.inference.learned_labels import LearnedLabels
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer, Delivery
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.rows_to_send import RowsToSend, unanswered_rows
-from labelmill_worker.inference.runtime import InferenceRuntime
 from labelmill_worker.inference.sender import ChunkOrder
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies import strategy_for

@@ -7,7 +7,7 @@ import structlog
 from labelmill.contracts.messages import ChunkMessage
 from labelmill.core.jobs.delays import model_subject
 from labelmill.core.queue.sender import MessageSender
-from labelmill_worker.inference.runtime import InferenceRuntime
+from labelmill_worker.inference.inference_runtime import InferenceRuntime
 from labelmill_worker.inference.unable import lacks_mistral, leave_message, models_left_to_others
 from labelmill_worker.store.batches import read_open_batch
 from labelmill_worker.store.chunks import Claim, claim_chunk

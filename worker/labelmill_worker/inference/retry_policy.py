@@ -23,7 +23,7 @@ MALFORMED_CLAIMS = 5
 MAX_FRUITLESS_CLAIMS = (
     60  #: Claims without any progress; then the rows left get the last error. About an hour of faults.
 )
-LONGEST_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
+MAX_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
 
 
 def next_delay_s(
@@ -55,4 +55,4 @@ def is_given_up(fruitless_claims: int) -> bool:
 
 def claim_pause_s(asked_s: float, claims: int, *, is_fruitless: bool) -> float:
     """Before a chunk is claimed again: as long as was asked for, and longer with every claim that brought nothing."""
-    return min(LONGEST_CLAIM_PAUSE_S, max(asked_s, 2.0 ** min(claims, 6) if is_fruitless else 0.0))
+    return min(MAX_CLAIM_PAUSE_S, max(asked_s, 2.0 ** min(claims, 6) if is_fruitless else 0.0))

@@ -35,7 +35,7 @@ from labelmill_worker.inference.outcomes import (
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.strategy import Strategy, Vector
-from labelmill_worker.mistral.ratelimit.limiter import HeldBack
+from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
 from labelmill_worker.ports.inference import Call, Inference, Reply
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.process.draining import is_draining
@@ -88,7 +88,7 @@ class ChunkSender:
                 try:
                     if not await self._admission.acquire(self._first_lane, request.tokens, self._window.deadline):
                         break
-                except (HeldBack, BrokerUnavailable) as error:
+                except (NoPermitInTime, BrokerUnavailable) as error:
                     self._deliver([self._held_back(error)], slots=0)
                     break
                 task = asyncio.create_task(self._send_holding_slot(request))
@@ -147,7 +147,7 @@ class ChunkSender:
                     vector = await self._vector_for(request, vector_call)
                     lane = self._lane
                 return [await self._ask(request, vector)]
-            except (HeldBack, BrokerUnavailable) as error:
+            except (NoPermitInTime, BrokerUnavailable) as error:
                 return [self._held_back(error)]
             except RequestRefused as error:
                 return await self._after_refusal(request, error, in_parts=in_parts)
@@ -159,7 +159,7 @@ class ChunkSender:
             except RateLimited:
                 pass  # the fleet pauses: the next permit comes after it
             except Retryable as error:
-                self._order.delays.held(error)
+                self._order.delays.blocked(error)
                 delay_s = max(error.retry_after_s or 0.0, retry_policy.next_delay_s(tries, self._rng))
                 if time.monotonic() + delay_s >= self._window.deadline:
                     self._window.close()
@@ -185,7 +185,7 @@ class ChunkSender:
             breaker.record(error)
             raise
         breaker.record(None)
-        self._order.delays.moves()
+        self._order.delays.resumed()
         if limiter.counts_tokens and answer.tokens:  # 0: Mistral does not report them, and the estimate stands
             await limiter.settle(request.tokens, answer.tokens)
         return answer
@@ -204,7 +204,7 @@ class ChunkSender:
 
     async def _vector_for(self, request: Request, call: Call) -> Vector:
         """The vector that a request needs, and a permit for its own call: the one that it was admitted with was this
-        call's. Raises LabelmillError, HeldBack."""
+        call's. Raises LabelmillError, NoPermitInTime."""
         try:
             reply = await self._send_call(call)
             self._tokens += reply.tokens
@@ -216,7 +216,7 @@ class ChunkSender:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
         # the vector is paid for: the end of a slice does not waste it
         if not await self._admission.reacquire(self._lane, request.tokens, self._window.lease_until):
-            raise HeldBack(0.0)
+            raise NoPermitInTime(0.0)
         return vector
 
     async def _send_call(self, call: Call) -> Reply:
@@ -225,7 +225,7 @@ class ChunkSender:
         try:
             return await self._inference.send(call)
         except RateLimited as error:
-            self._order.delays.held(error)
+            self._order.delays.blocked(error)
             limiter = self._admission.limiter.of(call.model)
             await limiter.pause(retry_policy.pause_after_429_s(error), time.monotonic() - began)
             raise
@@ -255,10 +255,10 @@ class ChunkSender:
             return Deferred(error, 0.0)
         return RowFailed(request.rows[0], error)
 
-    def _held_back(self, error: HeldBack | BrokerUnavailable) -> Deferred:
+    def _held_back(self, error: NoPermitInTime | BrokerUnavailable) -> Deferred:
         """The limit allows no start for long, or cannot be asked: nothing more of the chunk starts now."""
-        self._order.delays.held(error)
+        self._order.delays.blocked(error)
         self._window.close()
-        if isinstance(error, HeldBack):
+        if isinstance(error, NoPermitInTime):
             return Deferred(None, error.wait_s)
         return Deferred(error, retry_policy.BROKER_PAUSE_S)

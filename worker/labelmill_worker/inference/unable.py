@@ -16,7 +16,7 @@ from labelmill.core.jobs.delays import MODEL_PREFIX, model_subject
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process.ability import MISTRAL, Ability
-from labelmill_worker.process.put_back import put_back
+from labelmill_worker.process.requeue import requeue
 from labelmill_worker.store.batches import fail_batch, read_open_batch
 from labelmill_worker.store.chunks import Claim, release_chunk, stop_batch
 
@@ -49,7 +49,7 @@ def leave_message(
     if batch is None:
         return
     if ability.leaves_to_others(error, model_subject(batch.model_no), _QUEUE):
-        put_back(sender, CLASSIFY, message, priority=batch.priority)
+        requeue(sender, CLASSIFY, message, priority=batch.priority)
     elif fail_batch(engine, message.job_id, error):
         log.error("batch stopped", reason=error.message)
 
@@ -67,4 +67,4 @@ def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: 
         release_chunk(engine, claim, wait_s=0.0 if is_left else None)
     if is_left:
         message = ChunkMessage(job_id=claim.batch_id, chunk=claim.number)
-        put_back(sender, CLASSIFY, message, priority=claim.priority)
+        requeue(sender, CLASSIFY, message, priority=claim.priority)

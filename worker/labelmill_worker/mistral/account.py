@@ -8,15 +8,15 @@ from labelmill.contracts.errors import CredentialsRefused, FactoryClosed, Labelm
 from labelmill_worker.ports.control_plane import ControlPlane
 
 _EMBEDDINGS = "embed"
-Look = dict[str, Any]
+AccountCheck = dict[str, Any]
 
 
-def look_at_account(plane: ControlPlane) -> Look:
+def check_account(plane: ControlPlane) -> AccountCheck:
     """`status`, `summary`, `remedy`, and `refused` where the key is. Two requests; never raises a LabelmillError."""
     try:
         models = plane.list_models()
     except LabelmillError as error:
-        return look_of_error(error)
+        return failed_check(error)
     can = {
         "embedding": any(_EMBEDDINGS in model.id for model in models),
         "prompt": any(model.can_chat for model in models),
@@ -27,7 +27,7 @@ def look_at_account(plane: ControlPlane) -> Look:
     except (FactoryClosed, CredentialsRefused):
         can["factory"] = False  # the key was good for the models
     except LabelmillError as error:
-        return look_of_error(error)
+        return failed_check(error)
     able = [method for method in ("embedding", "prompt", "factory") if can[method]]
     unable = [method for method in ("embedding", "prompt", "factory") if not can[method]]
     summary = f"the key is accepted; {len(models)} models; can train by {', '.join(able) or 'no method'}"
@@ -38,8 +38,8 @@ def look_at_account(plane: ControlPlane) -> Look:
     return {"status": "ok", "summary": summary, "remedy": ""}
 
 
-def look_of_error(error: LabelmillError) -> Look:
-    """What came of a look that failed."""
+def failed_check(error: LabelmillError) -> AccountCheck:
+    """The result of a check that failed."""
     if isinstance(error, CredentialsRefused):
         remedy = "set a valid MISTRAL_API_KEY in the workers' environment and start them again"
         return {"status": "failed", "summary": error.message, "remedy": remedy, "refused": True}

@@ -1,7 +1,7 @@
-"""When Mistral as a whole is out of order, a process stops asking for a growing while, and then asks once.
+"""A circuit breaker: when Mistral as a whole fails, a process sends nothing for a growing pause, and then one probe.
 
-Each request has its own retries; this is what keeps a thousand of them from becoming a storm. One request's fault says
-nothing (a row that cannot be answered well, a cut connection): only many in a row, without one good answer, do.
+Each request has its own retries; the breaker keeps a thousand of them from becoming a retry storm. One request's fault
+proves nothing (a row that cannot be answered, a cut connection): only many in a row, without one good answer, do.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from labelmill.contracts.errors import LabelmillError, MalformedAnswer, RemoteUn
 
 FAULTS_IN_A_ROW = 10  #: Then the circuit opens.
 FIRST_PAUSE_S = 1.0  #: Doubles with every probe that fails; jitter takes up to half of it off.
-LONGEST_PAUSE_S = 30.0
-_PROBE_S = 60.0  # a probe that has not reported by then is taken for lost
+MAX_PAUSE_S = 30.0
+_PROBE_S = 60.0  # a probe without an outcome by then counts as lost
 
 
 class CircuitBreaker:
@@ -50,13 +50,13 @@ class CircuitBreaker:
                 self._probing_until = now + _PROBE_S
                 return
             if self._open_until <= now:
-                wait_s = FIRST_PAUSE_S  # the probe's answer comes any moment
+                wait_s = FIRST_PAUSE_S  # a probe is under way
         raise RemoteUnavailable(
             f"{self._latest_fault} (for {self._faults} requests in a row: none is sent for a while)", wait_s
         )
 
     def record(self, error: LabelmillError | None) -> None:
-        """Take note of a request's outcome. A refusal is an answer too: the service is there. A malformed answer says
+        """Record a request's outcome. A refusal is an answer too: the service is there. A malformed answer says
         neither: it may be one text's own."""
         if isinstance(error, MalformedAnswer):
             return
@@ -66,11 +66,11 @@ class CircuitBreaker:
             return
         with self._lock:
             self._faults += 1
-            self._latest_fault = error.message  # whoever is held back tells it as the reason
+            self._latest_fault = error.message  # the reason that delayed requests report
             now = self._clock()
             if self._faults < self._faults_in_a_row or now < self._open_until:
                 return  # the latter: it was under way when the circuit opened
-            self._pause_s = min(LONGEST_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
+            self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
             self._open_until = now + self._rng.uniform(self._pause_s / 2, self._pause_s)
             self._probing_until = 0.0
 

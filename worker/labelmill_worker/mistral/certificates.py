@@ -1,5 +1,5 @@
-"""Which authorities are trusted: the system's, those of `SSL_CERT_FILE` and `SSL_CERT_DIR` in their place, and those of
-`REQUESTS_CA_BUNDLE` besides."""
+"""Which authorities are trusted: the system's, or those of `SSL_CERT_FILE` and `SSL_CERT_DIR` in their place; those of
+`REQUESTS_CA_BUNDLE` in addition."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _MAX_BYTES = 50_000_000  #: Of one file.
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Certificates in DER form. `instead`: the system's are not trusted."""
+    """Certificates in DER form. `replace_system`: the system's are not trusted."""
 
     certificates: tuple[bytes, ...] = ()
-    instead: bool = False
+    replace_system: bool = False
 
     def context(self) -> ssl.SSLContext:
         """What Python's own TLS checks servers by."""
-        if self.instead:
+        if self.replace_system:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         else:
             context = ssl.create_default_context()
@@ -39,12 +39,12 @@ class Authorities:
 
 def read_authorities(environment: Mapping[str, str]) -> Authorities:
     """Read what the variables name. Raises ValueError, naming the variable and the file."""
-    instead = [
+    replacing = [
         *_of_files(environment, "SSL_CERT_FILE"),
         *_of_folders(environment, "SSL_CERT_DIR"),
     ]
-    besides = _of_files(environment, "REQUESTS_CA_BUNDLE", or_folder=True)
-    return Authorities(tuple(dict.fromkeys([*instead, *besides])), bool(instead))
+    additional = _of_files(environment, "REQUESTS_CA_BUNDLE", or_folder=True)
+    return Authorities(tuple(dict.fromkeys([*replacing, *additional])), bool(replacing))
 
 
 def _of_files(environment: Mapping[str, str], name: str, *, or_folder: bool = False) -> list[bytes]:
@@ -54,21 +54,21 @@ def _of_files(environment: Mapping[str, str], name: str, *, or_folder: bool = Fa
     if or_folder and Path(file).is_dir():
         return _of_folders(environment, name)
     try:
-        return _found(name, file, _certificates_in(Path(file)))
+        return _usable(name, file, _certificates_in(Path(file)))
     except OSError as error:
         raise ValueError(f"{name}: {file} cannot be read: {error.strerror or error}") from error
 
 
 def _of_folders(environment: Mapping[str, str], name: str) -> list[bytes]:
     named = environment.get(name, "")
-    found: list[bytes] = []
+    certificates: list[bytes] = []
     for folder in filter(None, named.split(os.pathsep)):
         try:
             files = sorted(file for file in Path(folder).iterdir() if file.is_file())
-            found += [one for file in files for one in _certificates_in(file)]
+            certificates += [der for file in files for der in _certificates_in(file)]
         except OSError as error:
             raise ValueError(f"{name}: {error.filename or folder} cannot be read: {error.strerror or error}") from error
-    return _found(name, named, found) if named else []
+    return _usable(name, named, certificates) if named else []
 
 
 def _certificates_in(file: Path) -> Iterable[bytes]:
@@ -78,10 +78,10 @@ def _certificates_in(file: Path) -> Iterable[bytes]:
         try:
             yield ssl.PEM_cert_to_DER_cert(match[0])
         except ValueError:
-            continue  # a block that is none
+            continue  # not a certificate
 
 
-def _found(name: str, place: str, certificates: Iterable[bytes]) -> list[bytes]:
+def _usable(name: str, place: str, certificates: Iterable[bytes]) -> list[bytes]:
     usable = [certificate for certificate in dict.fromkeys(certificates) if _is_certificate(certificate)]
     if not usable:
         raise ValueError(f"{name}: {place} holds no certificate in PEM form")

@@ -17,7 +17,7 @@ from labelmill_worker.mistral.proxies import Proxy, proxy_for
 _CONNECT_S = 10.0
 
 
-class WayUnusable(InvalidInput, WorkerUnable):
+class UnusableConnection(InvalidInput, WorkerUnable):
     """This worker cannot reach Mistral as its environment says: another one may."""
 
     is_about_mistral = True
@@ -35,36 +35,36 @@ class ClientConfig:
 
 
 def read_client_config(url: str, timeout_s: float, environment: Mapping[str, str] | None = None) -> ClientConfig:
-    """For requests to Mistral at `url`. Raises WayUnusable, naming the variable that is wrong."""
+    """For requests to Mistral at `url`. Raises UnusableConnection, naming the variable that is wrong."""
     environment = os.environ if environment is None else environment
     try:
         proxy = proxy_for(url, environment)
         is_tls = url.startswith("https:") or (proxy is not None and proxy.url.startswith("https:"))
         authorities = read_authorities(environment) if is_tls else Authorities()
     except ValueError as error:
-        raise WayUnusable(f"the environment variable {error}") from error
+        raise UnusableConnection(f"the environment variable {error}") from error
     return ClientConfig(proxy, authorities, timeout_s, min(_CONNECT_S, timeout_s), f"labelmill/{version('labelmill')}")
 
 
-def unknown_authority(words: str) -> WayUnusable:
-    """Mistral's certificate, or a proxy's, is of an authority that nobody here knows."""
-    return WayUnusable(
+def unknown_authority(words: str) -> UnusableConnection:
+    """Mistral's certificate, or a proxy's, is of an authority that this machine does not know."""
+    return UnusableConnection(
         "the certificate of Mistral, or of a proxy on the way, comes from an unknown authority; name that authority's "
         f"PEM file in SSL_CERT_FILE in the worker's environment ({words[:200]})"
     )
 
 
-def unwelcome_at_proxy() -> WayUnusable:
-    """The proxy wants other credentials."""
-    return WayUnusable(
+def proxy_refuses_credentials() -> UnusableConnection:
+    """The proxy refuses the credentials."""
+    return UnusableConnection(
         "the proxy refuses the worker's credentials (407); write them as http://user:password@host:port in HTTPS_PROXY"
     )
 
 
-def check_way_at_start(settings: Settings) -> None:
-    """End a worker that its environment gives no usable way to Mistral, with one sentence."""
+def check_connection_at_start(settings: Settings) -> None:
+    """End a worker whose environment allows no connection to Mistral, with one sentence."""
     try:
         read_client_config(settings.mistral_url, settings.request_timeout_s)
-    except WayUnusable as error:
+    except UnusableConnection as error:
         sys.stderr.write(f"error: {error.message}\n")
         raise SystemExit(error.exit_code) from error

@@ -1,7 +1,7 @@
 """`ControlPlane` on Mistral's own SDK. One instance serves every thread of a process.
 
 The SDK is never given a RetryConfig: with one it would POST a job twice. Reads are repeated here a few times; whatever
-makes or changes something is sent once, and the caller looks before it sends again. Every request has one
+makes or changes something is sent once, and the caller checks before it sends again. Every request has one
 deadline for all of it: the SDK's own time-out is for each read.
 """
 
@@ -38,11 +38,11 @@ from labelmill_worker.mistral.errors import REMOTE_ERRORS, translate_error
 from labelmill_worker.mistral.ratelimit.blocking import fleet_gate, no_gate
 from labelmill_worker.ports.control_plane import JobOrder, RemoteFile, RemoteJob, RemoteModel
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Entry = TypeVar("Entry")
 Listed = tuple[str, Entry | None]  #: The id of what a page lists, and what it is; None: nothing that is of use here.
 
-READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's own pace of looks takes over after that.
+READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's polling schedule takes over after that.
 PAGE_SIZE = 100
 UPLOAD_BYTES_PER_S = 100_000  #: An upload may take so much longer than other requests.
 _statuses: contextvars.ContextVar[list[int]] = contextvars.ContextVar("statuses")  # of the call's answers so far
@@ -64,7 +64,7 @@ class SdkControlPlane:
         rng: random.Random | None = None,
         read_attempts: int = READ_ATTEMPTS,
     ) -> None:
-        """Raises WayUnusable when the environment names no usable way there."""
+        """Raises UnusableConnection when the environment names no usable way there."""
         self._secrets = tuple(secret for secret in (api_key, wandb_api_key) if secret)
         self._wandb_api_key = wandb_api_key
         self._before_request = before_request
@@ -114,8 +114,8 @@ class SdkControlPlane:
 
     def find_files(self, name: str) -> list[RemoteFile]:
         def page(number: int) -> list[Listed[RemoteFile]]:
-            found = self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose="fine-tune").data
-            return [(file.id, file) for file in map(file_of, found)]
+            listed = self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose="fine-tune").data
+            return [(file.id, file) for file in map(file_of, listed)]
 
         return [file for file in self._pages(page) if file.name == name]
 
@@ -138,7 +138,7 @@ class SdkControlPlane:
         if order.validation_files:
             optional["validation_files"] = list(order.validation_files)
         if order.targets:
-            # with a weight each: the SDK drops targets without one, silently
+            # with a weight each: the SDK drops targets without one and reports nothing
             optional["classifier_targets"] = [
                 {
                     "name": target.name,
@@ -216,7 +216,7 @@ class SdkControlPlane:
             raise InvalidInput("--wandb-project needs WANDB_API_KEY in the worker's environment")
         return WandbIntegration(project=project, api_key=self._wandb_api_key)
 
-    def _once(self, call: Callable[[], Answer], longer_s: float = 0.0) -> Answer:
+    def _once(self, call: Callable[[], Result], longer_s: float = 0.0) -> Result:
         self._breaker.check()
         self._before_request()
         try:
@@ -227,7 +227,7 @@ class SdkControlPlane:
         self._breaker.record(None)
         return answer
 
-    def _translated(self, call: Callable[[], Answer], longer_s: float) -> Answer:
+    def _translated(self, call: Callable[[], Result], longer_s: float) -> Result:
         statuses: list[int] = []
         _statuses.set(statuses)
         try:
@@ -245,7 +245,7 @@ class SdkControlPlane:
                 f"Mistral's answer cannot be read (status {statuses[-1]}, {type(error).__name__})"
             ) from None
 
-    def _read(self, call: Callable[[], Answer]) -> Answer:
+    def _read(self, call: Callable[[], Result]) -> Result:
         for attempt in range(1, self._read_attempts):
             try:
                 return self._once(call)

@@ -14,24 +14,24 @@ import httpx
 
 from labelmill.contracts.errors import RemoteUnavailable
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 _until: contextvars.ContextVar[float] = contextvars.ContextVar("until")
 
 
-def call_within(call: Callable[[], Answer], timeout_s: float) -> Answer:
+def call_within(call: Callable[[], Result], timeout_s: float) -> Result:
     """What `call` returns or raises. Raises RemoteUnavailable when that takes longer than `timeout_s` in total.
 
     A call that is given up goes on in its thread until its connection fails or, with `cut_late_bodies`, its next byte.
     """
-    result: Future[Answer] = Future()
+    result: Future[Result] = Future()
     context = contextvars.copy_context()
     context.run(_until.set, time.monotonic() + timeout_s)
 
     def work() -> None:
         try:
             result.set_result(context.run(call))
-        except BaseException as error:  # noqa: BLE001 - raised again by whoever waits
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that waits
             result.set_exception(error)
 
     threading.Thread(target=work, name="mistral-call", daemon=True).start()

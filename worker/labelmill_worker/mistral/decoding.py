@@ -11,7 +11,7 @@ from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
 from labelmill_worker.ports.control_plane import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
 
-_LAST_MOMENT = 253_402_300_799  #: The end of the year 9999.
+_MAX_TIMESTAMP = 253_402_300_799  #: The end of the year 9999.
 
 
 def job_of(answer: Any) -> RemoteJob:
@@ -22,7 +22,7 @@ def job_of(answer: Any) -> RemoteJob:
     return RemoteJob(
         id=_key(answer.id, 100),
         status=_key(answer.status, 40),
-        created_at=_moment(answer.created_at),
+        created_at=_timestamp(answer.created_at),
         training_files=tuple(map(str, _field(answer, "training_files") or ())),
         fine_tuned_model=_optional(_field(answer, "fine_tuned_model"), 200),
         message=_words(_field(answer, "message")),
@@ -32,7 +32,7 @@ def job_of(answer: Any) -> RemoteJob:
         train_tokens=_count(_field(metadata, "train_tokens")),
         data_tokens=_count(_field(metadata, "data_tokens")),
         events=tuple(
-            RemoteEvent(storable(str(event.name)), _moment(event.created_at), _mapping(_field(event, "data")))
+            RemoteEvent(storable(str(event.name)), _timestamp(event.created_at), _mapping(_field(event, "data")))
             for event in _field(answer, "events") or ()
         ),
         checkpoints=tuple(
@@ -89,9 +89,9 @@ def _words(value: Any) -> str | None:
     return None if value is None else storable(str(value))
 
 
-def _moment(value: Any) -> int:
-    """Seconds since 1970. Raises MalformedAnswer for what no calendar has."""
-    if not isinstance(value, int) or not 0 <= value <= _LAST_MOMENT:
+def _timestamp(value: Any) -> int:
+    """Seconds since 1970. Raises MalformedAnswer for a time outside the calendar."""
+    if not isinstance(value, int) or not 0 <= value <= _MAX_TIMESTAMP:
         raise MalformedAnswer("Mistral's answer holds a time that cannot be one")
     return value
 
@@ -114,9 +114,9 @@ def _count(value: Any) -> int | None:
 
 def _mapping(value: Any) -> Mapping[str, Any]:
     """What came with an event, each value as words."""
-    found = value if isinstance(value, Mapping) else {}
-    return {storable(str(name)): _said(entry) for name, entry in found.items() if entry is not None}
+    entries = value if isinstance(value, Mapping) else {}
+    return {storable(str(name)): _said(entry) for name, entry in entries.items() if entry is not None}
 
 
 def _said(value: Any) -> Any:
-    return [storable(str(one)) for one in value] if isinstance(value, list) else storable(str(value))
+    return [storable(str(item)) for item in value] if isinstance(value, list) else storable(str(value))

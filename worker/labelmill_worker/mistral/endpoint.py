@@ -1,4 +1,4 @@
-"""Where Mistral is and which key opens it, looked at before the first call: what cannot work is not tried for long."""
+"""Mistral's address and key, checked before the first call."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from labelmill.core.addresses.mistral import read_mistral_url
 from labelmill.core.settings import Settings
 
 
-class AddressUnusable(InvalidInput, WorkerUnable):
+class UnusableAddress(InvalidInput, WorkerUnable):
     """This worker's setting names no address of Mistral's."""
 
     is_about_mistral = True
@@ -30,4 +30,4 @@ def usable_url(settings: Settings) -> str:
     try:
         return read_mistral_url(settings.mistral_url, allow_http=settings.allow_http)
     except ValueError as error:
-        raise AddressUnusable(f"setting LABELMILL_MISTRAL_URL: {error}") from error
+        raise UnusableAddress(f"setting LABELMILL_MISTRAL_URL: {error}") from error

@@ -8,7 +8,7 @@ import httpx
 from mistralai.client.errors import MistralError, NoResponseError, ResponseValidationError
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError, MalformedAnswer, RemoteUnavailable
-from labelmill_worker.mistral.client_config import unknown_authority, unwelcome_at_proxy
+from labelmill_worker.mistral.client_config import proxy_refuses_credentials, unknown_authority
 from labelmill_worker.mistral.http_errors import error_for_status, without_secrets
 
 #: What `translate_error` understands; anything else is a fault of ours.
@@ -31,7 +31,7 @@ def translate_error(error: Exception, secrets: Sequence[str] = ()) -> LabelmillE
     if isinstance(error, httpx.ConnectError) and any(sign in words for sign in _UNKNOWN_AUTHORITY):
         return unknown_authority(words)
     if isinstance(error, httpx.ProxyError) and "407" in words:
-        return unwelcome_at_proxy()
+        return proxy_refuses_credentials()
     return RemoteUnavailable(f"Mistral cannot be reached: {without_secrets(words, secrets)}")
 
 

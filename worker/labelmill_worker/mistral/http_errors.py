@@ -1,4 +1,4 @@
-"""What an HTTP answer of Mistral's stands for, whoever asked: the SDK or the thin client."""
+"""From Mistral's HTTP error responses to Labelmill's errors, for the SDK and the thin client alike."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from labelmill.contracts.errors import (
     RequestRefused,
 )
 
-_LONGEST_WAIT_S = 600.0  #: A Retry-After beyond this is not believed: we ask again then.
-_MAX_BODY = 10_000  #: Characters of a body that are looked at.
+_MAX_WAIT_S = 600.0  #: A Retry-After beyond this is not believed: we ask again then.
+_MAX_BODY = 10_000  #: Characters of a body that are read.
 _MAX_WORDS = 500
 _MAX_DEPTH = 8  #: Of the lists and objects around Mistral's sentence.
 
@@ -56,13 +56,13 @@ def retry_after_s(header: str | None, *, now: datetime | None = None) -> float |
         seconds = float(header)
     except ValueError:
         try:
-            moment = parsedate_to_datetime(header)
-            if moment.tzinfo is None:
-                moment = moment.replace(tzinfo=UTC)
-            seconds = (moment - (now or datetime.now(UTC))).total_seconds()
+            retry_at = parsedate_to_datetime(header)
+            if retry_at.tzinfo is None:
+                retry_at = retry_at.replace(tzinfo=UTC)
+            seconds = (retry_at - (now or datetime.now(UTC))).total_seconds()
         except (ValueError, TypeError, IndexError, OverflowError):
             return None
-    return min(max(0.0, seconds), _LONGEST_WAIT_S)  # not a number counts as 0
+    return min(max(0.0, seconds), _MAX_WAIT_S)  # not a number counts as 0
 
 
 def remote_words(body: str) -> str:
@@ -99,7 +99,7 @@ def _place(loc: Any) -> str:
 
 
 def without_secrets(text: str, secrets: Sequence[str]) -> str:
-    """`text` with every secret in it blotted out."""
+    """`text` with every secret in it redacted."""
     for secret in secrets:
         if secret:
             text = text.replace(secret, "[secret]")

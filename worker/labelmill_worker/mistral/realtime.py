@@ -18,9 +18,9 @@ from labelmill.contracts.errors import RemoteUnavailable
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.client_config import (
     ClientConfig,
+    proxy_refuses_credentials,
     read_client_config,
     unknown_authority,
-    unwelcome_at_proxy,
 )
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.replies import read_reply
@@ -31,7 +31,7 @@ class RealtimeInference:
     """An `Inference` that sends a call and waits for its reply. Belongs to one event loop."""
 
     def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
-        """Raises WayUnusable when the environment names no usable way there."""
+        """Raises UnusableConnection when the environment names no usable way there."""
         base = base_url.rstrip("/")
         self._urls = {endpoint: Url(base + endpoint) for endpoint in Endpoint}  # parsed once, not for every call
         self._key = api_key
@@ -56,7 +56,7 @@ class RealtimeInference:
             if "UnknownIssuer" in cause:
                 raise unknown_authority(cause) from error
             if "proxy auth" in cause:
-                raise unwelcome_at_proxy() from error
+                raise proxy_refuses_credentials() from error
             raise RemoteUnavailable(f"Mistral cannot be reached: {cause}") from error
         retry_after = None if response.status == 200 else _retry_after(response)
         return read_reply(response.status, payload, retry_after, [self._key])
@@ -96,7 +96,7 @@ def _builder(config: ClientConfig) -> ClientBuilder:
 
 
 def _cause(error: Exception) -> str:
-    """What is innermost, such as a certificate that nobody here knows; it names neither address nor key."""
+    """The innermost cause, such as a certificate that this machine does not know; it names neither address nor key."""
     details = getattr(error, "details", None)
     causes = details.get("causes") if isinstance(details, dict) else None
     return str(causes[-1]["message"]) if causes else type(error).__name__

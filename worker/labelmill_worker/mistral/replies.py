@@ -1,5 +1,4 @@
-"""From the status and the body of an answer to a reply, or to the error that it stands for. Pure: whichever adapter got
-them, and when."""
+"""From the status and the body of an answer to a reply, or to the error that it stands for. Pure, for every adapter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the product needs of Mistral besides answers: files, fine-tuning jobs, models. Adapters are a `ControlPlane`.
+"""What the product needs of Mistral apart from answers: files, fine-tuning jobs, models. Adapters are a `ControlPlane`.
 
 Every method raises errors of `labelmill.contracts.errors` and nothing else. None of those that make something
 (`upload_file`, `create_job`) repeats itself: a caller that got no answer looks for what the lost call made
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-# Statuses of a fine-tuning job. Mistral may add others: whoever reads one it does not know keeps looking.
+# Statuses of a fine-tuning job. Mistral may add others: a status that is not known here is polled on.
 QUEUED = "QUEUED"
 STARTED = "STARTED"
 VALIDATING = "VALIDATING"
@@ -120,7 +120,7 @@ class ControlPlane(Protocol):
         ...
 
     def create_job(self, order: JobOrder) -> RemoteJob:
-        """Create a classifier job with `auto_start=False`. Look with `find_job` first. Raises FactoryClosed."""
+        """Create a classifier job with `auto_start=False`. Ask `find_job` first. Raises FactoryClosed."""
         ...
 
     def find_job(self, training_file_id: str) -> RemoteJob | None:
@@ -152,7 +152,7 @@ class ControlPlane(Protocol):
         ...
 
     def archive_model(self, model_id: str) -> None:
-        """Put a fine-tuned model away: it answers no more, and costs no storage. Raises RemoteFailed."""
+        """Archive a fine-tuned model: it answers no more, and costs no storage. Raises RemoteFailed."""
         ...
 
     def unarchive_model(self, model_id: str) -> None:

@@ -25,9 +25,9 @@ from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
 from labelmill_worker.process.ability import Ability
-from labelmill_worker.process.draining import WorkerEnds, is_draining
+from labelmill_worker.process.draining import ShuttingDown, is_draining
 from labelmill_worker.process.long_work import NoFreeSlot, long_slot
-from labelmill_worker.process.put_back import leave_job
+from labelmill_worker.process.requeue import requeue_job
 from labelmill_worker.store.datasets import PreparedDataset, record_dataset
 from labelmill_worker.store.faults import record_job_fault
 from labelmill_worker.store.jobs import claim_job, fail_job, release_job, require_held, save_job
@@ -87,16 +87,16 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
         _record(context, job, token, prepared)
     except LeaseLost:
         log.warning("dropped: another worker has taken over")
-    except WorkerEnds:
+    except ShuttingDown:
         _release(context, job, token)
     except LabelmillError as error:
         if isinstance(error, Retryable) and job.attempts < MAX_ATTEMPTS:
-            log.warning("put off", reason=error.message)
+            log.warning("deferred", reason=error.message)
             release_job(engine, DatasetRow, job_id, token, look_again_in_s=error.retry_after_s or RETRY_S)
             return
         if isinstance(error, WorkerUnable) and context.ability.leaves_to_others(error, job_id, QUEUE_OF[PREPARE]):
             save_job(engine, DatasetRow, job_id, token, attempts=job.attempts - 1)
-            leave_job(engine, context.sender, DatasetRow, job_id, token, PREPARE)
+            requeue_job(engine, context.sender, DatasetRow, job_id, token, PREPARE)
             return
         _fail(context, job_id, token, error)
     except Exception as fault:
@@ -116,7 +116,7 @@ def _fail(context: PrepareContext, job_id: str, token: str, error: LabelmillErro
 
 
 def _release(context: PrepareContext, job: DatasetRow, token: str) -> None:
-    """Let another worker begin anew, at once; that this one was told to end is no failed attempt."""
+    """Let another worker begin anew, at once; a shutdown does not count as a failed attempt."""
     save_job(context.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
     release_job(context.engine, DatasetRow, job.id, token, look_again_in_s=0.0)
     with contextlib.suppress(BrokerUnavailable):  # recovery sends it
@@ -133,7 +133,7 @@ def _prepare(context: PrepareContext, job: DatasetRow, token: str, lease: LeaseK
         nonlocal next_report
         lease.check()
         if is_draining():
-            raise WorkerEnds("the worker ends; another one prepares")
+            raise ShuttingDown("the worker shuts down; another one prepares")
         if time.monotonic() >= next_report:
             save_job(context.engine, DatasetRow, job.id, token, report={"rows_read": rows})
             next_report = time.monotonic() + _PROGRESS_S

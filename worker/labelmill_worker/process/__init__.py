@@ -1,3 +1,3 @@
 """What the work must know of the process that it runs in: what this worker cannot do (`ability`), whether it shuts down
-(`draining`), what holds it back (`delays`), the slots for long work (`long_work`), returning work to the queue
-(`put_back`)."""
+(`draining`), what delays it (`delays`), the slots for long work (`long_work`), returning work to the queue
+(`requeue`)."""

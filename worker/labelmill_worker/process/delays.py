@@ -1,7 +1,7 @@
-"""What holds the work of this process back: told in SQL, where `status` finds it, and once a minute in the log.
+"""What delays the work of this process: written to SQL, where `status` reads it, and once a minute to the log.
 
-While nothing does it costs the look at an empty dictionary. A delay is told once it has lasted some seconds, and is
-written anew now and then as long as it lasts, by a thread that runs only meanwhile.
+Without a delay this costs one check of an empty dictionary. A delay is reported once it has lasted some seconds, and is
+written again every few seconds while it lasts, by a thread that runs only then.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, RateLimited, RemoteUnavailable
 from labelmill.core.jobs.delays import DelayReason, describe_delay
-from labelmill_worker.mistral.ratelimit.limiter import HeldBack
+from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
 from labelmill_worker.process.ability import WORKER_ID
 from labelmill_worker.store.delays import end_delay, note_delay
 
 log = structlog.get_logger()
 
-TOLD_AFTER_S = 3.0  #: What passes sooner is nobody's concern.
+REPORTED_AFTER_S = 3.0  #: Shorter delays are not reported.
 _WRITTEN_EVERY_S = 10.0
-VALID_S = 90.0  #: A task that got nowhere is tried again within a minute: until then the delay lasts.
+VALID_S = 90.0  #: A task without progress is tried again within a minute: until then the delay lasts.
 _LOGGED_EVERY_S = 60.0
-_LOOK_S = 1.0
+_CHECK_EVERY_S = 1.0
 
 
 def reason_of(error: Exception) -> DelayReason | None:
-    """What kind of delay a fault means; None: none that anybody waits for."""
+    """The kind of delay that a fault causes; None: it causes none."""
     if isinstance(error, RemoteUnavailable):
         return DelayReason.MISTRAL
-    if isinstance(error, RateLimited | HeldBack):
+    if isinstance(error, RateLimited | NoPermitInTime):
         return DelayReason.RATE_LIMIT
     return DelayReason.REDIS if isinstance(error, BrokerUnavailable) else None
 
@@ -51,7 +51,7 @@ class _Delay:
 
 
 class Delays:
-    """One for each process, or for what runs by itself. Any thread may tell it; `flush` is for one at a time."""
+    """One for each process, or for a thread that runs by itself. Any thread may report; one at a time may `flush`."""
 
     def __init__(
         self,
@@ -68,27 +68,27 @@ class Delays:
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
 
-    def held(self, subject: str, error: Exception) -> None:
-        """A request, or another step for the subject, met a fault that will pass."""
+    def blocked(self, subject: str, error: Exception) -> None:
+        """A request, or another step for the subject, met a temporary fault."""
         reason = reason_of(error)
         if reason is None:
             return
         with self._lock:
-            now, known = self._clock(), self._delays.get(subject)
-            if known is not None and known.reason is reason and not known.is_over:
-                known.last = now
+            now, current = self._clock(), self._delays.get(subject)
+            if current is not None and current.reason is reason and not current.is_over:
+                current.last = now
                 return
-            since, written = now, known.written if known is not None else None
-            message = error.message if isinstance(error, LabelmillError | HeldBack) else ""
+            since, written = now, current.written if current is not None else None
+            message = error.message if isinstance(error, LabelmillError | NoPermitInTime) else ""
             self._delays[subject] = _Delay(reason, message, since, now, written and 0.0)
 
-    def moves(self, subject: str) -> None:
+    def resumed(self, subject: str) -> None:
         """A step for the subject succeeded."""
-        if self._delays and (known := self._delays.get(subject)) is not None:
-            known.is_over = True
+        if self._delays and (delay := self._delays.get(subject)) is not None:
+            delay.is_over = True
 
     def keep_written(self) -> None:
-        """See that what was told gets written: by a thread of its own, while there is anything."""
+        """Have reported delays written, by a thread that runs while there are any."""
         if not self._delays or self._ended.is_set():
             return
         with self._lock:
@@ -97,14 +97,14 @@ class Delays:
                 self._thread.start()
 
     def end(self) -> None:
-        """Write nothing more. For a process that ends."""
+        """Write nothing more. For a process that shuts down."""
         self._ended.set()
         thread = self._thread
         if thread is not None:
-            thread.join(2 * _LOOK_S)
+            thread.join(2 * _CHECK_EVERY_S)
 
     def _run(self) -> None:
-        while not self._ended.wait(_LOOK_S):
+        while not self._ended.wait(_CHECK_EVERY_S):
             self.flush()
             with self._lock:
                 if not self._delays:
@@ -131,7 +131,7 @@ class Delays:
                     del self._delays[subject]
             return
         lasted_s = now - delay.since
-        if lasted_s < TOLD_AFTER_S:
+        if lasted_s < REPORTED_AFTER_S:
             return
         if self._is_logged and (delay.logged is None or now - delay.logged >= _LOGGED_EVERY_S):
             since = datetime.now(UTC) - timedelta(seconds=lasted_s)
@@ -145,16 +145,16 @@ class Delays:
 
 
 class SubjectDelays:
-    """Those of one subject, for whoever works on it. Any thread may tell it."""
+    """The delays of one subject, for the code that works on it. Any thread may report."""
 
     def __init__(self, delays: Delays, subject: str) -> None:
         self._delays, self._subject = delays, subject
 
-    def held(self, error: Exception) -> None:
-        """A step met a fault that will pass; it is written in time."""
-        self._delays.held(self._subject, error)
+    def blocked(self, error: Exception) -> None:
+        """A step met a temporary fault."""
+        self._delays.blocked(self._subject, error)
         self._delays.keep_written()
 
-    def moves(self) -> None:
+    def resumed(self) -> None:
         """A step succeeded."""
-        self._delays.moves(self._subject)
+        self._delays.resumed(self._subject)

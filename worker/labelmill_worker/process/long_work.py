@@ -1,7 +1,7 @@
 """Long work (preparations, fits, measuring) on at most so many of a worker's slots that one is left for short tasks.
 
-Where none is free the message is acknowledged and the job left to recovery; whoever finishes long work sends the job
-that is overdue for longest, so that a slot that becomes free is used at once.
+Where none is free the message is acknowledged and the job left to recovery; a worker that finishes long work sends the
+job that is overdue for longest, so that a slot that becomes free is used at once.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from labelmill_worker.store.stalled import take_overdue_job
 
 
 class NoFreeSlot(Retryable):
-    """As much long work as may be is under way in this worker."""
+    """All of this worker's slots for long work are taken."""
 
     code = "no_free_slot"
 
 
 class Slots(Protocol):
-    """Takes one of a number of slots, without waiting. Returns what gives it back; None: all are taken."""
+    """Takes one of a number of slots, without waiting. Returns the function that releases it; None: all are taken."""
 
     def take(self) -> Callable[[], None] | None: ...
 
@@ -47,7 +47,8 @@ class ThreadSlots:
 
 
 class ForkedSlots:
-    """Slots that processes share that are forked after they were made. A process that is killed gives its slot back."""
+    """Slots that processes share that are forked after they were made. The kernel releases the slot of a process that
+    is killed."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -82,13 +83,13 @@ def limit_long_work(slots: Slots) -> None:
 @contextlib.contextmanager
 def long_slot(engine: Engine, sender: MessageSender) -> Iterator[None]:
     """Hold a slot for long work. Raises NoFreeSlot."""
-    give_back = _slots.take()
-    if give_back is None:
+    release = _slots.take()
+    if release is None:
         raise NoFreeSlot("every slot for long work is taken")
     try:
         yield
     finally:
-        give_back()
+        release()
         _send_overdue(engine, sender)
 
 

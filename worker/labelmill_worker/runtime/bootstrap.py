@@ -26,7 +26,7 @@ from labelmill_worker.process.ability import Ability
 from labelmill_worker.runtime.database_watch import DatabaseWatch
 
 if TYPE_CHECKING:
-    from labelmill_worker.inference.runtime import InferenceRuntime
+    from labelmill_worker.inference.inference_runtime import InferenceRuntime
     from labelmill_worker.ports.control_plane import ControlPlane
 
 _SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
@@ -78,7 +78,7 @@ class ProcessResources:
 
     @cached_property
     def _inference(self) -> InferenceRuntime:
-        from labelmill_worker.inference.runtime import InferenceRuntime  # noqa: PLC0415 - only where texts are classified
+        from labelmill_worker.inference.inference_runtime import InferenceRuntime  # noqa: PLC0415 - only where texts are classified
 
         runtime = InferenceRuntime.from_settings(self.settings, self.engine, self.ability)
         _prepare_interpreter()
@@ -142,7 +142,7 @@ def process_resources(settings: Settings, sender: MessageSender) -> ProcessResou
 def forget_resources() -> None:
     """Drop what was wired (a forked child must not use its parent's connections)."""
     global _lock, _resources, _watch  # noqa: PLW0603 - see above
-    _lock = threading.Lock()  # a thread of the parent may have held it, and there is no such thread here
+    _lock = threading.Lock()  # a thread of the parent may have held it, and that thread does not exist here
     if _watch is not None:
         _watch.end()
     _watch = None
@@ -152,15 +152,15 @@ def forget_resources() -> None:
 
 
 def close_database() -> None:
-    """Close this process's connections to the database that nobody uses. For a process that ends."""
+    """Close this process's idle connections to the database. For a process that shuts down."""
     if _watch is not None:
         _watch.end()
     if _resources is not None:
         _resources.engine.dispose()
 
 
-def give_up_requests() -> None:
-    """Break off the requests of this process that carry texts: they count as not answered."""
-    # not under the lock: it may be held by who waits for such a request
+def abort_requests() -> None:
+    """Abort the requests of this process that carry texts: they count as not answered."""
+    # not under the lock: a thread that waits for such a request may hold it
     if _resources is not None and "_inference" in vars(_resources):
-        _resources.inference.give_up_requests()
+        _resources.inference.abort_requests()

@@ -20,7 +20,7 @@ from celery.worker.consumer import Consumer
 from labelmill.core.queue.application import QueueApp
 from labelmill.core.settings import Settings
 from labelmill_worker.process import draining
-from labelmill_worker.runtime.bootstrap import give_up_requests
+from labelmill_worker.runtime.bootstrap import abort_requests
 
 
 class PromptDispatcher(EventDispatcher):
@@ -42,25 +42,25 @@ class WorkerEvents(Events):
 
 
 class WorkerConsumer(Consumer):
-    """Takes messages from the queues, and listens to no other worker: they neither follow each other's events (gossip)
-    nor ask each other for their clocks when they start (mingle). Labelmill uses neither, and both believe whatever
-    comes over Redis."""
+    """Takes messages from the queues, and does not listen to other workers: they neither follow each other's events
+    (gossip) nor ask each other for their clocks when they start (mingle). Labelmill uses neither, and both believe
+    whatever comes over Redis."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         alone = {"without_gossip": True, "without_mingle": True}
         super().__init__(*args, **options | {"worker_options": {**(options.get("worker_options") or {}), **alone}})
 
     def cancel_active_requests(self) -> None:
-        """End what runs: the worker was told to end at once (SIGQUIT, or Ctrl-C twice).
+        """End what runs: a forced shutdown (SIGQUIT, or Ctrl-C twice).
 
         Celery asks the pool to kill tasks. A pool of threads raises NotImplementedError: the worker would end with a
-        traceback, and only once its tasks had gone on as if nothing had been said. There, requests are given up
-        instead, and what they were for is handed back.
+        traceback, and only once its tasks had gone on as if nothing had been said. There, requests are aborted
+        instead, and their rows are released.
         """
         if can_kill_tasks(self.pool):
             super().cancel_active_requests()
         else:
-            draining.hurry(give_up_requests)
+            draining.force_shutdown(abort_requests)
 
 
 def can_kill_tasks(pool: Any) -> bool:

@@ -15,11 +15,11 @@ from labelmill.core.database.dialects import dialect_of
 from labelmill.core.settings import Settings
 
 log = structlog.get_logger()
-_TABLES_S = 10.0  #: How soon a process that goes on through an upgrade notices.
+_TABLES_S = 10.0  #: How soon a process that keeps running through an upgrade notices.
 
 
 def check_at_start(settings: Settings) -> None:
-    """End a worker that waiting cannot help; let one that can only wait say so once."""
+    """End a worker whose database will not become usable by waiting; log once where it may."""
     try:
         engine = connect_to_existing(settings, max_connections=1)
         try:
@@ -41,19 +41,19 @@ class DatabaseWatch:
         self._engine = engine
         self._ended = threading.Event()
         self._refusal: DatabaseUnsuitable | None = None
-        self._look_at = 0.0
+        self._check_at = 0.0
         if dialect_of(engine).serves_one_machine:
             renew_machine_heartbeat(engine)
             threading.Thread(target=self._keep_heartbeat, name="machine-heartbeat", daemon=True).start()
 
     def check(self) -> None:
-        """Raise DatabaseUnsuitable or DatabaseOutdated when nothing may be done with it. Looks every 10 s."""
+        """Raise DatabaseUnsuitable or DatabaseOutdated when the database may not be used. Checks every 10 s."""
         if self._refusal is not None:
             raise self._refusal
         now = time.monotonic()
-        if now >= self._look_at:
+        if now >= self._check_at:
             check_tables(self._engine)
-            self._look_at = now + _TABLES_S
+            self._check_at = now + _TABLES_S
 
     def end(self) -> None:
         """Stop the heartbeat."""

@@ -62,7 +62,7 @@ class DeadLetters:
         try:
             self._letters.put_nowait(letter)
         except queue.Full:
-            return  # a flood, or no database: the log has it
+            return  # too many, or no database: the log has it
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._write, name="dead-letters", daemon=True)
@@ -105,14 +105,14 @@ class DeadLetters:
                 self._letters.task_done()
 
 
-_one = threading.Lock()
+_process_lock = threading.Lock()
 _process: DeadLetters | None = None
 
 
 def process_dead_letters(settings: Settings) -> DeadLetters:
     """The dead letters of this process."""
     global _process  # noqa: PLW0603 - one thread and one connection a process
-    with _one:
+    with _process_lock:
         _process = _process or DeadLetters(settings)
         return _process
 
@@ -124,7 +124,7 @@ def forget_dead_letters() -> None:
 
 
 def flush_dead_letters() -> None:
-    """Before this process ends: what was dropped is written, if the database takes it within moments."""
+    """Before this process ends: write what was dropped, if the database takes it within `_PAUSE_S`."""
     if _process is not None:
         _process.flush(_PAUSE_S)
 

@@ -1,7 +1,7 @@
 """How a worker answers `labelmill doctor`: at once, from the thread that reads the queues.
 
-Mistral is asked in a thread of its own, one at a time; who asks again a moment later is told what came of it. It is not
-asked anew for some seconds, so that nobody with access to Redis can make workers call Mistral without end.
+Mistral is checked in a thread, one check at a time; a second question a little later gets its result. A result is kept
+for some seconds, so that somebody with access to Redis cannot make workers call Mistral without end.
 """
 
 from __future__ import annotations
@@ -26,53 +26,53 @@ _KEPT_S = 10.0
 _REQUEST_S = 4.0
 
 
-class MistralLook:
-    """The latest look at Mistral of this process."""
+class MistralCheck:
+    """The latest check of Mistral by this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: dict[str, Any] | None = None
-        self._found_at = 0.0
-        self._is_looking = False
+        self._result: dict[str, Any] | None = None
+        self._checked_at = 0.0
+        self._is_running = False
 
     def latest(self, settings: Settings) -> dict[str, Any]:
-        """What was found of late, or `{"looking": True}` while somebody looks."""
+        """The recent result, or `{"looking": True}` while a check runs."""
         with self._lock:
-            if self._is_looking:
+            if self._is_running:
                 return {"looking": True}
-            if self._found is not None and time.monotonic() - self._found_at < _KEPT_S:
-                return self._found
-            self._is_looking = True
-        threading.Thread(target=self._look, args=(settings,), name="look-at-mistral", daemon=True).start()
+            if self._result is not None and time.monotonic() - self._checked_at < _KEPT_S:
+                return self._result
+            self._is_running = True
+        threading.Thread(target=self._check, args=(settings,), name="mistral-check", daemon=True).start()
         return {"looking": True}
 
-    def _look(self, settings: Settings) -> None:
-        found: dict[str, Any] = {"status": "failed", "summary": "the look at Mistral failed; see the worker's log"}
+    def _check(self, settings: Settings) -> None:
+        result: dict[str, Any] = {"status": "failed", "summary": "the check of Mistral failed; see the worker's log"}
         try:
-            found = _ask(settings)
+            result = _ask(settings)
         except Exception:
-            log.exception("the look at Mistral failed")
+            log.exception("the check of Mistral failed")
         finally:
             with self._lock:
-                self._found, self._found_at, self._is_looking = found, time.monotonic(), False
+                self._result, self._checked_at, self._is_running = result, time.monotonic(), False
 
 
 def _ask(settings: Settings) -> dict[str, Any]:
-    from labelmill_worker.mistral.account import look_at_account, look_of_error  # noqa: PLC0415 - the SDK is slow
+    from labelmill_worker.mistral.account import check_account, failed_check  # noqa: PLC0415 - the SDK is slow
     from labelmill_worker.mistral.control_plane import SdkControlPlane  # noqa: PLC0415 - as above
 
     quick = settings.model_copy(update={"request_timeout_s": min(_REQUEST_S, settings.request_timeout_s)})
     try:
         plane = SdkControlPlane.from_settings(quick, read_attempts=1)
     except LabelmillError as error:
-        return look_of_error(error)
+        return failed_check(error)
     try:
-        return look_at_account(plane)
+        return check_account(plane)
     finally:
         plane.close()
 
 
-_mistral = MistralLook()
+_mistral = MistralCheck()
 
 
 @inspect_command(name=INSPECT)
@@ -80,14 +80,14 @@ def answer_doctor(state: Any, **_: Any) -> dict[str, Any]:
     """What this worker knows of itself."""
     settings = load_settings()
     redact = secret_remover(settings)
-    found = _mistral.latest(settings)
+    result = _mistral.latest(settings)
     consumer = getattr(state.consumer, "task_consumer", None)
     return {
         "version": version("labelmill"),
         "queues": sorted({queue.name for queue in consumer.queues}) if consumer else [],
         "clock": time.time(),
         "disk": _disk_trouble(settings),
-        "mistral": {name: redact(value) if isinstance(value, str) else value for name, value in found.items()},
+        "mistral": {name: redact(value) if isinstance(value, str) else value for name, value in result.items()},
     }
 
 

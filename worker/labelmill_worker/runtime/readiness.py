@@ -1,9 +1,9 @@
 """A worker loads what its queues need before it takes work, and says whether it can take any.
 
-Loaded at the first task instead, the libraries would make that one wait for seconds. Whoever supervises the process
-learns from a file, `LABELMILL_READY_FILE`, whether it can take work. Its time is renewed every few seconds as long as
-the database has the tables of this version and Redis answers. It is removed while they do not, and once the worker
-drains. A health check that looks at the file's age also notices a process that is frozen.
+Loaded at the first task instead, the libraries would make that one wait for seconds. A supervisor reads from a file,
+`LABELMILL_READY_FILE`, whether the process can take work. Its time is renewed every few seconds as long as the database
+has the tables of this version and Redis answers. It is removed while they do not, and once the worker drains. A health
+check that reads the file's age also notices a process that is frozen.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = structlog.get_logger()
 
 INTERVAL_S = 5.0
 _MODULES = {
-    "classify": ("labelmill_worker.mistral.realtime", "labelmill_worker.inference.runtime"),
+    "classify": ("labelmill_worker.mistral.realtime", "labelmill_worker.inference.inference_runtime"),
     "prepare": ("datasets",),
     "train": ("labelmill_worker.mistral.control_plane", "sklearn.linear_model", "scipy.optimize"),
 }  #: What the tasks of each queue import when they first need it.

@@ -10,9 +10,9 @@ from celery import signals
 
 from labelmill.core.queue.wire.frame import drop_with
 from labelmill.core.settings import load_settings
-from labelmill_worker.mistral.client_config import check_way_at_start
+from labelmill_worker.mistral.client_config import check_connection_at_start
 from labelmill_worker.process import draining
-from labelmill_worker.runtime.bootstrap import close_database, forget_resources, give_up_requests
+from labelmill_worker.runtime.bootstrap import abort_requests, close_database, forget_resources
 from labelmill_worker.runtime.database_watch import check_at_start
 from labelmill_worker.runtime.dead_letters import flush_dead_letters, forget_dead_letters, keep_malformed
 
@@ -42,7 +42,7 @@ def _configure_logging(**_: Any) -> None:
 def _check_surroundings(**_: Any) -> None:
     """A worker has read its options."""
     settings = load_settings()
-    check_way_at_start(settings)
+    check_connection_at_start(settings)
     check_at_start(settings)
 
 
@@ -59,7 +59,7 @@ def _forget_parents_connections(**_: Any) -> None:
 
 def _drain(**_: Any) -> None:
     """A worker was told to end."""
-    draining.begin(give_up_requests)
+    draining.begin(abort_requests)
 
 
 def _leave_nothing_open(**_: Any) -> None:

@@ -16,7 +16,7 @@ from labelmill.core.jobs.tables import JobTable, is_open
 from labelmill_worker.store.chunks import Claim
 
 MAX_FAULTS = 5
-_LONGEST_PAUSE_S = 60.0
+_MAX_PAUSE_S = 60.0
 
 
 class UnforeseenFault(Permanent):
@@ -37,7 +37,7 @@ class UnforeseenFault(Permanent):
     @property
     def pause_s(self) -> float:
         """When to try again."""
-        return min(_LONGEST_PAUSE_S, 2.0**self.count)
+        return min(_MAX_PAUSE_S, 2.0**self.count)
 
 
 def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, fault: BaseException) -> UnforeseenFault:

@@ -33,7 +33,7 @@ from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.process.ability import WORKER_ID, Ability
 from labelmill_worker.process.delays import reason_of
 from labelmill_worker.process.long_work import NoFreeSlot
-from labelmill_worker.process.put_back import put_back
+from labelmill_worker.process.requeue import requeue
 from labelmill_worker.store.delays import end_delays_of_job, note_delay
 from labelmill_worker.store.faults import MAX_FAULTS, record_job_fault
 from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job, save_job
@@ -157,7 +157,7 @@ class TrainingWatch:
     def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> NextLook:
         if isinstance(error, WorkerUnable) and self._ability.leaves_to_others(error, row.id, QUEUE_OF[TRAIN]):
             release_training(self._engine, row, token, 0.0)
-            put_back(self._sender, TRAIN, JobMessage(job_id=row.id))
+            requeue(self._sender, TRAIN, JobMessage(job_id=row.id))
             return None
         # A key or a proxy that is being replaced must not cost a model that is being paid for.
         at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None

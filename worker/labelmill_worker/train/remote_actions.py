@@ -17,7 +17,7 @@ from labelmill_worker.store.remote_actions import claim_wish, put_off_wish, sett
 log = structlog.get_logger()
 
 LEASE_S = 120.0  #: Above the time that one call to Mistral may take, with its retries.
-_LONGEST_PAUSE_S = 300.0
+_MAX_PAUSE_S = 300.0
 _LEFT_PAUSE_S = 1.0
 
 _STATE_AFTER = {RemoteAction.ARCHIVE: "archived", RemoteAction.UNARCHIVE: None, RemoteAction.DELETE: "deleted"}
@@ -46,7 +46,7 @@ def carry_out_wish(
         try:
             _do(plane_of(), what, row.remote_model or "")
         except CredentialsRefused as error:
-            pause_s = _LEFT_PAUSE_S if leaves_to_others(error) else _LONGEST_PAUSE_S  # a key may be changed
+            pause_s = _LEFT_PAUSE_S if leaves_to_others(error) else _MAX_PAUSE_S  # a key may be changed
             put_off_wish(engine, row, error.message, pause_s)
             return
         except Permanent as error:
@@ -56,7 +56,7 @@ def carry_out_wish(
                 return
             continue
         except Retryable as error:
-            pause_s = max(error.retry_after_s or 0.0, min(_LONGEST_PAUSE_S, 2.0 ** min(row.attempts, 9)))
+            pause_s = max(error.retry_after_s or 0.0, min(_MAX_PAUSE_S, 2.0 ** min(row.attempts, 9)))
             put_off_wish(engine, row, error.message, pause_s)
             return
         except Exception as fault:

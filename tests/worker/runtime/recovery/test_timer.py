@@ -1,4 +1,5 @@
-"""Recovery's own thread: one sweep an interval for all workers, whatever is out of reach, and one line about it."""
+"""RecoveryThread's own thread: one sweep an interval for all workers, whatever is out of reach, and one line about
+it."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.recovery.sweep import sweep
-from labelmill_worker.runtime.recovery.timer import Recovery
+from labelmill_worker.runtime.recovery.timer import RecoveryThread
 
 NOBODY = "redis://127.0.0.1:1/0"
 Logs = list[MutableMapping[str, Any]]
@@ -40,12 +41,14 @@ class Sweeps:
 
 
 @pytest.fixture
-def begin(engine: Engine, redis_url: str) -> Iterator[Callable[..., Recovery]]:
-    begun: list[Recovery] = []
+def begin(engine: Engine, redis_url: str) -> Iterator[Callable[..., RecoveryThread]]:
+    begun: list[RecoveryThread] = []
 
-    def start(sweeps: Callable[..., None], *, every_s: float, url: str = "", broker_url: str = redis_url) -> Recovery:
+    def start(
+        sweeps: Callable[..., None], *, every_s: float, url: str = "", broker_url: str = redis_url
+    ) -> RecoveryThread:
         url = url or engine.url.render_as_string(hide_password=False)
-        recovery = Recovery(Settings(database_url=url, broker_url=broker_url, sweep_s=every_s), sweep=sweeps)
+        recovery = RecoveryThread(Settings(database_url=url, broker_url=broker_url, sweep_s=every_s), sweep=sweeps)
         begun.append(recovery)
         recovery.start()
         return recovery
@@ -67,7 +70,7 @@ def lines(logs: Logs, event: str) -> Logs:
     return [line for line in list(logs) if line["event"] == event]
 
 
-def test_any_number_of_workers_sweep_once_an_interval_together(begin: Callable[..., Recovery]) -> None:
+def test_any_number_of_workers_sweep_once_an_interval_together(begin: Callable[..., RecoveryThread]) -> None:
     sweeps = Sweeps()
     for _ in range(4):
         begin(sweeps, every_s=0.4)
@@ -76,7 +79,9 @@ def test_any_number_of_workers_sweep_once_an_interval_together(begin: Callable[.
     assert min(pauses) > 0.35, pauses
 
 
-def test_when_the_one_that_sweeps_ends_another_goes_on_at_once(begin: Callable[..., Recovery], engine: Engine) -> None:
+def test_when_the_one_that_sweeps_ends_another_goes_on_at_once(
+    begin: Callable[..., RecoveryThread], engine: Engine
+) -> None:
     first, second = Sweeps(), Sweeps()
     sweeping = begin(first, every_s=60)
     wait_for(lambda: first.at)
@@ -87,7 +92,7 @@ def test_when_the_one_that_sweeps_ends_another_goes_on_at_once(begin: Callable[.
     wait_for(lambda: second.at)
 
 
-def test_it_stops_at_once_however_long_the_interval(begin: Callable[..., Recovery]) -> None:
+def test_it_stops_at_once_however_long_the_interval(begin: Callable[..., RecoveryThread]) -> None:
     sweeps = Sweeps()
     recovery = begin(sweeps, every_s=300)
     wait_for(lambda: sweeps.at)
@@ -96,7 +101,7 @@ def test_it_stops_at_once_however_long_the_interval(begin: Callable[..., Recover
     assert time.monotonic() - began < 5
 
 
-def test_a_database_that_is_away_costs_one_line_and_no_traceback(begin: Callable[..., Recovery]) -> None:
+def test_a_database_that_is_away_costs_one_line_and_no_traceback(begin: Callable[..., RecoveryThread]) -> None:
     sweeps = Sweeps()
     sweeps.trouble = [DatabaseUnavailable("the database cannot be used: it is away")] * 4
     with capture_logs() as logs:
@@ -107,7 +112,9 @@ def test_a_database_that_is_away_costs_one_line_and_no_traceback(begin: Callable
     assert len(sweeps.at) >= 5
 
 
-def test_an_outage_of_redis_is_one_outage_however_many_sweeps_need_no_redis(begin: Callable[..., Recovery]) -> None:
+def test_an_outage_of_redis_is_one_outage_however_many_sweeps_need_no_redis(
+    begin: Callable[..., RecoveryThread],
+) -> None:
     sweeps = Sweeps()
     sweeps.trouble = [BrokerUnavailable("Redis cannot be reached")]
     with capture_logs() as logs:
@@ -117,7 +124,7 @@ def test_an_outage_of_redis_is_one_outage_however_many_sweeps_need_no_redis(begi
     assert not lines(logs, "recovery goes on")
 
 
-def test_a_fault_nobody_foresaw_does_not_end_it(begin: Callable[..., Recovery]) -> None:
+def test_a_fault_nobody_foresaw_does_not_end_it(begin: Callable[..., RecoveryThread]) -> None:
     sweeps = Sweeps()
     sweeps.trouble = [ZeroDivisionError(), ZeroDivisionError()]
     with capture_logs() as logs:
@@ -127,7 +134,7 @@ def test_a_fault_nobody_foresaw_does_not_end_it(begin: Callable[..., Recovery]) 
     assert line["exc_info"] is True
 
 
-def test_missing_tables_are_waited_for_and_told_once(begin: Callable[..., Recovery], tmp_path: Path) -> None:
+def test_missing_tables_are_waited_for_and_told_once(begin: Callable[..., RecoveryThread], tmp_path: Path) -> None:
     sweeps = Sweeps()
     url = f"sqlite:///{tmp_path}/later.db"
     with capture_logs() as logs:
@@ -142,7 +149,7 @@ def test_missing_tables_are_waited_for_and_told_once(begin: Callable[..., Recove
 
 
 def test_stalled_work_is_sent_over_its_one_connection(
-    begin: Callable[..., Recovery], engine: Engine, redis_url: str
+    begin: Callable[..., RecoveryThread], engine: Engine, redis_url: str
 ) -> None:
     with redis.Redis.from_url(redis_url) as client:
         client.flushall()
@@ -160,7 +167,7 @@ def test_stalled_work_is_sent_over_its_one_connection(
 
 
 def test_a_worker_that_was_killed_as_it_swept_holds_nobody_up_for_longer_than_an_interval(
-    begin: Callable[..., Recovery], engine: Engine
+    begin: Callable[..., RecoveryThread], engine: Engine
 ) -> None:
     killed, sweeps = Sweeps(), Sweeps()
     begin(killed, every_s=0.5).stop(0)

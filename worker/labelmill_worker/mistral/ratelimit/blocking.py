@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 from labelmill.contracts.errors import RateLimited
 from labelmill.core.settings import Settings
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, HeldBack
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, NoPermitInTime
 
-MAX_WAIT_S = 5.0  #: A task that must wait longer ends, and looks again later.
+MAX_WAIT_S = 5.0  #: A task that must wait longer ends, and polls again later.
 
 
 def no_gate() -> None:
@@ -27,8 +27,8 @@ def fleet_gate(settings: Settings) -> Callable[[], None]:
         limiter = FleetLimiter.from_settings(settings)
         try:
             await limiter.of(None).wait_for_permit(0, MAX_WAIT_S)
-        except HeldBack as held:
-            raise RateLimited("the fleet's rate limit allows no request now", held.wait_s) from held
+        except NoPermitInTime as refusal:
+            raise RateLimited("the fleet's rate limit allows no request now", refusal.wait_s) from refusal
         finally:
             await limiter.close()
 

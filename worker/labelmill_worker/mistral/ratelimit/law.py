@@ -12,13 +12,13 @@ class ControlLaw:
     # how far ahead a stored time may lie; what lies further was written before Redis' clock was set back
     max_pause_s: float = 900  #: No longer Retry-After is believed.
     max_reservation_base_s: float = 60  #: What waits for tokens or for another worker's reservations …
-    max_reserved_permits: int = 32  #: … and so many permits of the slowest pace, which one call may reserve at once.
+    max_reserved_permits: int = 32  #: … and so many permits at the lowest rate, which one call may reserve at once.
 
-    # the fleet's pace against a model's limit: 1 is the whole limit
-    min_factor: float = 0.02  #: However many 429s come, some requests go on: they find out when the limit is back.
-    first_hold_s: float = 10  #: So long after a 429 the pace stays as it is: a minute's window needs time to empty.
+    # the fleet's rate relative to a model's limit: 1 is the whole limit
+    min_factor: float = 0.02  #: However many 429s come, some requests are sent: they show when the limit rises.
+    first_hold_s: float = 10  #: So long after a 429 the rate stays as it is: a minute's window needs time to empty.
     max_hold_s: float = 60  #: A limit that is found again and again is probed once a minute, not less often.
-    growth_per_s: float = 1.01  #: After that the pace grows by a hundredth in the first second …
+    growth_per_s: float = 1.01  #: After that the rate grows by a hundredth in the first second …
     growth_acceleration_s: float = 20  #: … and ever faster: from `min_factor` to 1 within 80 s.
     max_growth_steps: float = 1000  #: Keeps the power finite, however long nothing was asked.
 
@@ -38,17 +38,17 @@ class ControlLaw:
     unreported_age_s: float = 0.1  #: Requests counted in a process, not yet in the ring, started about so long ago.
 
     # after a 429
-    lone_refusal_s: float = 60  #: One 429 in so long may be bad luck: it pauses, and slows nobody down.
+    lone_refusal_s: float = 60  #: One 429 in so long may be chance: it causes a pause and no lower rate.
     same_pause_s: float = 1  #: Refusals of requests that were sent together end the pause within so long.
     short_pause_growth: float = 2  #: Pauses that prove too short last 2, 4 … s …
     max_short_pause_s: float = 8  #: … up to here, unless a 429 asks for more.
     shrink_factor: float = 0.85  #: Where nothing tells the limit it lies somewhere below.
-    full_pace_share: float = 0.9  #: Who sent so much of what it may was refused at its own pace, not at less.
+    full_rate_share: float = 0.9  #: A fleet that sent this share of its rate was refused at that rate, not below.
     below_limit_factor: float = 0.95  #: A limit that was measured is approached from below.
     min_measured_share: float = 0.5  #: No measurement takes more than half of what was really sent …
     min_measured_s: float = 0.1  #: … where it was sent for at least so long …
     min_measured_requests: float = 2  #: … and was more than one request.
-    same_limit_factor: float = 1.15  #: A 429 within so much of the last one's pace met the same limit again.
+    same_limit_factor: float = 1.15  #: A 429 within so much of the last one's rate met the same limit again.
 
     # ranks
     rank_kept_s: float = 0.5  #: A rank counts for so long after its reservation: longer than two requests are apart.

@@ -1,8 +1,8 @@
 """The rate limit that all workers share, kept in Redis for each model: `docs/rate-limit.md` explains the law.
 
 Every request gets a permit for a time of its own, spaced evenly, by Redis' clock: no bursts, so a limit that is set
-right is never overrun, and nobody polls. A library's check-and-wait limiter was measured against: with 100 waiters they
-all ask again and again, and whoever asks at the right time wins.
+right is never exceeded, and no process polls. Check-and-wait limiters of libraries were measured: with 100 waiters all
+of them retry repeatedly, and the one that asks at the right time wins.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from labelmill_worker.mistral.ratelimit.law import LAW
 from labelmill_worker.mistral.ratelimit.limits import RateLimits
 from labelmill_worker.mistral.ratelimit.scripts import script
 
-LATE_S = 0.02  #: A permit that is used so late is given up: the request would stand beside the next ones.
+LATE_S = 0.02  #: A permit that would be used later than this is returned: its request would start beside the next ones.
 _BLOCK_S = 0.04  #: Permits are reserved for so long ahead, in one call, where they are close together.
-_YIELD_S = 0.5  #: Who yields to another rank asks so often at least whether it must still.
-_LOOK_S = 0.25  #: Without a limit, how often a process looks whether another one met a 429.
+_YIELD_S = 0.5  #: A process that yields to another rank asks again at least this often.
+_CHECK_EVERY_S = 0.25  #: Without a limit, how often a process checks whether another one met a 429.
 _GONE = "Redis, which holds the shared rate limit, cannot be reached"
 
 
-class HeldBack(Exception):
+class NoPermitInTime(Exception):
     """The limit allows no start within the longest wait; `wait_s` says when it would."""
 
     def __init__(self, wait_s: float, model: str | None = None) -> None:
@@ -58,15 +58,15 @@ class FleetLimiter:
 
     def of(self, model: str | None) -> ModelLimiter:
         """The limiter of one model, by the id that Mistral is asked for. None: of calls that concern no model."""
-        if (known := self._models.get(model)) is None:
-            known = self._models[model] = ModelLimiter(self._scripts, self._prefix, self._limits, model)
-        return known
+        if (limiter := self._models.get(model)) is None:
+            limiter = self._models[model] = ModelLimiter(self._scripts, self._prefix, self._limits, model)
+        return limiter
 
     async def close(self) -> None:
         await self._redis.aclose()
 
 
-_SCRIPTS = ("reserve", "refuse", "settle", "look")
+_SCRIPTS = ("reserve", "refuse", "settle", "check")
 
 
 class ModelLimiter:
@@ -88,9 +88,9 @@ class ModelLimiter:
         self._unused = 0  # of the reserved permits, since the last reservation
         self._paused_until = 0.0  # by the loop's clock; the model's pause as far as this process knows
         self._has_guess = False
-        self._look_at = 0.0
-        self._uncounted = 0  # requests started since the last look
-        self._look_task: asyncio.Task[None] | None = None
+        self._check_at = 0.0
+        self._uncounted = 0  # requests started since the last check
+        self._check_task: asyncio.Task[None] | None = None
 
     @property
     def counts_tokens(self) -> bool:
@@ -98,24 +98,24 @@ class ModelLimiter:
         return self._limit.tokens_per_s > 0
 
     def is_open(self) -> bool:
-        """Whether a request may start at once without asking anybody; it is counted as started then."""
+        """Whether a request may start at once without asking Redis; it is counted as started then."""
         if self._limit or self._has_guess:
             return False
         now = asyncio.get_running_loop().time()
-        if now >= self._look_at or now < self._paused_until:
+        if now >= self._check_at or now < self._paused_until:
             return False
         self._uncounted += 1
         return True
 
     async def wait_for_permit(self, tokens: int, max_wait_s: float, rank: int | None = None) -> bool:
-        """Sleep until a request of `tokens` tokens may start. False: it may not yet, for somewhere in the fleet others
-        of a lower `rank` wait, which go first; ask again. Without a rank it goes as it comes.
+        """Sleep until a request of `tokens` tokens may start. False: it may not yet, for somewhere in the fleet
+        requests of a lower `rank` wait, which go first; ask again. Requests without a rank never yield.
 
-        Raises HeldBack when that is more than `max_wait_s` away, BrokerUnavailable when Redis is gone: then nobody
-        knows what the others send, and nothing is sent.
+        Raises NoPermitInTime when that is more than `max_wait_s` away, BrokerUnavailable when Redis is gone: then no
+        process knows what the others send, and nothing is sent.
         """
         if not self._limit and not self._has_guess:
-            self._look_now_and_then()
+            self._check_if_due()
             await self._wait_out_pause(max_wait_s)
             self._uncounted += 1
             return True
@@ -134,7 +134,7 @@ class ModelLimiter:
                     return True
                 was_late = True
             # else another request was refused while this one slept: it waits as long as that one
-            self._give_up_permits(1)
+            self._return_permits(1)
 
     def return_permit(self) -> None:
         """A permit that `wait_for_permit` gave is not used."""
@@ -156,7 +156,7 @@ class ModelLimiter:
                 count = max(1, min(LAW.max_reserved_permits, int(self._limit.requests_per_s * _BLOCK_S)))
             what, wait_s = await self._reserve(tokens, max_wait_s, count, rank)
             if what == b"too far":
-                raise HeldBack(wait_s, self._model)
+                raise NoPermitInTime(wait_s, self._model)
             if what == b"yield":
                 await asyncio.sleep(min(wait_s, _YIELD_S))
                 return None
@@ -188,34 +188,34 @@ class ModelLimiter:
             self._unused += unused
             return what, wait_s
         if not spacing_us and not self._limit.tokens_per_s:
-            self._has_guess = False  # what was guessed is forgotten: nobody was refused for long
+            self._has_guess = False  # the guess was dropped: no request was refused for long
         # Redis read its clock between asking and answering: taken as late as it can have been, no permit comes early
         first = (loop.time() if wait_us else asked_at) + wait_s
         self._permits.extend(first + index * spacing_us / 1e6 for index in range(count))
         return what, wait_s
 
-    def _give_up_permits(self, taken: int = 0) -> None:
+    def _return_permits(self, taken: int = 0) -> None:
         self._unused += taken + len(self._permits)
         self._permits.clear()
 
     async def _wait_out_pause(self, max_wait_s: float) -> None:
         remaining_s = self._paused_until - asyncio.get_running_loop().time()
         if remaining_s > max_wait_s:
-            raise HeldBack(remaining_s, self._model)
+            raise NoPermitInTime(remaining_s, self._model)
         if remaining_s > 0:
             await asyncio.sleep(remaining_s)
 
-    def _look_now_and_then(self) -> None:
+    def _check_if_due(self) -> None:
         """Without a limit there is nothing to reserve, and Redis is not asked for each request: only a pause counts."""
         now = asyncio.get_running_loop().time()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_S
-            self._look_task = asyncio.create_task(self._look())
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_EVERY_S
+            self._check_task = asyncio.create_task(self._check_pause())
 
-    async def _look(self) -> None:
+    async def _check_pause(self) -> None:
         count, self._uncounted = self._uncounted, 0
         try:
-            left_ms, has_guess = await self._scripts["look"](keys=self._adaptive_keys, args=[count])
+            left_ms, has_guess = await self._scripts["check"](keys=self._adaptive_keys, args=[count])
         except (RedisError, OSError):
             return  # no limit is set: without Redis nothing is forbidden
         self._has_guess = bool(has_guess)
@@ -230,7 +230,7 @@ class ModelLimiter:
         """
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
-        self._give_up_permits()
+        self._return_permits()
         count, self._uncounted = self._uncounted, 0
         limit = self._limit
         try:

@@ -55,5 +55,5 @@ class RateLimits:
 _NONE = Limit()
 
 
-def _lower(one: float, other: float) -> float:
-    return min(one, other) if one and other else one or other
+def _lower(left: float, right: float) -> float:
+    return min(left, right) if left and right else left or right

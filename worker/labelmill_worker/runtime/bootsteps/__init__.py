@@ -7,12 +7,12 @@ from __future__ import annotations
 
 from celery import Celery
 
-from labelmill_worker.runtime.bootsteps.alive import AliveStep
-from labelmill_worker.runtime.bootsteps.long_work import LongWorkStep
-from labelmill_worker.runtime.bootsteps.readiness import ReadinessStep
-from labelmill_worker.runtime.bootsteps.recovery import RecoveryStep
+from labelmill_worker.runtime.bootsteps.heartbeat_step import HeartbeatStep
+from labelmill_worker.runtime.bootsteps.long_work_step import LongWorkStep
+from labelmill_worker.runtime.bootsteps.readiness_step import ReadinessStep
+from labelmill_worker.runtime.bootsteps.recovery_step import RecoveryStep
 
-_STEPS = (LongWorkStep, RecoveryStep, AliveStep, ReadinessStep)
+_STEPS = (LongWorkStep, RecoveryStep, HeartbeatStep, ReadinessStep)
 
 
 def add_bootsteps(app: Celery) -> None:

@@ -21,6 +21,6 @@ def prepare_flower() -> None:
     Flower reads its environment after it has imported the application; to other processes it means nothing."""
     for name in [name for name, value in os.environ.items() if name.startswith(_PREFIX) and not value]:
         del os.environ[name]
-    given = {name: value for name, value in dotenv_values(".env").items() if value and name.startswith(_PREFIX)}
-    for name, value in {**given, "FLOWER_CONF": given.get("FLOWER_CONF") or str(CONFIG)}.items():
+    variables = {name: value for name, value in dotenv_values(".env").items() if value and name.startswith(_PREFIX)}
+    for name, value in {**variables, "FLOWER_CONF": variables.get("FLOWER_CONF") or str(CONFIG)}.items():
         os.environ.setdefault(name, value)

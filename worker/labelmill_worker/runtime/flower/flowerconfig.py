@@ -37,7 +37,7 @@ broker_api = None  # of RabbitMQ's; what stands in FLOWER_BROKER_API is not for 
 
 
 def format_task(task: Any) -> Any:
-    """Show a task's arguments as what an operator looks up: the job's id, and the chunk's number."""
+    """Show a task's arguments as what an operator searches for: the job's id, and the chunk's number."""
     job_id, chunk = named_job(task.kwargs)
     if job_id is not None:
         task.kwargs = job_id if chunk is None else f"{job_id} chunk {chunk}"

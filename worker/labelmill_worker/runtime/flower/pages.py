@@ -3,7 +3,7 @@
 Flower has no option for either, so two methods of `BaseHandler` are replaced. What breaks when Flower changes
 (`tests/ops/test_flower.py` shows it):
 
-- `get_active_queue_names()` gives the queues that the broker's page asks for. Else a queue that nobody serves is not
+- `get_active_queue_names()` gives the queues that the broker's page asks for. Else a queue that no worker serves is not
   listed, while messages wait there.
 - `render_string(template, …)` makes every page, as bytes with a `</head>`. Else tables are cut off on a phone.
 """
@@ -37,7 +37,7 @@ def adapt_pages() -> None:
     active_queues, render_string = BaseHandler.get_active_queue_names, BaseHandler.render_string
 
     def all_queues(self: Any) -> list[str]:
-        # Flower lists those that workers serve: one that nobody serves is where messages wait
+        # Flower lists those that workers serve: one that no worker serves is where messages wait
         return sorted({*active_queues(self), *QUEUE_OF.values()})
 
     def render(self: Any, template: str, **values: Any) -> bytes:

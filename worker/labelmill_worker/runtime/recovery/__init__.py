@@ -1,5 +1,5 @@
 """What makes Redis a hint: work that SQL says is runnable and that no message will bring is sent again.
 
 `timer` runs in each worker process and decides when; `sweep` is what is done then; `step` ties the timer to Celery's
-worker; `waiting` looks at what is on the queues.
+worker; `waiting` reads what is on the queues.
 """

@@ -35,7 +35,7 @@ _TOLD_EVERY_S = 60.0
 _JITTER = 0.1  #: … and every later one by up to this share of the interval late, so that a fleet does not ask as one.
 
 
-class Recovery:
+class RecoveryThread:
     """Sweeps from `start` to `stop`."""
 
     def __init__(
@@ -65,7 +65,7 @@ class Recovery:
         self._stopping.set()
 
     def stop(self, timeout_s: float) -> None:
-        """Stop, and wait for it, at most `timeout_s`: a database that is away may keep it longer, and nobody waits."""
+        """Stop, and wait for it, at most `timeout_s`: a database that is away may keep it longer."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join(timeout_s)
@@ -85,12 +85,12 @@ class Recovery:
         due_in_s = every_s = self._settings.sweep_s
         try:
             engine, sender = self._open()
-            found = take_lease(engine, LEASE, every_s)
-            if isinstance(found, Held):
-                self._lease, due_in_s = None, min(every_s, found.for_s)
+            lease = take_lease(engine, LEASE, every_s)
+            if isinstance(lease, Held):
+                self._lease, due_in_s = None, min(every_s, lease.for_s)
             else:
-                self._lease = found
-                self._sweep(engine, sender, self._settings, found, is_stopping=self._stopping.is_set)
+                self._lease = lease
+                self._sweep(engine, sender, self._settings, lease, is_stopping=self._stopping.is_set)
             if self._trouble == BrokerUnavailable.code:
                 # not every sweep needs Redis: without this question an outage would seem to end with each that does not
                 _ = WaitingMessages(self._settings.broker_url).for_chunks
@@ -98,7 +98,7 @@ class Recovery:
         except LabelmillError as error:
             self._begin_trouble(error.code, error.message)
             if isinstance(error, BrokerUnavailable) and self._delays is not None:
-                self._delays.held(REDIS_SUBJECT, error)
+                self._delays.blocked(REDIS_SUBJECT, error)
                 self._delays.flush()
         except Exception as fault:  # noqa: BLE001 - recovery outlives whatever it is
             self._begin_trouble(type(fault).__name__, "an unexpected fault", with_traceback=True)
@@ -142,7 +142,7 @@ class Recovery:
     def _end_trouble(self) -> None:
         if self._trouble is not None:
             if self._delays is not None:
-                self._delays.moves(REDIS_SUBJECT)
+                self._delays.resumed(REDIS_SUBJECT)
                 self._delays.flush()
             log.info("recovery goes on", after_s=round(time.monotonic() - self._trouble_since, 1))
             self._trouble = None

@@ -1,6 +1,6 @@
 """What waits on Redis, so that recovery knows which message is lost and sends none twice.
 
-Asked only when something is overdue: a quiet system costs no look.
+Redis is asked only when something is overdue: an idle system costs no query.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from labelmill.core.addresses.broker import redis_arguments
 
 T = TypeVar("T")
 
-MOST_READ = 20_000  #: Messages. Windows keep a queue far below it; beyond it no job's message is taken for lost.
+MAX_READ = 20_000  #: Messages. Windows keep a queue far below it; beyond it no job's message is taken for lost.
 
 
 @dataclass
@@ -47,9 +47,9 @@ class WaitingMessages:
 
         def read(client: redis.Redis) -> set[str] | None:
             names = [name for names in self._lists.values() for name in names]
-            if sum(int(client.llen(name)) for name in names) > MOST_READ:
+            if sum(int(client.llen(name)) for name in names) > MAX_READ:
                 return None
-            return {job_id for name in names for job_id in _named_by(client.lrange(name, 0, MOST_READ))}
+            return {job_id for name in names for job_id in _named_by(client.lrange(name, 0, MAX_READ))}
 
         return self._ask(read)
 
@@ -68,4 +68,4 @@ def _named_by(messages: Iterable[bytes | str]) -> Iterable[str]:
         try:
             yield orjson.loads(base64.b64decode(orjson.loads(message)["body"]))[1]["job_id"]
         except (ValueError, TypeError, KeyError, IndexError):
-            continue  # a sweep, or malformed: whoever takes it off the queue says so
+            continue  # a sweep, or malformed: the worker that receives it reports that

@@ -23,8 +23,8 @@ log = structlog.get_logger()
 
 
 def register_tasks(app: Celery, settings: Settings) -> None:
-    """Give `app` every task. A fault that will pass ends the task quietly: the work stands in SQL, and recovery
-    sends it again."""
+    """Give `app` every task. A temporary fault ends the task with a warning alone: the work stays in SQL, and
+    recovery sends it again."""
     sender = MessageSender(app)
 
     def add(name: str, kind: type[JobMessage] | None, work: Callable[[ProcessResources, Any], None]) -> None:
@@ -34,12 +34,12 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                     message = decode(kind, arguments) if kind else None
                     resources = process_resources(settings, sender)
                     if message is not None and not job_exists(resources.engine, message.job_id):
-                        raise InvalidInput("message refused: there is no such job")
+                        raise InvalidInput("message refused: the job does not exist")
                     work(resources, message)
                 except InvalidInput as error:
                     _drop(settings, name, arguments, error.message)
                 except (Retryable, DatabaseOutdated, DatabaseUnsuitable) as error:
-                    log.warning("put off", reason=error.message)
+                    log.warning("deferred", reason=error.message)
 
         # sweeps may come every few seconds: in Flower they would bury the jobs
         app.task(name=name, typing=False, send_events=name != SWEEP)(task)

@@ -1,4 +1,4 @@
--- Takes note of a 429 for one model: pauses the model's requests, and adapts the share of its limit that is used.
+-- Records a 429 for one model: pauses the model's requests, and adapts the share of its limit that is used.
 -- The fleet's state is not touched: other models go on.
 --
 -- Keys
@@ -38,7 +38,7 @@ else
   pause_end = known_end
 end
 local pause_ms = math.ceil((pause_end - now) * 1000)
--- requests refused together each end the pause a little later; yet who starts at its first end is new
+-- requests refused together each end the pause a little later; yet a request that starts at its first end is new
 if is_new or pause_end > last_end + LAW.same_pause_s then
   redis.call('HSET', adaptation_key, 'pause_end', string.format('%.6f', pause_end))
 end
@@ -52,7 +52,7 @@ if not is_new then
 end
 redis.call('HSET', adaptation_key, 'short_pauses', short_pauses)
 
--- 2. the pace, once for all requests of one pause
+-- 2. the rate, once for all requests of one pause
 if is_limited and now - last_end > LAW.lone_refusal_s and not adaptation.factor then return pause_ms end
 if not is_limited then
   rate = adaptation.guess or math.max(LAW.min_guess_per_s, passed)
@@ -63,7 +63,7 @@ if is_limited then factor = math.min(factor, 1) end
 local quiet_s, hold_s = now - (adaptation.since or now), adaptation.hold or LAW.first_hold_s
 local was_growing = adaptation.factor and quiet_s > hold_s
 local allowed, last_factor = rate * factor, adaptation.factor or 1
-if token_rate > 0 or passed < LAW.min_measured_requests or (passed >= LAW.full_pace_share * allowed and quiet_s <= hold_s) then
+if token_rate > 0 or passed < LAW.min_measured_requests or (passed >= LAW.full_rate_share * allowed and quiet_s <= hold_s) then
   factor = factor * LAW.shrink_factor -- nothing tells the limit: it lies somewhere below
 else
   -- Mistral let pass what started in the second before: that tells the limit
@@ -71,11 +71,11 @@ else
   local measured = LAW.below_limit_factor * math.min(passed, allowed)
   factor = math.max(LAW.min_measured_share * sent_per_s, measured) / rate
 end
--- what was borne for as long as `hold` is no limit, though a busy machine may have sent less lately
+-- a rate that was answered for as long as `hold` is not the limit, though a busy machine may have sent less recently
 if was_growing then factor = math.max(factor, LAW.below_limit_factor * last_factor) end
 factor = math.max(LAW.min_factor, math.min(factor, LAW.below_limit_factor * allowed / rate))
 if was_growing and factor < LAW.same_limit_factor * last_factor then
-  hold_s = math.min(LAW.max_hold_s, 2 * hold_s) -- the same limit again: look for more only after twice the time
+  hold_s = math.min(LAW.max_hold_s, 2 * hold_s) -- the same limit again: probe for more only after twice the time
 else
   hold_s = LAW.first_hold_s
 end

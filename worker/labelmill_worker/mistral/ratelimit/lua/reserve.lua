@@ -18,7 +18,7 @@
 --   6     longest wait (s)
 --   7     how many permits, which the caller uses one after the other
 --   8     how many of the permits that the caller reserved before were not used
---   9     rank of the requests, lower goes first (-1: none, they yield to nobody)
+--   9     rank of the requests, lower goes first (-1: none, they never yield)
 -- Result: {what, wait (µs), spacing (µs)}
 --   'reserved'   the first permit is for `wait` from now, each further one `spacing` later; 0: the limit is gone
 --   'too far'    the first would be for `wait` from now, which is longer than the longest; nothing is reserved

@@ -1,11 +1,11 @@
--- Where a model has no limit: reports what was sent, and asks whether a 429 has made one meanwhile.
+-- Where a model has no limit: reports what was sent, and asks whether a 429 has led to one meanwhile.
 --
 -- Keys
 --   1 model pause       time before which no request to the model starts
 --   2 model adaptation  hash, see shared.lua
 --   3 model started     hash: a ring of counters, see shared.lua
 -- Arguments
---   1  requests that the caller started since it last looked
+--   1  requests that the caller started since its last check
 -- Result: {ms that a pause has left, 1 where a limit was guessed from 429s}
 
 local started = tonumber(ARGV[1])

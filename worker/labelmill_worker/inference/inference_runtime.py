@@ -79,7 +79,7 @@ class InferenceRuntime:
         if recorded.slots:
             self.admission.release(recorded.slots)
 
-    def give_up_requests(self) -> None:
+    def abort_requests(self) -> None:
         """Break off what is under way; nothing can be asked any more. For a process that ends."""
         asyncio.run_coroutine_threadsafe(self._inference.close(), self._loop)
 

@@ -20,7 +20,7 @@ class LongWorkStep(bootsteps.Step):
     def __init__(self, parent: Any, *, autoscale: Any = None, **options: Any) -> None:
         super().__init__(parent, **options)
         pool = parent.pool_cls.__module__.rpartition(".")[2]
-        slots = 1 if pool == "solo" else _least(autoscale) or parent.concurrency
+        slots = 1 if pool == "solo" else _min_slots(autoscale) or parent.concurrency
         limit_long_work(slots_for_long_work(slots, forks=pool == "prefork"))
         queues = sorted(parent.app.amqp.queues.consume_from)
         if slots == 1 and len(queues) > 1:
@@ -37,8 +37,8 @@ def slots_for_long_work(slots: int, *, forks: bool) -> Slots:
     return ForkedSlots(count) if forks else ThreadSlots(count)
 
 
-def _least(autoscale: Any) -> int:
-    """The least number of slots, as `--autoscale=MOST,LEAST` has it: a string, or already numbers."""
+def _min_slots(autoscale: Any) -> int:
+    """The minimum number of slots, as `--autoscale=MAX,MIN` has it: a string, or already numbers."""
     if not autoscale:
         return 0
     parts = autoscale.split(",") if isinstance(autoscale, str) else list(autoscale)

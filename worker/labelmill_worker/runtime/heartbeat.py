@@ -1,4 +1,4 @@
-"""A worker says in SQL that it lives, from a thread of its own: others leave to it what they cannot do (`ability`)."""
+"""A worker's heartbeat in SQL, from a thread of its own: other workers leave to it what they cannot do (`ability`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from labelmill_worker.store.workers import ALIVE_EVERY_S, note_alive, note_gone
 log = structlog.get_logger()
 
 
-class SignsOfLife:
-    """Given every `every_s` from `start` to `stop`. `queues` is asked each time: remote control may change them."""
+class WorkerHeartbeat:
+    """Written every `every_s` from `start` to `stop`. `queues` is called each time: remote control may change them."""
 
     def __init__(
         self,
@@ -31,14 +31,14 @@ class SignsOfLife:
         self._settings, self._name, self._queues = settings, name, queues
         self._worker_id, self._every_s = worker_id, every_s
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="signs-of-life", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin; returns at once, whatever is out of reach."""
         self._thread.start()
 
     def stop_soon(self) -> None:
-        """From now on this worker takes nothing. Returns at once."""
+        """From now on this worker takes no work. Returns at once."""
         self._stopping.set()
 
     def stop(self, timeout_s: float) -> None:
@@ -47,12 +47,12 @@ class SignsOfLife:
         self._thread.join(timeout_s)
 
     def _run(self) -> None:
-        self._say()
+        self._beat()
         while not self._stopping.wait(self._every_s):
-            self._say()
-        self._say()
+            self._beat()
+        self._beat()
 
-    def _say(self) -> None:
+    def _beat(self) -> None:
         try:
             engine = connect_to_existing(self._settings, max_connections=ALIVE_CONNECTIONS)
             try:
@@ -63,6 +63,6 @@ class SignsOfLife:
             finally:
                 engine.dispose()  # no connection is kept that a child of a prefork pool could inherit
         except LabelmillError as error:
-            log.debug("no sign of life", reason=error.message)  # whoever works says that the database is away
+            log.debug("no heartbeat", reason=error.message)  # tasks report that the database is away
         except Exception:
-            log.exception("no sign of life")  # the next one may be
+            log.exception("no heartbeat")  # the next one may succeed

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Engine
 from tls import make_certificates, openssl_is_there
 
 from labelmill_worker.mistral.certificates import read_authorities
-from labelmill_worker.mistral.client_config import WayUnusable, read_client_config
+from labelmill_worker.mistral.client_config import UnusableConnection, read_client_config
 from labelmill_worker.mistral.proxies import Proxy, proxy_for
 
 MISTRAL = "https://api.mistral.ai"
@@ -92,7 +92,7 @@ _NOT_PROXIES = (
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "all_proxy"])
 def test_what_is_no_proxy_names_the_variable_and_no_password(value: str, variable: str) -> None:
     with pytest.raises(
-        WayUnusable, match=f"the environment variable {variable}: it is not the address of a proxy"
+        UnusableConnection, match=f"the environment variable {variable}: it is not the address of a proxy"
     ) as no:
         read_client_config(MISTRAL, 5, {variable: value})
     assert "secret" not in str(no.value)
@@ -101,7 +101,9 @@ def test_what_is_no_proxy_names_the_variable_and_no_password(value: str, variabl
 
 @pytest.mark.parametrize("value", ["socks5://u:secret@a:1", "socks5h://a", "SOCKS4://a:1", "socks://a"])
 def test_socks_is_refused(value: str) -> None:
-    with pytest.raises(WayUnusable, match="the environment variable ALL_PROXY: SOCKS proxies are not supported") as no:
+    with pytest.raises(
+        UnusableConnection, match="the environment variable ALL_PROXY: SOCKS proxies are not supported"
+    ) as no:
         read_client_config(MISTRAL, 5, {"ALL_PROXY": value})
     assert "secret" not in str(no.value)
 
@@ -126,7 +128,7 @@ def test_authorities_are_not_looked_for_where_nothing_is_encrypted() -> None:
     gone = {"SSL_CERT_FILE": "/nowhere/ca.pem"}
     read_client_config("http://127.0.0.1:1", 5, gone)
     for url, proxy in ((MISTRAL, ""), ("http://mistral.example", "https://proxy")):
-        with pytest.raises(WayUnusable, match="the environment variable SSL_CERT_FILE: /nowhere/"):
+        with pytest.raises(UnusableConnection, match="the environment variable SSL_CERT_FILE: /nowhere/"):
             read_client_config(url, 5, gone | {"ALL_PROXY": proxy})
 
 
@@ -135,9 +137,9 @@ def test_authorities_of_a_file_stand_for_the_systems_and_a_bundles_beside_them(t
         pytest.skip("there is no openssl to make certificates with")
     ours, theirs = (make_certificates(tmp_path / name).ca for name in ("ours", "theirs"))
     assert read_authorities({}) == read_authorities({"SSL_CERT_FILE": "", "SSL_CERT_DIR": "", "REQUESTS_CA_BUNDLE": ""})
-    assert not read_authorities({"REQUESTS_CA_BUNDLE": str(ours)}).instead
+    assert not read_authorities({"REQUESTS_CA_BUNDLE": str(ours)}).replace_system
     both = read_authorities({"SSL_CERT_FILE": str(ours), "REQUESTS_CA_BUNDLE": str(theirs)})
-    assert (both.instead, len(both.certificates)) == (True, 2)
+    assert (both.replace_system, len(both.certificates)) == (True, 2)
     assert len(both.context().get_ca_certs()) == 2
 
 

@@ -1,5 +1,4 @@
-"""Ties recovery to Celery's worker: it starts after the pool, so that prefork children have none, and is no part of the
-consumer, which Celery makes anew whenever Redis was away."""
+"""Writes a worker's heartbeat to SQL, from its start until it has ended."""
 
 from __future__ import annotations
 
@@ -8,32 +7,32 @@ from typing import Any
 from celery import bootsteps, signals
 
 from labelmill.core.settings import load_settings
-from labelmill_worker.runtime.recovery.timer import Recovery
+from labelmill_worker.runtime.heartbeat import WorkerHeartbeat
 
 _STOP_S = 2.0
 
 
-class RecoveryStep(bootsteps.StartStopStep):
-    """A step of the worker itself."""
+class HeartbeatStep(bootsteps.StartStopStep):
+    """A step of the worker itself, after its pool: no fork happens while the thread begins."""
 
     requires = ("celery.worker.components:Pool",)
 
     def __init__(self, parent: Any, **options: Any) -> None:
         super().__init__(parent, **options)
-        self._recovery = Recovery(load_settings())
+        self._heartbeat = WorkerHeartbeat(load_settings(), parent.hostname, lambda: parent.app.amqp.queues.consume_from)
 
     def start(self, parent: Any) -> None:
         del parent
-        # told to end, a worker first waits for its tasks: recovery ends at once
+        # told to end, a worker first waits for its tasks, and takes no other
         signals.worker_shutting_down.connect(self._stop_soon)
-        self._recovery.start()
+        self._heartbeat.start()
 
     def stop(self, parent: Any) -> None:
         del parent
-        self._recovery.stop(_STOP_S)
+        self._heartbeat.stop(_STOP_S)
 
     def terminate(self, parent: Any) -> None:
         self.stop(parent)
 
     def _stop_soon(self, **_: Any) -> None:
-        self._recovery.stop_soon()
+        self._heartbeat.stop_soon()

@@ -1,4 +1,4 @@
-"""Work that this worker cannot do goes back, with a message for another worker (see `ability`)."""
+"""Work that this worker cannot do is released, with a message for another worker (see `ability`)."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from labelmill.contracts.messages import JobMessage
 from labelmill.core.jobs.tables import JobTable
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.process import draining
-from labelmill_worker.process.ability import LEAVE_PAUSE_S
+from labelmill_worker.process.ability import REQUEUE_PAUSE_S
 from labelmill_worker.store.jobs import release_job
 
 log = structlog.get_logger()
 
 
-def put_back(sender: MessageSender, task: str, message: JobMessage, *, priority: str = "normal") -> None:
-    """Put a message on its queue, and take none for a moment: another worker shall have it."""
+def requeue(sender: MessageSender, task: str, message: JobMessage, *, priority: str = "normal") -> None:
+    """Send a message to its queue again, and take none for `REQUEUE_PAUSE_S`: another worker should receive it."""
     try:
         sender.send(task, [message], priority=priority)
     except BrokerUnavailable:
         log.warning("left to other workers without a message: Redis cannot be reached")
-    draining.pause(LEAVE_PAUSE_S)
+    draining.pause(REQUEUE_PAUSE_S)
 
 
-def leave_job(engine: Engine, sender: MessageSender, table: JobTable, job_id: str, token: str, task: str) -> None:
-    """Give a job back that another worker may do."""
+def requeue_job(engine: Engine, sender: MessageSender, table: JobTable, job_id: str, token: str, task: str) -> None:
+    """Release a job that another worker may do."""
     if release_job(engine, table, job_id, token, look_again_in_s=0.0):
-        put_back(sender, task, JobMessage(job_id=job_id))
+        requeue(sender, task, JobMessage(job_id=job_id))
