@@ -1,7 +1,7 @@
-"""`labelmill doctor`: what the rest depends on, looked at piece by piece, and the remedy where something is wrong.
+"""`labelmill doctor`: checks of every dependency, with a remedy for every fault.
 
 `examination.py` calls, in order, `broker.py`, `database.py`, `work.py` (what the database says of the work), `disk.py`
-and `fleet.py` (what workers answer: only they may speak to Mistral). Each look has a time-out of its own.
+and `fleet.py` (what workers answer: only they have access to Mistral). Each group of checks has a time-out.
 """
 
 from labelmill.doctor.checks import Check, Status

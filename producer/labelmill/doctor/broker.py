@@ -1,4 +1,4 @@
-"""Redis: reachable, can be written to, keeps what it is given, how much waits, what time it has."""
+"""Checks of Redis: reachable, writable, persistent, its waiting messages, its clock."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REACH = "start Redis, or correct LABELMILL_BROKER_URL"
 
 @dataclass
 class BrokerResult:
-    """`is_up`: the rest that needs Redis can be looked at."""
+    """`is_up`: other checks that need Redis can run."""
 
     checks: list[Check]
     is_up: bool = False
@@ -43,8 +43,8 @@ def check_broker(url: str) -> BrokerResult:
         if refusal := refusal_in(error):
             return BrokerResult([failed("broker", f"Redis takes no messages: {refusal.reason}", refusal.remedy)])
         return BrokerResult([_tls_fault(error) or _unreachable(error)])
-    except Exception as error:  # noqa: BLE001 - the client trips over answers that no Redis gives
-        summary = f"what answers there is no Redis ({type(error).__name__})"
+    except Exception as error:  # noqa: BLE001 - the client raises anything for answers that are not Redis'
+        summary = f"the server that answers is not Redis ({type(error).__name__})"
         return BrokerResult([failed("broker", summary, "correct LABELMILL_BROKER_URL")])
 
 
@@ -53,7 +53,7 @@ def _unreachable(error: Exception) -> Check:
 
 
 def _tls_fault(error: BaseException | None) -> Check | None:
-    """What is wrong with the certificate or with TLS itself, where that is what keeps us out."""
+    """The fault of the certificate or of TLS, if it is the cause."""
     while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
     if isinstance(error, ssl.SSLCertVerificationError):
@@ -109,9 +109,9 @@ def _memory(info: dict[str, Any]) -> Check:
     policy, evicted = str(info.get("maxmemory_policy", "noeviction")), int(info.get("evicted_keys", 0))
     remedy = "set maxmemory-policy noeviction in Redis"
     if evicted:
-        return warning(name, f"Redis has thrown away {evicted} keys ({policy}): messages come late", remedy)
+        return warning(name, f"Redis has evicted {evicted} keys ({policy}): messages come late", remedy)
     if policy != "noeviction":
-        return warning(name, f"the eviction policy {policy} may throw messages away", remedy)
+        return warning(name, f"the eviction policy {policy} may delete messages", remedy)
     if most and used > most * _NEARLY_FULL:
         return warning(name, f"{used / most:.0%} of {most >> 20} MB are used", "raise maxmemory in Redis")
     limit = f"of {most >> 20} MB" if most else "and no limit"

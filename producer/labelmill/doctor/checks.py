@@ -1,4 +1,4 @@
-"""One look and what came of it."""
+"""One check and its result."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ T = TypeVar("T")
 
 
 class Status(StrEnum):
-    """What a look came to."""
+    """The result of a check."""
 
     OK = "ok"
     WARNING = "warning"  #: It works, and may not for long.
     FAILED = "failed"  #: Something does not work.
-    UNKNOWN = "unknown"  #: It could not be looked at because of something else, which has a check of its own.
+    UNKNOWN = "unknown"  #: It could not be checked because of another fault, which has its own check.
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def failed(name: str, summary: str, remedy: str, exit_code: int = 1) -> Check:
 
 
 def unknown(name: str, summary: str, remedy: str) -> Check:
-    """It could not be looked at; `remedy` names what stands in the way."""
+    """It could not be checked; `remedy` names the obstacle."""
     return Check(name, Status.UNKNOWN, summary, remedy)
 
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's connections: how many it allows, how many are used, and how many the fleet may come to hold."""
+"""PostgreSQL's connections: how many are allowed and used, and how many the fleet may open."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REMEDY = "raise max_connections, run fewer worker processes, or put PgBouncer i
 
 
 def check_of(server: ServerConnections, workers: int | None) -> Check:
-    """Whether `workers` worker processes and one producer find room; None: nobody could ask how many there are."""
+    """Whether the limit suffices for `workers` worker processes and one producer; None: their number is not known."""
     name = "database connections"
     summary = f"{server.used} of {server.allowed} are used"
     if server.used > server.allowed * _NEARLY_ALL:

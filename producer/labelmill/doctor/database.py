@@ -1,4 +1,4 @@
-"""The database: reachable, of the right version, to be written to by this user, and what time it has."""
+"""Checks of the database: reachable, tables of the right version, writable by this user, its clock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _REACH = "start the database, or correct LABELMILL_DATABASE_URL"
 
 @dataclass
 class DatabaseResult:
-    """`engine`: the rest that needs the database can be looked at."""
+    """`engine`: other checks that need the database can use it."""
 
     checks: list[Check]
     engine: Engine | None = None
@@ -88,7 +88,7 @@ def _run_checks(engine: Engine, result: DatabaseResult) -> None:
 
 
 def _failure(name: str, error: LabelmillError) -> Check:
-    """What is wrong stands before the colon and what to do behind it, where more is known than the driver's words."""
+    """In errors with a known remedy the fault is before the colon and the remedy after it."""
     summary, _, remedy = error.message.partition(": ")
     if remedy and (isinstance(error, DatabaseUnsuitable) or not summary.endswith("cannot be used")):
         return failed(name, summary, remedy, UNREACHABLE)
@@ -96,7 +96,7 @@ def _failure(name: str, error: LabelmillError) -> Check:
 
 
 def _write(engine: Engine) -> None:
-    # committed: a disk that is full, or a replica that only looks like a primary, is noticed by nothing less
+    # committed, because only a commit detects a full disk or a replica that resembles a primary
     name = f"doctor {secrets.token_hex(8)}"
     with writing(engine) as connection:
         connection.execute(insert(LockRow).values(name=name, until=0.0))

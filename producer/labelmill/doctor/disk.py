@@ -1,4 +1,4 @@
-"""The data folder: room, whether it can be written to, and by whom it can be read."""
+"""Checks of the data folder: free space, whether it is writable, and who can read it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _FULL_BYTES, _NEARLY_FULL_BYTES = 100 << 20, 1 << 30
 
 
 def check_disk(data_dir: str) -> Check:
-    """Write a byte, if the folder is there, and count what is free; makes nothing."""
+    """Write a byte, if the folder exists, and measure the free space; does not create the folder."""
     if "://" in data_dir:
-        return ok("disk", "the data folder is no local one; workers say whether they can write")
+        return ok("disk", "the data folder is not a local one; workers say whether they can write")
     folder = Path(data_dir).absolute()
     state = "and it can be written to"
     try:
@@ -29,7 +29,7 @@ def check_disk(data_dir: str) -> Check:
                 file.flush()
         else:
             place, mode = next(parent for parent in folder.parents if parent.exists()), 0
-            state = "which is not there yet and can be made"
+            state = "which does not exist yet and can be made"
             if not os.access(place, os.W_OK):
                 return failed("disk", f"{folder} cannot be made in {place}", "choose another LABELMILL_DATA_DIR")
         free = shutil.disk_usage(place).free

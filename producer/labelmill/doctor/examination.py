@@ -1,4 +1,4 @@
-"""All looks in their order."""
+"""Runs all checks in order."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ _SKEW_S = 2.0
 
 
 def examine(settings: Settings, mistral_s: float, say: Callable[[str], None]) -> list[Check]:
-    """Look at everything; `mistral_s`: how long Mistral may take. Never raises nor hangs. `say` hears of each step."""
+    """Run every check; `mistral_s`: how long Mistral may take. Never raises nor hangs. `say` is called before each
+    step."""
     redact = secret_remover(settings)
     return [
         replace(check, summary=redact(" ".join(check.summary.split())), remedy=redact(check.remedy))
@@ -105,5 +106,5 @@ def _answers(settings: Settings, broker: BrokerResult, mistral_s: float) -> Work
         return {}
     try:
         return within(ANSWER_S + mistral_s + 5, lambda: ask_workers(settings, mistral_s))
-    except Exception:  # noqa: BLE001 - whatever keeps workers from answering, none answers
+    except Exception:  # noqa: BLE001 - any error while asking means that no worker answered
         return {}

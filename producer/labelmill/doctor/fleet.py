@@ -1,4 +1,4 @@
-"""What the workers answer: versions, queues, clocks, disks, and how Mistral meets each one's key."""
+"""Checks of what workers report: versions, queues, clocks, disks, and whether Mistral accepts each one's key."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _MistralReport(BaseModel):
 
 
 class _WorkerReply(BaseModel):
-    """What a worker says of itself. It comes over Redis: what is of another form is not a worker's."""
+    """A worker's report about itself. It comes over Redis: a reply of another form is ignored."""
 
     version: _Word
     queues: list[_Word] = []
@@ -45,7 +45,7 @@ CREDENTIALS_REFUSED = 5
 
 
 def ask_workers(settings: Settings, mistral_s: float) -> WorkerReplies:
-    """What every worker says within some seconds; a look at Mistral gets `mistral_s`. Raises what the broker raises."""
+    """Every worker's reply within some seconds; its check of Mistral gets `mistral_s`. Raises errors of the broker."""
     app = asking_app(settings)
     try:
         answers = _broadcast(app, ANSWER_S, None)
@@ -82,7 +82,7 @@ def _is_looking(answer: dict[str, Any]) -> bool:
 
 
 def checks_of(answers: WorkerReplies, waiting: dict[str, int], now: float) -> Iterator[Check]:
-    """What the answers come to. `waiting`: messages by queue; `now`: seconds since 1970 when they came."""
+    """The checks of the replies. `waiting`: messages by queue; `now`: seconds since 1970 when they came."""
     yield _workers(answers)
     yield _queues(answers, waiting)
     if answers:
@@ -91,7 +91,7 @@ def checks_of(answers: WorkerReplies, waiting: dict[str, int], now: float) -> It
 
 
 def checks_without_redis() -> Iterator[Check]:
-    """Workers are asked through Redis: while it is down nothing is known of them, nor of what they know."""
+    """The checks when Redis is down: workers are asked through Redis, so nothing is known about them and Mistral."""
     yield unknown("workers", "workers are asked through Redis", _REDIS_FIRST)
     yield unknown("queues", "messages wait in Redis", _REDIS_FIRST)
     yield unknown("mistral", "it is workers that ask Mistral", _REDIS_FIRST)
@@ -144,14 +144,14 @@ def _mistral(answers: WorkerReplies) -> Check:
             checks.append(
                 failed(
                     "mistral",
-                    f"{name} still waits for an answer of Mistral's",
+                    f"{name} still waits for an answer from Mistral",
                     "check LABELMILL_MISTRAL_URL and the network",
                 )
             )
             continue
         status = Status(report["status"]) if report.get("status") in list(Status) else Status.FAILED
         code = CREDENTIALS_REFUSED if report.get("refused") else 1
-        summary = str(report.get("summary") or "no word of Mistral")
+        summary = str(report.get("summary") or "it does not report on Mistral")
         summary = summary if status is Status.OK else f"{name}: {summary}"
         checks.append(Check("mistral", status, summary, str(report.get("remedy", "")), code))
     return max(checks, key=lambda check: (worst[check.status], check.exit_code))

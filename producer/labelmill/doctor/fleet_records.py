@@ -1,6 +1,6 @@
-"""What the database says of the workers themselves: two of one name, and those that went without a word.
+"""Checks of the workers' rows in the database: workers that share a name, and workers that died.
 
-Every run of a worker has a row of its own, which it renews every few seconds and removes when it ends in order.
+Every run of a worker has its own row, which it renews every few seconds and removes when it ends in order.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from labelmill.core.database import db_now, reading
 from labelmill.core.database.tables import WorkerRow
 from labelmill.doctor.checks import Check, ok, warning
 
-LIVE_S = 30.0  #: Who has not renewed its row for so long does not live, or not well.
-_LOST_S = 3600.0  #: Who went before that is nobody's concern any more.
+LIVE_S = 30.0  #: A worker that has not renewed its row for so long has died or hangs.
+_LOST_S = 3600.0  #: Workers that died earlier are not reported.
 _RENEWED_WITHIN_S = 8.0
 _POLL_S = 0.5
 _SHOWN = 3
@@ -31,7 +31,7 @@ def _names(engine: Engine) -> Check:
     before = _live(engine)
     deadline = time.monotonic() + (_RENEWED_WITHIN_S if _repeated(before) else 0)
     while time.monotonic() < deadline:
-        # a worker that was killed and started again has two rows as well, of which one stands still
+        # a worker that was killed and restarted has two rows as well, but one of them is not renewed
         time.sleep(_POLL_S)
         renewed = {run: record for run, record in _live(engine).items() if record != before.get(run)}
         if names := _repeated(renewed):
@@ -45,7 +45,7 @@ def _shared(names: list[str]) -> Check:
 
 
 def _live(engine: Engine) -> dict[str, tuple[str, float]]:
-    """Of each run of a worker that lives: its name, and when it was last seen."""
+    """For each live run of a worker its name, and when it was last seen."""
     with reading(engine) as connection:
         rows = connection.execute(
             select(WorkerRow.id, WorkerRow.name, WorkerRow.seen_at).where(WorkerRow.seen_at > db_now() - LIVE_S)
@@ -67,10 +67,10 @@ def _lost(engine: Engine) -> Check:
         ).all()
     ago_s: dict[str, float] = {}
     for name, seconds in rows:
-        ago_s[name] = min(seconds, ago_s.get(name, seconds))  # of one that was started again the newest row counts
+        ago_s[name] = min(seconds, ago_s.get(name, seconds))  # the newest row of a restarted worker counts
     lost = sorted((seconds, name) for name, seconds in ago_s.items() if seconds > LIVE_S)
     if not lost:
         return ok("lost workers", "none of the last hour")
     shown = ", ".join(f"{name} ({seconds / 60:.0f} min ago)" for seconds, name in lost[:_SHOWN])
-    many = f"{len(lost)} worker{'s' if len(lost) > 1 else ''} went without ending in order"
+    many = f"{len(lost)} worker{'s' if len(lost) > 1 else ''} died without ending in order"
     return warning("lost workers", f"{many}: {shown}", "start them again; see their logs, or the kernel's for memory")

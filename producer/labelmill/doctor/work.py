@@ -1,4 +1,4 @@
-"""What the database says of the work: recovery, leases, jobs nobody looks at, messages dropped of late."""
+"""Checks of the work in the database: recovery, leases, stalled jobs, recently dropped messages."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs.tables import LEASED, is_runnable
 from labelmill.doctor.checks import Check, ok, warning
 
-LATE_S = 60.0  #: A sweep or the return of a lease that is so late does not come any more.
+LATE_S = 60.0  #: A sweep, or the recovery of an expired lease, that is later than this counts as missing.
 _RECENT = timedelta(days=1)
 _ABANDONED = timedelta(hours=1)
 _START_A_WORKER = "start a worker, and look at the logs of those that run: each of them sweeps"
 
 
 def check_work(engine: Engine) -> list[Check]:
-    """Read what stands in the database. Raises DatabaseUnavailable."""
+    """Read the state of the work. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
         return [_sweeps(connection), _leases(connection), _jobs(connection), _dropped(connection)]
 
@@ -94,13 +94,13 @@ def _jobs(connection: Connection) -> Check:
     if stalled:
         return warning(
             "jobs",
-            f"nobody has looked at {len(stalled)} jobs for minutes: {', '.join(stalled[:3])}",
+            f"{len(stalled)} jobs have been stalled for minutes: {', '.join(stalled[:3])}",
             "start workers; look at their logs",
         )
     if broken:
         return warning(
             "jobs",
-            f"{len(broken)} submissions broke off: {', '.join(broken[:3])}",
+            f"{len(broken)} submissions were interrupted: {', '.join(broken[:3])}",
             "submit again with the same --idempotency-key, or `labelmill cancel` them",
         )
     return ok("jobs", "none is stalled")

@@ -305,7 +305,7 @@ def test_what_is_no_redis_is_named(
     ("info", "words"),
     [
         ({"maxmemory": 10 << 20, "used_memory": 9_900_000}, "94% of 10 MB are used"),
-        ({"evicted_keys": 3, "maxmemory_policy": "allkeys-lru"}, "has thrown away 3 keys"),
+        ({"evicted_keys": 3, "maxmemory_policy": "allkeys-lru"}, "has evicted 3 keys"),
     ],
 )
 def test_a_redis_that_is_nearly_full_or_threw_messages_away_is_named(

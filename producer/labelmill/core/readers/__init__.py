@@ -1,7 +1,7 @@
 """Streaming readers of rows: JSONL, CSV and Parquet, plain or gzipped. Memory does not grow with the file.
 
-`files` finds and opens sources, `detection` knows their formats, `formats/` has a module for each of them, and two
-functions read any of them: `read_rows` whole rows, `read_text_blocks` texts and ids alone, as fast as it goes.
+`files` finds and opens sources, `detection` detects their formats, `formats/` has a module for each format, and two
+functions read any of them: `read_rows` reads whole rows, `read_text_blocks` only texts and ids, but faster.
 """
 
 from labelmill.core.readers.bad_rows import BadRow, OnBadRow

@@ -1,4 +1,4 @@
-"""A row that cannot be read, and the little words that explain why a value is no text."""
+"""Rows that cannot be read, and sentences that explain why a value is not a text."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class BadRow:
     file: str
     line: int
     reason: str
-    lines: int = 1  #: It takes up so many.
-    remedy: str = ""  #: What helps, where leaving the row out is not the thing to do.
+    lines: int = 1  #: The number of lines that it occupies.
+    remedy: str = ""  #: What to do, where the file should be corrected rather than the row skipped.
 
     def __str__(self) -> str:
         to = f"-{self.line + self.lines - 1}" if self.lines > 1 else ""
@@ -60,9 +60,9 @@ def kind_of_value(value: Any) -> str:
 
 
 def value_as_text(value: Any) -> str | None:
-    """A cell as text: numbers and dates written out, bytes that are UTF-8 read, nothing at all (also NaN) is "".
+    """A cell as text: numbers and dates are formatted, bytes are decoded as UTF-8, a missing value (also NaN) is "".
 
-    None: it is no single value.
+    None: the value is not a single one, or not UTF-8.
     """
     if value is None:
         return ""
@@ -77,7 +77,7 @@ def value_as_text(value: Any) -> str | None:
             return None
     if isinstance(value, list | tuple | dict | bytearray | Unreadable):
         return None
-    if value != value:  # noqa: PLR0124 - NaN, which Parquet writers put for "nothing", is the one value unlike itself
+    if value != value:  # noqa: PLR0124 - NaN, the only value unequal to itself, is a missing value in Parquet
         return ""
     return str(value)
 

@@ -1,4 +1,4 @@
-"""Whether a file has the columns that are asked for."""
+"""Checking that a file has the requested columns."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.near_matches import did_you_mean
 
-FIRST_ROWS = 1000  #: The columns of JSONL are those of so many rows.
+FIRST_ROWS = 1000  #: The columns of JSONL are those of this many first rows.
 _NAMED = 30
 _USUAL_TEXT = "text"  #: The column of the texts where none is named.
 
 
 def check_columns(name: str, present: Iterable[str], wanted: Iterable[str], *, are_fixed: bool = False) -> None:
-    """Raise InvalidInput, naming the columns there are, unless each of `wanted` is one of them. `are_fixed`: no option
-    names other ones."""
+    """Raise InvalidInput, naming the columns that are present, unless all `wanted` ones are. `are_fixed`: no option
+    chooses other columns."""
     places_of_columns(name, list(present), list(wanted), are_fixed=are_fixed)
 
 
 def places_of_columns(
     name: str, present: Sequence[str], wanted: Sequence[str], *, are_fixed: bool = False
 ) -> list[int]:
-    """Where each wanted column stands; white space around a name in the file does not count. Raises InvalidInput where
-    there is none, or several."""
+    """The index of each wanted column; white space around a name in the file is ignored. Raises InvalidInput for a
+    column that is missing or not unique."""
     return [_place(name, present, column, are_fixed=are_fixed) for column in wanted]
 
 
@@ -41,12 +41,12 @@ def _place(name: str, present: Sequence[str], column: str, *, are_fixed: bool) -
 
 
 def clear_names(present: Sequence[str]) -> list[str]:
-    """The names that stand for one column each."""
+    """The names that are unique and not blank."""
     return [column for column in present if column.strip() and present.count(column) == 1]
 
 
 class SeenColumns:
-    """The columns of rows that each name their own: those of the first thousand rows count."""
+    """Collects the columns of the first thousand JSONL rows, each of which names its own columns."""
 
     def __init__(self, name: str, wanted: Sequence[str]) -> None:
         self.is_settled = not wanted
@@ -57,11 +57,11 @@ class SeenColumns:
         self._rows = 0
 
     def settle(self) -> None:
-        """A row has them all."""
+        """A row has all wanted columns."""
         self.is_settled = True
 
     def add(self, row: Iterable[str]) -> None:
-        """Look at a row's columns. Raises InvalidInput when the first rows lack a column."""
+        """Add a row's columns. Raises InvalidInput when the first rows lack a wanted column."""
         self._rows += 1
         self._seen.update(dict.fromkeys(row))
         self._missing.difference_update(self._seen)
@@ -70,6 +70,6 @@ class SeenColumns:
             self.finish()
 
     def finish(self) -> None:
-        """No more rows come. Raises InvalidInput when they lack a column."""
+        """Call after the last row. Raises InvalidInput when the rows lack a wanted column."""
         if self._rows and not self.is_settled:
             check_columns(self.name, self._seen, self._wanted)

@@ -49,9 +49,9 @@ def read_options(encoding: str | None, delimiter: str | None, quoting: str | Non
 def detect_sources(
     inputs: Iterable[Input], options: ReadOptions = _NO_OPTIONS, columns: Sequence[str] = ()
 ) -> list[Source]:
-    """Each input with its format. A pipe is opened. `columns`, which will be asked for, help to know a header.
+    """Each input with its format. A pipe is opened. `columns`: those that will be read; they help to find a header.
 
-    Raises InvalidInput for what cannot be opened, is in no known format, or for which an option has no meaning.
+    Raises InvalidInput for an input that cannot be opened or has no known format, or for an option that does not apply.
     """
     sources = [_detect(source_input, options, columns) for source_input in inputs]
     formats = [FORMATS[source.format.kind] for source in sources]
@@ -64,8 +64,8 @@ def detect_sources(
 
 
 def known_sources(files: Sequence[Path], formats: Sequence[FileFormat], options: ReadOptions) -> list[Source]:
-    """Files in the formats that were recorded: one for each, or one for all. Raises InvalidInput where they do not
-    match; where none were recorded, formats are found out."""
+    """Files in the formats that were recorded: one for each, or one for all. Raises InvalidInput where their numbers
+    differ; where none were recorded, formats are detected."""
     if not formats:
         return detect_sources(files, options)
     if len(formats) not in (1, len(files)):
@@ -75,7 +75,7 @@ def known_sources(files: Sequence[Path], formats: Sequence[FileFormat], options:
 
 
 def formats_of(sources: Sequence[Source]) -> tuple[FileFormat, ...]:
-    """What to record of the sources: one format for each, or one for all."""
+    """The formats to record: one for each source, or one for all."""
     formats = tuple(source.format for source in sources)
     return formats[:1] if len(set(formats)) == 1 else formats
 
@@ -118,7 +118,7 @@ def _suffix_of(path: Path) -> str:
 
 
 def _kind_of_text(text: str, name: str, *, is_named: bool, options: ReadOptions) -> InputKind:
-    """The kind of a file whose name says nothing, or of a stream."""
+    """The kind of a text file with an unknown suffix, or of a stream."""
     if text.lstrip()[:1] in ("{", "["):
         return "jsonl"
     if options.delimiter or options.quoting:
@@ -131,5 +131,5 @@ def _kind_of_text(text: str, name: str, *, is_named: bool, options: ReadOptions)
         raise InvalidInput(f"{name} is in no format known here: write {known} (also .gz)")
     lines = text.splitlines()
     objects = sum(bool(_OBJECT_LINE.fullmatch(line)) for line in lines)
-    # a first line that is broken, or has no end, makes no CSV of it
+    # a first line that is broken or cut off does not make it CSV
     return "jsonl" if len(lines) < 2 or 2 * objects > len(lines) else "csv"

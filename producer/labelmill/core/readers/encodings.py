@@ -1,4 +1,4 @@
-"""Text in other encodings, read as the UTF-8 that all readers take."""
+"""Recoding of other encodings to UTF-8, which all readers expect."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _MARKS = (
     (codecs.BOM_UTF16_LE, "UTF-16"),
     (codecs.BOM_UTF16_BE, "UTF-16"),
 )
-#: They decode a way to write characters, not the bytes of a file.
+#: Codecs of Python that are not encodings of files.
 _NOT_OF_FILES = ("idna", "punycode", "raw_unicode_escape", "undefined", "unicode_escape", "utf_7", "mbcs", "oem")
 _NO_UTF_8 = "labelmill.no-utf-8"
 _READ_BYTES = 1 << 19
 
 
 def _mark_fault(error: UnicodeError) -> tuple[str | bytes, int]:
-    """What cannot be decoded or encoded becomes a byte that no UTF-8 holds, so that its row is found to be bad."""
+    """Replace what cannot be decoded or encoded by a byte that is invalid in UTF-8, so that its row counts as bad."""
     if isinstance(error, UnicodeDecodeError):
         return "\udcff", error.end
     assert isinstance(error, UnicodeEncodeError)  # noqa: S101 - there is no third kind
@@ -35,7 +35,7 @@ codecs.register_error(_NO_UTF_8, _mark_fault)
 
 
 def known_encoding(name: str) -> str:
-    """The encoding that goes by a name. Raises InvalidInput."""
+    """The encoding of that name. Raises InvalidInput."""
     try:
         codec = codecs.lookup(name)
         is_text = getattr(codec, "_is_text_encoding", True) and codec.name.replace("-", "_") not in _NOT_OF_FILES
@@ -49,12 +49,12 @@ def known_encoding(name: str) -> str:
 
 
 def encoding_by_mark(start: bytes) -> str:
-    """The encoding that the first bytes of a file tell, UTF-8 where they tell none."""
+    """The encoding of a file's byte order mark; UTF-8 where there is none."""
     return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), UTF_8)
 
 
 def as_utf8(stream: BinaryIO, encoding: str) -> BinaryIO:
-    """The same text in UTF-8. What is not in `encoding` becomes bytes that are not UTF-8."""
+    """The same text in UTF-8. Bytes that are invalid in `encoding` become bytes that are invalid in UTF-8."""
     return stream if encoding == UTF_8 else cast("BinaryIO", io.BufferedReader(_Recoded(stream, encoding), _READ_BYTES))
 
 

@@ -27,12 +27,12 @@ _GZIP_MAGIC = b"\x1f\x8b"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One input, and how it is read. A stream is unpacked already."""
+    """One input and its format. A stream is already unpacked."""
 
     input: Input
     name: str  #: In messages.
     format: FileFormat
-    opened: BinaryIO | None = None  #: What is to be closed once the stream was read.
+    opened: BinaryIO | None = None  #: To be closed after the stream was read.
 
     def close(self) -> None:
         """Close a pipe that was read."""
@@ -41,7 +41,7 @@ class Source:
 
 
 def inputs_of(source: str) -> list[Input]:
-    """What a source names: files, a pipe, or `-` for standard input. Raises InvalidInput."""
+    """The inputs that a source names: files, a pipe, or `-` for standard input. Raises InvalidInput."""
     return [sys.stdin.buffer] if source == "-" else list(expand_source(source))
 
 
@@ -49,7 +49,7 @@ def expand_source(source: str) -> list[Path]:
     """The files of a path or glob, sorted. Raises InvalidInput when there are none."""
     try:
         files = _files_of(source)
-    except (OSError, ValueError, RuntimeError):  # what cannot be a path, or the home of nobody
+    except (OSError, ValueError, RuntimeError):  # not a valid path, or the home of an unknown user
         files = []
     if not files:
         what = "no file matches" if glob.has_magic(source) else "there is no file"
@@ -76,7 +76,7 @@ def is_pipe(path: Path) -> bool:
 
 
 def display_name(source: Input) -> str:
-    """How messages call an input."""
+    """The name of an input in messages."""
     if not isinstance(source, Path):
         return "<stdin>"
     return str(source) if is_pipe(source) else source.name
@@ -97,7 +97,7 @@ def open_bytes(source: Source) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def faults_of_reading(name: str) -> Iterator[None]:
-    """Turn what opening, reading and unpacking raise into InvalidInput."""
+    """Turn errors of opening, reading and unpacking into InvalidInput."""
     try:
         yield
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -129,7 +129,7 @@ def with_start(stream: BinaryIO, size: int) -> tuple[bytes, BinaryIO]:
 
 
 class _Rejoined(io.RawIOBase):
-    """The start of a stream that was read already, and the rest of it."""
+    """A stream whose start was already read."""
 
     def __init__(self, start: bytes, rest: BinaryIO) -> None:
         self._start = start

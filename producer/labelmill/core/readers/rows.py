@@ -1,4 +1,4 @@
-"""Reading several inputs as one stream of rows, or of blocks of texts."""
+"""Reading several inputs as one stream of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from labelmill.core.readers.unreadable import Counting, naming_what_is_read
 
 
 class Row(NamedTuple):
-    """One row and where it stands. `line` counts from 1; in Parquet it is the row's number."""
+    """One row and its place in a file. `line` counts from 1; in Parquet it is the row's number."""
 
     file: str
     line: int
@@ -47,7 +47,7 @@ def read_rows(
 
 
 def as_source(source_input: Input | Source, columns: Sequence[str]) -> Source:
-    """An input whose format is known, or is now found out."""
+    """The source of an input; its format is detected unless it is known."""
     return source_input if isinstance(source_input, Source) else detect_sources([source_input], columns=columns)[0]
 
 

@@ -1,4 +1,4 @@
-"""A block of texts and ids, and what makes a row of a file into one of its texts."""
+"""Blocks of texts and ids, and the conversion of a row to a text and an id."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from labelmill.contracts.chats import chat_as_text, is_chat
 from labelmill.core.readers.bad_rows import BadRow, OnBadRow, can_be_utf8, kind_of_value, value_as_text
 
 BLOCK_ROWS = 20_000
-ID = 1  #: Where the column of ids stands among those that are read.
+ID = 1  #: The index of the column of ids among those that are read.
 
 
 @dataclass(slots=True)
 class TextBlock:
-    """Rows in input order: a text each, "" where there is none, and an id each, None where there is none.
+    """Rows in input order: for each a text ("" if missing) and an id (None if missing).
 
-    `ids` is None where no column of ids was asked for.
+    `ids` is None if no column of ids was requested.
     """
 
     texts: list[str] = field(default_factory=list)
     ids: list[str | None] | None = None
-    max_chars: int | None = None  #: At most so many characters in all texts; None: nobody counted.
+    max_chars: int | None = None  #: An upper bound of the characters in all texts; None: unknown.
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -47,7 +47,7 @@ def add_row(
 
 
 def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | str:
-    """What a row has in `columns`, of which the first is the text's; or, as a sentence, why it is a bad row."""
+    """The texts of a row in `columns`, the first of which is the column of texts; or a sentence why the row is bad."""
     texts: list[str] = []
     for column in columns:
         value = values.get(column)
@@ -63,5 +63,5 @@ def texts_of_row(values: dict[str, Any], columns: Sequence[str]) -> list[str] | 
 
 
 def nul_in_id(column: str) -> str:
-    """Why an id is no id that a database keeps."""
+    """The reason for refusing an id that databases cannot store."""
     return f"the id in {column!r} holds a NUL character"

@@ -1,4 +1,4 @@
-"""Texts and ids alone, in blocks, as fast as it goes: what a batch of ten million rows is read with."""
+"""Fast reading of texts and ids in blocks, for batches of millions of rows."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What goes wrong while a file is read: bad rows are counted, and whatever a library raises becomes one sentence that
-names the file."""
+"""Errors while a file is read: bad rows are counted, and exceptions of libraries become one sentence that names the
+file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Counting:
     def __init__(self, on_bad_row: OnBadRow) -> None:
         self._on_bad_row = on_bad_row
         self.count = 0
-        self.raised: Exception | None = None  #: What whoever is told made of a bad row.
+        self.raised: Exception | None = None  #: The exception that `on_bad_row` raised.
 
     def __call__(self, bad: BadRow) -> None:
         self.count += 1
@@ -29,8 +29,8 @@ class Counting:
 
 @contextlib.contextmanager
 def naming_what_is_read(name: str, bad: Counting) -> Iterator[None]:
-    """Turn every fault of reading into InvalidInput, but for what was raised over a bad row. Around a generator's
-    `yield` it sees nothing of what the generator's user raises."""
+    """Turn every error of reading into InvalidInput, except those that `on_bad_row` raised. Around a generator's
+    `yield` it does not see exceptions of the generator's user."""
     try:
         yield
     except LabelmillError:

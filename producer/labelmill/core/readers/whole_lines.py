@@ -1,4 +1,4 @@
-"""Lines, many at a time. One that is too long is left out: a small packed file may hold one of gigabytes."""
+"""Reads many lines at a time. Lines that are too long are skipped: a small packed file may contain gigabytes."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ BOM = b"\xef\xbb\xbf"
 MAX_LINE_BYTES = 64 << 20  #: Unpacked.
 TOO_LONG = f"longer than {MAX_LINE_BYTES >> 20} MiB"
 
-BLOCK_BYTES = 1 << 19  #: Few enough to stay in the cache while they are gone through again and again.
+BLOCK_BYTES = 1 << 19  #: Small enough to stay in the CPU's cache while it is processed several times.
 
 
 def whole_lines(stream: BinaryIO, *, carriage_returns: bool = False) -> Iterator[bytes | None]:
-    """Some thousand whole lines at a time; the last may lack its end. None stands for one line that is too long.
+    """Some thousand complete lines at a time; the last may have no line end. None stands for a line that is too long.
 
     A line ends with a line feed; with `carriage_returns` a carriage return alone ends one too. A byte order mark is
     taken off the first line. Holds one line of `MAX_LINE_BYTES` at most.

@@ -1,4 +1,4 @@
-"""Input formats, a module for each: `jsonl`, `delimited` (CSV and TSV), `parquet`; `base` says what a format must do.
+"""Input formats, a module for each: `jsonl`, `delimited` (CSV and TSV), `parquet`; `base` defines their interface.
 
 A new format is a class in a module of its own, its entry in `FORMATS`, and its name in `InputKind` of
 `contracts/specs.py`; options, detection by suffix or first bytes, and both ways of reading follow from these.
@@ -17,12 +17,12 @@ FORMATS: dict[InputKind, InputFormat] = {form.kind: form for form in (Jsonl(), D
 
 
 def format_by_suffix(suffix: str) -> InputFormat | None:
-    """The format that files of this suffix have."""
+    """The format of files with this suffix."""
     return next((form for form in FORMATS.values() if suffix in form.suffixes), None)
 
 
 def format_by_magic(start: bytes) -> InputFormat | None:
-    """The binary format that begins so."""
+    """The binary format of a file that begins with these bytes."""
     return next((form for form in FORMATS.values() if form.magic and start.startswith(form.magic)), None)
 
 

@@ -1,4 +1,4 @@
-"""One row of CSV to its cells: what opens a quoted cell, and where it ends. Pure."""
+"""Splits one row of CSV into cells: where a quoted cell begins and ends. Pure."""
 
 from __future__ import annotations
 
@@ -37,13 +37,14 @@ def _patterns(delimiter: str) -> _Patterns:
         re.compile(rf"[^{cut}\r\n]*+({cut})?"),
         re.compile(rf'"([^"]*+(?:""[^"]*+)*+)"(?:({cut})|\Z)'),
         re.compile(rf'""(?:{cut}|[\r\n]|\Z)'),
-        # each begins with plain characters, which are found three times as fast; two quotes before a word stand for one
+        # each begins with literal characters, which are searched three times as fast; two quotes before a word are an
+        # escaped quote
         tuple(re.compile(rf'{start} +"(?!"[^"{cut}\r\n])') for start in (cut, "\n", "\r")),
     )
 
 
 def has_spaces_before_quotes(text: str, delimiter: str) -> bool:
-    """Whether `text` may hold what `csv.reader` understands otherwise than `cells_of_row`: `a, "b"`."""
+    """Whether `csv.reader` may read `text` differently from `cells_of_row`: `a, "b"`."""
     if ' "' not in text:
         return False
     return text.startswith(" ") or any(pattern.search(text) for pattern in _patterns(delimiter).spaces_before_quote)
@@ -52,7 +53,7 @@ def has_spaces_before_quotes(text: str, delimiter: str) -> bool:
 def cells_of_row(next_line: Callable[[], str | None], delimiter: str) -> list[str]:
     """The cells of the row that begins with the next line. Raises UnclosedQuoteError, BrokenQuotesError.
 
-    As `csv.reader` in its strict mode, but that spaces outside of the quotes of a quoted cell do not count. `next_line`
+    As `csv.reader` in its strict mode, except that spaces outside the quotes of a quoted cell are ignored. `next_line`
     returns None at the end.
     """
     patterns = _patterns(delimiter)

@@ -1,4 +1,4 @@
-"""The lines of a CSV file by number, and again those of the row that is being read."""
+"""The lines of a CSV file by number; those of the row that is being read can be read again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import BinaryIO, NamedTuple
 
 from labelmill.core.readers.whole_lines import BLOCK_BYTES, MAX_LINE_BYTES, whole_lines
 
-IMPOSSIBLE = '"x"x\n'  #: Stands for a line that is too long: no row of CSV, neither by itself nor within quotes.
+IMPOSSIBLE = '"x"x\n'  #: Replaces a line that is too long: invalid CSV both as a row and inside a quoted cell.
 
 
 class RowTooLongError(Exception):
@@ -32,7 +32,7 @@ class Block(NamedTuple):
 
 
 class Lines:
-    """Keeps the lines from `first` on; whoever reads rows moves it to where the next row begins."""
+    """Buffers the lines from `first` on; the reader of rows moves `first` to the beginning of the next row."""
 
     def __init__(self, stream: BinaryIO, is_odd: Callable[[str], bool]) -> None:
         self.first = 1

@@ -1,8 +1,8 @@
 """CSV with a header line, of any delimiter.
 
 `standard`: a quoted cell may hold line breaks and be of any length. `line` (tab-separated): every line is a row, and a
-quote opens a cell only if it is closed on that line. `none`: quotes are letters. Of a row that is broken no part is
-ever taken for another row.
+quote opens a cell only if it is closed on that line. `none`: quotes are letters. A part of a broken row is never read
+as another row.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class CsvRow(NamedTuple):
 
 
 class CsvReader:
-    """Reads the header at once and the rows as they are asked for. `columns` is empty where there is no line at all."""
+    """Reads the header when it is created, and the rows lazily. `columns` is empty if the file has no line."""
 
     def __init__(self, stream: BinaryIO, name: str, form: FileFormat, on_bad_row: OnBadRow) -> None:
         csv.field_size_limit(sys.maxsize)

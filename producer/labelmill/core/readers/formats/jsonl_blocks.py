@@ -1,4 +1,4 @@
-"""Texts and ids of JSON lines, as fast as it goes: lines that hold nothing unusual are decoded together."""
+"""Fast reading of texts and ids from JSON lines: lines without anything unusual are decoded together."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def read_jsonl_blocks(source: Source, columns: list[str], on_bad_row: OnBadRow) 
     seen = SeenColumns(name, columns)
     decoders = _decoders_of_plain_rows(columns)
     number = 1
-    # until a row has every column, so that a file without one is refused before anything of it is used
+    # until a row has every column, so that a file that lacks one is refused before any row is used
     waiting_blocks: list[TextBlock] = []
     waiting_bytes = 0
     with open_bytes(source) as stream:
@@ -63,13 +63,13 @@ def _decoders_of_plain_rows(columns: list[str]) -> list[Callable[[bytes], list[A
 
 
 def _decoder(kinds: dict[str, Any], names: dict[str, str]) -> Callable[[bytes], list[Any]]:
-    # no row refers to another: the collector need not look at them
+    # rows contain no references: the garbage collector need not track them
     row = msgspec.defstruct("Row", [(name, kinds[name]) for name in names], rename=names, gc=False)
     return msgspec.json.Decoder(row).decode_lines
 
 
 def _parse_plain_rows(lines: bytes, decoders: list[Callable[[bytes], list[Any]]], columns: int) -> TextBlock | None:
-    """None: some line is not a plain row."""
+    """The lines' texts and ids; None: some line is not a plain row."""
     if columns > 1 and b"\\" in lines and b"\\u0000" in lines:  # no database keeps it in an id
         return None
     for decode in decoders:
@@ -119,7 +119,7 @@ def _parse_line_by_line(
     for at, line in enumerate(lines.split(b"\n"), number):
         if line.isspace() or not line:
             continue
-        # as among plain rows: what becomes of a line must not depend on its neighbours
+        # as for blocks of plain rows: the result for a line must not depend on its neighbours
         if (plain := _parse_plain_rows(line, decoders, len(columns))) is not None:
             block.texts += plain.texts
             if block.ids is not None:

@@ -16,7 +16,7 @@ _BEYOND_64_BITS = 2.0**64
 
 
 def read_jsonl(stream: BinaryIO, name: str, on_bad_row: OnBadRow) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Each object with its line number; what is none goes to `on_bad_row`."""
+    """Each object with its line number; other lines go to `on_bad_row`."""
     number = 0
     for block in whole_lines(stream):
         if block is None:

@@ -20,9 +20,9 @@ _MAGIC = b"PAR1"
 
 @contextlib.contextmanager
 def open_parquet(source: Source) -> Iterator[Any]:
-    """A `pyarrow.parquet.ParquetFile`. Raises InvalidInput without pyarrow, and for a file that is none.
+    """A `pyarrow.parquet.ParquetFile`. Raises InvalidInput without pyarrow, and for a file that is not Parquet.
 
-    What is packed, or comes through a pipe, is written to a temporary file first: its end is read before its start.
+    A packed file or a pipe is first copied to a temporary file, because the end of a Parquet file is read first.
     """
     try:
         # imported by name: pyarrow takes a while, is an extra, and has no types
