@@ -298,7 +298,7 @@ def test_what_is_no_redis_is_named(
     monkeypatch.setattr(OddRedis, "hello", b"+OK\r\n")
     seen = doctor(LABELMILL_BROKER_URL=odd_redis())
     assert (seen.code, seen.checks["broker"]["status"]) == (1, "failed")
-    assert "no Redis" in seen.checks["broker"]["summary"]
+    assert "not Redis" in seen.checks["broker"]["summary"]
 
 
 @pytest.mark.parametrize(
