@@ -421,5 +421,5 @@ def test_a_worker_that_disappeared_is_named_for_an_hour(engine: Engine) -> None:
     _see_worker(engine, "c", "three@host", 7200.0)
     lost = check_worker_records(engine)[1]
     assert lost.status is Status.WARNING
-    assert "1 worker went" in lost.summary
+    assert "1 worker died" in lost.summary
     assert "two@host (10 min ago)" in lost.summary
