@@ -28,6 +28,7 @@ from labelmill.services.jobs.documents import status_document
 from labelmill.services.models import resolve_model
 from labelmill_worker.inference.chunk_run import work_on_chunk
 from labelmill_worker.inference.inference_runtime import InferenceRuntime
+from labelmill_worker.mistral.realtime import RealtimeInference
 from labelmill_worker.store.predictions import PredictionBlock
 
 MODEL = "ft:classifier:stand-in"
@@ -134,7 +135,7 @@ class Mill:
 def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings: Any) -> tuple[Mill, InferenceRuntime]:
     given: dict[str, Any] = {"texts_per_request": PER_REQUEST, "max_in_flight": 8, "lease_s": 15} | settings
     made = Settings(**given | {"broker_url": redis_url, "mistral_url": mistral.url, "MISTRAL_API_KEY": KEY})
-    runtime = InferenceRuntime.from_settings(made, engine)
+    runtime = InferenceRuntime.from_settings(made, engine, RealtimeInference.from_settings(made))
     return Mill(engine, runtime, mistral, made), runtime
 
 

@@ -25,6 +25,7 @@ from labelmill.cli.tables import print_rows
 from labelmill.contracts.documents.comparison import AgainstBest, ComparedModel, ComparisonDocument, Judgement
 from labelmill.contracts.documents.parts import Money
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.exit_codes import DETACHED
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import CompareRequest, accept_comparison
@@ -107,7 +108,7 @@ def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[Mapping[str, 
         messages().print(
             f"detached; the evaluations go on ({' '.join(ids)}): the same command shows them when they are done"
         )
-        raise typer.Exit(130) from None
+        raise typer.Exit(DETACHED) from None
 
 
 def _judged(document: ComparisonDocument) -> dict[str, Judgement]:

@@ -20,6 +20,7 @@ from labelmill.cli.streams import write_json
 from labelmill.cli.summaries import print_summary, summary_of, summary_of_submission
 from labelmill.cli.terminal import PlainConsole
 from labelmill.contracts.control_characters import visible
+from labelmill.contracts.exit_codes import DETACHED, exit_code_of_job
 from labelmill.core.settings import Settings, load_producer_settings
 from labelmill.services.jobs.lost_reads import LostReads
 
@@ -150,23 +151,13 @@ def follow_or_detach(context: ServiceContext, job_id: str) -> JobDocument:
         return follow(context, job_id, messages(), lost_reads)
     except KeyboardInterrupt:
         messages().print(f"detached; the job goes on: labelmill watch {job_id}")
-        raise typer.Exit(130) from None
+        raise typer.Exit(DETACHED) from None
 
 
 def exit_for(document: Mapping[str, Any], *, told: bool = False) -> None:
     """Leave with the exit code that an ended job stands for. `told`: its error was shown already."""
-    code = exit_code_of(document)
+    code = exit_code_of_job(document)
     if code:
         if document.get("error") and not told:
             messages().print(f"{document['id']} {document['state']}: {document['error']}")
         raise typer.Exit(code)
-
-
-def exit_code_of(document: Mapping[str, Any]) -> int:
-    """0 done · 1 failed · 3 failed rows · 4 budget or approval · 5 credentials · 6 cancelled."""
-    state = document["state"]
-    if state == "failed":
-        return 5 if document.get("error_code") == "credentials_refused" else 1
-    if state == "completed" and document.get("rows", {}).get("failed"):
-        return 3
-    return {"awaiting_approval": 4, "paused": 4, "cancelled": 6}.get(state, 0)

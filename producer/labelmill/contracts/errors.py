@@ -24,6 +24,7 @@ LabelmillError                  one clear sentence, and the exit code of a comma
 
 from __future__ import annotations
 
+from labelmill.contracts import exit_codes
 from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, write_names
 from labelmill.contracts.storable_text import storable
 
@@ -34,7 +35,7 @@ class LabelmillError(Exception):
     `message` names fields of a request as Python parameters; `message_for` names them as another caller does.
     """
 
-    exit_code = 1
+    exit_code = exit_codes.FAILED
     code = "error"
 
     def __init__(self, message: str) -> None:
@@ -65,7 +66,7 @@ class Permanent(LabelmillError):
 class InvalidInput(Permanent):
     """`field`: of the request, the one that is wrong, where the fault is that of one."""
 
-    exit_code = 2
+    exit_code = exit_codes.USAGE
     code = "invalid_input"
 
     def __init__(self, message: str, *, field: str | None = None) -> None:
@@ -85,7 +86,7 @@ class KeyTaken(InvalidInput):
 
 
 class NotFound(Permanent):
-    exit_code = 2
+    exit_code = exit_codes.USAGE
     code = "not_found"
 
 
@@ -100,7 +101,7 @@ class WorkerUnable(Permanent):
 
 
 class CredentialsRefused(WorkerUnable):
-    exit_code = 5
+    exit_code = exit_codes.CREDENTIALS_REFUSED
     code = "credentials_refused"
 
     def __init__(self, message: str, *, is_about_mistral: bool = True) -> None:
@@ -127,7 +128,7 @@ class FactoryClosed(Permanent):
 
 
 class DatabaseOutdated(Permanent):
-    exit_code = 7
+    exit_code = exit_codes.DATABASE_UNUSABLE
     code = "database_outdated"
 
 
@@ -136,7 +137,7 @@ class DatabaseNewer(DatabaseOutdated):
 
 
 class DatabaseUnsuitable(Permanent):
-    exit_code = 2
+    exit_code = exit_codes.USAGE
     code = "database_unsuitable"
 
 
@@ -167,7 +168,7 @@ class UnusableContent(MalformedAnswer):
 
 
 class DatabaseUnavailable(Retryable):
-    exit_code = 7
+    exit_code = exit_codes.DATABASE_UNUSABLE
     code = "database_unavailable"
 
 

@@ -10,6 +10,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import DatabaseNewer, DatabaseOutdated, DatabaseUnsuitable, LabelmillError
+from labelmill.contracts.exit_codes import DATABASE_UNUSABLE
 from labelmill.core.database import (
     HEARTBEAT_S,
     check_tables,
@@ -25,7 +26,6 @@ from labelmill.core.database.tables import LockRow
 from labelmill.core.settings import Settings
 from labelmill.doctor.checks import Check, failed, ok, warning
 
-UNREACHABLE = 7
 _LOCKED_S = 5.0  #: Transactions of Labelmill's take a fraction of it.
 _REACH = "start the database, or correct LABELMILL_DATABASE_URL"
 
@@ -51,7 +51,7 @@ def check_database(settings: Settings) -> DatabaseResult:
         remedy = "upgrade this Labelmill" if isinstance(error, DatabaseNewer) else "run `labelmill db upgrade`"
         if engine is None and not settings.database_url:
             remedy = "go to the folder of your `labelmill up`, or name its data folder in LABELMILL_DATA_DIR"
-        result.checks.append(failed("database tables", error.message, remedy, UNREACHABLE))
+        result.checks.append(failed("database tables", error.message, remedy, DATABASE_UNUSABLE))
     except LabelmillError as error:
         name = "database machines" if isinstance(error, DatabaseUnsuitable) else "database writes"
         result.checks.append(_failure(name if result.checks else "database", error))
@@ -76,13 +76,13 @@ def _run_checks(engine: Engine, result: DatabaseResult) -> None:
                 "database",
                 f"another process has kept SQLite from being written to for {_LOCKED_S:.0f} s",
                 "end what holds it: `fuser` or `lsof` on the file tell which process that is",
-                UNREACHABLE,
+                DATABASE_UNUSABLE,
             )
         ]
     check_tables(engine)
     require_only_this_machine(engine, watch_s=2 * HEARTBEAT_S)
     result.checks.append(ok("database tables", f"at version {current_revision(engine)}, as this Labelmill needs them"))
-    if result.checks[0].exit_code != UNREACHABLE:
+    if result.checks[0].exit_code != DATABASE_UNUSABLE:
         _write(engine)
         result.checks.append(ok("database writes", "a row was written and removed"))
 
@@ -91,8 +91,8 @@ def _failure(name: str, error: LabelmillError) -> Check:
     """In errors with a known remedy the fault is before the colon and the remedy after it."""
     summary, _, remedy = error.message.partition(": ")
     if remedy and (isinstance(error, DatabaseUnsuitable) or not summary.endswith("cannot be used")):
-        return failed(name, summary, remedy, UNREACHABLE)
-    return failed(name, error.message, _REACH, UNREACHABLE)
+        return failed(name, summary, remedy, DATABASE_UNUSABLE)
+    return failed(name, error.message, _REACH, DATABASE_UNUSABLE)
 
 
 def _write(engine: Engine) -> None:

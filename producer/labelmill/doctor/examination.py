@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.exit_codes import DATABASE_UNUSABLE
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings
 from labelmill.doctor.broker import BrokerResult, check_broker
 from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning, within
 from labelmill.doctor.connections import check_of
-from labelmill.doctor.database import UNREACHABLE, DatabaseResult, check_database
+from labelmill.doctor.database import DatabaseResult, check_database
 from labelmill.doctor.disk import check_disk
 from labelmill.doctor.fleet import ANSWER_S, WorkerReplies, ask_workers, checks_of, checks_without_redis
 from labelmill.doctor.fleet_records import check_worker_records
@@ -52,7 +53,7 @@ def _checks(settings: Settings, mistral_s: float, say: Callable[[str], None]) ->
         database = within(_DATABASE_S, lambda: check_database(settings))
     except TimeoutError:
         no_answer = failed(
-            "database", f"it does not answer within {_DATABASE_S:.0f} s", "look at its host", UNREACHABLE
+            "database", f"it does not answer within {_DATABASE_S:.0f} s", "look at its host", DATABASE_UNUSABLE
         )
         database = DatabaseResult([no_answer])
     yield from database.checks
@@ -94,9 +95,11 @@ def _work(database: DatabaseResult) -> Iterator[Check]:
     try:
         yield from within(_RECORDS_S, lambda: [*check_work(engine), *check_worker_records(engine)])
     except TimeoutError:
-        yield failed("jobs", f"the database does not tell within {_RECORDS_S:.0f} s", "look at its load", UNREACHABLE)
+        yield failed(
+            "jobs", f"the database does not tell within {_RECORDS_S:.0f} s", "look at its load", DATABASE_UNUSABLE
+        )
     except LabelmillError as error:
-        yield failed("jobs", error.message, "look at the database's own log", UNREACHABLE)
+        yield failed("jobs", error.message, "look at the database's own log", DATABASE_UNUSABLE)
     finally:
         engine.dispose()
 

@@ -18,6 +18,7 @@ from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import ModelRow, UnableWorkerRow, WorkerRow
 from labelmill.core.settings import Settings
 from labelmill_worker.inference.inference_runtime import InferenceRuntime
+from labelmill_worker.mistral.realtime import RealtimeInference
 from labelmill_worker.process import requeue as requeueing
 from labelmill_worker.process.ability import MISTRAL, PATIENCE_S, RETRY_S, Ability
 from labelmill_worker.store.workers import LIVE_S, RESUME_S, note_alive, note_gone
@@ -147,7 +148,9 @@ def keyless(engine: Engine, mistral: StrictMistral, redis_url: str) -> Iterator[
     settings = Settings(
         broker_url=redis_url, mistral_url=mistral.url, MISTRAL_API_KEY="another", texts_per_request=10, max_in_flight=8
     )
-    runtime = InferenceRuntime.from_settings(settings, engine, Ability(engine, "keyless", clock=Clock()))
+    runtime = InferenceRuntime.from_settings(
+        settings, engine, RealtimeInference.from_settings(settings), Ability(engine, "keyless", clock=Clock())
+    )
     yield Mill(engine, runtime, mistral, settings)
     runtime.close()
 

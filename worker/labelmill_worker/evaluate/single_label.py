@@ -101,7 +101,7 @@ class SingleLabelTally:
     def metrics(self) -> dict[str, Any]:
         """The target's part of an evaluation's `metrics`."""
         names = self.truth.names
-        real, given, hits = self._counts()
+        hits, real, given = self._counts()
         present = int(((real + given) > 0).sum())
         averages = f1.averages(hits, real, given, present_only=True)
         shown = (real + given) > 0
@@ -145,11 +145,11 @@ class SingleLabelTally:
             found["reliability_calibrated"] = self._calibrated.reliability(scored, is_top).points()
         return found
 
-    def _counts(self) -> tuple[Any, Any, Any]:
+    def _counts(self) -> LabelCounts:
         size = len(self.truth.names)
         real, given = np.bincount(self._real, minlength=size), self._given[self._given >= 0]
         hits = np.bincount(self._real[self.correct], minlength=size)
-        return real.astype(float), np.bincount(given, minlength=size).astype(float), hits.astype(float)
+        return LabelCounts(hits.astype(float), real.astype(float), np.bincount(given, minlength=size).astype(float))
 
     def _cases(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Each distinct pair of truth and answer (-1: none), and its rows."""
@@ -178,8 +178,7 @@ class SingleLabelTally:
             )
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
-        real, answered, hits = self._counts()
-        return intervals(rows, LabelCounts(hits, real, answered), statistics)
+        return intervals(rows, self._counts(), statistics)
 
     def _quality(self, quality: _Quality) -> dict[str, Any]:
         if not self._probabilities:

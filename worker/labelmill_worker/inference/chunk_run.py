@@ -30,12 +30,12 @@ from labelmill_worker.inference.learned_labels import LearnedLabels
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer, Delivery
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.rows_to_send import RowsToSend, unanswered_rows
 from labelmill_worker.inference.sender import ChunkOrder
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies import strategy_for
 from labelmill_worker.inference.strategies.strategy import Strategy
 from labelmill_worker.inference.unable import leave_claim
+from labelmill_worker.inference.unanswered_rows import RowsToSend, unanswered_rows
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 from labelmill_worker.store.chunks import Claim, save_learned_schema

@@ -18,7 +18,6 @@ from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.recorder import Recorded, Recorder
 from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
-from labelmill_worker.mistral.realtime import RealtimeInference
 from labelmill_worker.ports.inference import Inference
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.delays import Delays
@@ -48,11 +47,10 @@ class InferenceRuntime:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, engine: Engine, ability: Ability | None = None, *, inference: Inference | None = None
+        cls, settings: Settings, engine: Engine, inference: Inference, ability: Ability | None = None
     ) -> InferenceRuntime:
         """`inference`: in the place of Mistral. Raises WorkerUnable without a key or an address. Opens no connection
         yet."""
-        inference = inference or RealtimeInference.from_settings(settings)
         return cls(settings, engine, inference, FleetLimiter.from_settings(settings), ability or Ability(engine))
 
     def send(self, batch_id: str, order: ChunkOrder, requests: Iterable[Request]) -> Future[None]:

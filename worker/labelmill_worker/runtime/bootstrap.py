@@ -79,8 +79,11 @@ class ProcessResources:
     @cached_property
     def _inference(self) -> InferenceRuntime:
         from labelmill_worker.inference.inference_runtime import InferenceRuntime  # noqa: PLC0415 - only where texts are classified
+        from labelmill_worker.mistral.realtime import RealtimeInference  # noqa: PLC0415 - as above
 
-        runtime = InferenceRuntime.from_settings(self.settings, self.engine, self.ability)
+        runtime = InferenceRuntime.from_settings(
+            self.settings, self.engine, RealtimeInference.from_settings(self.settings), self.ability
+        )
         _prepare_interpreter()
         return runtime
 

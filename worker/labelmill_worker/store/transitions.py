@@ -16,7 +16,7 @@ from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.states import BatchState, State
 from labelmill.core.database import after_commit
 from labelmill.core.jobs import inner_batches, transitions
-from labelmill_worker.store.ended_jobs import log_ended_batch, log_ended_job
+from labelmill_worker.store.ended_job_log import log_ended_batch, log_ended_job
 
 
 def move_job(

@@ -15,10 +15,10 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.readers import Input
 from labelmill.core.storage.new_files import is_same_file, replacing
 from labelmill.services.results.csv_files import CsvOptions, write_csv
+from labelmill.services.results.formats import JSONL, PARQUET, format_of
 from labelmill.services.results.parquet_files import require_pyarrow, write_parquet
 from labelmill.services.results.tables import ResultTable
 
-FORMATS = (".jsonl", ".csv", ".parquet")
 _PLAIN_CSV = CsvOptions()
 
 
@@ -31,10 +31,7 @@ class CannotWrite(LabelmillError):
 def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
     """Raise InvalidInput for a file that results cannot be written to, as far as can be told beforehand, and for one of
     the `sources`, which would be lost."""
-    suffix = output.suffix.lower()
-    if suffix not in FORMATS:
-        raise InvalidInput(f"{output}: results are written as {', '.join(FORMATS)}", field="output")
-    if suffix == ".parquet":
+    if format_of(output) is PARQUET:
         require_pyarrow()
     if output.is_dir():
         raise InvalidInput(f"{output} is a folder; name a file in it", field="output")
@@ -77,14 +74,14 @@ def write_results(
         _write_jsonl(counted(), _TerminalLines(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer)
         return rows
     check_output(output)
-    suffix = output.suffix.lower()
+    form = format_of(output)
     try:
         with replacing(output) as stream:
-            if suffix == ".jsonl":
+            if form is JSONL:
                 _write_jsonl(counted(), stream)
                 return rows
             table = ResultTable(targets, keep, with_scores=with_scores)
-            if suffix == ".parquet":
+            if form is PARQUET:
                 write_parquet(_documents(counted()), table, stream)
             else:
                 write_csv(_documents(counted()), table, csv, stream)

@@ -17,6 +17,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
 from labelmill.services.results.export import check_output, write_results
+from labelmill.services.results.formats import format_of
 from labelmill.services.results.kept_columns import check_kept_columns, keep_columns
 from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
@@ -43,7 +44,9 @@ class OutputOptions:
     ) -> Self:
         """From what a person writes. Raises InvalidInput, also for what goes with CSV alone where `output` is none."""
         for_csv = {"output_delimiter": output_delimiter is not None, "bom": bom, "no_escape": no_escape}
-        if not _is_csv(output) and (given := [named(field) for field, is_given in for_csv.items() if is_given]):
+        if not format_of(output).has_csv_options and (
+            given := [named(field) for field, is_given in for_csv.items() if is_given]
+        ):
             raise InvalidInput(f"{' and '.join(given)} only go with CSV: {named('output', 'FILE.csv')}")
         csv = CsvOptions("," if output_delimiter is None else parse_delimiter(output_delimiter), bom, not no_escape)
         return cls(None if scores is None else parse_scores(scores), tuple(keep or ()), csv)
@@ -52,11 +55,7 @@ class OutputOptions:
         """Those that were asked for; else all, but none in the CSV of a batch."""
         if self.scores is not None:
             return self.scores
-        return NONE if _is_csv(output) and kind_of(job_id) is not Kind.EVALUATION else ALL
-
-
-def _is_csv(output: Path | None) -> bool:
-    return output is not None and output.suffix.lower() == ".csv"
+        return NONE if format_of(output).leaves_scores_out and kind_of(job_id) is not Kind.EVALUATION else ALL
 
 
 @dataclass(frozen=True)
@@ -96,8 +95,9 @@ def save_results(
     """Stream a job's rows. `lost`: what becomes of reads that the database did not answer. `on_progress` is told how
     many more were written. Raises NotFound, InvalidInput, CannotWrite."""
     job_id, output, options = request.job_id, request.output, request.options
-    is_table = output is not None and output.suffix.lower() != ".jsonl"  # its header comes before its rows
-    batch = facts_of_batch(context.engine, job_id, follow=request.follow, needs_targets=is_table, lost=lost)
+    batch = facts_of_batch(
+        context.engine, job_id, follow=request.follow, needs_targets=format_of(output).is_table, lost=lost
+    )
     spec = ClassifySpec(**batch.options) if batch else None
     if output is not None and spec:
         check_output(output, _files_of(context, spec))

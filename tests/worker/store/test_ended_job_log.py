@@ -5,17 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 from aiohttp import web
 from mill import Mill, some_texts
 from sqlalchemy import update
 from strict_mistral import KEY
+from structlog.contextvars import merge_contextvars
 from structlog.testing import capture_logs
 
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import ChunkRow, ModelRow
+from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow
 from labelmill.core.money.prices import PriceList
-from labelmill_worker.store.ended_jobs import batch_totals
+from labelmill_worker.store.ended_job_log import batch_totals
 from labelmill_worker.store.transitions import move_job
 
 
@@ -25,7 +27,7 @@ def _lines(said: list[Any], event: str) -> list[dict[str, Any]]:
 
 def test_chunks_and_a_batch_that_ended_say_what_they_came_to(mill: Mill) -> None:
     batch_id = mill.submit([*some_texts(50), *some_texts(10), ""], chunk_texts=20)
-    with capture_logs() as said:
+    with capture_logs([merge_contextvars]) as said:
         mill.run(batch_id)
     (ended,) = _lines(said, "job ended")
     assert ended["job_id"] == batch_id
@@ -36,6 +38,16 @@ def test_chunks_and_a_batch_that_ended_say_what_they_came_to(mill: Mill) -> None
     assert sum(line["rows"] for line in chunks) == 61
     assert sum(line["requests"] for line in chunks) == mill.mistral.requests
     assert all(line["job_id"] == batch_id and line["took_s"] >= 0 for line in chunks)
+
+
+def test_lines_name_the_chunk_that_was_claimed_whichever_the_message_named(mill: Mill) -> None:
+    named, urgent = mill.submit(some_texts(10)), mill.submit(some_texts(30)[10:])
+    with writing(mill.engine) as connection:
+        connection.execute(update(BatchRow).where(BatchRow.id == urgent).values(priority="high"))
+    with capture_logs([merge_contextvars]) as said, structlog.contextvars.bound_contextvars(job_id=named, chunk=0):
+        mill.work(named)
+    (line,) = _lines(said, "chunk done")
+    assert (line["job_id"], line["chunk"], line["rows"]) == (urgent, 0, 20)
 
 
 def test_a_batch_that_was_stopped_says_why(mill: Mill) -> None:
