@@ -78,7 +78,7 @@ def shop(sqlite_template: Path, mistral: StrictMistral, redis_url: str, tmp_path
 
 def empty_the_queue(shop: Workshop) -> None:
     while shop.queue.waiting:
-        with writing(shop.engine) as connection:  # no look waits for its time here
+        with writing(shop.engine) as connection:  # no poll waits for its time here
             connection.execute(update(TrainingRow).values(due_at=None))
         shop.step()
 
@@ -102,8 +102,8 @@ def cancel_after_each_commit(shop: Workshop, commits: AfterCommit, submit: Calla
         assert shop.status(job_id)["state"] == "cancelled", number
         with reading(shop.engine) as connection:
             history = connection.scalars(select(EventRow.message).where(EventRow.job_id == job_id)).all()
-            open_batches = select(BatchRow.id).where(BatchRow.state.in_(("submitting", "queued", "running")))
-            assert not connection.scalars(open_batches).all(), number
+            runnable_batches = select(BatchRow.id).where(BatchRow.state.in_(("submitting", "queued", "running")))
+            assert not connection.scalars(runnable_batches).all(), number
         assert history[-1] == "cancelled by a person", (number, history)
         assert count_batches(shop) == batches[0], number
     raise AssertionError("a job has fewer commits than that")

@@ -96,7 +96,7 @@ def run_to_the_end(shop: Workshop, job_id: str) -> dict[str, Any]:
         if document["state"] not in ("queued", "validating", "running", "submitting"):
             return document
         if shop.queue.waiting:
-            with writing(shop.engine) as connection:  # no look waits for its time here
+            with writing(shop.engine) as connection:  # no poll waits for its time here
                 connection.execute(update(TrainingRow).values(due_at=None))
             shop.step()
         else:

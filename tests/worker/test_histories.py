@@ -79,9 +79,9 @@ def test_an_evaluation_and_its_batch_tell_every_state(shop: Workshop) -> None:
 
 def test_a_batch_without_rows_tells_that_it_ran(mill: Mill) -> None:
     """Recovery completes it, through `running`."""
-    from labelmill_worker.store.stalled import complete_finished_batches, open_batches  # noqa: PLC0415 - of recovery
+    from labelmill_worker.store.stalled import complete_finished_batches, runnable_batches  # noqa: PLC0415 - of recovery
 
     empty = mill.submit([])
-    complete_finished_batches(mill.engine, open_batches(mill.engine))
+    complete_finished_batches(mill.engine, runnable_batches(mill.engine))
     assert mill.status(empty)["state"] == BatchState.COMPLETED.value
     assert _histories(mill.engine)[empty] == ["queued", "running", "completed"]

@@ -16,7 +16,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.store.chunks import claim_chunk, release_chunk
-from labelmill_worker.store.progress import Progress, record_progress
+from labelmill_worker.store.progress import ChunkProgress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
 
 
@@ -27,7 +27,7 @@ def test_a_late_worker_writes_nothing(mill: Mill) -> None:
     assert claim is not None
     with writing(mill.engine) as connection:
         connection.execute(update(ChunkRow).values(lease_token="another's"))
-    progress = Progress(blocks=[answers_of(["alpha"])], labelled=1)
+    progress = ChunkProgress(blocks=[answers_of(["alpha"])], labelled=1)
     with pytest.raises(LeaseLost):
         record_progress(mill.engine, claim, progress, 15, done=True)
     with pytest.raises(LeaseLost):
@@ -64,7 +64,7 @@ def test_a_chunk_of_a_dead_worker_is_owed_again_and_only_its_unanswered_rows_are
     dead = claim_chunk(mill.engine, batch, 0, 15)
     assert dead is not None
     answered = answers_of([label_of(text) for text in other[:25]])
-    record_progress(mill.engine, dead, Progress(blocks=[answered], labelled=25), 15, done=False)
+    record_progress(mill.engine, dead, ChunkProgress(blocks=[answered], labelled=25), 15, done=False)
     mill.work(batch)
     assert mill.mistral.billed == Counter(), "a chunk under a live lease was worked on"
     with writing(mill.engine) as connection:
@@ -120,7 +120,7 @@ def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mi
     record_progress(
         mill.engine,
         held,
-        Progress(errors=[(held.batch_no, 0, None, "empty_text", "it is empty")], failed=1),
+        ChunkProgress(errors=[(held.batch_no, 0, None, "empty_text", "it is empty")], failed=1),
         15,
         done=False,
     )
@@ -128,6 +128,6 @@ def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mi
         connection.execute(update(BatchRow).values(state="failed", error="the key was refused"))
     retry(mill.engine, mill.sender, batch)
     with pytest.raises(LeaseLost):
-        record_progress(mill.engine, held, Progress(), 15, done=False)
+        record_progress(mill.engine, held, ChunkProgress(), 15, done=False)
     document = mill.run(batch)
     assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 39, 1)

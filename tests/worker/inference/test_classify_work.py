@@ -21,7 +21,7 @@ from labelmill.core.database.tables import ChunkInputRow, ChunkRepeatsRow, Chunk
 from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines, read_results
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice
 from labelmill_worker.store.chunks import Claim
-from labelmill_worker.store.stalled import complete_finished_batches, open_batches
+from labelmill_worker.store.stalled import complete_finished_batches, runnable_batches
 
 
 def test_every_row_is_answered_once_and_billed_once(mill: Mill) -> None:
@@ -94,7 +94,7 @@ def test_a_batch_of_empty_texts_alone_asks_nothing(mill: Mill) -> None:
 
 def test_a_batch_without_rows_completes(mill: Mill) -> None:
     batch = mill.submit([])
-    complete_finished_batches(mill.engine, open_batches(mill.engine))
+    complete_finished_batches(mill.engine, runnable_batches(mill.engine))
     assert mill.status(batch)["state"] == "completed"
 
 

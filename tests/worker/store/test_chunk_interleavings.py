@@ -30,7 +30,7 @@ from labelmill.core.settings import Settings
 from labelmill.services.jobs.documents import status_document
 from labelmill_worker.store.chunks import Claim, claim_chunk, complete_batch, release_chunk
 from labelmill_worker.store.predictions import PredictionBlock
-from labelmill_worker.store.progress import Progress, record_progress
+from labelmill_worker.store.progress import ChunkProgress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
 
 _CHUNKS, _ROWS = 2, 6
@@ -185,16 +185,16 @@ def _reaches(old: BatchState, new: BatchState) -> bool:
     return moves_to(old, new) or any(moves_to(old, one) and moves_to(one, new) for one in BatchState)  # type: ignore[arg-type]
 
 
-def _progress(claim: Claim, rows: list[int], *, failing: bool) -> Progress:
+def _progress(claim: Claim, rows: list[int], *, failing: bool) -> ChunkProgress:
     if failing:
         errors: list[Any] = [(claim.batch_no, row, None, "request_refused", "no") for row in rows]
-        return Progress(errors=errors, failed=len(rows))
+        return ChunkProgress(errors=errors, failed=len(rows))
     if not rows:
-        return Progress()
+        return ChunkProgress()
     scores = np.full((len(rows), 2), 0.5, np.float32)
     best = scores.max(axis=1)
     block = PredictionBlock(0, np.array(rows), None, ["a"] * len(rows), [None] * len(rows), best, scores)
-    return Progress(blocks=[block], labelled=len(rows))
+    return ChunkProgress(blocks=[block], labelled=len(rows))
 
 
 TestChunks = Chunks.TestCase

@@ -14,7 +14,7 @@ from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, VectorRow
 from labelmill_worker.store.chunks import Claim, claim_chunk
-from labelmill_worker.store.progress import Entry, Progress, record_entries
+from labelmill_worker.store.progress import ChunkProgress, Entry, record_entries
 from labelmill_worker.store.vectors import embedding_model
 
 _FIRST, _LAST = bytes(16), b"\xff" * 16
@@ -54,7 +54,7 @@ def test_two_trainings_that_keep_the_same_texts_in_other_chunks_do_not_wait_for_
 
     def record(claims: list[Claim], digests: list[bytes]) -> None:
         entries = [
-            Entry(claim, Progress(vectors=[(digest, b"vector")]), done=False)
+            Entry(claim, ChunkProgress(vectors=[(digest, b"vector")]), done=False)
             for claim, digest in zip(claims, digests, strict=True)
         ]
         with writing(engine) as connection:

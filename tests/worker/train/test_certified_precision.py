@@ -193,8 +193,8 @@ def test_what_cannot_be_certified_at_all_is_refused_at_once(
     assert set(LABELS)
 
 
-class Mill(Workshop):
-    """Looks at trainings as soon as they are asked for, and asks itself when nobody does."""
+class TrainingMill(Workshop):
+    """Polls trainings as soon as a message asks for it, and sends the message itself when none comes."""
 
     def step(self) -> None:
         if not self.queue.waiting:  # what recovery would send
@@ -216,7 +216,7 @@ class Mill(Workshop):
 def test_a_fine_tuned_classifier_gets_a_certified_threshold_too(
     engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path, *, validated: bool
 ) -> None:
-    made = Mill(engine, mistral, redis_url, tmp_path, MemoryMistral())
+    made = TrainingMill(engine, mistral, redis_url, tmp_path, MemoryMistral())
     if not validated:  # no answer to any row of validation
         mistral.faults.append(refuse_texts_with("text 1"))
     texts = [f"text {number} {'x' * (number % 4)}" for number in [*range(90), *range(1_000, 1_100)]]

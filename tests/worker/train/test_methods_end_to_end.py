@@ -45,7 +45,7 @@ def made_up_row(number: int) -> dict[str, Any]:
 
 
 class School(Workshop):
-    """Looks at trainings as soon as they are asked for, and asks itself when nobody does."""
+    """Polls trainings as soon as a message asks for it, and sends the message itself when none comes."""
 
     def train(self, **options: Any) -> str:
         given = {"name": "m", "dataset": "small", "yes": True} | options

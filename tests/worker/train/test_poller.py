@@ -1,4 +1,4 @@
-"""A training's looks against an in-memory Mistral: every state, every refusal, and a crash after every call."""
+"""A training's polls against an in-memory Mistral: every state, every refusal, and a crash after every call."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from labelmill_worker.ports.control_plane import (
 )
 from labelmill_worker.store.delays import note_delay
 from labelmill_worker.store.faults import MAX_FAULTS
-from labelmill_worker.train.poller import TrainingWatch
+from labelmill_worker.train.poller import TrainingPoller
 
 SCHEMA = [{"name": "intent", "labels": ["music", "weather"], "multi": False}]
 
@@ -51,7 +51,7 @@ class Outbox(MessageSender):
 
 
 class Bench:
-    """A database with one dataset, a Mistral in memory, and a worker that looks when told."""
+    """A database with one dataset, a Mistral in memory, and a worker that polls when told."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine, self.mistral, self.outbox = engine, MemoryMistral(), Outbox()
@@ -81,18 +81,18 @@ class Bench:
             self.engine, self.outbox, **{"name": "intents", "dataset": "small", "method": "factory", **options}
         )
 
-    def look(self, training_id: str) -> None:
-        """One look, as if the wait before it were over."""
+    def poll(self, training_id: str) -> None:
+        """One poll, as if the wait before it were over."""
         with writing(self.engine) as connection:
             connection.execute(update(TrainingRow).values(due_at=None))
-        self.watch().look(training_id)
+        self.poller().poll(training_id)
 
-    def watch(self) -> TrainingWatch:
-        return TrainingWatch(self.engine, self.outbox, self.plane, self.settings, random.Random(1))
+    def poller(self) -> TrainingPoller:
+        return TrainingPoller(self.engine, self.outbox, self.plane, self.settings, random.Random(1))
 
     def look_until_it_stops(self, training_id: str, most: int = 40) -> TrainingRow:
         for _ in range(most):
-            self.look(training_id)
+            self.poll(training_id)
             if self.row(training_id).state in ("succeeded", "failed", "cancelled", "awaiting_approval"):
                 break
         return self.row(training_id)
@@ -208,7 +208,7 @@ def test_a_worker_killed_after_any_call_costs_no_second_job_and_no_second_upload
     training_id = bench.submit(yes=True)
     for _ in range(40):
         try:
-            bench.look(training_id)
+            bench.poll(training_id)
         except Killed:
             bench.forget_lease()
     assert bench.row(training_id).state == "succeeded"
@@ -262,7 +262,7 @@ def test_a_status_nobody_knows_is_waited_out(bench: Bench) -> None:
 
 def test_a_job_that_vanished_fails_with_a_clear_reason(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
-    bench.look(training_id)
+    bench.poll(training_id)
     bench.mistral.jobs.clear()
     row = bench.look_until_it_stops(training_id)
     assert row.state == "failed"
@@ -281,11 +281,11 @@ def test_what_keeps_a_worker_from_mistral_fails_a_training_before_it_runs_and_no
 
     training_id = bench.submit(yes=True)
     while bench.row(training_id).state != "running":
-        bench.look(training_id)
+        bench.poll(training_id)
     other_id = bench.submit(yes=True)
     bench.plane = refuse
-    bench.look(training_id)
-    bench.look(other_id)
+    bench.poll(training_id)
+    bench.poll(other_id)
     assert bench.row(training_id).state == "running"
     assert (bench.row(other_id).state, bench.row(other_id).error) == ("failed", error.message)
     assert bench.row(other_id).error_code == error.code
@@ -297,7 +297,7 @@ def test_a_fault_that_passes_is_tried_again_not_before_mistral_says(bench: Bench
 
     bench.mistral.before_call = hold_back
     training_id = bench.submit(yes=True)
-    bench.look(training_id)
+    bench.poll(training_id)
     row = bench.row(training_id)
     assert (row.state, row.lease_token) == ("uploading", None)
     assert bench.outbox.sent[-1][1] == pytest.approx(30.0)
@@ -316,7 +316,7 @@ def test_why_mistral_cannot_be_reached_is_told_until_a_look_succeeds(bench: Benc
     bench.plane = lambda: away
     try:
         for _ in range(6):
-            bench.look(training_id)
+            bench.poll(training_id)
             said = _waiting_for(bench, training_id) or ""
             assert said.startswith("mistral_unreachable: ")
             assert "Connection refused" in said
@@ -324,7 +324,7 @@ def test_why_mistral_cannot_be_reached_is_told_until_a_look_succeeds(bench: Benc
         away.close()
     assert "requests in a row" in said
     bench.plane = lambda: bench.mistral
-    bench.look(training_id)
+    bench.poll(training_id)
     assert _waiting_for(bench, training_id) is None
 
 
@@ -333,7 +333,7 @@ def test_a_delay_that_another_worker_met_ends_with_a_look_that_succeeds(bench: B
     bench.change(attempts=1)
     note_delay(bench.engine, "other", training_id, DelayReason.MISTRAL, "timeout", since_s=0, valid_s=60)
     assert _waiting_for(bench, training_id)
-    bench.look(training_id)
+    bench.poll(training_id)
     assert _waiting_for(bench, training_id) is None
 
 
@@ -346,16 +346,16 @@ def test_a_training_that_is_given_up_says_what_keeps_its_job_from_being_cancelle
         raise RemoteUnavailable("Mistral cannot be reached: Connection refused")
 
     bench.mistral.before_call = fault
-    bench.look(training_id)
+    bench.poll(training_id)
     assert bench.row(training_id).state == "running"
     assert "Connection refused" in (_waiting_for(bench, training_id) or "")
 
 
 def test_each_look_asks_for_one_next_look_and_a_second_copy_of_the_message_for_none(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
-    bench.look(training_id)
+    bench.poll(training_id)
     sent = len(bench.outbox.sent)
-    bench.watch().look(training_id)
+    bench.poller().poll(training_id)
     assert len(bench.outbox.sent) == sent
     assert bench.outbox.sent[-1] == (training_id, 1.0)
 
@@ -364,7 +364,7 @@ def test_a_training_that_somebody_holds_is_left_alone(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
     with writing(bench.engine) as connection:
         connection.execute(update(TrainingRow).values(lease_token="other", lease_until=db_now() + 60))
-    bench.look(training_id)
+    bench.poll(training_id)
     assert bench.row(training_id).state == "queued"
     assert bench.mistral.files == {}
 
@@ -375,7 +375,7 @@ def test_a_lease_lost_before_the_job_is_created_creates_none(bench: Bench) -> No
             bench.change(lease_token="other", lease_until=9e9)
 
     bench.mistral.after_call = take_over
-    bench.look(bench.submit(yes=True))
+    bench.poll(bench.submit(yes=True))
     assert bench.mistral.orders == []
 
 
@@ -384,7 +384,7 @@ def job_that_runs_on(bench: Bench) -> str:
     bench.mistral.after_start = ["RUNNING"]
     training_id = bench.submit(yes=True)
     while bench.row(training_id).remote_status != "RUNNING":
-        bench.look(training_id)
+        bench.poll(training_id)
     return training_id
 
 
@@ -398,7 +398,7 @@ def test_a_cancelled_training_is_cancelled_at_mistral_and_says_so(bench: Bench) 
 def test_a_cancel_that_comes_after_success_keeps_the_model_that_was_paid_for(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
     while bench.row(training_id).remote_status != "RUNNING":
-        bench.look(training_id)
+        bench.poll(training_id)
     bench.change(cancel_requested=True)
     assert bench.look_until_it_stops(training_id).state == "succeeded"
 
@@ -406,7 +406,7 @@ def test_a_cancel_that_comes_after_success_keeps_the_model_that_was_paid_for(ben
 def test_a_training_cancelled_before_it_began_sends_nothing(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
     bench.change(state="cancelled")
-    bench.look(training_id)
+    bench.poll(training_id)
     assert bench.mistral.files == {}
 
 
@@ -420,10 +420,10 @@ def test_a_job_without_any_change_for_a_day_is_cancelled_and_fails(bench: Bench)
 
 
 def look_with_faults(bench: Bench, training_id: str, most: int = 40) -> TrainingRow:
-    """As a worker does: a look that ends with a fault is logged, and the next one comes."""
+    """As a worker does: a poll that ends with a fault is logged, and the next one comes."""
     for _ in range(most):
         with contextlib.suppress(ZeroDivisionError):
-            bench.look(training_id)
+            bench.poll(training_id)
         if bench.row(training_id).state in ("succeeded", "failed", "cancelled"):
             break
     return bench.row(training_id)
@@ -504,14 +504,14 @@ def test_a_day_in_which_no_worker_ran_is_not_held_against_the_job(bench: Bench) 
     training_id = job_that_runs_on(bench)
     day_s = timedelta(hours=25).total_seconds()
     bench.change(changed_at=TrainingRow.changed_at - day_s, due_at=1_000_000_000.0)
-    bench.watch().look(training_id)
+    bench.poller().poll(training_id)
     assert bench.row(training_id).state == "running"
 
 
 def test_a_clock_that_was_set_back_keeps_no_training_waiting(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
-    bench.look(training_id)
+    bench.poll(training_id)
     sent = len(bench.outbox.sent)
     bench.change(due_at=TrainingRow.due_at + timedelta(hours=2).total_seconds())
-    bench.watch().look(training_id)
+    bench.poller().poll(training_id)
     assert len(bench.outbox.sent) == sent + 1

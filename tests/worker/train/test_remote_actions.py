@@ -21,11 +21,11 @@ from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.runtime.tasks import train
 from labelmill_worker.store.faults import MAX_FAULTS
-from labelmill_worker.train.remote_actions import carry_out_wish
+from labelmill_worker.train.remote_actions import carry_out_action
 
 
 class Mistral(MemoryMistral):
-    """Has one model; faults are raised one by one, `before` a wish is carried out or `after`."""
+    """Has one model; faults are raised one by one, `before` an action is carried out or `after`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def now(engine: Engine) -> ModelRow:
 def work(engine: Engine, mistral: Mistral) -> ModelRow:
     with writing(engine) as connection:
         number = connection.scalar(select(ModelRow.no))
-    carry_out_wish(engine, lambda: mistral, int(number or 0))
+    carry_out_action(engine, lambda: mistral, int(number or 0))
     return now(engine)
 
 
@@ -122,16 +122,18 @@ def test_a_fault_of_ours_is_tried_again_some_times_and_then_told(ready: Engine, 
 def test_a_key_that_is_refused_here_is_tried_by_another_worker_soon(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
     mistral.before.append(CredentialsRefused("bad key"))
-    carry_out_wish(ready, lambda: mistral, now(ready).no, lambda error: True)
+    carry_out_action(ready, lambda: mistral, now(ready).no, lambda error: True)
     with reading(ready) as connection:
         in_s = connection.scalar(select(ModelRow.next_look_at - db_now()))
     assert in_s is not None
     assert in_s < 5
 
 
-@pytest.mark.parametrize("wish", [registry.archive, registry.delete])
-def test_an_answer_that_was_lost_does_no_harm(ready: Engine, mistral: Mistral, wish: Callable[..., ModelRow]) -> None:
-    act(ready, wish)
+@pytest.mark.parametrize("act_on_model", [registry.archive, registry.delete])
+def test_an_answer_that_was_lost_does_no_harm(
+    ready: Engine, mistral: Mistral, act_on_model: Callable[..., ModelRow]
+) -> None:
+    act(ready, act_on_model)
     mistral.after.append(RemoteUnavailable("no answer"))
     row = work(ready, mistral)
     assert row.remote_wish is not None
@@ -175,7 +177,7 @@ def test_a_wish_that_changes_while_it_is_carried_out_is_carried_out_too(ready: E
 
 def test_two_workers_do_not_do_it_twice(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
-    mistral.meanwhile = lambda: carry_out_wish(ready, lambda: mistral, now(ready).no)
+    mistral.meanwhile = lambda: carry_out_action(ready, lambda: mistral, now(ready).no)
     work(ready, mistral)
     assert mistral.calls == ["archive"]
 

@@ -25,14 +25,20 @@ from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.storage.data_folder import DataFolder
-from labelmill_worker.evaluate.measure import ClassifiedSplit, FittedTemperature, Measured, fit_temperatures, measure
+from labelmill_worker.evaluate.measure import (
+    ClassifiedSplit,
+    FittedTemperature,
+    SplitMetrics,
+    fit_temperatures,
+    measure,
+)
 from labelmill_worker.evaluate.rescaled_thresholds import rescaled_thresholds
 from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.store import evaluations
 from labelmill_worker.store.datasets import split_file
-from labelmill_worker.store.evaluations import BatchColumn, BatchFacts, Calibrated
+from labelmill_worker.store.evaluations import BatchColumn, Calibrated, SplitBatchFacts
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.jobs import read_job, require_held
 
@@ -149,8 +155,8 @@ def _recalibrated(
 
 
 def _summary(
-    measured: Measured,
-    facts: BatchFacts,
+    measured: SplitMetrics,
+    facts: SplitBatchFacts,
     model: ModelRow,
     schema: LabelSchema,
     calibration: dict[str, Any] | None,

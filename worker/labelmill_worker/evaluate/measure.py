@@ -35,7 +35,7 @@ _TEXT_CHARS = 1_000  #: Of a text in a report.
 
 
 @dataclass(frozen=True)
-class Measured:
+class SplitMetrics:
     """What an evaluation found: `metrics` by target, `analysis` for reports."""
 
     rows: int
@@ -75,7 +75,7 @@ class ClassifiedSplit:
 
 def measure(
     split: ClassifiedSplit, scales: Mapping[str, Scale], train: Path | None, check: Callable[[], None]
-) -> Measured:
+) -> SplitMetrics:
     """Every metric of every target that the split has labels for. `train`: what the model was trained on; `scales`: the
     temperature of each target that has one.
 
@@ -96,7 +96,7 @@ def measure(
         check()
     add_texts(split.path, targets)
     tokens = count_all(dict.fromkeys(text_of_row(row) for row in read_split(split.path)))
-    return Measured(rows, metrics, {"targets": targets}, None if seen is None else int(seen.sum()), tokens)
+    return SplitMetrics(rows, metrics, {"targets": targets}, None if seen is None else int(seen.sum()), tokens)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Rows worth a person's look: confident mistakes, and labels that are probably wrong. Pure.
+"""Rows that a person should check: confident mistakes, and labels that are probably wrong. Pure.
 
 Suspects follow confident learning (Northcutt et al., 2021): a row is one when the model gives another label a score at
 least as high as that label's own rows get on average, and the row's label less than its own average.

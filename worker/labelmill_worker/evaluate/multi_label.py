@@ -26,7 +26,7 @@ from labelmill_worker.inference.models.temperature import are_probabilities, sca
 Bools = NDArray[np.bool_]
 
 
-class _Quality:
+class _MultiLabelQuality:
     """Sums over the rows that have scores, a number a label."""
 
     def __init__(self, labels: int) -> None:
@@ -79,8 +79,10 @@ class MultiLabelTally:
         self._given = np.zeros((rows, size), bool)
         self._scored, self._answered = np.zeros(rows, bool), np.zeros(rows, bool)
         self._best = np.zeros(rows)
-        self._raw = _Quality(self._labels)
-        self._calibrated = _Quality(self._labels) if scale and scale.factor != 1 else self._raw if scale else None
+        self._raw = _MultiLabelQuality(self._labels)
+        self._calibrated = (
+            _MultiLabelQuality(self._labels) if scale and scale.factor != 1 else self._raw if scale else None
+        )
         self._means = _Means(np.zeros(self._labels), np.zeros(self._labels))
         self._pairs = WrongPairs()
         self._probabilities = True
@@ -187,7 +189,7 @@ class MultiLabelTally:
 
         return intervals(rows, LabelCounts(*f1.counts(self._present, self._given)), statistics)
 
-    def _quality(self, quality: _Quality) -> dict[str, Any]:
+    def _quality(self, quality: _MultiLabelQuality) -> dict[str, Any]:
         return quality.summary() if self._probabilities else dict(UNMEASURED)
 
     def _coverage(self, steps: int) -> list[dict[str, Any]]:

@@ -57,11 +57,11 @@ def poll_evaluation(context: EvaluateContext, job_id: str) -> None:
         if found.is_last:
             _fail(context, job.id, token, found)
         else:
-            release_job(context.engine, EvaluationRow, job.id, token, look_again_in_s=found.pause_s)
+            release_job(context.engine, EvaluationRow, job.id, token, poll_again_in_s=found.pause_s)
         raise
     if wait_s is None:
         return
-    if not release_job(context.engine, EvaluationRow, job.id, token, look_again_in_s=wait_s):
+    if not release_job(context.engine, EvaluationRow, job.id, token, poll_again_in_s=wait_s):
         return
     with contextlib.suppress(BrokerUnavailable):  # recovery knows from next_look_at
         context.sender.send(EVALUATE, [JobMessage(job_id=job.id)], countdown_s=wait_s)
@@ -77,7 +77,7 @@ def _fail(context: EvaluateContext, job_id: str, token: str, error: Permanent) -
 
 
 def _step(context: EvaluateContext, job: EvaluationRow, token: str, lease: LeaseKeeper[EvaluationRow]) -> float | None:
-    """The next step. Returns when to look again, in seconds; None: it has ended."""
+    """The next step. Returns when to poll again, in seconds; None: it has ended."""
     if job.state == _QUEUED.value:
         with long_slot(context.engine, context.sender):
             evaluation.begin(context, job, token)

@@ -31,7 +31,7 @@ def unanswered_name(labels: Collection[str]) -> str:
     return name
 
 
-class _Quality:
+class _SingleLabelQuality:
     """What the scores of rows were worth: the true label's, the best one, the sum of squared errors."""
 
     def __init__(self, rows: int) -> None:
@@ -75,8 +75,8 @@ class SingleLabelTally:
         self._given = np.full(rows, -1, np.int32)
         self._top = np.full(rows, -1, np.int32)
         self._scored = np.zeros(rows, bool)
-        self._raw = _Quality(rows)
-        self._calibrated = _Quality(rows) if scale and scale.factor != 1 else self._raw if scale else None
+        self._raw = _SingleLabelQuality(rows)
+        self._calibrated = _SingleLabelQuality(rows) if scale and scale.factor != 1 else self._raw if scale else None
         self._probabilities = True
 
     def add(self, block: AnswerBlock) -> None:
@@ -180,7 +180,7 @@ class SingleLabelTally:
 
         return intervals(rows, self._counts(), statistics)
 
-    def _quality(self, quality: _Quality) -> dict[str, Any]:
+    def _quality(self, quality: _SingleLabelQuality) -> dict[str, Any]:
         if not self._probabilities:
             return dict(UNMEASURED)
         return quality.summary(self._scored, self._top == self._real, len(self.truth.names))

@@ -10,7 +10,7 @@ from labelmill_worker.inference.answers import abstain_under, decide, label_limi
 from labelmill_worker.inference.outcomes import Answer, RowFailed
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.predictions import PredictionBlock
-from labelmill_worker.store.progress import Progress
+from labelmill_worker.store.progress import ChunkProgress
 
 
 def tally(
@@ -20,10 +20,10 @@ def tally(
     *,
     requests: int = 0,
     further_tokens: int = 0,
-) -> Progress:
+) -> ChunkProgress:
     """What to record. Counts are of rows with their duplicates, which are answered by the same answer.
     `further_tokens`: those that no answer tells of."""
-    progress = Progress(requests=requests, tokens=further_tokens)
+    progress = ChunkProgress(requests=requests, tokens=further_tokens)
     if answers:
         _add_answers(progress, claim, answers)
     for failure in failures:
@@ -33,7 +33,7 @@ def tally(
     return progress
 
 
-def _add_answers(progress: Progress, claim: Claim, answers: Sequence[Answer]) -> None:
+def _add_answers(progress: ChunkProgress, claim: Claim, answers: Sequence[Answer]) -> None:
     schema = answers[0].schema  # one model's: the same of all
     rows = [row for answer in answers for row in answer.request.rows]
     ids = claim.input.ids

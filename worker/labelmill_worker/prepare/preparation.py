@@ -92,7 +92,7 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
     except LabelmillError as error:
         if isinstance(error, Retryable) and job.attempts < MAX_ATTEMPTS:
             log.warning("deferred", reason=error.message)
-            release_job(engine, DatasetRow, job_id, token, look_again_in_s=error.retry_after_s or RETRY_S)
+            release_job(engine, DatasetRow, job_id, token, poll_again_in_s=error.retry_after_s or RETRY_S)
             return
         if isinstance(error, WorkerUnable) and context.ability.leaves_to_others(error, job_id, QUEUE_OF[PREPARE]):
             save_job(engine, DatasetRow, job_id, token, attempts=job.attempts - 1)
@@ -104,7 +104,7 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
         if found.is_last:
             _fail(context, job_id, token, found)
         else:
-            release_job(engine, DatasetRow, job_id, token, look_again_in_s=found.pause_s)
+            release_job(engine, DatasetRow, job_id, token, poll_again_in_s=found.pause_s)
         raise
 
 
@@ -118,7 +118,7 @@ def _fail(context: PrepareContext, job_id: str, token: str, error: LabelmillErro
 def _release(context: PrepareContext, job: DatasetRow, token: str) -> None:
     """Let another worker begin anew, at once; a shutdown does not count as a failed attempt."""
     save_job(context.engine, DatasetRow, job.id, token, attempts=job.attempts - 1)
-    release_job(context.engine, DatasetRow, job.id, token, look_again_in_s=0.0)
+    release_job(context.engine, DatasetRow, job.id, token, poll_again_in_s=0.0)
     with contextlib.suppress(BrokerUnavailable):  # recovery sends it
         context.sender.send(PREPARE, [JobMessage(job_id=job.id)])
 

@@ -27,5 +27,5 @@ def requeue(sender: MessageSender, task: str, message: JobMessage, *, priority: 
 
 def requeue_job(engine: Engine, sender: MessageSender, table: JobTable, job_id: str, token: str, task: str) -> None:
     """Release a job that another worker may do."""
-    if release_job(engine, table, job_id, token, look_again_in_s=0.0):
+    if release_job(engine, table, job_id, token, poll_again_in_s=0.0):
         requeue(sender, task, JobMessage(job_id=job_id))

@@ -25,7 +25,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRow, IndexedChunkRow
 
-_OTHERS_INDEX_S = 0.05  #: Until another look at chunks that other workers index.
+_OTHERS_INDEX_S = 0.05  #: Until chunks that other workers index are checked again.
 _DIGEST_BYTES = 16
 
 # Digests of a chunk's texts go to the database in one value, 16 bytes each: a parameter for each takes longer than
@@ -37,7 +37,7 @@ WHERE batch_no = %(batch_no)s AND row >= %(first_row)s AND row < %(end_row)s AND
 ORDER BY digest
 ON CONFLICT DO NOTHING"""
 _MARK = "INSERT INTO indexed_chunks (batch_no, number) VALUES (%(batch_no)s, %(number)s) ON CONFLICT DO NOTHING"
-# One by one by the primary keys, whatever PostgreSQL believes of tables that have no statistics yet: a subquery with a
+# One by one by the primary keys, whatever PostgreSQL estimates for tables without statistics: a subquery with a
 # limit cannot be turned into a join. All that was found comes in one value.
 _FIND_IN_ONE_VALUE = """SELECT string_agg(int4send(place) || answer.scores, '')
 FROM generate_series(0, %(count)s - 1) AS place
@@ -68,7 +68,7 @@ def index_earlier_answers(engine: Engine, model_no: int, *, exclude: int, until:
     """
     wanted = _unindexed(model_no, exclude)
     while True:
-        with reading(engine) as connection:  # first: most often there is nothing to index, and nobody to wait for
+        with reading(engine) as connection:  # first: most often there is nothing to index, and no lock to wait for
             if not connection.scalar(select(exists().where(wanted))):
                 return True
         if not _index_one(engine, model_no, wanted):
@@ -93,7 +93,7 @@ def _unindexed(model_no: int, exclude: int) -> ColumnElement[bool]:
 
 
 def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bool:
-    """Index one chunk, if there is one that no other worker is at."""
+    """Index one chunk, if there is one that no other worker indexes."""
     free = (
         select(ChunkRow.batch_no, ChunkRow.number, ChunkRow.first_row, ChunkRow.rows)
         .where(wanted)
@@ -115,7 +115,7 @@ def _index_one(engine: Engine, model_no: int, wanted: ColumnElement[bool]) -> bo
         try:
             texts = decode_chunk(data).texts
         except ValueError:
-            texts = []  # nobody knows any more what was answered
+            texts = []  # the input is gone: what was answered is unknown
         if texts:
             options = connection.scalar(select(BatchRow.options).where(BatchRow.no == chunk.batch_no)) or {}
             values = {

@@ -61,7 +61,7 @@ class Claim:
 
 
 def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
-    """Take the lease on a chunk that is owed. None: done, taken by another worker, or the batch runs no more."""
+    """Take the lease on a chunk that is runnable. None: done, taken by another worker, or the batch runs no more."""
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(
@@ -157,7 +157,7 @@ def _counted(engine: Engine, claim: Claim) -> Claim | None:
 
 
 def release_chunk(engine: Engine, claim: Claim, *, wait_s: float | None = None, fruitless: bool = False) -> None:
-    """Give a chunk back for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then.
+    """Release a chunk for a later claim (`claimed` → `pending`). `wait_s`: a message for it is sent to come then.
     Only `fruitless` claims are counted."""
     with writing(engine) as connection:
         if not chunk_transitions.release(

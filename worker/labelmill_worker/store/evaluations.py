@@ -97,7 +97,7 @@ def complete(
         if recalibrate is not None:
             this = ModelRow.no == job.model_no
             columns = select(ModelRow.calibration, ModelRow.thresholds).where(this)
-            # locked: a person may set thresholds at this moment
+            # locked: a person may set thresholds at the same time
             found = recalibrate(Calibrated(*connection.execute(columns.with_for_update()).one()))
             values = {"calibration": found.calibration, "thresholds": found.thresholds}
             connection.execute(update(ModelRow).where(this).values(values))
@@ -114,10 +114,10 @@ _REPEATED = (
     "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
 
-Answer = tuple[int, str | None, str | None, bytes]  #: row, label, labels as JSON, scores
+StoredAnswer = tuple[int, str | None, str | None, bytes]  #: row, label, labels as JSON, scores
 
 
-def read_answers(connection: Connection, batch_no: int, first: int, end: int, target: int) -> list[Answer]:
+def read_answers(connection: Connection, batch_no: int, first: int, end: int, target: int) -> list[StoredAnswer]:
     """The answers to the rows from `first` to before `end`, by row; those that repeat an earlier text too."""
     values = {"of_batch": batch_no, "first": first, "end": end, "target": target}
     dialect = dialect_of(connection)
@@ -126,7 +126,7 @@ def read_answers(connection: Connection, batch_no: int, first: int, end: int, ta
 
 
 @dataclass(frozen=True)
-class BatchFacts:
+class SplitBatchFacts:
     """What a batch took. Counts are of rows, duplicates included."""
 
     rows: int
@@ -138,7 +138,7 @@ class BatchFacts:
     failures: dict[str, int]  #: code → rows
 
 
-def batch_facts(engine: Engine, batch_no: int) -> BatchFacts:
+def batch_facts(engine: Engine, batch_no: int) -> SplitBatchFacts:
     """Counts of an ended batch."""
     with reading(engine) as connection:
         batch = connection.execute(
@@ -152,7 +152,7 @@ def batch_facts(engine: Engine, batch_no: int) -> BatchFacts:
             select(RowErrorRow.code, func.count()).where(RowErrorRow.batch_no == batch_no).group_by(RowErrorRow.code)
         ).all()
     took = (batch.finished_at - batch.started_at).total_seconds() if batch.started_at and batch.finished_at else None
-    return BatchFacts(
+    return SplitBatchFacts(
         batch.rows,
         int(counts[0]),
         batch.duplicates,

@@ -52,7 +52,7 @@ _UNSERVED = select(_owing.c.id).where(_owing.c.number.is_not(None), _owing.c.bus
 def most_deserving_chunk(
     engine: Engine, batch_id: str, number: int, *, exclude_models: Collection[int] = ()
 ) -> tuple[str, int] | None:
-    """Which chunk a worker should take whom a message asks to take this one.
+    """The chunk that a worker should take when a message names this one.
 
     A message says no more than that there is work, so that the order of messages decides nothing: the batch of the
     highest priority that has the fewest chunks in work comes first, among equals the message's own. None: nothing is
@@ -70,7 +70,7 @@ def most_deserving_chunk(
 
 
 def unserved_batch(engine: Engine) -> str | None:
-    """A batch that is owed work and has none of its chunks in work."""
+    """A runnable batch that has none of its chunks in work."""
     with reading(engine) as connection:
         found: str | None = connection.scalar(_UNSERVED)
         return found

@@ -1,5 +1,5 @@
-"""Faults nobody foresaw: counted where they happen, under the claim, until the work moves on. After some the work is
-given up with a reason instead of going round for ever."""
+"""Unforeseen faults: counted where they happen, under the claim, until the work makes progress. After `MAX_FAULTS` the
+work fails with a reason instead of being retried for ever."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MAX_PAUSE_S = 60.0
 
 
 class UnforeseenFault(Permanent):
-    """The `count`th fault in a row that nobody foresaw. The type alone is told: its words could hold anything."""
+    """The `count`th unforeseen fault in a row. Only its type is reported: its text could hold anything."""
 
     code = "unexpected"
 
@@ -51,7 +51,7 @@ def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, f
 
 
 def record_chunk_fault(engine: Engine, claim: Claim, fault: BaseException) -> UnforeseenFault:
-    """Count a fault under a chunk's claim, and hand the chunk back. Without the claim nothing is written."""
+    """Count a fault under a chunk's claim, and release the chunk. Without the claim nothing is written."""
     of_chunk = (claim.batch_no, claim.number, claim.token)
     with writing(engine) as connection:
         found = _count(connection, ChunkRow, chunk_transitions.is_claimed(*of_chunk), fault)

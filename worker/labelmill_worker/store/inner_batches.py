@@ -96,7 +96,7 @@ def fill_inner_batch(
 ) -> None:
     """Write the texts of a batch that is not yet open, from the beginning, and open it. What an attempt that died had
     written is forgotten first. Does nothing to an open one. `guard` is called in every transaction: it raises when
-    another attempt may be at it."""
+    another attempt may be writing."""
     with writing(engine) as connection:
         guard(connection)
         state = select(BatchRow.state).where(BatchRow.no == batch_no)
@@ -104,7 +104,7 @@ def fill_inner_batch(
             return
         for table in (ChunkInputRow, DuplicateRow, ChunkRow):
             connection.execute(delete(table).where(table.batch_no == batch_no))
-    # a person who cancels meanwhile is obeyed: whoever asks for the batch finds it cancelled
+    # a person may cancel meanwhile: the job then finds its batch cancelled
     with contextlib.suppress(BatchEnded), BatchWriter(engine, batch_no, batch_id, guard=guard) as writer:
         for block in blocks:
             writer.add(block)

@@ -44,7 +44,7 @@ def read_job(engine: Engine, table: type[J], job_id: str) -> J | None:
 
 
 def is_free(table: JobTable) -> ColumnElement[bool]:
-    """The job has not ended and nobody holds its lease."""
+    """The job has not ended and its lease is free."""
     return and_(is_open(table), leases.is_free(table))
 
 
@@ -61,7 +61,8 @@ def write_held(
 def require_held(
     connection: Connection, table: JobTable, job_id: str, token: str, *conditions: ColumnElement[bool]
 ) -> None:
-    """Nobody can take or end the job until the connection's transaction ends. Raises LeaseLost when somebody has."""
+    """Lock the job against claims and ends until the connection's transaction ends. Raises LeaseLost when it is
+    lost."""
     of_job = select(table.id).where(table.id == job_id, is_open(table), *conditions)
     held = of_job.where(leases.is_held(table, token)).with_for_update()
     if connection.execute(held).first() is None:
@@ -69,14 +70,14 @@ def require_held(
 
 
 def claim_job(engine: Engine, table: type[J], job_id: str, lease_s: float) -> tuple[J, str] | None:
-    """Take the lease on a job that nobody works on. Returns the job as it was claimed and the token to write under;
-    None: somebody else has it, or it has ended."""
+    """Take the lease on a job that is free. Returns the job as it was claimed and the token to write under;
+    None: another worker has it, or it has ended."""
     with writing(engine) as connection:
         of_job = (table.id == job_id, is_open(table))
         token = leases.claim(connection, table, *of_job, lease_s=lease_s, attempts=table.attempts + 1)
         if token is None:
             return None
-        # in the same transaction: a person may end the job the moment after
+        # in the same transaction: a person may end the job right after
         row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().one()
     return table(**row), token
 
@@ -90,10 +91,10 @@ def renew_job(
         return leases.renew(connection, table, token, *of_job, lease_s=lease_s)
 
 
-def release_job(engine: Engine, table: JobTable, job_id: str, token: str, *, look_again_in_s: float | None) -> bool:
-    """Give the lease back. `look_again_in_s`: when recovery may send the job again; None leaves it to the state.
-    False: there was no lease to give back."""
-    next_look_at = None if look_again_in_s is None else db_now() + look_again_in_s
+def release_job(engine: Engine, table: JobTable, job_id: str, token: str, *, poll_again_in_s: float | None) -> bool:
+    """Release the lease. `poll_again_in_s`: when recovery may send the job again; None leaves it to the state.
+    False: the lease was lost."""
+    next_look_at = None if poll_again_in_s is None else db_now() + poll_again_in_s
     with writing(engine) as connection:
         return write_held(connection, table, job_id, token, next_look_at=next_look_at, **leases.RELEASED)
 

@@ -12,7 +12,7 @@ from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import LockRow
 from labelmill.core.jobs import leases
 
-_CLOCKS_WANDER_S = 5.0  #: A clock that is put right by so little was not set back.
+_CLOCKS_WANDER_S = 5.0  #: A clock that is corrected by so little was not set back.
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Taken:
     """This process has the lease."""
 
     token: str
-    free_for_s: float  #: For how long nobody had it. Below 0: the database's clock was set back by more than as much.
+    free_for_s: float  #: For how long it was free. Below 0: the database's clock was set back by more than as much.
 
 
 @dataclass(frozen=True)
@@ -41,14 +41,14 @@ def take_lease(engine: Engine, name: str, seconds: float) -> Taken | Held:
         return _first(engine, name, seconds)
     if not row.is_free:
         return Held(max(0.0, row.ahead_s))
-    # a lease that was given back early has been free for no time at all
-    given_back = (LockRow.lease_token.is_(None)) & (LockRow.lease_until > db_now())
+    # a lease that was released early has been free for no time at all
+    released = (LockRow.lease_token.is_(None)) & (LockRow.lease_until > db_now())
     with writing(engine) as connection:
-        mine = LockRow.name == name
+        is_named = LockRow.name == name
         free_for_s = connection.scalar(
-            select(case((given_back, 0.0), else_=db_now() - LockRow.lease_until)).where(mine, is_free)
+            select(case((released, 0.0), else_=db_now() - LockRow.lease_until)).where(is_named, is_free)
         )
-        if (token := leases.claim(connection, LockRow, mine, lease_s=seconds, max_ahead_s=max_ahead_s)) is not None:
+        if (token := leases.claim(connection, LockRow, is_named, lease_s=seconds, max_ahead_s=max_ahead_s)) is not None:
             return Taken(token, float(free_for_s or 0.0))
     return Held(seconds)
 
@@ -69,7 +69,7 @@ def hold_lease(engine: Engine, name: str, token: str, seconds: float) -> None:
         leases.renew(connection, LockRow, token, LockRow.name == name, lease_s=seconds)
 
 
-def give_lease_back(engine: Engine, name: str, token: str) -> None:
+def release_lease(engine: Engine, name: str, token: str) -> None:
     """Let another process take the lease at once, if it is this process' still."""
     with writing(engine) as connection:
         leases.write(connection, LockRow, token, LockRow.name == name, lease_token=None)

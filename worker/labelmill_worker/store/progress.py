@@ -24,7 +24,7 @@ _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 
 
 @dataclass
-class Progress:
+class ChunkProgress:
     """What one transaction records: predictions, error tuples, and how many rows (with their duplicates) they are."""
 
     blocks: list[PredictionBlock] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Entry:
     """One chunk's part of a transaction; `done` closes the chunk with it."""
 
     claim: Claim
-    progress: Progress
+    progress: ChunkProgress
     done: bool
 
 
@@ -115,7 +115,7 @@ def _standing(batch_state: str | None) -> Standing:
     return Standing.WANTED if batch_state == BatchState.RUNNING.value else Standing.UNWANTED
 
 
-def record_progress(engine: Engine, claim: Claim, progress: Progress, lease_s: float, *, done: bool) -> bool:
+def record_progress(engine: Engine, claim: Claim, progress: ChunkProgress, lease_s: float, *, done: bool) -> bool:
     """Write one chunk's answers in a transaction of their own.
 
     Returns whether the batch still wants more work. Raises LeaseLost.

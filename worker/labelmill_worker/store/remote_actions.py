@@ -1,4 +1,4 @@
-"""What is owed to Mistral for models, in SQL. Every write is guarded by the lease."""
+"""Pending remote actions of models, in SQL. Every write is guarded by the lease."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from labelmill.core.jobs import events, leases
 _AT_ONCE = 200
 
 
-def claim_wish(engine: Engine, model_no: int, lease_s: float) -> ModelRow | None:
-    """Take the lease on a model to which something is owed. None: nothing is, or somebody else has it."""
-    owed = (ModelRow.no == model_no, ModelRow.remote_wish.is_not(None))
+def claim_action(engine: Engine, model_no: int, lease_s: float) -> ModelRow | None:
+    """Take the lease on a model with a pending action. None: there is none, or another worker has it."""
+    pending = (ModelRow.no == model_no, ModelRow.remote_wish.is_not(None))
     with writing(engine) as connection:
-        if leases.claim(connection, ModelRow, *owed, lease_s=lease_s, attempts=ModelRow.attempts + 1) is None:
+        if leases.claim(connection, ModelRow, *pending, lease_s=lease_s, attempts=ModelRow.attempts + 1) is None:
             return None
-        found = connection.execute(select(ModelRow.__table__).where(ModelRow.no == model_no)).mappings().one()
-    return ModelRow(**found)
+        columns = connection.execute(select(ModelRow.__table__).where(ModelRow.no == model_no)).mappings().one()
+    return ModelRow(**columns)
 
 
-def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | None, error: str | None = None) -> bool:
-    """Record how a wish ended: `state` is the model's at Mistral now. False: a person wishes something else by now,
-    and that is still owed."""
+def settle_action(engine: Engine, row: ModelRow, message: str, *, state: str | None, error: str | None = None) -> bool:
+    """Record how an action ended: `state` is the model's at Mistral now. False: a person has requested another one
+    meanwhile, which is still pending."""
     with writing(engine) as connection:
         settled: dict[str, Any] = {
             "remote_wish": None,
@@ -44,8 +44,8 @@ def settle_wish(engine: Engine, row: ModelRow, message: str, *, state: str | Non
     return done
 
 
-def put_off_wish(engine: Engine, row: ModelRow, error: str, again_in_s: float, *, faults: int = 0) -> None:
-    """Give the lease back; recovery sends the wish again. `faults`: unforeseen ones in a row."""
+def defer_action(engine: Engine, row: ModelRow, error: str, again_in_s: float, *, faults: int = 0) -> None:
+    """Release the lease; recovery sends the action again. `faults`: unforeseen ones in a row."""
     values: dict[str, Any] = {"remote_error": error, "next_look_at": db_now() + again_in_s, "faults": faults}
     with writing(engine) as connection:
         _write(connection, row, state=row.remote_state, only_if_unchanged=False, values=values)
@@ -62,17 +62,19 @@ def _write(
     )
 
 
-def overdue_wishes(engine: Engine, late_s: float) -> list[int]:
-    """Models to which something is owed that nobody is at, and whose look is `late_s` late."""
+def overdue_actions(engine: Engine, late_s: float) -> list[int]:
+    """Models with a pending action that no worker has claimed, and whose attempt is `late_s` late."""
     late = or_(
         ModelRow.next_look_at.is_(None), has_passed(ModelRow.next_look_at, ago_s=late_s, max_ahead_s=MAX_POLL_DELAY_S)
     )
-    owed = ModelRow.remote_wish.in_([wish.value for wish in RemoteAction])
+    pending = ModelRow.remote_wish.in_([action.value for action in RemoteAction])
     with reading(engine) as connection:
-        return list(connection.scalars(select(ModelRow.no).where(owed, late, leases.is_free(ModelRow)).limit(_AT_ONCE)))
+        return list(
+            connection.scalars(select(ModelRow.no).where(pending, late, leases.is_free(ModelRow)).limit(_AT_ONCE))
+        )
 
 
-def put_off_wishes(engine: Engine, model_nos: list[int]) -> None:
-    """Wishes that have a message now are not late for a while."""
+def defer_actions(engine: Engine, model_nos: list[int]) -> None:
+    """Actions that have a message now are not late for a while."""
     with writing(engine) as connection:
         connection.execute(update(ModelRow).where(ModelRow.no.in_(model_nos)).values(next_look_at=db_now()))

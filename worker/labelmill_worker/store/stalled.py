@@ -1,4 +1,4 @@
-"""Stalled work: jobs that nobody looks at, chunks whose worker died, batches whose last closer died.
+"""Stalled work: jobs that no worker polls, chunks whose worker died, batches whose last closer died.
 
 Reads come first, and what they find is few: a write is worth its lock only when something is stalled.
 """
@@ -20,26 +20,26 @@ from labelmill_worker.store.chunks import complete_batch
 from labelmill_worker.store.jobs import is_free, write_held
 from labelmill_worker.store.transitions import move_job
 
-#: A message is on its queue or in work within moments. Work that is neither after so long has lost it.
+#: A message is on its queue or in work within a second. Work that is neither after so long has lost it.
 LOST_AFTER_S = 5.0
 _BY_A_LITTLE_S = 0.1
 _AT_ONCE = 200
-#: Of each kind, in a sweep. Where every slot for long work is taken, messages come and go in vain: they are to be few.
+#: Of each kind, in a sweep. Where every slot for long work is taken, messages are received in vain: they must be few.
 _JOBS_AT_ONCE = 50
 
 
 @dataclass(frozen=True)
-class OpenBatch:
-    """A batch that is not worked off yet."""
+class RunnableBatch:
+    """A batch whose chunks may be worked on."""
 
     no: int
     id: str
 
 
 def overdue_jobs(engine: Engine, table: JobTable) -> list[str]:
-    """Ids of jobs that nobody holds and whose look is `LOST_AFTER_S` late, or whose worker died: the most overdue ones.
+    """Ids of unclaimed jobs whose poll is `LOST_AFTER_S` late, or whose worker died: the most overdue ones.
 
-    A job that was never looked at is late `LOST_AFTER_S` after the first sweep that saw it.
+    A job that was never polled is late `LOST_AFTER_S` after the first sweep that saw it.
     """
     overdue = select(table.id).where(_is_overdue(table)).order_by(table.next_look_at).limit(_JOBS_AT_ONCE)
     with reading(engine) as connection:
@@ -67,14 +67,14 @@ def defer_jobs(engine: Engine, table: JobTable, ids: Sequence[str]) -> None:
 
 def leave_to_recovery(engine: Engine, table: JobTable, job_id: str) -> None:
     """A job whose message was taken off the queue without being carried out is overdue at once: the next sweep sends
-    it, or whoever can carry it out before."""
+    it, or before that a worker whose slot for it becomes free."""
     with writing(engine) as connection:
         overdue = db_now() - LOST_AFTER_S - _BY_A_LITTLE_S
         connection.execute(update(table).where(table.id == job_id, is_free(table)).values(next_look_at=overdue))
 
 
 def give_to_recovery(engine: Engine, table: JobTable, job_id: str, token: str) -> None:
-    """The same for a job that this worker has claimed: that it can do nothing for it is no attempt."""
+    """The same for a job that this worker has claimed: the claim does not count as an attempt."""
     with writing(engine) as connection:
         write_held(
             connection,
@@ -88,7 +88,7 @@ def give_to_recovery(engine: Engine, table: JobTable, job_id: str, token: str) -
 
 
 def take_overdue_job(engine: Engine, table: JobTable) -> str | None:
-    """The job that is overdue for longest, for a message of its own: nobody else sends one for the next
+    """The job that is overdue for longest, for a message of its own: no other worker sends one for the next
     `LOST_AFTER_S`. None: there is none."""
     longest = select(table.id).where(_is_overdue(table)).order_by(table.next_look_at).limit(1)
     with reading(engine) as connection:
@@ -96,15 +96,15 @@ def take_overdue_job(engine: Engine, table: JobTable) -> str | None:
     if job_id is None:
         return None
     with writing(engine) as connection:
-        mine = update(table).where(table.id == job_id, _is_overdue(table)).values(next_look_at=db_now())
-        return job_id if connection.execute(mine).rowcount else None
+        take = update(table).where(table.id == job_id, _is_overdue(table)).values(next_look_at=db_now())
+        return job_id if connection.execute(take).rowcount else None
 
 
 def return_expired_chunks(engine: Engine, *, grace_s: float = 0.0) -> int:
-    """Hand back chunks whose lease ran out (`claimed` → `pending`), each with a line in `events`. Those whose lease ran
-    out within the last `grace_s` are left to their owners."""
+    """Return chunks whose lease ran out to the queue (`claimed` → `pending`), each with a line in `events`. Those whose
+    lease ran out within the last `grace_s` are left to their owners."""
     ran_out = has_passed(ChunkRow.lease_until, ago_s=grace_s)
-    ids = {batch.no: batch.id for batch in open_batches(engine)}
+    ids = {batch.no: batch.id for batch in runnable_batches(engine)}
     if not ids:
         return 0
     # by the numbers of the open batches, so that the index of open chunks serves: there may be 10⁵ others
@@ -125,17 +125,18 @@ def return_expired_chunks(engine: Engine, *, grace_s: float = 0.0) -> int:
     return returned
 
 
-def open_batches(engine: Engine) -> list[OpenBatch]:
-    """Batches that are not worked off yet, the oldest first."""
+def runnable_batches(engine: Engine) -> list[RunnableBatch]:
+    """Batches whose chunks may be worked on, the oldest first."""
     with reading(engine) as connection:
         # sorted here: told to sort, SQLite reads every batch there ever was in order instead of using the index
         found = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(is_runnable(BatchRow))).all())
-    return [OpenBatch(no, batch_id) for no, batch_id in found]
+    return [RunnableBatch(no, batch_id) for no, batch_id in found]
 
 
 def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:
-    """Chunks whose message was sent `LOST_AFTER_S` ago and that nobody claimed: it waits on its queue, or is lost."""
-    # those with a message come first, for chunks are sent in order: no look at the 10⁵ behind them
+    """Chunks whose message was sent `LOST_AFTER_S` ago and that no worker claimed: it waits on its queue, or is
+    lost."""
+    # those with a message come first, for chunks are sent in order: the 10⁵ behind them are not read
     # without the bound SQLite would walk the primary key, through all chunks that are done
     first = select(ChunkRow.number, ChunkRow.sent_at).where(_pending(batch_no), ChunkRow.number >= 0)
     ahead = first.order_by(ChunkRow.number).limit(_AT_ONCE).subquery()
@@ -167,7 +168,7 @@ def _pending(batch_no: int) -> ColumnElement[bool]:
     return and_(ChunkRow.batch_no == batch_no, OPEN_CHUNK, ChunkRow.state == ChunkState.PENDING.value)
 
 
-def complete_finished_batches(engine: Engine, batches: Iterable[OpenBatch]) -> None:
+def complete_finished_batches(engine: Engine, batches: Iterable[RunnableBatch]) -> None:
     """End batches whose last chunk was closed by a worker that died before it could say so, or that have no row."""
     for batch in batches:
         with reading(engine) as connection:

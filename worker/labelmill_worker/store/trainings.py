@@ -35,7 +35,7 @@ def read_training(engine: Engine, training_id: str) -> tuple[TrainingRow, float]
     return TrainingRow(**values), now
 
 
-def record_look(
+def record_poll(
     engine: Engine,
     training_id: str,
     token: str,
@@ -44,7 +44,7 @@ def record_look(
     changed: bool,
     **values: Any,
 ) -> None:
-    """Record what a look at Mistral showed: facts, and events that are not yet there. Ends a run of faults.
+    """Record what a poll of Mistral showed: facts, and events that are not yet there. Ends a run of faults.
 
     `changed`, or any new event, is a sign of life. Raises LeaseLost.
     """
@@ -68,15 +68,17 @@ def restart_wait(engine: Engine, training_id: str, token: str) -> None:
         update_held(connection, training_id, token, changed_at=db_now(), due_at=None)
 
 
-def release_training(engine: Engine, row: TrainingRow, token: str, look_again_in_s: float) -> None:
-    """Give the lease back and say when to look again: at once if a person approved or cancelled since `row`."""
-    wishes: list[ColumnElement[bool]] = []
+def release_training(engine: Engine, row: TrainingRow, token: str, poll_again_in_s: float) -> None:
+    """Release the lease and say when to poll again: at once if a person approved or cancelled since `row`."""
+    requests: list[ColumnElement[bool]] = []
     if not row.cancel_requested:
-        wishes.append(TrainingRow.cancel_requested.is_(True))
+        requests.append(TrainingRow.cancel_requested.is_(True))
     if not row.approved:
-        wishes.append(and_(TrainingRow.approved.is_(True), TrainingRow.state == TrainingState.AWAITING_APPROVAL.value))
-    later = db_now() + look_again_in_s
-    due_at = case((or_(*wishes), db_now()), else_=later) if wishes else later
+        requests.append(
+            and_(TrainingRow.approved.is_(True), TrainingRow.state == TrainingState.AWAITING_APPROVAL.value)
+        )
+    later = db_now() + poll_again_in_s
+    due_at = case((or_(*requests), db_now()), else_=later) if requests else later
     with writing(engine) as connection:
         write_held(
             connection,

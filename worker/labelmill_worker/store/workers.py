@@ -1,4 +1,4 @@
-"""Workers in SQL: who lives, who cannot do what, and whether anybody else may."""
+"""Workers in SQL: which are alive, what each cannot do, and whether another one may."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import UnableWorkerRow, WorkerRow, utc_now
 from labelmill.core.jobs.tables import TABLE_OF, is_runnable
 
-ALIVE_EVERY_S = 5.0  #: How often a worker says that it lives.
-LIVE_S = 30.0  #: Who has said so for that long counts as alive.
+ALIVE_EVERY_S = 5.0  #: How often a worker writes its heartbeat.
+LIVE_S = 30.0  #: A worker whose latest heartbeat is no older counts as alive.
 RESUME_S = 3 * ALIVE_EVERY_S  #: How soon all are seen again when the database is back.
 _FAR_S = 600.0  #: No inability is noted for so long.
 _KEPT_S = 24 * 3600.0  #: Rows of workers that are gone.
 
 
 def note_alive(engine: Engine, worker_id: str, name: str, queues: Sequence[str]) -> None:
-    """This worker lives now, and serves these queues. Rows of workers long gone are dropped."""
+    """Write this worker's heartbeat and the queues that it serves. Rows of workers long gone are dropped."""
     values = {"name": name[:200], "queues": f",{','.join(sorted(queues))},"[:200], "seen_at": db_now()}
     resumed_at = case((_lives(LIVE_S), WorkerRow.resumed_at), else_=db_now())
     again = update(WorkerRow).where(WorkerRow.id == worker_id).values(resumed_at=resumed_at, **values)
@@ -34,12 +34,12 @@ def note_alive(engine: Engine, worker_id: str, name: str, queues: Sequence[str])
 
 
 def _lives(within_s: float) -> ColumnElement[bool]:
-    """Seen so lately. What lies far ahead was written before the clock was set back."""
+    """Seen within that time. A time far ahead was written before the clock was set back."""
     return WorkerRow.seen_at.between(db_now() - within_s, db_now() + LIVE_S)
 
 
 def note_gone(engine: Engine, worker_id: str) -> None:
-    """This worker ends."""
+    """This worker shuts down."""
     with writing(engine) as connection:
         connection.execute(delete(WorkerRow).where(WorkerRow.id == worker_id))
 
@@ -61,10 +61,10 @@ def note_able(engine: Engine, worker_id: str, subject: str) -> None:
 
 
 def others_may(engine: Engine, worker_id: str, subject: str, queue: str, *, seen_within_s: float) -> bool:
-    """Whether another worker that serves the queue lived so lately, and is not known to be unable.
+    """Whether another worker that serves the queue was alive within that time, and is not known to be unable.
 
-    After an outage of the database nobody has been seen lately, this worker neither: then others may, until all of them
-    have had the time to be seen again.
+    After an outage of the database no worker has been seen recently, nor has this one: then others may, until all of
+    them have had the time to be seen again.
     """
     unable = exists().where(
         UnableWorkerRow.worker_id == WorkerRow.id,

@@ -1,9 +1,9 @@
-"""Trainings, as a row of short looks.
+"""Trainings, as a series of short polls.
 
-`watch` is the way in: it claims a training, takes its next steps and says when to look again. `steps` finds the
-function for its method (`embedding`, `prompt`, `factory/`) and state; each is handed a `look.Look`. Calls go watch →
-steps → methods → `heads/`, the port (`mistral.port`) and the store.
+`poller` is the entry point: it claims a training, takes its next steps and says when to poll again. `steps` finds the
+function for its method (`embedding`, `prompt`, `factory/`) and state; each gets a `step_context.StepContext`. Calls go
+poller → steps → methods → `heads/`, the port (`ports.control_plane`) and the store.
 
 Every step can be repeated after a crash. A training in which nothing changes for 24 hours counts as failed
-(`pace.NO_CHANGE_LIMIT_S`).
+(`polling_schedule.NO_CHANGE_LIMIT_S`).
 """

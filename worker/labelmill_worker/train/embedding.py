@@ -42,150 +42,150 @@ from labelmill_worker.train.heads.decisions import Wanted
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
-from labelmill_worker.train.poll import Look, NextLook
-from labelmill_worker.train.polling_schedule import next_look_s
+from labelmill_worker.train.polling_schedule import next_poll_s
+from labelmill_worker.train.step_context import NextPoll, StepContext
 
 log = structlog.get_logger()
 
 
-def begin(look: Look) -> NextLook:
+def begin(step: StepContext) -> NextPoll:
     """queued → validating."""
-    look.move(TrainingState.VALIDATING, "counts what is to be embedded")
+    step.move(TrainingState.VALIDATING, "counts what is to be embedded")
     return 0.0
 
 
-def validate(look: Look) -> NextLook:
+def validate(step: StepContext) -> NextPoll:
     """validating → running or awaiting_approval: what it would cost."""
-    if look.split_path("train") is None:
+    if step.split_path("train") is None:
         raise InvalidInput("the dataset has no rows to train on")
-    with look.long_slot():
-        return weigh(look, look.spec.base_model, texts_of(look))
+    with step.long_slot():
+        return weigh(step, step.spec.base_model, texts_of(step))
 
 
-def weigh(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
+def weigh(step: StepContext, model: str, blocks: Iterator[list[str]]) -> NextPoll:
     """Count the tokens of texts that have no vector yet; start, or wait for a person's word."""
     texts = tokens = 0
-    for block in unembedded(look, model, blocks):
+    for block in unembedded(step, model, blocks):
         texts += len(block)
         tokens += count_all(block)
-    price = look.prices.cost_of(model, tokens)
+    price = step.prices.cost_of(model, tokens)
     amount = 0.0 if not texts else price["amount"] if price else None
     if amount is not None:
         currency = price["currency"] if price else None
-        look.save(estimate={"amount": amount, "currency": currency, "texts": texts, "tokens": tokens})
+        step.save(estimate={"amount": amount, "currency": currency, "texts": texts, "tokens": tokens})
     said = f"{texts} texts of about {tokens} tokens to embed"
     said += f", about {amount:g} USD" if amount is not None else "; the price of the model is not known"
-    if amount == 0 or may_start(amount, look.row.max_cost, approved=look.row.approved):
-        look.move(TrainingState.RUNNING, f"starts; {said}")
+    if amount == 0 or may_start(amount, step.row.max_cost, approved=step.row.approved):
+        step.move(TrainingState.RUNNING, f"starts; {said}")
         return 0.0
-    cap = look.row.max_cost
+    cap = step.row.max_cost
     why = "no cost was allowed yet" if cap is None else f"only {cap:g} was allowed"
-    look.move(TrainingState.AWAITING_APPROVAL, f"waits for approval: {said}; {why}")
-    return next_look_s(TrainingState.AWAITING_APPROVAL, 0, look.poll_s)
+    step.move(TrainingState.AWAITING_APPROVAL, f"waits for approval: {said}; {why}")
+    return next_poll_s(TrainingState.AWAITING_APPROVAL, 0, step.poll_s)
 
 
-def await_approval(look: Look) -> NextLook:
+def await_approval(step: StepContext) -> NextPoll:
     """awaiting_approval → running, once a person said yes."""
-    if not look.row.approved:
-        return next_look_s(look.state, 0, look.poll_s)
-    look.move(TrainingState.RUNNING, "approved")
+    if not step.row.approved:
+        return next_poll_s(step.state, 0, step.poll_s)
+    step.move(TrainingState.RUNNING, "approved")
     return 0.0
 
 
-def run(look: Look) -> NextLook:
+def run(step: StepContext) -> NextPoll:
     """running → succeeded: embed, then fit."""
-    wait_s = embed(look, look.spec.base_model, texts_of(look))
+    wait_s = embed(step, step.spec.base_model, texts_of(step))
     if wait_s is not None:
         return wait_s
-    with look.long_slot(), discarded_if_cancelled(look):
-        recipe, thresholds, found, analysis = fit(look)
-        succeed(look, recipe, thresholds, found, analysis)
+    with step.long_slot(), discarded_if_cancelled(step):
+        recipe, thresholds, found, analysis = fit(step)
+        succeed(step, recipe, thresholds, found, analysis)
     return None
 
 
-def embed(look: Look, model: str, blocks: Iterator[list[str]]) -> NextLook:
-    """Bring the training's batch on. Returns when to look again; None: every text that can have a vector has one."""
-    if look.row.batch_id is None:
-        with look.long_slot():
-            first = next(unembedded(look, model, blocks), None)
+def embed(step: StepContext, model: str, blocks: Iterator[list[str]]) -> NextPoll:
+    """Bring the training's batch on. Returns when to poll again; None: every text that can have a vector has one."""
+    if step.row.batch_id is None:
+        with step.long_slot():
+            first = next(unembedded(step, model, blocks), None)
         if first is None:
             return None  # nothing to send
-        with writing(look.engine) as connection:
+        with writing(step.engine) as connection:
             model_no = vectors.embedding_model(connection, model)
-        with writing(look.engine) as connection:
-            look.require_lease(connection)
+        with writing(step.engine) as connection:
+            step.require_lease(connection)
             open_inner_batch(
                 connection,
                 TrainingRow,
-                look.row.id,
-                look.token,
+                step.row.id,
+                step.token,
                 model_no=model_no,
                 model_ref=model,
-                spec=ClassifySpec(source=f"{look.dataset.name}@{look.dataset.version}"),
+                spec=ClassifySpec(source=f"{step.dataset.name}@{step.dataset.version}"),
             )
         return 0.0  # the next step reads the training anew, and submits
-    batch = read_inner_batch(look.engine, look.row.batch_id)
+    batch = read_inner_batch(step.engine, step.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
-        with look.long_slot():
-            submit_inner_batch(look, batch.id, unembedded(look, model, blocks))
-        return wait_for(look, read_inner_batch(look.engine, batch.id))
+        with step.long_slot():
+            submit_inner_batch(step, batch.id, unembedded(step, model, blocks))
+        return wait_for(step, read_inner_batch(step.engine, batch.id))
     if not has_ended(batch):
-        return wait_for(look, batch)
+        return wait_for(step, batch)
     require_completed(batch)
     if batch.failed:
-        _tell_of_failures(look, batch.no, batch.failed)
+        _tell_of_failures(step, batch.no, batch.failed)
     return None
 
 
-def texts_of(look: Look) -> Iterator[list[str]]:
+def texts_of(step: StepContext) -> Iterator[list[str]]:
     """The texts of every split that a head is fitted or checked on."""
     for split in SPLITS:
-        path = look.split_path(split)
+        path = step.split_path(split)
         if path is not None:
             for block in in_blocks(read_rows(path)):
                 yield [text for text, _ in block]
 
 
-def unembedded(look: Look, model: str, blocks: Iterator[list[str]]) -> Iterator[list[str]]:
+def unembedded(step: StepContext, model: str, blocks: Iterator[list[str]]) -> Iterator[list[str]]:
     """Those of the texts that have no vector, each once."""
-    with writing(look.engine) as connection:
+    with writing(step.engine) as connection:
         model_no = vectors.embedding_model(connection, model)
     distinct = DistinctTexts()
     for block in blocks:
-        look.check()
+        step.check()
         first_rows = distinct.first_rows(block).tolist()
         new = {digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
-        with reading(look.engine) as connection:
+        with reading(step.engine) as connection:
             known = vectors.known_digests(connection, model_no, new)
         missing = [text for digest, text in new.items() if digest not in known]
         if missing:
             yield missing
 
 
-def vectors_of(look: Look, model: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[bytes, Any, str]]:
+def vectors_of(step: StepContext, model: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[bytes, Any, str]]:
     """`(vector as stored, labels, text)` of the rows whose text has a vector."""
-    with writing(look.engine) as connection:
+    with writing(step.engine) as connection:
         model_no = vectors.embedding_model(connection, model)
     for block in in_blocks(rows):
-        look.check()
+        step.check()
         digests = [digest_of(text) for text, _ in block]
-        found = vectors.read_vectors(look.engine, model_no, digests)
+        found = vectors.read_vectors(step.engine, model_no, digests)
         for digest, (text, labels) in zip(digests, block, strict=True):
             if digest in found:
                 yield found[digest], labels, text
 
 
-def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
+def fit(step: StepContext) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Fit the head and write its file. Returns the recipe, the thresholds, what was found, and what a report draws.
     Raises Permanent, LeaseLost."""
-    schema = LabelSchema.from_json(look.dataset.label_schema or [])
-    folder = look.data.path(MODELS) / f"{look.row.id}.{look.token}.part"
-    look.confirm_lease()
-    clear_away(look)
+    schema = LabelSchema.from_json(step.dataset.label_schema or [])
+    folder = step.data.path(MODELS) / f"{step.row.id}.{step.token}.part"
+    step.confirm_lease()
+    delete_leftovers(step)
     try:
         numbers = array("q")
         splits = {
-            split: _split_vectors(look, split, schema, folder, numbers if split == "train" else array("q"))
+            split: _split_vectors(step, split, schema, folder, numbers if split == "train" else array("q"))
             for split in SPLITS
         }
         train = splits["train"]
@@ -196,34 +196,34 @@ def fit(look: Look) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any], dic
             train,
             splits["validation"],
             schema,
-            wanted=Wanted(look.spec.optimize, look.spec.target_precision),
+            wanted=Wanted(step.spec.optimize, step.spec.target_precision),
             numbers=np.frombuffer(numbers, np.int64),
-            check=look.check,
+            check=step.check,
         )
-        if (path := look.split_path("train")) is not None:
+        if (path := step.split_path("train")) is not None:
             add_texts(path, fitted.suspects)
     except FileNotFoundError:
-        look.confirm_lease()  # whoever has the training by now has cleared our files away
+        step.confirm_lease()  # another worker that took the training over has deleted our files
         raise
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for target in fitted.report.values():
         for one in target.get("precisions", ()):
-            look.note(one["said"])
-    file = model_file(look.row.id)
-    sha256 = fitted.head.save(look.data.path(file))
+            step.note(one["said"])
+    file = model_file(step.row.id)
+    sha256 = fitted.head.save(step.data.path(file))
     recipe = {
         "file": file,
         "sha256": sha256,
         "dimensions": fitted.head.dimensions,
-        "chats": holds_chats(look.split_path("train")),
+        "chats": holds_chats(step.split_path("train")),
     }
     return recipe, dict(fitted.thresholds), {"targets": fitted.report}, {"targets": fitted.suspects}
 
 
-def clear_away(look: Look) -> None:
+def delete_leftovers(step: StepContext) -> None:
     """Remove what attempts left that were killed as they wrote. One that is only asleep fails, and records nothing."""
-    for left in look.data.path(MODELS).glob(f"*{look.row.id}.*part"):
+    for left in step.data.path(MODELS).glob(f"*{step.row.id}.*part"):
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)
         else:
@@ -231,26 +231,28 @@ def clear_away(look: Look) -> None:
 
 
 @contextlib.contextmanager
-def discarded_if_cancelled(look: Look) -> Iterator[None]:
+def discarded_if_cancelled(step: StepContext) -> Iterator[None]:
     """The model's file goes again when the training turns out to have been cancelled meanwhile."""
     try:
         yield
     except LeaseLost:
-        row = read_job(look.engine, TrainingRow, look.row.id)
+        row = read_job(step.engine, TrainingRow, step.row.id)
         if row is not None and row.state == TrainingState.CANCELLED.value:
-            look.data.path(model_file(look.row.id)).unlink(missing_ok=True)
+            step.data.path(model_file(step.row.id)).unlink(missing_ok=True)
         raise
 
 
-def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path, numbers: array[int]) -> VectorRows | None:
+def _split_vectors(
+    step: StepContext, split: str, schema: LabelSchema, folder: Path, numbers: array[int]
+) -> VectorRows | None:
     """The split's vectors with their labels. `numbers` takes the numbers of the rows that have one."""
-    path = look.split_path(split)
+    path = step.split_path(split)
     if path is None:
         return None
 
     def labelled() -> Iterator[tuple[bytes, dict[str, Any]]]:
         numbered = ((text, (number, labels)) for number, (text, labels) in enumerate(read_rows(path)))
-        for data, (number, labels), _ in vectors_of(look, look.spec.base_model, numbered):
+        for data, (number, labels), _ in vectors_of(step, step.spec.base_model, numbered):
             numbers.append(number)
             yield data, labels
 
@@ -258,60 +260,60 @@ def _split_vectors(look: Look, split: str, schema: LabelSchema, folder: Path, nu
 
 
 def succeed(
-    look: Look,
+    step: StepContext,
     recipe: dict[str, Any],
     thresholds: dict[str, Any],
     found: dict[str, Any],
     analysis: dict[str, Any] | None = None,
 ) -> None:
     """Register the model version and end the training, in one transaction. Raises LeaseLost."""
-    remote_model = look.spec.base_model
+    remote_model = step.spec.base_model
     details = found or None  # how far the batch is was only of interest while it ran
-    with writing(look.engine) as connection:
-        update_held(connection, look.row.id, look.token, remote_model=remote_model, details=details)
+    with writing(step.engine) as connection:
+        update_held(connection, step.row.id, step.token, remote_model=remote_model, details=details)
         if analysis is not None:
-            save_analysis(connection, look.row.id, analysis)
+            save_analysis(connection, step.row.id, analysis)
         number, version, promoted = register_version(
-            connection, look.row, look.dataset, remote_model, recipe=recipe, thresholds=thresholds
+            connection, step.row, step.dataset, remote_model, recipe=recipe, thresholds=thresholds
         )
         moved = move_job(
             connection,
-            look.row.id,
+            step.row.id,
             TrainingState.SUCCEEDED,
             old=TrainingState.RUNNING,
-            token=look.token,
+            token=step.token,
             model_no=number,
-            cost=_cost(look, str(recipe.get("embedding_model", remote_model))),
-            message=f"made {look.row.name}@{version}{', promoted' if promoted else ''}",
+            cost=_cost(step, str(recipe.get("embedding_model", remote_model))),
+            message=f"made {step.row.name}@{version}{', promoted' if promoted else ''}",
         )
         if not moved:
-            raise LeaseLost(f"{look.row.id} was moved by somebody else")
+            raise LeaseLost(f"{step.row.id} was moved by a person or another worker")
 
 
-def cancel(look: Look) -> NextLook:
+def cancel(step: StepContext) -> NextPoll:
     """Any state → cancelled, its batch with it; the vectors that were paid for are kept."""
-    look.cancel()
+    step.cancel()
     return None
 
 
-def _cost(look: Look, model: str) -> dict[str, Any] | None:
+def _cost(step: StepContext, model: str) -> dict[str, Any] | None:
     """By the tokens that Mistral reported; by the counted ones, marked as such, where it reported none."""
-    if look.row.batch_id is None:
-        return {"amount": 0.0, "currency": (look.row.estimate or {}).get("currency")}
-    tokens = read_inner_batch(look.engine, look.row.batch_id).tokens
+    if step.row.batch_id is None:
+        return {"amount": 0.0, "currency": (step.row.estimate or {}).get("currency")}
+    tokens = read_inner_batch(step.engine, step.row.batch_id).tokens
     if tokens:
-        cost = look.prices.cost_of(model, tokens)
+        cost = step.prices.cost_of(model, tokens)
         return cost and cost | {"tokens": tokens}
-    estimate = look.row.estimate or {}
+    estimate = step.row.estimate or {}
     return {name: estimate.get(name) for name in ("amount", "currency", "tokens")} | {"counted": True}
 
 
-def _tell_of_failures(look: Look, batch_no: int, failed: int) -> None:
-    why = first_row_error(look.engine, batch_no)
-    look.note(f"{failed} texts could not be embedded and are left out: {why}")
+def _tell_of_failures(step: StepContext, batch_no: int, failed: int) -> None:
+    why = first_row_error(step.engine, batch_no)
+    step.note(f"{failed} texts could not be embedded and are left out: {why}")
 
 
-STEPS: dict[TrainingState, Callable[[Look], NextLook]] = {
+STEPS: dict[TrainingState, Callable[[StepContext], NextPoll]] = {
     TrainingState.QUEUED: begin,
     TrainingState.VALIDATING: validate,
     TrainingState.AWAITING_APPROVAL: await_approval,

@@ -10,19 +10,19 @@ from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.states import BatchState
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
-from labelmill_worker.store.trainings import record_look
-from labelmill_worker.train.poll import Look, NextLook
-from labelmill_worker.train.polling_schedule import is_lifeless, next_look_s
+from labelmill_worker.store.trainings import record_poll
+from labelmill_worker.train.polling_schedule import has_stalled, next_poll_s
+from labelmill_worker.train.step_context import NextPoll, StepContext
 
-_FIRST_LOOK_S = 0.5
+_FIRST_POLL_S = 0.5
 
 
-def submit_inner_batch(look: Look, batch_id: str, blocks: Iterable[list[str]]) -> None:
+def submit_inner_batch(step: StepContext, batch_id: str, blocks: Iterable[list[str]]) -> None:
     """Write the texts of a batch that is not yet open, from the beginning, and send its first chunks."""
-    batch = read_inner_batch(look.engine, batch_id)
-    fill_inner_batch(look.engine, batch.no, batch_id, blocks, look.require_lease)
+    batch = read_inner_batch(step.engine, batch_id)
+    fill_inner_batch(step.engine, batch.no, batch_id, blocks, step.require_lease)
     with contextlib.suppress(BrokerUnavailable):  # recovery sends it
-        dispatch_batch(look.engine, look.sender, batch_id)
+        dispatch_batch(step.engine, step.sender, batch_id)
 
 
 def has_ended(batch: InnerBatch) -> bool:
@@ -30,17 +30,17 @@ def has_ended(batch: InnerBatch) -> bool:
     return batch.state in ENDED
 
 
-def wait_for(look: Look, batch: InnerBatch) -> NextLook:
-    """When to look again at a batch that runs. Raises Permanent when nothing has moved for too long."""
+def wait_for(step: StepContext, batch: InnerBatch) -> NextPoll:
+    """When to poll again at a batch that runs. Raises Permanent when nothing has moved for too long."""
     done = batch.answered + batch.failed
-    details = dict(look.row.details or {})
+    details = dict(step.row.details or {})
     changed = details.get("rows_done") != done
     details |= {"rows": batch.rows, "rows_done": done}
-    record_look(look.engine, look.row.id, look.token, [], changed=changed, details=details)
-    unchanged_s = 0.0 if changed or look.row.changed_at is None else max(0.0, look.now - look.row.changed_at)
-    if is_lifeless(unchanged_s):
+    record_poll(step.engine, step.row.id, step.token, [], changed=changed, details=details)
+    unchanged_s = 0.0 if changed or step.row.changed_at is None else max(0.0, step.now - step.row.changed_at)
+    if has_stalled(unchanged_s):
         raise Permanent(f"its batch {batch.id} has not moved for {unchanged_s / 3600:.0f} hours")
-    return next_look_s(look.state, unchanged_s, min(look.poll_s, _FIRST_LOOK_S))
+    return next_poll_s(step.state, unchanged_s, min(step.poll_s, _FIRST_POLL_S))
 
 
 def require_completed(batch: InnerBatch) -> None:

@@ -1,4 +1,4 @@
-"""One look at a training: claim it, take its next steps, record, say when to look again. Holds no worker in between."""
+"""One poll of a training: claim it, take its next steps, record, say when to poll again. Holds no worker in between."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.factory.stopping import stop_at_mistral
-from labelmill_worker.train.poll import Look, NextLook
-from labelmill_worker.train.polling_schedule import MAX_PAUSE_S, backoff_s, is_lifeless, was_unwatched
+from labelmill_worker.train.polling_schedule import MAX_PAUSE_S, backoff_s, has_stalled, was_unwatched
+from labelmill_worker.train.step_context import NextPoll, StepContext
 from labelmill_worker.train.steps import take_step
 
 log = structlog.get_logger()
 
-_NEXT_LOOK_S = 10.0  #: What a look itself may take: a delay counts until the next one has ended.
+_NEXT_POLL_S = 10.0  #: How long a poll itself may take: a delay counts until the next one has ended.
 
 
-class TrainingWatch:
-    """Looks at trainings. `plane` is asked for at each look, so that a missing key ends a training and not a worker."""
+class TrainingPoller:
+    """Polls trainings. `plane` is called in each poll, so that a missing key ends a training and not a worker."""
 
     def __init__(
         self,
@@ -66,8 +66,8 @@ class TrainingWatch:
         self._ability = ability or Ability(engine)
         self._rng = rng or random.Random()
 
-    def look(self, training_id: str) -> None:
-        """Bring the training on as far as it goes now. Does nothing when it is not due, or somebody else has it."""
+    def poll(self, training_id: str) -> None:
+        """Take the steps that can be taken now. Does nothing when the training is not due, or another worker has it."""
         if not self._is_due(training_id):
             return
         claimed = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)
@@ -78,13 +78,13 @@ class TrainingWatch:
             try:
                 wait_s = self._advance(training_id, token, lease.check)
             except LeaseLost:
-                # a person moved the training meanwhile, or another worker has it; then this gives nothing back
-                log.info("dropped: moved by somebody else")
-                if not release_job(self._engine, TrainingRow, training_id, token, look_again_in_s=0.0):
+                # a person moved the training meanwhile, or another worker has it: then there is no lease to release
+                log.info("dropped: moved by a person or another worker")
+                if not release_job(self._engine, TrainingRow, training_id, token, poll_again_in_s=0.0):
                     return
                 wait_s = 0.0
         if wait_s is not None:
-            self._look_again(training_id, wait_s)
+            self._poll_again(training_id, wait_s)
 
     def _advance(self, training_id: str, token: str, check: Callable[[], None]) -> float | None:
         while True:
@@ -119,11 +119,11 @@ class TrainingWatch:
                 release_training(self._engine, row, token, wait_s)
                 return wait_s
 
-    def _prepared(self, row: TrainingRow, now: float, check: Callable[[], None]) -> Look:
+    def _prepared(self, row: TrainingRow, now: float, check: Callable[[], None]) -> StepContext:
         dataset = read_job(self._engine, DatasetRow, row.dataset_id)
         if dataset is None:
             raise NotFound(f"the dataset {row.dataset_id} of this training is gone")
-        return Look(
+        return StepContext(
             self._engine,
             self._sender,
             self._plane,
@@ -137,31 +137,31 @@ class TrainingWatch:
             check=check,
         )
 
-    def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> NextLook:
+    def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> NextPoll:
         unchanged_s = now - (row.changed_at or now)
-        if is_lifeless(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
+        if has_stalled(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
             why = Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}")
             return self._begin_giving_up(row, token, why)
-        wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, at_least_s=error.retry_after_s)
+        wait_s = backoff_s(row.attempts, self._settings.poll_s, self._rng, min_s=error.retry_after_s)
         self._note_delay(row, error, wait_s)
-        log.warning("looks again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
+        log.warning("polls again later", reason=error.message, in_s=round(wait_s, 1), attempts=row.attempts)
         return max(wait_s, 0.05)
 
     def _note_delay(self, row: TrainingRow, error: LabelmillError, wait_s: float) -> None:
-        """Tell what holds the training back until the look after the next wait has ended."""
+        """Report what delays the training, until the poll after the next wait has ended."""
         if (reason := reason_of(error)) is not None:
             note_delay(
-                self._engine, WORKER_ID, row.id, reason, error.message, since_s=0.0, valid_s=wait_s + _NEXT_LOOK_S
+                self._engine, WORKER_ID, row.id, reason, error.message, since_s=0.0, valid_s=wait_s + _NEXT_POLL_S
             )
 
-    def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> NextLook:
+    def _after_refusal(self, row: TrainingRow, now: float, token: str, error: Permanent) -> NextPoll:
         if isinstance(error, WorkerUnable) and self._ability.leaves_to_others(error, row.id, QUEUE_OF[TRAIN]):
             release_training(self._engine, row, token, 0.0)
             requeue(self._sender, TRAIN, JobMessage(job_id=row.id))
             return None
         # A key or a proxy that is being replaced must not cost a model that is being paid for.
         at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
-        paid = at_mistral and not is_lifeless(now - (row.changed_at or now))
+        paid = at_mistral and not has_stalled(now - (row.changed_at or now))
         cannot_ask = isinstance(error, CredentialsRefused) or (
             isinstance(error, WorkerUnable) and error.is_about_mistral
         )
@@ -180,12 +180,12 @@ class TrainingWatch:
             return
         release_training(self._engine, row, token, found.pause_s)
 
-    def _begin_giving_up(self, row: TrainingRow, token: str, error: Permanent) -> NextLook:
+    def _begin_giving_up(self, row: TrainingRow, token: str, error: Permanent) -> NextPoll:
         """From now on the training only waits for what is left of it at Mistral to be stopped."""
         save_job(self._engine, TrainingRow, row.id, token, error=error.stored, error_code=error.code)
         return 0.0
 
-    def _give_up(self, row: TrainingRow, now: float, token: str) -> NextLook:
+    def _give_up(self, row: TrainingRow, now: float, token: str) -> NextPoll:
         """End the training as failed, once nothing at Mistral runs on for it."""
         try:
             stop_at_mistral(self._plane, row)
@@ -194,7 +194,7 @@ class TrainingWatch:
                 self._fail(row, token, _reason_of(row))  # a job that was never started costs nothing
                 return None
             passes = isinstance(error, Retryable) or _cannot_ask(error)
-            if passes and not is_lifeless(now - (row.changed_at or now)):
+            if passes and not has_stalled(now - (row.changed_at or now)):
                 log.error("its job at Mistral cannot be cancelled yet", job=row.remote_job, reason=error.message)
                 wait_s = max(backoff_s(row.attempts, self._settings.poll_s, self._rng), 0.05)
                 self._note_delay(row, error, wait_s)
@@ -210,7 +210,7 @@ class TrainingWatch:
             log.error("training failed", reason=error.message)
 
     def _is_due(self, training_id: str) -> bool:
-        """Each look sends one message for the next. A second copy of it must not start a second row of looks."""
+        """Each poll sends one message for the next. A second copy of it must not start a second series of polls."""
         found = read_training(self._engine, training_id)
         if found is None:
             log.warning("no such training")
@@ -219,10 +219,10 @@ class TrainingWatch:
         if TrainingState(row.state) in ENDED:
             return False
         early_s = (row.due_at or 0.0) - now
-        # further ahead than anything is put off: written before the database's clock was set back
+        # further ahead than anything is deferred: written before the database's clock was set back
         return row.cancel_requested or early_s <= min(0.25, self._settings.poll_s / 2) or early_s > MAX_POLL_DELAY_S
 
-    def _look_again(self, training_id: str, wait_s: float) -> None:
+    def _poll_again(self, training_id: str, wait_s: float) -> None:
         if wait_s > MAX_PAUSE_S:
             return  # long countdowns pile up in workers; recovery sends it then
         with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: recovery sends it

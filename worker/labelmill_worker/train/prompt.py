@@ -20,80 +20,80 @@ from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.train import embedding
 from labelmill_worker.train.dataset_rows import holds_chats, read_rows
-from labelmill_worker.train.poll import Look, NextLook
 from labelmill_worker.train.sampling import sample_per_label
+from labelmill_worker.train.step_context import NextPoll, StepContext
 
 MAX_EXAMPLES = 2_000  #: Of a balanced prompt: it goes with every text.
 POOL_PER_LABEL, MAX_POOL = 100, 20_000  #: What the nearest examples are chosen from.
 
 
-def validate(look: Look) -> NextLook:
+def validate(step: StepContext) -> NextPoll:
     """validating → running or awaiting_approval: weigh what it costs."""
-    schema = LabelSchema.from_json(look.dataset.label_schema or [])
-    if _is_nearest(look):
-        with look.long_slot():
-            return embedding.weigh(look, EMBEDDING_MODEL, _pool_texts(look, schema))
-    look.save(estimate={"amount": 0.0, "currency": "USD", "texts": 0, "tokens": 0})
-    look.move(TrainingState.RUNNING, "starts; nothing to pay for")
+    schema = LabelSchema.from_json(step.dataset.label_schema or [])
+    if _is_nearest(step):
+        with step.long_slot():
+            return embedding.weigh(step, EMBEDDING_MODEL, _pool_texts(step, schema))
+    step.save(estimate={"amount": 0.0, "currency": "USD", "texts": 0, "tokens": 0})
+    step.move(TrainingState.RUNNING, "starts; nothing to pay for")
     return 0.0
 
 
-def run(look: Look) -> NextLook:
+def run(step: StepContext) -> NextPoll:
     """running → succeeded: make the prompt."""
-    schema = LabelSchema.from_json(look.dataset.label_schema or [])
-    spec = look.spec
+    schema = LabelSchema.from_json(step.dataset.label_schema or [])
+    spec = step.spec
     recipe: dict[str, Any] = {
         "system": system_message(schema, spec.descriptions),
         "answer_schema": answer_schema(schema),
         "shots": spec.shots,
         "shot_selection": spec.shot_selection,
-        "chats": holds_chats(look.split_path("train")),
+        "chats": holds_chats(step.split_path("train")),
     }
-    if _is_nearest(look):
-        wait_s = embedding.embed(look, EMBEDDING_MODEL, _pool_texts(look, schema))
+    if _is_nearest(step):
+        wait_s = embedding.embed(step, EMBEDDING_MODEL, _pool_texts(step, schema))
         if wait_s is not None:
             return wait_s
-        with look.long_slot():
-            pool = _pool_file(look, schema)
+        with step.long_slot():
+            pool = _pool_file(step, schema)
         recipe |= pool | {"embedding_model": EMBEDDING_MODEL}
     elif spec.shots:
-        recipe["examples"] = _sample(look, schema, spec.shots, MAX_EXAMPLES)
-    with embedding.discarded_if_cancelled(look):
-        embedding.succeed(look, recipe, {}, {})
+        recipe["examples"] = _sample(step, schema, spec.shots, MAX_EXAMPLES)
+    with embedding.discarded_if_cancelled(step):
+        embedding.succeed(step, recipe, {}, {})
     return None
 
 
-def _is_nearest(look: Look) -> bool:
-    return look.spec.shots > 0 and look.spec.shot_selection == "nearest"
+def _is_nearest(step: StepContext) -> bool:
+    return step.spec.shots > 0 and step.spec.shot_selection == "nearest"
 
 
-def _sample(look: Look, schema: LabelSchema, per_label: int, at_most: int) -> list[dict[str, Any]]:
-    path = look.split_path("train")
+def _sample(step: StepContext, schema: LabelSchema, per_label: int, max_rows: int) -> list[dict[str, Any]]:
+    path = step.split_path("train")
     if path is None:
         raise InvalidInput("the dataset has no rows to take examples from")
-    return sample_per_label(read_rows(path), schema, per_label, at_most)
+    return sample_per_label(read_rows(path), schema, per_label, max_rows)
 
 
-def _pool_texts(look: Look, schema: LabelSchema) -> Iterator[list[str]]:
-    pool = _sample(look, schema, POOL_PER_LABEL, MAX_POOL)
+def _pool_texts(step: StepContext, schema: LabelSchema) -> Iterator[list[str]]:
+    pool = _sample(step, schema, POOL_PER_LABEL, MAX_POOL)
     for start in range(0, len(pool), 4_096):
         yield [row["text"] for row in pool[start : start + 4_096]]
 
 
-def _pool_file(look: Look, schema: LabelSchema) -> dict[str, Any]:
-    rows = ((row["text"], row["labels"]) for row in _sample(look, schema, POOL_PER_LABEL, MAX_POOL))
-    found = list(embedding.vectors_of(look, EMBEDDING_MODEL, rows))
+def _pool_file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
+    rows = ((row["text"], row["labels"]) for row in _sample(step, schema, POOL_PER_LABEL, MAX_POOL))
+    found = list(embedding.vectors_of(step, EMBEDDING_MODEL, rows))
     if not found:
         raise Permanent("none of the examples could be embedded")
     matrix = np.frombuffer(b"".join(data for data, _, _ in found), "<f2").reshape(len(found), -1).astype(np.float32)
     pool = ExamplePool.of(schema, [{"text": text, "labels": labels} for _, labels, text in found], matrix)
-    look.confirm_lease()
-    embedding.clear_away(look)
-    file = model_file(look.row.id)
-    return {"file": file, "sha256": pool.save(look.data.path(file))}
+    step.confirm_lease()
+    embedding.delete_leftovers(step)
+    file = model_file(step.row.id)
+    return {"file": file, "sha256": pool.save(step.data.path(file))}
 
 
-STEPS: dict[TrainingState, Callable[[Look], NextLook]] = {
+STEPS: dict[TrainingState, Callable[[StepContext], NextPoll]] = {
     TrainingState.QUEUED: embedding.begin,
     TrainingState.VALIDATING: validate,
     TrainingState.AWAITING_APPROVAL: embedding.await_approval,

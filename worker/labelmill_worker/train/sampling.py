@@ -13,8 +13,8 @@ Row = tuple[str, dict[str, Any]]
 NO_LABEL = ""  #: Stands for an empty list of labels; no label is blank.
 
 
-def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, at_most: int) -> list[dict[str, Any]]:
-    """At least `per_label` rows of every label of every target, where there are so many; `at_most` in all.
+def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, max_rows: int) -> list[dict[str, Any]]:
+    """At least `per_label` rows of every label of every target, where there are so many; `max_rows` in all.
 
     Returns `{"text", "labels"}`. A row serves all labels it has; that a multi-label target has none is sampled like one
     more label. Which rows are taken depends on their texts alone.
@@ -39,9 +39,9 @@ def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, a
             else:
                 continue
             kept[text] = labels
-        if len(kept) > 4 * at_most + 4 * per_label * len(heaps):
+        if len(kept) > 4 * max_rows + 4 * per_label * len(heaps):
             kept = _still_wanted(kept, heaps)
-    return _cover(_still_wanted(kept, heaps), heaps, per_label, at_most)
+    return _cover(_still_wanted(kept, heaps), heaps, per_label, max_rows)
 
 
 def _keys(labels: dict[str, Any], known: dict[tuple[str, str], Any]) -> list[tuple[str, str]]:
@@ -59,14 +59,17 @@ def _still_wanted(kept: dict[str, dict[str, Any]], heaps: dict[Any, list[tuple[b
 
 
 def _cover(
-    kept: dict[str, dict[str, Any]], heaps: dict[tuple[str, str], list[tuple[bytes, str]]], per_label: int, at_most: int
+    kept: dict[str, dict[str, Any]],
+    heaps: dict[tuple[str, str], list[tuple[bytes, str]]],
+    per_label: int,
+    max_rows: int,
 ) -> list[dict[str, Any]]:
     """Go through the labels, the rarest first, and take rows only for those that do not have enough yet."""
     chosen: dict[str, int] = {}
     have = dict.fromkeys(heaps, 0)
     for key in sorted(heaps, key=lambda key: (len(heaps[key]), key)):
         for _, text in sorted(heaps[key], reverse=True):
-            if have[key] >= per_label or len(chosen) >= at_most:
+            if have[key] >= per_label or len(chosen) >= max_rows:
                 break
             if text not in chosen:
                 chosen[text] = len(chosen)

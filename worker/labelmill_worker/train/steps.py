@@ -8,9 +8,9 @@ from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.states import TrainingState
 from labelmill_worker.train import embedding, prompt
 from labelmill_worker.train.factory import steps as factory
-from labelmill_worker.train.poll import Look, NextLook
+from labelmill_worker.train.step_context import NextPoll, StepContext
 
-_Step = Callable[[Look], NextLook]
+_Step = Callable[[StepContext], NextPoll]
 
 _STEPS: Mapping[str, Mapping[TrainingState, _Step]] = {
     "factory": factory.STEPS,
@@ -24,11 +24,11 @@ _CANCEL: Mapping[str, _Step] = {
 }
 
 
-def take_step(look: Look) -> NextLook:
+def take_step(step: StepContext) -> NextPoll:
     """Do what the training's state asks for. Raises LeaseLost, and what the port raises."""
-    method = look.row.method
+    method = step.row.method
     if method not in _STEPS:
         raise WorkerUnable(f"this worker knows no method {method!r}")
-    if look.row.cancel_requested:
-        return _CANCEL[method](look)
-    return _STEPS[method][look.state](look)
+    if step.row.cancel_requested:
+        return _CANCEL[method](step)
+    return _STEPS[method][step.state](step)

@@ -18,7 +18,7 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
-from labelmill_worker.store.locks import Held, Taken, give_lease_back, take_lease
+from labelmill_worker.store.locks import Held, Taken, release_lease, take_lease
 
 _CLASSIFY, _PREPARE = "classify\x06\x163", "prepare\x06\x163"
 
@@ -138,9 +138,9 @@ def test_many_processes_that_ask_at_once_get_one_lease_and_learn_when_it_ends(en
 def test_a_lease_that_was_given_back_is_free_and_counts_as_no_silence(engine: Engine) -> None:
     first = take_lease(engine, "sweep", 60)
     assert isinstance(first, Taken)
-    give_lease_back(engine, "sweep", "somebody else's")
+    release_lease(engine, "sweep", "somebody else's")
     assert isinstance(take_lease(engine, "sweep", 60), Held)
-    give_lease_back(engine, "sweep", first.token)
+    release_lease(engine, "sweep", first.token)
     second = take_lease(engine, "sweep", 60)
     assert isinstance(second, Taken)
     assert second.free_for_s == 0.0

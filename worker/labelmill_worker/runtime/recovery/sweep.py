@@ -22,7 +22,7 @@ from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 from labelmill_worker.store import stalled
 from labelmill_worker.store.commits import PATIENCE_S
 from labelmill_worker.store.locks import Taken, hold_lease, take_lease
-from labelmill_worker.store.remote_actions import overdue_wishes, put_off_wishes
+from labelmill_worker.store.remote_actions import defer_actions, overdue_actions
 
 log = structlog.get_logger()
 
@@ -56,12 +56,12 @@ def sweep(
     grace_s = grace_after_silence_s(lease.free_for_s + every_s, settings.lease_s, every_s)
     if returned := stalled.return_expired_chunks(engine, grace_s=grace_s):
         log.warning("chunks of dead workers are runnable again", chunks=returned)
-    batches = stalled.open_batches(engine)
+    batches = stalled.runnable_batches(engine)
     stalled.complete_finished_batches(engine, batches)
     waiting = WaitingMessages(settings.broker_url)
     for task, table in LEASED_TASKS:
         _send_overdue_jobs(engine, sender, waiting, task, table)
-    _send_overdue_wishes(engine, sender, waiting)
+    _send_overdue_actions(engine, sender, waiting)
     _forget_lost_messages(engine, waiting, batches)
     for batch in batches:
         if is_stopping():
@@ -97,16 +97,16 @@ def _send_overdue_jobs(
         log.info("jobs sent again", task=task, jobs=lost)
 
 
-def _send_overdue_wishes(engine: Engine, sender: MessageSender, waiting: WaitingMessages) -> None:
-    overdue = overdue_wishes(engine, stalled.LOST_AFTER_S)
+def _send_overdue_actions(engine: Engine, sender: MessageSender, waiting: WaitingMessages) -> None:
+    overdue = overdue_actions(engine, stalled.LOST_AFTER_S)
     if not overdue or waiting.jobs is None:
         return
     ids = [work_id for work_id in map(model_work_id, overdue) if work_id not in waiting.jobs]
     sender.send(TRAIN, [JobMessage(job_id=work_id) for work_id in ids])
-    put_off_wishes(engine, overdue)
+    defer_actions(engine, overdue)
 
 
-def _forget_lost_messages(engine: Engine, waiting: WaitingMessages, batches: Sequence[stalled.OpenBatch]) -> None:
+def _forget_lost_messages(engine: Engine, waiting: WaitingMessages, batches: Sequence[stalled.RunnableBatch]) -> None:
     """As many chunks get a new message as messages are missing: each brings a worker to one chunk that is stalled."""
     overdue = {batch: chunks for batch in batches if (chunks := stalled.overdue_chunks(engine, batch.no))}
     missing = sum(map(len, overdue.values())) - waiting.for_chunks if overdue else 0

@@ -25,7 +25,7 @@ from labelmill.core.settings import Settings
 from labelmill_worker.process.delays import Delays
 from labelmill_worker.runtime.recovery.sweep import LEASE, sweep
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
-from labelmill_worker.store.locks import Held, Taken, give_lease_back, take_lease
+from labelmill_worker.store.locks import Held, Taken, release_lease, take_lease
 from labelmill_worker.store.workers import unserved_queues
 
 log = structlog.get_logger()
@@ -76,7 +76,7 @@ class RecoveryThread:
             pause_s = self._try()
         if self._lease is not None and self._engine is not None:
             with contextlib.suppress(LabelmillError):  # it runs out by itself
-                give_lease_back(self._engine, LEASE, self._lease.token)
+                release_lease(self._engine, LEASE, self._lease.token)
         if self._engine is not None:
             self._engine.dispose()
 

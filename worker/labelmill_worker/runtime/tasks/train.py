@@ -1,4 +1,4 @@
-"""labelmill.train: one look at one training, or what is owed to Mistral for a model that a person put away."""
+"""`labelmill.train`: one poll of one training, or the pending remote action of a model."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from labelmill.contracts.ids import model_of_work
 from labelmill.contracts.job_kinds import QUEUE_OF
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill_worker.runtime.bootstrap import ProcessResources
-from labelmill_worker.train.poller import TrainingWatch
-from labelmill_worker.train.remote_actions import carry_out_wish
+from labelmill_worker.train.poller import TrainingPoller
+from labelmill_worker.train.remote_actions import carry_out_action
 
 
 def run(resources: ProcessResources, message: JobMessage) -> None:
-    """Look at the training and record what is there; the next look is a message of its own."""
+    """Poll the training and record its state; the next poll is a message of its own."""
     model_no = model_of_work(message.job_id)
     if model_no is not None:
-        carry_out_wish(
+        carry_out_action(
             resources.engine,
             lambda: resources.control_plane,
             model_no,
             lambda error: resources.ability.leaves_to_others(error, message.job_id, QUEUE_OF[TRAIN]),
         )
         return
-    watch = TrainingWatch(
+    poller = TrainingPoller(
         resources.engine,
         resources.sender,
         lambda: resources.control_plane,
         resources.settings,
         ability=resources.ability,
     )
-    watch.look(message.job_id)
+    poller.poll(message.job_id)

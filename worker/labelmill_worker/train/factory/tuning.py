@@ -23,76 +23,76 @@ from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
-from labelmill_worker.train.poll import Look, NextLook
+from labelmill_worker.train.step_context import NextPoll, StepContext
 
 
-def needs_tuning(look: Look) -> bool:
+def needs_tuning(step: StepContext) -> bool:
     """Whether the model has targets with thresholds to choose, and there are rows to choose them on."""
-    schema, wanted = LabelSchema.from_json(look.dataset.label_schema or []), wanted_of(look)
+    schema, wanted = LabelSchema.from_json(step.dataset.label_schema or []), wanted_of(step)
     some = any(target.multi or wanted.asks_precision_of(target) for target in schema.targets)
-    return some and look.split_path("validation") is not None
+    return some and step.split_path("validation") is not None
 
 
-def wanted_of(look: Look) -> Wanted:
+def wanted_of(step: StepContext) -> Wanted:
     """What was asked of the thresholds."""
-    return Wanted(look.spec.optimize, look.spec.target_precision)
+    return Wanted(step.spec.optimize, step.spec.target_precision)
 
 
-def tune(look: Look, remote_model: str, recipe: dict[str, Any] | None) -> tuple[NextLook, dict[str, Any] | None]:
-    """Bring the tuning on. Returns when to look again and None, or None and the thresholds, which may be empty."""
-    if look.row.model_no is None:
-        with writing(look.engine) as connection:
+def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) -> tuple[NextPoll, dict[str, Any] | None]:
+    """Bring the tuning on. Returns when to poll again and None, or None and the thresholds, which may be empty."""
+    if step.row.model_no is None:
+        with writing(step.engine) as connection:
             number, _, _ = register_version(
-                connection, look.row, look.dataset, remote_model, recipe=recipe, state=TUNING
+                connection, step.row, step.dataset, remote_model, recipe=recipe, state=TUNING
             )
-            update_held(connection, look.row.id, look.token, remote_model=remote_model, model_no=number)
+            update_held(connection, step.row.id, step.token, remote_model=remote_model, model_no=number)
         return 0.0, None
-    path = look.split_path("validation")
+    path = step.split_path("validation")
     if path is None:
         return None, {}
-    if look.row.batch_id is None:
-        spec = ClassifySpec(source=look.data.source(path), chats=holds_chats(path))
-        with writing(look.engine) as connection:
-            look.require_lease(connection)
+    if step.row.batch_id is None:
+        spec = ClassifySpec(source=step.data.source(path), chats=holds_chats(path))
+        with writing(step.engine) as connection:
+            step.require_lease(connection)
             open_inner_batch(
                 connection,
                 TrainingRow,
-                look.row.id,
-                look.token,
-                model_no=look.row.model_no,
-                model_ref=look.row.name,
+                step.row.id,
+                step.token,
+                model_no=step.row.model_no,
+                model_ref=step.row.name,
                 spec=spec,
             )
         return 0.0, None
-    batch = read_inner_batch(look.engine, look.row.batch_id)
+    batch = read_inner_batch(step.engine, step.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
-        with look.long_slot():
-            submit_inner_batch(look, batch.id, ([text for text, _ in block] for block in in_blocks(read_rows(path))))
-        batch = read_inner_batch(look.engine, batch.id)
+        with step.long_slot():
+            submit_inner_batch(step, batch.id, ([text for text, _ in block] for block in in_blocks(read_rows(path))))
+        batch = read_inner_batch(step.engine, batch.id)
     try:
         if not has_ended(batch):
-            return wait_for(look, batch), None
+            return wait_for(step, batch), None
         require_completed(batch)
-        with look.long_slot():
-            return None, _thresholds(look, batch)
+        with step.long_slot():
+            return None, _thresholds(step, batch)
     except Permanent as error:
-        look.note(f"its thresholds are not tuned: {error.message}")
-        return None, _thresholds(look, None)
+        step.note(f"its thresholds are not tuned: {error.message}")
+        return None, _thresholds(step, None)
 
 
-def _thresholds(look: Look, batch: InnerBatch | None) -> dict[str, Any]:
+def _thresholds(step: StepContext, batch: InnerBatch | None) -> dict[str, Any]:
     """Those of each target, by the batch's answers: without any, a target that a precision was asked of answers
     nothing."""
-    path = look.split_path("validation")
+    path = step.split_path("validation")
     assert path is not None  # noqa: S101 - there is a batch of its rows
     truth = [labels for _, labels in read_rows(path)] if batch else []
-    schema, wanted = LabelSchema.from_json(look.dataset.label_schema or []), wanted_of(look)
+    schema, wanted = LabelSchema.from_json(step.dataset.label_schema or []), wanted_of(step)
     found: dict[str, Any] = {}
     said: dict[str, Any] = {}
     for number, target in enumerate(schema.targets):
         if not (target.multi or wanted.asks_precision_of(target)):
             continue
-        answers = dict(read_scores(look.engine, batch.no, number, batch.rows)) if batch else {}
+        answers = dict(read_scores(step.engine, batch.no, number, batch.rows)) if batch else {}
         known = [row for row in answers if truth[row].get(target.name) is not None]
         shape = (len(known), len(target.labels))
         scores = np.array([answers[row] for row in known], np.float32).reshape(shape)
@@ -103,10 +103,10 @@ def _thresholds(look: Look, batch: InnerBatch | None) -> dict[str, Any]:
         if chosen.precisions:
             said[target.name] = {"precisions": chosen.precisions}
     if said:
-        look.save(details={"targets": said})
+        step.save(details={"targets": said})
         for one in said.values():
             for precision in one["precisions"]:
-                look.note(precision["said"])
+                step.note(precision["said"])
     return found
 
 

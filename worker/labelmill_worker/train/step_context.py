@@ -1,7 +1,7 @@
-"""What every step of a training is handed: the training as it stands, under its lease, and the means to change it.
+"""What every step of a training gets: the training as it stands, under its lease, and the means to change it.
 
-A step is a function `Look → NextLook`: it takes one step and returns the seconds until the next; 0 goes on at once,
-None means that the training has ended. Every step can be repeated after a crash at any line.
+A step is a function `StepContext → NextPoll`: it takes one step and returns the seconds until the next; 0 goes on at
+once, None means that the training has ended. Every step can be repeated after a crash at any line.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ from labelmill_worker.store.jobs import note_held, renew_job, require_held
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
-NextLook = float | None
+NextPoll = float | None
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at one training, under its lease. `row` is as read at `now` (seconds, the database's clock)."""
+class StepContext:
+    """One poll of one training, under its lease. `row` is as read at `now` (seconds, the database's clock)."""
 
     engine: Engine
     sender: MessageSender
@@ -104,7 +104,7 @@ class Look:
         return TrainingRow.cancel_requested.is_(self.row.cancel_requested)
 
     def move(self, new: TrainingState, message: str, **values: Any) -> None:
-        """Move the training and leave a line in its history. Raises LeaseLost when somebody moved it first."""
+        """Move the training and leave a line in its history. Raises LeaseLost when it was moved meanwhile."""
         with writing(self.engine) as connection:
             moved = move_job(
                 connection,
@@ -118,10 +118,10 @@ class Look:
                 **values,
             )
             if not moved:
-                raise LeaseLost(f"{self.row.id} was moved by somebody else")
+                raise LeaseLost(f"{self.row.id} was moved by a person or another worker")
 
     def cancel(self) -> None:
-        """End the training as cancelled, its batch with it. Raises LeaseLost when somebody moved it first."""
+        """End the training as cancelled, its batch with it. Raises LeaseLost when it was moved meanwhile."""
         with writing(self.engine) as connection:
             moved = move_job(
                 connection,
@@ -134,7 +134,7 @@ class Look:
                 attempts=0,
             )
             if not moved:
-                raise LeaseLost(f"{self.row.id} was moved by somebody else")
+                raise LeaseLost(f"{self.row.id} was moved by a person or another worker")
             cancel_inner_batches(connection, self.row.id, f"cancelled with {self.row.id}")
 
     def remote_job(self, job_id: str) -> port.RemoteJob:
