@@ -184,8 +184,8 @@ class AsyncBatch(AsyncJob[BatchDocument]):
 async def _rows(client: Client, job_id: str, *, only: Only | None, follow: bool) -> AsyncIterator[dict[str, Any]]:
     lines = result_lines(client.context, ResultsRequest(job_id, only, follow))
     try:
-        while (some := await asyncio.to_thread(next, lines, None)) is not None:
-            for line in some.splitlines():
+        while (piece := await asyncio.to_thread(next, lines, None)) is not None:
+            for line in piece.splitlines():
                 yield orjson.loads(line)
     finally:
         with contextlib.suppress(ValueError):  # a thread still reads for a caller that was cancelled

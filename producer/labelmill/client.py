@@ -200,9 +200,9 @@ class Client:
     def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job[EvaluationDocument]]:
         """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
         ended, `comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is paid for."""
-        found = evaluations.accept_comparison(self.context, evaluations.CompareRequest(models, dataset, split))
-        warnings = {accepted.id: self._start(accepted) for accepted in found.accepted}
-        return [Job(self, job_id, warnings.get(job_id, ())) for job_id in found.evaluations]
+        comparison = evaluations.accept_comparison(self.context, evaluations.CompareRequest(models, dataset, split))
+        warnings = {accepted.id: self._start(accepted) for accepted in comparison.accepted}
+        return [Job(self, job_id, warnings.get(job_id, ())) for job_id in comparison.evaluations]
 
     def comparison(
         self, evaluations: Sequence[str], level: float = 0.05, margin: float | None = None
@@ -263,9 +263,9 @@ class Client:
         return self._keep(start(self.context, accepted).warnings)
 
     def _keep(self, warnings: Iterable[Notice]) -> tuple[str, ...]:
-        told = tuple(warning.message for warning in warnings)
-        self.warnings += told
-        return told
+        messages = tuple(warning.message for warning in warnings)
+        self.warnings += messages
+        return messages
 
 
 class Job(Generic[D]):

@@ -149,10 +149,10 @@ def classify(
         finish_wait(document, as_json=as_json, output=output)
 
 
-def parse_thresholds(given: list[str]) -> dict[str, float]:
+def parse_thresholds(items: list[str]) -> dict[str, float]:
     """`0.7` → `{"*": 0.7}`, `intent=0.7` → `{"intent": 0.7}`. Raises InvalidInput."""
     thresholds: dict[str, float] = {}
-    for item in given:
+    for item in items:
         target, _, number = item.rpartition("=")
         try:
             value = float(number)

@@ -70,17 +70,19 @@ def compare(
     context = connected()
     comparable = accept_comparison(context, CompareRequest(refs, dataset, split))
     begun = [submit(context, accepted) for accepted in comparable.accepted]
-    say_warnings(warning for one in begun for warning in one.warnings)
+    say_warnings(warning for evaluation in begun for warning in evaluation.warnings)
     ids = comparable.evaluations
     documents: list[Mapping[str, Any]]
     documents = _wait_for(context, ids) if wait else [job_status(context, JobRequest(job_id)) for job_id in ids]
-    if not wait and any(one["state"] not in ENDED for one in documents):
-        under_way = [{key: one[key] for key in ("id", "kind", "state", "model")} for one in documents]
+    if not wait and any(evaluation["state"] not in ENDED for evaluation in documents):
+        under_way = [{key: evaluation[key] for key in ("id", "kind", "state", "model")} for evaluation in documents]
         if wants_json(as_json):
             print_json({"evaluations": under_way})
         else:
             print_rows(
-                tables(), ("id", "state", "model"), [(one["id"], one["state"], one["model"]) for one in under_way]
+                tables(),
+                ("id", "state", "model"),
+                [(evaluation["id"], evaluation["state"], evaluation["model"]) for evaluation in under_way],
             )
         return
     # NumPy, which other commands spare
@@ -95,10 +97,10 @@ def compare(
         for name, judged in _judged(document).items():
             _print_table(document, name, judged)
         tables().print(document["verdict"] or "nothing could be compared", soft_wrap=True)
-        if any(one["method"] == "factory" for one in document["models"]):
+        if any(evaluation["method"] == "factory" for evaluation in document["models"]):
             tables().print(_STORAGE, soft_wrap=True)
-    for one in documents:
-        exit_for(one)
+    for evaluation in documents:
+        exit_for(evaluation)
 
 
 def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -124,36 +126,36 @@ def _print_table(document: ComparisonDocument, name: str, judged: Judgement) -> 
     scored = {"micro F1": "micro_f1", **_SCORED} if judged.get("multi") else _SCORED if of_one else {}
     right = "accuracy" if of_one and not judged["multi"] else "all labels right"
     rows = []
-    against = {one["model"]: one for one in judged["comparisons"]}
-    for one in sorted(document["models"], key=lambda one: -judged["accuracies"].get(one["model"], -1)):
-        model, metrics = one["model"], one["targets"].get(name, {})
+    against = {compared["model"]: compared for compared in judged["comparisons"]}
+    for compared in sorted(document["models"], key=lambda compared: -judged["accuracies"].get(compared["model"], -1)):
+        model, metrics = compared["model"], compared["targets"].get(name, {})
         intervals = metrics.get("intervals", {})
         rows.append(
             (
                 model,
                 _figure(judged["accuracies"].get(model), judged["intervals"].get(model)),
                 *(_figure(metrics.get(key), intervals.get(key)) for key in scored.values()),
-                _money(one["cost_per_1000"]),
-                _figure(one["seconds_per_1000"]),
+                _money(compared["cost_per_1000"]),
+                _figure(compared["seconds_per_1000"]),
                 f"{against[model]['p_adjusted']:.2g}" if model in against else "",
                 _figure(judged["largest_losses"].get(model)),
-                _remark(one, judged, against.get(model)),
+                _remark(compared, judged, against.get(model)),
             )
         )
     headings = ("model", right, *scored, "cost of 1,000", "s for 1,000", "p", "may lose", "verdict")
     print_rows(tables(), headings, rows, flowing=("verdict",), title=title)
 
 
-def _remark(one: ComparedModel, judged: Judgement, compared: AgainstBest | None) -> str:
-    if one["model"] not in judged["accuracies"]:
-        return f"{one['state']}: {one['error'] or 'not measured'}"
-    words = ["best"] if one["model"] == judged["best"] else []
+def _remark(entry: ComparedModel, judged: Judgement, compared: AgainstBest | None) -> str:
+    if entry["model"] not in judged["accuracies"]:
+        return f"{entry['state']}: {entry['error'] or 'not measured'}"
+    words = ["best"] if entry["model"] == judged["best"] else []
     if compared is not None:
         words.append("significantly worse" if compared["significantly_worse"] else "not significantly worse")
-    if one["model"] == judged["cheapest_not_worse"]:
+    if entry["model"] == judged["cheapest_not_worse"]:
         words.append("the cheapest that is not worse" if judged["margin"] is None else "the cheapest within the margin")
-    if one["failed"]:
-        words.append(f"{one['failed']} rows failed")
+    if entry["failed"]:
+        words.append(f"{entry['failed']} rows failed")
     return ", ".join(words)
 
 

@@ -132,12 +132,12 @@ def finish_wait(document: Mapping[str, Any], *, as_json: bool, output: Path | No
     """Tell how a job that was waited for stands, and exit with its code. `output`: where its rows were written."""
     for warning in (document.get("report") or {}).get("warnings", ()):
         say("warning", "yellow", warning)
-    told = not wants_json(as_json)
-    if told:
+    shown_to_people = not wants_json(as_json)
+    if shown_to_people:
         print_summary(tables(), summary_of(document, output))
     else:
         print_json(document)
-    exit_for(document, told=told)
+    exit_for(document, error_was_shown=shown_to_people)
 
 
 def lost_reads(job_id: str) -> LostReads:
@@ -154,10 +154,10 @@ def follow_or_detach(context: ServiceContext, job_id: str) -> JobDocument:
         raise typer.Exit(DETACHED) from None
 
 
-def exit_for(document: Mapping[str, Any], *, told: bool = False) -> None:
-    """Leave with the exit code that an ended job stands for. `told`: its error was shown already."""
+def exit_for(document: Mapping[str, Any], *, error_was_shown: bool = False) -> None:
+    """Exit with the exit code of an ended job. `error_was_shown`: it is not shown again."""
     code = exit_code_of_job(document)
     if code:
-        if document.get("error") and not told:
+        if document.get("error") and not error_was_shown:
             messages().print(f"{document['id']} {document['state']}: {document['error']}")
         raise typer.Exit(code)

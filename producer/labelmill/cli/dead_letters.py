@@ -26,15 +26,15 @@ def dead_letters(
 
     The newest 1,000 are kept.
     """
-    found = list_dead_letters(connected(), DeadLettersRequest(limit))
+    letters = list_dead_letters(connected(), DeadLettersRequest(limit))
     if wants_json(as_json):
-        print_json(found)
+        print_json(letters)
         return
-    if not found:
+    if not letters:
         messages().print("no message was dropped")
         return
     columns = ("at", "queue", "task", "message_id", "reason", "excerpt")
-    rows = [[_one_line(str(letter[name] or "")) for name in columns] for letter in found]
+    rows = [[_one_line(str(letter[name] or "")) for name in columns] for letter in letters]
     headings = [name.replace("_", " ") for name in columns]
     print_rows(tables(), headings, rows, flowing=("reason", "excerpt"))
 

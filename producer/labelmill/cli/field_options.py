@@ -84,6 +84,6 @@ def as_written(field: str, value: str) -> str:
     return f"{option} {value}" if value else option
 
 
-def words_of(said: LabelmillError | Notice) -> str:
+def words_of(message: LabelmillError | Notice) -> str:
     """An error or a notice, with options for fields."""
-    return said.message_for(as_written)
+    return message.message_for(as_written)

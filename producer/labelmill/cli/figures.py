@@ -19,8 +19,8 @@ def duration(seconds: float) -> str:
     whole = round(seconds)
     for unit_s, unit, part_s, part in ((86_400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= unit_s:
-            rest = whole % unit_s // part_s
-            return f"{whole // unit_s} {unit}" + (f" {rest} {part}" if rest else "")
+            remainder = whole % unit_s // part_s
+            return f"{whole // unit_s} {unit}" + (f" {remainder} {part}" if remainder else "")
     return f"{whole} s"
 
 
@@ -45,7 +45,7 @@ def share(value: float | None, interval: Any = None) -> str:
     return f"{value:.3f}" + (f" [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else "")
 
 
-def counts(found: Mapping[str, int]) -> str:
+def counts(numbers: Mapping[str, int]) -> str:
     """`empty text 8, request refused 2`; the most first."""
-    most_first = sorted(found.items(), key=lambda one: -one[1])
+    most_first = sorted(numbers.items(), key=lambda entry: -entry[1])
     return ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in most_first if number)

@@ -15,7 +15,7 @@ _HEADINGS = ("id", "state", "about", "progress", "cost", "created", "error")
 
 def print_jobs(console: Console, documents: Sequence[Mapping[str, Any]]) -> None:
     """Print jobs as `list_jobs` gives them; the prefix of an id tells its kind."""
-    print_rows(console, _HEADINGS, [_row(one) for one in documents], flowing=("about", "error"))
+    print_rows(console, _HEADINGS, [_row(job) for job in documents], flowing=("about", "error"))
 
 
 def at_a_glance(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -29,16 +29,16 @@ def at_a_glance(document: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _row(one: Mapping[str, Any]) -> tuple[str, ...]:
-    about = ", ".join(filter(None, (one["model"], one["name"] if one["name"] != one["model"] else None)))
+def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
+    about = ", ".join(filter(None, (job["model"], job["name"] if job["name"] != job["model"] else None)))
     return (
-        one["id"],
-        str(one["state"]).replace("_", " "),
+        job["id"],
+        str(job["state"]).replace("_", " "),
         about,
-        _progress(one["progress"]),
-        money(one["cost"]),
-        moment(str(one["created_at"]))[:16],
-        one["error"] or "",
+        _progress(job["progress"]),
+        money(job["cost"]),
+        moment(str(job["created_at"]))[:16],
+        job["error"] or "",
     )
 
 

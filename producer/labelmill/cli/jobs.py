@@ -53,11 +53,11 @@ def status(
         raise InvalidInput("--kind, --state, --after and --all list jobs: leave out the id")
     context = connected()
     if job_id is None:
-        found = list_jobs(context, JobsRequest(kind, state, limit, after, everything))
+        jobs = list_jobs(context, JobsRequest(kind, state, limit, after, everything))
         if wants_json(as_json):
-            print_json(found)
+            print_json(jobs)
         else:
-            print_jobs(tables(), found)
+            print_jobs(tables(), jobs)
         return
     document = job_status(context, JobRequest(job_id))
     if wants_json(as_json):

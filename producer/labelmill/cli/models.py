@@ -56,63 +56,63 @@ def list_models(
     """List models: the callback of the group."""
     if context.invoked_subcommand:
         return
-    found = registry.list_models(connected(), ModelsRequest(archived=everything))
+    entries = registry.list_models(connected(), ModelsRequest(archived=everything))
     if wants_json(as_json):
-        print_json(found)
+        print_json(entries)
         return
     headings = ("model", "answers to", "method", "targets", "measured", "state", "created", "note")
     rows = []
-    for one in found:
-        targets = ", ".join(f"{target}: {count} labels" for target, count in one["targets"].items())
-        names = [one["name"]] if one["promoted"] else []
-        names += [f"@{alias}" for alias in one["aliases"]]
+    for entry in entries:
+        targets = ", ".join(f"{target}: {count} labels" for target, count in entry["targets"].items())
+        names = [entry["name"]] if entry["promoted"] else []
+        names += [f"@{alias}" for alias in entry["aliases"]]
         rows.append(
             (
-                one["model"],
+                entry["model"],
                 ", ".join(names),
-                one["method"],
+                entry["method"],
                 targets,
-                _measured(one),
-                _state(one),
-                one["created_at"][:16].replace("T", " "),
-                one["note"] or "",
+                _measured(entry),
+                _state(entry),
+                entry["created_at"][:16].replace("T", " "),
+                entry["note"] or "",
             )
         )
     print_rows(tables(), headings, rows, flowing=("targets", "measured", "state", "note"))
 
 
-def _measured(one: ModelEntry) -> str:
+def _measured(model: ModelEntry) -> str:
     """`accuracy 0.823 on intents@1 test`; of a multi-label target micro F1: rows with all labels right are few."""
-    if not (evaluated := one["evaluated"]):
+    if not (evaluated := model["evaluated"]):
         return ""
     figures = [
-        f"micro F1 {found['micro_f1']:.3f}"
-        if name in one["multi_label"] and found["micro_f1"] is not None
-        else f"accuracy {found['accuracy']:.3f}"
-        for name, found in evaluated["targets"].items()
+        f"micro F1 {metrics['micro_f1']:.3f}"
+        if name in model["multi_label"] and metrics["micro_f1"] is not None
+        else f"accuracy {metrics['accuracy']:.3f}"
+        for name, metrics in evaluated["targets"].items()
     ]
     of_training = ", which it may have been trained on" if evaluated["split"] == "train" else ""
     return f"{', '.join(figures)} on {evaluated['dataset']} {evaluated['split']}{of_training}"
 
 
-def _state(one: ModelEntry) -> str:
-    words = [one["state"]]
-    if one["remote_wish"]:
-        words.append(f"{one['remote_wish']} at Mistral is owed")
-    elif one["remote_state"]:
-        words.append(f"{one['remote_state']} at Mistral")
-    if one["remote_error"]:
-        words.append(one["remote_error"])
+def _state(model: ModelEntry) -> str:
+    words = [model["state"]]
+    if model["remote_wish"]:
+        words.append(f"{model['remote_wish']} at Mistral is owed")
+    elif model["remote_state"]:
+        words.append(f"{model['remote_state']} at Mistral")
+    if model["remote_error"]:
+        words.append(model["remote_error"])
     return "; ".join(words)
 
 
 def show(ref: Model, as_json: AsJson = False) -> None:
     """Everything about a version: dataset, files, training, job at Mistral, evaluations, batches."""
-    found = registry.show_model(connected(), ModelRequest(ref))
+    document = registry.show_model(connected(), ModelRequest(ref))
     if wants_json(as_json):
-        print_json(found)
+        print_json(document)
         return
-    print_details(tables(), found)
+    print_details(tables(), document)
 
 
 def promote(ref: Version, as_json: AsJson = False) -> None:
@@ -171,15 +171,15 @@ def threshold(
     """
     context = connected()
     if clear:
-        found = registry.clear_thresholds(context, ModelRequest(ref))
+        thresholds = registry.clear_thresholds(context, ModelRequest(ref))
     elif values:
-        found = registry.set_thresholds(context, ThresholdsRequest(ref, values))
+        thresholds = registry.set_thresholds(context, ThresholdsRequest(ref, values))
     else:
-        found = registry.thresholds(context, ModelRequest(ref))
+        thresholds = registry.thresholds(context, ModelRequest(ref))
     if wants_json(as_json):
-        print_json(found)
+        print_json(thresholds)
     else:
-        print_details(tables(), found)
+        print_details(tables(), thresholds)
 
 
 def register_model(
@@ -215,7 +215,7 @@ def delete(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -
 def _tell(changed: ChangedModel, done: str, *, as_json: bool) -> None:
     say_warnings(changed.warnings)
     document = changed.document
-    owed = f"; a worker will {document['remote_wish']} it at Mistral" if document["remote_wish"] else ""
-    messages().print(f"{document['model']} {done}{owed}")
+    pending = f"; a worker will {document['remote_wish']} it at Mistral" if document["remote_wish"] else ""
+    messages().print(f"{document['model']} {done}{pending}")
     if wants_json(as_json):
         print_json(document)

@@ -107,23 +107,23 @@ def datasets(
     limit: Annotated[int, typer.Option(min=1, max=MOST_LISTED, help="How many to list.")] = 100,
 ) -> None:
     """List datasets, newest first."""
-    found = list_datasets(connected(), DatasetsRequest(limit))
+    listed = list_datasets(connected(), DatasetsRequest(limit))
     if wants_json(as_json):
-        print_json(found)
+        print_json(listed)
         return
     headings = ("dataset", "id", "state", "train", "validation", "test", "labels", "created")
     rows = []
-    for one in found:
-        splits = one["splits"] or {}
-        labels = ", ".join(f"{target}: {count}" for target, count in one["label_counts"].items())
+    for dataset in listed:
+        splits = dataset["splits"] or {}
+        labels = ", ".join(f"{target}: {count}" for target, count in dataset["label_counts"].items())
         rows.append(
             (
-                f"{one['name']}@{one['version']}" if one["version"] else one["name"],
-                one["id"],
-                f"{one['state']} (same as {one['repeats']})" if one["repeats"] else one["state"],
+                f"{dataset['name']}@{dataset['version']}" if dataset["version"] else dataset["name"],
+                dataset["id"],
+                f"{dataset['state']} (same as {dataset['repeats']})" if dataset["repeats"] else dataset["state"],
                 *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
                 labels,
-                moment(one["created_at"])[:16],
+                moment(dataset["created_at"])[:16],
             )
         )
     print_rows(tables(), headings, rows, flowing=("labels",))

@@ -29,20 +29,20 @@ def purge_command(
 
     Open and paused jobs stay, model versions with their files, and whatever these need. It may run beside workers.
     """
-    found = purge(connected(), PurgeRequest(older_than, dry_run))
+    purged = purge(connected(), PurgeRequest(older_than, dry_run))
     if wants_json(as_json):
-        document = asdict(found) | {"older_than": older_than, "before": found.before.isoformat(timespec="seconds")}
+        document = asdict(purged) | {"older_than": older_than, "before": purged.before.isoformat(timespec="seconds")}
         print_json(document)
         return
-    _print(found)
+    _print(purged)
 
 
-def _print(found: Purged) -> None:
+def _print(purged: Purged) -> None:
     console = tables()
-    would = "would be deleted" if found.dry_run else "deleted"
-    rows = [["jobs", f"{kind}s" if kind != "batch" else "batches", str(count)] for kind, count in found.jobs.items()]
-    rows += [["rows", table, str(count)] for table, count in found.rows.items() if count]
-    rows.append(["files", f"{found.bytes / 1e6:.1f} MB", str(found.files)])
+    would = "would be deleted" if purged.dry_run else "deleted"
+    rows = [["jobs", f"{kind}s" if kind != "batch" else "batches", str(count)] for kind, count in purged.jobs.items()]
+    rows += [["rows", table, str(count)] for table, count in purged.rows.items() if count]
+    rows.append(["files", f"{purged.bytes / 1e6:.1f} MB", str(purged.files)])
     print_rows(console, ["what", "of", would], rows)
-    if kept := sum(found.kept.values()):
-        console.print(f"{kept} old jobs stay: a model version or a job that stays needs them")
+    if kept_jobs := sum(purged.kept.values()):
+        console.print(f"{kept_jobs} old jobs stay: a model version or a job that stays needs them")

@@ -51,9 +51,9 @@ def report(
         check_suspects_file(suspects)
     page = output or Path(f"{job_id}.html")
     context, request = connected(), JobRequest(job_id)
-    found = gather_report(context, request)
+    gathered = gather_report(context, request)
     listed = None if suspects is None else write_suspects(context, request, suspects)
-    written = write_report(found, page, assets)
+    written = write_report(gathered, page, assets)
     if wants_json(as_json):
         document: dict[str, object] = {"id": job_id, "page": str(page), "files": [str(file) for file in written]}
         if listed is not None:

@@ -51,8 +51,8 @@ def summary_of_submission(document: Document) -> Summary:
 
 def _headline(document: Document, about: str = "") -> str:
     state = str(document["state"]).replace("_", " ")
-    said = f": {document['error']}" if document.get("error") else ""
-    return f"{document['id']} {state}{f': {about}' if about and not said else ''}{said}"
+    error = f": {document['error']}" if document.get("error") else ""
+    return f"{document['id']} {state}{f': {about}' if about and not error else ''}{error}"
 
 
 def _took(document: Document, start: str = "created_at") -> str:
@@ -66,12 +66,12 @@ def _of_dataset(document: Document) -> Summary:
         return Summary(_headline(document), steps=[_details(document)])
     about = f"dataset {name}" + (f", the same rows as {document['repeats']}" if document["repeats"] else "")
     labels = {
-        target: len({label for split in found.values() for label in split})
-        for target, found in (document["labels"] or {}).items()
+        target: len({label for split in labels_of_target.values() for label in split})
+        for target, labels_of_target in (document["labels"] or {}).items()
     }
     facts = [
         ("rows", ", ".join(f"{split} {rows:,}" for split, rows in (document["splits"] or {}).items())),
-        ("labels", ", ".join(f"{target} {found:,}" for target, found in labels.items())),
+        ("labels", ", ".join(f"{target} {labels_of_target:,}" for target, labels_of_target in labels.items())),
         ("dropped", counts(document["dropped"] or {})),
         ("took", _took(document)),
     ]
@@ -106,9 +106,9 @@ def _of_training(document: Document) -> Summary:
     if document["state"] != "succeeded":
         return Summary(_headline(document), facts, [_details(document)])
     model = document["model"]
-    for name, one in ((document["details"] or {}).get("targets") or {}).items():
-        facts += [("precision", asked["said"]) for asked in one.get("precisions", ())]
-        if suspected := (one.get("suspects") or {}).get("suspected"):
+    for name, target in ((document["details"] or {}).get("targets") or {}).items():
+        facts += [("precision", precision["said"]) for precision in target.get("precisions", ())]
+        if suspected := (target.get("suspects") or {}).get("suspected"):
             facts.append(
                 ("labels", f"of {name} {count(suspected, 'rows')} of train are probably wrong: see the report")
             )
@@ -153,7 +153,9 @@ def _of_batch(document: Document, output: Path | None) -> Summary:
 def _of_evaluation(document: Document) -> Summary:
     summary = document["summary"] or {}
     trained_on = is_of_training_rows(document)
-    facts = [(target, _figures(found, trained_on=trained_on)) for target, found in (document["metrics"] or {}).items()]
+    facts = [
+        (target, _figures(metrics, trained_on=trained_on)) for target, metrics in (document["metrics"] or {}).items()
+    ]
     if trained_on and document["metrics"]:
         facts.append(("careful", "the model was trained on these rows: this says nothing about other rows"))
     if summary:

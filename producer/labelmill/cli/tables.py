@@ -18,7 +18,7 @@ from labelmill.contracts.control_characters import visible
 
 Cell = str | Text
 
-_LEAST_FLOWING = 20  # of a column whose words may be broken into lines
+_MIN_FLOWING = 20  # of a column whose words may be broken into lines
 _GAP = 2
 _FEW = 6  # parts that may be shown in parentheses
 
@@ -33,32 +33,36 @@ def print_rows(
 ) -> None:
     """Print rows under headings. The columns in `flowing` hold sentences, which may be broken into lines."""
     rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
-    kept = [at for at in range(len(headings)) if at == 0 or not rows or any(len(row[at]) for row in rows)]
-    widths = {at: max(len(headings[at]), *(len(row[at]) for row in rows), 0) for at in kept}
-    least = sum(min(widths[at], _LEAST_FLOWING) if headings[at] in flowing else widths[at] for at in kept)
-    if rows and least + _GAP * len(kept) > console.width:
-        _print_records(console, headings, [[row[at] for at in kept] for row in rows], kept, title)
+    shown_columns = [at for at in range(len(headings)) if at == 0 or not rows or any(len(row[at]) for row in rows)]
+    widths = {at: max(len(headings[at]), *(len(row[at]) for row in rows), 0) for at in shown_columns}
+    least = sum(min(widths[at], _MIN_FLOWING) if headings[at] in flowing else widths[at] for at in shown_columns)
+    if rows and least + _GAP * len(shown_columns) > console.width:
+        _print_records(console, headings, [[row[at] for at in shown_columns] for row in rows], shown_columns, title)
         return
     table = Table(box=None, title=title, title_justify="left", title_style="bold")
-    for at in kept:
+    for at in shown_columns:
         is_flowing = headings[at] in flowing
         table.add_column(
             headings[at], no_wrap=not is_flowing, overflow="fold", min_width=None if is_flowing else widths[at]
         )
     for row in rows:
-        table.add_row(*(row[at] for at in kept))
+        table.add_row(*(row[at] for at in shown_columns))
     _print(console, table)
 
 
 def _print_records(
-    console: Console, headings: Sequence[str], rows: Sequence[Sequence[Cell]], kept: Sequence[int], title: str | None
+    console: Console,
+    headings: Sequence[str],
+    rows: Sequence[Sequence[Cell]],
+    shown_columns: Sequence[int],
+    title: str | None,
 ) -> None:
     if title:
         console.print(title, style="bold")
     for row in rows:
         console.print(row[0])
         table = Table(box=None, show_header=False, padding=(0, _GAP, 0, 0))
-        for at, cell in zip(kept[1:], row[1:], strict=True):
+        for at, cell in zip(shown_columns[1:], row[1:], strict=True):
             if len(cell):
                 table.add_row(f"  {headings[at]}", cell)
         _print(console, table)
@@ -86,8 +90,8 @@ def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
 
 def print_details(console: Console, document: Mapping[str, Any]) -> None:
     """Print what a document says at a glance: names and values, without what is empty and what goes deep."""
-    said = [(name, value) for name, value in document.items() if value not in (None, [], {}, "")]
-    print_pairs(console, [(name, at_a_glance(value)) for name, value in said])
+    shown = [(name, value) for name, value in document.items() if value not in (None, [], {}, "")]
+    print_pairs(console, [(name, at_a_glance(value)) for name, value in shown])
 
 
 def at_a_glance(value: Any) -> str:
@@ -96,12 +100,12 @@ def at_a_glance(value: Any) -> str:
     if isinstance(value, Mapping) and not _is_money(value):
         lines = [_plain(value)]
         lines += [
-            f"{name}: {_plain(part) or ', '.join(f'{one} ({_inside(inner)})' for one, inner in part.items())}"
+            f"{name}: {_plain(part) or ', '.join(f'{item} ({_inside(inner)})' for item, inner in part.items())}"
             for name, part in value.items()
             if part and isinstance(part, Mapping) and not _is_money(part)
         ]
         return "\n".join(filter(None, lines))
-    if isinstance(value, list) and any(isinstance(one, Mapping) for one in value):
+    if isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
         return "\n".join(map(at_a_glance, value))
     return _word(value)
 
@@ -122,7 +126,7 @@ def _inside(value: Any) -> str:
 
 
 def _is_deep(value: Any) -> bool:
-    return isinstance(value, list) and any(isinstance(one, (Mapping, list)) for one in value)
+    return isinstance(value, list) and any(isinstance(part, (Mapping, list)) for part in value)
 
 
 def _is_money(value: Any) -> bool:
@@ -137,8 +141,8 @@ def _word(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(_word, value))
     if isinstance(value, Mapping):
-        rest = _plain({name: part for name, part in value.items() if name not in ("amount", "currency")})
-        return f"{_word(value['amount'])} {value['currency']}" + (f" ({rest})" if rest else "")
+        other_fields = _plain({name: part for name, part in value.items() if name not in ("amount", "currency")})
+        return f"{_word(value['amount'])} {value['currency']}" + (f" ({other_fields})" if other_fields else "")
     return moment(value) if isinstance(value, str) else str(value)
 
 

@@ -137,10 +137,10 @@ def train(
     finish_submission(context, submitted, wait=wait, as_json=as_json)
 
 
-def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
+def parse_pairs(option: str, items: list[str]) -> dict[str, str]:
     """`["a=1", …]` → `{"a": "1", …}`. Raises InvalidInput."""
     pairs = {}
-    for item in given:
+    for item in items:
         name, equals, value = item.partition("=")
         if not (name and equals and value.strip()):
             raise InvalidInput(f"{option} {shown(item)} is no NAME=VALUE")
@@ -148,10 +148,10 @@ def parse_pairs(option: str, given: list[str]) -> dict[str, str]:
     return pairs
 
 
-def parse_weights(given: list[str]) -> dict[str, float]:
+def parse_weights(items: list[str]) -> dict[str, float]:
     """`["intent=2", …]` → `{"intent": 2.0, …}`. Raises InvalidInput."""
     weights = {}
-    for name, value in parse_pairs("--target-weight", given).items():
+    for name, value in parse_pairs("--target-weight", items).items():
         try:
             weights[name] = float(value)
         except ValueError as error:
@@ -161,10 +161,10 @@ def parse_weights(given: list[str]) -> dict[str, float]:
     return weights
 
 
-def parse_precisions(given: list[str]) -> dict[str, float]:
+def parse_precisions(items: list[str]) -> dict[str, float]:
     """`["0.9", "intent.refund=0.99"]` → `{"*": 0.9, "intent.refund": 0.99}`. Raises InvalidInput."""
-    found: dict[str, float] = {}
-    for item in given:
+    precisions: dict[str, float] = {}
+    for item in items:
         name, _, number = item.rpartition("=")
         try:
             share = float(number)
@@ -174,8 +174,8 @@ def parse_precisions(given: list[str]) -> dict[str, float]:
             ) from error
         if not 0 < share < 1:
             raise InvalidInput(f"--target-precision {shown(item)} is not between 0 and 1: 0.95 is 95 %")
-        found[name or "*"] = share
-    return found
+        precisions[name or "*"] = share
+    return precisions
 
 
 def read_descriptions(file: Path | None) -> dict[str, str]:
@@ -183,14 +183,16 @@ def read_descriptions(file: Path | None) -> dict[str, str]:
     if file is None:
         return {}
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        descriptions = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInput(f"--describe {file}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidInput(f"--describe {file} is no JSON: {error}") from error
-    if not isinstance(found, dict) or not all(isinstance(text, str) and text.strip() for text in found.values()):
+    if not isinstance(descriptions, dict) or not all(
+        isinstance(text, str) and text.strip() for text in descriptions.values()
+    ):
         raise InvalidInput(f'--describe {file} is no JSON object of labels and texts: {{"label": "what it means"}}')
-    return found
+    return descriptions
 
 
 def approve_training(

@@ -4,7 +4,7 @@ A new kind of job touches these eight files, and a missing one is an error at im
 
 1. `contracts/states.py`: its states
 2. here: its entry
-3. `core/database/tables/<kind>s.py`: its table, a `Job` or `LeasedJob` with this `kind`
+3. `core/database/tables/<kind>s.py`: its table, a `JobRow` or `LeasedJobRow` with this `kind`
 4. `core/database/migrations/versions/`: the migration that makes the table
 5. `services/<kind>s.py`: checks what is asked, writes the job, sends its message
 6. `contracts/documents/jobs.py`: the fields of its status document …

@@ -17,14 +17,14 @@ from sqlalchemy.engine import Connection
 from labelmill.contracts.states import EvaluationState
 from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
-from labelmill.report.drift import Answers
+from labelmill.report.drift import AnswerCounts
 
 
 @dataclass(frozen=True)
 class Baseline:
     """Answers to a split, and where they are from: `the model's answers to the validation split`."""
 
-    answers: Answers
+    answers: AnswerCounts
     split: str
     source: str
     is_answers: bool  #: Else they are the split's own labels.
@@ -39,17 +39,17 @@ def baseline_of(
     Where the first does not tell the best scores at the batch's `temperature`, those of the second stand in.
     """
     validation = [
-        found
-        for found in (
+        candidate
+        for candidate in (
             _evaluated(connection, model, target, "validation", temperature),
             _fitted(connection, model, target, temperature),
         )
-        if found
+        if candidate
     ]
     if not validation:
         return _evaluated(connection, model, target, "test", temperature) or _labels(connection, model, target)
-    first = next((one for one in validation if one.answers.labels), validation[0])
-    best_scores = next((one.answers.best_scores for one in validation if one.answers.best_scores), None)
+    first = next((baseline for baseline in validation if baseline.answers.labels), validation[0])
+    best_scores = next((baseline.answers.best_scores for baseline in validation if baseline.answers.best_scores), None)
     return replace(first, answers=replace(first.answers, best_scores=first.answers.best_scores or best_scores))
 
 
@@ -68,30 +68,30 @@ def _evaluated(
         .limit(1)
     ).first()
     metrics = (job.metrics or {}).get(target) if job else None
-    found = load_analysis(connection, job.id).get("targets", {}).get(target) if job else None
-    if not job or not metrics or not found:
+    analysis = load_analysis(connection, job.id).get("targets", {}).get(target) if job else None
+    if not job or not metrics or not analysis:
         return None
     is_at = ((job.options or {}).get("temperatures") or {}).get(target, 1.0)
     # of rows that abstained the answer to a multi-label target is not known
-    labels = found.get("best_labels") or (None if metrics.get("abstained") else found.get("given"))
+    labels = analysis.get("best_labels") or (None if metrics.get("abstained") else analysis.get("given"))
     scored = metrics.get("answered", 0) + metrics.get("abstained", 0)
-    answers = Answers(scored, labels, found.get("histogram") if is_at == temperature else None)
+    answers = AnswerCounts(scored, labels, analysis.get("histogram") if is_at == temperature else None)
     return _known(Baseline(answers, split, f"the model's answers to the {split} split ({job.id})", is_answers=True))
 
 
 def _fitted(connection: Connection, model: Mapping[str, Any], target: str, temperature: float) -> Baseline | None:
     details = connection.scalar(select(TrainingRow.details).where(TrainingRow.id == model["training_id"])) or {}
-    found = details.get("targets", {}).get(target, {}).get("validation", {})
-    best_scores = found.get("best_scores")
+    validation = details.get("targets", {}).get(target, {}).get("validation", {})
+    best_scores = validation.get("best_scores")
     if temperature != 1.0:
         calibrated = (model["calibration"] or {}).get(target) or {}
         best_scores = calibrated.get("best_scores") if calibrated.get("temperature") == temperature else None
-    answers = Answers(found.get("rows") or sum(best_scores or ()), found.get("given"), best_scores)
+    answers = AnswerCounts(validation.get("rows") or sum(best_scores or ()), validation.get("given"), best_scores)
     return _known(Baseline(answers, "validation", "the model's answers to the validation split", is_answers=True))
 
 
-def _known(found: Baseline) -> Baseline | None:
-    return found if found.answers.rows and (found.answers.labels or found.answers.best_scores) else None
+def _known(baseline: Baseline) -> Baseline | None:
+    return baseline if baseline.answers.rows and (baseline.answers.labels or baseline.answers.best_scores) else None
 
 
 def _labels(connection: Connection, model: Mapping[str, Any], target: str) -> Baseline | None:
@@ -103,4 +103,4 @@ def _labels(connection: Connection, model: Mapping[str, Any], target: str) -> Ba
         return None
     rows = (dataset.splits or {}).get("validation") or sum(counts.values())
     source = "the labels of the validation split"
-    return Baseline(Answers(rows, counts, None), "validation", source, is_answers=False)
+    return Baseline(AnswerCounts(rows, counts, None), "validation", source, is_answers=False)

@@ -12,7 +12,7 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database.tables import BatchRow, DatasetRow, DuplicateRow, ModelRow, RowErrorRow
 from labelmill.report.baseline import baseline_of
 from labelmill.report.batch_answers import Given, answers_to, best_scores, labels_given, repeats
-from labelmill.report.drift import Answers, drift_between, moved_labels
+from labelmill.report.drift import AnswerCounts, drift_between, moved_labels
 from labelmill.report.parts import Dots, Grid, Heading, Histogram, Note, Part, Tone, facts, money
 
 _LABELS_SHOWN = 40
@@ -48,13 +48,13 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
         *_outcome(rows),
         *_failures(connection, batch["no"]),
     ]
-    given, scores = labels_given(connection, batch["no"]), best_scores(connection, batch["no"])
+    answered, scores = labels_given(connection, batch["no"]), best_scores(connection, batch["no"])
     for number, target in enumerate(LabelSchema.from_json(model["label_schema"] or []).targets):
         if scores.get(number):
-            now = answers_to(connection, batch["no"], number, target, given[number], scores[number])
+            now = answers_to(connection, batch["no"], number, target, answered[number], scores[number])
             parts.append(Heading(f"Target {target.name}"))
             parts += _drift(connection, dict(batch), dict(model), target, now)
-            parts += _target(target.name, given[number], scores[number])
+            parts += _target(target.name, answered[number], scores[number])
     return parts
 
 
@@ -84,20 +84,20 @@ def _failures(connection: Connection, batch_no: int) -> list[Part]:
         .where(RowErrorRow.batch_no == batch_no)
     )
     both = union_all(own, repeated).subquery()
-    found = connection.execute(
+    causes = connection.execute(
         select(both.c.code, func.count().label("rows"), func.min(both.c.message))
         .group_by(both.c.code)
         .order_by(func.count().desc(), both.c.code)
         .limit(_CAUSES_SHOWN)
     ).all()
-    rows = [(code, int(count), message) for code, count, message in found]
+    rows = [(code, int(count), message) for code, count, message in causes]
     headings = ("cause", "rows", "for example")
     return [Grid(headings, rows, "Failed rows by cause", frozenset({2}))] if rows else []
 
 
-def _target(name: str, given: Given, scores: list[int]) -> list[Part]:
-    total, labels_given = given.answered, len(given.rows)
-    shown = given.rows.most_common(_LABELS_SHOWN)
+def _target(name: str, answered: Given, scores: list[int]) -> list[Part]:
+    total, labels_given = answered.answered, len(answered.rows)
+    shown = answered.rows.most_common(_LABELS_SHOWN)
     note = f" (the {_LABELS_SHOWN} most frequent of {labels_given})" if labels_given > _LABELS_SHOWN else ""
     shares = {"batch": [count / total for _, count in shown]}
     rows = [(label, count, f"{count / total:.2%}") for label, count in shown]
@@ -109,7 +109,7 @@ def _target(name: str, given: Given, scores: list[int]) -> list[Part]:
 
 
 def _drift(
-    connection: Connection, batch: Mapping[str, Any], model: Mapping[str, Any], target: Target, now: Answers
+    connection: Connection, batch: Mapping[str, Any], model: Mapping[str, Any], target: Target, now: AnswerCounts
 ) -> list[Part]:
     temperature = ((batch["options"] or {}).get("temperatures") or {}).get(target.name, 1.0)
     before = baseline_of(connection, model, target.name, temperature)
@@ -117,17 +117,17 @@ def _drift(
         return [Note("Drift is not known: the model has no validation split here, and was not evaluated on its own.")]
     if not before.is_answers:
         return [_not_tested(model), *_moved(before.answers, now)]
-    found = drift_between(before.answers, now, before.split, multi=target.multi)
-    if found is None:
+    drift = drift_between(before.answers, now, before.split, multi=target.multi)
+    if drift is None:
         return [Note(f"Drift is not known: {before.source} and those to this batch have nothing to compare.")]
     tested = [
         f"{name} p = {p_value:.2g}"
-        for name, p_value in (("labels", found.p_labels), ("best scores", found.p_scores))
+        for name, p_value in (("labels", drift.p_labels), ("best scores", drift.p_scores))
         if p_value is not None
     ]
-    index = f"population stability index {found.psi:.3f}; " if found.psi is not None else ""
-    basis = f" ({index}{', '.join(tested)}; below {found.level:g} is believed. Against {before.source}.)"
-    parts: list[Part] = [Note(found.verdict + basis, found.tone)]
+    index = f"population stability index {drift.psi:.3f}; " if drift.psi is not None else ""
+    basis = f" ({index}{', '.join(tested)}; below {drift.level:g} is believed. Against {before.source}.)"
+    parts: list[Part] = [Note(drift.verdict + basis, drift.tone)]
     if before.answers.best_scores is None:
         parts.append(
             Note(
@@ -136,7 +136,7 @@ def _drift(
             )
         )
     dropped = connection.scalar(select(DatasetRow.dropped).where(DatasetRow.id == model["dataset_id"]))
-    if found.tone in ("warning", "bad") and (dropped or {}).get("above_max_per_label"):
+    if drift.tone in ("warning", "bad") and (dropped or {}).get("above_max_per_label"):
         parts.append(
             Note(
                 "The dataset was prepared with --max-per-label, which evens its labels out: where frequent labels are "
@@ -157,6 +157,6 @@ def _evaluation_of(model: Mapping[str, Any], split: str) -> str:
     return f"labelmill evaluate {model['name']}@{model['version']} --split {split}"
 
 
-def _moved(before: Answers, now: Answers) -> list[Part]:
+def _moved(before: AnswerCounts, now: AnswerCounts) -> list[Part]:
     rows = [(label, f"{old:.2%}", f"{new:.2%}") for label, old, new in moved_labels(before, now)[:_LABELS_MOVED]]
     return [Grid(("label", "before", "in this batch"), rows, "Labels that moved most")] if rows else []

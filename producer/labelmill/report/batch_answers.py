@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.label_schema import Target
 from labelmill.core.database.tables import DuplicateRow, PredictionRow, RowErrorRow
-from labelmill.report.drift import Answers
+from labelmill.report.drift import AnswerCounts
 
 BINS = 20  #: Of best scores; evaluations and trainings count in as many.
 _AT_ONCE = 10_000
@@ -43,44 +43,44 @@ def _answers(batch_no: int) -> Any:
 def labels_given(connection: Connection, batch_no: int) -> dict[int, Given]:
     """target number → what it was given."""
     answers = _answers(batch_no).c
-    found: dict[int, Given] = {}
+    by_target: dict[int, Given] = {}
     for target, label, labels, count in connection.execute(
         select(answers.target, answers.label, answers.labels, func.count()).group_by(
             answers.target, answers.label, answers.labels
         )
     ):
-        given = found.setdefault(int(target), Given())
+        answered = by_target.setdefault(int(target), Given())
         if label is None and labels is None:
             continue  # abstained
-        given.answered += int(count)
+        answered.answered += int(count)
         names = [label] if label is not None else orjson.loads(labels)
-        given.rows.update(dict.fromkeys(names, int(count)))
-    return found
+        answered.rows.update(dict.fromkeys(names, int(count)))
+    return by_target
 
 
 def best_scores(connection: Connection, batch_no: int) -> dict[int, list[int]]:
     """target number → rows by best score, in bins of 1/20."""
     answers = _answers(batch_no).c
     at_least = [func.sum(case((answers.score >= step / BINS, 1), else_=0)) for step in range(1, BINS)]
-    found = {}
+    by_target = {}
     for target, rows, *counts in connection.execute(
         select(answers.target, func.count(), *at_least).group_by(answers.target)
     ):
         edges = [int(rows), *map(int, counts), 0]
-        found[int(target)] = [more - less for more, less in pairwise(edges)]
-    return found
+        by_target[int(target)] = [more - less for more, less in pairwise(edges)]
+    return by_target
 
 
 def answers_to(
-    connection: Connection, batch_no: int, number: int, target: Target, given: Given, scores: list[int]
-) -> Answers:
+    connection: Connection, batch_no: int, number: int, target: Target, answered: Given, scores: list[int]
+) -> AnswerCounts:
     """What the model says of all rows, those that abstained too: a threshold is no drift. Their labels of a multi-label
     target are not known."""
     rows = sum(scores)
-    if rows == given.answered:
-        return Answers(rows, given.rows, scores)
-    labels = None if target.multi else given.rows + _best_of_abstained(connection, batch_no, number, target)
-    return Answers(rows, labels, scores)
+    if rows == answered.answered:
+        return AnswerCounts(rows, answered.rows, scores)
+    labels = None if target.multi else answered.rows + _best_of_abstained(connection, batch_no, number, target)
+    return AnswerCounts(rows, labels, scores)
 
 
 def _best_of_abstained(connection: Connection, batch_no: int, number: int, target: Target) -> Counter[str]:
@@ -100,11 +100,11 @@ def _best_of_abstained(connection: Connection, batch_no: int, number: int, targe
         )
     }
     counts = np.zeros(len(target.labels), np.int64)
-    found = connection.execution_options(yield_per=_AT_ONCE).execute(
+    rows_found = connection.execution_options(yield_per=_AT_ONCE).execute(
         select(PredictionRow.row, PredictionRow.scores).where(*abstained)
     )
-    for block in found.partitions():
-        table = np.frombuffer(b"".join(one.scores for one in block), "<f4").reshape(len(block), -1)
-        weights = [1 + repeated.get(one.row, 0) for one in block]
+    for block in rows_found.partitions():
+        table = np.frombuffer(b"".join(abstained_row.scores for abstained_row in block), "<f4").reshape(len(block), -1)
+        weights = [1 + repeated.get(abstained_row.row, 0) for abstained_row in block]
         counts += np.bincount(table.argmax(axis=1), weights, len(counts)).astype(np.int64)
     return Counter({label: int(count) for label, count in zip(target.labels, counts, strict=True) if count})

@@ -42,7 +42,7 @@ def contents(connection: Connection, document: Mapping[str, Any]) -> list[Part]:
     report = document["report"] or {}
     parts += [Note(warning) for warning in report.get("warnings", ())]
     if bad := report.get("bad_rows"):
-        listed = [(_bad_row(one),) for one in bad[:_BAD_ROWS_SHOWN]]
+        listed = [(_bad_row(bad_row),) for bad_row in bad[:_BAD_ROWS_SHOWN]]
         parts.append(Grid(("bad rows",), listed, "", frozenset({0})))
     for target, splits in (document["labels"] or {}).items():
         parts += [Heading(f"Labels of {target}"), *_labels(target, splits)]
@@ -51,8 +51,8 @@ def contents(connection: Connection, document: Mapping[str, Any]) -> list[Part]:
     return parts
 
 
-def _bad_row(one: Any) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in one.items()) if isinstance(one, dict) else str(one)
+def _bad_row(bad_row: Any) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in bad_row.items()) if isinstance(bad_row, dict) else str(bad_row)
 
 
 def _labels(target: str, splits: dict[str, dict[str, int]]) -> list[Part]:
@@ -78,26 +78,26 @@ def _labels(target: str, splits: dict[str, dict[str, int]]) -> list[Part]:
     return parts
 
 
-def _likeness(found: dict[str, Any]) -> list[Part]:
-    leaked = {name: count for name, count in found["leaked"].items() if count}
-    near = {name: count for name, count in found["near"]["leaked"].items() if count}
-    said: list[str] = []
+def _likeness(likeness: dict[str, Any]) -> list[Part]:
+    leaked = {name: count for name, count in likeness["leaked"].items() if count}
+    near = {name: count for name, count in likeness["near"]["leaked"].items() if count}
+    sentences: list[str] = []
     if leaked:
-        said.append("Texts of one split stand in another: what is measured on them is too good.")
-        said.append("Preparing with --dedupe removes texts that are the same to the letter.")
+        sentences.append("Texts of one split stand in another: what is measured on them is too good.")
+        sentences.append("Preparing with --dedupe removes texts that are the same to the letter.")
     elif near:
-        said.append("Texts of one split nearly stand in another: what is measured on them may be too good.")
+        sentences.append("Texts of one split nearly stand in another: what is measured on them may be too good.")
     else:
-        said.append("No text of one split was found in another.")
-    parts: list[Part] = [Note(" ".join([*said, _looked_for(found)]), "warning" if leaked or near else "good")]
-    rows: list[tuple[str, int]] = [(f"the same text: {name}", count) for name, count in found["leaked"].items()]
+        sentences.append("No text of one split was found in another.")
+    parts: list[Part] = [Note(" ".join([*sentences, _looked_for(likeness)]), "warning" if leaked or near else "good")]
+    rows: list[tuple[str, int]] = [(f"the same text: {name}", count) for name, count in likeness["leaked"].items()]
     rows += [(f"nearly the same text: {name} (of a sample)", count) for name, count in near.items()]
-    rows += [(f"repeated within {split}", count) for split, count in found["repeated"].items()]
-    rows.append(("texts with several different labels", found["conflicting"]))
+    rows += [(f"repeated within {split}", count) for split, count in likeness["repeated"].items()]
+    rows.append(("texts with several different labels", likeness["conflicting"]))
     parts.append(Grid(("what", "rows"), rows))
     pairs: list[tuple[str | float | None, ...]] = [
         (pair["likeness"], _place(one), _place(other), one["text"], other["text"])
-        for pair in found["pairs"]
+        for pair in likeness["pairs"]
         for one, other in (pair["rows"],)
     ]
     if pairs:
@@ -106,12 +106,13 @@ def _likeness(found: dict[str, Any]) -> list[Part]:
     return parts
 
 
-def _looked_for(found: dict[str, Any]) -> str:
+def _looked_for(likeness: dict[str, Any]) -> str:
     """What the comparison can find, and in how many rows."""
-    near = found["near"]
+    near = likeness["near"]
     at_least, piece_bytes = near.get("at_least", 0.8), near.get("piece_bytes", 5)  # earlier ones did not say so
     exact, sample = (
-        ", ".join(f"{rows:,} of {split}" for split, rows in one["checked"].items()) for one in (found, near)
+        ", ".join(f"{rows:,} of {split}" for split, rows in comparison["checked"].items())
+        for comparison in (likeness, near)
     )
     return (
         f"Looked for: the same text, but for case, spaces and punctuation, among {exact}; texts that share "

@@ -23,7 +23,7 @@ _SMOOTHING = 0.5  # rows added to each label, so that one without rows has no in
 
 
 @dataclass(frozen=True)
-class Answers:
+class AnswerCounts:
     """What a model answered to some rows, for one target."""
 
     rows: int
@@ -46,12 +46,12 @@ class Drift:
     tone: Tone
 
 
-def drift_between(before: Answers, now: Answers, split: str, *, multi: bool) -> Drift | None:
+def drift_between(before: AnswerCounts, now: AnswerCounts, split: str, *, multi: bool) -> Drift | None:
     """Compare answers; those before are to the model's `split`. None when nothing can be compared."""
     if not before.rows or not now.rows:
         return None
     labels = sorted(before.labels.keys() | now.labels.keys()) if before.labels and now.labels else []
-    old, new = ([(one.labels or {}).get(label, 0) for label in labels] for one in (before, now))
+    old, new = ([(counts.labels or {}).get(label, 0) for label in labels] for counts in (before, now))
     p_labels = p_scores = None
     if multi and labels:
         p_labels = label_sets_p_value(old, before.rows, new, now.rows)
@@ -92,7 +92,7 @@ def drift_between(before: Answers, now: Answers, split: str, *, multi: bool) -> 
     return Drift(psi, p_labels, p_scores, level, unnoticed, verdict, tone)
 
 
-def moved_labels(before: Answers, now: Answers) -> list[tuple[str, float, float]]:
+def moved_labels(before: AnswerCounts, now: AnswerCounts) -> list[tuple[str, float, float]]:
     """(label, share of rows before, share now), the label that moved most first."""
     old, new = before.labels or {}, now.labels or {}
     if not old or not new:
@@ -101,7 +101,7 @@ def moved_labels(before: Answers, now: Answers) -> list[tuple[str, float, float]
         (label, old.get(label, 0) / before.rows, new.get(label, 0) / now.rows)
         for label in sorted(old.keys() | new.keys())
     ]
-    return sorted(shares, key=lambda one: -abs(one[2] - one[1]))
+    return sorted(shares, key=lambda share: -abs(share[2] - share[1]))
 
 
 def _differ(before: Sequence[int], now: Sequence[int]) -> bool:

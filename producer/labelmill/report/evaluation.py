@@ -56,8 +56,8 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
     ]
     if failures := summary.get("failures"):
         parts.append(Grid(("failed because of", "rows"), sorted(failures.items()), "Failed rows"))
-    if (seen := summary.get("seen_in_training")) is not None:
-        parts.append(_leakage(seen, summary["rows"]))
+    if (seen_rows := summary.get("seen_in_training")) is not None:
+        parts.append(_leakage(seen_rows, summary["rows"]))
     trained_on = is_of_training_rows(document)
     if trained_on:
         parts.append(_only_of_training_rows(connection, document["model"]))
@@ -74,22 +74,22 @@ def _only_of_training_rows(connection: Connection, model: str) -> Note:
     if version.isdecimal():
         this = (ModelRow.name == name, ModelRow.version == int(version), ModelRow.method == "embedding")
         training = connection.scalar(select(ModelRow.training_id).where(*this))
-    said = (
+    sentence = (
         "The model was trained on these rows. The figures say how well it remembers them, and nothing about other "
         "rows: evaluate another split for that. Wrong labels among them hardly show here, for the model has "
         "learnt them too"
     )
     if training:
-        said += f"; labelmill report {training} shows those that fits without the row found"
-    return Note(f"{said}.", "bad")
+        sentence += f"; labelmill report {training} shows those that fits without the row found"
+    return Note(f"{sentence}.", "bad")
 
 
-def _leakage(seen: int, rows: int) -> Note:
-    if not seen:
+def _leakage(seen_rows: int, rows: int) -> Note:
+    if not seen_rows:
         return Note("No row of this split has a text that the model was trained on.", "good")
     return Note(
-        f"{seen:,} of {rows:,} rows have a text that the model was trained on: their labels say nothing about texts to "
-        "come. The accuracy of the others stands below.",
+        f"{seen_rows:,} of {rows:,} rows have a text that the model was trained on: their labels say nothing about new "
+        "texts. The accuracy of the other rows is below.",
         "warning",
     )
 
@@ -98,7 +98,9 @@ def _target(
     name: str, job_id: str, metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: bool
 ) -> list[Part]:
     intervals = {} if trained_on else metrics.get("intervals", {})
-    measures = [one for one in _MEASURES if one[0] not in _OF_SCORES] if _scores_are_bare(analysis) else _MEASURES
+    measures = (
+        [measure for measure in _MEASURES if measure[0] not in _OF_SCORES] if _scores_are_bare(analysis) else _MEASURES
+    )
     rows = [
         (title, metrics[key], _interval(intervals, key), meaning)
         for key, title, meaning in measures
@@ -133,12 +135,12 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: b
     low, high = (metrics.get("intervals") or {}).get("accuracy") or (metrics["accuracy"],) * 2
     between = "of rows it was trained on" if trained_on else f"{low:.1%} to {high:.1%} on other rows like these"
     if analysis["multi"]:
-        found = sum(cell["true_positive"] for cell in metrics["confusion"].values())
+        right = sum(cell["true_positive"] for cell in metrics["confusion"].values())
         given, real = sum(analysis["given"].values()), sum(analysis["truth"].values())
         parts: list[Part] = [
             Note(
-                f"Of the labels given {found / max(1, given):.1%} are right, of the labels there "
-                f"{found / max(1, real):.1%} were found. {metrics['accuracy']:.1%} of rows have exactly their labels "
+                f"Of the labels given {right / max(1, given):.1%} are right, of the labels there "
+                f"{right / max(1, real):.1%} were found. {metrics['accuracy']:.1%} of rows have exactly their labels "
                 f"({between})."
             ),
             *_compared_with_every_label(metrics, trained_on=trained_on),
@@ -146,15 +148,17 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: b
     else:
         label, rows = max(analysis["truth"].items(), key=lambda item: item[1])
         usual = rows / metrics["rows"]
-        said = f"Right in {metrics['accuracy']:.1%} of the rows ({between}). Always answering the most frequent label, "
-        said += f"{label}, would be right in {usual:.1%}"
+        sentence = (
+            f"Right in {metrics['accuracy']:.1%} of the rows ({between}). Always answering the most frequent label, "
+        )
+        sentence += f"{label}, would be right in {usual:.1%}"
         if trained_on:
-            parts = [Note(f"{said}.")]
+            parts = [Note(f"{sentence}.")]
         elif low > usual:
-            parts = [Note(f"{said}.", "good")]
+            parts = [Note(f"{sentence}.", "good")]
         else:
             remedy = "the model is not surely better than that. Train it on more rows of the other labels."
-            parts = [Note(f"{said}: {remedy}", "bad")]
+            parts = [Note(f"{sentence}: {remedy}", "bad")]
     if _scores_are_bare(analysis):
         parts.append(
             Note(
@@ -178,14 +182,14 @@ def _compared_with_every_label(metrics: dict[str, Any], *, trained_on: bool) -> 
     every, labels = metrics.get("micro_f1_every_label"), metrics.get("labels_per_row")
     if every is None or labels is None:  # an earlier version measured it
         return []
-    said = (
+    sentence = (
         f"It gives {labels['given']:.1f} labels a row; the rows have {labels['true']:.1f}. Its micro F1 is "
         f"{metrics['micro_f1']:.3f}; giving every label to every row would reach {every:.3f}"
     )
     low = ((metrics.get("intervals") or {}).get("micro_f1") or (metrics["micro_f1"],))[0]
     if trained_on or low > every:
-        return [Note(f"{said}.")]
-    return [Note(f"{said}: the model is worth nothing. Train it on more or better rows.", "bad")]
+        return [Note(f"{sentence}.")]
+    return [Note(f"{sentence}: the model is worth nothing. Train it on more or better rows.", "bad")]
 
 
 def _is_badly_calibrated(metrics: dict[str, Any]) -> bool:
@@ -209,26 +213,26 @@ def _interval(intervals: dict[str, Any], key: str) -> str | None:
 
 
 def _figures(name: str, metrics: dict[str, Any], analysis: dict[str, Any]) -> list[Figure]:
-    found: list[Figure] = []
+    figures: list[Figure] = []
     if analysis and not analysis["multi"] and len(metrics["confusion"]) <= _WHOLE_MATRIX:
-        found.append(_matrix(name, metrics["confusion"]))
+        figures.append(_matrix(name, metrics["confusion"]))
     if _scores_are_bare(analysis):
-        return [*found, _given(name, analysis)]
+        return [*figures, _given(name, analysis)]
     if analysis.get("reliability"):
         series = {"scores": _points(analysis["reliability"], "confidence", "accuracy")}
         if analysis.get("reliability_calibrated"):
             series["with temperature"] = _points(analysis["reliability_calibrated"], "confidence", "accuracy")
         axes = ("score", "share that is right")
-        found.append(Curves(f"{name}-reliability", "Reliability", series, axes, diagonal=True, unit_axes=True))
+        figures.append(Curves(f"{name}-reliability", "Reliability", series, axes, diagonal=True, unit_axes=True))
     points = _points(analysis.get("coverage") or [], "coverage", "accuracy")
     if len(set(points)) > 1:  # one point is no curve
         axes = ("share of rows kept (highest scores first)", "accuracy")
-        found.append(Curves(f"{name}-coverage", "Accuracy against coverage", {"accuracy": points}, axes, y_most=1.0))
+        figures.append(Curves(f"{name}-coverage", "Accuracy against coverage", {"accuracy": points}, axes, y_most=1.0))
     if any(analysis.get("histogram", ())):
-        found.append(Histogram(f"{name}-scores", "Best scores", analysis["histogram"], "best score"))
+        figures.append(Histogram(f"{name}-scores", "Best scores", analysis["histogram"], "best score"))
     if analysis:
-        found.append(_given(name, analysis))
-    return found
+        figures.append(_given(name, analysis))
+    return figures
 
 
 def _points(rows: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, float]]:
@@ -236,7 +240,7 @@ def _points(rows: list[dict[str, Any]], x: str, y: str) -> list[tuple[float, flo
 
 
 def _matrix(name: str, confusion: dict[str, dict[str, int]]) -> Matrix:
-    columns = sorted(set(confusion) | {given for row in confusion.values() for given in row})
+    columns = sorted(set(confusion) | {answer for row in confusion.values() for answer in row})
     counts = [[row.get(column, 0) for column in columns] for row in confusion.values()]
     return Matrix(f"{name}-confusion", "Confusion", list(confusion), columns, counts, ("label", "answer"))
 
@@ -253,7 +257,16 @@ def _given(name: str, analysis: dict[str, Any]) -> Dots:
 
 def _labels(per_label: dict[str, dict[str, Any]]) -> Grid:
     worst = sorted(per_label.items(), key=lambda item: (item[1]["f1"], -item[1]["support"]))
-    rows = [(label, one["support"], one["precision"], one["recall"], one["f1"]) for label, one in worst]
+    rows = [
+        (
+            label,
+            metrics_of_label["support"],
+            metrics_of_label["precision"],
+            metrics_of_label["recall"],
+            metrics_of_label["f1"],
+        )
+        for label, metrics_of_label in worst
+    ]
     note = f" (the {_LABELS_SHOWN} worst of {len(rows)})" if len(rows) > _LABELS_SHOWN else ""
     headings = ("label", "support", "precision", "recall", "F1")
     return Grid(headings, rows[:_LABELS_SHOWN], f"By label, worst first{note}")
@@ -261,6 +274,6 @@ def _labels(per_label: dict[str, dict[str, Any]]) -> Grid:
 
 def _confused(confusion: dict[str, dict[str, int]]) -> list[tuple[str, str, int]]:
     pairs = [
-        (label, given, count) for label, row in confusion.items() for given, count in row.items() if given != label
+        (label, answer, count) for label, row in confusion.items() for answer, count in row.items() if answer != label
     ]
     return sorted(pairs, key=lambda pair: -pair[2])[:_PAIRS_SHOWN]

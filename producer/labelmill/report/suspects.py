@@ -72,16 +72,16 @@ def write_suspects(context: ServiceContext, request: JobRequest, output: Path) -
     with reading(context.engine) as connection:
         kind = status_document(connection, job_id)["kind"]
         targets = load_analysis(connection, job_id).get("targets", {})
-        known = kind in (Kind.TRAINING.value, Kind.EVALUATION.value)
-        if not (known and any("all_suspects" in one for one in targets.values())):
+        has_suspects = kind in (Kind.TRAINING.value, Kind.EVALUATION.value)
+        if not (has_suspects and any("all_suspects" in analysis_of_target for analysis_of_target in targets.values())):
             raise InvalidInput(
                 f"{job_id} knows of no suspects: trainings of the method embedding find them, and evaluations"
             )
         path = _split_file(connection, data, kind, job_id)
     lines = [
         (row, name, label, predicted, score, label_score)
-        for name, one in targets.items()
-        for row, label, predicted, score, label_score in one.get("all_suspects", ())
+        for name, analysis_of_target in targets.items()
+        for row, label, predicted, score, label_score in analysis_of_target.get("all_suspects", ())
     ]
     texts = _texts(path, {line[0] for line in lines})
     filled = [dict(zip(COLUMNS, (*line, texts.get(line[0])), strict=True)) for line in lines]
@@ -120,11 +120,13 @@ def _split_file(connection: Connection, data: DataFolder, kind: str, job_id: str
     return data.file(reference, dataset_folder(dataset.repeats or dataset.id))
 
 
-def _texts(path: Path | None, wanted: set[int]) -> dict[int, str]:
+def _texts(path: Path | None, row_numbers: set[int]) -> dict[int, str]:
     """The texts of rows, where the split's file is still there."""
     if path is None or not path.is_file():
         return {}
     with path.open("rb") as lines:
         return {
-            number: transcript(text_of_row(orjson.loads(line))) for number, line in enumerate(lines) if number in wanted
+            number: transcript(text_of_row(orjson.loads(line)))
+            for number, line in enumerate(lines)
+            if number in row_numbers
         }

@@ -47,7 +47,7 @@ def _losses(document: dict[str, Any]) -> list[Part]:
     checkpoints = document["checkpoints"]
     names = {"train_loss": "train", "valid_loss": "validation"}
     series = {
-        title: [(one["step"], one[key]) for one in checkpoints if one.get(key) is not None]
+        title: [(checkpoint["step"], checkpoint[key]) for checkpoint in checkpoints if checkpoint.get(key) is not None]
         for key, title in names.items()
     }
     drawn = {title: points for title, points in series.items() if points}
@@ -57,21 +57,21 @@ def _losses(document: dict[str, Any]) -> list[Part]:
 def _tuning(details: dict[str, Any]) -> list[Part]:
     """How the regularisation of each target's head was chosen."""
     parts: list[Part] = []
-    for name, one in details.get("targets", {}).items():
-        points = [(tried["C"], tried["log_loss"]) for tried in one.get("cross_validation") or [] if "C" in tried]
-        checked = one.get("validation") or {}
+    for name, target in details.get("targets", {}).items():
+        points = [(tried["C"], tried["log_loss"]) for tried in target.get("cross_validation") or [] if "C" in tried]
+        checked = target.get("validation") or {}
         rows = [(key.replace("_", " "), value) for key, value in checked.items() if isinstance(value, int | float)]
-        if points or rows or one.get("precisions"):
+        if points or rows or target.get("precisions"):
             parts.append(Heading(f"Fitting {name}"))
         if points:
             axes = ("inverse regularisation C", "log-loss")
-            title = f"Cross-validation (C = {one.get('C'):g} was chosen)" if one.get("C") else "Cross-validation"
+            title = f"Cross-validation (C = {target.get('C'):g} was chosen)" if target.get("C") else "Cross-validation"
             parts.append(Curves(f"{name}-tuning", title, {"log-loss": points}, axes, log_x=True))
         if rows:
             parts.append(Grid(("on validation", "value"), rows))
         parts += _worth(checked)
-        for asked in one.get("precisions", ()):
-            parts.append(Note(f"{asked['said']}.", "warning" if asked["threshold"] is None else "good"))
+        for precision in target.get("precisions", ()):
+            parts.append(Note(f"{precision['said']}.", "warning" if precision["threshold"] is None else "good"))
     return parts
 
 
@@ -80,36 +80,36 @@ def _worth(checked: dict[str, Any]) -> list[Part]:
     every, labels = checked.get("micro_f1_every_label"), checked.get("labels_per_row")
     if every is None or labels is None:
         return []
-    said = (
+    sentence = (
         f"It gives {labels['given']:.1f} labels a row; the rows have {labels['true']:.1f}. Giving every label to every "
         f"row would reach a micro F1 of {every:.3f}"
     )
     if checked["micro_f1"] > every * _CLEARLY_MORE:
-        return [Note(f"{said}.")]
-    return [Note(f"{said}: the model is worth nothing. Train it on more or better rows.", "bad")]
+        return [Note(f"{sentence}.")]
+    return [Note(f"{sentence}: the model is worth nothing. Train it on more or better rows.", "bad")]
 
 
 def _suspects(connection: Connection, document: dict[str, Any]) -> list[Part]:
     """Rows of train that fits without them would label otherwise."""
     parts: list[Part] = []
-    for name, one in load_analysis(connection, document["id"]).get("targets", {}).items():
-        if "all_suspects" not in one:
+    for name, analysis in load_analysis(connection, document["id"]).get("targets", {}).items():
+        if "all_suspects" not in analysis:
             continue
         parts.append(Heading(f"Labels of train that are probably wrong: {name}"))
         parts.append(
             Note(
-                f"{one['rows']:,} rows of train were each labelled by a fit to other rows ({one['fitted_rows']:,} of "
-                f"them). In {one['suspected']:,} it is sure of another label. Look at them before you trust the rest: "
-                "correct the source and prepare it again, or leave those rows out.",
-                "warning" if one["suspected"] else "good",
+                f"{analysis['rows']:,} rows of train were each labelled by a fit to other rows "
+                f"({analysis['fitted_rows']:,} of them). In {analysis['suspected']:,} it is sure of another label. "
+                "Check them before you trust the others: correct the source and prepare it again, or leave those rows out.",
+                "warning" if analysis["suspected"] else "good",
             )
         )
-        parts += suspects_of(one, document["id"])
+        parts += suspects_of(analysis, document["id"])
     return parts
 
 
 def _evaluations(connection: Connection, training_id: str) -> list[Part]:
-    found = connection.execute(
+    evaluations = connection.execute(
         select(EvaluationRow.id, EvaluationRow.dataset_ref, EvaluationRow.split, EvaluationRow.metrics)
         .join(ModelRow, ModelRow.no == EvaluationRow.model_no)
         .join(TrainingRow, TrainingRow.model_no == ModelRow.no)
@@ -117,9 +117,9 @@ def _evaluations(connection: Connection, training_id: str) -> list[Part]:
         .order_by(EvaluationRow.no)
     )
     rows = [
-        (one.id, one.dataset_ref, one.split, target, metrics["accuracy"], metrics["macro_f1"])
-        for one in found
-        for target, metrics in one.metrics.items()
+        (evaluation.id, evaluation.dataset_ref, evaluation.split, target, metrics["accuracy"], metrics["macro_f1"])
+        for evaluation in evaluations
+        for target, metrics in evaluation.metrics.items()
     ]
     headings = ("evaluation", "dataset", "split", "target", "accuracy", "macro F1")
     return [Heading("Evaluations"), Grid(headings, rows)] if rows else []

@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_DRAWS, _FEWEST_DRAWS = 4_999, 999  #: Enough to tell a p-value of 0.005.
+_DRAWS, _MIN_DRAWS = 4_999, 999  #: Enough to tell a p-value of 0.005.
 _CELLS = 4_000_000  #: Numbers drawn at most.
 _AT_ONCE = 250
 _ENOUGH = 50  #: Drawn samples as unlike as the real one that need no more draws.
@@ -30,8 +30,8 @@ def labels_p_value(before: Sequence[int], now: Sequence[int]) -> float:
     expected = total * (drawn_rows / total.sum())
 
     def unlike(counts: Counts) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = (np.square(counts - expected) / np.maximum(total, 1)).sum(axis=1)
-        return found
+        statistics: NDArray[np.float64] = (np.square(counts - expected) / np.maximum(total, 1)).sum(axis=1)
+        return statistics
 
     return _p_value(_smaller(before, now), unlike, _drawn_rows(total, drawn_rows))
 
@@ -47,8 +47,8 @@ def label_sets_p_value(before: Sequence[int], rows_before: int, now: Sequence[in
     expected, varies = total * (drawn_rows / rows), np.maximum(total * (rows - total), 1)
 
     def unlike(counts: Counts) -> NDArray[np.float64]:
-        found: NDArray[np.float64] = (np.square(counts - expected) / varies).max(axis=1)
-        return found
+        statistics: NDArray[np.float64] = (np.square(counts - expected) / varies).max(axis=1)
+        return statistics
 
     def draw(rng: np.random.Generator, draws: int) -> Counts:
         return rng.hypergeometric(total, rows - total, drawn_rows, (draws, len(total)))
@@ -66,8 +66,8 @@ def bins_p_value(before: Sequence[int], now: Sequence[int]) -> float:
 
     def unlike(counts: Counts) -> NDArray[np.float64]:
         gaps = np.cumsum(counts, axis=1) / drawn_rows - below
-        found: NDArray[np.float64] = (np.square(gaps) * weight).sum(axis=1)
-        return found
+        statistics: NDArray[np.float64] = (np.square(gaps) * weight).sum(axis=1)
+        return statistics
 
     return _p_value(_smaller(before, now), unlike, _drawn_rows(total, drawn_rows))
 
@@ -83,7 +83,7 @@ def _drawn_rows(total: Counts, rows: int) -> Draw:
 def _p_value(real: Counts, unlike: Statistic, draw: Draw) -> float:
     rng = np.random.default_rng(_SEED)
     limit = float(unlike(real[None])[0]) * (1 - 1e-9)  # rounding must not part a sample from its equal
-    most = min(_DRAWS, max(_FEWEST_DRAWS, _CELLS // len(real)))
+    most = min(_DRAWS, max(_MIN_DRAWS, _CELLS // len(real)))
     drawn = as_unlike = 0
     while drawn < most and as_unlike < _ENOUGH:
         draws = min(_AT_ONCE, most - drawn)

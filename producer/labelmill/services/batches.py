@@ -80,11 +80,11 @@ class ClassifyRequest:
         """From what a person writes. Raises InvalidInput.
 
         `cache`: reuse what earlier batches of the same model version were answered.
-        `encoding`, `delimiter`, `quoting`: how files are read, where that is not left to be found out.
+        `encoding`, `delimiter`, `quoting`: how files are read; None: it is detected.
         `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
-        `thresholds`: target (or `*` for all) → least score of a label that is believed.
+        `thresholds`: target (or `*` for all) → the minimum of the best score; below it a row abstains.
         """
-        inputs_of(source)  # that there is no such file says more than that its name cannot be kept
+        inputs_of(source)  # first, because a missing file is the more useful error than a name that cannot be stored
         spec = specify(
             ClassifySpec,
             {"id": "id_column"},
@@ -104,8 +104,8 @@ class ClassifyRequest:
 def accept_batch(
     context: ServiceContext, request: ClassifyRequest, on_progress: Callable[[int], None] = lambda _: None
 ) -> Accepted:
-    """Write down a batch with all of its rows, which stream through. `on_progress` is told how many more were read.
-    Raises InvalidInput, NotFound."""
+    """Write a batch with all of its rows, which are streamed. `on_progress` is called with the number of rows read
+    since its last call. Raises InvalidInput, NotFound."""
     context.require_tables()
     engine, spec, key = context.engine, request.spec, request.idempotency_key
     if request.priority not in PRIORITY_OF:
@@ -124,8 +124,8 @@ def accept_batch(
     spec = spec.model_copy(update={"formats": formats_of(sources)})
     skipped = SkippedRows() if spec.on_bad_row == "skip" else None
     refused = RefusedRows()
-    found = read_text_blocks(sources, spec.text, spec.id, on_bad_row=refused if skipped is None else skipped)
-    blocks = _begun(refused.none_in(found))
+    read_blocks = read_text_blocks(sources, spec.text, spec.id, on_bad_row=refused if skipped is None else skipped)
+    blocks = _begun(refused.none_in(read_blocks))
     with writing(engine) as connection:
         batch = open_batch(connection, Order(row.no, request.model, spec, request.mode, request.priority), key)
     if batch.state != BatchState.SUBMITTING.value:
@@ -140,7 +140,7 @@ def accept_batch(
         return Accepted(batch.id, Kind.BATCH, str(state), (ended,), has_messages=False)
     except BaseException as error:
         if _ends_the_batch(batch, error):
-            # a database that is gone cannot be told; the error that is raised says so
+            # a failed database cannot record it; the error that is raised reports it
             with contextlib.suppress(DatabaseUnavailable):
                 end_broken_submission(engine, batch.id, error)
         if (words := data_error_message(error)) is not None:
@@ -155,23 +155,23 @@ def accept_batch(
 
 
 def _begun(blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:
-    """The same blocks, the first of which is read: what is wrong with a whole file is said before a batch is made."""
+    """The same blocks, with the first one already read: errors of a whole file are raised before a batch is created."""
     first = next(blocks, None)
     return iter(()) if first is None else chain([first], blocks)
 
 
 def _ends_the_batch(batch: OpenedBatch, error: BaseException) -> bool:
-    """Whether nobody will go on with a batch whose submission broke. One with a key waits for the next submission under
-    it, unless it was made for this input and the input is wrong."""
+    """Whether a batch whose submission was interrupted is abandoned. A batch with a key waits for the next submission
+    under it, unless it was created for this input and the input is wrong."""
     if not batch.is_new or isinstance(error, KeyTaken):
         return False
     return not batch.has_key or isinstance(error, InvalidInput)
 
 
 def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
-    """A misspelt target must not silently leave a batch without its threshold, or with one label of many."""
+    """Refuse options for unknown targets: a misspelt target would silently lose its threshold or its labels."""
     if model.label_schema is None:
-        return  # a raw id: its targets are not known yet, and the worker looks when they are
+        return  # a raw id: its targets are not known yet; the worker checks them when they are
     targets = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
     for field, names in (("thresholds", set(spec.thresholds) - {"*"}), ("multi", spec.multi)):
         for name in names:

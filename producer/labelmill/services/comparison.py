@@ -31,7 +31,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.paired_tests import Bools, McNemar, against_each_other, largest_loss
 
-LEVEL = 0.05  #: A difference with a smaller p-value is believed.
+LEVEL = 0.05  #: The significance level: a smaller p-value is a difference.
 
 _SHOWN = (
     "accuracy",
@@ -75,47 +75,52 @@ def judge(contenders: Sequence[Contender], level: float = LEVEL, margin: float |
     `margin` a model is good enough where that is no more than the margin, the best too; else where it is not
     significantly worse than the best.
     """
-    best = max(contenders, key=lambda one: (one.accuracy, -(math.inf if one.cost is None else one.cost)))
-    tests = against_each_other([one.right for one in contenders])
+    best = max(
+        contenders,
+        key=lambda contender: (contender.accuracy, -(math.inf if contender.cost is None else contender.cost)),
+    )
+    tests = against_each_other([contender.right for contender in contenders])
     at_best = contenders.index(best)
     losses = _largest_losses(tests, len(contenders), len(best.right), level)
     comparisons: list[AgainstBest] = []
     significantly_worse: set[int] = set()
-    for at, one in enumerate(contenders):
-        if one is best:
+    for at, contender in enumerate(contenders):
+        if contender is best:
             continue
-        found, adjusted = tests[at, at_best]
-        worse = adjusted < level and one.accuracy < best.accuracy
+        test, adjusted = tests[at, at_best]
+        worse = adjusted < level and contender.accuracy < best.accuracy
         if worse:
             significantly_worse.add(at)
         comparisons.append(
             {
-                "model": one.model,
+                "model": contender.model,
                 "against": best.model,
-                "only_this_right": found.only_first,
-                "only_best_right": found.only_second,
-                "p_value": found.p_value,
+                "only_this_right": test.only_first,
+                "only_best_right": test.only_second,
+                "p_value": test.p_value,
                 "p_adjusted": adjusted,
-                "test": found.test,
+                "test": test.test,
                 "significantly_worse": worse,
             }
         )
     good = [
-        one
-        for at, one in enumerate(contenders)
+        contender
+        for at, contender in enumerate(contenders)
         if (losses[at] <= margin if margin is not None else at not in significantly_worse)
     ]
-    priced = [(one.cost, -one.accuracy, one.model) for one in good if one.cost is not None]
+    priced = [
+        (contender.cost, -contender.accuracy, contender.model) for contender in good if contender.cost is not None
+    ]
     return {
         "best": best.model,
         "rows": len(best.right),
         "margin": margin,
-        "accuracies": {one.model: one.accuracy for one in contenders},
-        "intervals": {one.model: one.interval() for one in contenders},
-        "largest_losses": {one.model: loss for one, loss in zip(contenders, losses, strict=True)},
+        "accuracies": {contender.model: contender.accuracy for contender in contenders},
+        "intervals": {contender.model: contender.interval() for contender in contenders},
+        "largest_losses": {contender.model: loss for contender, loss in zip(contenders, losses, strict=True)},
         "cheapest_not_worse": min(priced)[2] if priced else None,
-        "not_worse": [one.model for one in good],
-        "without_cost": [one.model for one in good if one.cost is None],
+        "not_worse": [contender.model for contender in good],
+        "without_cost": [contender.model for contender in good if contender.cost is None],
         "comparisons": comparisons,
     }
 
@@ -123,20 +128,20 @@ def judge(contenders: Sequence[Contender], level: float = LEVEL, margin: float |
 def _largest_losses(
     tests: Mapping[tuple[int, int], tuple[McNemar, float]], models: int, rows: int, level: float
 ) -> list[float]:
-    """Of each model against any other: the one that is really the best need not be the one that looks it."""
+    """For each model the largest loss against any other: the measured best need not be the true best."""
     each = level / max(1, models - 1)
-    found = []
+    losses_by_model = []
     for this in range(models):
         others = [tests[this, other][0] for other in range(models) if other != this]
         losses = [largest_loss(test.only_second, test.only_first, rows, each) for test in others]
-        found.append(max(losses, default=0.0))
-    return found
+        losses_by_model.append(max(losses, default=0.0))
+    return losses_by_model
 
 
 @dataclass(frozen=True)
 class ComparisonRequest:
-    """The evaluations to put side by side. A smaller p-value than `level` is a difference; `margin`: the loss of
-    accuracy that would be accepted, as a share of rows."""
+    """The evaluations to compare. A smaller p-value than `level` is a difference; `margin`: the acceptable loss of
+    accuracy, as a share of rows."""
 
     evaluations: Sequence[str]
     level: float = LEVEL
@@ -157,16 +162,16 @@ def compare_evaluations(
         raise InvalidInput(f"{named('level')} must be between 0 and 1")
     if margin is not None and not 0 <= margin <= 1:
         raise InvalidInput(f"{named('margin')} must be a share of rows between 0 and 1, such as 0.02")
-    found = [_evaluation(connection, job_id) for job_id in job_ids]
-    done = [one for one in found if one["state"] == EvaluationState.COMPLETED.value]
+    evaluations = [_evaluation(connection, job_id) for job_id in job_ids]
+    done = [entry for entry in evaluations if entry["state"] == EvaluationState.COMPLETED.value]
     methods = _methods(connection, job_ids)
     document: ComparisonDocument = {
-        "dataset": found[0]["dataset"],
+        "dataset": evaluations[0]["dataset"],
         "fingerprint": _fingerprint(connection, job_ids[0]),
-        "split": found[0]["split"],
+        "split": evaluations[0]["split"],
         "level": level,
         "margin": margin,
-        "models": [_entry(one, methods[one["id"]]) for one in found],
+        "models": [_entry(entry, methods[entry["id"]]) for entry in evaluations],
         "targets": {},
         "overall": None,
         "warnings": [],
@@ -174,8 +179,8 @@ def compare_evaluations(
     }
     if not done:
         return document
-    analyses = {one["id"]: load_analysis(connection, one["id"])["targets"] for one in done}
-    shared = [name for name in done[0]["metrics"] or () if all(name in (one["metrics"] or ()) for one in done)]
+    analyses = {entry["id"]: load_analysis(connection, entry["id"])["targets"] for entry in done}
+    shared = [name for name in done[0]["metrics"] or () if all(name in (entry["metrics"] or ()) for entry in done)]
     if not shared:
         raise InvalidInput("the models have no target in common: there is nothing to compare", field="models")
     found_rights = Rights.of(analyses, shared)
@@ -188,34 +193,37 @@ def compare_evaluations(
         overall = judge(_contenders(done, found_rights.all_right()), level, margin)
     document["overall"] = overall
     document["warnings"] = _warnings(done, found_rights)
-    document["verdict"] = verdict_of(overall, found)
+    document["verdict"] = verdict_of(overall, evaluations)
     return document
 
 
 @dataclass(frozen=True)
 class Rights:
-    """Which rows each evaluation got right, target by target, but for `left_out`: rows of the split whose text one of
-    the models was trained on. A model has the advantage there, and nobody learns how it does with texts to come."""
+    """Which rows each evaluation got right, by target, without `left_out`: rows of the split whose text one of the
+    models was trained on. A model has an advantage there, and the result says nothing about new texts."""
 
     rows_of: Mapping[str, NDArray[np.int64]]  #: target → the rows of the split that have a label for it.
     rights: Mapping[str, Mapping[str, Bools]]  #: target → evaluation → whether each of these rows is right.
     left_out: NDArray[np.int64]
-    all_seen: bool  #: Then nothing is left out: there would be nothing to compare.
+    all_seen: bool  #: Nothing is left out then, because nothing would remain to be compared.
 
     @classmethod
     def of(cls, analyses: Mapping[str, Mapping[str, Any]], shared: Sequence[str]) -> Rights:
         first = next(iter(analyses.values()))
         rows_of = {name: np.array(first[name]["has_truth"], np.int64) for name in shared}
-        seen = [
+        seen_rows = [
             rows_of[name][unpack_bits(targets[name]["seen"], targets[name]["rows"])]
             for targets in analyses.values()
             for name in shared
             if "seen" in targets[name]
         ]
-        left_out = np.unique(np.concatenate(seen)) if seen else np.empty(0, np.int64)
+        left_out = np.unique(np.concatenate(seen_rows)) if seen_rows else np.empty(0, np.int64)
         all_seen = bool(len(left_out)) and any(np.isin(rows, left_out).all() for rows in rows_of.values())
         rights = {
-            name: {job_id: unpack_bits(one[name]["correct"], one[name]["rows"]) for job_id, one in analyses.items()}
+            name: {
+                job_id: unpack_bits(analysis[name]["correct"], analysis[name]["rows"])
+                for job_id, analysis in analyses.items()
+            }
             for name in shared
         }
         return cls(rows_of, rights, np.empty(0, np.int64) if all_seen else left_out, all_seen)
@@ -237,9 +245,9 @@ class Rights:
 
 
 def _warnings(done: Sequence[Mapping[str, Any]], rights: Rights) -> list[str]:
-    """What a person must know before they believe the comparison."""
-    seen = {one["model"]: one["summary"].get("seen_in_training") for one in done}
-    named = ", ".join(f"{model} {count:,}" for model, count in seen.items() if count)
+    """The warnings that a reader of the comparison needs."""
+    seen_rows = {evaluation["model"]: evaluation["summary"].get("seen_in_training") for evaluation in done}
+    named = ", ".join(f"{model} {count:,}" for model, count in seen_rows.items() if count)
     if not named:
         return []
     if rights.all_seen:
@@ -276,17 +284,17 @@ def _fingerprint(connection: Connection, job_id: str) -> str | None:
 
 def _methods(connection: Connection, job_ids: Sequence[str]) -> dict[str, str]:
     statement = select(EvaluationRow.id, ModelRow.method).join(ModelRow, ModelRow.no == EvaluationRow.model_no)
-    return {one.id: one.method for one in connection.execute(statement.where(EvaluationRow.id.in_(job_ids)))}
+    return {row.id: row.method for row in connection.execute(statement.where(EvaluationRow.id.in_(job_ids)))}
 
 
-def _entry(one: Mapping[str, Any], method: str) -> ComparedModel:
-    summary = one["summary"] or {}
+def _entry(evaluation: Mapping[str, Any], method: str) -> ComparedModel:
+    summary = evaluation["summary"] or {}
     return {
-        "model": one["model"],
+        "model": evaluation["model"],
         "method": method,
-        "evaluation": one["id"],
-        "state": one["state"],
-        "error": one["error"],
+        "evaluation": evaluation["id"],
+        "state": evaluation["state"],
+        "error": evaluation["error"],
         "rows": summary.get("rows"),
         "seen_in_training": summary.get("seen_in_training"),
         "failed": summary.get("failed"),
@@ -294,24 +302,26 @@ def _entry(one: Mapping[str, Any], method: str) -> ComparedModel:
         "seconds_per_1000": summary.get("seconds_per_1000"),
         "targets": {
             name: {key: metrics[key] for key in _SHOWN if key in metrics}
-            for name, metrics in (one["metrics"] or {}).items()
+            for name, metrics in (evaluation["metrics"] or {}).items()
         },
     }
 
 
 def _contenders(done: Sequence[Mapping[str, Any]], right: Mapping[str, Bools]) -> list[Contender]:
-    costs = [one["summary"]["cost_per_1000"] for one in done]
+    costs = [evaluation["summary"]["cost_per_1000"] for evaluation in done]
     one_currency = len({cost["currency"] for cost in costs if cost}) == 1
     return [
-        Contender(one["model"], right[one["id"]], cost["amount"] if cost and one_currency else None)
-        for one, cost in zip(done, costs, strict=True)
+        Contender(evaluation["model"], right[evaluation["id"]], cost["amount"] if cost and one_currency else None)
+        for evaluation, cost in zip(done, costs, strict=True)
     ]
 
 
-def verdict_of(overall: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -> str:
-    """One sentence that a person can act on."""
+def verdict_of(overall: Mapping[str, Any], evaluations: Sequence[Mapping[str, Any]]) -> str:
+    """A recommendation in one sentence."""
     best, cheapest = overall["best"], overall["cheapest_not_worse"]
-    unfinished = [one["model"] for one in found if one["state"] != EvaluationState.COMPLETED.value]
+    unfinished = [
+        evaluation["model"] for evaluation in evaluations if evaluation["state"] != EvaluationState.COMPLETED.value
+    ]
     also = f" ({', '.join(unfinished)} could not be measured)" if unfinished else ""
     if len(overall["accuracies"]) == 1:
         return f"only {best} was measured{also}"
@@ -324,7 +334,7 @@ def verdict_of(overall: Mapping[str, Any], found: Sequence[Mapping[str, Any]]) -
         if len(overall["not_worse"]) > 1:
             why = "it is also the cheapest that is not worse"
         return f"take {best}: it is the best, and {why}{also}"
-    compared = next(one for one in overall["comparisons"] if one["model"] == cheapest)
+    compared = next(evaluation for evaluation in overall["comparisons"] if evaluation["model"] == cheapest)
     return (
         f"take {cheapest}: it is the cheapest, and not significantly worse than the best, {best} "
         f"(p = {compared['p_adjusted']:.2g}), but these rows still allow that it loses up to "

@@ -1,4 +1,4 @@
-"""What every service is given: who asks, the database, the sender of messages, the data folder."""
+"""The context of every service: the caller, the database, the sender of messages, the data folder."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 
-_TABLES_S = 10.0  #: How soon a process that lives for months notices that the tables were upgraded.
+_TABLES_S = 10.0  #: How often a long-lived process checks whether the tables were upgraded.
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks. There is one, whoever runs the command or holds the client."""
+    """The caller. There is one so far: every user of the command line or the client."""
 
     name: str
 
@@ -28,13 +28,13 @@ LOCAL = Principal("local")
 
 
 class KnownTables:
-    """Looks again, now and then, whether the tables are of this version."""
+    """Checks from time to time whether the tables are still of this version."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine, self._checked_at = engine, time.monotonic()
 
     def require(self) -> None:
-        """Raises DatabaseOutdated once an upgrade has passed this process by."""
+        """Raises DatabaseOutdated once the tables were upgraded beyond this process' version."""
         if time.monotonic() >= self._checked_at + _TABLES_S:
             check_tables(self._engine)
             self._checked_at = time.monotonic()
@@ -42,17 +42,17 @@ class KnownTables:
 
 @dataclass(frozen=True)
 class ServiceContext:
-    """Everything that a service uses beside its request. Close it, or use it as a context manager."""
+    """Everything that a service uses besides its request. Close it, or use it as a context manager."""
 
     engine: Engine
     sender: MessageSender
     data_dir: str = ".labelmill"
     prices: PriceList = LISTED
     principal: Principal = LOCAL
-    tables: KnownTables | None = field(default=None, compare=False)  #: None: they are what they were at the start.
+    tables: KnownTables | None = field(default=None, compare=False)  #: None: they are not checked again.
 
     def require_tables(self) -> None:
-        """Before something is submitted. Raises DatabaseOutdated."""
+        """Call before a submission. Raises DatabaseOutdated."""
         if self.tables is not None:
             self.tables.require()
 

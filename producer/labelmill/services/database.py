@@ -1,4 +1,4 @@
-"""Bringing the database's tables to this version. No context has been opened then: it would refuse older tables."""
+"""Upgrading the database's tables. It takes no context, because a context refuses older tables."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Datasets: submitting a preparation (options checked, files copied into the data folder, the job written), and which
-there are."""
+"""Datasets: submitting a preparation (options are checked, files copied into the data folder, the job is written), and
+listing datasets."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SEEDS = 2**32
 
 @dataclass(frozen=True)
 class PrepareRequest:
-    """The preparation of a dataset. `spec` as `of` makes it: what is found out of the files is not known yet."""
+    """The preparation of a dataset. `spec` as `of` makes it: the formats of files are not detected yet."""
 
     spec: PrepareSpec
 
@@ -67,8 +67,7 @@ class PrepareRequest:
         format: str = "columns",  # noqa: A002 - the option's name
     ) -> Self:
         """From what a person writes: `targets` are `NAME=COLUMN[:multi]`, `where` is `COLUMN=VALUE`. `encoding`,
-        `delimiter` and `quoting` say how files are read, where that is not left to be found out. Raises
-        InvalidInput."""
+        `delimiter` and `quoting` say how files are read; None: it is detected. Raises InvalidInput."""
         check_plain_name("dataset", name)
         spec = specify(
             PrepareSpec,
@@ -91,8 +90,8 @@ class PrepareRequest:
 
 
 def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Accepted:
-    """Write down the preparation of a dataset, whose source is copied into the data folder. Raises InvalidInput for
-    whatever is wrong with the options or the files' first rows, Permanent when the data folder cannot be written."""
+    """Write the job of a preparation; its source is copied into the data folder. Raises InvalidInput for wrong options
+    and unreadable first rows of files, Permanent when the data folder cannot be written."""
     context.require_tables()
     spec = request.spec
     check_plain_name("dataset", spec.name)
@@ -192,7 +191,7 @@ def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:
 
 @dataclass(frozen=True)
 class DatasetsRequest:
-    """Which datasets to list: the latest so many."""
+    """How many of the latest datasets to list."""
 
     limit: int = 100
 

@@ -14,7 +14,7 @@ from labelmill.services.context import ServiceContext
 
 @dataclass(frozen=True)
 class DeadLettersRequest:
-    """Which messages to list: the latest so many."""
+    """How many of the latest messages to list."""
 
     limit: int = 20
 
@@ -25,7 +25,7 @@ def list_dead_letters(context: ServiceContext, request: DeadLettersRequest) -> l
     columns = (row.at, row.queue, row.task, row.message_id, row.reason, row.excerpt)
     with reading(context.engine) as connection:
         newest = connection.execute(select(*columns).order_by(row.no.desc()).limit(request.limit))
-        return [dict(found) | {"at": found["at"].isoformat()} for found in newest.mappings()]
+        return [dict(letter) | {"at": letter["at"].isoformat()} for letter in newest.mappings()]
 
 
 __all__ = ["KEPT_DEAD_LETTERS", "DeadLettersRequest", "list_dead_letters"]

@@ -1,4 +1,4 @@
-"""Submitting an evaluation: a worker classifies the split and compares. Finding one that was made before."""
+"""Submitting an evaluation, and finding an equal one that exists already."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class EvaluateRequest:
 
 
 def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Accepted:
-    """Write down an evaluation. Raises NotFound, InvalidInput."""
+    """Write the job of an evaluation. Raises NotFound, InvalidInput."""
     context.require_tables()
     job_id = new_id(Kind.EVALUATION)
     warnings: tuple[Notice, ...] = ()
@@ -58,7 +58,7 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
                 )
             if model_row.method == "prompt":
                 scores = f"{ref_of(model_row)} scores 1 and 0, as prompts do"
-                warnings = (Notice(f"{scores}: there is nothing that a temperature could mend"),)
+                warnings = (Notice(f"{scores}: a temperature cannot change that"),)
         spec = EvaluateSpec(
             calibrate=request.calibrate,
             thresholds=model_row.thresholds,
@@ -88,15 +88,15 @@ class CompareRequest:
 
 @dataclass(frozen=True)
 class Comparable:
-    """The evaluations of the models, in their order; those that were `accepted` now are still to be started."""
+    """The evaluations of the models, in their order; those that were `accepted` now must still be started."""
 
     evaluations: tuple[str, ...]
     accepted: tuple[Accepted, ...]
 
 
 def accept_comparison(context: ServiceContext, request: CompareRequest) -> Comparable:
-    """One evaluation of each model: those there are, new ones where there are none. When they have ended,
-    `services.comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is written."""
+    """One evaluation of each model: an existing one, or a new one. When they have ended, `services.comparison` compares
+    them. Raises InvalidInput, NotFound, before anything is written."""
     context.require_tables()
     models, dataset, split = request.models, request.dataset, request.split
     with writing(context.engine) as connection:
@@ -116,8 +116,8 @@ def accept_comparison(context: ServiceContext, request: CompareRequest) -> Compa
 
 
 def find_evaluation(connection: Connection, model: str, dataset: str, split: str) -> str | None:
-    """An evaluation of the same model version, with the thresholds and temperatures it has now, on the same rows: one
-    that is done or under way. Raises NotFound, InvalidInput."""
+    """A completed or running evaluation of the same model version, with its current thresholds and temperatures, on the
+    same rows. Raises NotFound, InvalidInput."""
     model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
     has_analysis = select(AnalysisRow.job_id).where(AnalysisRow.job_id == EvaluationRow.id).exists()
     statement = (
@@ -130,21 +130,21 @@ def find_evaluation(connection: Connection, model: str, dataset: str, split: str
     )
     for job_id, options in connection.execute(statement):
         spec = options or {}
-        asked = (model_row.thresholds or {}, temperatures_of(model_row.calibration))
-        if (spec.get("thresholds") or {}, spec.get("temperatures") or {}) == asked:
+        current = (model_row.thresholds or {}, temperatures_of(model_row.calibration))
+        if (spec.get("thresholds") or {}, spec.get("temperatures") or {}) == current:
             return str(job_id)
     return None
 
 
 def is_of_training_rows(document: Mapping[str, Any]) -> bool:
-    """Whether an evaluation is of rows that its model was trained on, so that its figures say nothing of others."""
+    """Whether an evaluation used rows that its model was trained on, so that its figures say nothing about others."""
     summary = document["summary"] or {}
-    seen, rows = summary.get("seen_in_training"), summary.get("rows") or 0
-    return bool(document["split"] == "train" if seen is None else 2 * seen > rows)
+    seen_rows, rows = summary.get("seen_in_training"), summary.get("rows") or 0
+    return bool(document["split"] == "train" if seen_rows is None else 2 * seen_rows > rows)
 
 
 def check_evaluation(connection: Connection, model: str, dataset: str, split: str) -> int:
-    """The key of the version that `model` names, once it is known that it can be measured. Raises NotFound,
+    """The number of the version that `model` names, after checking that it can be measured. Raises NotFound,
     InvalidInput."""
     model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
     check_split(dataset_row, split)
@@ -154,11 +154,11 @@ def check_evaluation(connection: Connection, model: str, dataset: str, split: st
 
 def check_split(dataset: DatasetRow, split: str) -> None:
     """Raise InvalidInput unless the dataset has rows in that split."""
-    there = [name for name, rows in (dataset.splits or {}).items() if rows]
-    if split not in there:
+    splits = [name for name, rows in (dataset.splits or {}).items() if rows]
+    if split not in splits:
         raise InvalidInput(
             f"dataset {dataset.name}@{dataset.version} has no rows in a split {shown(split)}; "
-            + (f"it has {', '.join(there)}" if there else "it has none at all"),
+            + (f"it has {', '.join(splits)}" if splits else "it has none at all"),
             field="split",
         )
 
@@ -169,18 +169,18 @@ def check_targets(model: ModelRow, dataset: DatasetRow) -> tuple[str, ...]:
     Returns the dataset's multi-label targets for a model whose own are not known yet: it learns them from its first
     answer.
     """
-    asked = {target["name"]: bool(target.get("multi")) for target in dataset.label_schema or []}
+    labelled = {target["name"]: bool(target.get("multi")) for target in dataset.label_schema or []}
     if model.label_schema is None:
-        return tuple(name for name, multi in asked.items() if multi)
+        return tuple(name for name, multi in labelled.items() if multi)
     answered = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
-    if not answered.keys() & asked.keys():
+    if not answered.keys() & labelled.keys():
         raise InvalidInput(
-            f"dataset {dataset.name!r} has labels for {', '.join(asked) or 'nothing'}, {ref_of(model)} answers "
+            f"dataset {dataset.name!r} has labels for {', '.join(labelled) or 'nothing'}, {ref_of(model)} answers "
             f"{', '.join(answered)}: prepare it with {named('targets', f'{next(iter(answered))}=COLUMN')}",
             field="dataset",
         )
-    for name in answered.keys() & asked.keys():
-        if asked[name] and not answered[name]:
+    for name in answered.keys() & labelled.keys():
+        if labelled[name] and not answered[name]:
             raise InvalidInput(
                 f"{name!r} is multi-label in dataset {dataset.name!r}, and {ref_of(model)} gives one label",
                 field="dataset",
@@ -208,7 +208,7 @@ def ready_dataset(connection: Connection, ref: str) -> DatasetRow:
 
 
 def _no_dataset(connection: Connection, name: str, ref: str) -> NotFound:
-    """What to say of a dataset that is not ready: it may be under way or have failed, or another name was meant."""
+    """The error for a dataset that is not ready: it may be in preparation or have failed, or the name is misspelt."""
     latest = connection.execute(
         select(DatasetRow.id, DatasetRow.state)
         .where(DatasetRow.name == name, DatasetRow.state != DatasetState.READY.value)

@@ -45,17 +45,17 @@ def mcnemar(first: Bools, second: Bools) -> McNemar:
 
 
 def _ways(rows: int, at_most: int) -> int:
-    """In how many ways at most so many of the rows can be chosen."""
-    ways = found = 1
+    """The number of subsets of the rows with at most the given size."""
+    ways = total = 1
     for chosen in range(at_most):
         ways = ways * (rows - chosen) // (chosen + 1)
-        found += ways
-    return found
+        total += ways
+    return total
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted for their number, in the order given: reject those below the level, and the chance of any false
-    rejection is at most the level, however the tests hang together."""
+    rejection is at most the level, however the tests depend on each other."""
     adjusted = [1.0] * len(p_values)
     largest = 0.0
     for rank, at in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
@@ -68,12 +68,14 @@ def against_each_other(rights: Sequence[Bools]) -> dict[tuple[int, int], tuple[M
     """(first, second) → McNemar's test of the two, and its p-value adjusted for all pairs; in both orders."""
     pairs = list(combinations(range(len(rights)), 2))
     tests = [mcnemar(rights[first], rights[second]) for first, second in pairs]
-    found: dict[tuple[int, int], tuple[McNemar, float]] = {}
-    for (first, second), test, adjusted in zip(pairs, tests, holm([one.p_value for one in tests]), strict=True):
-        found[first, second] = test, adjusted
+    results: dict[tuple[int, int], tuple[McNemar, float]] = {}
+    for (first, second), test, adjusted in zip(
+        pairs, tests, holm([mcnemar_test.p_value for mcnemar_test in tests]), strict=True
+    ):
+        results[first, second] = test, adjusted
         turned = McNemar(test.only_second, test.only_first, test.p_value, test.test)
-        found[second, first] = turned, adjusted
-    return found
+        results[second, first] = turned, adjusted
+    return results
 
 
 def largest_loss(only_other: int, only_this: int, rows: int, level: float) -> float:
@@ -102,5 +104,7 @@ def _tango(only_other: int, only_this: int, rows: int, loss: float) -> float:
     c = -only_this * loss * (1 - loss)
     share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
     variance = rows * (2 * share + loss * (1 - loss))
-    seen = only_other - only_this - rows * loss
-    return seen / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, seen) if seen else 0.0
+    difference = only_other - only_this - rows * loss
+    return (
+        difference / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, difference) if difference else 0.0
+    )

@@ -1,4 +1,4 @@
-"""Submitting a training, and the word that lets it spend money."""
+"""Submitting a training, and approving its cost."""
 
 from __future__ import annotations
 
@@ -91,12 +91,12 @@ class TrainRequest:
             "optimize": optimize,
             "target_precision": dict(target_precision or {}),
         }
-        given = {name: value for name, value in options.items() if value is not None and value != {}}
-        return cls(name, dataset, method, max_cost, yes, specify(TrainSpec, **given))
+        chosen = {name: value for name, value in options.items() if value is not None and value != {}}
+        return cls(name, dataset, method, max_cost, yes, specify(TrainSpec, **chosen))
 
 
 def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
-    """Write down a training. Raises NotFound, InvalidInput."""
+    """Write the job of a training. Raises NotFound, InvalidInput."""
     context.require_tables()
     check_plain_name("model", request.name)
     check_method(request.method)
@@ -118,7 +118,7 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
             "dataset_id": dataset_row.id,
             "options": spec.model_dump(mode="json"),
             "max_cost": max_cost,
-            # a cap is kept even with `yes`: what costs more is a person's to allow
+            # a limit applies even with `yes`: a person must approve a higher cost
             "approved": request.yes and max_cost is None,
         }
         create_job(connection, job_id, TrainingState.QUEUED, "submitted", **values)
@@ -159,7 +159,7 @@ def approve(context: ServiceContext, request: JobRequest) -> Submitted:
 
 
 def check_choice(dataset: DatasetRow, method: str) -> None:
-    """Raise InvalidInput where a target has one label that every row has: a model of it would say nothing of a text."""
+    """Raise InvalidInput if all rows have the same label for a target: there is nothing to learn."""
     for target in dataset.label_schema or []:
         if len(target["labels"]) > 1:
             continue
@@ -191,32 +191,32 @@ def check_method(method: str) -> None:
 
 
 def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
-    """A misspelt target or label must not silently go without its weight or description. Raises InvalidInput."""
+    """Raise InvalidInput for an unknown target or label, whose weight or description would silently be lost."""
     targets = {target["name"] for target in schema}
     for name in spec.target_weights:
         if name not in targets:
             raise InvalidInput(
                 f"{named('target_weights')} names {shown(name)}; the dataset's targets are {', '.join(sorted(targets))}"
             )
-    known = {label for target in schema for label in target["labels"]}
-    known |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
+    known_names = {label for target in schema for label in target["labels"]}
+    known_names |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
     for name in spec.descriptions:
-        if name not in known:
+        if name not in known_names:
             raise InvalidInput(f"{shown(name)} is described, but the dataset has no such label", field="descriptions")
 
 
 def check_thresholds(spec: TrainSpec, dataset: DatasetRow) -> None:
-    """Raise InvalidInput for what is asked of thresholds and the dataset has no target, label or rows for."""
+    """Raise InvalidInput for options of thresholds without a matching target, label or row in the dataset."""
     schema = dataset.label_schema or []
     if "optimize" in spec.model_fields_set and not any(target["multi"] for target in schema):
         raise InvalidInput(f"{named('optimize')} is for multi-label targets, and the dataset has none")
-    known = {"*"} | {target["name"] for target in schema}
-    known |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
+    known_names = {"*"} | {target["name"] for target in schema}
+    known_names |= {f"{target['name']}.{label}" for target in schema for label in target["labels"]}
     for name in spec.target_precision:
-        if name not in known:
+        if name not in known_names:
             targets = ", ".join(sorted(target["name"] for target in schema))
             raise InvalidInput(
-                f"{named('target_precision')} names {shown(name)}, which is no target and no TARGET.LABEL of the "
+                f"{named('target_precision')} names {shown(name)}, which is not a target or TARGET.LABEL of the "
                 f"dataset; its targets are {targets}"
             )
     if spec.target_precision and not (dataset.splits or {}).get("validation"):
@@ -226,15 +226,15 @@ def check_thresholds(spec: TrainSpec, dataset: DatasetRow) -> None:
         )
 
 
-def _spec_of_method(method: str, given: TrainSpec) -> TrainSpec:
-    """The fields that were set, and the method's own model where none was."""
-    for name in TrainSpec.model_fields:  # in the order in which they stand there
-        if name in given.model_fields_set and name in _OF_THRESHOLDS and method == "prompt":
+def _spec_of_method(method: str, spec: TrainSpec) -> TrainSpec:
+    """The fields that were set, and the method's default model if none was."""
+    for name in TrainSpec.model_fields:  # in the order of their definition
+        if name in spec.model_fields_set and name in _OF_THRESHOLDS and method == "prompt":
             raise InvalidInput(f"{named(name)} is of thresholds, and the scores of prompts are 1 and 0")
-        if name in given.model_fields_set and _ONLY.get(name, method) != method:
+        if name in spec.model_fields_set and _ONLY.get(name, method) != method:
             raise InvalidInput(f"{named(name)} goes with {named('method', _ONLY[name])}, not with {method}")
-    if "shot_selection" in given.model_fields_set and not given.shots:
+    if "shot_selection" in spec.model_fields_set and not spec.shots:
         raise InvalidInput(f"{named('shot_selection')} needs {named('shots')}: how many examples of each label to show")
-    if "base_model" in given.model_fields_set:
-        return given
-    return given.model_copy(update={"base_model": BASE_MODELS[method]})
+    if "base_model" in spec.model_fields_set:
+        return spec
+    return spec.model_copy(update={"base_model": BASE_MODELS[method]})

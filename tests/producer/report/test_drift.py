@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import binom, chi2_contingency
 
-from labelmill.report.drift import Answers, Drift, drift_between, moved_labels
+from labelmill.report.drift import AnswerCounts, Drift, drift_between, moved_labels
 from labelmill.report.two_samples import bins_p_value, label_sets_p_value, labels_p_value
 
 LABELS = [f"label {number}" for number in range(40)]
@@ -16,12 +16,12 @@ SHARES = np.random.default_rng(0).dirichlet(np.full(40, 2.0))
 SAMPLES = 150
 
 
-def counted(labels: np.ndarray, best: np.ndarray) -> Answers:
+def counted(labels: np.ndarray, best: np.ndarray) -> AnswerCounts:
     counts = Counter(LABELS[at] for at in labels.tolist())
-    return Answers(len(labels), counts, np.histogram(best, 20, (0, 1))[0].tolist())
+    return AnswerCounts(len(labels), counts, np.histogram(best, 20, (0, 1))[0].tolist())
 
 
-def sample(rows: int, rng: np.random.Generator, foreign: float = 0.0) -> Answers:
+def sample(rows: int, rng: np.random.Generator, foreign: float = 0.0) -> AnswerCounts:
     """Answers to texts that the model knows; it is less sure of a share of foreign ones, and gives them some labels."""
     labels, best = rng.choice(40, rows, p=SHARES), rng.beta(6, 1.5, rows)
     of_them = int(rows * foreign)
@@ -59,7 +59,7 @@ def test_other_labels_drift_and_those_that_moved_are_named() -> None:
     rng = np.random.default_rng(3)
     before, now = sample(700, rng), sample(700, rng)
     assert now.labels is not None
-    moved = Answers(1_400, Counter(now.labels) + Counter({"label 0": 700}), None)
+    moved = AnswerCounts(1_400, Counter(now.labels) + Counter({"label 0": 700}), None)
     found = drift_between(before, moved, "test", multi=False)
     assert found is not None
     assert found.tone == "bad"
@@ -82,7 +82,7 @@ def test_labels_that_go_together_are_no_drift() -> None:
         answers = []
         for rows in (600, 300):
             several = (rng.random((rows, 5)) < 0.2).repeat(8, axis=1)  # eight labels always together
-            answers.append(Answers(rows, dict(zip(LABELS, several.sum(axis=0).tolist(), strict=True)), None))
+            answers.append(AnswerCounts(rows, dict(zip(LABELS, several.sum(axis=0).tolist(), strict=True)), None))
         found = drift_between(*answers, "validation", multi=True)
         assert found is not None
         alarms += found.tone != "good"
@@ -90,7 +90,7 @@ def test_labels_that_go_together_are_no_drift() -> None:
 
 
 def test_one_of_several_labels_that_is_given_far_more_often_is_drift() -> None:
-    before, now = Answers(600, {"a": 60, "b": 300}, None), Answers(300, {"a": 75, "b": 150}, None)
+    before, now = AnswerCounts(600, {"a": 60, "b": 300}, None), AnswerCounts(300, {"a": 75, "b": 150}, None)
     found = drift_between(before, now, "validation", multi=True)
     assert found is not None
     assert found.tone == "warning"
@@ -129,7 +129,7 @@ def test_the_smallest_p_value_is_below_what_is_believed_however_many_labels_ther
 
 
 def test_scores_of_1_and_0_alone_are_not_tested() -> None:
-    before = Answers(100, {"a": 50, "b": 50}, [0] * 19 + [100])
+    before = AnswerCounts(100, {"a": 50, "b": 50}, [0] * 19 + [100])
     found = drift_between(before, before, "validation", multi=False)
     assert found is not None
     assert (found.p_scores, found.level) == (None, 0.01)
@@ -138,10 +138,12 @@ def test_scores_of_1_and_0_alone_are_not_tested() -> None:
 @pytest.mark.parametrize(
     ("before", "now"),
     [
-        (Answers(0, {}, None), Answers(9, {"a": 9}, None)),
-        (Answers(99, {"a": 99}, None), Answers(99, {"a": 99}, None)),
-        (Answers(99, None, [99] + [0] * 19), Answers(99, {"a": 99}, [99] + [0] * 19)),
+        (AnswerCounts(0, {}, None), AnswerCounts(9, {"a": 9}, None)),
+        (AnswerCounts(99, {"a": 99}, None), AnswerCounts(99, {"a": 99}, None)),
+        (AnswerCounts(99, None, [99] + [0] * 19), AnswerCounts(99, {"a": 99}, [99] + [0] * 19)),
     ],
 )
-def test_without_rows_or_anything_that_differs_there_is_nothing_to_compare(before: Answers, now: Answers) -> None:
+def test_without_rows_or_anything_that_differs_there_is_nothing_to_compare(
+    before: AnswerCounts, now: AnswerCounts
+) -> None:
     assert drift_between(before, now, "validation", multi=False) is None

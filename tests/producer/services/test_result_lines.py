@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from labelmill.contracts.label_schema import Target
 from labelmill.core.chunks.codec import QuotedInput, decode_quoted, encode_chunk
-from labelmill.services.results.lines import Answers, ChunkResults
+from labelmill.services.results.lines import ChunkResults, TargetAnswers
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -46,7 +46,7 @@ def test_a_chunk_whose_rows_are_all_answered(texts: list[str], labels: tuple[str
     target = Target("topic%s", labels)
     answers = [(7 + row, labels[0], None, 1 / (row + 2), raw) for row, raw in enumerate(_scores(len(texts), labels))]
     ids = texts[::-1] if named else None
-    lines = _lines(ChunkResults(7, _held(texts, ids), [(target, Answers.of_rows(target, answers[::-1]))]))
+    lines = _lines(ChunkResults(7, _held(texts, ids), [(target, TargetAnswers.of_rows(target, answers[::-1]))]))
     assert len(lines) == len(texts)
     for index, line in enumerate(lines):
         score = float(str(np.float32(1 / (index + 2))))
@@ -66,8 +66,8 @@ def test_targets_side_by_side_abstentions_and_errors() -> None:
         0,
         _held(["t0", "t1", "t2", "t3"], None),
         [
-            (single, Answers.of_rows(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])])),
-            (multi, Answers.of_rows(multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)])),
+            (single, TargetAnswers.of_rows(single, [(0, "a", None, 0.5, half[:8]), (2, None, None, 0.5, half[:8])])),
+            (multi, TargetAnswers.of_rows(multi, [(0, None, '["x","z"]', 0.5, half), (2, None, "[]", 0.5, half)])),
         ],
         {1: ("empty_text", "the text is empty")},
     )
@@ -107,7 +107,7 @@ def test_chosen_scores_are_those_of_all_and_the_rest_stays(
             kept = np.array(scores, np.float32).tobytes() if choice != NONE or abstains else None
             answers.append((row, label, listed, max(scores), kept))
         chunk = ChunkResults(
-            0, _held(["t"] * len(rows), None), [(target, Answers.of_rows(target, answers, choice))], choice=choice
+            0, _held(["t"] * len(rows), None), [(target, TargetAnswers.of_rows(target, answers, choice))], choice=choice
         )
         return [json.loads(line)["predictions"]['"%s"'] for line in _lines(chunk)]
 

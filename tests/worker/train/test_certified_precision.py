@@ -175,7 +175,7 @@ def test_rows_under_a_certified_threshold_abstain(shop: Workshop) -> None:
         (
             ["intnet=0.9"],
             {},
-            r"'intnet', which is no target and no TARGET\.LABEL .* its targets are intent",
+            r"'intnet', which is not a target or TARGET\.LABEL .* its targets are intent",
         ),
         (["intent.nothing=0.9"], {}, r"no target and no TARGET\.LABEL"),
         (["0.9"], {"dataset": "unchecked"}, "has none: prepare it with some"),

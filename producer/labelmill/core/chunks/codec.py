@@ -57,8 +57,8 @@ def decode_quoted(data: bytes) -> QuotedInput:
     except zstandard.ZstdError as error:
         raise ValueError(_UNREADABLE) from error
     # within a JSON string every quote has a backslash before it: these separators cannot be inside one
-    texts, has_ids, rest = document.removeprefix(b'{"texts":').partition(b',"ids":')
-    ids, has_end, repeats = rest.rpartition(b',"repeats":')
+    texts, has_ids, ids_and_repeats = document.removeprefix(b'{"texts":').partition(b',"ids":')
+    ids, has_end, repeats = ids_and_repeats.rpartition(b',"repeats":')
     if not (has_ids and has_end):
         raise ValueError(_UNREADABLE)
     return QuotedInput(_quoted(texts), None if ids == b"null" else _quoted(ids), repeats != b"[]}")

@@ -267,7 +267,7 @@ class BatchWriter:
                     self._compare_with_written(chunk)
 
     def _write(self, chunks: Sequence[EncodedChunk]) -> None:
-        inputs = [{"batch_no": self._batch_no, "number": one.number, "data": one.data} for one in chunks]
+        inputs = [{"batch_no": self._batch_no, "number": encoded.number, "data": encoded.data} for encoded in chunks]
         rows = [self._chunk_row(chunk) for chunk in chunks]
         last = chunks[-1]
         with writing(self._engine) as connection:

@@ -8,14 +8,14 @@ from sqlalchemy import ColumnElement
 
 from labelmill.contracts.job_kinds import KINDS, Kind, Recovery, kind_of_state, states_before
 from labelmill.contracts.states import State
-from labelmill.core.database.tables.base import Job, LeasedJob
+from labelmill.core.database.tables.base import JobRow, LeasedJobRow
 
 #: The table of any job.
-AnyJobTable = type[Job]
+AnyJobTable = type[JobRow]
 
 #: The table of a job that is worked on under a lease of its own. A batch's chunks have leases instead.
-JobTable = type[LeasedJob]
-J = TypeVar("J", bound=LeasedJob)
+JobTable = type[LeasedJobRow]
+J = TypeVar("J", bound=LeasedJobRow)
 
 
 def _tables(parent: AnyJobTable) -> list[AnyJobTable]:
@@ -26,9 +26,9 @@ def _tables(parent: AnyJobTable) -> list[AnyJobTable]:
     ]
 
 
-_TABLE_BY_KIND: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(Job)}
+_TABLE_BY_KIND: dict[Kind, AnyJobTable] = {table.kind: table for table in _tables(JobRow)}
 TABLE_OF: dict[Kind, AnyJobTable] = {kind: _TABLE_BY_KIND[kind] for kind in KINDS if kind in _TABLE_BY_KIND}
-LEASED: dict[Kind, JobTable] = {kind: table for kind, table in TABLE_OF.items() if issubclass(table, LeasedJob)}
+LEASED: dict[Kind, JobTable] = {kind: table for kind, table in TABLE_OF.items() if issubclass(table, LeasedJobRow)}
 
 #: The tasks that work on a job under its lease, and the tables of these jobs.
 LEASED_TASKS: tuple[tuple[str, JobTable], ...] = tuple((KINDS[kind].task, table) for kind, table in LEASED.items())
@@ -37,7 +37,7 @@ for _kind in KINDS.values():
     if _kind.kind not in TABLE_OF:
         raise TypeError(f"no table of core/database/tables has the kind of job {_kind.kind.value}")
     if (_kind.kind in LEASED) is not (_kind.recovery is Recovery.BY_LEASE):
-        raise TypeError(f"a job is recovered by its lease where its table is a LeasedJob: {_kind.kind.value} is not so")
+        raise TypeError(f"a job is recovered by its lease where its table is a LeasedJobRow, unlike {_kind.kind.value}")
     if lacking := [name for name in _kind.inner_batches if not hasattr(TABLE_OF[_kind.kind], name)]:
         raise TypeError(f"the table of {_kind.kind.value} has no column {', '.join(lacking)} for its inner batches")
 

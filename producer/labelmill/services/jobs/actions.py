@@ -1,4 +1,4 @@
-"""What a person does to a job under way: cancel it, run its failed rows again."""
+"""Cancelling a job, and retrying the failed rows of a batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from labelmill.services.submissions.keys import SUBMISSION_BROKEN
 
 @dataclass(frozen=True)
 class Cancelled:
-    """A job that was told to stop. `state`: a training at Mistral goes on until a worker has stopped it there."""
+    """A job that was cancelled. `state`: a training at Mistral goes on until a worker has stopped it there."""
 
     id: str
     kind: Kind
@@ -69,8 +69,8 @@ def cancel(context: ServiceContext, request: JobRequest) -> Cancelled:
 
 
 def _cancel_training(connection: Connection, job_id: str) -> bool:
-    """End it, or ask for it where something may be under way at Mistral: the worker that looks next stops the job
-    there and records the end."""
+    """End the training, or request its end where a job may be running at Mistral: the worker that polls next stops the
+    job there and records the end."""
     nothing_at_mistral = or_(TrainingRow.method != "factory", TrainingRow.state == TrainingState.QUEUED.value)
     if _end(connection, job_id, TrainingState.CANCELLED, nothing_at_mistral):
         return True
@@ -83,7 +83,7 @@ def _cancel_training(connection: Connection, job_id: str) -> bool:
 
 
 def _end(connection: Connection, job_id: str, cancelled: State, *conditions: ColumnElement[bool]) -> bool:
-    """End a job as cancelled, and its batches with it. Its lease is taken away: no worker may write to it any more."""
+    """End a job as cancelled, with its inner batches. Its lease is taken away: no worker may write to it any more."""
     if not move_job(connection, job_id, cancelled, *conditions, message="cancelled by a person"):
         return False
     cancel_inner_batches(connection, job_id, f"cancelled with {job_id}")
@@ -108,11 +108,11 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
                 f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried",
                 field="job_id",
             )
-        mine = ChunkRow.batch_no == batch.no
+        of_batch = ChunkRow.batch_no == batch.no
         to_run = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
         if batch.started_at is None and batch.error_code in (InvalidInput.code, SUBMISSION_BROKEN):
             raise InvalidInput(f"{job_id} failed at submission: submit it again", field="job_id")
-        if connection.scalar(select(ChunkRow.number).where(mine, to_run).limit(1)) is None:
+        if connection.scalar(select(ChunkRow.number).where(of_batch, to_run).limit(1)) is None:
             raise InvalidInput(f"{job_id} has no failed row", field="job_id")
         if not move_job(
             connection,
@@ -122,11 +122,11 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
             old=BatchState(batch.state),
             message="failed rows are run again",
         ):
-            raise InvalidInput(f"{job_id} is being retried by somebody else", field="job_id")
-        chunk_transitions.run_again(connection, mine & to_run)
+            raise InvalidInput(f"{job_id} is being retried by another command", field="job_id")
+        chunk_transitions.run_again(connection, of_batch & to_run)
         connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
-        # what these rows will be answered is to be found by later batches too
-        run_again = select(ChunkRow.number).where(mine, ChunkRow.state == ChunkState.PENDING.value)
+        # the new answers of these rows must be added to the cache too
+        run_again = select(ChunkRow.number).where(of_batch, ChunkRow.state == ChunkState.PENDING.value)
         connection.execute(
             delete(IndexedChunkRow).where(IndexedChunkRow.batch_no == batch.no, IndexedChunkRow.number.in_(run_again))
         )

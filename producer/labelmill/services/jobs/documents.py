@@ -1,4 +1,4 @@
-"""Status documents: what `status ID --json` holds for every kind of job."""
+"""Status documents: the output of `status ID --json` for every kind of job."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from labelmill.services.jobs.waiting_for import waiting_for
 
 
 def job_status(context: ServiceContext, request: JobRequest) -> JobDocument:
-    """Everything about one job; a dataset's files as paths in the data folder of whoever asks. Raises NotFound."""
+    """Everything about one job; a dataset's files as paths in the caller's data folder. Raises NotFound."""
     with reading(context.engine) as connection:
         document = status_document(connection, request.job_id, context.prices)
     if document["kind"] == "dataset" and document["files"]:
@@ -71,7 +71,7 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
 
 @dataclass(frozen=True)
 class _Job:
-    """What a document is made of."""
+    """The data from which a document is made."""
 
     connection: Connection
     row: RowMapping
@@ -80,12 +80,12 @@ class _Job:
 
 
 def no_job(job_id: str) -> NotFound:
-    """What to say of an id that no job has."""
+    """The error for an id that no job has."""
     return NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
 
 
 def head_of(kind: Kind, row: RowMapping) -> JobHead:
-    """What every job's document begins with."""
+    """The fields that every job's document begins with."""
     return {
         "id": row["id"],
         "kind": kind.value,
@@ -146,7 +146,7 @@ def model_ref(connection: Connection, model_no: int) -> str:
 
 
 def _counts(batch: RowMapping, sums: BatchSums) -> RowCounts:
-    """How the rows of a batch stand; `submitted` is the sum of the others at every moment (one statement reads all)."""
+    """The rows of a batch by state; `submitted` is always the sum of the others (one statement reads all)."""
     left = sums.rows - sums.done
     cancelled = left if batch["state"] == BatchState.CANCELLED.value else 0
     return {
@@ -160,16 +160,16 @@ def _counts(batch: RowMapping, sums: BatchSums) -> RowCounts:
 
 
 def _failures(connection: Connection, batch: RowMapping) -> dict[str, int]:
-    """Error code -> rows, those that repeat a failed one included; most rows first."""
+    """Error code → number of rows, including rows that repeat a failed one; the most frequent first."""
     own = select(RowErrorRow.code, func.count()).where(RowErrorRow.batch_no == batch["no"])
     repeated = own.join(
         DuplicateRow, (DuplicateRow.batch_no == RowErrorRow.batch_no) & (DuplicateRow.first_row == RowErrorRow.row)
     )
-    found: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for statement in (own, repeated) if batch["duplicates"] else (own,):
         for code, count in connection.execute(statement.group_by(RowErrorRow.code)):
-            found[code] += count
-    return dict(found.most_common())
+            counts[code] += count
+    return dict(counts.most_common())
 
 
 def _batch(job: _Job) -> BatchDocument:
@@ -197,8 +197,8 @@ def _batch(job: _Job) -> BatchDocument:
 
 
 def cost_of_batch(model: ModelRow, sums: BatchSums, duplicates: int, prices: PriceList) -> Cost | None:
-    """What the tokens that Mistral reported cost by the price list: an estimate. None where it reported none (of
-    classifications it does not), or the price is not known."""
+    """The cost of the tokens that Mistral reported, by the price list: an estimate. None where it reported none (as for
+    classifications), or the price is not known."""
     if not sums.tokens:
         return None
     priced = priced_model(model.remote_model or "", prices)

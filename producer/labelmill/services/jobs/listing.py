@@ -1,4 +1,4 @@
-"""The list of jobs: the latest of every kind, or of one, with what each is about and how far it is."""
+"""The list of jobs: the latest of every kind, or of one, with the subject and the progress of each."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class JobsRequest:
     inner: bool = False
 
     def check(self) -> None:
-        """Raise InvalidInput for what no job can be."""
-        kinds = [one.value for one in Kind]
+        """Raise InvalidInput for a kind or a state that does not exist, or a limit below 1."""
+        kinds = [kind.value for kind in Kind]
         if self.kind is not None and self.kind not in kinds:
             raise InvalidInput(f"{named('kind')} is one of {', '.join(kinds)}, not {shown(self.kind)}")
         if self.state is not None and self.state not in _STATES:
@@ -51,40 +51,40 @@ class JobsRequest:
             raise InvalidInput("list one job at least", field="limit")
 
 
-def list_jobs(context: ServiceContext, wanted: JobsRequest) -> list[JobEntry]:
+def list_jobs(context: ServiceContext, request: JobsRequest) -> list[JobEntry]:
     """What `status --json` prints: of each job the head of its document, `name`, `model`, `progress` and `cost`, newest
     first. Raises NotFound, InvalidInput."""
-    wanted.check()
+    request.check()
     with reading(context.engine) as connection:
-        return _list(connection, wanted, context.prices)
+        return _list(connection, request, context.prices)
 
 
-def _list(connection: Connection, wanted: JobsRequest, prices: PriceList) -> list[JobEntry]:
-    older = _older_than(connection, wanted.after)
-    found: list[tuple[Kind, RowMapping]] = []
-    for kind in Kind if wanted.kind is None else (Kind(wanted.kind),):
+def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> list[JobEntry]:
+    older = _older_than(connection, request.after)
+    rows: list[tuple[Kind, RowMapping]] = []
+    for kind in Kind if request.kind is None else (Kind(request.kind),):
         table = TABLE_OF[kind]
-        statement = select(table.__table__).order_by(table.created_at.desc(), table.id.desc()).limit(wanted.limit)
-        if wanted.state is not None:
-            statement = statement.where(table.state == wanted.state)
+        statement = select(table.__table__).order_by(table.created_at.desc(), table.id.desc()).limit(request.limit)
+        if request.state is not None:
+            statement = statement.where(table.state == request.state)
         if older is not None:
             at, job_id = older
             statement = statement.where(or_(table.created_at < at, and_(table.created_at == at, table.id < job_id)))
         if kind is Kind.BATCH:
             statement = statement.where(BatchRow.purging.is_(False))
-            if not wanted.inner:
+            if not request.inner:
                 statement = statement.where(_is_asked_for())
-        found += [(kind, row) for row in connection.execute(statement).mappings()]
-    found.sort(key=lambda one: (one[1]["created_at"], one[1]["id"]), reverse=True)
-    found = found[: wanted.limit]
-    sums = sums_of_batches(connection, [job_id for kind, row in found for job_id in batches_of(kind, row)])
-    models = _models(connection, {row.get("model_no") for _, row in found})
-    return [_document(kind, row, sums, models, prices) for kind, row in found]
+        rows += [(kind, row) for row in connection.execute(statement).mappings()]
+    rows.sort(key=lambda entry: (entry[1]["created_at"], entry[1]["id"]), reverse=True)
+    rows = rows[: request.limit]
+    sums = sums_of_batches(connection, [job_id for kind, row in rows for job_id in batches_of(kind, row)])
+    models = _models(connection, {row.get("model_no") for _, row in rows})
+    return [_document(kind, row, sums, models, prices) for kind, row in rows]
 
 
 def _is_asked_for() -> ColumnElement[bool]:
-    """The batch is a person's own, and not one that a training or an evaluation runs."""
-    columns = [getattr(TABLE_OF[kind], name) for kind, one in KINDS.items() for name in one.inner_batches]
+    """The batch was submitted by a person, and is not an inner batch."""
+    columns = [getattr(TABLE_OF[kind], name) for kind, entry in KINDS.items() for name in entry.inner_batches]
     return BatchRow.id.not_in(union_all(*(select(column).where(column.is_not(None)) for column in columns)))
 
 

@@ -15,9 +15,9 @@ T = TypeVar("T")
 
 
 class LostReads:
-    """What a wait for one job does about reads that the database did not answer.
+    """Retries the reads of one wait while the database is unavailable.
 
-    `say` is told when an outage begins and when it ends. Used from one thread.
+    `say` is called when an outage begins and when it ends. Used from one thread.
     """
 
     def __init__(
@@ -35,22 +35,22 @@ class LostReads:
         self._pause_s = _FIRST_PAUSE_S
 
     def read(self, look: Callable[[], T], *, until: float | None = None) -> T:
-        """What `look` returns, tried again while the database is away. `until`: a moment of `clock`; an outage that
-        goes on beyond it raises the read's own error. Raises DatabaseUnavailable."""
+        """What `look` returns, retried while the database is unavailable. `until`: a time of `clock`; an outage that
+        lasts longer raises the read's own error. Raises DatabaseUnavailable."""
         while True:
             try:
-                found = look()
+                result = look()
             except DatabaseUnavailable as error:
                 if until is not None and self._clock() >= until:
                     raise
                 self.wait_after(error)
             else:
                 self.succeeded()
-                return found
+                return result
 
     def wait_after(self, error: DatabaseUnavailable) -> None:
-        """Pause before the read is tried again. Raises DatabaseUnavailable, which names the way back to the job, when
-        the outage has lasted too long."""
+        """Pause before the read is retried. Raises DatabaseUnavailable, with the command that follows the job, when the
+        outage has lasted too long."""
         now = self._clock()
         if self._since is None:
             self._since, self._pause_s = now, _FIRST_PAUSE_S
@@ -65,7 +65,7 @@ class LostReads:
         self._pause_s = min(_LONGEST_PAUSE_S, self._pause_s * 1.5)
 
     def succeeded(self) -> None:
-        """A read was answered."""
+        """Record that a read succeeded."""
         if self._since is not None:
             self._since = None
             self._say("the database answers again")

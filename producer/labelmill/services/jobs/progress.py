@@ -1,4 +1,4 @@
-"""How far a job is: its phase, and how many rows of how many, from the batches that do its work."""
+"""The progress of a job: its phase, and the rows done and in all, from the batches that do its work."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from labelmill.contracts.job_kinds import ENDED, KINDS
 from labelmill.contracts.states import BatchState, EvaluationState, State, TrainingState
 from labelmill.core.database.tables import BatchRow, ChunkRow
 
-_AT_ONCE = 500  #: Ids in one statement.
+_IDS_AT_ONCE = 500  #: Ids in one statement.
 
 
 @dataclass(frozen=True)
 class BatchSums:
-    """What the chunks of a batch add up to. Counts are of rows, duplicates included, and of requests and tokens."""
+    """The sums over the chunks of a batch: of rows, duplicates included, and of requests and tokens."""
 
     state: str
     rows: int = 0
@@ -37,7 +37,7 @@ class BatchSums:
 
     @property
     def has_ended(self) -> bool:
-        """Whether it goes no further by itself."""
+        """Whether workers do nothing more for it."""
         return self.state in ENDED
 
 
@@ -48,29 +48,29 @@ def batches_of(kind: Kind, row: RowMapping) -> list[str]:
 
 
 def sums_of_batches(connection: Connection, ids: Sequence[str]) -> dict[str, BatchSums]:
-    """Of each batch that there is."""
+    """The sums of each batch that exists."""
     names = ("rows", "labelled", "abstained", "failed", "requests", "tokens", "cached")
     sums = [func.coalesce(func.sum(getattr(ChunkRow, name)), 0) for name in names]
-    found: dict[str, BatchSums] = {}
-    for start in range(0, len(ids), _AT_ONCE):
+    sums_by_id: dict[str, BatchSums] = {}
+    for start in range(0, len(ids), _IDS_AT_ONCE):
         statement = (
             select(BatchRow.id, BatchRow.state, *sums)
             .join(ChunkRow, ChunkRow.batch_no == BatchRow.no, isouter=True)
-            .where(BatchRow.id.in_(ids[start : start + _AT_ONCE]))
+            .where(BatchRow.id.in_(ids[start : start + _IDS_AT_ONCE]))
             .group_by(BatchRow.id, BatchRow.state)
         )
         for job_id, state, *counts in connection.execute(statement):
-            found[job_id] = BatchSums(state, *map(int, counts))
-    return found
+            sums_by_id[job_id] = BatchSums(state, *map(int, counts))
+    return sums_by_id
 
 
-#: In which state the phases of a job are told, and not its state.
+#: The state in which the phase of a job differs from its state.
 _AT_WORK: dict[Kind, State] = {Kind.TRAINING: TrainingState.RUNNING, Kind.EVALUATION: EvaluationState.RUNNING}
 
 
 def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> Progress | None:
-    """`{"phase", "done", "total"}`, the latter two rows or null; None once the job has ended, unless it is a batch:
-    that tells how many of its rows were done. `sums`: of `batches_of` the job."""
+    """`{"phase", "done", "total"}`, the latter two rows or null; None once the job has ended, except for a batch, which
+    keeps the number of rows done. `sums`: of `batches_of` the job."""
     batches = [sums[job_id] for job_id in batches_of(kind, row) if job_id in sums]
     if kind is Kind.BATCH:
         (batch,) = batches
@@ -84,9 +84,9 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
         return _progress(state, (row["report"] or {}).get("rows_read"))
     if kind not in _AT_WORK or state != _AT_WORK[kind].value:
         return _progress(state.replace("_", " "))
-    working = [one for one in batches if not one.has_ended]
-    if any(one.state == BatchState.SUBMITTING.value for one in working):
-        return _progress("submitting", sum(one.rows for one in working))
+    working = [inner for inner in batches if not inner.has_ended]
+    if any(inner.state == BatchState.SUBMITTING.value for inner in working):
+        return _progress("submitting", sum(inner.rows for inner in working))
     if working:
         classifies = kind is Kind.EVALUATION or row["method"] == "factory"
         return _of_batches("classifying" if classifies else "embedding", batches)
@@ -100,7 +100,7 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
 
 def _of_batches(phase: str, batches: Iterable[BatchSums]) -> Progress:
     batches = list(batches)
-    return _progress(phase, sum(one.done for one in batches), sum(one.rows for one in batches))
+    return _progress(phase, sum(batch.done for batch in batches), sum(batch.rows for batch in batches))
 
 
 def _progress(phase: str, done: int | None = None, total: int | None = None) -> Progress:

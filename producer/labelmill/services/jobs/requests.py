@@ -1,4 +1,4 @@
-"""What is asked of jobs by their ids."""
+"""The request that names one job by its id."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""Why a job does not move: what its status document has as `waiting_for`. A few reads by index, and none once it has
-ended."""
+"""Why a job makes no progress: the field `waiting_for` of its status document. A few reads by index, and none once it
+has ended."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, describe_dela
 from labelmill.core.jobs.tables import LEASED, is_open, is_runnable
 from labelmill.services.jobs.progress import batches_of
 
-_LIVE_S = 30.0  #: A worker says every 5 s that it lives.
+_LIVE_S = 30.0  #: A worker renews its row every 5 s.
 _SHOWN = 3
-_FAR_S = 600.0  #: No delay is noted for so long: what lies further ahead was written before the clock was set back.
+_MAX_DELAY_S = 600.0  #: No delay is recorded for longer: a later end was written before the clock was set back.
 
 
 def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingFor | None:
-    """`{"reason", "message", "since"}`; None: the job has ended, or something is done for it. Reasons: `approval`,
+    """`{"reason", "message", "since"}`; None: the job has ended, or makes progress. Reasons: `approval`,
     `no_worker`, `worker_unable`, `other_work`, and those of `DelayReason`. `since` is null where it is not known."""
     state = row["state"]
     if state in ENDED or state == BatchState.SUBMITTING.value:
         return None
     if state == TrainingState.AWAITING_APPROVAL.value:
-        return _told("approval", f"somebody has to approve it: labelmill approve {row['id']}")
+        return _waiting("approval", f"somebody has to approve it: labelmill approve {row['id']}")
     job_id = row["id"]
     kind, row = _at_work(connection, kind, row)
     queue = KINDS[kind].queue
@@ -47,33 +47,35 @@ def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingF
     if _is_held(connection, kind, row):
         return None
     if not workers:
-        return _told("no_worker", f"no worker serves the queue {queue}: start one; `labelmill doctor` tells what runs")
+        return _waiting(
+            "no_worker", f"no worker serves the queue {queue}: start one; `labelmill doctor` tells what runs"
+        )
     return _why_unable(connection, kind, row, workers) or _other_work(connection, kind, row)
 
 
-def _told(reason: str, message: str, since: datetime | None = None) -> WaitingFor:
+def _waiting(reason: str, message: str, since: datetime | None = None) -> WaitingFor:
     return {"reason": reason, "message": message, "since": since.isoformat(timespec="seconds") if since else None}
 
 
 def _delay(connection: Connection, kind: Kind, row: RowMapping, job_id: str, workers: list[str]) -> WaitingFor | None:
-    """What holds back the workers that have begun it."""
+    """The delay that workers report for the job."""
     subjects = [job_id, REDIS_SUBJECT]
     if kind is Kind.BATCH:
         subjects.append(model_subject(row["model_no"]))
-    found = connection.execute(
+    rows = connection.execute(
         select(DelayRow.__table__, WorkerRow.name)
         .join(WorkerRow, WorkerRow.id == DelayRow.worker_id, isouter=True)
-        .where(DelayRow.subject.in_(subjects), DelayRow.until.between(db_now(), db_now() + _FAR_S))
+        .where(DelayRow.subject.in_(subjects), DelayRow.until.between(db_now(), db_now() + _MAX_DELAY_S))
         .order_by(DelayRow.since)
     ).mappings()
-    delays = list(found)
+    delays = list(rows)
     if not delays:
         return None
     first = delays[0]
     since = datetime.fromtimestamp(first["since"], UTC)
     message = describe_delay(DelayReason(first["reason"]), first["message"], since)
-    concerns_all = first["subject"] == REDIS_SUBJECT or set(workers) <= {one["worker_id"] for one in delays}
-    return _told(first["reason"], message if concerns_all else f"{first['name']}: {message}", since)
+    concerns_all = first["subject"] == REDIS_SUBJECT or set(workers) <= {delay["worker_id"] for delay in delays}
+    return _waiting(first["reason"], message if concerns_all else f"{first['name']}: {message}", since)
 
 
 def _at_work(connection: Connection, kind: Kind, row: RowMapping) -> tuple[Kind, RowMapping]:
@@ -89,7 +91,7 @@ def _is_held(connection: Connection, kind: Kind, row: RowMapping) -> bool:
     """Whether a worker holds a lease on it, or on a chunk of it."""
     if kind is not Kind.BATCH:
         if row["state"] != "queued" and row["next_look_at"] is not None:
-            return True  # between two looks: a worker has the job in hand
+            return True  # between two polls
         table = LEASED[kind]
         statement = select(table.no).where(table.no == row["no"], table.lease_until > db_now())
         return (row["state"] != "queued" and row["next_look_at"] is not None) or connection.scalar(
@@ -110,31 +112,31 @@ def _live_workers(connection: Connection, queue: str) -> list[str]:
 
 
 def _why_unable(connection: Connection, kind: Kind, row: RowMapping, workers: list[str]) -> WaitingFor | None:
-    """The reason, where every worker that serves the queue has said that it cannot do it."""
+    """The reason, if every worker that serves the queue has reported that it cannot do the work."""
     subjects = [row["id"], "mistral"] if kind is not Kind.DATASET else [row["id"]]
     if kind is Kind.BATCH:
         subjects.append(model_subject(row["model_no"]))
-    found = connection.execute(
+    unable = connection.execute(
         select(UnableWorkerRow.worker_id, UnableWorkerRow.reason).where(
             UnableWorkerRow.worker_id.in_(workers),
             UnableWorkerRow.subject.in_(subjects),
             UnableWorkerRow.until > db_now(),
         )
     ).all()
-    if len({one.worker_id for one in found}) < len(workers):
+    if len({reported.worker_id for reported in unable}) < len(workers):
         return None
-    return _told("worker_unable", f"no worker can do it now: {found[0].reason}")
+    return _waiting("worker_unable", f"no worker can do it now: {unable[0].reason}")
 
 
 def _other_work(connection: Connection, kind: Kind, row: RowMapping) -> WaitingFor | None:
-    """The jobs that workers hold, while this one waits for its turn."""
+    """The jobs that workers are doing while this one waits."""
     if row["state"] != "queued":
         return None
     if kind is Kind.BATCH:
         ahead = select(BatchRow.id).where(BatchRow.state == BatchState.RUNNING.value).order_by(BatchRow.no)
-        found = list(connection.scalars(ahead.limit(_SHOWN)))
+        busy_with = list(connection.scalars(ahead.limit(_SHOWN)))
     else:
-        found = [
+        busy_with = [
             job_id
             for table in LEASED.values()
             for job_id in connection.scalars(
@@ -143,4 +145,4 @@ def _other_work(connection: Connection, kind: Kind, row: RowMapping) -> WaitingF
                 .limit(_SHOWN)
             )
         ]
-    return _told("other_work", f"workers are busy with {', '.join(found[:_SHOWN])}") if found else None
+    return _waiting("other_work", f"workers are busy with {', '.join(busy_with[:_SHOWN])}") if busy_with else None

@@ -1,6 +1,6 @@
-"""The models there are: finding one by what a person writes (`resolving`), listing them and where each comes from
+"""Models: finding one by what a person writes (`resolving`), listing them and the origin of each
 (`listing`), promoting, archiving and deleting versions (`versions`), their aliases, notes and thresholds
-(`settings_of`), telling workers what is owed to Mistral (`at_mistral`).
+(`settings_of`), sending the messages of remote actions (`at_mistral`).
 """
 
 from labelmill.services.models.at_mistral import send_remote_action

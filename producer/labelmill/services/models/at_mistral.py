@@ -1,4 +1,4 @@
-"""Telling workers that something is to be done at Mistral."""
+"""Sending the message of a remote action."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from labelmill.core.queue.sender import MessageSender
 
 
 def send_remote_action(sender: MessageSender, row: ModelRow) -> tuple[Notice, ...]:
-    """Send the message for a model's `remote_wish`, if it has one. To be called once the wish is committed. Returns
-    what should be known."""
+    """Send the message of a model's pending remote action (`remote_wish`), if there is one. To be called after the
+    action is committed. Returns warnings."""
     if row.remote_wish is None:
         return ()
     try:
         sender.send(TRAIN, [JobMessage(job_id=model_work_id(row.no))])
     except BrokerUnavailable as error:
-        return (Notice(f"{error.message}: what is to be done at Mistral is done when Redis is back"),)
+        return (Notice(f"{error.message}: the change at Mistral is made when Redis is back"),)
     return ()

@@ -1,4 +1,4 @@
-"""Which models there are, and where each comes from and went."""
+"""Listing models, and everything about one version."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def _facts(row: ModelRow, aliases: list[str], measured: Measured | None) -> Mode
 
 
 def _latest_evaluations(connection: Connection, model_no: int | None = None) -> dict[int, Measured]:
-    """For each model its latest evaluation: where it was measured and each target's accuracy, macro and micro F1."""
+    """For each model its latest evaluation: the dataset and split, and each target's accuracy, macro and micro F1."""
     latest = (
         select(func.max(EvaluationRow.no))
         .where(EvaluationRow.state == EvaluationState.COMPLETED.value)
@@ -128,8 +128,8 @@ def _latest_evaluations(connection: Connection, model_no: int | None = None) -> 
             "dataset": dataset,
             "split": split,
             "targets": {
-                name: {key: one.get(key) for key in ("accuracy", "macro_f1", "micro_f1")}
-                for name, one in (metrics or {}).items()
+                name: {key: metrics_of_target.get(key) for key in ("accuracy", "macro_f1", "micro_f1")}
+                for name, metrics_of_target in (metrics or {}).items()
             },
         }
         for number, job_id, dataset, split, metrics in connection.execute(statement)
@@ -137,19 +137,19 @@ def _latest_evaluations(connection: Connection, model_no: int | None = None) -> 
 
 
 def _dataset(connection: Connection, row: ModelRow) -> OfDataset | None:
-    found = connection.execute(
+    dataset = connection.execute(
         select(DatasetRow.id, DatasetRow.name, DatasetRow.version, DatasetRow.files, DatasetRow.splits).where(
             DatasetRow.id == row.dataset_id
         )
     ).first()
-    if found is None:
+    if dataset is None:
         return None
     return {
-        "id": found.id,
-        "dataset": f"{found.name}@{found.version}",
+        "id": dataset.id,
+        "dataset": f"{dataset.name}@{dataset.version}",
         "fingerprint": row.dataset_fingerprint,
-        "files": found.files,
-        "splits": found.splits,
+        "files": dataset.files,
+        "splits": dataset.splits,
     }
 
 
@@ -162,21 +162,21 @@ def _training(connection: Connection, row: ModelRow) -> OfTraining | None:
         TrainingRow.remote_job,
         TrainingRow.cost,
     )
-    found = connection.execute(select(*columns).where(TrainingRow.id == row.training_id)).mappings().first()
-    if found is None:
+    training = connection.execute(select(*columns).where(TrainingRow.id == row.training_id)).mappings().first()
+    if training is None:
         return None
     return {
-        "id": found["id"],
-        "state": found["state"],
-        "method": found["method"],
-        "remote_files": found["remote_files"],
-        "remote_job": found["remote_job"],
-        "cost": found["cost"],
+        "id": training["id"],
+        "state": training["state"],
+        "method": training["method"],
+        "remote_files": training["remote_files"],
+        "remote_job": training["remote_job"],
+        "cost": training["cost"],
     }
 
 
 def _evaluations(connection: Connection, model_no: int) -> list[OfEvaluation]:
-    found = connection.execute(
+    evaluations = connection.execute(
         select(
             EvaluationRow.id,
             EvaluationRow.state,
@@ -190,29 +190,29 @@ def _evaluations(connection: Connection, model_no: int) -> list[OfEvaluation]:
     )
     return [
         {
-            "id": one.id,
-            "state": one.state,
-            "dataset": one.dataset_ref,
-            "split": one.split,
-            "created_at": one.created_at.isoformat(),
+            "id": evaluation.id,
+            "state": evaluation.state,
+            "dataset": evaluation.dataset_ref,
+            "split": evaluation.split,
+            "created_at": evaluation.created_at.isoformat(),
         }
-        for one in found
+        for evaluation in evaluations
     ]
 
 
 def _batches(connection: Connection, model_no: int) -> OfBatches:
-    mine = BatchRow.model_no == model_no
-    found = connection.execute(
+    of_model = BatchRow.model_no == model_no
+    batches = connection.execute(
         select(BatchRow.id, BatchRow.state, BatchRow.rows, BatchRow.created_at)
-        .where(mine)
+        .where(of_model)
         .order_by(BatchRow.no.desc())
         .limit(_LATEST)
     )
     return {
-        "count": connection.scalar(select(func.count()).select_from(BatchRow).where(mine)) or 0,
+        "count": connection.scalar(select(func.count()).select_from(BatchRow).where(of_model)) or 0,
         "latest": [
-            {"id": one.id, "state": one.state, "rows": one.rows, "created_at": one.created_at.isoformat()}
-            for one in found
+            {"id": batch.id, "state": batch.state, "rows": batch.rows, "created_at": batch.created_at.isoformat()}
+            for batch in batches
         ],
     }
 

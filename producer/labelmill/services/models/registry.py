@@ -1,6 +1,6 @@
-"""What a caller may ask of models: list and show them, promote, name, archive and delete versions, set thresholds.
+"""The services of models: list and show them, promote, name, archive and delete versions, set thresholds.
 
-Each change is one transaction; what it needs done at Mistral is told to workers once it is committed.
+Each change is one transaction; the message of a remote action is sent after it is committed.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class RetireRequest:
 
 @dataclass(frozen=True)
 class ChangedModel:
-    """A version after a change. `warnings`: what did not stop it but should be known."""
+    """A version after a change, with warnings."""
 
     document: ChangedModelDocument
     warnings: tuple[Notice, ...] = ()
@@ -100,14 +100,15 @@ def list_models(context: ServiceContext, request: ModelsRequest) -> list[ModelEn
 def show_model(context: ServiceContext, request: ModelRequest) -> ModelDocument:
     """Everything about a version: the dataset, the training, evaluations, batches. Raises NotFound, InvalidInput."""
     with reading(context.engine) as connection:
-        found = listing.lineage(connection, request.ref)
-    if found["dataset"] and found["dataset"]["files"]:
-        found["dataset"]["files"] = shown_files(context.data_dir, found["dataset"]["files"])
-    return found
+        document = listing.lineage(connection, request.ref)
+    if document["dataset"] and document["dataset"]["files"]:
+        document["dataset"]["files"] = shown_files(context.data_dir, document["dataset"]["files"])
+    return document
 
 
 def promote(context: ServiceContext, request: ModelRequest) -> ChangedModel:
-    """Let a version answer to the model's bare name; an archived one comes back. Raises NotFound, InvalidInput."""
+    """Make a version the one that the model's bare name means; an archived one is restored. Raises NotFound,
+    InvalidInput."""
     return _change(context, lambda connection: versions.promote(connection, request.ref))
 
 
@@ -122,7 +123,7 @@ def set_alias(context: ServiceContext, request: AliasRequest) -> ChangedModel:
 
 
 def remove_alias(context: ServiceContext, request: ModelRequest) -> None:
-    """Forget the alias that `ref`, `NAME@ALIAS`, names. Raises NotFound."""
+    """Remove the alias that `ref`, `NAME@ALIAS`, names. Raises NotFound."""
     with writing(context.engine) as connection:
         settings_of.remove_alias(connection, request.ref)
 
@@ -133,12 +134,12 @@ def set_note(context: ServiceContext, request: NoteRequest) -> ChangedModel:
 
 
 def archive(context: ServiceContext, request: RetireRequest) -> ChangedModel:
-    """Put a version away: nothing new runs on it until it is promoted. Raises NotFound, InvalidInput."""
+    """Archive a version: no new job can use it until it is promoted. Raises NotFound, InvalidInput."""
     return _change(context, lambda connection: versions.archive(connection, request.ref, at_mistral=request.at_mistral))
 
 
 def delete(context: ServiceContext, request: RetireRequest) -> ChangedModel:
-    """Remove a version for good; what it predicted stays. Raises NotFound, InvalidInput."""
+    """Delete a version permanently; its predictions stay. Raises NotFound, InvalidInput."""
     return _change(context, lambda connection: versions.delete(connection, request.ref, at_mistral=request.at_mistral))
 
 
@@ -162,7 +163,7 @@ def set_thresholds(context: ServiceContext, request: ThresholdsRequest) -> Model
 
 
 def clear_thresholds(context: ServiceContext, request: ModelRequest) -> ModelThresholdsDocument:
-    """Forget all of a version's thresholds. Raises NotFound."""
+    """Remove all thresholds of a version. Raises NotFound."""
     with writing(context.engine) as connection:
         return _thresholds_of(settings_of.clear_thresholds(connection, request.ref))
 

@@ -66,8 +66,8 @@ def register(
         check_name(named("multi"), target)
     lock_name(connection, "model", name)
     same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
-    if (there := _first(connection, *same)) is not None:
-        return there
+    if (existing := _first(connection, *same)) is not None:
+        return existing
     version = (connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == name)) or 0) + 1
     recipe = {"multi": list(multi), "chats": chats} if multi or chats else None
     connection.execute(
@@ -88,8 +88,8 @@ def register(
 
 
 def find_version(connection: Connection, ref: str) -> ModelRow:
-    """A version for a change of its own, archived ones too: never by a bare name, so that nobody deletes what he did
-    not mean. Raises NotFound, InvalidInput."""
+    """A version that is to be changed, archived ones too. It cannot be named by a bare name, so that nobody deletes the
+    wrong version. Raises NotFound, InvalidInput."""
     check_text("the model", ref, _MAX_REF_CHARS, field="model")
     name, at, _ = ref.partition("@")
     if ref.startswith(RAW_PREFIX):
@@ -135,8 +135,8 @@ def _promoted(connection: Connection, name: str) -> ModelRow:
         select(ModelRow.version).where(ModelRow.name == name, ModelRow.state == READY).order_by(ModelRow.version)
     ).all()
     if versions:
-        there = ", ".join(f"{name}@{version}" for version in versions)
-        raise NotFound(f"no version of {name} is promoted; there is {there}")
+        existing = ", ".join(f"{name}@{version}" for version in versions)
+        raise NotFound(f"no version of {name} is promoted; there is {existing}")
     archived = _first(connection, ModelRow.name == name, ModelRow.state == ARCHIVED)
     if archived is not None:
         raise InvalidInput(
@@ -146,7 +146,7 @@ def _promoted(connection: Connection, name: str) -> ModelRow:
 
 
 def _no_model(connection: Connection, name: str, written: str) -> NotFound:
-    """What to say of a model that there is not: its training may go on or have failed, or another name was meant."""
+    """The error for a model that does not exist: its training may go on or have failed, or the name is misspelt."""
     training = connection.execute(
         select(TrainingRow.id, TrainingRow.state)
         .where(TrainingRow.name == name, TrainingRow.state != TrainingState.SUCCEEDED.value)
@@ -173,7 +173,7 @@ def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
     _check_raw_id(remote_id)
     row = _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
     if row is None:
-        known = insert(ModelRow).values(
+        new_row = insert(ModelRow).values(
             name=remote_id,
             version=0,
             state=READY,
@@ -182,9 +182,9 @@ def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
             remote_model=remote_id,
             created_at=utc_now(),
         )
-        # two submissions may name it first at the same time: the later one takes the earlier one's row
+        # two submissions may use a new id at the same time: the later one takes the earlier one's row
         with contextlib.suppress(IntegrityError), connection.begin_nested():
-            connection.execute(known)
+            connection.execute(new_row)
         row = _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
         if row is None:
             raise NotFound(f"the model {remote_id} cannot be recorded")
@@ -207,5 +207,5 @@ def _check_usable(row: ModelRow) -> None:
 
 
 def _first(connection: Connection, *conditions: Any) -> ModelRow | None:
-    found = connection.execute(select(ModelRow.__table__).where(*conditions).limit(1)).mappings().first()
-    return ModelRow(**found) if found else None
+    columns_of_row = connection.execute(select(ModelRow.__table__).where(*conditions).limit(1)).mappings().first()
+    return ModelRow(**columns_of_row) if columns_of_row else None

@@ -1,4 +1,4 @@
-"""What a person says of a version: aliases, a note, thresholds."""
+"""The settings of a version: aliases, a note, thresholds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _ALIAS = re.compile(r"[A-Za-z][A-Za-z0-9._-]{0,99}")
 
 
 def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
-    """Let `name@alias` mean this version, instead of what it meant. Raises NotFound, InvalidInput."""
+    """Make `name@alias` mean this version, whatever it meant before. Raises NotFound, InvalidInput."""
     if not _ALIAS.fullmatch(alias):
         raise InvalidInput(
             f"{shown(alias)} cannot be an alias: a letter, then letters, digits, '.', '_' and '-'", field="alias"
@@ -35,7 +35,7 @@ def set_alias(connection: Connection, ref: str, alias: str) -> ModelRow:
 
 
 def remove_alias(connection: Connection, ref: str) -> None:
-    """Forget an alias, written `name@alias`. Raises NotFound."""
+    """Remove an alias, written `name@alias`. Raises NotFound."""
     check_text("the alias", ref, 2 * MAX_NAME_CHARS, field="ref")
     name, _, alias = ref.partition("@")
     if not _forget(connection, name, alias):
@@ -55,7 +55,7 @@ def set_note(connection: Connection, ref: str, text: str) -> ModelRow:
     return row
 
 
-def set_thresholds(connection: Connection, ref: str, given: Sequence[str]) -> ModelRow:
+def set_thresholds(connection: Connection, ref: str, items: Sequence[str]) -> ModelRow:
     """Set thresholds of a model: `0.6` for every target, `TARGET=0.6`, or `TARGET.LABEL=0.6` of a multi-label one.
 
     A single-label target abstains under its threshold; a label of a multi-label target holds from its own on. Raises
@@ -63,7 +63,7 @@ def set_thresholds(connection: Connection, ref: str, given: Sequence[str]) -> Mo
     """
     row = resolve_model(connection, ref)
     thresholds: dict[str, Any] = dict(row.thresholds or {})
-    for item in given:
+    for item in items:
         where, _, number = item.rpartition("=")
         _set(thresholds, row.label_schema or [], where, _threshold(item, number))
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(thresholds=thresholds))
@@ -72,7 +72,8 @@ def set_thresholds(connection: Connection, ref: str, given: Sequence[str]) -> Mo
 
 
 def clear_thresholds(connection: Connection, ref: str) -> ModelRow:
-    """Forget a model's thresholds: no target abstains, labels of multi-label targets hold from 0.5. Raises NotFound."""
+    """Remove a model's thresholds: no target abstains, labels of multi-label targets are given from 0.5 on. Raises
+    NotFound."""
     row = resolve_model(connection, ref)
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(thresholds=None))
     row.thresholds = None
@@ -84,7 +85,7 @@ def _threshold(item: str, number: str) -> float:
         value = float(number)
     except ValueError as error:
         raise InvalidInput(
-            f"{shown(item)} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER", field="thresholds"
+            f"{shown(item)} is not a NUMBER, TARGET=NUMBER or TARGET.LABEL=NUMBER", field="thresholds"
         ) from error
     if not (math.isfinite(value) and 0 <= value <= 1):
         raise InvalidInput(f"{shown(item)} is not between 0 and 1", field="thresholds")
@@ -106,19 +107,20 @@ def _set(thresholds: dict[str, Any], schema: list[dict[str, Any]], where: str, v
     for name, target in targets.items():
         label = where.removeprefix(f"{name}.")
         if target.get("multi") and label != where and label in target["labels"]:
-            # what was set for all before the targets were known holds for the other labels
+            # a threshold that was set for all before the targets were known applies to the other labels
             of_all = dict.fromkeys(target["labels"], thresholds["*"]) if "*" in thresholds else {}
             thresholds[name] = thresholds.get(name, of_all) | {label: value}
             return
     raise InvalidInput(
-        f"{shown(where)} is no target of the model, and no TARGET.LABEL of a multi-label one; it has {_names(targets)}",
+        f"{shown(where)} is not a target of the model, nor TARGET.LABEL of a multi-label one; it has {_names(targets)}",
         field="thresholds",
     )
 
 
 def _names(targets: dict[str, dict[str, Any]]) -> str:
     return (
-        ", ".join(f"{name} (multi-label)" if one.get("multi") else name for name, one in targets.items()) or "none yet"
+        ", ".join(f"{name} (multi-label)" if target.get("multi") else name for name, target in targets.items())
+        or "none yet"
     )
 
 

@@ -22,7 +22,8 @@ _SHOWN = 3
 
 
 def promote(connection: Connection, ref: str) -> ModelRow:
-    """Let `name@version` answer to the bare name; an archived version comes back. Raises NotFound, InvalidInput."""
+    """Make `name@version` the one that the bare name means; an archived version is restored. Raises NotFound,
+    InvalidInput."""
     row = find_version(connection, ref)
     if row.version == 0:
         raise InvalidInput(f"{ref} is an id of Mistral's and has no versions to promote", field="ref")
@@ -37,7 +38,7 @@ def promote(connection: Connection, ref: str) -> ModelRow:
 
 
 def rollback(connection: Connection, name: str) -> ModelRow:
-    """Promote the version that was promoted before the one that is. Again: the one before that. Raises NotFound,
+    """Promote the version that was promoted before the current one; called again, the one before that. Raises NotFound,
     InvalidInput when there is none."""
     check_plain_name("model", name)
     current = _remember_current(connection, name)
@@ -67,8 +68,8 @@ def rollback(connection: Connection, name: str) -> ModelRow:
 
 
 def archive(connection: Connection, ref: str, *, at_mistral: bool = True) -> ModelRow:
-    """Put a version away: nothing new runs on it until it is promoted again. With `at_mistral` a fine-tuned model is
-    archived there too, which stops its storage fee. Raises NotFound, InvalidInput while a job runs on it."""
+    """Archive a version: no new job can use it until it is promoted again. With `at_mistral` a fine-tuned model is
+    archived there too, which stops its storage fee. Raises NotFound, InvalidInput while a job uses it."""
     row = _retire(connection, ref, ARCHIVED)
     if at_mistral and row.remote_state is None:
         _request_remote_action_if_ours(connection, row, RemoteAction.ARCHIVE)
@@ -76,8 +77,8 @@ def archive(connection: Connection, ref: str, *, at_mistral: bool = True) -> Mod
 
 
 def delete(connection: Connection, ref: str, *, at_mistral: bool = True) -> ModelRow:
-    """Remove a version for good, with `at_mistral` there too; its number is not given again, and what it predicted
-    stays. Raises NotFound, InvalidInput while a job runs on it."""
+    """Delete a version permanently, with `at_mistral` there too; its number is not reused, and its predictions stay.
+    Raises NotFound, InvalidInput while a job uses it."""
     row = _retire(connection, ref, DELETED)
     connection.execute(delete_rows(ModelAliasRow).where(ModelAliasRow.model_no == row.no))
     if at_mistral:
@@ -86,7 +87,7 @@ def delete(connection: Connection, ref: str, *, at_mistral: bool = True) -> Mode
 
 
 def request_remote_action(connection: Connection, row: ModelRow, what: RemoteAction) -> None:
-    """Owe Mistral something for a model."""
+    """Record a remote action for a model, which a worker will do."""
     values = {"remote_wish": what.value, "remote_error": None, "next_look_at": db_now(), "attempts": 0}
     connection.execute(update(ModelRow).where(ModelRow.no == row.no).values(values))
     row.remote_wish = what.value
@@ -104,26 +105,26 @@ def _retire(connection: Connection, ref: str, state: str) -> ModelRow:
 
 
 def _jobs_on(connection: Connection, row: ModelRow) -> list[str]:
-    """Unfinished jobs that ask the model, by whichever name."""
+    """Unfinished jobs that use the model, under any of its names."""
     same = ModelRow.no == row.no
     if is_fine_tuned(row):
-        # by its id at Mistral too: other versions that are in use keep it alive there
+        # by its id at Mistral too: other versions in use prevent its removal there
         same = or_(same, (ModelRow.remote_model == row.remote_model) & (ModelRow.version == 0))
     numbers = select(ModelRow.no).where(same)
     batches = select(BatchRow.id).where(BatchRow.model_no.in_(numbers), is_cancellable(BatchRow))
     evaluations = select(EvaluationRow.id).where(EvaluationRow.model_no.in_(numbers), is_cancellable(EvaluationRow))
-    most = _SHOWN + 1
-    # the evaluation says more than its batch
-    return [*connection.scalars(evaluations.limit(most)), *connection.scalars(batches.limit(most))]
+    limit = _SHOWN + 1
+    # evaluations first: a person knows them rather than their inner batches
+    return [*connection.scalars(evaluations.limit(limit)), *connection.scalars(batches.limit(limit))]
 
 
 def is_fine_tuned(row: ModelRow) -> bool:
-    """Whether the model lies at Mistral as one of its own; vectors and prompts use models that are everybody's."""
+    """Whether the version has its own model at Mistral; vectors and prompts use Mistral's public models."""
     return row.method == "factory" and (row.remote_model or "").startswith(RAW_PREFIX)
 
 
 def _request_remote_action_if_ours(connection: Connection, row: ModelRow, what: RemoteAction) -> None:
-    """Owe it unless another version that is in use is the same model at Mistral."""
+    """Record a remote action unless another version in use is the same model at Mistral."""
     if not is_fine_tuned(row):
         return
     shared = connection.scalar(
@@ -142,9 +143,9 @@ def _let_answer(connection: Connection, row: ModelRow) -> None:
 
 
 def _remember_current(connection: Connection, name: str) -> int | None:
-    """Put the promoted version on the record if it is not: a first version is promoted by no person. Returns it.
+    """Record the promoted version if it is not recorded: first versions are promoted automatically. Returns it.
 
-    Nobody else changes which version answers to the name until this transaction ends."""
+    No other transaction can change which version is promoted until this one ends."""
     lock_name(connection, "model", name)
     current = connection.scalar(select(ModelRow.no).where(ModelRow.name == name, ModelRow.promoted.is_(True)))
     latest = connection.scalar(

@@ -1,5 +1,5 @@
-"""Retention: what `labelmill purge` deletes. `selection` says which jobs may go, `rows` deletes theirs, `files` deletes
-what lies in the data folder, `purge` does all of it in an order in which any step may be the last one before a kill."""
+"""Retention: what `labelmill purge` deletes. `selection` selects the jobs, `rows` deletes their rows, `files` their
+files in the data folder, and `purge` runs these steps in an order that may be interrupted after any of them."""
 
 from labelmill.services.purging.purge import Purged, PurgeRequest, purge
 

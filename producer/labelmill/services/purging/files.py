@@ -1,4 +1,4 @@
-"""Deletes what purged jobs have in the data folder, and what jobs left there that are gone.
+"""Deletes the files of purged jobs in the data folder, and files of jobs that no longer exist.
 
 Only what has the name of a job is touched: the folder may hold files of others.
 """
@@ -25,7 +25,7 @@ _IDS_AT_ONCE = 500
 
 @dataclass
 class DeletedFiles:
-    """How many files, and how large they are together."""
+    """The number of files and their total size."""
 
     files: int = 0
     bytes: int = 0
@@ -38,7 +38,7 @@ class DeletedFiles:
                 self.bytes += file.stat().st_size
 
     def delete(self, path: Path) -> None:
-        """Delete a file or a folder, and count it. What is gone already counts as nothing."""
+        """Delete a file or a folder, and count it. One that does not exist is not counted."""
         self.add(path)
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path, ignore_errors=True)
@@ -47,7 +47,7 @@ class DeletedFiles:
 
 
 def files_of(data: DataFolder, job_id: str) -> Iterator[Path]:
-    """What a job may have in the data folder."""
+    """The paths that a job may have in the data folder."""
     kind = kind_of(job_id)
     if kind is Kind.DATASET:
         yield data.path(dataset_folder(job_id))
@@ -59,20 +59,20 @@ def files_of(data: DataFolder, job_id: str) -> Iterator[Path]:
 
 
 def left_behind(engine: Engine, data: DataFolder, before: datetime) -> Iterator[Path]:
-    """What jobs left that are in no table: a submission that broke, or a purge that was killed. Not what is younger
-    than `before`: its job may just be written."""
+    """Files of jobs that are in no table: of an interrupted submission, or of a purge that was killed. Files younger
+    than `before` are left out: their job may be about to be written."""
     for folder, kind in (("datasets", Kind.DATASET), ("sources", Kind.DATASET), (MODELS, Kind.TRAINING)):
         old = [path for path in _entries(data.path(folder)) if _is_older(path, before)]
         by_id = {path: job_id for path in old if kind_of(job_id := path.name.lstrip(".").partition(".")[0]) is kind}
-        there = _known(engine, kind, by_id.values())
-        yield from (path for path, job_id in by_id.items() if job_id not in there)
+        known_ids = _known(engine, kind, by_id.values())
+        yield from (path for path, job_id in by_id.items() if job_id not in known_ids)
 
 
 def _entries(folder: Path) -> list[Path]:
     try:
         return sorted(folder.iterdir())
     except OSError:
-        return []  # there is no such folder here
+        return []  # the folder does not exist here
 
 
 def _is_older(path: Path, before: datetime) -> bool:
@@ -83,8 +83,8 @@ def _is_older(path: Path, before: datetime) -> bool:
 
 
 def _known(engine: Engine, kind: Kind, ids: Iterable[str]) -> set[str]:
-    """Those ids whose files somebody may still need."""
-    wanted, found = sorted(set(ids)), set[str]()
+    """The ids whose files are still needed."""
+    job_ids, known_ids = sorted(set(ids)), set[str]()
     if kind is Kind.DATASET:
         columns: tuple[Callable[[list[str]], ColumnElement[bool]], ...] = (DatasetRow.id.in_, DatasetRow.repeats.in_)
         statement = select(DatasetRow.id, DatasetRow.repeats)
@@ -92,11 +92,11 @@ def _known(engine: Engine, kind: Kind, ids: Iterable[str]) -> set[str]:
         columns = (TrainingRow.id.in_,)
         statement = select(TrainingRow.id, TrainingRow.batch_id)
     with reading(engine) as connection:
-        for start in range(0, len(wanted), _IDS_AT_ONCE):
-            some = wanted[start : start + _IDS_AT_ONCE]
-            for row in connection.execute(statement.where(or_(*(column(some) for column in columns)))):
-                found |= {str(job_id) for job_id in row}
+        for start in range(0, len(job_ids), _IDS_AT_ONCE):
+            part = job_ids[start : start + _IDS_AT_ONCE]
+            for row in connection.execute(statement.where(or_(*(column(part) for column in columns)))):
+                known_ids |= {str(job_id) for job_id in row}
             if kind is Kind.TRAINING:
-                made = select(ModelRow.training_id).where(ModelRow.training_id.in_(some), ModelRow.state != DELETED)
-                found |= {str(training_id) for training_id in connection.scalars(made)}
-    return found
+                made = select(ModelRow.training_id).where(ModelRow.training_id.in_(part), ModelRow.state != DELETED)
+                known_ids |= {str(training_id) for training_id in connection.scalars(made)}
+    return known_ids

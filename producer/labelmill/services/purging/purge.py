@@ -1,4 +1,4 @@
-"""One purge. Every step may be repeated: a run that was killed is finished by the next one."""
+"""One purge. Every step can be repeated: the next purge finishes one that was killed."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 @dataclass(frozen=True)
 class PurgeRequest:
-    """`older_than`: how long ago jobs ended that are deleted, as a number and a unit: `90d`."""
+    """`older_than`: the age of ended jobs that are deleted, as a number and a unit: `90d`."""
 
     older_than: str
     dry_run: bool = False
@@ -48,7 +48,7 @@ class PurgeRequest:
 
 @dataclass(frozen=True)
 class Purged:
-    """What was deleted, or would be. `kept`: jobs that are old enough, but needed by what stays."""
+    """What was deleted, or would be. `kept`: jobs that are old enough, but that remaining jobs or models need."""
 
     before: datetime
     dry_run: bool
@@ -60,7 +60,7 @@ class Purged:
 
 
 def cutoff_of(older_than: str) -> datetime:
-    """The moment that lies so far back: `90d`, `12h`, `30m`, `8w`. Raises InvalidInput."""
+    """The time that lies so far in the past: `90d`, `12h`, `30m`, `8w`. Raises InvalidInput."""
     match = _AGE.fullmatch(older_than.strip())
     if match is None:
         raise InvalidInput(
@@ -73,7 +73,7 @@ def cutoff_of(older_than: str) -> datetime:
 
 
 def purge(context: ServiceContext, request: PurgeRequest) -> Purged:
-    """Delete jobs that ended long ago, with their rows and files, and old events, dropped messages and traces of gone
+    """Delete jobs that ended long ago, with their rows and files, and old events, dropped messages and rows of dead
     workers. Raises InvalidInput, DatabaseUnavailable."""
     engine, before, dry_run = context.engine, cutoff_of(request.older_than), request.dry_run
     data = DataFolder.of(context.data_dir)

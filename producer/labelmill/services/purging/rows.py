@@ -1,4 +1,4 @@
-"""Deletes the rows of purged jobs, and old ones of no job, in transactions of some ten thousand rows."""
+"""Deletes the rows of purged jobs, and old rows of no job, in transactions of some ten thousand rows."""
 
 from __future__ import annotations
 
@@ -68,19 +68,19 @@ class Deleted:
 
 
 def old_events(before: datetime) -> ColumnElement[bool]:
-    """Old events of jobs that are gone, and of what was done at Mistral for models."""
+    """Old events of deleted jobs, and of remote actions."""
     of_no_job = and_(*(~exists().where(table.id == EventRow.job_id) for table in TABLE_OF.values()))
     return (EventRow.at < before) & of_no_job
 
 
 def _is_not_newest() -> ColumnElement[bool]:
-    """The newest event stays: positions go on after it. All events have one by now."""
+    """Excludes the newest event: the next positions continue after it. All events have a position by now."""
     newest = select(func.max(EventRow.position)).scalar_subquery()
     return EventRow.position < newest
 
 
 def leftovers(before: datetime) -> tuple[tuple[type[Base], ColumnElement[bool]], ...]:
-    """Old rows that belong to no job: messages that were dropped, and what gone workers wrote."""
+    """Old rows that belong to no job: messages that were dropped, and rows of dead workers."""
     seconds = before.astimezone(UTC).timestamp()
     return (
         (DeadLetterRow, DeadLetterRow.at < before),
@@ -91,20 +91,20 @@ def leftovers(before: datetime) -> tuple[tuple[type[Base], ColumnElement[bool]],
 
 
 def number_all_events(engine: Engine) -> None:
-    """Readers' positions are given out before anything is deleted, so that none is given twice."""
+    """Assign positions to all events before any is deleted, so that no position is assigned twice."""
     while number_new_events(engine):
         pass
 
 
 def delete_jobs(engine: Engine, kind: Kind, before: datetime, deleted: Deleted) -> Iterator[str]:
-    """Delete the jobs of a kind that has no rows beside its own, each in one transaction. Yields each id once it is
-    gone, for its files."""
+    """Delete the jobs of a kind that has no other rows, each in one transaction. Yields each id after the deletion, for
+    the job's files."""
     table = TABLE_OF[kind]
     with reading(engine) as connection:
         ids = list(connection.scalars(select(table.id).where(may_go(kind, before)).order_by(table.no)))
     for job_id in ids:
         with writing(engine) as connection:
-            # asked again: it may be needed since
+            # checked again: it may be needed by now
             if not deleted.delete(connection, table, table.id == job_id, may_go(kind, before)):
                 continue
             _delete_what_tells_of(connection, job_id, deleted)
@@ -144,14 +144,14 @@ def delete_batches(engine: Engine, before: datetime, deleted: Deleted) -> None:
 
 
 def _delete_events(engine: Engine, job_id: str, deleted: Deleted) -> bool:
-    """Delete some events of a job. False: it has none any more but for the newest event of all."""
+    """Delete some events of a job. False: it has none left, except the newest event of all."""
     some = select(EventRow.no).where(EventRow.job_id == job_id, _is_not_newest()).limit(ROWS_AT_ONCE)
     with writing(engine) as connection:
         return bool(deleted.delete(connection, EventRow, EventRow.no.in_(some)))
 
 
 def _mark_batches(engine: Engine, before: datetime) -> None:
-    """Batches that are purged give their idempotency key up: the same submission makes a new batch."""
+    """Free the idempotency keys of purged batches: the same submission makes a new batch."""
     going = select(BatchRow.no).where(may_go(Kind.BATCH, before), BatchRow.purging.is_(False)).limit(_JOBS_AT_ONCE)
     while True:
         with reading(engine) as connection:
@@ -167,16 +167,16 @@ def _mark_batches(engine: Engine, before: datetime) -> None:
 
 
 def _delete_chunks(engine: Engine, batch_no: int, deleted: Deleted) -> bool:
-    """Delete the next chunks of a batch with all that belongs to their rows. False: it has none any more."""
+    """Delete the next chunks of a batch with everything that belongs to their rows. False: it has none left."""
     first = select(ChunkRow.number, ChunkRow.first_row, ChunkRow.rows).where(ChunkRow.batch_no == batch_no)
     with writing(engine) as connection:
         chunks = connection.execute(first.order_by(ChunkRow.number).limit(_JOBS_AT_ONCE)).all()
         if not chunks:
             return False
-        end = next((index for index, one in enumerate(chunks) if _is_full(chunks[0], one)), len(chunks) - 1)
+        end = next((index for index, chunk in enumerate(chunks) if _is_full(chunks[0], chunk)), len(chunks) - 1)
         numbers = (chunks[0].number, chunks[end].number)
         rows = (chunks[0].first_row, chunks[end].first_row + chunks[end].rows)
-        # the chunk first: a worker that still writes to it has finished then, or finds it gone
+        # the chunk first: a worker that still writes to it has then finished, or finds it deleted
         deleted.delete(connection, ChunkRow, ChunkRow.batch_no == batch_no, ChunkRow.number.between(*numbers))
         for table in _BY_ROW:
             deleted.delete(connection, table, table.batch_no == batch_no, table.row >= rows[0], table.row < rows[1])
@@ -186,18 +186,18 @@ def _delete_chunks(engine: Engine, batch_no: int, deleted: Deleted) -> bool:
 
 
 def _is_full(first: Any, last: Any) -> bool:
-    """Whether the chunks from the first to the last have rows enough for a transaction."""
+    """Whether the chunks from the first to the last have enough rows for a transaction."""
     return bool(last.first_row + last.rows - first.first_row >= ROWS_AT_ONCE)
 
 
 def _forget_answers(engine: Engine, model_no: int, deleted: Deleted) -> None:
-    """The cache forgets where the answers of the marked batches were. In the order of the index, so that each
-    transaction goes through a bounded part of it."""
+    """Delete the cache's entries for the marked batches. In the order of the index, so that each transaction reads a
+    bounded part of it."""
     last = b""
-    mine = AnswerIndexRow.model_no == model_no
+    of_model = AnswerIndexRow.model_no == model_no
     marked = AnswerIndexRow.batch_no.in_(select(BatchRow.no).where(BatchRow.purging))
     while True:
-        following = select(AnswerIndexRow.digest).where(mine, AnswerIndexRow.digest > last)
+        following = select(AnswerIndexRow.digest).where(of_model, AnswerIndexRow.digest > last)
         with reading(engine) as connection:
             part = following.order_by(AnswerIndexRow.digest).limit(ROWS_AT_ONCE).subquery()
             end = connection.scalar(select(part.c.digest).order_by(part.c.digest.desc()).limit(1))
@@ -205,12 +205,12 @@ def _forget_answers(engine: Engine, model_no: int, deleted: Deleted) -> None:
             return
         with writing(engine) as connection:
             within = (AnswerIndexRow.digest > last) & (AnswerIndexRow.digest <= end)
-            deleted.delete(connection, AnswerIndexRow, mine, within, marked)
+            deleted.delete(connection, AnswerIndexRow, of_model, within, marked)
         last = end
 
 
 def delete_old_rows(engine: Engine, before: datetime, deleted: Deleted) -> None:
-    """Delete old events of jobs that are gone, messages that were dropped, and what gone workers wrote."""
+    """Delete old events of deleted jobs, messages that were dropped, and rows of dead workers."""
     last = 0
     while True:
         part = select(EventRow.no).where(EventRow.no > last).order_by(EventRow.no).limit(ROWS_AT_ONCE).subquery()
@@ -230,25 +230,25 @@ def delete_old_rows(engine: Engine, before: datetime, deleted: Deleted) -> None:
 
 def count_all(engine: Engine, before: datetime) -> Deleted:
     """What would be deleted."""
-    found = Deleted()
+    deleted = Deleted()
     going = {kind: may_go(kind, before) for kind in Kind}
     going[Kind.BATCH] |= BatchRow.purging
     batches = select(BatchRow.no).where(going[Kind.BATCH])
     with reading(engine) as connection:
         for kind, table in TABLE_OF.items():
-            found.count(connection, table, going[kind])
-            found.jobs[kind.value] += found.rows[table.__tablename__]
+            deleted.count(connection, table, going[kind])
+            deleted.jobs[kind.value] += deleted.rows[table.__tablename__]
         for of_batch in (ChunkRow, *_BY_CHUNK, *_BY_ROW, AnswerIndexRow):
-            found.count(connection, of_batch, of_batch.batch_no.in_(batches))
+            deleted.count(connection, of_batch, of_batch.batch_no.in_(batches))
         ids = [select(TABLE_OF[kind].id).where(condition) for kind, condition in going.items()]
-        found.count(connection, AnalysisRow, or_(*(AnalysisRow.job_id.in_(one) for one in ids)))
-        of_jobs = or_(*(EventRow.job_id.in_(one) for one in ids))
+        deleted.count(connection, AnalysisRow, or_(*(AnalysisRow.job_id.in_(job_ids) for job_ids in ids)))
+        of_jobs = or_(*(EventRow.job_id.in_(job_ids) for job_ids in ids))
         newest = connection.scalar(
             select(EventRow.no).order_by(
                 EventRow.position.is_(None).desc(), EventRow.position.desc(), EventRow.no.desc()
             )
         )
-        found.count(connection, EventRow, or_(of_jobs, old_events(before)), EventRow.no != newest)
+        deleted.count(connection, EventRow, or_(of_jobs, old_events(before)), EventRow.no != newest)
         for leftover, condition in leftovers(before):
-            found.count(connection, leftover, condition)
-    return found
+            deleted.count(connection, leftover, condition)
+    return deleted

@@ -1,4 +1,4 @@
-"""Which jobs may be purged: those that ended before a moment and that nothing which stays needs.
+"""Which jobs may be purged: those that ended before a given time and that no remaining job or model needs.
 
 A training and a dataset stay as long as a model version that is not deleted came from them; a dataset also while a job
 refers to it that stays; a batch while the training or evaluation that runs it stays for its age. A paused batch has not
@@ -25,7 +25,7 @@ def ended_before(table: AnyJobTable, before: datetime) -> ColumnElement[bool]:
 
 
 def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:
-    """Something that stays needs the job, however old it is."""
+    """A remaining job or model needs the job, however old it is."""
     if kind is Kind.TRAINING:
         return exists().where(ModelRow.training_id == TrainingRow.id, ModelRow.state != DELETED)
     if kind is Kind.DATASET:

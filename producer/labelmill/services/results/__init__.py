@@ -1,3 +1,3 @@
-"""How answers get out: `reading` takes them from SQL as `lines` of JSON, with the `scores` that are chosen; `export`
+"""Results: `reading` reads answers from SQL as `lines` of JSON, with the `scores` that are chosen; `export`
 writes files of them (`tables`: rows as cells; `csv_files`, `parquet_files`); `kept_columns` adds columns of the source.
 """

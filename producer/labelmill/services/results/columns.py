@@ -1,4 +1,4 @@
-"""What the columns of a table of results are called: no two alike, whatever targets and kept columns are called."""
+"""The names of the columns of a table of results: unique, whatever the names of targets and kept columns."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ class ResultColumns:
         self.targets: dict[str, str] = {}
         for target in targets:
             name = target
-            while taken & (mine := {name, *(name + suffix for suffix in TARGET_SUFFIXES)}):
+            while taken & (names := {name, *(name + suffix for suffix in TARGET_SUFFIXES)}):
                 name = f"target_{name}"
-            taken |= mine
+            taken |= names
             self.targets[target] = name
         self.kept: dict[str, str] = {}
-        wanted = dict.fromkeys(keep)
-        for column in wanted:
+        kept = dict.fromkeys(keep)
+        for column in kept:
             name = column
-            # what another column of the source is called stays free for that one
-            while name in taken or (name != column and name in wanted):
+            # the name of another kept column stays free for that column
+            while name in taken or (name != column and name in kept):
                 name = f"source_{name}"
             taken.add(name)
             self.kept[column] = name

@@ -1,4 +1,4 @@
-"""Results as CSV that spreadsheets open without harm."""
+"""Results as CSV that is safe to open in spreadsheets."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED_DELIMITERS = {"tab": "\t", "\\t": "\t"}
 _SIGNS = "=+\\-@\uff1d\uff0b\uff0d\uff20"  #: With which a formula begins; the latter four are wide ones.
 _SIGN = re.compile(f"[{_SIGNS}\t\r]")
 _AT_START = re.compile(f'(?=[\t\r])|[ "]*(?=[{_SIGNS}])')
-_SEPARATORS = ",;|\t"  #: At which spreadsheets split lines, whatever the file's own delimiter is.
+_SEPARATORS = ",;|\t"  #: Spreadsheets may split lines at these, whatever the file's own delimiter.
 _NUMBER = re.compile(r"[+-]?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?", re.ASCII)
 
 
@@ -34,7 +34,7 @@ class CsvOptions:
 
 
 def parse_delimiter(written: str) -> str:
-    """The delimiter that a person means: one sign, or `tab`. Raises InvalidInput."""
+    """The delimiter as a person writes it: one character, or `tab`. Raises InvalidInput."""
     delimiter = _NAMED_DELIMITERS.get(written, written)
     is_sign = len(delimiter) == 1 and not delimiter.isalnum() and (delimiter.isprintable() or delimiter == "\t")
     if not is_sign or delimiter in "\"' .=+-@_":
@@ -88,5 +88,5 @@ class _Utf8:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        # told of both characters, the csv module quotes cells that hold either: a bare CR would begin a line of its own
+        # with both characters the csv module quotes cells that hold either: a bare CR would begin a new line
         return self._stream.write((text.removesuffix("\r\n") + "\n").encode("utf-8"))

@@ -1,4 +1,4 @@
-"""Writing result rows as JSONL, CSV or Parquet, to a file that appears whole or not at all."""
+"""Writing result rows as JSONL, CSV or Parquet, to a file that is replaced atomically."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class CannotWrite(LabelmillError):
 
 
 def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
-    """Raise InvalidInput for a file that results cannot be written to, as far as can be told beforehand, and for one of
-    the `sources`, which would be lost."""
+    """Raise InvalidInput for a file that results cannot be written to, as far as this is known beforehand, and for one
+    of the `sources`, which would be overwritten."""
     if format_of(output) is PARQUET:
         require_pyarrow()
     if output.is_dir():
@@ -95,7 +95,7 @@ def _documents(blocks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
 
 
 class _TerminalLines:
-    """Lines of JSON for a terminal: they say the same, without characters that it would obey."""
+    """Lines of JSON for a terminal: the same values, with control characters escaped."""
 
     def __init__(self, terminal: BinaryIO) -> None:
         self._terminal = terminal
@@ -108,4 +108,4 @@ class _TerminalLines:
 def _write_jsonl(blocks: Iterable[bytes], stream: BinaryIO | _TerminalLines) -> None:
     for lines in blocks:
         stream.write(lines)
-        stream.flush()  # who follows a batch through a pipe sees rows as they come
+        stream.flush()  # a reader that follows a batch through a pipe gets rows as they come

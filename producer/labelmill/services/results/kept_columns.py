@@ -1,4 +1,4 @@
-"""Columns of the input file beside the results of its rows.
+"""Columns of the input file next to the results of its rows (`keep`).
 
 A batch keeps texts and ids alone. The other columns are read from the source again, which must be where it was and
 still hold the same texts.
@@ -29,7 +29,7 @@ from labelmill.core.readers import (
 )
 from labelmill.core.readers.bad_rows import value_as_text
 
-_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: What a shell's `<(…)` is called.
+_PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: Names of a shell's `<(…)`.
 
 
 def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options: ReadOptions) -> None:
@@ -39,10 +39,10 @@ def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options:
             raise InvalidInput(f"{named('keep')} reads the source again: hand the texts in as a file")
         try:
             (source,) = detect_sources([file], options, columns)
-            there = first_columns(source)
+            present = first_columns(source)
         except InvalidInput:
-            continue  # what is wrong with it is said when its texts are read
-        check_columns(file.name, there, columns)
+            continue  # reading its texts reports the error
+        check_columns(file.name, present, columns)
 
 
 def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:
@@ -78,11 +78,11 @@ def _rows_of_source(spec: ClassifySpec, columns: Sequence[str]) -> Iterator[Row]
     return (row for row in rows if not isinstance(texts_of_row(row.values, read), str))
 
 
-def _row(rows: Iterator[tuple[int, Any]], wanted: int, spec: ClassifySpec) -> dict[str, Any]:
+def _row(rows: Iterator[tuple[int, Any]], row_number: int, spec: ClassifySpec) -> dict[str, Any]:
     for number, row in rows:
-        if number == wanted:
+        if number == row_number:
             return dict(row.values)
-    raise _changed(spec, wanted)
+    raise _changed(spec, row_number)
 
 
 def _refuse(bad: BadRow) -> None:

@@ -1,4 +1,4 @@
-"""Result rows as lines of JSON, put together from columns: a dictionary a row would take twice the time. Pure."""
+"""Result rows as lines of JSON, built from columns: a dictionary for each row would take twice the time. Pure."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from labelmill.contracts.label_schema import Target
 from labelmill.core.chunks.codec import QuotedInput
 from labelmill.services.results.scores import ALL, ScoreChoice
 
-#: A piece of the lines so small stays in the processor's cache, and in memory that is there already: for new memory the
-#: system takes as long as the lines do.
+#: Small enough to stay in the processor's cache and to reuse memory: allocating new memory takes as long as building
+#: the lines.
 _ROWS_AT_ONCE = 500
 #: Row numbers (64 bits, big-endian), labels ("" abstained), best scores (32 bits, big-endian), scores.
 Columns = tuple[bytes, list[str], bytes, bytes]
@@ -24,7 +24,7 @@ Answer = tuple[int, str | None, str | None, float, bytes | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class TargetAnswers:
     """One target's answers, column by column, in the order of the rows.
 
     With `ScoreChoice` NONE they are made of the scores of those rows alone that abstained, and `scores` is empty.
@@ -37,23 +37,23 @@ class Answers:
     scores: NDArray[np.float32]  #: (rows, labels), in label order.
 
     @classmethod
-    def of_rows(cls, target: Target, found: Sequence[Answer], choice: ScoreChoice = ALL) -> Answers:
+    def of_rows(cls, target: Target, answers: Sequence[Answer], choice: ScoreChoice = ALL) -> TargetAnswers:
         """From a tuple for each row, in any order."""
-        found = sorted(found, key=itemgetter(0))
-        pairs = [(answer[1], answer[2]) for answer in found]
+        answers = sorted(answers, key=itemgetter(0))
+        pairs = [(answer[1], answer[2]) for answer in answers]
         heads = {pair: _head(*pair) for pair in set(pairs)}
         return cls._made(
             target,
-            np.fromiter((answer[0] for answer in found), np.int64, len(found)),
+            np.fromiter((answer[0] for answer in answers), np.int64, len(answers)),
             list(map(heads.__getitem__, pairs)),
             np.fromiter((pair == (None, None) for pair in pairs), np.bool_, len(pairs)),
-            np.array([answer[3] for answer in found], np.float32),
-            b"".join([answer[4] for answer in found if answer[4] is not None]),
+            np.array([answer[3] for answer in answers], np.float32),
+            b"".join([answer[4] for answer in answers if answer[4] is not None]),
             choice,
         )
 
     @classmethod
-    def of_columns(cls, target: Target, columns: Columns, choice: ScoreChoice = ALL) -> Answers:
+    def of_columns(cls, target: Target, columns: Columns, choice: ScoreChoice = ALL) -> TargetAnswers:
         """From a single-label target's columns, of rows in any order: no tuple a row."""
         numbers, labels, best, scores = columns
         heads_of = {label: _head(label, None) for label in target.labels} | {"": b""}
@@ -61,8 +61,8 @@ class Answers:
         heads = list(map(heads_of.__getitem__, labels))
         abstained = np.fromiter(map(not_, labels), np.bool_, len(labels))
         best_scores = np.frombuffer(best, ">f4").astype(np.float32)
-        found = cls._made(target, rows, heads, abstained, best_scores, scores, choice)
-        return found if bool((rows[1:] > rows[:-1]).all()) else found._in_order()
+        answers = cls._made(target, rows, heads, abstained, best_scores, scores, choice)
+        return answers if bool((rows[1:] > rows[:-1]).all()) else answers._in_order()
 
     @classmethod
     def _made(
@@ -74,28 +74,30 @@ class Answers:
         best: NDArray[np.float32],
         scores: bytes,
         choice: ScoreChoice,
-    ) -> Answers:
-        """With what rows that abstained are told: which label was the best."""
+    ) -> TargetAnswers:
+        """From columns; for rows that abstained the best label is found."""
         width = len(target.labels)
         silent = np.flatnonzero(abstained)
-        wanted = choice.at_most != 0
-        table = np.frombuffer(scores, "<f4").reshape(len(rows) if wanted else len(silent), width)
+        has_scores = choice.at_most != 0
+        table = np.frombuffer(scores, "<f4").reshape(len(rows) if has_scores else len(silent), width)
         if len(silent):
             quoted = [_head(None, None) + b',"best":' + orjson.dumps(label) for label in target.labels]
-            of_silent = table[silent] if wanted else table
+            of_silent = table[silent] if has_scores else table
             for index, label in zip(silent.tolist(), of_silent.argmax(axis=1).tolist(), strict=True):
                 heads[index] = quoted[label]
-        return cls(rows, heads, abstained, best, table if wanted else np.empty((len(rows), 0), np.float32))
+        return cls(rows, heads, abstained, best, table if has_scores else np.empty((len(rows), 0), np.float32))
 
-    def _in_order(self) -> Answers:
+    def _in_order(self) -> TargetAnswers:
         order = np.argsort(self.rows)
         heads = [self.heads[index] for index in order.tolist()]
-        return Answers(self.rows[order], heads, self.abstained[order], self.best[order], self.scores[order])
+        return TargetAnswers(self.rows[order], heads, self.abstained[order], self.best[order], self.scores[order])
 
-    def within(self, first_row: int, end: int) -> Answers:
+    def within(self, first_row: int, end: int) -> TargetAnswers:
         """Those of some rows."""
-        some = slice(*np.searchsorted(self.rows, [first_row, end]).tolist())
-        return Answers(self.rows[some], self.heads[some], self.abstained[some], self.best[some], self.scores[some])
+        rows = slice(*np.searchsorted(self.rows, [first_row, end]).tolist())
+        return TargetAnswers(
+            self.rows[rows], self.heads[rows], self.abstained[rows], self.best[rows], self.scores[rows]
+        )
 
     def __len__(self) -> int:
         return len(self.heads)
@@ -118,11 +120,11 @@ class Answers:
 
 @dataclass
 class ChunkResults:
-    """What is known of the rows of a chunk: a target's answers and the errors, each by row number."""
+    """The results of a chunk's rows: each target's answers and the errors, by row number."""
 
     first_row: int
     input: QuotedInput
-    answers: list[tuple[Target, Answers]]  #: Made with the same `choice`.
+    answers: list[tuple[Target, TargetAnswers]]  #: Made with the same `choice`.
     errors: dict[int, tuple[str, str]] = field(default_factory=dict)  #: row → code, message
     choice: ScoreChoice = ALL
 
@@ -133,36 +135,36 @@ class ChunkResults:
             yield from pieces
             return
         for lines in pieces:
-            # within a text or a label these quotes would have backslashes before them
+            # within a text or a label these quotes would be escaped
             yield lines.replace(b',"id":"","text":', b',"id":null,"text":')
 
     def _pieces(self, *, failed_only: bool, abstained_only: bool) -> Iterator[bytes]:
         for start in range(0, len(self.input.texts), _ROWS_AT_ONCE):
-            some = self._some(start, start + _ROWS_AT_ONCE)
-            if len(some.answers) == 1 and not some.errors and not (failed_only or abstained_only):
-                target, answers = some.answers[0]
-                if len(answers) == len(some.input.texts):
-                    yield some._plain_lines(target, answers)
+            piece = self._some(start, start + _ROWS_AT_ONCE)
+            if len(piece.answers) == 1 and not piece.errors and not (failed_only or abstained_only):
+                target, answers = piece.answers[0]
+                if len(answers) == len(piece.input.texts):
+                    yield piece._plain_lines(target, answers)
                     continue
-            if lines := some._lines(failed_only=failed_only, abstained_only=abstained_only):
+            if lines := piece._lines(failed_only=failed_only, abstained_only=abstained_only):
                 yield lines
 
     def _some(self, start: int, end: int) -> ChunkResults:
         """A part of the chunk."""
         first, last = self.first_row + start, self.first_row + end
-        held = self.input
+        quoted = self.input
         return ChunkResults(
             first,
-            QuotedInput(held.texts[start:end], held.ids and held.ids[start:end], held.has_repeats),
+            QuotedInput(quoted.texts[start:end], quoted.ids and quoted.ids[start:end], quoted.has_repeats),
             [(target, answers.within(first, last)) for target, answers in self.answers],
             {row: error for row, error in self.errors.items() if first <= row < last},
             self.choice,
         )
 
     def _lines(self, *, failed_only: bool, abstained_only: bool) -> bytes:
-        found, silent = self._predictions()
+        predictions, silent = self._predictions()
         lines = []
-        named = zip(self._names(), self.input.texts, found, strict=True)
+        named = zip(self._names(), self.input.texts, predictions, strict=True)
         for row, (name, text, parts) in enumerate(named, self.first_row):
             error = self.errors.get(row)
             if not parts and error is None:
@@ -173,8 +175,8 @@ class ChunkResults:
             lines.append(_LINE % (row, name, text, parts, shown))
         return b"".join(lines)
 
-    def _plain_lines(self, target: Target, answers: Answers) -> bytes:
-        """What nearly every chunk is, one target and every row answered: one template for all of its lines."""
+    def _plain_lines(self, target: Target, answers: TargetAnswers) -> bytes:
+        """The common case of one target and every row answered: one template for all lines."""
         count = len(answers)
         template = _LINE_START + _template(target, self.choice) + b'},"error":null}\n'
         numbers = range(self.first_row, self.first_row + count)
@@ -209,7 +211,7 @@ _LINE = _LINE_START + b'%b},"error":%b}\n'
 
 
 def json_numbers(values: NDArray[np.float32]) -> list[bytes]:
-    """Each number in the fewest digits that tell it from every other float32."""
+    """Each number in the fewest digits that identify it among float32 values."""
     return orjson.dumps(values, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",") if values.size else []
 
 

@@ -38,10 +38,12 @@ from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.scores import ALL, ScoreChoice
 
 if TYPE_CHECKING:
-    from labelmill.services.results.lines import Answers, ChunkResults
+    from labelmill.services.results.lines import ChunkResults, TargetAnswers
 
 _LOOK_S = 0.3
-_AHEAD = 2  #: Chunks that are read while another is shown: one has to wait for the interpreter at every statement.
+_AHEAD = (
+    2  #: Chunks that are read while another is written: a reader waits for the interpreter lock at every statement.
+)
 
 
 class Only(StrEnum):
@@ -55,17 +57,17 @@ def batch_behind(connection: Connection, job_id: str) -> str | None:
     """The batch whose rows are a job's: its own, or of an evaluation the one that classifies its split. None: the job
     has no rows (yet). Raises NotFound."""
     kind = kind_of(job_id)
-    wanted = {
+    statements = {
         Kind.BATCH: select(BatchRow.id).where(BatchRow.id == job_id, BatchRow.purging.is_(False)),
         Kind.EVALUATION: select(EvaluationRow.batch_id).where(EvaluationRow.id == job_id),
     }
-    found = None
+    job = None
     if kind is not None:
         no_rows = select(null()).where(TABLE_OF[kind].id == job_id)
-        found = connection.execute(wanted.get(kind, no_rows)).first()
-    if found is None:
+        job = connection.execute(statements.get(kind, no_rows)).first()
+    if job is None:
         raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
-    return found[0]
+    return job[0]
 
 
 def read_results(
@@ -89,8 +91,8 @@ def read_result_lines(
     scores: ScoreChoice = ALL,
     lost: LostReads | None = None,
 ) -> Generator[bytes, None, None]:
-    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen. `lost`: what becomes
-    of reads that the database did not answer; without it, and without `follow`, the first one ends the reading."""
+    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen. `lost` retries
+    failed reads; without it, and without `follow`, the first failed read ends the reading."""
     if lost is None and follow:
         lost = LostReads(job_id, lambda _: None)
     batch_id = _await_batch(engine, job_id, follow=follow, lost=lost)
@@ -105,7 +107,7 @@ def read_result_lines(
         coming = deque(look(ahead_by) for ahead_by in range(_AHEAD))
         while True:
             try:
-                found = coming.popleft().result()
+                chunk = coming.popleft().result()
             except DatabaseUnavailable as error:
                 if lost is None:
                     raise
@@ -114,21 +116,21 @@ def read_result_lines(
                 continue
             if lost is not None:
                 lost.succeeded()
-            if found.is_end:
+            if chunk.is_end:
                 break
-            if found.is_early:
+            if chunk.is_early:
                 time.sleep(_LOOK_S)
                 coming.appendleft(look(number))
                 continue
             coming.append(look(number + _AHEAD))
             number += 1
-            if found.rows is not None:
-                yield from found.rows.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
+            if chunk.rows is not None:
+                yield from chunk.rows.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
 
 
 @dataclass(frozen=True, slots=True)
-class BatchFacts:
-    """What a table of a batch's rows needs beside them."""
+class ResultFacts:
+    """What a table of a batch's rows needs besides the rows."""
 
     options: dict[str, Any]  #: A `ClassifySpec`.
     targets: list[str]
@@ -136,7 +138,7 @@ class BatchFacts:
 
 def facts_of_batch(
     engine: Engine, job_id: str, *, follow: bool, needs_targets: bool, lost: LostReads | None = None
-) -> BatchFacts | None:
+) -> ResultFacts | None:
     """The facts of a job's batch. With `follow`, waits until there is one, and until the labels of a model known by its
     id alone have come with its first answer where `needs_targets`. `lost`: as for `read_result_lines`. None: the job
     has no rows. Raises NotFound."""
@@ -153,10 +155,10 @@ def facts_of_batch(
             ).one()
 
     while True:
-        found = lost.read(look) if lost is not None else look()
-        may_come = follow and needs_targets and found.state not in ENDED
-        if found.label_schema is not None or not may_come:
-            return BatchFacts(found.options, [target["name"] for target in found.label_schema or []])
+        facts = lost.read(look) if lost is not None else look()
+        may_come = follow and needs_targets and facts.state not in ENDED
+        if facts.label_schema is not None or not may_come:
+            return ResultFacts(facts.options, [target["name"] for target in facts.label_schema or []])
         time.sleep(_LOOK_S)
 
 
@@ -177,7 +179,7 @@ def _await_batch(engine: Engine, job_id: str, *, follow: bool, lost: LostReads |
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """What a look at one chunk brought: its rows, or that it is to be looked at again, or that there is none."""
+    """The result of reading one chunk: its rows, or that it must be read again later, or that it does not exist."""
 
     rows: ChunkResults | None = None
     is_early: bool = False
@@ -199,7 +201,7 @@ def _look(engine: Engine, batch_id: str, number: int, scores: ScoreChoice, *, fo
         return _Look(_read_chunk(connection, batch, chunk, scores))
 
 
-# made once: a statement that is built anew for every chunk takes longer to build than to run
+# built once: building a statement for every chunk takes longer than running it
 _BATCH = select(BatchRow.no, BatchRow.state, BatchRow.model_no).where(BatchRow.id == bindparam("id"))
 _CHUNK = (
     select(ChunkRow.state, ChunkRow.first_row, ChunkRow.rows, ChunkInputRow.data)
@@ -225,10 +227,10 @@ _REPEATED = (
     "FROM duplicate_rows d JOIN prediction_rows p ON p.batch_no = d.batch_no AND p.row = d.first_row "
     "WHERE d.batch_no = %(of_batch)s AND d.row >= %(first)s AND d.row < %(end)s AND p.target = %(target)s"
 )
-# Each column of a chunk's rows in one value: a tuple for each of a million takes longer than all that is done with it.
+# Each column of a chunk's rows in one value: a tuple for each row takes longer than everything else.
 _COLUMNS = """string_agg(int8send({row}), ''), string_agg(coalesce(label, ''), %(between)s),
     string_agg(float4send(score), ''), string_agg({scores}, '')"""
-#: Where no scores are asked for: those of rows that abstained tell which label was the best.
+#: Where no scores are requested: those of rows that abstained are needed to find the best label.
 _SCORES_OF_SILENT = "CASE WHEN label IS NULL AND labels IS NULL THEN scores END"
 _BETWEEN = "\x1f"
 _OWN_ERRORS = select(RowErrorRow.row, RowErrorRow.code, RowErrorRow.message).where(_within(RowErrorRow))
@@ -243,14 +245,14 @@ def _read_chunk(connection: Connection, batch: Any, chunk: Any, scores: ScoreCho
     from labelmill.services.results.lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
 
     schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
-    held = decode_quoted(chunk.data)
+    quoted = decode_quoted(chunk.data)
     of_chunk = {"of_batch": batch.no, "first": chunk.first_row, "end": chunk.first_row + chunk.rows}
-    results = ChunkResults(chunk.first_row, held, [], choice=scores)
+    results = ChunkResults(chunk.first_row, quoted, [], choice=scores)
     for number, target in enumerate(LabelSchema.from_json(schema_json or []).targets):
         values = of_chunk | {"target": number}
-        answers = _read_answers(connection, target, values, scores, with_repeats=held.has_repeats)
+        answers = _read_answers(connection, target, values, scores, with_repeats=quoted.has_repeats)
         results.answers.append((target, answers))
-    for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if held.has_repeats else (_OWN_ERRORS,):
+    for statement in (_OWN_ERRORS, _REPEATED_ERRORS) if quoted.has_repeats else (_OWN_ERRORS,):
         for row, code, message in connection.execute(statement, of_chunk):
             results.errors[row] = (code, message)
     return results
@@ -258,8 +260,8 @@ def _read_chunk(connection: Connection, batch: Any, chunk: Any, scores: ScoreCho
 
 def _read_answers(
     connection: Connection, target: Target, values: dict[str, int], choice: ScoreChoice, *, with_repeats: bool
-) -> Answers:
-    from labelmill.services.results.lines import Answers  # noqa: PLC0415 - as above
+) -> TargetAnswers:
+    from labelmill.services.results.lines import TargetAnswers  # noqa: PLC0415 - as above
 
     scores = "scores" if choice.at_most != 0 else _SCORES_OF_SILENT
     dialect = dialect_of(connection)
@@ -267,17 +269,17 @@ def _read_answers(
         numbers, labels, best, of_labels = b"", [], b"", b""
         for row, rows in (("row", _OWN), ("d.row", _REPEATED)) if with_repeats else (("row", _OWN),):
             columns = _COLUMNS.format(row=row, scores=scores)
-            (found,) = dialect.execute_raw(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
-            if found[0] is not None:
-                numbers, best, of_labels = numbers + found[0], best + found[2], of_labels + (found[3] or b"")
-                labels += found[1].split(_BETWEEN)
-        return Answers.of_columns(target, (numbers, labels, best, of_labels), choice)
-    found = dialect.execute_raw(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
+            (answers,) = dialect.execute_raw(connection, f"SELECT {columns} {rows}", values | {"between": _BETWEEN})
+            if answers[0] is not None:
+                numbers, best, of_labels = numbers + answers[0], best + answers[2], of_labels + (answers[3] or b"")
+                labels += answers[1].split(_BETWEEN)
+        return TargetAnswers.of_columns(target, (numbers, labels, best, of_labels), choice)
+    answers = dialect.execute_raw(connection, f"SELECT row, label, labels, score, {scores} {_OWN}", values)
     if with_repeats:
-        found += dialect.execute_raw(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
-    return Answers.of_rows(target, found, choice)
+        answers += dialect.execute_raw(connection, f"SELECT d.row, label, labels, score, {scores} {_REPEATED}", values)
+    return TargetAnswers.of_rows(target, answers, choice)
 
 
 def _labels_are_told_apart(target: Target) -> bool:
-    """Whether labels can be read from one text, in which an empty one stands for none."""
+    """Whether labels can be read from one concatenated text, in which an empty label means none."""
     return all(label and _BETWEEN not in label for label in target.labels)

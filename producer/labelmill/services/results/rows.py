@@ -30,8 +30,8 @@ class ResultsRequest:
 def result_lines(
     context: ServiceContext, request: ResultsRequest, lost: LostReads | None = None
 ) -> Generator[bytes, None, None]:
-    """Rows as lines of JSON, some hundreds in one piece. `lost`: what becomes of reads that the database did not
-    answer; without it, and without `follow`, the first one ends the reading. Raises NotFound at the first row."""
+    """Rows as lines of JSON, some hundreds in one piece. `lost` retries failed reads; without it, and without `follow`,
+    the first failed read ends the reading. Raises NotFound at the first row."""
     return read_result_lines(
         context.engine, request.job_id, only=request.only, follow=request.follow, scores=request.scores, lost=lost
     )

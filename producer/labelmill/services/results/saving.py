@@ -25,7 +25,7 @@ from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scor
 
 @dataclass(frozen=True, slots=True)
 class OutputOptions:
-    """What results are written with. `scores` None: the format's own default."""
+    """How results are written. `scores` None: the format's default."""
 
     scores: ScoreChoice | None = None
     keep: Sequence[str] = ()
@@ -42,17 +42,17 @@ class OutputOptions:
         bom: bool = False,
         no_escape: bool = False,
     ) -> Self:
-        """From what a person writes. Raises InvalidInput, also for what goes with CSV alone where `output` is none."""
+        """From what a person writes. Raises InvalidInput, also for options of CSV where `output` is not CSV."""
         for_csv = {"output_delimiter": output_delimiter is not None, "bom": bom, "no_escape": no_escape}
         if not format_of(output).has_csv_options and (
-            given := [named(field) for field, is_given in for_csv.items() if is_given]
+            csv_only := [named(field) for field, is_given in for_csv.items() if is_given]
         ):
-            raise InvalidInput(f"{' and '.join(given)} only go with CSV: {named('output', 'FILE.csv')}")
+            raise InvalidInput(f"{' and '.join(csv_only)} only go with CSV: {named('output', 'FILE.csv')}")
         csv = CsvOptions("," if output_delimiter is None else parse_delimiter(output_delimiter), bom, not no_escape)
         return cls(None if scores is None else parse_scores(scores), tuple(keep or ()), csv)
 
     def scores_of(self, job_id: str, output: Path | None) -> ScoreChoice:
-        """Those that were asked for; else all, but none in the CSV of a batch."""
+        """The requested scores; by default all, but none in the CSV of a batch."""
         if self.scores is not None:
             return self.scores
         return NONE if format_of(output).leaves_scores_out and kind_of(job_id) is not Kind.EVALUATION else ALL
@@ -71,15 +71,15 @@ class SaveRequest:
 
 @dataclass(frozen=True)
 class Saved:
-    """`rows`: how many were written. `has_rows`: False for a job that has none, or none yet."""
+    """`rows`: the number of rows written. `has_rows`: False for a job that has none, or none yet."""
 
     rows: int
     has_rows: bool
 
 
 def check_save(output: Path, options: OutputOptions, classified: ClassifySpec | None = None) -> None:
-    """Raise InvalidInput for what will not be written, as far as can be told before a batch runs. `classified`: what is
-    about to be."""
+    """Raise InvalidInput for results that cannot be written, as far as this is known before a batch runs. `classified`:
+    the batch that is about to be submitted."""
     check_output(output, inputs_of(classified.source) if classified is not None else ())
     if options.keep and classified is not None:
         check_kept_columns(inputs_of(classified.source), options.keep, classified.reading)
@@ -92,8 +92,8 @@ def save_results(
     lost: LostReads | None = None,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> Saved:
-    """Stream a job's rows. `lost`: what becomes of reads that the database did not answer. `on_progress` is told how
-    many more were written. Raises NotFound, InvalidInput, CannotWrite."""
+    """Stream a job's rows. `lost` retries failed reads. `on_progress` is called with the number of rows written since
+    its last call. Raises NotFound, InvalidInput, CannotWrite."""
     job_id, output, options = request.job_id, request.output, request.options
     batch = facts_of_batch(
         context.engine, job_id, follow=request.follow, needs_targets=format_of(output).is_table, lost=lost

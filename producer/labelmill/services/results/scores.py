@@ -1,4 +1,4 @@
-"""Which of a prediction's scores are written beside its label and its own score: all, the best few, or none."""
+"""Which of a prediction's scores are written in addition to its label and its own score: all, the best, or none."""
 
 from __future__ import annotations
 
@@ -26,6 +26,6 @@ def parse_scores(written: str) -> ScoreChoice:
     """`none`, `top:K` or `all`. Raises InvalidInput."""
     if written in ("all", "none"):
         return ALL if written == "all" else NONE
-    if found := _TOP.fullmatch(written):
-        return ScoreChoice(int(found[1]))
+    if match := _TOP.fullmatch(written):
+        return ScoreChoice(int(match[1]))
     raise InvalidInput(f"{named('scores')} is none, all or top:K with a whole number from 1, not {shown(written)}")

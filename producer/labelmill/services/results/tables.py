@@ -12,8 +12,8 @@ from labelmill.services.results.columns import ResultColumns
 
 
 class ResultTable:
-    """`row`, `id`, `text`, then of each target `TARGET`, `TARGET_score`, `TARGET_best` (of a row that abstained) and
-    `TARGET_scores`, then the error's columns and what is kept of the source."""
+    """`row`, `id`, `text`, then for each target `TARGET`, `TARGET_score`, `TARGET_best` (of a row that abstained) and
+    `TARGET_scores`, then the error's columns and the kept columns of the source."""
 
     def __init__(self, targets: Sequence[str], keep: Sequence[str], *, with_scores: bool) -> None:
         names = ResultColumns(targets, keep)
@@ -49,7 +49,7 @@ class ResultTable:
 
 
 def _kept_cell(value: Any) -> str | None:
-    """A kept value as text: a column of a JSONL file may hold whatever it likes."""
+    """A kept value as text: a column of a JSONL file may contain any JSON."""
     if value is None:
         return None
     text = value_as_text(value)

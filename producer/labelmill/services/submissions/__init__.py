@@ -1,1 +1,1 @@
-"""What several submissions share: idempotency keys, copies of sources, rows that were skipped, repeated ids."""
+"""Shared by submissions: idempotency keys, copies of sources, skipped rows, repeated ids, sending messages."""

@@ -1,4 +1,4 @@
-"""What becomes of a submission: first SQL holds the job, then its messages are sent."""
+"""The two steps of a submission: the job is written to SQL, then its messages are sent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from labelmill.services.context import ServiceContext
 
 @dataclass(frozen=True)
 class Accepted:
-    """A job that SQL holds, so it will run. `start` it; whoever shows its id does so before.
+    """A job that is written to SQL, so it will run. The caller shows its id and then calls `start`.
 
     `has_messages`: False where there is nothing to send, as for a batch that was submitted before.
     """
@@ -29,7 +29,7 @@ class Accepted:
 
 @dataclass(frozen=True)
 class Submitted:
-    """A job that was submitted, approved or retried. `warnings`: what did not stop that but should be known."""
+    """A job that was submitted, approved or retried, with warnings."""
 
     id: str
     kind: Kind
@@ -38,8 +38,8 @@ class Submitted:
 
 
 def start(context: ServiceContext, accepted: Accepted) -> Submitted:
-    """Send the messages of a job. It is accepted and will run: nothing that goes wrong with them may look as if it had
-    not been, and make somebody submit it and pay for it again."""
+    """Send the messages of a job. The job is accepted and will run: an error while sending must not look like a
+    refusal, or a person would submit and pay for it again."""
     warnings = accepted.warnings
     try:
         if accepted.has_messages:
@@ -47,10 +47,10 @@ def start(context: ServiceContext, accepted: Accepted) -> Submitted:
     except BrokerUnavailable as error:
         warnings += (Notice(f"{error.message}: the job is accepted and starts when Redis is back"),)
     except Exception as error:  # noqa: BLE001 - see above
-        said = error.message if isinstance(error, LabelmillError) else type(error).__name__
+        reason = error.message if isinstance(error, LabelmillError) else type(error).__name__
         warnings += (
             Notice(
-                f"{accepted.id} is accepted, but its messages could not be sent ({said}): it starts when recovery "
+                f"{accepted.id} is accepted, but its messages could not be sent ({reason}): it starts when recovery "
                 "finds it"
             ),
         )

@@ -1,7 +1,7 @@
 """Idempotency keys: one key stands for one batch, whose model, options and content never change.
 
-A cancelled batch gives its key up: whoever submits under it next gets a new batch. So does one whose input was refused.
-Every other batch keeps it, and a submission that broke is resumed by the next one under its key.
+The key of a cancelled batch is free: the next submission under it makes a new batch. So is the key of a batch whose
+input was refused. Every other batch keeps its key; the next submission under it resumes an interrupted one.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from labelmill.core.jobs.transitions import create_job_unless_duplicate, move_jo
 from labelmill.core.readers import TextBlock
 
 SUBMISSION_BROKEN = "submission_broken"  #: The error code of a batch whose rows were never all written.
-_TRIES = 10  #: Each is needed only when somebody else took or gave up the key in the same moment.
+_TRIES = 10  #: A further try is needed only when another submission takes or frees the key at the same time.
 
 
 @dataclass(frozen=True)
 class Order:
-    """What is asked of a new batch, and what a key stands for beside the content."""
+    """The properties of a new batch, which a key fixes together with the content."""
 
     model_no: int
     model_ref: str
@@ -50,17 +50,17 @@ class OpenedBatch:
 
 
 def open_batch(connection: Connection, order: Order, key: str | None) -> OpenedBatch:
-    """Make the batch, or find the one that has this key. Raises KeyTaken where it is of another model or other options.
+    """Make the batch, or find the one that has this key. Raises KeyTaken if it has another model or other options.
 
-    Of two submissions under one key that come at the same moment, one makes the batch and the other finds it.
+    Of two submissions under one key at the same time, one makes the batch and the other finds it.
     """
     for _ in range(_TRIES):
-        if key is not None and (found := _find(connection, order, key)) is not None:
-            return found
+        if key is not None and (existing := _find(connection, order, key)) is not None:
+            return existing
         if (made := _make(connection, order, key)) is not None:
             return made
     raise InvalidInput(
-        f"the idempotency key {key!r} is being used by others at this moment: try again", field="idempotency_key"
+        f"the idempotency key {key!r} is being used by other submissions: try again", field="idempotency_key"
     )
 
 
@@ -75,25 +75,25 @@ def _find(connection: Connection, order: Order, key: str) -> OpenedBatch | None:
         BatchRow.mode,
         BatchRow.priority,
     )
-    there = connection.execute(select(*columns).where(BatchRow.idempotency_key == key)).first()
-    if there is None:
+    existing = connection.execute(select(*columns).where(BatchRow.idempotency_key == key)).first()
+    if existing is None:
         return None
-    if there.state == BatchState.CANCELLED.value:
-        cancelled = (BatchRow.no == there.no) & (BatchRow.state == BatchState.CANCELLED.value)
+    if existing.state == BatchState.CANCELLED.value:
+        cancelled = (BatchRow.no == existing.no) & (BatchRow.state == BatchState.CANCELLED.value)
         connection.execute(update(BatchRow).where(cancelled).values(idempotency_key=None))
         return None
-    # through the spec: options that came later were not written then; where a source lies, in which format, and how
-    # the model version stood does not matter
+    # through the spec, because options that are newer than the batch are not stored; the source, its format and the
+    # model version's settings at submission do not matter
     same = {name: getattr(order.spec, name) for name in ("source", "formats", "temperatures", "model_thresholds")}
-    options = ClassifySpec(**there.options).model_copy(update=same)
-    asked = (order.model_no, order.mode, order.priority, order.spec)
-    if (there.model_no, there.mode, there.priority, options) != asked:
-        raise _taken(there.id, there.state, "another model or other options")
-    return OpenedBatch(there.no, there.id, there.state, there.content_digest, is_new=False)
+    options = ClassifySpec(**existing.options).model_copy(update=same)
+    requested = (order.model_no, order.mode, order.priority, order.spec)
+    if (existing.model_no, existing.mode, existing.priority, options) != requested:
+        raise _taken(existing.id, existing.state, "another model or other options")
+    return OpenedBatch(existing.no, existing.id, existing.state, existing.content_digest, is_new=False)
 
 
 def _make(connection: Connection, order: Order, key: str | None) -> OpenedBatch | None:
-    """A new batch; None: somebody else made one under this key since we looked."""
+    """A new batch; None: another submission has made one under this key in the meantime."""
     batch_id = new_id(Kind.BATCH)
     values = {
         "model_no": order.model_no,
@@ -130,7 +130,7 @@ def _taken(batch_id: str, state: str, difference: str) -> KeyTaken:
 
 
 def end_broken_submission(engine: Engine, batch_id: str, error: BaseException) -> None:
-    """End a batch that will never be open for work, and free its key for the corrected input."""
+    """End a batch that will never be queued, and free its key for the corrected input."""
     if isinstance(error, LabelmillError):
         reason = error.stored
     else:

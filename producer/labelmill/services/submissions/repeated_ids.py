@@ -1,4 +1,4 @@
-"""Ids that stand for several rows: whoever joins results by them would mix rows up, so they are told."""
+"""Warns of ids that stand for several rows, because joining results by them would mix up rows."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from labelmill.contracts.bounds import shown
 
-_FIRST_IDS = 20_000  #: All ids of the first rows are remembered, at a constant 3 MB …
-_EVERY = 16  #: … and one of so many later ids is compared with them.
+_FIRST_IDS = 20_000  #: All ids of this many first rows are remembered, in a constant 3 MB.
+_EVERY = 16  #: Of later ids every sixteenth is compared with them.
 
 
 class RepeatedIds:
-    """Notices ids that repeat one of the first rows'.
+    """Finds ids that repeat an id of the first rows.
 
     A repetition among the first rows is always found. Of later rows every sixteenth is looked at, which costs nothing
     that can be measured; ids that repeat among later rows alone are not noticed.
@@ -22,20 +22,20 @@ class RepeatedIds:
         self._seen: set[str] = set()
 
     def add(self, ids: Sequence[str | None]) -> None:
-        """Look at the ids of the next rows."""
+        """Check the ids of the next rows."""
         if self.example is not None:
             return
         if len(self._seen) >= _FIRST_IDS:
-            if not self._seen.isdisjoint(some := ids[::_EVERY]):
-                self.example = next(one for one in some if one in self._seen)
+            if not self._seen.isdisjoint(sampled := ids[::_EVERY]):
+                self.example = next(row_id for row_id in sampled if row_id in self._seen)
             return
-        for one in ids:
-            if one is None:
+        for row_id in ids:
+            if row_id is None:
                 continue
-            if one in self._seen:
-                self.example = one
+            if row_id in self._seen:
+                self.example = row_id
                 return
-            self._seen.add(one)
+            self._seen.add(row_id)
             if len(self._seen) >= _FIRST_IDS:
                 return
 

@@ -1,4 +1,4 @@
-"""Rows of a source that cannot be read and are left out: `on_bad_row` is `skip`."""
+"""Unreadable rows of a source: refused, or skipped and counted where `on_bad_row` is `skip`."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from labelmill.core.database.tables import BatchRow
 from labelmill.core.jobs import events
 from labelmill.core.readers import BadRow, TextBlock
 
-_NAMED = 5  #: Of a million bad rows the first few are named; they tend to be alike.
+_NAMED = 5  #: The number of bad rows that are named; they tend to be alike.
 
 
-_MOST_REFUSED = 1000  #: Bad rows before any good one, after which no good one is looked for.
+_MAX_REFUSED = 1000  #: Bad rows before any good one, after which no good one is looked for.
 
 
 class RefusedRows:
-    """Refuses a source that has a bad row, and says what helps: to leave rows out only where others can be read."""
+    """Refuses a source that has a bad row, with a remedy: skipping rows is proposed only if other rows are readable."""
 
     def __init__(self) -> None:
         self._first: BadRow | None = None
@@ -31,7 +31,7 @@ class RefusedRows:
     def __call__(self, bad: BadRow) -> None:
         self._first = self._first or bad
         self._count += 1
-        if self._count >= _MOST_REFUSED:
+        if self._count >= _MAX_REFUSED:
             raise self._refusal(self._first, others_are_good=False)
 
     def none_in(self, blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:
@@ -56,7 +56,7 @@ class RefusedRows:
 
 
 class SkippedRows:
-    """Counts bad rows and the lines they take up, and remembers the first."""
+    """Counts bad rows and their lines, and remembers the first ones."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -80,7 +80,7 @@ class SkippedRows:
 
 
 def record_skipped(engine: Engine, batch_no: int, batch_id: str, skipped: SkippedRows, rows: int) -> None:
-    """Keep what was left out of a batch that is being submitted. Raises InvalidInput when no row is left."""
+    """Record the skipped rows of a batch that is being submitted. Raises InvalidInput when no row is left."""
     if not skipped.count:
         return
     if not rows:

@@ -1,4 +1,4 @@
-"""The files of a preparation, copied to where workers may read them."""
+"""Copies of the files of a preparation in the data folder, where workers can read them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from labelmill.contracts.errors import Permanent
 from labelmill.core.readers import Source
 from labelmill.core.storage.data_folder import DataFolder, source_folder
 
-_OF_A_STREAM = "piped"  #: What a copy is called that has no file's name.
+_OF_A_STREAM = "piped"  #: The name of the copy of a stream.
 
 
 def copy_into_data_folder(

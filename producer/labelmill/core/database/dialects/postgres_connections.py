@@ -37,12 +37,12 @@ CREATE_IN_UTF8 = "CREATE DATABASE labelmill ENCODING 'UTF8' LC_COLLATE 'C' LC_CT
 
 def open_postgres(url: URL, max_connections: int) -> Engine:
     """An engine of at most `max_connections` connections, half of which are kept. Opens none yet."""
-    kept = (max_connections + 1) // 2
+    pool_size = (max_connections + 1) // 2
     arguments = {name: value for name, value in _CONNECTION.items() if name not in url.query}
     engine = create_engine(
         url.set(drivername="postgresql+psycopg"),
-        pool_size=kept,
-        max_overflow=max_connections - kept,
+        pool_size=pool_size,
+        max_overflow=max_connections - pool_size,
         pool_pre_ping=True,
         # beats PGCLIENTENCODING
         connect_args=arguments | {"client_encoding": "utf8"},

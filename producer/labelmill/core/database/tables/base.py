@@ -48,7 +48,7 @@ Base.metadata.naming_convention = {
 }
 
 
-class Job(Base):
+class JobRow(Base):
     """What every job has. A table for each kind of job."""
 
     __abstract__ = True
@@ -80,7 +80,7 @@ class Leased(LeaseColumns):
     )  #: Unexpected faults since the last progress.
 
 
-class LeasedJob(Job, Leased):
+class LeasedJobRow(JobRow, Leased):
     """A job that one worker at a time works on."""
 
     __abstract__ = True

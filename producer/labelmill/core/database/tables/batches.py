@@ -8,10 +8,10 @@ from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, St
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Base, Job, Json, LeaseColumns, Number, UtcDateTime
+from labelmill.core.database.tables.base import Base, JobRow, Json, LeaseColumns, Number, UtcDateTime
 
 
-class BatchRow(Job):
+class BatchRow(JobRow):
     kind = Kind.BATCH
     __tablename__ = "batches"
     model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))

@@ -6,10 +6,10 @@ from sqlalchemy import JSON, Index, Integer, String, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Json, LeasedJob
+from labelmill.core.database.tables.base import Json, LeasedJobRow
 
 
-class DatasetRow(LeasedJob):
+class DatasetRow(LeasedJobRow):
     kind = Kind.DATASET
     __tablename__ = "datasets"
     name: Mapped[str] = mapped_column(String(200))

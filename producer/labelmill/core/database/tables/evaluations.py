@@ -6,10 +6,10 @@ from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Base, Json, LeasedJob
+from labelmill.core.database.tables.base import Base, Json, LeasedJobRow
 
 
-class EvaluationRow(LeasedJob):
+class EvaluationRow(LeasedJobRow):
     kind = Kind.EVALUATION
     __tablename__ = "evaluations"
     model_no: Mapped[int] = mapped_column(ForeignKey("models.no"))

@@ -6,10 +6,10 @@ from sqlalchemy import JSON, Double, ForeignKey, Index, String, false
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Json, LeasedJob
+from labelmill.core.database.tables.base import Json, LeasedJobRow
 
 
-class TrainingRow(LeasedJob):
+class TrainingRow(LeasedJobRow):
     kind = Kind.TRAINING
     __tablename__ = "trainings"
     name: Mapped[str] = mapped_column(String(200))  #: The model's name.

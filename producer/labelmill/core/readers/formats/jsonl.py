@@ -35,13 +35,13 @@ class Jsonl(InputFormat):
         return super().describe(sample)
 
     def rows(self, source: Source, columns: list[str] | None, on_bad_row: OnBadRow) -> Rows:
-        seen = SeenColumns(source.name, columns or ())
+        seen_columns = SeenColumns(source.name, columns or ())
         with open_bytes(source) as stream:
             for line, values in read_jsonl(stream, source.name, on_bad_row):
-                if not seen.is_settled:
-                    seen.add(values)
+                if not seen_columns.is_settled:
+                    seen_columns.add(values)
                 yield line, values
-        seen.finish()
+        seen_columns.finish()
 
     def columns(self, source: Source) -> list[str]:
         """Those of the first thousand rows."""

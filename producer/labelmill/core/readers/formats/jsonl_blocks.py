@@ -24,7 +24,7 @@ _LINE_FEED = ord("\n")
 def read_jsonl_blocks(source: Source, columns: list[str], on_bad_row: OnBadRow) -> Iterator[TextBlock]:
     """The texts and ids of a file of JSONL."""
     name = source.name
-    seen = SeenColumns(name, columns)
+    seen_columns = SeenColumns(name, columns)
     decoders = _decoders_of_plain_rows(columns)
     number = 1
     # until a row has every column, so that a file that lacks one is refused before any row is used
@@ -39,17 +39,17 @@ def read_jsonl_blocks(source: Source, columns: list[str], on_bad_row: OnBadRow) 
             block = _parse_plain_rows(part, decoders, len(columns))
             if block is not None:
                 number += len(block)
-                seen.settle()
+                seen_columns.settle()
             else:
-                block = _parse_line_by_line(part, number, seen, columns, decoders, on_bad_row)
+                block = _parse_line_by_line(part, number, seen_columns, columns, decoders, on_bad_row)
                 number += part.count(b"\n")
             if block.texts:
                 waiting_blocks.append(block)
                 waiting_bytes += len(part)
-            if waiting_blocks and (seen.is_settled or waiting_bytes > _MAX_WAITING_BYTES):
+            if waiting_blocks and (seen_columns.is_settled or waiting_bytes > _MAX_WAITING_BYTES):
                 yield from waiting_blocks
                 waiting_blocks.clear()
-    seen.finish()
+    seen_columns.finish()
     yield from waiting_blocks
 
 
@@ -110,7 +110,7 @@ def _has_one_a_line(lines: bytes, rows: int) -> bool:
 def _parse_line_by_line(
     lines: bytes,
     number: int,
-    seen: SeenColumns,
+    seen_columns: SeenColumns,
     columns: list[str],
     decoders: list[Callable[[bytes], list[Any]]],
     on_bad_row: OnBadRow,
@@ -124,11 +124,11 @@ def _parse_line_by_line(
             block.texts += plain.texts
             if block.ids is not None:
                 block.ids += plain.ids or ()
-            if not seen.is_settled:
-                seen.add(orjson.loads(line))
+            if not seen_columns.is_settled:
+                seen_columns.add(orjson.loads(line))
             continue
-        for _, values in read_jsonl_line(line, at, seen.name, on_bad_row):
-            if not seen.is_settled:
-                seen.add(values)
-            add_row(block, values, columns, BadRow(seen.name, at, ""), on_bad_row)
+        for _, values in read_jsonl_line(line, at, seen_columns.name, on_bad_row):
+            if not seen_columns.is_settled:
+                seen_columns.add(values)
+            add_row(block, values, columns, BadRow(seen_columns.name, at, ""), on_bad_row)
     return block
