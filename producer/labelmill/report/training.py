@@ -100,7 +100,7 @@ def _suspects(connection: Connection, document: dict[str, Any]) -> list[Part]:
             Note(
                 f"{analysis['rows']:,} rows of train were each labelled by a fit to other rows "
                 f"({analysis['fitted_rows']:,} of them). In {analysis['suspected']:,} it is sure of another label. "
-                "Check them before you trust the others: correct the source and prepare it again, or leave those rows out.",
+                "Check them before you trust the others: correct the source and prepare it again, or leave them out.",
                 "warning" if analysis["suspected"] else "good",
             )
         )
