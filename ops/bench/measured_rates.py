@@ -30,7 +30,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 
 from labelmill.contracts.label_schema import Target
-from labelmill.report.drift import Answers, drift_between
+from labelmill.report.drift import AnswerCounts, drift_between
 from labelmill_worker.evaluate.answer_block import AnswerBlock
 from labelmill_worker.evaluate.multi_label import MultiLabelTally
 from labelmill_worker.evaluate.probabilities import Reliability, histogram
@@ -170,14 +170,14 @@ def drift(texts: Population, samples: int, rng: np.random.Generator) -> Iterator
             yield {"measure": f"{what} is called drift", "rows": rows, "rate": round(float(np.mean(found)), 3)}
 
 
-def _answers(target: Target, scores: Scores) -> Answers:
+def _answers(target: Target, scores: Scores) -> AnswerCounts:
     given = (
         (scores >= _HOLDS).sum(axis=0)
         if target.multi
         else np.bincount(scores.argmax(axis=1), minlength=scores.shape[1])
     )
     labels = {label: int(rows) for label, rows in zip(target.labels, given, strict=True) if rows}
-    return Answers(len(scores), labels, histogram(scores.max(axis=1)))
+    return AnswerCounts(len(scores), labels, histogram(scores.max(axis=1)))
 
 
 MEASURES: dict[str, Callable[[Population, int, np.random.Generator], Iterator[dict[str, Any]]]] = {
