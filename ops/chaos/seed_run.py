@@ -23,7 +23,7 @@ from workload import Work
 from labelmill.contracts.errors import DatabaseUnavailable, LabelmillError, Permanent
 
 _TICK_S = 0.05
-_LOOK_EVERY_S = 0.25
+_CHECK_EVERY_S = 0.25
 _FRAMES_SHOWN = 6
 
 
@@ -77,7 +77,7 @@ class SeedRun:
         self._scenario = scenario
         self._recovery_s = recovery_s
         self._rows_seen: dict[str, int] = {}
-        self._look_at = 0.0
+        self._check_at = 0.0
         self._progress_at: float | None = None
         self._problems: list[str] = []
         self._unborn: list[str] = []
@@ -199,8 +199,8 @@ class SeedRun:
         rig = self._rig
         rig.keep_alive()
         now = time.monotonic()
-        if now >= self._look_at:
-            self._look_at = now + _LOOK_EVERY_S
+        if now >= self._check_at:
+            self._check_at = now + _CHECK_EVERY_S
             for work in works:
                 if not work.ended:
                     self._advance(work)

@@ -20,7 +20,7 @@ PLAN = web.AppKey("fault plan", FaultPlan)
 _PAGE = "<html><head><title>{0}</title></head><body><center><h1>{0}</h1></center><hr>cloudfront</body></html>"
 _BAD_GATEWAY = _PAGE.format("502 Bad Gateway").encode()
 _DRIPS = 100
-_LOOK_EVERY_S = 0.1
+_CHECK_EVERY_S = 0.1
 
 
 def call_of(request: web.Request) -> str:
@@ -153,4 +153,4 @@ async def _wait_while_connected(request: web.Request, seconds: float) -> None:
     until = loop.time() + seconds
     # a transport that closes cannot be awaited
     while loop.time() < until and request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
-        await asyncio.sleep(_LOOK_EVERY_S)
+        await asyncio.sleep(_CHECK_EVERY_S)

@@ -13,7 +13,7 @@ from labelmill.contracts.errors import LabelmillError
 from labelmill_ops.stack.child import Child, ChildSpec, Drain, describe_exit
 from labelmill_ops.stack.guard import Guard
 
-_LOOK_EVERY_S = 0.1
+_CHECK_EVERY_S = 0.1
 _SIDE_GRACE_S = 8.0  # Flower, emulator, Redis: nothing of theirs takes longer
 _GUARD_GRACE_S = 5.0
 
@@ -84,7 +84,7 @@ class Supervisor:
                 names = ", ".join(child.spec.name for child in waiting)
                 raise StartFailed(f"not ready after {timeout_s:g} s: {names} (see {self._log_dir})")
             self._on_look(self.children)
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_CHECK_EVERY_S)
 
     def watch(self) -> None:
         """Keep every child alive until a stop is requested."""
@@ -93,7 +93,7 @@ class Supervisor:
                 if told := child.keep_alive():
                     self._tell(told)
             self._on_look(self.children)
-            time.sleep(_LOOK_EVERY_S)
+            time.sleep(_CHECK_EVERY_S)
 
     def drain(self, work_timeout_s: float) -> None:
         """End all children, workers first and Redis last. Another Ctrl-C kills what is left."""
@@ -111,5 +111,5 @@ class Supervisor:
                     for child in alive:
                         child.kill()
                     break
-                time.sleep(_LOOK_EVERY_S / 2)
+                time.sleep(_CHECK_EVERY_S / 2)
         self._guard.close()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 
-from labelmill_worker.inference.admission import Admission, Lane
+from labelmill_worker.inference.admission import Admission, Flow
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 
-LANE = Lane(1, 3)
+FLOW = Flow(1, 3)
 
 
 def _admission(slots: int) -> Admission:
@@ -26,12 +26,12 @@ def test_who_holds_a_slot_and_tries_again_does_not_wait_behind_those_who_need_on
     async def story() -> None:
         admission = _admission(1)
         far = time.monotonic() + 60
-        assert await admission.acquire(LANE, 1, far)
-        waiting = asyncio.create_task(admission.acquire(LANE, 1, far))
+        assert await admission.acquire(FLOW, 1, far)
+        waiting = asyncio.create_task(admission.acquire(FLOW, 1, far))
         await asyncio.sleep(0)  # it stands in line
         await asyncio.sleep(0)
         async with asyncio.timeout(5):
-            assert await admission.reacquire(LANE, 1, far)
+            assert await admission.reacquire(FLOW, 1, far)
             admission.release()
             assert await waiting
 
@@ -41,9 +41,9 @@ def test_who_holds_a_slot_and_tries_again_does_not_wait_behind_those_who_need_on
 def test_who_waits_for_a_slot_is_let_go_when_its_time_is_up() -> None:
     async def story() -> None:
         admission = _admission(1)
-        assert await admission.acquire(LANE, 1, time.monotonic() + 60)
+        assert await admission.acquire(FLOW, 1, time.monotonic() + 60)
         async with asyncio.timeout(5):
-            assert not await admission.acquire(LANE, 1, time.monotonic() + 0.05)
+            assert not await admission.acquire(FLOW, 1, time.monotonic() + 0.05)
         assert admission.free == 0
 
     asyncio.run(story())
@@ -55,14 +55,14 @@ def test_the_first_chunk_of_a_batch_goes_first_and_takes_all_that_is_free() -> N
         order: list[int] = []
 
         async def chunk(number: int, requests: int) -> None:
-            lane = Lane(1, 3, number)
+            flow = Flow(1, 3, number)
             for _ in range(requests):
-                assert await admission.acquire(lane, 1, time.monotonic() + 60)
+                assert await admission.acquire(flow, 1, time.monotonic() + 60)
                 order.append(number)
 
         async with asyncio.timeout(5), asyncio.TaskGroup() as chunks:
             for _ in range(3):
-                assert await admission.acquire(LANE, 1, time.monotonic() + 60)
+                assert await admission.acquire(FLOW, 1, time.monotonic() + 60)
             for number in (7, 5, 6):
                 chunks.create_task(chunk(number, 3))
             for _ in range(3):
@@ -80,12 +80,12 @@ def test_batches_take_turns_whatever_their_chunks() -> None:
 
         async def batch(number: int) -> None:
             for _ in range(3):
-                assert await admission.acquire(Lane(number, 3, number), 1, time.monotonic() + 60)
+                assert await admission.acquire(Flow(number, 3, number), 1, time.monotonic() + 60)
                 order.append(number)
 
         async with asyncio.timeout(5), asyncio.TaskGroup() as batches:
             for _ in range(2):
-                assert await admission.acquire(LANE, 1, time.monotonic() + 60)
+                assert await admission.acquire(FLOW, 1, time.monotonic() + 60)
             for number in (2, 1):
                 batches.create_task(batch(number))
             for _ in range(3):
@@ -98,16 +98,16 @@ def test_batches_take_turns_whatever_their_chunks() -> None:
 
 def test_who_yields_to_another_process_lets_a_better_rank_of_its_own_pass(redis_url: str) -> None:
     async def story() -> None:
-        urgent, normal = Lane(1, 0), Lane(2, 3)
+        urgent, normal = Flow(1, 0), Flow(2, 3)
         elsewhere, limiter = (
             FleetLimiter(redis_url, "test:admission", RateLimits(Limit.of(5, None))) for _ in range(2)
         )
         admission, far = Admission(limiter, 10), time.monotonic() + 60
-        order: list[Lane] = []
+        order: list[Flow] = []
 
-        async def start(lane: Lane) -> None:
-            assert await admission.acquire(lane, 1, far)
-            order.append(lane)
+        async def start(flow: Flow) -> None:
+            assert await admission.acquire(flow, 1, far)
+            order.append(flow)
 
         try:
             assert await elsewhere.of("").wait_for_permit(1, 5, 0)
@@ -129,7 +129,7 @@ def test_a_model_that_is_held_back_holds_up_no_other_model(redis_url: str) -> No
         limits = RateLimits(Limit.of(100, None), {"slow": Limit.of(0.5, None)})
         limiter = FleetLimiter(redis_url, "test:two-models", limits)
         admission, far = Admission(limiter, 10), time.monotonic() + 60
-        slow, fast = Lane(1, 0, model="slow"), Lane(2, 3, model="fast")
+        slow, fast = Flow(1, 0, model="slow"), Flow(2, 3, model="fast")
         try:
             assert await admission.acquire(slow, 1, far)
             waits = asyncio.create_task(admission.acquire(slow, 1, far))  # for two seconds
@@ -150,9 +150,9 @@ def test_a_permit_that_finds_no_slot_is_not_used_late(redis_url: str) -> None:
         limiter = FleetLimiter(redis_url, "test:no-slot", RateLimits(Limit.of(10, None)))
         admission, far = Admission(limiter, 1), time.monotonic() + 60
         try:
-            assert await admission.acquire(LANE, 1, far)
+            assert await admission.acquire(FLOW, 1, far)
             admission.release()
-            waits = asyncio.create_task(admission.acquire(LANE, 1, far))
+            waits = asyncio.create_task(admission.acquire(FLOW, 1, far))
             await _everybody_waits()
             assert admission.try_acquire_slot()
             await asyncio.sleep(0.3)  # the permit comes meanwhile

@@ -16,7 +16,7 @@ Scores = NDArray[np.float64]
 def as_exported(raw: Sequence[bytes], labels: int) -> Scores:
     """Stored scores as `results` writes them: float64 (rows, labels), each the shortest decimal that names its float32.
 
-    Metrics are computed of these numbers and no others, so that whoever computes them from exported rows gets the same
+    Metrics are computed of these numbers and no others, so that computing them from exported rows gives the same
     to the last digit; a float32 read as float64 differs from its decimal by some 1e-8.
     """
     stored = np.frombuffer(b"".join(raw), "<f4")

@@ -1,7 +1,7 @@
-"""Which request of a process starts next: one slot each, the fleet's limit for its model, batches in turn.
+"""Which request of a process starts next: one slot each, a permit of its model's limit, fair queueing between batches.
 
-Nothing that waits here holds anything. So a small batch's requests pass between those of a large one, and a chunk
-whose time is up leaves without having reserved what others could use.
+A request that waits here holds neither slot nor permit. So a small batch's requests pass between those of a large one,
+and a chunk whose time is up leaves without having reserved what others could use.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from operator import attrgetter
 from labelmill_worker.mistral.breaker import CircuitBreaker
 from labelmill_worker.mistral.ratelimit.limiter import LATE_S, FleetLimiter
 
-MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit holds back longer than this ends its task and releases the rest.
+MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit delays longer than this ends its task and releases the rest.
 _MAX_TIMER_S = 3600.0  #: The longest timer that is set on the loop.
-_CREDIT = 20  #: So many requests a batch that has just come may be ahead of those that have been served for long.
+_CREDIT = 20  #: By so many requests a new batch may be ahead of those that have been served for long.
 
 
 @dataclass(frozen=True, slots=True)
-class Lane:
-    """Whose requests wait: batches of the same rank take turns, a lower rank goes first. Within a batch the first chunk
-    that needs a request does: so its answers come together, and a transaction for one chunk costs half of one for four.
-    """
+class Flow:
+    """A flow of fair queueing: the requests of one batch for one model. Flows of the same rank are served round robin,
+    a lower rank first. Within a batch the first chunk goes first: so its answers come together, and a transaction for
+    one chunk costs half of one for four."""
 
     batch: Hashable
     rank: int = 0
@@ -36,9 +36,9 @@ class Lane:
 @dataclass(eq=False, slots=True)
 class _Waiter:
     done: asyncio.Future[bool]
-    lane: Lane
+    flow: Flow
     tokens: int
-    until: float  #: Of the monotonic clock; then it is let go without a permit.
+    until: float  #: Of the monotonic clock; then it leaves without a permit.
     needs_slot: bool
     needs_permit: bool
 
@@ -48,9 +48,9 @@ class _Waiter:
 
     @property
     def order(self) -> tuple[bool, bool, int]:
-        """Lowest first: who only wants to leave, who goes on with a request, the first chunk."""
+        """Lowest first: waiters that leave, requests that are tried again, the first chunk."""
         is_new = self.needs_slot and self.needs_permit
-        return not (self.done.done() or self.is_late), is_new, self.lane.chunk
+        return not (self.done.done() or self.is_late), is_new, self.flow.chunk
 
 
 class Admission:
@@ -64,37 +64,37 @@ class Admission:
         self.limiter = limiter
         self.breaker = CircuitBreaker()
         self.free = slots
-        self._waiting: dict[Lane, deque[_Waiter]] = {}
-        self._served: dict[Lane, int] = {}  # requests let in; a lane that comes late starts `_CREDIT` behind the others
-        self._clock = 0  # what the lane that was served last has been served
-        self._news = asyncio.Event()
+        self._waiting: dict[Flow, deque[_Waiter]] = {}
+        self._served: dict[Flow, int] = {}  # admitted requests; a new flow starts `_CREDIT` behind the others
+        self._clock = 0  # the count of the flow that was served last
+        self._changed = asyncio.Event()
         self._pump_task: asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}  # for a permit, by model: one that must wait holds up no other
-        self._permits: dict[str, float] = {}  # a permit that nobody has taken yet: since when, by the loop's clock
+        self._permits: dict[str, float] = {}  # a permit that is not yet taken: since when, by the loop's clock
 
-    async def acquire(self, lane: Lane, tokens: int, until: float) -> bool:
+    async def acquire(self, flow: Flow, tokens: int, until: float) -> bool:
         """Take a slot and a permit to start. Raises NoPermitInTime, BrokerUnavailable; no slot is taken then."""
-        if self.free > 0 and self._waiting.keys() <= {lane} and self.limiter.of(lane.model).is_open():
+        if self.free > 0 and self._waiting.keys() <= {flow} and self.limiter.of(flow.model).is_open():
             self.free -= 1
             return True
-        return await self._wait(lane, tokens, until, needs_slot=True)
+        return await self._wait(flow, tokens, until, needs_slot=True)
 
-    async def reacquire(self, lane: Lane, tokens: int, until: float) -> bool:
+    async def reacquire(self, flow: Flow, tokens: int, until: float) -> bool:
         """A permit to start once more, for a request that holds a slot already. Raises NoPermitInTime,
         BrokerUnavailable."""
-        if not self._waiting and self.limiter.of(lane.model).is_open():
+        if not self._waiting and self.limiter.of(flow.model).is_open():
             return True
-        return await self._wait(lane, tokens, until, needs_slot=False)
+        return await self._wait(flow, tokens, until, needs_slot=False)
 
-    async def acquire_slot(self, lane: Lane) -> None:
+    async def acquire_slot(self, flow: Flow) -> None:
         """Take a slot alone, however long it takes."""
         if self.free > 0:
             self.free -= 1
         else:
-            await self._wait(lane, 0, float("inf"), needs_slot=True, needs_permit=False)
+            await self._wait(flow, 0, float("inf"), needs_slot=True, needs_permit=False)
 
     def try_acquire_slot(self) -> bool:
-        """Take a slot if one is free and nobody waits for it."""
+        """Take a slot if one is free and no request waits for it."""
         if self.free <= 0 or self._waiting:
             return False
         self.free -= 1
@@ -103,37 +103,37 @@ class Admission:
     def release(self, slots: int = 1) -> None:
         """Give slots back."""
         self.free += slots
-        self._news.set()
+        self._changed.set()
 
     async def _wait(
-        self, lane: Lane, tokens: int, until: float, *, needs_slot: bool, needs_permit: bool = True
+        self, flow: Flow, tokens: int, until: float, *, needs_slot: bool, needs_permit: bool = True
     ) -> bool:
-        waiter = _Waiter(asyncio.get_running_loop().create_future(), lane, tokens, until, needs_slot, needs_permit)
-        self._waiting.setdefault(lane, deque()).append(waiter)
-        self._news.set()  # the pump may be waiting for a slot that this one does not need
-        self._served[lane] = max(self._served.get(lane, 0), self._clock - _CREDIT)
+        waiter = _Waiter(asyncio.get_running_loop().create_future(), flow, tokens, until, needs_slot, needs_permit)
+        self._waiting.setdefault(flow, deque()).append(waiter)
+        self._changed.set()  # the pump may be waiting for a slot that this one does not need
+        self._served[flow] = max(self._served.get(flow, 0), self._clock - _CREDIT)
         if self._pump_task is None or self._pump_task.done():
             self._pump_task = asyncio.create_task(self._pump())
         try:
             return await waiter.done
         except asyncio.CancelledError:
             if waiter.done.done() and not waiter.done.cancelled() and not waiter.done.exception():
-                self.release(int(needs_slot and waiter.done.result()))  # it was let in at the same moment
+                self.release(int(needs_slot and waiter.done.result()))  # it was admitted at the same time
             raise
 
     async def _pump(self) -> None:
-        """Let waiters in, one after the other, until none is left."""
+        """Admit waiters, one after the other, until none is left."""
         while self._waiting or self._asking:
             waiter = self._next_waiter()
             if waiter is None:
-                await self._wait_for_news()
+                await self._wait_for_change()
                 continue
             if waiter.done.done():
                 continue  # cancelled meanwhile
             if waiter.is_late:
                 waiter.done.set_result(False)
                 continue
-            model = waiter.lane.model
+            model = waiter.flow.model
             if waiter.needs_permit and not (self._take_permit(model) or self.limiter.of(model).is_open()):
                 self._asking[model] = asyncio.create_task(self._ask_for_permit(waiter))
                 continue
@@ -143,19 +143,19 @@ class Admission:
             await asyncio.sleep(0)  # it takes what else is free by itself, unless another batch waits
 
     async def _ask_for_permit(self, waiter: _Waiter) -> None:
-        """Get a permit for the waiter's model. The waiter stands in line again: whoever has come meanwhile may deserve
-        the permit more."""
-        model = waiter.lane.model
+        """Get a permit for the waiter's model. The waiter is queued again: a request that came meanwhile may be
+        entitled to the permit first."""
+        model = waiter.flow.model
         try:
-            if await self.limiter.of(model).wait_for_permit(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.lane.rank):
+            if await self.limiter.of(model).wait_for_permit(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.flow.rank):
                 self._permits[model] = asyncio.get_running_loop().time()
-            self._put_back(waiter)
+            self._requeue(waiter)
         except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent
             if not waiter.done.done():
                 waiter.done.set_exception(error)
         finally:
             del self._asking[model]
-            self._news.set()
+            self._changed.set()
 
     def _take_permit(self, model: str) -> bool:
         got_at = self._permits.pop(model, None)
@@ -163,52 +163,52 @@ class Admission:
             return False
         if asyncio.get_running_loop().time() - got_at <= LATE_S:
             return True
-        self.limiter.of(model).return_permit()  # no slot was free, or whoever asked for it was gone
+        self.limiter.of(model).return_permit()  # no slot was free, or the request that asked for it is gone
         return False
 
-    async def _wait_for_news(self) -> None:
-        """Until a slot or a permit is free, somebody comes, or a waiter's time is up."""
-        self._news.clear()
+    async def _wait_for_change(self) -> None:
+        """Until a slot or a permit is free, a request arrives, or a waiter's time is up."""
+        self._changed.clear()
         until = min((waiter.until for line in self._waiting.values() for waiter in line), default=float("inf"))
         loop = asyncio.get_running_loop()
-        alarm = loop.call_later(min(until - time.monotonic(), _MAX_TIMER_S), self._news.set)
+        alarm = loop.call_later(min(until - time.monotonic(), _MAX_TIMER_S), self._changed.set)
         try:
-            await self._news.wait()
+            await self._changed.wait()
         finally:
             alarm.cancel()
 
     def _next_waiter(self) -> _Waiter | None:
-        """Take the most deserving waiter out of its lane; None: all of them need a slot and none is free, or a permit
+        """Take the next waiter out of its flow; None: all of them need a slot and none is free, or a permit
         that is being asked for."""
-        for lane in sorted(self._waiting, key=lambda one: (one.rank, self._served[one])):
-            line = self._waiting[lane]
+        for flow in sorted(self._waiting, key=lambda waiting: (waiting.rank, self._served[waiting])):
+            line = self._waiting[flow]
             ready = [waiter for waiter in line if self._is_ready(waiter)]
             if not ready:
                 continue
-            found = min(ready, key=attrgetter("order"))
-            line.remove(found)
+            chosen = min(ready, key=attrgetter("order"))
+            line.remove(chosen)
             if not line:
-                del self._waiting[lane]
-            self._clock = self._served[lane]
-            self._served[lane] += 1
-            self._forget_idle_lanes()
-            return found
+                del self._waiting[flow]
+            self._clock = self._served[flow]
+            self._served[flow] += 1
+            self._forget_idle_flows()
+            return chosen
         return None
 
     def _is_ready(self, waiter: _Waiter) -> bool:
         if waiter.done.done() or waiter.is_late:
             return True
-        if waiter.needs_permit and waiter.lane.model in self._asking:
+        if waiter.needs_permit and waiter.flow.model in self._asking:
             return False
         return not waiter.needs_slot or self.free > 0
 
-    def _put_back(self, waiter: _Waiter) -> None:
-        """As if it had not been taken: whoever has come meanwhile may deserve a permit more."""
-        self._waiting.setdefault(waiter.lane, deque()).appendleft(waiter)
-        self._served[waiter.lane] = self._served.get(waiter.lane, self._clock) - 1
+    def _requeue(self, waiter: _Waiter) -> None:
+        """As if it had not been taken: a request that came meanwhile may be entitled to a permit first."""
+        self._waiting.setdefault(waiter.flow, deque()).appendleft(waiter)
+        self._served[waiter.flow] = self._served.get(waiter.flow, self._clock) - 1
 
-    def _forget_idle_lanes(self) -> None:
+    def _forget_idle_flows(self) -> None:
         if len(self._served) > 1000:
             floor = self._clock - _CREDIT
-            kept = {lane: count for lane, count in self._served.items() if count > floor or lane in self._waiting}
+            kept = {flow: count for flow, count in self._served.items() if count > floor or flow in self._waiting}
             self._served = kept

@@ -1,4 +1,4 @@
-"""What Mistral answered, checked before it is believed, and what it means. Pure."""
+"""Checks of Mistral's answers, and the decisions that follow from their scores. Pure."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
     if any(len(scores) != size for scores in answers):
         raise MalformedAnswer(f"an answer to {name!r} has other labels than the model's")
     rows = [pick(scores) if size > 1 else (pick(scores),) for scores in answers]
-    if len(rows) == 1:  # one text a request: making arrays of it to look through takes longer than all else
+    if len(rows) == 1:  # one text a request: checking it as an array would take longer than all else
         if not _are_numbers(rows[0]):
-            raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
+            raise MalformedAnswer(f"an answer to {name!r} has a score that is not a finite number")
         return np.array(rows, np.float32)
     values = np.array(rows, dtype=object if not rows else None).reshape(len(results), size)
-    # what float32 cannot hold would be infinite; what is no number is not under any bound
+    # what float32 cannot hold would be infinite; what is not a number is not under any bound
     if values.dtype.kind not in "fi" or not (np.abs(values) <= _MAX_FLOAT32).all():
-        raise MalformedAnswer(f"an answer to {name!r} has a score that is no finite number")
+        raise MalformedAnswer(f"an answer to {name!r} has a score that is not a finite number")
     return values.astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Which row is it? A request that is refused, or answered badly again and again, is cut in two until that is known.
+"""Finds the row that causes it: a request that is refused, or whose answers stay malformed, is bisected.
 
 Runs on the event loop. What sends a part is handed in with each call: nothing here holds a chunk.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from labelmill.contracts.errors import LabelmillError, RequestRefused
-from labelmill_worker.inference.admission import Admission, Lane
+from labelmill_worker.inference.admission import Admission, Flow
 from labelmill_worker.inference.outcomes import Answer, Deferred, Outcome, RowFailed, Stop
 from labelmill_worker.inference.planning import Request
 
@@ -68,10 +68,10 @@ async def send_halves(request: Request, send: SendPart, admission: Admission) ->
     if not admission.try_acquire_slot():
         return [*await send(left, in_parts=True), *await send(right, in_parts=True)]
     try:
-        both = await asyncio.gather(send(left, in_parts=True), send(right, in_parts=True))
+        outcomes_of_halves = await asyncio.gather(send(left, in_parts=True), send(right, in_parts=True))
     finally:
         admission.release()
-    return [outcome for outcomes in both for outcome in outcomes]
+    return [outcome for outcomes in outcomes_of_halves for outcome in outcomes]
 
 
 async def bisect_refused(
@@ -81,19 +81,19 @@ async def bisect_refused(
     admission: Admission,
     fail_row: Failed,
     *,
-    lane: Lane,
+    flow: Flow,
     verdict: BatchVerdict,
     is_late: Callable[[], bool],
 ) -> list[Outcome]:
     """Find the rows that are refused; `Stop` where the batch is refused as a whole."""
     if verdict.answered:
         return await bisect(request, error, send, admission, fail_row)
-    # who waits for the verdict lends its slot to the request that is bisected
+    # a request that waits for the verdict lends its slot to the one that is bisected
     is_lent = True
     admission.release()
     try:
         async with verdict.lock:
-            await admission.acquire_slot(lane)
+            await admission.acquire_slot(flow)
             is_lent = False
             if is_late():
                 return [Deferred(None, 0.0)]
@@ -101,7 +101,7 @@ async def bisect_refused(
             return [Stop(error)] if _is_refused_as_a_whole(request, outcomes, verdict) else outcomes
     finally:
         if is_lent:
-            await admission.acquire_slot(lane)
+            await admission.acquire_slot(flow)
 
 
 def _is_refused_as_a_whole(request: Request, outcomes: list[Outcome], verdict: BatchVerdict) -> bool:

@@ -50,7 +50,7 @@ def record_fault(runtime: InferenceRuntime, messages: MessageSender, claim: Clai
         _send_again(messages, claim, found.pause_s)
 
 
-def stop_unaskable(runtime: InferenceRuntime, claim: Claim, error: LabelmillError) -> None:
+def stop_unusable_model(runtime: InferenceRuntime, claim: Claim, error: LabelmillError) -> None:
     """End the batch of a model that cannot be asked at all."""
     stop_batch(runtime.engine, claim, error.code, error.stored)
     release_chunk(runtime.engine, claim)

@@ -21,8 +21,8 @@ from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference import retry_policy
-from labelmill_worker.inference.admission import Lane
-from labelmill_worker.inference.chunk_end import end_chunk, record_fault, stop_unaskable
+from labelmill_worker.inference.admission import Flow
+from labelmill_worker.inference.chunk_end import end_chunk, record_fault, stop_unusable_model
 from labelmill_worker.inference.chunk_record import ChunkRecord, ChunkResult
 from labelmill_worker.inference.claiming import claim_runnable_chunk
 from labelmill_worker.inference.inference_runtime import InferenceRuntime
@@ -43,7 +43,7 @@ from labelmill_worker.store.chunks import Claim, save_learned_schema
 log = structlog.get_logger()
 
 SLICE_S = 5.0  #: A task that has run so long releases the rest of its chunk, so that batches share the workers fairly.
-_DISPATCH_EVERY = 4  #: Not every chunk that ends looks for the next ones: those on the queue are many times more.
+_DISPATCH_EVERY = 4  #: Not every chunk that ends sends the next ones: those on the queue are many times more.
 
 
 def work_on_chunk(runtime: InferenceRuntime, messages: MessageSender, batch_id: str, number: int) -> None:
@@ -70,7 +70,7 @@ def _work_on_claim(runtime: InferenceRuntime, messages: MessageSender, claim: Cl
         leave_claim(runtime.engine, messages, runtime.ability, claim, error)
         return
     except Permanent as error:
-        stop_unaskable(runtime, claim, error)
+        stop_unusable_model(runtime, claim, error)
         return
     except LeaseLost:
         log.warning("lease lost; nothing more is written")
@@ -107,8 +107,8 @@ class ChunkRun:
             try:
                 to_send = self._reuse_answers(record, to_send, slice_until)
             except BaseException:
-                runtime.recorder.put(record, Delivery((), is_last=True))  # or it would keep the lease of a chunk that
-                raise  # nobody works on
+                runtime.recorder.put(record, Delivery((), is_last=True))  # or it would keep the lease of a chunk
+                raise  # without work
         order = self._order(record, window)
         sending = runtime.send(claim.batch_id, order, self._strategy.plan(*to_send))
         result = record.result()
@@ -127,7 +127,7 @@ class ChunkRun:
         return ChunkOrder(
             strategy=self._strategy,
             labels=LearnedLabels(self._strategy.schema, partial(save_learned_schema, runtime.engine, claim.model.no)),
-            lane=Lane(claim.batch_no, PRIORITY_OF[claim.priority], claim.number),
+            flow=Flow(claim.batch_no, PRIORITY_OF[claim.priority], claim.number),
             window=window,
             delays=SubjectDelays(runtime.delays, model_subject(claim.model.no)),
             deliver=partial(runtime.recorder.put, record),

@@ -1,4 +1,4 @@
-"""Which chunk a message brings a worker to: the one that deserves it most, unless this worker cannot do it."""
+"""Which chunk a worker takes on a message: the next one by fairness, unless this worker cannot do it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from labelmill.core.settings import Settings
 from labelmill_worker.inference.admission import Admission
 from labelmill_worker.inference.bisection import BatchVerdicts
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.recorder import Recorded, Recorder
+from labelmill_worker.inference.recorder import LoopUpdate, Recorder
 from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.ports.inference import Inference
@@ -43,7 +43,7 @@ class InferenceRuntime:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
-        self.recorder = Recorder(engine, settings.lease_s, self._tell_loop)
+        self.recorder = Recorder(engine, settings.lease_s, self._notify_loop)
 
     @classmethod
     def from_settings(
@@ -66,16 +66,16 @@ class InferenceRuntime:
         """Something of a batch was answered elsewhere: its rows are refused each for itself."""
         self._loop.call_soon_threadsafe(self._verdicts.note_answered, batch_id)
 
-    def _tell_loop(self, recorded: Recorded) -> None:
-        self._loop.call_soon_threadsafe(self._learn, recorded)
+    def _notify_loop(self, update: LoopUpdate) -> None:
+        self._loop.call_soon_threadsafe(self._apply, update)
 
-    def _learn(self, recorded: Recorded) -> None:
-        for window, until in recorded.renewed:
+    def _apply(self, update: LoopUpdate) -> None:
+        for window, until in update.renewed:
             window.prolong_lease(until)
-        for window in recorded.closed:
+        for window in update.closed:
             window.close()
-        if recorded.slots:
-            self.admission.release(recorded.slots)
+        if update.slots:
+            self.admission.release(update.slots)
 
     def abort_requests(self) -> None:
         """Break off what is under way; nothing can be asked any more. For a process that ends."""

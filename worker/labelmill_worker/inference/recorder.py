@@ -22,23 +22,23 @@ from labelmill_worker.inference.chunk_record import ChunkRecord, Gathered
 from labelmill_worker.inference.entry_writer import EntryWriter
 from labelmill_worker.inference.outcomes import Delivery
 from labelmill_worker.inference.sending_window import SendingWindow
-from labelmill_worker.inference.unserved_watch import LOOK_EVERY_S, UnservedWatch
+from labelmill_worker.inference.unserved_watch import CHECK_EVERY_S, UnservedWatch
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.progress import Entry
 
 log = structlog.get_logger()
 
 _AT_ONCE = 100  #: Requests recorded in one transaction at most: ten thousand rows, whose packing takes memory.
-_LINGER_S = 0.001  #: Outcomes that come alone wait for company: a transaction costs as much as writing a hundred rows.
+_LINGER_S = 0.001  #: A single outcome waits for others: a transaction costs as much as writing a hundred rows.
 _SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
 
 _Item = tuple[ChunkRecord, Delivery]
 
 
 @dataclass(frozen=True, slots=True)
-class Recorded:
-    """What the event loop learns from a transaction: slots that are free again, windows whose lease was renewed until a
-    moment, and windows that close."""
+class LoopUpdate:
+    """What the event loop learns from a transaction: slots that are free again, windows whose lease was renewed, until
+    when, and windows that close."""
 
     slots: int
     renewed: Sequence[tuple[SendingWindow, float]] = ()
@@ -46,12 +46,12 @@ class Recorded:
 
 
 class Recorder:
-    """Takes deliveries from any thread and writes them in a thread of its own. `tell` is called there with what the
-    loop must know."""
+    """Takes deliveries from any thread and writes them in a thread of its own. `notify_loop` is called there
+    with what the loop must know."""
 
-    def __init__(self, engine: Engine, lease_s: float, tell: Callable[[Recorded], None]) -> None:
+    def __init__(self, engine: Engine, lease_s: float, notify_loop: Callable[[LoopUpdate], None]) -> None:
         self._lease_s = lease_s
-        self._tell = tell
+        self._notify_loop = notify_loop
         self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._open: set[ChunkRecord] = set()  # touched by the recorder's thread alone
         self._writer = EntryWriter(engine, lease_s)
@@ -97,7 +97,7 @@ class Recorder:
         items: list[_Item] = []
         try:
             renews_in_s = self._lease_s / RENEWALS_PER_LEASE
-            patience_s = min(LOOK_EVERY_S if self._unserved.is_looking else 1.0, renews_in_s / 2)
+            patience_s = min(CHECK_EVERY_S if self._unserved.is_checking else 1.0, renews_in_s / 2)
             first = self._arrived.get(timeout=patience_s if self._open else None)
             if first is not None and not self._arrived.qsize():
                 time.sleep(_LINGER_S)
@@ -111,38 +111,38 @@ class Recorder:
         return items, True
 
     def _gather(self, items: list[_Item]) -> dict[ChunkRecord, Gathered]:
-        found: dict[ChunkRecord, Gathered] = {}
+        gathered_of: dict[ChunkRecord, Gathered] = {}
         for record, delivery in items:
             self._open.add(record)
-            gathered = found.get(record)
+            gathered = gathered_of.get(record)
             if gathered is None:
-                gathered = found[record] = Gathered()
+                gathered = gathered_of[record] = Gathered()
             record.gather(gathered, delivery)
         due = time.monotonic() - self._lease_s / RENEWALS_PER_LEASE
         for record in self._open:
             if record.renewed_at < due:
-                found.setdefault(record, Gathered())
-        return found
+                gathered_of.setdefault(record, Gathered())
+        return gathered_of
 
-    def _record(self, found: dict[ChunkRecord, Gathered]) -> None:
+    def _record(self, gathered_of: dict[ChunkRecord, Gathered]) -> None:
         renewed: list[tuple[SendingWindow, float]] = []
         try:
-            news = {record: gathered for record, gathered in found.items() if _has_news(record, gathered)}
+            news = {record: gathered for record, gathered in gathered_of.items() if _has_news(record, gathered)}
             renewed = [(record.window, record.renewed_at + self._lease_s) for record in self._write(news)]
         finally:
-            closed = [record.window for record in found if record.is_over]
-            slots = sum(gathered.slots for gathered in found.values())
+            closed = [record.window for record in gathered_of if record.is_over]
+            slots = sum(gathered.slots for gathered in gathered_of.values())
             if slots or renewed or closed:
-                self._tell(Recorded(slots, renewed, closed))
-            for record, gathered in found.items():
+                self._notify_loop(LoopUpdate(slots, renewed, closed))
+            for record, gathered in gathered_of.items():
                 if gathered.is_last:
                     self._open.discard(record)
                     record.end()
 
-    def _write(self, found: dict[ChunkRecord, Gathered]) -> list[ChunkRecord]:
-        """One transaction for all. A chunk that spoils it is left out of a second one. Returns what was written."""
+    def _write(self, gathered_of: dict[ChunkRecord, Gathered]) -> list[ChunkRecord]:
+        """One transaction for all. A chunk that makes it fail is left out of a second one. Returns what was written."""
         entries: dict[ChunkRecord, Entry] = {}
-        for record, gathered in found.items():
+        for record, gathered in gathered_of.items():
             try:
                 entries[record] = record.entry(gathered)
             except Exception as fault:  # noqa: BLE001 - it is raised again where the chunk is worked on
@@ -159,8 +159,8 @@ class Recorder:
             for record, entry in entries.items():
                 try:
                     self._commit({record: entry})
-                except Exception as own:  # noqa: BLE001 - as above
-                    record.fault = own
+                except Exception as fault_of_chunk:  # noqa: BLE001 - as above
+                    record.fault = fault_of_chunk
         return [record for record in entries if record.fault is None]
 
     def _commit(self, entries: dict[ChunkRecord, Entry]) -> None:
@@ -169,15 +169,16 @@ class Recorder:
             record.committed(entry, standing, written.asked_at)
 
     def _yield_to_unserved(self) -> None:
-        """End one chunk's task early when a batch waits that has none in work: its turn is now, not in some seconds."""
-        if not self._unserved.finds_one(may_look=bool(self._open)):
+        """End one chunk's task early when a batch waits that has no chunk in work: it is served now, not seconds
+        later."""
+        if not self._unserved.found_batch(may_check=bool(self._open)):
             return
         in_work = Counter(record.claim.batch_no for record in self._open)
         now = time.monotonic()
         settled = [record for record in self._open if now - record.claim.claimed_at > _SETTLED_S]
         if settled:
             chosen = max(settled, key=lambda record: (in_work[record.claim.batch_no], -record.claim.claimed_at))
-            self._tell(Recorded(0, closed=[chosen.window]))
+            self._notify_loop(LoopUpdate(0, closed=[chosen.window]))
 
 
 def _has_news(record: ChunkRecord, gathered: Gathered) -> bool:

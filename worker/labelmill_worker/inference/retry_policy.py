@@ -18,7 +18,7 @@ MALFORMED_BASE_S = 0.1  #: Short: bisection comes with further tries, and all of
 PAUSE_S = 1.0  #: After a 429 that names no Retry-After; limits are by the second. One that proves too short grows.
 BROKER_PAUSE_S = 5.0  #: Before a chunk is tried again that Redis kept from being sent.
 #: Claims in a row that brought nothing but malformed answers to a row before the row gets its error: half a minute. A
-#: Mistral that answers everybody badly for some seconds must not cost rows that it can answer.
+#: Mistral whose answers are all malformed for some seconds must not cost rows that it can answer.
 MALFORMED_CLAIMS = 5
 MAX_FRUITLESS_CLAIMS = (
     60  #: Claims without any progress; then the rows left get the last error. About an hour of faults.
@@ -29,7 +29,7 @@ MAX_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
 def next_delay_s(
     tries: int, rng: random.Random, *, base_s: float = UNAVAILABLE_BASE_S, cap_s: float = UNAVAILABLE_CAP_S
 ) -> float:
-    """Full jitter: a random moment within a span that doubles with every try."""
+    """Full jitter: a random delay within a range that doubles with every try."""
     return rng.uniform(0, min(cap_s, base_s * 2**tries))
 
 
@@ -39,7 +39,7 @@ def malformed_delay_s(tries: int, rng: random.Random) -> float:
 
 
 def pause_after_429_s(error: RateLimited) -> float:
-    """How long nobody sends after a 429."""
+    """How long the fleet sends nothing after a 429."""
     return error.retry_after_s or PAUSE_S
 
 

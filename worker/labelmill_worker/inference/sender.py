@@ -1,4 +1,4 @@
-"""Sending the requests of one chunk: each is let in, sent, tried again, and its outcome delivered. Runs on the event
+"""Sending the requests of one chunk: each is admitted, sent, tried again, and its outcome delivered. Runs on the event
 loop. When a request is tried again is in `retry_policy.py`, how the row that is refused is found in `bisection.py`."""
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from labelmill.contracts.errors import (
     UnusableContent,
 )
 from labelmill_worker.inference import retry_policy
-from labelmill_worker.inference.admission import Admission, Lane
+from labelmill_worker.inference.admission import Admission, Flow
 from labelmill_worker.inference.bisection import BatchVerdict, bisect, bisect_refused, send_halves
 from labelmill_worker.inference.learned_labels import LearnedLabels
 from labelmill_worker.inference.outcomes import (
@@ -47,17 +47,17 @@ class ChunkOrder:
 
     strategy: Strategy
     labels: LearnedLabels
-    lane: Lane
+    flow: Flow
     window: SendingWindow
-    delays: SubjectDelays  #: Told of faults that will pass, and of every good answer.
+    delays: SubjectDelays  #: Gets temporary faults and every good answer reported.
     deliver: Callable[[Delivery], None]  #: Takes over the slots of what it is given.
     defers_malformed: bool = False  #: A row that Mistral cannot answer well is left for later instead of failed.
     bisects_faults: bool = False  #: A request that meets a fault of ours is bisected, to find the row that causes it.
 
 
 class ChunkSender:
-    """Sends an order's requests. With every delivery a slot of the admission's is handed over, and whoever records the
-    outcomes gives it back: a kill costs no more than the slots."""
+    """Sends an order's requests. With every delivery a slot of the admission's is handed over, and the recorder
+    releases it once the outcomes are committed: a kill costs no more than the slots."""
 
     def __init__(
         self,
@@ -73,8 +73,8 @@ class ChunkSender:
         self._order = order
         self._strategy, self._window = order.strategy, order.window
         # permits are those of a call's model, and the first call of a request may be for a vector
-        self._lane = replace(order.lane, model=self._strategy.model)
-        self._first_lane = replace(order.lane, model=self._strategy.vector_model or self._strategy.model)
+        self._flow = replace(order.flow, model=self._strategy.model)
+        self._first_flow = replace(order.flow, model=self._strategy.vector_model or self._strategy.model)
         self._rng = rng or random.Random()
         self._requests = self._tokens = 0  # sent, and reported but by no answer, since the last delivery
 
@@ -84,12 +84,12 @@ class ChunkSender:
         try:
             for request in requests:
                 if self._is_late():
-                    break  # whoever asked sees that rows are left
+                    break  # the result says that rows are left
                 try:
-                    if not await self._admission.acquire(self._first_lane, request.tokens, self._window.deadline):
+                    if not await self._admission.acquire(self._first_flow, request.tokens, self._window.deadline):
                         break
                 except (NoPermitInTime, BrokerUnavailable) as error:
-                    self._deliver([self._held_back(error)], slots=0)
+                    self._deliver([self._delayed(error)], slots=0)
                     break
                 task = asyncio.create_task(self._send_holding_slot(request))
                 tasks.add(task)
@@ -134,21 +134,21 @@ class ChunkSender:
         """Send until answered, refused or deferred. `may_start`: it was admitted just now."""
         tries = 0
         malformed: list[MalformedAnswer] = []
-        lane, vector_call = self._first_lane, self._strategy.vector_call(request)
+        flow, vector_call = self._first_flow, self._strategy.vector_call(request)
         vector: Vector | None = None
         while True:
             try:
-                may_start = may_start or await self._readmit(lane, request)
+                may_start = may_start or await self._readmit(flow, request)
                 if not may_start or self._is_late():
                     return [Deferred(None, 0.0)]
                 may_start = False
                 self._admission.breaker.check()
                 if vector_call is not None and vector is None:  # a later try of the request pays for it no more
                     vector = await self._vector_for(request, vector_call)
-                    lane = self._lane
+                    flow = self._flow
                 return [await self._ask(request, vector)]
             except (NoPermitInTime, BrokerUnavailable) as error:
-                return [self._held_back(error)]
+                return [self._delayed(error)]
             except RequestRefused as error:
                 return await self._after_refusal(request, error, in_parts=in_parts)
             except MalformedAnswer as error:
@@ -170,11 +170,11 @@ class ChunkSender:
                 return [Stop(error)]
             tries += 1
 
-    async def _readmit(self, lane: Lane, request: Request) -> bool:
+    async def _readmit(self, flow: Flow, request: Request) -> bool:
         """A permit to start once more, unless the time is up."""
         if self._is_late():
             return False
-        return await self._admission.reacquire(lane, request.tokens, self._window.deadline)
+        return await self._admission.reacquire(flow, request.tokens, self._window.deadline)
 
     async def _ask(self, request: Request, vector: Vector | None) -> Answer:
         """Send a request once. Raises LabelmillError."""
@@ -215,7 +215,7 @@ class ChunkSender:
         if reply.tokens:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
         # the vector is paid for: the end of a slice does not waste it
-        if not await self._admission.reacquire(self._lane, request.tokens, self._window.lease_until):
+        if not await self._admission.reacquire(self._flow, request.tokens, self._window.lease_until):
             raise NoPermitInTime(0.0)
         return vector
 
@@ -239,7 +239,7 @@ class ChunkSender:
             self._send,
             self._admission,
             self._failed,
-            lane=self._lane,
+            flow=self._flow,
             verdict=self._verdict,
             is_late=self._is_late,
         )
@@ -255,7 +255,7 @@ class ChunkSender:
             return Deferred(error, 0.0)
         return RowFailed(request.rows[0], error)
 
-    def _held_back(self, error: NoPermitInTime | BrokerUnavailable) -> Deferred:
+    def _delayed(self, error: NoPermitInTime | BrokerUnavailable) -> Deferred:
         """The limit allows no start for long, or cannot be asked: nothing more of the chunk starts now."""
         self._order.delays.blocked(error)
         self._window.close()

@@ -44,7 +44,7 @@ def leave_message(
     engine: Engine, sender: MessageSender, ability: Ability, message: ChunkMessage, error: WorkerUnable
 ) -> None:
     """For a message that names a batch this worker cannot work on: it goes back on its queue. The batch ends where
-    nobody else may work on it."""
+    no other worker may work on it."""
     batch = read_open_batch(engine, message.job_id)
     if batch is None:
         return
@@ -55,7 +55,7 @@ def leave_message(
 
 
 def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: Claim, error: WorkerUnable) -> None:
-    """Give a chunk back that this worker cannot work on, and end its batch where nobody else may."""
+    """Release a chunk that this worker cannot work on, and end its batch where no other worker may."""
     is_left = ability.leaves_to_others(error, model_subject(claim.model.no), _QUEUE)
     if is_left:
         with writing(engine) as connection:

@@ -121,7 +121,7 @@ def _prepare(
         staged_files = work / "files"
         staged_files.mkdir()
         digests = write_splits(staged_files, staged, RowLabels.of(columns, selection), splits)
-    on_progress(read)  # the last moment to stop a worker that lost its lease
+    on_progress(read)  # the last chance to stop a worker that lost its lease
     shutil.rmtree(folder, ignore_errors=True)  # what a dead worker may have left
     staged_files.rename(folder)
     return PreparedDataset(

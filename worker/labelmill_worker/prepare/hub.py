@@ -1,6 +1,6 @@
 """Rows of a dataset on the Hugging Face hub: of its own files, at one revision, and of nothing else.
 
-A dataset's card names its files, and whoever writes the card may name `/proc/self/environ` or `http://10.0.0.1/`. So
+A dataset's card names its files, and the card's author may name `/proc/self/environ` or `http://10.0.0.1/`. So
 the card is read before the `datasets` library follows it, and what the library makes of it is looked at before it is
 opened.
 """
@@ -33,7 +33,7 @@ def hub_rows(reference: str, columns: list[str] | None) -> Iterator[Row]:
         raise InvalidInput(f"hf:{repository} is the name of a folder on the worker's machine, so it is not opened")
     with _faults_of_the_hub(repository, reference):
         parts = _open(repository, config)
-        # Other splits stay out of it, so that nobody tests on what was trained on
+        # Other splits stay out of it, so that no test row was trained on
         split = "train" if "train" in parts else next(iter(parts))
         rows = parts[split]
         features = rows.features or {}

@@ -52,8 +52,8 @@ class RowLabels:
             if not column.multi:
                 found[column.name] = column.labels[column.codes[row]]
                 continue
-            mine = slice(starts[row], starts[row + 1])
-            found[column.name] = [column.labels[code] for code in column.codes[mine][entries[mine]]]
+            entries_of_row = slice(starts[row], starts[row + 1])
+            found[column.name] = [column.labels[code] for code in column.codes[entries_of_row][entries[entries_of_row]]]
         return orjson.dumps(found)
 
 

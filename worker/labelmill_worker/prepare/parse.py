@@ -77,7 +77,7 @@ def parse_factory_row(values: dict[str, Any], targets: TargetList) -> ParsedRow:
         raise UnusableRow(BAD_ROW, "there is neither 'text' nor 'messages'")
     given = values.get("labels")
     if not isinstance(given, dict) or not given:
-        raise UnusableRow(BAD_ROW, "'labels' is no object of target and label")
+        raise UnusableRow(BAD_ROW, "'labels' is not an object of target and label")
     body = _messages(values[key]) if key == "messages" else _text(key, values[key])
     if any(label is None for label in given.values()):
         raise UnusableRow(BLANK_LABEL)
@@ -167,7 +167,7 @@ def _messages(value: Any) -> list[dict[str, Any]]:
         isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
         for message in value
     ):
-        raise UnusableRow(BAD_ROW, "'messages' is no list of objects with 'role' and 'content'")
+        raise UnusableRow(BAD_ROW, "'messages' is not a list of objects with 'role' and 'content'")
     if not any(message["content"].strip() for message in value):
         raise UnusableRow(BLANK_TEXT)
     return value

@@ -123,8 +123,8 @@ def _draw_multi(kept: Mask, column: LabelColumn, entries: Mask, max_rows: int, s
     counts = np.zeros(len(column.labels) + 1, np.int64)
     chosen = []
     for row in np.random.RandomState(seed % SEEDS).permutation(np.flatnonzero(kept)):
-        mine = slice(starts[row], starts[row + 1])
-        codes = column.codes[mine][entries[mine]] if entries[mine].any() else nothing
+        entries_of_row = slice(starts[row], starts[row + 1])
+        codes = column.codes[entries_of_row][entries[entries_of_row]] if entries[entries_of_row].any() else nothing
         if (counts[codes] < max_rows).any():
             counts[codes] += 1
             chosen.append(row)

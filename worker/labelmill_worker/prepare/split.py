@@ -55,18 +55,18 @@ def _cut(rows: Positions, strata: NDArray[np.int64], second: int, seed: int) -> 
     if second == len(rows):
         return nothing, rows
     draw = np.random.RandomState(seed % SEEDS)
-    mine = strata[rows]
-    counts = np.bincount(mine)
+    strata_of_rows = strata[rows]
+    counts = np.bincount(strata_of_rows)
     counts = counts[counts > 0]
     shares = _proportional(counts, len(rows) - second, draw)
     _proportional(counts - shares, second, draw)  # its result is what is left anyway; its draws must not be missing
-    members = np.split(rows[np.argsort(mine, kind="stable")], np.cumsum(counts)[:-1])
-    del mine  # from here on as few arrays as can be: they hold every row
-    for one in members:
-        one[:] = one[draw.permutation(len(one))]
-    first_rows = np.concatenate([one[:share] for one, share in zip(members, shares, strict=True)])
-    second_rows = np.concatenate([one[share:] for one, share in zip(members, shares, strict=True)])
-    del members, one
+    members = np.split(rows[np.argsort(strata_of_rows, kind="stable")], np.cumsum(counts)[:-1])
+    del strata_of_rows  # from here on as few arrays as can be: they hold every row
+    for rows_of_stratum in members:
+        rows_of_stratum[:] = rows_of_stratum[draw.permutation(len(rows_of_stratum))]
+    first_rows = np.concatenate([stratum[:share] for stratum, share in zip(members, shares, strict=True)])
+    second_rows = np.concatenate([stratum[share:] for stratum, share in zip(members, shares, strict=True)])
+    del members, rows_of_stratum
     draw.shuffle(first_rows)
     draw.shuffle(second_rows)
     return first_rows, second_rows

@@ -35,10 +35,10 @@ class _Labels:
 
     def column(self, name: str, *, multi: bool) -> LabelColumn:
         labels = sorted(self.numbers)
-        rank = np.empty(len(labels), np.int32)
+        number_of = np.empty(len(labels), np.int32)
         for number, label in enumerate(labels):
-            rank[self.numbers[label]] = number
-        codes = rank[np.frombuffer(self.codes, np.int32)]
+            number_of[self.numbers[label]] = number
+        codes = number_of[np.frombuffer(self.codes, np.int32)]
         rows = np.arange(len(self.per_row))
         owner = np.repeat(rows, np.frombuffer(self.per_row, np.int32)) if multi else rows
         return LabelColumn(name, tuple(labels), multi, owner, codes)
@@ -74,8 +74,8 @@ class StagedRows:
         """Keep one row."""
         if not self._labels:
             self._labels = [_Labels() for _ in row.labels]
-        for labels, given in zip(self._labels, row.labels, strict=True):
-            labels.add(given)
+        for labels, names in zip(self._labels, row.labels, strict=True):
+            labels.add(names)
         if self._digests is not None:
             # 64 bits: among ten million texts two that differ look alike with a chance of 3 in a million
             self._digests.append(int.from_bytes(hashlib.blake2b(row.body, digest_size=8).digest(), "little"))

@@ -27,7 +27,7 @@ def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, m
     kept: dict[str, dict[str, Any]] = {}
     for text, labels in rows:
         rank = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-        entry = (bytes(255 - byte for byte in rank), text)  # a heap keeps the least: those of the least rank stay
+        entry = (bytes(255 - byte for byte in rank), text)  # a heap drops its smallest: rows of the lowest rank stay
         for key in _keys(labels, heaps):
             heap = heaps[key]
             if any(text == other for _, other in heap):

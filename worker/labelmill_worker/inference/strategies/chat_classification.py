@@ -10,7 +10,7 @@ from labelmill_worker.ports.inference import Call, Endpoint
 
 
 class ChatClassification(ListClassification):
-    """Asks a classifier that was fine-tuned on chats. A text that is no chat is sent as one message of a user."""
+    """Asks a classifier that was fine-tuned on chats. A text that is not a chat is sent as one message of a user."""
 
     def call(self, request: Request, vector: Vector | None) -> Call:
         del vector

@@ -1,6 +1,6 @@
 """What every strategy does: rows become calls, and replies become answers. Pure: it sends and writes nothing.
 
-What a strategy needs beforehand it says here, and whoever sends its calls sees to it: a text's vector (`vector_call`),
+What a strategy needs beforehand it declares here, and the sender provides it: a text's vector (`vector_call`),
 and the labels of a model that is known by its id alone (`schema`, `learn`).
 """
 

@@ -44,10 +44,10 @@ def fit_minibatch(
         adam.average = epoch == epochs - 1
         for start, block in rows.blocks():
             check()
-            mine = np.flatnonzero(wanted[start : start + len(block)])
-            rng.shuffle(mine)
-            for first in range(0, len(mine), _BATCH_ROWS):
-                part = mine[first : first + _BATCH_ROWS]
+            selected = np.flatnonzero(wanted[start : start + len(block)])
+            rng.shuffle(selected)
+            for first in range(0, len(selected), _BATCH_ROWS):
+                part = selected[first : first + _BATCH_ROWS]
                 vectors = block[part] * scale
                 errors = _errors(vectors, adam.values, labels, part + start)
                 adam.step(_gradient(vectors, errors, adam.values, penalty))
