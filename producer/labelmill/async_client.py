@@ -91,7 +91,7 @@ class AsyncClient:
 
     @property
     def warnings(self) -> list[str]:
-        """What did not stop a call but should be known."""
+        """Warnings of the calls so far."""
         return self.client.warnings
 
     prepare = _job(Client.prepare)
@@ -123,7 +123,7 @@ class AsyncClient:
 
 
 class AsyncJob(Generic[D]):
-    """A job somebody submitted."""
+    """A submitted job."""
 
     def __init__(self, job: Job[D]) -> None:
         self._job = job
@@ -134,7 +134,7 @@ class AsyncJob(Generic[D]):
         return await asyncio.to_thread(self._job.status)
 
     async def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> D:
-        """Look until it ends or waits for approval, as `Job.wait`. No thread waits meanwhile. Raises TimeoutError,
+        """Poll until it ends or waits for approval, as `Job.wait`. No thread waits meanwhile. Raises TimeoutError,
         DatabaseUnavailable."""
         clock = asyncio.get_running_loop().time
         ends_at = None if timeout_s is None else clock() + timeout_s
@@ -165,7 +165,7 @@ class AsyncTraining(AsyncJob[TrainingDocument]):
     """A training."""
 
     async def approve(self) -> None:
-        """Let it start spending, where it waits for that. Raises InvalidInput when it does not."""
+        """Approve its cost. Raises InvalidInput when it does not wait for approval."""
         await asyncio.to_thread(self._job.client.approve, self.id)
 
 

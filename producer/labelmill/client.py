@@ -1,4 +1,4 @@
-"""The Python client: submit work, follow it, fetch what came of it. A thin translation to the services."""
+"""The Python client: submit jobs, follow them, fetch results. A thin translation to the services."""
 
 from __future__ import annotations
 
@@ -167,8 +167,8 @@ class Client:
         quoting: str | None = None,
         idempotency_key: str | None = None,
     ) -> Batch:
-        """Submit a batch: every text of `source`, a path, a glob or `-`. `thresholds`: target (or `*` for all) → least
-        score of a label that is believed. Raises InvalidInput, NotFound."""
+        """Submit a batch: every text of `source`, a path, a glob or `-`. `thresholds`: target (or `*` for all) → the
+        minimum of the best score; below it a row abstains. Raises InvalidInput, NotFound."""
         request = batches.ClassifyRequest.of(
             source,
             model,
@@ -198,8 +198,8 @@ class Client:
         return Job(self, accepted.id, self._start(accepted))
 
     def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Job[EvaluationDocument]]:
-        """One evaluation of each model on the same rows: those there are, new ones where there are none. When they have
-        ended, `comparison` puts them side by side. Raises InvalidInput, NotFound, before anything is paid for."""
+        """One evaluation of each model on the same rows: an existing one, or a new one. When they have ended,
+        `comparison` compares them. Raises InvalidInput, NotFound, before anything is paid for."""
         comparison = evaluations.accept_comparison(self.context, evaluations.CompareRequest(models, dataset, split))
         warnings = {accepted.id: self._start(accepted) for accepted in comparison.accepted}
         return [Job(self, job_id, warnings.get(job_id, ())) for job_id in comparison.evaluations]
@@ -214,7 +214,7 @@ class Client:
         return comparison(self.context, ComparisonRequest(evaluations, level, margin))
 
     def models(self, *, archived: bool = False) -> list[ModelEntry]:
-        """The models there are, by name and version; `archived` ones too."""
+        """All models, by name and version; with `archived` also archived ones."""
         return registry.list_models(self.context, registry.ModelsRequest(archived))
 
     def datasets(self, limit: int = 100) -> list[DatasetEntry]:
@@ -243,7 +243,7 @@ class Client:
         return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner))
 
     def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
-        """The rows of a batch or an evaluation in input order, answered ones; with `follow` until it ends, beyond
+        """The answered rows of a batch or an evaluation in input order; with `follow` until it ends, retrying during
         outages of the database. Raises NotFound, DatabaseUnavailable."""
         return result_rows(self.context, ResultsRequest(job_id, only, follow))
 
@@ -256,7 +256,7 @@ class Client:
         self._keep(actions.retry(self.context, JobRequest(job_id)).warnings)
 
     def approve(self, training_id: str) -> None:
-        """Let a training that waits for approval start spending. Raises NotFound, InvalidInput when it does not."""
+        """Approve the cost of a training. Raises NotFound, InvalidInput when it does not wait for approval."""
         self._keep(trainings.approve(self.context, JobRequest(training_id)).warnings)
 
     def _start(self, accepted: Accepted) -> tuple[str, ...]:
@@ -269,7 +269,7 @@ class Client:
 
 
 class Job(Generic[D]):
-    """A job somebody submitted. `warnings`: what did not stop its submission but should be known."""
+    """A submitted job. `warnings`: those of its submission."""
 
     def __init__(self, client: Client, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self.client = client
@@ -281,7 +281,7 @@ class Job(Generic[D]):
         return cast("D", self.client.status(self.id))
 
     def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> D:
-        """Look until it ends or waits for approval. Returns the last status document.
+        """Poll until it ends or waits for approval. Returns the last status document.
 
         While the database is away it looks on for a quarter of an hour, which the client's `warnings` tell. Raises
         TimeoutError, DatabaseUnavailable.
@@ -303,7 +303,7 @@ class Training(Job[TrainingDocument]):
     """A training."""
 
     def approve(self) -> None:
-        """Let it start spending, where it waits for that. Raises InvalidInput when it does not."""
+        """Approve its cost. Raises InvalidInput when it does not wait for approval."""
         self.client.approve(self.id)
 
 

@@ -72,7 +72,7 @@ def test_options_of_prepare_are_checked_at_submission(run: Run, arguments: tuple
         ("train intents --dataset nope", "no dataset 'nope' is ready"),
         ("train intents --dataset nope --method magic", "--method is one of embedding, factory, prompt"),
         ("train intents --dataset nope --steps 5", "--steps goes with --method factory"),
-        ("train intents --dataset nope --method factory --target-weight intent", "is no NAME=VALUE"),
+        ("train intents --dataset nope --method factory --target-weight intent", "is not NAME=VALUE"),
         ("train intents --dataset nope --method prompt --describe nope.json", "No such file"),
         ("train in/tents --dataset nope --method factory", "cannot be the name of a model"),
         ("train intents --dataset nope --method factory --max-cost=-1", "--max-cost must be 0 or more"),

@@ -316,7 +316,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_its_traceback_is_for_the_asking
     assert ended.value.code == 1
     said = capsys.readouterr().err
     assert said == (
-        "error: something unforeseen went wrong (ZeroDivisionError: two lines); LABELMILL_DEBUG=1 shows where\n"
+        "error: an unexpected error occurred (ZeroDivisionError: two lines); LABELMILL_DEBUG=1 shows where\n"
     )
     monkeypatch.setenv("LABELMILL_DEBUG", "1")
     with pytest.raises(SystemExit):

@@ -65,7 +65,8 @@ def classify(
     ] = None,
     mode: Annotated[str, typer.Option(help="realtime (Mistral's Batch API is not there yet).")] = "realtime",
     threshold: Annotated[
-        list[str] | None, typer.Option(help="Least score to believe a label: 0.7, or TARGET=0.7. Repeatable.")
+        list[str] | None,
+        typer.Option(help="Minimum of the best score: 0.7, or TARGET=0.7; below it a row abstains. Repeatable."),
     ] = None,
     multi: Annotated[
         list[str] | None, typer.Option(help="A multi-label target of a raw Mistral id. Repeatable.")
@@ -102,7 +103,7 @@ def classify(
     Tells id, kind and state; with --wait, how it ended, or on a terminal the labels of texts that came on standard
     input.
     """
-    # all of it is checked before anything is written or paid for
+    # everything is checked before anything is written or paid for
     if output is not None and not wait:
         raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
     if output is None and (scores or keep):
@@ -157,7 +158,7 @@ def parse_thresholds(items: list[str]) -> dict[str, float]:
         try:
             value = float(number)
         except ValueError as error:
-            raise InvalidInput(f"--threshold {shown(item)} is no number and no TARGET=NUMBER") from error
+            raise InvalidInput(f"--threshold {shown(item)} is not a NUMBER or TARGET=NUMBER") from error
         if not 0 <= value <= 1:
             raise InvalidInput(f"--threshold {shown(item)} is not between 0 and 1")
         thresholds[target or "*"] = value

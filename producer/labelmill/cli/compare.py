@@ -85,7 +85,7 @@ def compare(
                 [(evaluation["id"], evaluation["state"], evaluation["model"]) for evaluation in under_way],
             )
         return
-    # NumPy, which other commands spare
+    # imports NumPy, which other commands do not need
     from labelmill.services.comparison import ComparisonRequest, comparison  # noqa: PLC0415
 
     document = comparison(context, ComparisonRequest(ids, level, margin))

@@ -1,4 +1,4 @@
-"""What every command shares: flags, the client, where output goes, and the way a submission ends."""
+"""Shared by all commands: flags, the context of services, output streams, and how a submission ends."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Flags:
-    """The options before the command; None: not given."""
+    """The options before the command; None: not set."""
 
     database_url: str | None = None
     broker_url: str | None = None
@@ -47,23 +47,23 @@ _at_the_end: ContextVar[ExitStack | None] = ContextVar("at_the_end", default=Non
 
 
 def remember_flags(flags: Flags, at_the_end: ExitStack) -> None:
-    """Keep the options before the command for `settings`, and what is closed when the command ends for `connected`."""
+    """Store the options before the command for `settings`, and the context that the end of the command closes."""
     _flags.set(flags)
     _at_the_end.set(at_the_end)
 
 
 def messages() -> Console:
-    """Where messages and progress go: stderr, plain when it is no terminal."""
+    """The console for messages and progress: stderr, without formatting when it is not a terminal."""
     return PlainConsole(stderr=True, soft_wrap=True)
 
 
 def tables() -> Console:
-    """Where tables and summaries go: stdout. Where that is no terminal, commands print JSON instead."""
+    """The console for tables and summaries: stdout. When it is not a terminal, commands print JSON instead."""
     return PlainConsole()
 
 
 def say(word: str, style: str, message: str, console: Console | None = None) -> None:
-    """One message on stderr: `word: message`. `console`: the one that a bar is on just now."""
+    """One message on stderr: `word: message`. `console`: the one that currently shows a progress bar."""
     (console or messages()).print(Text.assemble((f"{word}:", style), " ", visible(message)))
 
 
@@ -89,23 +89,23 @@ def print_json(document: Any) -> None:
 
 
 def wants_json(as_json: bool) -> bool:  # noqa: FBT001 - the value of --json
-    """Whether stdout gets JSON: it was asked for, or nobody reads stdout on a terminal."""
+    """Whether to print JSON: it was requested, or stdout is not a terminal."""
     return as_json or not sys.stdout.isatty()
 
 
 def announce(job_id: str, console: Console | None = None) -> None:
-    """The id of what was submitted, on stderr, before anything else can go wrong."""
+    """Print the id of the submitted job on stderr, before anything else can fail."""
     say("submitted", "green", job_id, console)
 
 
 def say_warnings(warnings: Iterable[Notice]) -> None:
-    """What did not stop a call but should be known."""
+    """Print warnings on stderr."""
     for warning in warnings:
         say("warning", "yellow", words_of(warning))
 
 
 def submit(context: ServiceContext, accepted: Accepted, console: Console | None = None) -> Submitted:
-    """Show the id of what was accepted, then send its messages: whatever goes wrong with these, the id is known."""
+    """Show the id of the accepted job, then send its messages, so that the id is known if sending fails."""
     from labelmill.services.submissions.accepted import start  # noqa: PLC0415 - as above
 
     announce(accepted.id, console)
@@ -115,7 +115,7 @@ def submit(context: ServiceContext, accepted: Accepted, console: Console | None 
 def finish_submission(
     context: ServiceContext, submitted: Submitted | Cancelled, *, wait: bool = False, as_json: bool
 ) -> None:
-    """Tell `id`, `kind` and `state`; with `wait`, follow the job to its end, tell how it stands then and exit with the
+    """Print `id`, `kind` and `state`; with `wait`, follow the job to its end, print its final status and exit with the
     job's code. Ctrl-C while waiting detaches (130)."""
     say_warnings(submitted.warnings)
     if wait:
@@ -129,7 +129,7 @@ def finish_submission(
 
 
 def finish_wait(document: Mapping[str, Any], *, as_json: bool, output: Path | None = None) -> None:
-    """Tell how a job that was waited for stands, and exit with its code. `output`: where its rows were written."""
+    """Print the status of a job after a wait, and exit with its code. `output`: where its rows were written."""
     for warning in (document.get("report") or {}).get("warnings", ()):
         say("warning", "yellow", warning)
     shown_to_people = not wants_json(as_json)
@@ -141,7 +141,7 @@ def finish_wait(document: Mapping[str, Any], *, as_json: bool, output: Path | No
 
 
 def lost_reads(job_id: str) -> LostReads:
-    """What a wait does about an outage of the database; messages go to stderr."""
+    """Retries of a wait during an outage of the database; messages go to stderr."""
     return LostReads(job_id, lambda what: say("waiting", "yellow", what))
 
 

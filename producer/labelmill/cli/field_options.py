@@ -1,4 +1,4 @@
-"""What the command line calls the fields of requests: the one place where an error's field becomes an option."""
+"""The command line's names of the fields of requests: the only place where an error's field becomes an option."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from labelmill.contracts.field_names import Notice
 
 #: Field → option, or the metavar of an argument.
 OPTION_OF: Mapping[str, str] = {
-    # where texts come from, and how they are read
+    # sources, and how they are read
     "source": "SOURCE",
     "text": "--text",
     "id_column": "--id",
@@ -85,5 +85,5 @@ def as_written(field: str, value: str) -> str:
 
 
 def words_of(message: LabelmillError | Notice) -> str:
-    """An error or a notice, with options for fields."""
+    """The sentence of an error or a notice, with options for fields."""
     return message.message_for(as_written)

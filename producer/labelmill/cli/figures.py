@@ -1,4 +1,4 @@
-"""Figures as people read them. Pure."""
+"""Numbers formatted for people. Pure."""
 
 from __future__ import annotations
 
@@ -46,6 +46,6 @@ def share(value: float | None, interval: Any = None) -> str:
 
 
 def counts(numbers: Mapping[str, int]) -> str:
-    """`empty text 8, request refused 2`; the most first."""
+    """`empty text 8, request refused 2`; the largest first."""
     most_first = sorted(numbers.items(), key=lambda entry: -entry[1])
     return ", ".join(f"{name.replace('_', ' ')} {number:,}" for name, number in most_first if number)

@@ -1,4 +1,4 @@
-"""What `labelmill status` shows on a terminal. Pure, but for the printing."""
+"""The output of `labelmill status` on a terminal. Pure, except for the printing."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _HEADINGS = ("id", "state", "about", "progress", "cost", "created", "error")
 
 
 def print_jobs(console: Console, documents: Sequence[Mapping[str, Any]]) -> None:
-    """Print jobs as `list_jobs` gives them; the prefix of an id tells its kind."""
+    """Print jobs as `list_jobs` returns them; the prefix of an id shows its kind."""
     print_rows(console, _HEADINGS, [_row(job) for job in documents], flowing=("about", "error"))
 
 
 def at_a_glance(document: Mapping[str, Any]) -> dict[str, Any]:
-    """A status document, its progress and what it waits for in words."""
+    """Print a status document, with its progress and what it waits for in words."""
     progress = document["progress"]
     rows = _progress(progress)
     return {

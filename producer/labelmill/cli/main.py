@@ -45,7 +45,7 @@ _Register = Callable[[typer.Typer], None]
 
 
 class _Commands(TyperGroup):
-    """Imports the module of the command that runs; all of them only for the help and for a name that none has."""
+    """Imports only the module of the command that runs; all modules for the help and for an unknown command."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The names of all commands."""
@@ -65,7 +65,7 @@ class _Commands(TyperGroup):
             for register in _registers_of_other_packages():
                 self._add(register)
         if cmd_name not in self.commands:
-            self.list_commands(ctx)  # Typer names those that are most like it
+            self.list_commands(ctx)  # Typer suggests the most similar ones
         return super().get_command(ctx, cmd_name)
 
     def _add(self, register: _Register) -> None:
@@ -126,7 +126,7 @@ def _global_options(
 
 
 def run() -> NoReturn:
-    """The console script. Exits with a documented code; whatever goes wrong is one sentence on stderr."""
+    """The console script. Exits with a documented code; every error is one sentence on stderr."""
     prepare_streams()
     gc.disable()  # imports make much and drop nothing: looking through it takes a tenth of a short command's time
     code = _outcome()
@@ -150,7 +150,7 @@ def _outcome() -> int:
     except (KeyboardInterrupt, typer.Abort):
         return 130
     except SystemExit as error:
-        # the reader of our output has enough (`| head`): Typer notices first
+        # the reader of the output has closed it (`| head`); Typer usually notices first
         discard(sys.stdout)
         return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
     except BrokenPipeError:
@@ -178,10 +178,10 @@ def _unforeseen(error: Exception) -> int:
         sys.stderr.write(visible(traceback.format_exc()))
     if isinstance(error, OSError) and error.strerror:
         discard(sys.stdout)  # a full disk would be met again when Python flushes at its end
-        # what is written without a name is our own output
+        # an error without a file name concerns the command's own output
         say("error", "bold red", f"{error.filename or 'the output cannot be written'}: {error.strerror}")
         return 1
     first_line = next(iter(str(error).strip().splitlines()), "")
     what = f"{type(error).__name__}: {first_line}" if first_line else type(error).__name__
-    say("error", "bold red", f"something unforeseen went wrong ({what}); LABELMILL_DEBUG=1 shows where")
+    say("error", "bold red", f"an unexpected error occurred ({what}); LABELMILL_DEBUG=1 shows where")
     return 1

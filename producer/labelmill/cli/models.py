@@ -28,7 +28,7 @@ Model = Annotated[str, typer.Argument(metavar="REF", help="intents (the promoted
 SUMMARY = "List models; promote, name, archive or delete versions."
 
 HereOnly = Annotated[
-    bool, typer.Option("--here-only", help="Leave the fine-tuned model at Mistral as it is: its storage fee goes on.")
+    bool, typer.Option("--here-only", help="Leave the fine-tuned model at Mistral unchanged: its storage fee goes on.")
 ]
 
 
@@ -82,7 +82,7 @@ def list_models(
 
 
 def _measured(model: ModelEntry) -> str:
-    """`accuracy 0.823 on intents@1 test`; of a multi-label target micro F1: rows with all labels right are few."""
+    """`accuracy 0.823 on intents@1 test`; for a multi-label target micro F1, because few rows have all labels right."""
     if not (evaluated := model["evaluated"]):
         return ""
     figures = [
@@ -98,7 +98,7 @@ def _measured(model: ModelEntry) -> str:
 def _state(model: ModelEntry) -> str:
     words = [model["state"]]
     if model["remote_wish"]:
-        words.append(f"{model['remote_wish']} at Mistral is owed")
+        words.append(f"{model['remote_wish']} at Mistral is pending")
     elif model["remote_state"]:
         words.append(f"{model['remote_state']} at Mistral")
     if model["remote_error"]:
@@ -116,7 +116,7 @@ def show(ref: Model, as_json: AsJson = False) -> None:
 
 
 def promote(ref: Version, as_json: AsJson = False) -> None:
-    """Let a version answer to the model's bare name; an archived one comes back."""
+    """Make a version the one that the model's bare name means; an archived one is restored."""
     _tell(registry.promote(connected(), ModelRequest(ref)), "is promoted", as_json=as_json)
 
 
@@ -130,18 +130,18 @@ def alias(
     name: Annotated[
         str | None, typer.Argument(metavar="ALIAS", help="champion: NAME@champion means this version.")
     ] = None,
-    remove: Annotated[bool, typer.Option("--remove", help="Forget the alias that REF names.")] = False,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove the alias that REF names.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Give a version a second name, or move that name to it."""
     if remove:
         registry.remove_alias(connected(), ModelRequest(ref))
-        messages().print(f"{ref} means nothing any more")
+        messages().print(f"the alias {ref} was removed")
         if wants_json(as_json):
             print_json({"alias": ref, "removed": True})
         return
     if name is None:
-        raise InvalidInput("say the alias: labelmill models alias NAME@2 champion")
+        raise InvalidInput("name the alias: labelmill models alias NAME@2 champion")
     _tell(registry.set_alias(connected(), AliasRequest(ref, name)), f"answers to @{name}", as_json=as_json)
 
 
@@ -162,10 +162,10 @@ def threshold(
             metavar="THRESHOLD…", help="0.6 for every target, TARGET=0.6, or TARGET.LABEL=0.6 (multi-label)."
         ),
     ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="Forget all of the version's thresholds.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove all thresholds of the version.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Set from which score on a version is believed; without a threshold, show them.
+    """Set the thresholds of a version; without a threshold, show them.
 
     Under it a single-label target abstains, and a label of a multi-label one does not hold.
     """
@@ -183,7 +183,7 @@ def threshold(
 
 
 def register_model(
-    name: Annotated[str, typer.Argument(help="The name it gets here.")],
+    name: Annotated[str, typer.Argument(help="Its name in Labelmill.")],
     remote_id: Annotated[str, typer.Argument(metavar="ID", help="Its id at Mistral: ft:classifier:….")],
     multi: Annotated[list[str] | None, typer.Option(help="A multi-label target of it. Repeatable.")] = None,
     chats: Annotated[bool, typer.Option("--chats", help="It was trained on chats.")] = False,
@@ -198,7 +198,7 @@ def register_model(
 
 
 def archive(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
-    """Put a version away: nothing new runs on it until it is promoted.
+    """Archive a version: no new job can use it until it is promoted.
 
     A fine-tuned one is archived at Mistral too, which stops its storage fee.
     """
@@ -207,7 +207,7 @@ def archive(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) 
 
 
 def delete(ref: Version, here_only: HereOnly = False, as_json: AsJson = False) -> None:
-    """Remove a version for good, at Mistral too; what it predicted stays."""
+    """Delete a version permanently, at Mistral too; its predictions stay."""
     request = RetireRequest(ref, at_mistral=not here_only)
     _tell(registry.delete(connected(), request), "is deleted", as_json=as_json)
 

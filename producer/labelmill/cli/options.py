@@ -17,13 +17,13 @@ DatasetRef = Annotated[str, typer.Option("--dataset", metavar="NAME", help="A da
 SplitName = Annotated[str, typer.Option("--split", metavar="SPLIT", help="train, validation or test.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Follow the job to its end; Ctrl-C detaches.")]
 AsJson = Annotated[
-    bool, typer.Option("--json", help="Print one JSON document, as is done where stdout is no terminal.")
+    bool, typer.Option("--json", help="Print one JSON document, the default where stdout is not a terminal.")
 ]
 Scores = Annotated[
     str | None,
     typer.Option(
         metavar="none|top:K|all",
-        help="Whose scores to write beside a label and its own: of no labels, of the K best, of all.",
+        help="Which scores to write in addition to a label and its own: none, those of the K best labels, all.",
         show_default="all; in CSV none, but for evaluations",
     ),
 ]
@@ -31,7 +31,7 @@ Keep = Annotated[
     list[str] | None,
     typer.Option(
         metavar="COL",
-        help="A column of the source file to write beside the results. Repeatable; reads the file again.",
+        help="A column of the source file to add to the results. Repeatable; reads the file again.",
     ),
 ]
 OutputDelimiter = Annotated[
@@ -48,13 +48,13 @@ Encoding = Annotated[
 Delimiter = Annotated[
     str | None,
     typer.Option(
-        "--delimiter", metavar="CHAR", help="Between the cells of CSV; tab is a word.", show_default="found out"
+        "--delimiter", metavar="CHAR", help="Between the cells of CSV; tab is a word.", show_default="detected"
     ),
 ]
 
 
 class Quoting(StrEnum):
-    """What quotes mean in CSV."""
+    """The meaning of quotes in CSV."""
 
     NONE = "none"
     STANDARD = "standard"
@@ -69,7 +69,7 @@ QuotingOption = Annotated[
 
 
 class OnBadRow(StrEnum):
-    """What becomes of a row that cannot be read."""
+    """What to do with a row that cannot be read."""
 
     FAIL = "fail"
     SKIP = "skip"

@@ -24,7 +24,7 @@ from labelmill.services.datasets import DatasetsRequest, PrepareRequest, accept_
 
 
 class RowFormat(StrEnum):
-    """How a source's rows are laid out."""
+    """The layout of a source's rows."""
 
     COLUMNS = "columns"
     FACTORY = "factory"
@@ -54,13 +54,13 @@ def prepare(
     ] = None,
     separator: Annotated[
         str | None,
-        typer.Option(help="What stands between the labels in one cell of a multi-label column.", show_default="| or ,"),
+        typer.Option(help="The separator of labels in a cell of a multi-label column.", show_default="| or ,"),
     ] = None,
     where: Annotated[
         list[str] | None, typer.Option(metavar="COL=VALUE", help="Keep rows with this value. Repeatable.")
     ] = None,
     min_per_label: Annotated[int | None, typer.Option(help="Leave out labels with fewer rows.")] = None,
-    max_per_label: Annotated[int | None, typer.Option(help="Keep at most so many rows a label.")] = None,
+    max_per_label: Annotated[int | None, typer.Option(help="Keep at most this many rows of each label.")] = None,
     split: Annotated[
         str, typer.Option(metavar="A/B/C", help="Parts of train, validation and test; a part may be 0.")
     ] = "80/10/10",

@@ -1,4 +1,4 @@
-"""Following a job on the terminal: its phase, how many rows of how many, their rate and the time left."""
+"""Following a job on the terminal: its phase, rows done and in all, their rate and the time left."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class _Rate(ProgressColumn):
 
 
 def bar(console: Console) -> Progress:
-    """The progress bar of every long wait; silent when stderr is no terminal."""
+    """The progress bar of every long wait; hidden when stderr is not a terminal."""
     narrow = console.width < 100
     columns: list[ProgressColumn] = [
         SpinnerColumn(),
@@ -100,7 +100,7 @@ def follow(
 
 
 class _Shown:
-    """What stands on the terminal."""
+    """The display on the terminal."""
 
     def __init__(self, progress: Progress, console: Console, job_id: str) -> None:
         self._progress, self._console, self._job_id = progress, console, job_id
@@ -123,10 +123,10 @@ class _Shown:
                 self._console.print(visible_line(f"{self._job_id}: {reason}"))
 
     def _begin(self, phase: str, done: int, total: int | None) -> None:
-        """A bar of its own for each phase: a rate over two of them would say nothing."""
+        """A separate bar for each phase, because a rate over two phases would be meaningless."""
         if self._task is not None:
             self._progress.remove_task(self._task)
-        # what was done before somebody looked belongs to no rate
+        # rows done before the display started do not count for the rate
         self._task = self._progress.add_task(visible_line(f"{self._job_id} {phase}"), completed=done, total=total)
         self._phase = phase
         if not self._console.is_terminal:

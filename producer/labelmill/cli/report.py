@@ -42,7 +42,7 @@ def report(
 
     Exits with 0 for any job that exists.
     """
-    # what loads NumPy stays away from commands that only look
+    # imported here because it loads NumPy, which other commands do not need
     from labelmill.report.gather import gather_report  # noqa: PLC0415
     from labelmill.report.suspects import check_suspects_file, write_suspects  # noqa: PLC0415
     from labelmill.report.writing import write_report  # noqa: PLC0415

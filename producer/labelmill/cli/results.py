@@ -67,8 +67,7 @@ def results(
 
 
 def save(context: ServiceContext, request: SaveRequest, lost: LostReads | None = None) -> None:
-    """Stream a job's rows to a file or stdout, with a progress bar. `lost`: what becomes of reads that the database did
-    not answer."""
+    """Stream a job's rows to a file or stdout, with a progress bar. `lost` retries failed reads."""
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
         saved = save_results(context, request, lost=lost, on_progress=partial(progress.advance, task))
@@ -79,7 +78,7 @@ def save(context: ServiceContext, request: SaveRequest, lost: LostReads | None =
 
 
 def labels_are_shown(source: str, *, as_json: bool) -> bool:
-    """Whether somebody at a terminal handed texts in on standard input: they see labels, not a status document."""
+    """Whether texts came from standard input and stdout is a terminal: then labels are shown, not a status document."""
     return source == "-" and not as_json and sys.stdout.isatty()
 
 

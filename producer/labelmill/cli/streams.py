@@ -1,4 +1,4 @@
-"""Where a command's output goes. Whatever its encoding is, and whoever has closed it: no command ends because of it."""
+"""A command's output streams. No command fails because of their encoding, or because a reader has closed them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ import orjson
 
 from labelmill.contracts.control_characters import visible_json
 
-#: What was asked for by PYTHONIOENCODING. Python's own choices raise for a character that the encoding lacks.
+#: Error handlers set by PYTHONIOENCODING. Python's defaults raise for a character that the encoding lacks.
 _NEVER_RAISE = ("backslashreplace", "ignore", "namereplace", "replace", "xmlcharrefreplace")
 
 
 def prepare_streams() -> None:
-    """Write characters that an encoding lacks as escapes. A stream that was closed before the start takes everything
-    and keeps nothing, so that no file that is opened later gets its number."""
+    """Escape characters that an encoding lacks. A stream that was closed before the start is replaced by one that
+    discards everything, so that no file opened later gets its file descriptor."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -29,7 +29,7 @@ def prepare_streams() -> None:
 
 
 def discard(stream: Any) -> None:
-    """From now on what is written to `stream` goes nowhere: its reader has left, or its disk is full."""
+    """Discard what is written to `stream` from now on: its reader has closed it, or its disk is full."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
         os.dup2(nowhere, stream.fileno())

@@ -1,4 +1,4 @@
-"""How a job ended, for people: a sentence, the facts, and the commands that come next. Pure, but for the printing."""
+"""How a job ended, for people: a sentence, facts, and the next commands. Pure, except for the printing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Summary:
 
 
 def print_summary(console: Console, summary: Summary) -> None:
-    """Print it. Commands are never broken into lines: they are there to be copied."""
+    """Print a summary. Commands are not wrapped, so that they can be copied."""
     console.print(summary.headline, soft_wrap=True)
     print_pairs(console, [(f"  {name}", value) for name, value in summary.facts if value])
     for purpose, command in summary.steps:

@@ -1,4 +1,4 @@
-"""Tables that fit the terminal and cut nothing off: ids are there to be copied.
+"""Tables that fit the terminal without truncation, so that ids can be copied.
 
 Columns that are empty in every row are left out. Where a terminal is too narrow for the rest, each row becomes a few
 lines, one for each column.
@@ -89,14 +89,14 @@ def print_pairs(console: Console, pairs: Sequence[tuple[str, str]]) -> None:
 
 
 def print_details(console: Console, document: Mapping[str, Any]) -> None:
-    """Print what a document says at a glance: names and values, without what is empty and what goes deep."""
+    """Print a document as names and values, without empty and deeply nested ones."""
     shown = [(name, value) for name, value in document.items() if value not in (None, [], {}, "")]
     print_pairs(console, [(name, at_a_glance(value)) for name, value in shown])
 
 
 def at_a_glance(value: Any) -> str:
-    """A value for a reader: moments without their zone, four digits of fractions, a line for each part that has parts
-    itself, and of what goes deeper than that how many parts it has."""
+    """A value for people: times without their zone, four digits of fractions, a line for each nested value, and only
+    the number of parts of deeper ones."""
     if isinstance(value, Mapping) and not _is_money(value):
         lines = [_plain(value)]
         lines += [
@@ -111,7 +111,7 @@ def at_a_glance(value: Any) -> str:
 
 
 def _plain(value: Mapping[str, Any]) -> str:
-    """What of it needs no line of its own."""
+    """The parts of a nested value on one line."""
     return ", ".join(
         f"{name} {_word(part)}"
         for name, part in value.items()
@@ -147,7 +147,7 @@ def _word(value: Any) -> str:
 
 
 def moment(text: str) -> str:
-    """`2026-11-24 15:29:52` where a text is a moment in ISO form, in UTC as all of ours are; else the text."""
+    """`2026-11-24 15:29:52` for a time in ISO form (all are in UTC); any other text unchanged."""
     try:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S}" if text[4:5] == "-" and "T" in text else text
     except ValueError:

@@ -1,4 +1,4 @@
-"""What is printed. No character that a terminal would obey reaches it from a label, a name or Mistral's words."""
+"""Printing to terminals: control characters in labels, names and Mistral's texts are escaped."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from labelmill.contracts.control_characters import visible
 
 
 class PlainConsole(Console):
-    """Prints what it is given as it is written, without markup, and characters that a terminal would obey as escapes.
+    """Prints text without interpreting markup, with control characters escaped.
 
     Rich makes a text of every string that it prints by `render_str`, those in tables too.
     """
 
     def __init__(self, **options: Any) -> None:
-        # what users write may look like markup: [red], :tada:
+        # user data may look like markup: [red], :tada:
         super().__init__(**({"markup": False, "emoji": False, "highlight": False} | options))
 
     def render_str(self, text: str, **options: Any) -> Text:
@@ -27,6 +27,6 @@ class PlainConsole(Console):
         return super().render_str(visible(text), **options)
 
     def on_broken_pipe(self) -> None:
-        """Its reader has left: the command goes on in silence, where Rich would end the process."""
+        """The reader has closed the stream: the command goes on without output, where Rich would exit."""
         self.quiet = True
         discard(sys.stderr if self.stderr else sys.stdout)

@@ -101,7 +101,7 @@ def train(
         list[str] | None,
         typer.Option(
             metavar="SHARE",
-            help="Certify a threshold, on rows of validation, from which on so large a share of answers is right; rows "
+            help="Certify, on the validation split, a threshold from which on this share of answers is right; rows "
             "under it abstain. 0.95 for every target, TARGET=0.95, or TARGET.LABEL=0.95. Repeatable.",
             rich_help_panel=THRESHOLDS,
         ),
@@ -143,7 +143,7 @@ def parse_pairs(option: str, items: list[str]) -> dict[str, str]:
     for item in items:
         name, equals, value = item.partition("=")
         if not (name and equals and value.strip()):
-            raise InvalidInput(f"{option} {shown(item)} is no NAME=VALUE")
+            raise InvalidInput(f"{option} {shown(item)} is not NAME=VALUE")
         pairs[name] = value.strip()
     return pairs
 
@@ -155,7 +155,7 @@ def parse_weights(items: list[str]) -> dict[str, float]:
         try:
             weights[name] = float(value)
         except ValueError as error:
-            raise InvalidInput(f"--target-weight {name}={value}: {value!r} is no number") from error
+            raise InvalidInput(f"--target-weight {name}={value}: {value!r} is not a number") from error
         if not (math.isfinite(weights[name]) and weights[name] > 0):
             raise InvalidInput(f"--target-weight {name}={value} is not above 0")
     return weights
@@ -170,7 +170,7 @@ def parse_precisions(items: list[str]) -> dict[str, float]:
             share = float(number)
         except ValueError as error:
             raise InvalidInput(
-                f"--target-precision {shown(item)} is no number, no TARGET=NUMBER and no TARGET.LABEL=NUMBER"
+                f"--target-precision {shown(item)} is not a NUMBER, TARGET=NUMBER or TARGET.LABEL=NUMBER"
             ) from error
         if not 0 < share < 1:
             raise InvalidInput(f"--target-precision {shown(item)} is not between 0 and 1: 0.95 is 95 %")
@@ -179,7 +179,7 @@ def parse_precisions(items: list[str]) -> dict[str, float]:
 
 
 def read_descriptions(file: Path | None) -> dict[str, str]:
-    """What a `--describe` file says. Raises InvalidInput."""
+    """The descriptions in a `--describe` file. Raises InvalidInput."""
     if file is None:
         return {}
     try:
@@ -187,7 +187,7 @@ def read_descriptions(file: Path | None) -> dict[str, str]:
     except OSError as error:
         raise InvalidInput(f"--describe {file}: {error.strerror}") from error
     except ValueError as error:
-        raise InvalidInput(f"--describe {file} is no JSON: {error}") from error
+        raise InvalidInput(f"--describe {file} is not valid JSON: {error}") from error
     if not isinstance(descriptions, dict) or not all(
         isinstance(text, str) and text.strip() for text in descriptions.values()
     ):
@@ -200,6 +200,6 @@ def approve_training(
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Let a training that waits for approval start spending."""
+    """Approve the cost of a training that waits for approval."""
     context = connected()
     finish_submission(context, approve(context, JobRequest(training_id)), wait=wait, as_json=as_json)
