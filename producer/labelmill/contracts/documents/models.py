@@ -126,7 +126,7 @@ class ModelDocument(ModelFacts):
 
 
 class RemovedAliasDocument(TypedDict):
-    """An alias that means nothing any more."""
+    """An alias that was removed."""
 
     alias: str
     removed: bool
