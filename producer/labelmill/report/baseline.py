@@ -1,4 +1,4 @@
-"""What a model answered to texts like those it was made for: what drift is measured against.
+"""The baseline for drift: a model's answers to texts like those it was trained for.
 
 Answers are compared with answers: a model that gives a label too often does so everywhere, which is no drift. Only
 where no answers are known do the labels of the validation split stand in for them, for a person to look at. Best scores
@@ -22,12 +22,12 @@ from labelmill.report.drift import AnswerCounts
 
 @dataclass(frozen=True)
 class Baseline:
-    """Answers to a split, and where they are from: `the model's answers to the validation split`."""
+    """Answers to a split, and their source in words: `the model's answers to the validation split`."""
 
     answers: AnswerCounts
     split: str
     source: str
-    is_answers: bool  #: Else they are the split's own labels.
+    is_answers: bool  #: False: they are the split's own labels.
 
 
 def baseline_of(
@@ -72,7 +72,7 @@ def _evaluated(
     if not job or not metrics or not analysis:
         return None
     is_at = ((job.options or {}).get("temperatures") or {}).get(target, 1.0)
-    # of rows that abstained the answer to a multi-label target is not known
+    # the labels of rows that abstained from a multi-label target are not known
     labels = analysis.get("best_labels") or (None if metrics.get("abstained") else analysis.get("given"))
     scored = metrics.get("answered", 0) + metrics.get("abstained", 0)
     answers = AnswerCounts(scored, labels, analysis.get("histogram") if is_at == temperature else None)

@@ -1,4 +1,4 @@
-"""The report of a batch: what came out, what did not, and whether it looks like what the model was measured on."""
+"""The report of a batch: its answers, its failures, and drift against the data that the model was measured on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MANY_FAILED = 0.01
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
-    """What a batch's page holds."""
+    """The contents of a batch's page."""
     batch = (
         connection.execute(
             select(BatchRow.no, BatchRow.model_no, BatchRow.options).where(BatchRow.id == document["id"])
@@ -76,7 +76,7 @@ def _outcome(rows: dict[str, int]) -> list[Part]:
 
 
 def _failures(connection: Connection, batch_no: int) -> list[Part]:
-    """Causes by how many rows they took; rows that repeat one that failed are counted too."""
+    """Causes by number of rows, including rows that repeat a failed one."""
     own = select(RowErrorRow.code, RowErrorRow.message).where(RowErrorRow.batch_no == batch_no)
     repeated = (
         select(RowErrorRow.code, RowErrorRow.message)

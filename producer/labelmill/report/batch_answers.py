@@ -1,4 +1,4 @@
-"""What a batch's rows were answered, counted in SQL."""
+"""The answers of a batch, counted in SQL."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _answers(batch_no: int) -> Any:
 
 
 def labels_given(connection: Connection, batch_no: int) -> dict[int, Given]:
-    """target number → what it was given."""
+    """target number → its rows by label."""
     answers = _answers(batch_no).c
     by_target: dict[int, Given] = {}
     for target, label, labels, count in connection.execute(
@@ -74,8 +74,8 @@ def best_scores(connection: Connection, batch_no: int) -> dict[int, list[int]]:
 def answers_to(
     connection: Connection, batch_no: int, number: int, target: Target, answered: Given, scores: list[int]
 ) -> AnswerCounts:
-    """What the model says of all rows, those that abstained too: a threshold is no drift. Their labels of a multi-label
-    target are not known."""
+    """The model's answers to all rows, including those that abstained, because a threshold is not drift. The labels of
+    abstained rows of a multi-label target are not known."""
     rows = sum(scores)
     if rows == answered.answered:
         return AnswerCounts(rows, answered.rows, scores)

@@ -1,4 +1,4 @@
-"""The report of a dataset, and what a training's page says of the dataset it used."""
+"""The report of a dataset, and the part of a training's page about its dataset."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BAD_ROWS_SHOWN = 20
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
-    """What a dataset's page holds."""
+    """The contents of a dataset's page."""
     return [facts(facts_of(document)), *contents(connection, document)]
 
 
@@ -107,7 +107,7 @@ def _likeness(likeness: dict[str, Any]) -> list[Part]:
 
 
 def _looked_for(likeness: dict[str, Any]) -> str:
-    """What the comparison can find, and in how many rows."""
+    """What the comparison can find, and how many rows it covered."""
     near = likeness["near"]
     at_least, piece_bytes = near.get("at_least", 0.8), near.get("piece_bytes", 5)  # earlier ones did not say so
     exact, sample = (

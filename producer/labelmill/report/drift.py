@@ -1,4 +1,4 @@
-"""Whether a batch's answers are like those that the model gave when it was measured. Pure.
+"""Drift: whether a batch's answers differ from those that the model gave when it was measured. Pure.
 
 Two things are tested: the labels given, and the best scores, which texts of another kind lower though their labels be
 spread as before. Both tests hold for any number of rows; they share the chance of a false alarm.
@@ -18,13 +18,13 @@ from labelmill.report.two_samples import bins_p_value, label_sets_p_value, label
 LEVEL = 0.01  #: The chance that answers to texts of the same kind are called drift.
 STRONG_INDEX = 0.25  #: The usual bound of the population stability index, beyond what is usual for so few rows.
 STRONG_SHIFT = 0.25  #: Share of rows that changed sides of some score.
-TOO_COARSE = 0.3  #: Where a change of so many of the rows may go unnoticed, the absence of an alarm says nothing.
+TOO_COARSE = 0.3  #: If a change of this share of the rows may go unnoticed, the absence of an alarm means nothing.
 _SMOOTHING = 0.5  # rows added to each label, so that one without rows has no infinite weight
 
 
 @dataclass(frozen=True)
 class AnswerCounts:
-    """What a model answered to some rows, for one target."""
+    """A model's answers to some rows, counted, for one target."""
 
     rows: int
     #: Rows by their best label; of a multi-label target rows with each of its labels. None: not known.
@@ -40,7 +40,7 @@ class Drift:
     psi: float | None
     p_labels: float | None
     p_scores: float | None
-    level: float  #: Under which each p-value is believed.
+    level: float  #: The significance level of each p-value.
     unnoticed: float
     verdict: str
     tone: Tone
@@ -93,7 +93,7 @@ def drift_between(before: AnswerCounts, now: AnswerCounts, split: str, *, multi:
 
 
 def moved_labels(before: AnswerCounts, now: AnswerCounts) -> list[tuple[str, float, float]]:
-    """(label, share of rows before, share now), the label that moved most first."""
+    """(label, share of rows before, share now), sorted by the size of the change."""
     old, new = before.labels or {}, now.labels or {}
     if not old or not new:
         return []
@@ -105,7 +105,7 @@ def moved_labels(before: AnswerCounts, now: AnswerCounts) -> list[tuple[str, flo
 
 
 def _differ(before: Sequence[int], now: Sequence[int]) -> bool:
-    """Whether best scores tell anything: those of prompts are all 1."""
+    """Whether best scores carry information: those of prompts are all 1."""
     return int(np.count_nonzero(np.add(before, now))) > 1
 
 

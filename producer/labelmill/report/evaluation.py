@@ -29,11 +29,11 @@ _MEASURES = (
     ("ece_by_luck", "the same, by luck alone", "what perfect scores stay below in 99 of 100 samples of so many rows"),
 )
 _BADLY_CALIBRATED = 0.05  #: An expected calibration error up to here does no harm.
-_OF_SCORES = ("log_loss", "brier", "ece", "ece_by_luck")  #: Measures that say nothing of scores of 1 and 0.
+_OF_SCORES = ("log_loss", "brier", "ece", "ece_by_luck")  #: Measures that mean nothing for scores of 1 and 0.
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
-    """What an evaluation's page holds."""
+    """The contents of an evaluation's page."""
     summary = document["summary"] or {}
     parts: list[Part] = [
         facts(
@@ -129,7 +129,7 @@ def _target(
 
 
 def _verdict(metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: bool) -> list[Part]:
-    """What the figures come to, in sentences: how good, compared with what, and what to do."""
+    """The figures in sentences: how good the model is, compared with what, and what to do."""
     if not analysis or not metrics["rows"]:
         return []
     low, high = (metrics.get("intervals") or {}).get("accuracy") or (metrics["accuracy"],) * 2
@@ -193,7 +193,7 @@ def _compared_with_every_label(metrics: dict[str, Any], *, trained_on: bool) -> 
 
 
 def _is_badly_calibrated(metrics: dict[str, Any]) -> bool:
-    """Whether the calibration error is larger than is harmless, and than luck makes of so few rows."""
+    """Whether the calibration error is larger than a harmless one, and than chance explains for so few rows."""
     by_luck = metrics.get("ece_by_luck") or 0.0  # evaluations of an earlier version lack it
     return (metrics.get("ece") or 0.0) > max(_BADLY_CALIBRATED, by_luck)
 

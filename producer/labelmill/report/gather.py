@@ -25,7 +25,7 @@ _DONE = {"ready", "succeeded", "completed"}
 
 
 def gather_report(context: ServiceContext, request: JobRequest) -> Report:
-    """Everything the database knows about a job, in whatever state it is. Raises NotFound."""
+    """The report of a job in any state, from everything in the database about it. Raises NotFound."""
     job_id = request.job_id
     with reading(context.engine) as connection:
         document = status_document(connection, job_id, context.prices)

@@ -123,7 +123,7 @@ def _table(grid: Grid) -> str:
 
 def _cell(value: str | float | None, at: int, grid: Grid, numbers: set[int]) -> str:
     kind = "number" if at in numbers else "text" if at in grid.texts else "label"
-    # on a phone a cell stands behind its heading; an empty one needs none
+    # on a phone a cell follows its heading; an empty one is left out
     name = f' data-name="{escape(grid.headings[at])}"' if grid.texts and value is not None else ""
     shown = f"{value:.4f}" if isinstance(value, float) else _written(value)  # a column of numbers stands in line
     if kind == "label":

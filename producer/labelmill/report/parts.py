@@ -1,4 +1,4 @@
-"""What a report is made of, before it is drawn: plain data that can be written as JSON too."""
+"""The parts of a report, before they are drawn: plain data that can be written as JSON too."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Note:
-    """A sentence or two; its tone colours it."""
+    """A sentence or two; the tone decides the colour."""
 
     text: str
     tone: Tone = "plain"
@@ -26,7 +26,7 @@ class Note:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table. Numbers are written as they read best; `texts` are the columns of long texts."""
+    """A table. Numbers are formatted for people; `texts`: the columns of long texts."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str | float | None]]
@@ -47,7 +47,7 @@ class Dots:
 
 @dataclass(frozen=True)
 class Curves:
-    """Lines through points; `diagonal`: what would be perfect, from (0, 0) to (1, 1)."""
+    """Lines through points; `diagonal`: a line from (0, 0) to (1, 1), the perfect result."""
 
     name: str
     title: str
@@ -99,7 +99,7 @@ class Report:
 
 
 def facts(pairs: Mapping[str, str | float | None]) -> Grid:
-    """A table of names and values; what is not known is left out."""
+    """A table of names and values; unknown values are left out."""
     return Grid((), [(name, value) for name, value in pairs.items() if value not in (None, "")])
 
 

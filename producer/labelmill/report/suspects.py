@@ -52,14 +52,14 @@ def suspects_of(analysis: Mapping[str, Any], job_id: str) -> list[Part]:
 
 @dataclass(frozen=True)
 class SuspectsFile:
-    """What was written: how many lines, of how many rows."""
+    """The numbers of lines and rows written."""
 
     lines: int
     rows: int
 
 
 def check_suspects_file(output: Path) -> None:
-    """Raise InvalidInput for a file that suspects cannot be written to, as far as its name tells."""
+    """Raise InvalidInput for a file whose suffix is not one of the formats."""
     if output.suffix.lower() not in _FORMATS:
         raise InvalidInput(f"--suspects {output}: they are written as {' or '.join(_FORMATS)}")
 
@@ -121,7 +121,7 @@ def _split_file(connection: Connection, data: DataFolder, kind: str, job_id: str
 
 
 def _texts(path: Path | None, row_numbers: set[int]) -> dict[int, str]:
-    """The texts of rows, where the split's file is still there."""
+    """The texts of rows, if the split's file still exists."""
     if path is None or not path.is_file():
         return {}
     with path.open("rb") as lines:

@@ -18,7 +18,7 @@ _CLEARLY_MORE = 1.05  #: Times the micro F1 of every label: thresholds were tune
 
 
 def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
-    """What a training's page holds."""
+    """The contents of a training's page."""
     source = status_document(connection, document["dataset"])
     parts: list[Part] = [
         facts(
@@ -90,7 +90,7 @@ def _worth(checked: dict[str, Any]) -> list[Part]:
 
 
 def _suspects(connection: Connection, document: dict[str, Any]) -> list[Part]:
-    """Rows of train that fits without them would label otherwise."""
+    """Rows of train that a fit to other rows labels differently."""
     parts: list[Part] = []
     for name, analysis in load_analysis(connection, document["id"]).get("targets", {}).items():
         if "all_suspects" not in analysis:

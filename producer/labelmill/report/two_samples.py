@@ -1,4 +1,4 @@
-"""Whether two samples of rows are alike in their counts by kind: permutation tests, which hold for any number of rows
+"""Whether two samples of rows have the same distribution: permutation tests, which are valid for any number of rows
 and kinds. Pure.
 
 All rows are put together, and samples as large as the smaller one are drawn from them again and again: the p-value is
@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_DRAWS, _MIN_DRAWS = 4_999, 999  #: Enough to tell a p-value of 0.005.
+_DRAWS, _MIN_DRAWS = 4_999, 999  #: Enough to resolve a p-value of 0.005.
 _CELLS = 4_000_000  #: Numbers drawn at most.
 _AT_ONCE = 250
-_ENOUGH = 50  #: Drawn samples as unlike as the real one that need no more draws.
+_ENOUGH = 50  #: After this many drawn samples that differ as much as the real one no more are drawn.
 _SEED = 0
 
 Counts = NDArray[np.int64]
