@@ -63,22 +63,22 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("file", type=Path)
     arguments.add_argument("--rows", type=int, default=3000)
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     database = connection()
     database.execute(_TABLE.format(blob="BLOB" if _DATABASE.startswith("sqlite") else "BYTEA"))
     database.commit()
     start = time.perf_counter()
-    with given.file.open("rb") as stream:
-        for row, line in zip(range(given.rows), stream, strict=False):
+    with options.file.open("rb") as stream:
+        for row, line in zip(range(options.rows), stream, strict=False):
             document = orjson.loads(line)
             classify_text.delay(row, document["id"], document["text"])
     while True:
         done = database.execute("SELECT count(*) FROM naive_rows").fetchone()[0]
         database.commit()
-        if done >= given.rows:
+        if done >= options.rows:
             break
         time.sleep(0.05)
-    print(orjson.dumps({"seconds": time.perf_counter() - start, "rows": given.rows}).decode())
+    print(orjson.dumps({"seconds": time.perf_counter() - start, "rows": options.rows}).decode())
 
 
 if __name__ == "__main__":

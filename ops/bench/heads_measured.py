@@ -48,17 +48,17 @@ def main() -> None:
     arguments.add_argument("--rows", type=int, default=4_000)
     arguments.add_argument("--runs", type=int, default=300)
     arguments.add_argument("--seed", type=int, default=0)
-    given = arguments.parse_args()
-    rng = np.random.default_rng(given.seed)
+    options = arguments.parse_args()
+    rng = np.random.default_rng(options.seed)
     with tempfile.TemporaryDirectory() as folder:
-        if given.kind == "single":
-            rows = [json.loads(line) for line in given.files[0].read_text("utf-8").splitlines()]
+        if options.kind == "single":
+            rows = [json.loads(line) for line in options.files[0].read_text("utf-8").splitlines()]
             rng.shuffle(rows)
-            _single(Path(folder), [(row[given.text], row[given.label]) for row in rows], given, rng)
+            _single(Path(folder), [(row[options.text], row[options.label]) for row in rows], options, rng)
         else:
-            splits = [[json.loads(line) for line in file.read_text("utf-8").splitlines()] for file in given.files]
-            pairs = [[(row["text"], row["labels"][given.target]) for row in rows] for rows in splits]
-            _multi(Path(folder), pairs, given, rng)
+            splits = [[json.loads(line) for line in file.read_text("utf-8").splitlines()] for file in options.files]
+            pairs = [[(row["text"], row["labels"][options.target]) for row in rows] for rows in splits]
+            _multi(Path(folder), pairs, options, rng)
 
 
 def _written(folder: Path, name: str, schema: LabelSchema, texts: list[str], labels: Labels) -> VectorRows:
@@ -73,11 +73,11 @@ def _say(measured: str, **found: Any) -> None:
     print(json.dumps({"measured": measured} | shown), flush=True)
 
 
-def _single(folder: Path, rows: list[tuple[str, str]], given: argparse.Namespace, rng: np.random.Generator) -> None:
+def _single(folder: Path, rows: list[tuple[str, str]], options: argparse.Namespace, rng: np.random.Generator) -> None:
     names = sorted({label for _, label in rows})
     target = Target("label", tuple(names))
     schema = LabelSchema((target,))
-    train, rest = rows[: given.rows], rows[given.rows :]
+    train, rest = rows[: options.rows], rows[options.rows :]
     texts, labels = [text for text, _ in train], [label for _, label in train]
     changed = rng.random(len(train)) < _FLIPPED
     flipped = [
@@ -92,7 +92,7 @@ def _single(folder: Path, rows: list[tuple[str, str]], given: argparse.Namespace
     scores = fitted.head.scores(held.take(every))[0].astype(np.float64)
     truth = held.labels[0].single(every)
     _calibration(scores, truth, rng)
-    _precision(scores, truth, given.runs, rng)
+    _precision(scores, truth, options.runs, rng)
 
 
 def _suspects(fitted: Fitted, wrong: set[int]) -> None:
@@ -149,14 +149,14 @@ def _precision(scores: Floats, truth: NDArray[np.int32], runs: int, rng: np.rand
 
 
 def _multi(
-    folder: Path, splits: list[list[tuple[str, list[str]]]], given: argparse.Namespace, rng: np.random.Generator
+    folder: Path, splits: list[list[tuple[str, list[str]]]], options: argparse.Namespace, rng: np.random.Generator
 ) -> None:
     train, validation, test = splits
-    target = Target(given.target, tuple(sorted({label for _, labels in train for label in labels})), multi=True)
+    target = Target(options.target, tuple(sorted({label for _, labels in train for label in labels})), multi=True)
     schema = LabelSchema((target,))
     tables = [
         _written(folder, name, schema, [text for text, _ in rows], [labels for _, labels in rows])
-        for name, rows in (("train", train[: given.rows]), ("validation", validation), ("test", test))
+        for name, rows in (("train", train[: options.rows]), ("validation", validation), ("test", test))
     ]
     fitted = fit_head(tables[0], None, schema)
     (tuned, held), (real, truth) = (
@@ -167,7 +167,7 @@ def _multi(
     for rows in (300, 1_000, len(tuned)):
         for aim in _AIMS:
             measured: list[list[float]] = []
-            for _ in range(1 if rows == len(tuned) else min(20, given.runs)):
+            for _ in range(1 if rows == len(tuned) else min(20, options.runs)):
                 drawn = rng.permutation(len(tuned))[:rows]
                 limits = tune_thresholds(tuned[drawn], real[drawn], target, aim)
                 answers = held >= np.array([limits[label] for label in target.labels], np.float32)

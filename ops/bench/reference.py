@@ -113,9 +113,11 @@ def main() -> None:
     arguments.add_argument("database")
     arguments.add_argument("--texts", type=int, default=100)
     arguments.add_argument("--concurrency", type=int, default=100)
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     start = time.perf_counter()
-    rows = asyncio.run(classify_file(given.file, given.server, given.database, given.texts, given.concurrency))
+    rows = asyncio.run(
+        classify_file(options.file, options.server, options.database, options.texts, options.concurrency)
+    )
     seconds = time.perf_counter() - start
     print(orjson.dumps({"seconds": seconds, "rows": rows, "cpu_s": time.process_time()}).decode())
 

@@ -351,12 +351,12 @@ def main() -> None:
     arguments.add_argument("--runs", type=int, default=5)
     arguments.add_argument("--database", choices=["sqlite", "postgresql"], help="default: what each measure needs")
     arguments.add_argument("--no-write", action="store_true", help="leave docs/ as it is")
-    given = arguments.parse_args()
+    options = arguments.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what was started is ended
     figures: dict[str, list[Figure]] = {}
-    for database in [given.database] if given.database else ["postgresql", "sqlite"]:
-        everything = given.database or database == "postgresql"
-        names = [name for name in given.only or MEASURES if everything or name in _ON_BOTH]
+    for database in [options.database] if options.database else ["postgresql", "sqlite"]:
+        everything = options.database or database == "postgresql"
+        names = [name for name in options.only or MEASURES if everything or name in _ON_BOTH]
         if not names:
             continue
         with tempfile.TemporaryDirectory(prefix="labelmill-bench-") as folder:
@@ -364,12 +364,12 @@ def main() -> None:
             try:
                 for name in names:
                     start = time.monotonic()
-                    found = MEASURES[name](Plan(machine, given.rows, given.runs))
+                    found = MEASURES[name](Plan(machine, options.rows, options.runs))
                     figures[f"{name} {database}"] = found
                     show(found)
                     print(f"({name}, {database}: {time.monotonic() - start:.0f} s)", flush=True)
-                    if not given.no_write:
-                        keep({f"{name} {database}": found}, given.rows, given.runs)
+                    if not options.no_write:
+                        keep({f"{name} {database}": found}, options.rows, options.runs)
             finally:
                 machine.stop()
     print(orjson.dumps({name: [f.document() for f in found] for name, found in figures.items()}).decode())

@@ -41,7 +41,7 @@ def find_server() -> Path:
 
 
 def write_password_file(data_dir: Path, password: str) -> Path:
-    """A configuration file for `server_command`, which nobody but this user can read: every user of the machine sees
+    """A configuration file for `server_command`, which only this user can read: every user of the machine sees
     command lines."""
     handle, temporary = tempfile.mkstemp(dir=data_dir, prefix=_CONFIGURATION)  # mode 0600
     with os.fdopen(handle, "w") as file:

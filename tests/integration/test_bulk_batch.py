@@ -53,7 +53,7 @@ def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
     fleet: Fleet, tmp_path: Path, told: tuple[signal.Signals, ...]
 ) -> None:
     victim = fleet.start_worker()
-    fleet.mistral.latency_s = 20  # longer than whoever is told to end in peace waits
+    fleet.mistral.latency_s = 20  # longer than a graceful shutdown waits
     batch = fleet.submit()
     wait_for(lambda: fleet.mistral.concurrent == MAX_IN_FLIGHT, fleet.logs)
     for number in told:
@@ -64,7 +64,7 @@ def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
     with reading(fleet.client.context.engine) as connection:
         assert not connection.execute(text("SELECT count(*) FROM chunks WHERE state = 'claimed'")).scalar_one()
     fleet.mistral.latency_s = 0.05
-    fleet.start_worker()  # what was handed back has a message
+    fleet.start_worker()  # what was released has a message
     fleet.check(batch)
 
 

@@ -289,7 +289,7 @@ def test_a_stuck_job_stays_where_it_is_until_it_is_cancelled(
     job_in(plane, job.id, "CANCELLED")
 
 
-def test_a_vanished_job_is_known_to_nobody(
+def test_a_vanished_job_is_unknown_to_every_route(
     emulator: EmulatorThread, plane: SdkControlPlane, training_file: str
 ) -> None:
     arm(emulator, "job-vanishes:1:VALIDATED")

@@ -50,7 +50,7 @@ async def _as_usual(request: web.Request) -> None:
 
 
 class StrictMistral(MemoryMistral):
-    """Serves on a thread of its own, and whoever has the key."""
+    """Serves in a thread of its own, and only requests with the key."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ PRODUCER = "of the producer"
 
 
 class Mounts(Workshop):
-    """One data folder, which lies at the path of whoever works with it and nowhere else: each message goes to the next
+    """One data folder, which each process finds at its own path and nowhere else: each message goes to the next
     of two workers."""
 
     def __init__(self, engine: Engine, mistral: StrictMistral, redis_url: str, folder: Path) -> None:

@@ -116,7 +116,7 @@ def _replaced(response: web.Response, body: bytes) -> web.Response:
 def _cut(request: web.Request) -> web.StreamResponse:
     if request.transport is not None:
         reset(request.transport)
-    return web.Response(status=500)  # nobody receives it
+    return web.Response(status=500)  # it is never sent
 
 
 def _like(response: web.Response, body: bytes) -> web.StreamResponse:

@@ -231,9 +231,9 @@ def test_a_temperature_mends_a_model_that_is_too_sure() -> None:
     assert fitted is not None
     assert fitted["temperature"] == pytest.approx(3, rel=0.1)
     assert fitted["log_loss_after"] < fitted["log_loss_before"]
-    mended = scaled(too_sure, fitted["temperature"], multi=False)
-    assert fitted["log_loss_after"] == pytest.approx(log_loss(real, mended), abs=1e-9)
-    assert (mended.argmax(1) == too_sure.argmax(1)).all()
+    rescaled = scaled(too_sure, fitted["temperature"], multi=False)
+    assert fitted["log_loss_after"] == pytest.approx(log_loss(real, rescaled), abs=1e-9)
+    assert (rescaled.argmax(1) == too_sure.argmax(1)).all()
 
     odds = rng.random((4000, 3))
     present = rng.random((4000, 3)) < odds

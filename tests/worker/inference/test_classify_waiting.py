@@ -1,4 +1,4 @@
-"""Limits and faults that pass: a chunk waits, hands back what is left, and goes on."""
+"""Limits and faults that pass: a chunk waits, releases what is left, and goes on."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ _call, _strategy_for = ListClassification.call, work.strategy_for
 
 
 class Flaw(Exception):
-    """What nobody foresaw."""
+    """An unforeseen fault."""
 
 
 def _flaw_at(monkeypatch: pytest.MonkeyPatch, word: str, times: int = 10**6) -> None:

@@ -103,7 +103,7 @@ def test_while_a_lower_rank_asks_the_others_have_a_fifth(redis_url: str, prefix:
     _with_two(redis_url, prefix, 20, None, talk)
 
 
-def test_equal_ranks_and_who_has_none_yield_to_nobody(redis_url: str, prefix: str) -> None:
+def test_equal_ranks_and_calls_without_a_rank_do_not_yield(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         for limiter, rank in ((one, 3), (other, 3), (other, None), (one, 0), (other, None), (other, 0)):
             assert await limiter.wait_for_permit(1, 5, rank)
@@ -311,7 +311,7 @@ def test_who_sleeps_through_a_429_waits_as_long_as_it_asks(redis_url: str, prefi
     _with_two(redis_url, prefix, rate, None if rate else 600_000.0, talk)
 
 
-def test_a_clock_of_redis_that_was_set_back_holds_nobody_back_for_as_long(redis_url: str, prefix: str) -> None:
+def test_a_clock_of_redis_that_was_set_back_delays_no_request_for_as_long(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         await one.wait_for_permit(1, 5)
         with redis.Redis.from_url(redis_url) as client:

@@ -119,7 +119,7 @@ def test_the_log_has_a_line_a_minute_and_the_database_few_writes(engine: Engine,
     assert 15 <= len(written) <= 18
 
 
-def test_a_delay_that_nobody_meets_any_more_is_forgotten(engine: Engine, batch: str) -> None:
+def test_a_delay_that_is_not_met_any_more_is_forgotten(engine: Engine, batch: str) -> None:
     clock = Clock()
     delays = Delays(engine, "one", clock=clock)
     delays.blocked("model:7", DOWN)

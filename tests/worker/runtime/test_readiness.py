@@ -1,4 +1,4 @@
-"""What a worker says of itself to whoever supervises it."""
+"""What a worker reports about itself to its supervisor."""
 
 from __future__ import annotations
 

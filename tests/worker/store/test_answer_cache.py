@@ -140,7 +140,7 @@ def test_what_a_batch_was_answered_before_it_was_stopped_is_known(mill: Mill) ->
     assert mill.mistral.billed == Counter(texts)
 
 
-def test_a_chunk_whose_input_was_damaged_since_stands_in_nobodys_way(mill: Mill) -> None:
+def test_a_chunk_whose_input_was_damaged_since_blocks_no_other(mill: Mill) -> None:
     texts = some_texts(40)
     mill.run(mill.submit(texts, chunk_texts=20))
     with writing(mill.engine) as connection:

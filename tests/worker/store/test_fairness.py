@@ -62,7 +62,7 @@ def test_among_equals_the_messages_own_chunk_is_taken(engine: Engine) -> None:
     assert most_deserving_chunk(engine, second, 1) == (second, 1)
 
 
-def test_what_is_done_stopped_or_put_off_is_nobodys_work(engine: Engine) -> None:
+def test_what_is_done_stopped_or_deferred_is_not_runnable(engine: Engine) -> None:
     batch(engine, 1, ["pending"], state="cancelled")
     put_off = batch(engine, 2, ["done", "pending"])
     with writing(engine) as connection:

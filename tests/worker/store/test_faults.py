@@ -1,4 +1,4 @@
-"""A fault nobody foresaw is counted under the claim, and ends the work after some in a row."""
+"""An unforeseen fault is counted under the claim, and ends the work after some in a row."""
 
 from __future__ import annotations
 

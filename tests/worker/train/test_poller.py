@@ -255,7 +255,7 @@ def test_a_run_that_ends_badly_at_mistral_ends_here_too(bench: Bench, status: st
     assert row.error
 
 
-def test_a_status_nobody_knows_is_waited_out(bench: Bench) -> None:
+def test_an_unknown_status_is_polled_on(bench: Bench) -> None:
     bench.mistral.after_start = ["REHEATING", "RUNNING", "SUCCESS"]
     assert bench.look_until_it_stops(bench.submit(yes=True)).state == "succeeded"
 
@@ -360,7 +360,7 @@ def test_each_look_asks_for_one_next_look_and_a_second_copy_of_the_message_for_n
     assert bench.outbox.sent[-1] == (training_id, 1.0)
 
 
-def test_a_training_that_somebody_holds_is_left_alone(bench: Bench) -> None:
+def test_a_training_that_another_worker_has_claimed_is_left_alone(bench: Bench) -> None:
     training_id = bench.submit(yes=True)
     with writing(bench.engine) as connection:
         connection.execute(update(TrainingRow).values(lease_token="other", lease_until=db_now() + 60))
@@ -462,7 +462,7 @@ def test_a_job_that_cannot_be_cancelled_now_is_cancelled_later(bench: Bench) -> 
     assert (row.state, row.error_code, bench.mistral.cancels) == ("failed", "unexpected", ["job-0"])
 
 
-def test_a_job_that_nobody_here_can_cancel_is_named(bench: Bench) -> None:
+def test_a_job_that_no_worker_can_cancel_is_named(bench: Bench) -> None:
     training_id = job_that_runs_on(bench)
 
     def fault(name: str) -> None:

@@ -154,14 +154,14 @@ def test_a_refusal_is_kept_and_not_repeated(ready: Engine, mistral: Mistral) -> 
     assert len(mistral.calls) == 1
 
 
-def test_a_key_that_is_refused_leaves_the_wish_owed(ready: Engine, mistral: Mistral) -> None:
+def test_a_key_that_is_refused_leaves_the_action_pending(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
     mistral.before.append(CredentialsRefused("bad key"))
     assert work(ready, mistral).remote_wish == "archive"
     assert work(ready, mistral).remote_state == "archived"
 
 
-def test_a_wish_that_changes_while_it_is_carried_out_is_carried_out_too(ready: Engine, mistral: Mistral) -> None:
+def test_an_action_that_changes_while_it_is_carried_out_is_carried_out_too(ready: Engine, mistral: Mistral) -> None:
     act(ready, registry.archive)
 
     def change_mind() -> None:
@@ -182,7 +182,7 @@ def test_two_workers_do_not_do_it_twice(ready: Engine, mistral: Mistral) -> None
     assert mistral.calls == ["archive"]
 
 
-def test_a_sweep_sends_a_wish_whose_message_was_lost(ready: Engine, mistral: Mistral, redis_url: str) -> None:
+def test_a_sweep_sends_an_action_whose_message_was_lost(ready: Engine, mistral: Mistral, redis_url: str) -> None:
     act(ready, registry.archive)
     row = now(ready)
     sent = Sent()

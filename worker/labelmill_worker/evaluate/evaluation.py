@@ -104,12 +104,12 @@ def _blocks(path: Path) -> Iterator[list[str]]:
 
 def have_ended(context: EvaluateContext, job: EvaluationRow) -> bool:
     """Whether all of its batches go no further by themselves. Raises the reason of one that did not complete."""
-    found = [_batch(context, job, column) for column in batches_of(job)]
-    for batch in found:
+    batches = [_batch(context, job, column) for column in batches_of(job)]
+    for batch in batches:
         if batch.state in ENDED and batch.state != BatchState.COMPLETED.value:
             why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
             raise Permanent(why, code=batch.error_code)
-    return all(batch.state in ENDED for batch in found)
+    return all(batch.state in ENDED for batch in batches)
 
 
 def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:

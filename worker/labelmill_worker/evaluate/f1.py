@@ -16,8 +16,8 @@ Counts = NDArray[np.float64]
 def counts(real: NDArray[np.bool_], given: NDArray[np.bool_]) -> tuple[Counts, Counts, Counts]:
     """Of indicator matrices (rows, labels), for each label: rows that have it and were given it, have it, were
     given it."""
-    hits, held, answered = (one.sum(axis=0).astype(float) for one in (real & given, real, given))
-    return hits, held, answered
+    hits, present, answered = (one.sum(axis=0).astype(float) for one in (real & given, real, given))
+    return hits, present, answered
 
 
 def f1_of(hits: Any, real: Any, given: Any) -> Counts:

@@ -43,18 +43,24 @@ def suspects(
     sums = np.bincount(real[scored], of_truth[scored], minlength=size)
     usual = np.divide(sums, counts, out=np.ones(size), where=counts > 0)
     doubtful = scored & (top != real) & (best >= usual[top]) & (of_truth < usual[real])
-    found = np.flatnonzero(doubtful)
+    suspected = np.flatnonzero(doubtful)
     # by how many times likelier the other label is: where the row's own has next to no score it is rarely right
-    surest = found[np.argsort(of_truth[found] / np.maximum(best[found], _TINY), kind="stable")[:MOST]]
+    surest = suspected[np.argsort(of_truth[suspected] / np.maximum(best[suspected], _TINY), kind="stable")[:MOST]]
     cases = [_case(truth, at, top, best, of_truth) for at in surest.tolist()]
-    return {"suspected": len(found), "suspects": cases[:SHOWN], "all_suspects": listed(cases)}
+    return {"suspected": len(suspected), "suspects": cases[:SHOWN], "all_suspects": listed(cases)}
 
 
 def listed(cases: list[Case]) -> list[tuple[int, str, str, float, float]]:
     """Cases for an export: row, label, the label that the model gives, its score, and the score of the row's label."""
     return [
-        (one["row"], one["label"], one["predicted"], round(one["score"], _DIGITS), round(one["label_score"], _DIGITS))
-        for one in cases
+        (
+            case["row"],
+            case["label"],
+            case["predicted"],
+            round(case["score"], _DIGITS),
+            round(case["label_score"], _DIGITS),
+        )
+        for case in cases
     ]
 
 

@@ -116,7 +116,7 @@ class MultiLabelTally:
         names, rows = self.truth.names, max(1, len(self._present))
         hits, real, given = f1.counts(self._present, self._given)
         averages = f1.averages(hits, real, given, present_only=False)
-        found = {
+        metrics = {
             **row_counts(self.correct, self._scored, self._answered),
             **{name: float(value) for name, value in averages.items()},
             "per_label": f1.per_label(names, hits, real, given),
@@ -130,8 +130,8 @@ class MultiLabelTally:
             **unfamiliar_labels(self.truth, real),
         }
         if self._scale and self._calibrated:
-            found["calibrated"] = {"temperature": self._scale.temperature, **self._quality(self._calibrated)}
-        return found
+            metrics["calibrated"] = {"temperature": self._scale.temperature, **self._quality(self._calibrated)}
+        return metrics
 
     def analysis(self) -> dict[str, Any]:
         """What a report draws."""
@@ -146,7 +146,7 @@ class MultiLabelTally:
                 where=self._means.rows > counts,
             ),
         )
-        found = {
+        analysis = {
             "multi": True,
             "labels": names,
             "known_labels": self._labels,
@@ -161,8 +161,8 @@ class MultiLabelTally:
             **self._pairs.cases(self.truth, usual),
         }
         if self._calibrated and self._calibrated is not self._raw and self._probabilities:
-            found["reliability_calibrated"] = self._calibrated.reliability.points()
-        return found
+            analysis["reliability_calibrated"] = self._calibrated.reliability.points()
+        return analysis
 
     def _confusion(self, real: Any, given: Any, hits: Any) -> dict[str, dict[str, int]]:
         rows = len(self._present)
@@ -178,13 +178,13 @@ class MultiLabelTally:
 
     def _intervals(self) -> dict[str, Any]:
         packed = np.packbits(np.concatenate([self._present, self._given, self._answered[:, None]], axis=1), axis=1)
-        one = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-        _, first, rows = np.unique(one, return_index=True, return_counts=True)
+        packed_rows = packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
+        _, first, rows = np.unique(packed_rows, return_index=True, return_counts=True)
         present, given = self._present[first].astype(float), self._given[first].astype(float)
-        both, right = present * given, self.correct[first]
+        hits, right = present * given, self.correct[first]
 
         def statistics(drawn: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
-            averages = f1.averages(drawn @ both, drawn @ present, drawn @ given, present_only=False)
+            averages = f1.averages(drawn @ hits, drawn @ present, drawn @ given, present_only=False)
             return {"accuracy": drawn @ right / drawn.sum(axis=1)} | averages
 
         return intervals(rows, LabelCounts(*f1.counts(self._present, self._given)), statistics)

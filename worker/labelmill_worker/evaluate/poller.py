@@ -53,11 +53,11 @@ def poll_evaluation(context: EvaluateContext, job_id: str) -> None:
     except Retryable:
         raise
     except Exception as fault:
-        found = record_job_fault(context.engine, EvaluationRow, job.id, token, fault)
-        if found.is_last:
-            _fail(context, job.id, token, found)
+        unforeseen = record_job_fault(context.engine, EvaluationRow, job.id, token, fault)
+        if unforeseen.is_last:
+            _fail(context, job.id, token, unforeseen)
         else:
-            release_job(context.engine, EvaluationRow, job.id, token, poll_again_in_s=found.pause_s)
+            release_job(context.engine, EvaluationRow, job.id, token, poll_again_in_s=unforeseen.pause_s)
         raise
     if wait_s is None:
         return

@@ -45,13 +45,13 @@ def intervals(case_rows: NDArray[np.int64], labels: LabelCounts, statistics: Sta
     metric whose interval would not hold has None, and the reason under `withheld`.
     """
     rows = int(case_rows.sum())
-    found = {name: float(values[0]) for name, values in statistics(case_rows[None].astype(np.float64)).items()}
+    observed = {name: float(values[0]) for name, values in statistics(case_rows[None].astype(np.float64)).items()}
     resamples = RESAMPLES if len(case_rows) * len(labels.real) * RESAMPLES <= _WORK else _FEW
-    drawn = _resampled({name for name in found if name != "accuracy"}, case_rows, resamples, statistics)
-    bounds: dict[str, Any] = {"accuracy": wilson_interval(found["accuracy"], rows)}
+    drawn = _resampled({name for name in observed if name != "accuracy"}, case_rows, resamples, statistics)
+    bounds: dict[str, Any] = {"accuracy": wilson_interval(observed["accuracy"], rows)}
     for name, values in drawn.items():
-        unseen = _unseen_variance(labels, found[name]) if name == "macro_f1" else 0.0
-        bounds[name] = wilson_interval(found[name], _rows_alike(found[name], values, unseen, rows))
+        unseen = _unseen_variance(labels, observed[name]) if name == "macro_f1" else 0.0
+        bounds[name] = wilson_interval(observed[name], _rows_alike(observed[name], values, unseen, rows))
     withheld = {}
     few = int((labels.real < FEW_ROWS).sum())
     if few > FEW_LABELS * len(labels.real):

@@ -59,9 +59,9 @@ class _SingleLabelQuality:
         }
 
     def reliability(self, scored: NDArray[np.bool_], right: NDArray[np.bool_]) -> Reliability:
-        found = Reliability()
-        found.add(np.clip(self.best[scored], 0, 1), right[scored])
-        return found
+        reliability = Reliability()
+        reliability.add(np.clip(self.best[scored], 0, 1), right[scored])
+        return reliability
 
 
 class SingleLabelTally:
@@ -105,11 +105,11 @@ class SingleLabelTally:
         present = int(((real + given) > 0).sum())
         averages = f1.averages(hits, real, given, present_only=True)
         shown = (real + given) > 0
-        there = [name for name, is_there in zip(names, shown, strict=True) if is_there]
-        found = {
+        names_shown = [name for name, is_there in zip(names, shown, strict=True) if is_there]
+        metrics = {
             **row_counts(self.correct, self._scored, self._given >= 0),
             **{name: float(value) for name, value in averages.items()},
-            "per_label": f1.per_label(there, hits[shown], real[shown], given[shown]),
+            "per_label": f1.per_label(names_shown, hits[shown], real[shown], given[shown]),
             "confusion": self._confusion(),
             "labels_averaged": present,
             **self._quality(self._raw),
@@ -118,14 +118,14 @@ class SingleLabelTally:
             **unfamiliar_labels(self.truth, real),
         }
         if self._scale and self._calibrated:
-            found["calibrated"] = {"temperature": self._scale.temperature, **self._quality(self._calibrated)}
-        return found
+            metrics["calibrated"] = {"temperature": self._scale.temperature, **self._quality(self._calibrated)}
+        return metrics
 
     def analysis(self) -> dict[str, Any]:
         """What a report draws."""
         scored, names = self._scored, self.truth.names
         is_top = self._top == self._real
-        found = {
+        analysis = {
             "multi": False,
             "labels": names,
             "known_labels": len(self.truth.target.labels),
@@ -142,8 +142,8 @@ class SingleLabelTally:
             **suspects(self.truth, self._top, self._raw.best, self._raw.of_truth, scored),
         }
         if self._calibrated and self._calibrated is not self._raw and self._probabilities:
-            found["reliability_calibrated"] = self._calibrated.reliability(scored, is_top).points()
-        return found
+            analysis["reliability_calibrated"] = self._calibrated.reliability(scored, is_top).points()
+        return analysis
 
     def _counts(self) -> LabelCounts:
         size = len(self.truth.names)

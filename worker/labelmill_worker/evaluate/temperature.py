@@ -53,11 +53,11 @@ def fit_multi(scores: Floats, truth: NDArray[np.bool_]) -> dict[str, Any] | None
 
 
 def _least(loss: Any, rows: int) -> dict[str, Any]:
-    found = minimize_scalar(
+    minimum = minimize_scalar(
         lambda exponent: loss(float(np.exp(exponent))),
         bounds=(np.log(LEAST), np.log(MOST)),
         method="bounded",
         options={"xatol": 1e-6},
     )
-    temperature = float(np.exp(found.x))
+    temperature = float(np.exp(minimum.x))
     return {"temperature": temperature, "rows": rows, "log_loss_before": loss(1.0), "log_loss_after": loss(temperature)}

@@ -60,11 +60,11 @@ def read_truth(path: Path, schema: LabelSchema) -> tuple[int, list[Truth]]:
     for count, row in enumerate(read_split(path), 1):
         for column in columns:
             column.add(count - 1, row["labels"].get(column.target.name))
-    found = [column.truth() for column in columns if column.rows]
-    if not found:
+    truths = [column.truth() for column in columns if column.rows]
+    if not truths:
         names = ", ".join(target.name for target in schema.targets)
         raise Permanent(f"the dataset has no labels for any target of the model ({names})")
-    return count, found
+    return count, truths
 
 
 class _Column:

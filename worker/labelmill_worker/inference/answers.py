@@ -128,11 +128,11 @@ def decide(
         abstained = best < np.float32(threshold)
     nothing: list[str | None] = [None] * len(best)
     if target.multi:
-        found = [
+        label_lists = [
             None if has_abstained else _label_list(row, target.labels)
             for row, has_abstained in zip(scores >= limits, abstained.tolist(), strict=True)
         ]
-        return Decisions(nothing, found, best, abstained)
+        return Decisions(nothing, label_lists, best, abstained)
     names: list[str | None] = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
     for index in np.flatnonzero(abstained).tolist():
         names[index] = None
@@ -146,9 +146,9 @@ def _label_list(holds: NDArray[np.bool_], labels: Sequence[str]) -> str:
 def threshold_of(target: str, *sources: Thresholds | None) -> float | None:
     """The threshold for a target: of the first source that has one by the target's name or for all (`*`)."""
     for source in sources:
-        found = source.get(target, source.get("*")) if source else None
-        if isinstance(found, (int, float)):
-            return found
+        threshold = source.get(target, source.get("*")) if source else None
+        if isinstance(threshold, (int, float)):
+            return threshold
     return None
 
 
@@ -158,9 +158,9 @@ def abstain_under(
     """Under which best score a row abstains: the batch's threshold, else the model's of a single-label target, which
     may be one for each label in label order. A multi-label target's say which labels hold; none of them makes a row
     abstain."""
-    found = threshold_of(target.name, options, None if target.multi else models)
-    if found is not None or target.multi or not models:
-        return found
+    threshold = threshold_of(target.name, options, None if target.multi else models)
+    if threshold is not None or target.multi or not models:
+        return threshold
     by_label = models.get(target.name)
     if not isinstance(by_label, Mapping):
         return None
@@ -169,9 +169,9 @@ def abstain_under(
 
 def label_limits(target: Target, thresholds: Thresholds | None) -> NDArray[np.float32] | float:
     """From which score on each label of a multi-label target holds, in label order: the model's, or 0.5."""
-    found = thresholds.get(target.name, thresholds.get("*")) if thresholds else None
-    if found is None:
+    limits = thresholds.get(target.name, thresholds.get("*")) if thresholds else None
+    if limits is None:
         return DEFAULT_MULTI_THRESHOLD
-    if not isinstance(found, Mapping):
-        return float(np.float32(found))  # set for all before the model's targets were known
-    return np.array([found.get(label, DEFAULT_MULTI_THRESHOLD) for label in target.labels], np.float32)
+    if not isinstance(limits, Mapping):
+        return float(np.float32(limits))  # set for all before the model's targets were known
+    return np.array([limits.get(label, DEFAULT_MULTI_THRESHOLD) for label in target.labels], np.float32)

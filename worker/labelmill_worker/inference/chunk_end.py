@@ -43,11 +43,11 @@ def end_chunk(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, 
 
 def record_fault(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, fault: Exception) -> None:
     """Note a fault of ours where the claim is held, and let the chunk be tried again, or end its batch."""
-    found = record_chunk_fault(runtime.engine, claim, fault)
-    if found.is_last:
-        fail_batch(runtime.engine, claim.batch_id, found)
+    unforeseen = record_chunk_fault(runtime.engine, claim, fault)
+    if unforeseen.is_last:
+        fail_batch(runtime.engine, claim.batch_id, unforeseen)
     else:
-        _send_again(messages, claim, found.pause_s)
+        _send_again(messages, claim, unforeseen.pause_s)
 
 
 def stop_unusable_model(runtime: InferenceRuntime, claim: Claim, error: LabelmillError) -> None:

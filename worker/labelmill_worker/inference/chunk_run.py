@@ -143,11 +143,11 @@ class ChunkRun:
             return to_send
         if not index_earlier_answers(engine, model.no, exclude=self._claim.batch_no, until=until):
             return RowsToSend([], [])
-        found = earlier_answers(engine, model.no, schema, to_send.texts, self._claim.options.get("temperatures"))
-        known = found.indices.tolist()
+        earlier = earlier_answers(engine, model.no, schema, to_send.texts, self._claim.options.get("temperatures"))
+        known = earlier.indices.tolist()
         if known:
             request = Request([to_send.rows[index] for index in known], [to_send.texts[index] for index in known])
-            self._runtime.recorder.put(record, Delivery([Answer(request, schema, found.scores, 0, is_cached=True)]))
+            self._runtime.recorder.put(record, Delivery([Answer(request, schema, earlier.scores, 0, is_cached=True)]))
         return to_send.without(set(known))
 
 

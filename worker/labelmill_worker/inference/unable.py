@@ -32,10 +32,12 @@ def lacks_mistral(ability: Ability) -> WorkerUnable | None:
 
 def models_left_to_others(ability: Ability) -> list[int]:
     """The keys of models whose batches this worker leaves to others."""
-    found = ((subject, ability.lacks(subject)) for subject in ability.lacking() if subject.startswith(MODEL_PREFIX))
+    inabilities = (
+        (subject, ability.lacks(subject)) for subject in ability.lacking() if subject.startswith(MODEL_PREFIX)
+    )
     return [
         int(subject.removeprefix(MODEL_PREFIX))
-        for subject, error in found
+        for subject, error in inabilities
         if error is not None and ability.leaves_to_others(error, subject, _QUEUE)
     ]
 

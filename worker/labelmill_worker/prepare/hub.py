@@ -133,8 +133,8 @@ def _faults_of_the_hub(repository: str, reference: str) -> Iterator[None]:
 
 def _answer_of(error: BaseException) -> tuple[int | None, float | None]:
     """The status of the hub's answer that led to an error, and the seconds after which to ask again."""
-    for one in _causes(error):
-        if (response := getattr(one, "response", None)) is not None:
+    for cause in _causes(error):
+        if (response := getattr(cause, "response", None)) is not None:
             seconds = response.headers.get("retry-after", "")
             return response.status_code, float(seconds) if seconds.isdecimal() else None
     return None, None

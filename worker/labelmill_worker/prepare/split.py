@@ -38,9 +38,9 @@ def stratified_split(
     everything = np.arange(len(strata), dtype=np.int64)
     train_rows, rest = _cut(everything, strata, validation + test, seed)
     validation_rows, test_rows = _cut(rest, strata, test, seed)
-    found = (train_rows, validation_rows, test_rows)
-    _fill_gaps([rows for rows in found if len(rows)], strata)
-    return found
+    splits = (train_rows, validation_rows, test_rows)
+    _fill_gaps([rows for rows in splits if len(rows)], strata)
+    return splits
 
 
 def _cut(rows: Positions, strata: NDArray[np.int64], second: int, seed: int) -> tuple[Positions, Positions]:

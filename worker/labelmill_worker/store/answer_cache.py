@@ -150,12 +150,12 @@ def earlier_answers(
     order = np.array(sorted(range(len(digests)), key=digests.__getitem__), np.int64)  # neighbours share pages
     values = {"model_no": model_no, "count": len(digests), "digests": b"".join(sorted(digests))}
     with reading(engine) as connection:
-        found = [
+        found_by_target = [
             _find(connection, values | {"target": number}, order, labels=len(target.labels))
             for number, target in enumerate(schema.targets)
         ]
-    known = reduce(np.intersect1d, [indices for indices, _ in found])
-    return EarlierAnswers(known, [scores[np.searchsorted(indices, known)] for indices, scores in found])
+    known = reduce(np.intersect1d, [indices for indices, _ in found_by_target])
+    return EarlierAnswers(known, [scores[np.searchsorted(indices, known)] for indices, scores in found_by_target])
 
 
 def _find(
@@ -167,8 +167,8 @@ def _find(
     rows = dialect.execute_raw(connection, find, values | {"width": labels * 4})
     if dialect.aggregates_bytes:
         ((packed,),) = rows
-        both = np.frombuffer(packed or b"", [("place", ">i4"), ("scores", "<f4", (labels,))])
-        places, scores = both["place"], both["scores"]
+        records = np.frombuffer(packed or b"", [("place", ">i4"), ("scores", "<f4", (labels,))])
+        places, scores = records["place"], records["scores"]
     else:
         places = np.array([place for place, _ in rows], np.int64)
         scores = np.frombuffer(b"".join(raw for _, raw in rows), "<f4").reshape(len(rows), labels)

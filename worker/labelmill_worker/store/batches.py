@@ -28,8 +28,8 @@ def read_open_batch(engine: Engine, batch_id: str) -> OpenBatch | None:
     """The batch, unless it has ended or does not run yet."""
     wanted = select(BatchRow.model_no, BatchRow.priority).where(BatchRow.id == batch_id, is_runnable(BatchRow))
     with reading(engine) as connection:
-        found = connection.execute(wanted).first()
-    return OpenBatch(*found) if found else None
+        row = connection.execute(wanted).first()
+    return OpenBatch(*row) if row else None
 
 
 def fail_batch(engine: Engine, batch_id: str, error: LabelmillError) -> bool:

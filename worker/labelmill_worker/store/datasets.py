@@ -71,7 +71,7 @@ def record_dataset(
 
 
 def _all_there(data: DataFolder, dataset_id: str, files: Json) -> bool:
-    """A version whose files somebody deleted is worth making again."""
+    """A version whose files were deleted is prepared again."""
     try:
         return all(data.file(one, dataset_folder(dataset_id)).is_file() for one in files.values())
     except InvalidInput:

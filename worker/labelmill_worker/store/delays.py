@@ -18,22 +18,22 @@ def note_delay(
 ) -> None:
     """Something holds this worker back, for `since_s` seconds already. It counts for `valid_s` seconds from now; one of
     the same reason that counts still keeps its beginning."""
-    mine = (DelayRow.worker_id == worker_id) & (DelayRow.subject == subject)
+    is_own = (DelayRow.worker_id == worker_id) & (DelayRow.subject == subject)
     values = {"reason": reason.value, "message": message[:_MOST_CHARS], "until": db_now() + valid_s}
     with writing(engine) as connection:
-        goes_on = mine & (DelayRow.reason == reason.value) & (DelayRow.until > db_now())
+        goes_on = is_own & (DelayRow.reason == reason.value) & (DelayRow.until > db_now())
         if connection.execute(update(DelayRow).where(goes_on).values(**values)).rowcount:
             return
-        connection.execute(delete(DelayRow).where(mine | (DelayRow.until < db_now() - _KEPT_S)))
+        connection.execute(delete(DelayRow).where(is_own | (DelayRow.until < db_now() - _KEPT_S)))
         since = db_now() - since_s
         connection.execute(insert(DelayRow).values(worker_id=worker_id, subject=subject, since=since, **values))
 
 
 def end_delay(engine: Engine, worker_id: str, subject: str) -> None:
     """Nothing holds it back any more."""
-    mine = (DelayRow.worker_id == worker_id) & (DelayRow.subject == subject)
+    is_own = (DelayRow.worker_id == worker_id) & (DelayRow.subject == subject)
     with writing(engine) as connection:
-        connection.execute(delete(DelayRow).where(mine))
+        connection.execute(delete(DelayRow).where(is_own))
 
 
 def end_delays_of_job(engine: Engine, job_id: str) -> None:

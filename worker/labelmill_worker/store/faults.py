@@ -44,22 +44,22 @@ def record_job_fault(engine: Engine, table: JobTable, job_id: str, token: str, f
     """Count a fault under the job's lease, which stays. Without the lease nothing is written: another has the job."""
     held = (table.id == job_id) & leases.is_held(table, token) & is_open(table)
     with writing(engine) as connection:
-        found = _count(connection, table, held, fault)
-        if found is not None:
-            events.note(connection, job_id, found.message)
-    return found or UnforeseenFault(fault, 1)
+        unforeseen = _count(connection, table, held, fault)
+        if unforeseen is not None:
+            events.note(connection, job_id, unforeseen.message)
+    return unforeseen or UnforeseenFault(fault, 1)
 
 
 def record_chunk_fault(engine: Engine, claim: Claim, fault: BaseException) -> UnforeseenFault:
     """Count a fault under a chunk's claim, and release the chunk. Without the claim nothing is written."""
     of_chunk = (claim.batch_no, claim.number, claim.token)
     with writing(engine) as connection:
-        found = _count(connection, ChunkRow, chunk_transitions.is_claimed(*of_chunk), fault)
-        if found is None:
+        unforeseen = _count(connection, ChunkRow, chunk_transitions.is_claimed(*of_chunk), fault)
+        if unforeseen is None:
             return UnforeseenFault(fault, 1)
-        chunk_transitions.release(connection, *of_chunk, wait_s=found.pause_s, counts=True)
-        events.note(connection, claim.batch_id, found.message, chunk=claim.number)
-    return found
+        chunk_transitions.release(connection, *of_chunk, wait_s=unforeseen.pause_s, counts=True)
+        events.note(connection, claim.batch_id, unforeseen.message, chunk=claim.number)
+    return unforeseen
 
 
 def _count(

@@ -1,7 +1,7 @@
 """Claims and moves of whole jobs (dataset, training, evaluation).
 
 Whatever a worker writes about a job goes through `write_held` or follows `require_held` in one transaction: the job is
-still open, and the worker holds its lease. Only recovery writes without a lease, about jobs that nobody holds.
+still open, and the worker holds its lease. Only recovery writes without a lease, about jobs whose lease is free.
 """
 
 from __future__ import annotations

@@ -53,11 +53,11 @@ class LeaseKeeper(Generic[J]):
         while not self._done.wait(self._lease_s / RENEWALS_PER_LEASE):
             asked_at = time.monotonic()
             try:
-                held = renew_job(self._engine, self._table, self._job_id, self._token, self._lease_s)
+                is_held = renew_job(self._engine, self._table, self._job_id, self._token, self._lease_s)
             except DatabaseUnavailable:
-                held = asked_at < self._good_until
+                is_held = asked_at < self._good_until
             else:
                 self._good_until = asked_at + self._lease_s
-            if not held:
+            if not is_held:
                 self.lost.set()
                 return

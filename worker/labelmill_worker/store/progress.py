@@ -82,19 +82,19 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
     slots of requests that could run meanwhile.
     """
     # in order: two workers never lock crosswise
-    in_order = sorted(entries, key=lambda one: (one.claim.batch_no, one.claim.number))
+    in_order = sorted(entries, key=lambda entry: (entry.claim.batch_no, entry.claim.number))
     dialect = dialect_of(connection)
     guard = dialect.choose(sqlite=_GUARD_ON_SQLITE, postgres=_GUARD_ON_POSTGRES)
-    answers = dialect.rows_at_once(connection, guard, [_guard_values(one, lease_s) for one in in_order])
-    standings = {one: _standing(row and row[0]) for one, row in zip(in_order, answers, strict=True)}
-    kept = [one for one in entries if standings[one] is not Standing.LOST]
-    insert_predictions(connection, [(one.claim.batch_no, block) for one in kept for block in one.progress.blocks])
-    errors = [error for one in kept for error in one.progress.errors]
+    answers = dialect.rows_at_once(connection, guard, [_guard_values(entry, lease_s) for entry in in_order])
+    standings = {entry: _standing(row and row[0]) for entry, row in zip(in_order, answers, strict=True)}
+    kept = [entry for entry in entries if standings[entry] is not Standing.LOST]
+    insert_predictions(connection, [(entry.claim.batch_no, block) for entry in kept for block in entry.progress.blocks])
+    errors = [error for entry in kept for error in entry.progress.errors]
     if errors:
         dialect.bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
-    keep_vectors(connection, [(one.claim.model.no, *vector) for one in kept for vector in one.progress.vectors])
+    keep_vectors(connection, [(entry.claim.model.no, *vector) for entry in kept for vector in entry.progress.vectors])
     transactions = [row[1] for row in answers if row]
-    return Recorded([standings[one] for one in entries], transactions[0] if transactions else None)
+    return Recorded([standings[entry] for entry in entries], transactions[0] if transactions else None)
 
 
 def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:

@@ -129,8 +129,8 @@ def runnable_batches(engine: Engine) -> list[RunnableBatch]:
     """Batches whose chunks may be worked on, the oldest first."""
     with reading(engine) as connection:
         # sorted here: told to sort, SQLite reads every batch there ever was in order instead of using the index
-        found = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(is_runnable(BatchRow))).all())
-    return [RunnableBatch(no, batch_id) for no, batch_id in found]
+        rows = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(is_runnable(BatchRow))).all())
+    return [RunnableBatch(no, batch_id) for no, batch_id in rows]
 
 
 def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:

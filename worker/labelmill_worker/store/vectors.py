@@ -13,7 +13,7 @@ from labelmill.core.database import reading
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import ModelRow, VectorRow, utc_now
 
-_INNER = "inner"  #: Their state: they are in no list, and nobody can name them.
+_INNER = "inner"  #: Their state: they are in no list and have no name that a command takes.
 _AT_ONCE = 1_000  # parameters of one statement
 
 

@@ -47,17 +47,17 @@ def note_gone(engine: Engine, worker_id: str) -> None:
 def note_unable(engine: Engine, worker_id: str, subject: str, reason: str, for_s: float) -> None:
     """This worker cannot do something, and tries again in `for_s` seconds."""
     values = {"reason": reason, "until": db_now() + for_s}
-    mine = (UnableWorkerRow.worker_id == worker_id) & (UnableWorkerRow.subject == subject)
+    is_own = (UnableWorkerRow.worker_id == worker_id) & (UnableWorkerRow.subject == subject)
     with writing(engine) as connection:
-        connection.execute(delete(UnableWorkerRow).where(mine))
+        connection.execute(delete(UnableWorkerRow).where(is_own))
         connection.execute(insert(UnableWorkerRow).values(worker_id=worker_id, subject=subject, **values))
 
 
 def note_able(engine: Engine, worker_id: str, subject: str) -> None:
     """This worker can do it again."""
-    mine = (UnableWorkerRow.worker_id == worker_id) & (UnableWorkerRow.subject == subject)
+    is_own = (UnableWorkerRow.worker_id == worker_id) & (UnableWorkerRow.subject == subject)
     with writing(engine) as connection:
-        connection.execute(delete(UnableWorkerRow).where(mine))
+        connection.execute(delete(UnableWorkerRow).where(is_own))
 
 
 def others_may(engine: Engine, worker_id: str, subject: str, queue: str, *, seen_within_s: float) -> bool:

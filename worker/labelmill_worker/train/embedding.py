@@ -98,8 +98,8 @@ def run(step: StepContext) -> NextPoll:
     if wait_s is not None:
         return wait_s
     with step.long_slot(), discarded_if_cancelled(step):
-        recipe, thresholds, found, analysis = fit(step)
-        succeed(step, recipe, thresholds, found, analysis)
+        recipe, thresholds, details, analysis = fit(step)
+        succeed(step, recipe, thresholds, details, analysis)
     return None
 
 
@@ -208,8 +208,8 @@ def fit(step: StepContext) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     for target in fitted.report.values():
-        for one in target.get("precisions", ()):
-            step.note(one["said"])
+        for precision in target.get("precisions", ()):
+            step.note(precision["said"])
     file = model_file(step.row.id)
     sha256 = fitted.head.save(step.data.path(file))
     recipe = {

@@ -172,13 +172,13 @@ class TrainingPoller:
 
     def _after_unforeseen(self, row: TrainingRow, token: str, fault: Exception) -> None:
         """Try again some times, then give the training up; what cannot be stopped at Mistral is named."""
-        found = record_job_fault(self._engine, TrainingRow, row.id, token, fault)
-        if found.is_last and row.error is None:
-            self._begin_giving_up(row, token, found)
-        elif row.error and found.count >= 2 * MAX_FAULTS:
-            self._fail(row, token, _left_running(row, found))
+        unforeseen = record_job_fault(self._engine, TrainingRow, row.id, token, fault)
+        if unforeseen.is_last and row.error is None:
+            self._begin_giving_up(row, token, unforeseen)
+        elif row.error and unforeseen.count >= 2 * MAX_FAULTS:
+            self._fail(row, token, _left_running(row, unforeseen))
             return
-        release_training(self._engine, row, token, found.pause_s)
+        release_training(self._engine, row, token, unforeseen.pause_s)
 
     def _begin_giving_up(self, row: TrainingRow, token: str, error: Permanent) -> NextPoll:
         """From now on the training only waits for what is left of it at Mistral to be stopped."""

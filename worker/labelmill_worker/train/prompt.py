@@ -82,11 +82,11 @@ def _pool_texts(step: StepContext, schema: LabelSchema) -> Iterator[list[str]]:
 
 def _pool_file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     rows = ((row["text"], row["labels"]) for row in _sample(step, schema, POOL_PER_LABEL, MAX_POOL))
-    found = list(embedding.vectors_of(step, EMBEDDING_MODEL, rows))
-    if not found:
+    vectors = list(embedding.vectors_of(step, EMBEDDING_MODEL, rows))
+    if not vectors:
         raise Permanent("none of the examples could be embedded")
-    matrix = np.frombuffer(b"".join(data for data, _, _ in found), "<f2").reshape(len(found), -1).astype(np.float32)
-    pool = ExamplePool.of(schema, [{"text": text, "labels": labels} for _, labels, text in found], matrix)
+    matrix = np.frombuffer(b"".join(data for data, _, _ in vectors), "<f2").reshape(len(vectors), -1).astype(np.float32)
+    pool = ExamplePool.of(schema, [{"text": text, "labels": labels} for _, labels, text in vectors], matrix)
     step.confirm_lease()
     embedding.delete_leftovers(step)
     file = model_file(step.row.id)

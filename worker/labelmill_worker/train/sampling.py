@@ -45,12 +45,12 @@ def sample_per_label(rows: Iterable[Row], schema: LabelSchema, per_label: int, m
 
 
 def _keys(labels: dict[str, Any], known: dict[tuple[str, str], Any]) -> list[tuple[str, str]]:
-    found = [
+    keys = [
         (target, label)
         for target, value in labels.items()
         for label in ((value or [NO_LABEL]) if isinstance(value, list) else [value])
     ]
-    return [key for key in found if key in known]
+    return [key for key in keys if key in known]
 
 
 def _still_wanted(kept: dict[str, dict[str, Any]], heaps: dict[Any, list[tuple[bytes, str]]]) -> dict[str, Any]:

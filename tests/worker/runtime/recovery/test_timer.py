@@ -124,7 +124,7 @@ def test_an_outage_of_redis_is_one_outage_however_many_sweeps_need_no_redis(
     assert not lines(logs, "recovery goes on")
 
 
-def test_a_fault_nobody_foresaw_does_not_end_it(begin: Callable[..., RecoveryThread]) -> None:
+def test_an_unforeseen_fault_does_not_end_it(begin: Callable[..., RecoveryThread]) -> None:
     sweeps = Sweeps()
     sweeps.trouble = [ZeroDivisionError(), ZeroDivisionError()]
     with capture_logs() as logs:

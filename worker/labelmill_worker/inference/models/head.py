@@ -33,8 +33,8 @@ class Head:
 
     def scores(self, vectors: Matrix) -> list[Matrix]:
         """For each target float32 (rows, labels): rows sum to 1 for a single-label target, are independent else."""
-        found = zip(self.schema.targets, self.weights, self.intercepts, strict=True)
-        return [probabilities(vectors @ weights + intercepts, target) for target, weights, intercepts in found]
+        layers = zip(self.schema.targets, self.weights, self.intercepts, strict=True)
+        return [probabilities(vectors @ weights + intercepts, target) for target, weights, intercepts in layers]
 
     def at_temperatures(self, temperatures: Mapping[str, float]) -> Head:
         """The same head, less sure of itself by the temperature of each target that has one. A label that no row of
@@ -60,22 +60,22 @@ class Head:
         """Read the file of a head for `schema`; `model` is how a refusal names it. Raises ArtifactRefused."""
         document, arrays = load_artifact(path, sha256, model, "head")
         try:
-            found = LabelSchema.from_json(document["targets"])
-            weights = [arrays[f"weights_{number}"] for number in range(len(found.targets))]
-            intercepts = [arrays[f"intercepts_{number}"] for number in range(len(found.targets))]
+            saved_schema = LabelSchema.from_json(document["targets"])
+            weights = [arrays[f"weights_{number}"] for number in range(len(saved_schema.targets))]
+            intercepts = [arrays[f"intercepts_{number}"] for number in range(len(saved_schema.targets))]
         except (KeyError, TypeError) as error:
             raise ArtifactRefused(
                 f"the file of model {model} cannot be understood ({shown_file(path)}): train it again"
             ) from error
         fits = all(
-            one.shape == (weights[0].shape[0], len(target.labels)) and offsets.shape == (len(target.labels),)
-            for target, one, offsets in zip(found.targets, weights, intercepts, strict=True)
+            matrix.shape == (weights[0].shape[0], len(target.labels)) and offsets.shape == (len(target.labels),)
+            for target, matrix, offsets in zip(saved_schema.targets, weights, intercepts, strict=True)
         )
-        if found != schema or not fits:
+        if saved_schema != schema or not fits:
             raise ArtifactRefused(
                 f"the file of model {model} is for other labels than the model's ({shown_file(path)}): train it again"
             )
-        return cls(found, weights, intercepts)
+        return cls(saved_schema, weights, intercepts)
 
 
 def probabilities(margins: Matrix, target: Target) -> Matrix:

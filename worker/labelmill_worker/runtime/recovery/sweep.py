@@ -74,11 +74,10 @@ def grace_after_silence_s(silence_s: float, lease_s: float, every_s: float) -> f
     """For how long before now a lease may have run out without its chunk being taken away; `silence_s`: since the last
     sweep.
 
-    When nobody swept for long, the database was away perhaps: from the workers as well, which could not renew their
-    leases and still hold answers that are paid for. They write them within moments; the next sweep waits
-    for nobody.
+    After a long time without a sweep the database may have been away, for workers as well: they could not renew their
+    leases and still hold answers that are paid for. They write them within seconds; the next sweep gives no grace.
     """
-    # a lease is renewed every third of it: less silence than two thirds lets none run out. Beyond their patience
+    # a lease is renewed every third of it: less silence than two thirds lets none run out. After `PATIENCE_S`
     # workers hold no answers any more
     is_silence = silence_s > max(lease_s / 2, _LATE * every_s)
     return silence_s if is_silence and silence_s < PATIENCE_S + lease_s else 0.0

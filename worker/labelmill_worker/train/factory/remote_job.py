@@ -22,8 +22,8 @@ def file_name(training_id: str, split: str, path: str) -> str:
 
 def files_of(row: TrainingRow, split: str) -> tuple[str, ...]:
     """Mistral's ids of a split's files."""
-    found = (row.remote_files or {}).get(split) or ()
-    return (found,) if isinstance(found, str) else tuple(found)
+    ids = (row.remote_files or {}).get(split) or ()
+    return (ids,) if isinstance(ids, str) else tuple(ids)
 
 
 def estimate_of(job: RemoteJob) -> dict[str, Any] | None:

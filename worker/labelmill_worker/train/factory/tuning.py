@@ -104,8 +104,8 @@ def _thresholds(step: StepContext, batch: InnerBatch | None) -> dict[str, Any]:
             said[target.name] = {"precisions": chosen.precisions}
     if said:
         step.save(details={"targets": said})
-        for one in said.values():
-            for precision in one["precisions"]:
+        for precisions in said.values():
+            for precision in precisions["precisions"]:
                 step.note(precision["said"])
     return found
 

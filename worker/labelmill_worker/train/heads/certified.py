@@ -37,14 +37,14 @@ def certified_threshold(scores: Scores, right: NDArray[np.bool_], precision: flo
     `delta`. `scores` and whether they are `right`: of answers to rows that the model was not fitted on."""
     order = np.argsort(-scores, kind="stable")
     ranked, hits = scores[order], np.cumsum(right[order])
-    found = Certified(None, 0, 0, len(ranked))
+    certified = Certified(None, 0, 0, len(ranked))
     for size in _sizes(len(ranked), rows_needed(precision, delta)):
         # rows of one score are answered together
         taken = int(np.searchsorted(-ranked, -ranked[size - 1], side="right"))
         if chance_of(taken - int(hits[taken - 1]), taken, precision) > delta:
             break
-        found = Certified(float(ranked[taken - 1]), taken, int(hits[taken - 1]), len(ranked))
-    return found
+        certified = Certified(float(ranked[taken - 1]), taken, int(hits[taken - 1]), len(ranked))
+    return certified
 
 
 def rows_needed(precision: float, delta: float = DELTA) -> int:
@@ -62,8 +62,8 @@ def chance_of(mistakes: int, answers: int, precision: float) -> float:
 
 def _sizes(answers: int, first: int) -> list[int]:
     """How many of the best answers each test is of."""
-    found, size = [], first
+    sizes, size = [], first
     while size < answers:
-        found.append(size)
+        sizes.append(size)
         size += max(_MIN_STEP, size // _SHARE)
-    return [*found, answers] if answers >= first else []
+    return [*sizes, answers] if answers >= first else []

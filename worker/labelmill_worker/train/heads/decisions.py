@@ -93,28 +93,28 @@ def _single(scores: Scores, truth: Truth, target: Target, wanted: Wanted) -> Cho
         of_all = _said(said, target.name, precision, certified_threshold(best[rest], right[rest], precision))
     if not by_itself:
         return Chosen(of_all, said)
-    found = dict.fromkeys(target.labels, of_all)
+    thresholds = dict.fromkeys(target.labels, of_all)
     for number, (label, asked) in zip(numbers, by_itself.items(), strict=True):
-        mine = top == number
-        certified = certified_threshold(best[mine], right[mine], asked)
-        found[label] = _said(said, f"{target.name}.{label}", asked, certified)
-    return Chosen(found, said)
+        is_top = top == number
+        certified = certified_threshold(best[is_top], right[is_top], asked)
+        thresholds[label] = _said(said, f"{target.name}.{label}", asked, certified)
+    return Chosen(thresholds, said)
 
 
 def _several(scores: Scores, truth: Truth, target: Target, wanted: Wanted) -> Chosen:
     by_itself = wanted.of_labels(target)
     said: list[AskedPrecision] = []
-    found: dict[str, float] = {}
+    thresholds: dict[str, float] = {}
     if (precision := wanted.of_target(target)) is not None:
         # the others by one threshold: a pair of row and label is an answer
         rest = np.array([label not in by_itself for label in target.labels])
         certified = certified_threshold(scores[:, rest].ravel(), truth[:, rest].ravel(), precision)
-        found = dict.fromkeys(target.labels, _said(said, target.name, precision, certified))
+        thresholds = dict.fromkeys(target.labels, _said(said, target.name, precision, certified))
     for label, asked in by_itself.items():
         number = target.labels.index(label)
         certified = certified_threshold(scores[:, number], truth[:, number], asked)
-        found[label] = _said(said, f"{target.name}.{label}", asked, certified)
-    return Chosen(found, said)
+        thresholds[label] = _said(said, f"{target.name}.{label}", asked, certified)
+    return Chosen(thresholds, said)
 
 
 def _said(said: list[AskedPrecision], name: str, precision: float, found: Certified) -> float:

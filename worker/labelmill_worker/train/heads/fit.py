@@ -154,19 +154,19 @@ def choose_strength(rows: VectorRows, labels: TargetLabels, check: Callable[[], 
         fits = []
         for fold in range(FOLDS):
             check()
-            held, fitted_on = folds == fold, folds != fold
+            validated, fitted_on = folds == fold, folds != fold
             # each begins where the same rows with another C ended: the whole path costs little more than one fit
             start = latest[fold] if latest else None
             fitted = solve(vectors[fitted_on], labels, part[fitted_on], strength, start, ROUGHLY_FLAT)
-            scores[held] = probabilities(vectors[held] @ fitted.weights + fitted.intercepts, target)
+            scores[validated] = probabilities(vectors[validated] @ fitted.weights + fitted.intercepts, target)
             fits.append(fitted)
         latest = fits
         loss = round(log_loss(scores, truth, target), 6)
-        least = min((one["log_loss"] for one in losses), default=np.inf)
+        min_loss = min((tried["log_loss"] for tried in losses), default=np.inf)
         losses.append({"C": strength, "log_loss": loss})
-        if loss < least:
+        if loss < min_loss:
             best = ChosenStrength(strength, losses, scores, truth, FoldFits(part, folds, fits))
-        return loss < least * _WORTH_IT
+        return loss < min_loss * _WORTH_IT
 
     for strength in STRENGTHS:
         if not is_better(strength):

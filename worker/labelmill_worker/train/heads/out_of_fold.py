@@ -64,9 +64,9 @@ def _blocks(
     for start, block in rows.blocks():
         check()
         low, high = np.searchsorted(taking_part, [start, start + len(block)])
-        mine = taking_part[low:high]
-        vectors, fold = block[mine - start], fold_of[mine]
-        scores = np.zeros((len(mine), len(labels.target.labels)), np.float32)
+        rows_of_block = taking_part[low:high]
+        vectors, fold = block[rows_of_block - start], fold_of[rows_of_block]
+        scores = np.zeros((len(rows_of_block), len(labels.target.labels)), np.float32)
         for number, fit in enumerate(fits.fits):
             for chosen, share in ((fold == number, 1.0), (fold == unseen, 1 / unseen)):
                 if chosen.any():

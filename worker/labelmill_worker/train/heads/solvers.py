@@ -68,8 +68,8 @@ def fit_softmax(
     penalty = 1.0 / (inverse_strength * rows) * (2.0 if len(seen) == 2 else 1.0)
 
     def loss(flat: Flat) -> tuple[float, Flat]:
-        found = flat.astype(np.float32)
-        margins = vectors @ found[:size].reshape(dimensions, -1) + found[size:]
+        parameters = flat.astype(np.float32)
+        margins = vectors @ parameters[:size].reshape(dimensions, -1) + parameters[size:]
         margins -= margins.max(axis=1, keepdims=True)
         of_truth = margins[every, truth].astype(np.float64)
         shares = np.exp(margins, out=margins)
@@ -77,13 +77,13 @@ def fit_softmax(
         total = float(np.log(sums, dtype=np.float64).sum() - of_truth.sum())
         shares /= sums
         shares[every, truth] -= 1
-        return _with_penalty(total, vectors, shares, found, penalty)
+        return _with_penalty(total, vectors, shares, parameters, penalty)
 
     begin = np.zeros(size + len(seen))
     if start is not None:
         begin[:size], begin[size:] = start.weights[:, seen].ravel(), start.intercepts[seen]
-    found = _minimised(loss, begin, flat)
-    weights[:, seen], intercepts[seen] = found[:size].reshape(dimensions, -1), found[size:]
+    solution = _minimised(loss, begin, flat)
+    weights[:, seen], intercepts[seen] = solution[:size].reshape(dimensions, -1), solution[size:]
     return Linear(weights, intercepts)
 
 
@@ -108,19 +108,19 @@ def fit_sigmoids(
     penalty = 1.0 / (inverse_strength * rows)
 
     def loss(flat: Flat) -> tuple[float, Flat]:
-        found = flat.astype(np.float32)
-        margins = vectors @ found[:size].reshape(dimensions, -1) + found[size:]
+        parameters = flat.astype(np.float32)
+        margins = vectors @ parameters[:size].reshape(dimensions, -1) + parameters[size:]
         total = float(np.logaddexp(0, margins, dtype=np.float32).sum(dtype=np.float64) - (margins * truth).sum())
         with np.errstate(over="ignore"):
             errors = 1 / (1 + np.exp(-margins)) - truth
-        return _with_penalty(total, vectors, errors, found, penalty)
+        return _with_penalty(total, vectors, errors, parameters, penalty)
 
     rates = np.clip(counts[learnt] / rows, 1e-6, 1 - 1e-6)
     begin = np.concatenate([np.zeros(size), np.log(rates / (1 - rates))])
     if start is not None:
         begin[:size], begin[size:] = start.weights[:, learnt].ravel(), start.intercepts[learnt]
-    found = _minimised(loss, begin, flat)
-    weights[:, learnt], intercepts[learnt] = found[:size].reshape(dimensions, -1), found[size:]
+    solution = _minimised(loss, begin, flat)
+    weights[:, learnt], intercepts[learnt] = solution[:size].reshape(dimensions, -1), solution[size:]
     return Linear(weights, intercepts)
 
 
@@ -150,8 +150,8 @@ def _minimised(loss: Callable[[Flat], tuple[float, Flat]], begin: Flat, flat: fl
             return value / unit, gradient / unit
 
         options = {"maxiter": _MAX_ITERATIONS, "gtol": 0.0, "ftol": flat}
-        found = minimize(relative, point, jac=True, method="L-BFGS-B", options=options)
-        point = found.x
-        if found.fun > _FELL_FAR:
+        result = minimize(relative, point, jac=True, method="L-BFGS-B", options=options)
+        point = result.x
+        if result.fun > _FELL_FAR:
             break
     return point

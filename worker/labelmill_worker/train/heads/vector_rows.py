@@ -31,9 +31,9 @@ class TargetLabels:
     def single(self, rows: NDArray[np.int64]) -> Numbers:
         """The label number of each row, -1 where it has none."""
         has = self.starts[rows + 1] > self.starts[rows]
-        found = np.full(len(rows), -1, np.int32)
-        found[has] = self.codes[self.starts[rows[has]]]
-        return found
+        numbers = np.full(len(rows), -1, np.int32)
+        numbers[has] = self.codes[self.starts[rows[has]]]
+        return numbers
 
     def present(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """(rows, labels): which labels each row has."""
@@ -69,11 +69,11 @@ class VectorRows:
 
     def take(self, rows: NDArray[np.int64]) -> Matrix:
         """The vectors of `rows` (ascending), float32."""
-        found = np.empty((len(rows), self.dimensions), np.float32)
+        vectors = np.empty((len(rows), self.dimensions), np.float32)
         for start, block in self.blocks():
             low, high = np.searchsorted(rows, [start, start + len(block)])
-            found[low:high] = block[rows[low:high] - start]
-        return found
+            vectors[low:high] = block[rows[low:high] - start]
+        return vectors
 
 
 def write_vector_rows(path: Path, schema: LabelSchema, rows: Iterable[tuple[bytes, dict[str, Any]]]) -> VectorRows:
