@@ -25,7 +25,7 @@ def duration(seconds: float) -> str:
 
 
 def between(start: str | None, end: str | None) -> float | None:
-    """Seconds between two moments in ISO form."""
+    """Seconds between two times in ISO form."""
     if not start or not end:
         return None
     return max(0.0, (datetime.fromisoformat(end) - datetime.fromisoformat(start)).total_seconds())

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from labelmill.cli.figures import money
-from labelmill.cli.tables import moment, print_rows
+from labelmill.cli.tables import print_rows, short_time
 
 _HEADINGS = ("id", "state", "about", "progress", "cost", "created", "error")
 
@@ -37,7 +37,7 @@ def _row(job: Mapping[str, Any]) -> tuple[str, ...]:
         about,
         _progress(job["progress"]),
         money(job["cost"]),
-        moment(str(job["created_at"]))[:16],
+        short_time(str(job["created_at"]))[:16],
         job["error"] or "",
     )
 

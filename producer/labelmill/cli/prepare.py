@@ -19,7 +19,7 @@ from labelmill.cli.options import (
     QuotingOption,
     Wait,
 )
-from labelmill.cli.tables import moment, print_rows
+from labelmill.cli.tables import print_rows, short_time
 from labelmill.services.datasets import DatasetsRequest, PrepareRequest, accept_preparation, list_datasets
 
 
@@ -123,7 +123,7 @@ def datasets(
                 f"{dataset['state']} (same as {dataset['repeats']})" if dataset["repeats"] else dataset["state"],
                 *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
                 labels,
-                moment(dataset["created_at"])[:16],
+                short_time(dataset["created_at"])[:16],
             )
         )
     print_rows(tables(), headings, rows, flowing=("labels",))

@@ -143,10 +143,10 @@ def _word(value: Any) -> str:
     if isinstance(value, Mapping):
         other_fields = _plain({name: part for name, part in value.items() if name not in ("amount", "currency")})
         return f"{_word(value['amount'])} {value['currency']}" + (f" ({other_fields})" if other_fields else "")
-    return moment(value) if isinstance(value, str) else str(value)
+    return short_time(value) if isinstance(value, str) else str(value)
 
 
-def moment(text: str) -> str:
+def short_time(text: str) -> str:
     """`2026-11-24 15:29:52` for a time in ISO form (all are in UTC); any other text unchanged."""
     try:
         return f"{datetime.fromisoformat(text):%Y-%m-%d %H:%M:%S}" if text[4:5] == "-" and "T" in text else text

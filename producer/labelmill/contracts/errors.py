@@ -142,7 +142,7 @@ class DatabaseUnsuitable(Permanent):
 
 
 class Retryable(LabelmillError):
-    """`retry_after_s`: the earliest moment worth trying again, in seconds from now; None leaves it to the caller."""
+    """`retry_after_s`: the minimum delay before a retry; None leaves it to the caller."""
 
     code = "retryable"
 

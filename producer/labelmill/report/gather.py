@@ -42,5 +42,5 @@ def gather_report(context: ServiceContext, request: JobRequest) -> Report:
     return Report(f"{document['kind'].capitalize()}: {subject}", subtitle, parts)
 
 
-def _minute(moment: str | None) -> str:
-    return (moment or "")[:16].replace("T", " ")
+def _minute(timestamp: str | None) -> str:
+    return (timestamp or "")[:16].replace("T", " ")

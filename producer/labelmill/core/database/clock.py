@@ -37,11 +37,11 @@ MAX_CHUNK_DELAY_S = 120.0  #: No chunk is deferred for longer.
 
 
 def has_passed(
-    moment: ColumnElement[float | None] | InstrumentedAttribute[float | None],
+    timestamp: ColumnElement[float | None] | InstrumentedAttribute[float | None],
     *,
     ago_s: float = 0.0,
     max_ahead_s: float = MAX_LEASE_S,
 ) -> ColumnElement[bool]:
     """Whether a time by the database's clock passed at least `ago_s` ago. A time more than `max_ahead_s` ahead was
     written before the clock was set back, and counts as passed."""
-    return or_(moment < db_now() - ago_s, moment > db_now() + max_ahead_s)
+    return or_(timestamp < db_now() - ago_s, timestamp > db_now() + max_ahead_s)

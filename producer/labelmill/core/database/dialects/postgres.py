@@ -82,7 +82,7 @@ class Postgres(Dialect):
 
     def may_upgrade(self, connection: Connection) -> bool:
         _require_rights(connection)
-        # of the transaction, not of the session: a pooler may hand the session to somebody else
+        # of the transaction, not of the session: a pooler may give the session to another client
         connection.execute(text(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT_S}s'"))
         connection.execute(text("SET LOCAL statement_timeout = 0"))  # a role's own is meant for its queries
         return bool(connection.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK}))
