@@ -76,6 +76,22 @@ def test_a_batch_goes_on_in_the_slot_that_long_preparations_leave(fleet: HeldFle
     wait_for(lambda: fleet.datasets("ready") == 5, fleet.logs)
 
 
+def test_after_a_lost_connection_the_free_slot_still_gets_messages(fleet: HeldFleet) -> None:
+    fleet.start_worker(slots=3, app="held_preparations")
+    fleet.mistral.latency_s = 0.4
+    batch = fleet.submit()
+    wait_for(lambda: fleet.claims() > 0, fleet.logs)  # what is under way when the connection is lost
+    with redis.Redis.from_url(fleet.redis.url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    wait_for(lambda: "Connection to broker lost" in fleet.logs(), fleet.logs)
+    fleet.mistral.latency_s = 0.02
+    fleet.check(batch)
+    fleet.prepare(2)
+    wait_for(lambda: fleet.datasets("preparing") == 2, fleet.logs)
+    fleet.check(fleet.submit())
+    assert fleet.datasets("preparing") == 2
+
+
 def test_beside_full_slots_a_dead_workers_chunks_come_back_and_lost_messages_are_sent(fleet: HeldFleet) -> None:
     victim = fleet.start_worker(slots=2, app="held_preparations")
     fleet.start_worker(slots=2, app="held_preparations")

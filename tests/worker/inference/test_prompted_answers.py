@@ -99,6 +99,38 @@ def test_a_text_that_gets_no_answer_is_asked_three_times_and_every_token_counts(
     assert (document["requests"], document["tokens"], mill.mistral.requests) == (5, 5 * TOKENS, 5)
 
 
+def test_texts_that_a_model_answers_badly_all_at_once_are_asked_again_later(mill: Mill) -> None:
+    texts = [f"text {number}" for number in range(8)]
+    asked: Counter[str] = Counter()
+    nonsense = _says(lambda label: ('{"topic":"refunds"}', "stop"))
+
+    def spell(of: list[str], body: dict[str, Any]) -> web.Response | None:
+        asked["times"] += 1
+        return nonsense(of, body) if asked["times"] <= 2 * 3 * len(texts) else None
+
+    mill.mistral.faults = [spell]
+    batch = mill.submit(texts, model="prompted")
+    document = mill.run(batch)
+    assert (document["rows"]["labelled"], document["rows"]["failed"]) == (8, 0)
+    assert document["requests"] == mill.mistral.requests == (2 * 3 + 1) * len(texts)
+
+
+def test_texts_that_a_model_never_answers_fail_after_three_claims(mill: Mill) -> None:
+    nonsense = _says(lambda label: ('{"topic":"refunds"}', "stop"))
+    mill.mistral.faults = [nonsense]
+    batch = mill.submit([f"text {number}" for number in range(8)], model="prompted")
+    document = mill.run(batch)
+    assert document["rows"]["failed"] == 8
+    assert mill.mistral.requests <= 3 * 3 * 8
+
+
+def test_a_text_alone_that_gets_no_answer_is_asked_three_times(mill: Mill) -> None:
+    mill.mistral.faults = [_says(lambda label: (None, "content_filter"))]
+    batch = mill.submit(["curse"], model="prompted")
+    document = mill.run(batch)
+    assert (document["rows"]["failed"], mill.mistral.requests) == (1, 3)
+
+
 def test_only_the_text_of_an_answer_in_chunks_counts(mill: Mill) -> None:
     def reasoned(texts: list[str], body: dict[str, Any]) -> web.Response:
         chunks = [

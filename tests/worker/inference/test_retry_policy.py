@@ -30,4 +30,5 @@ def test_a_claim_that_brought_nothing_is_tried_again_later_and_later_up_to_a_min
 
 def test_rows_answered_badly_fail_after_some_claims_and_all_that_is_left_after_an_hour_of_them() -> None:
     assert [policy.defers_malformed(claims) for claims in (1, 4, 5)] == [True, True, False]
+    assert [policy.defers_unusable(claims) for claims in (1, 2, 3)] == [True, True, False]
     assert [policy.is_given_up(claims) for claims in (59, 60)] == [False, True]

@@ -32,6 +32,8 @@ class BatchVerdict:
     bisected, because a batch whose first refused request is refused row by row alike is refused as a whole."""
 
     answered: bool = False
+    answered_at: float = 0.0  #: When a reply was last usable, and …
+    malformed: int = 0  #: … how many were not, so far.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 

@@ -132,6 +132,7 @@ class ChunkRun:
             delays=SubjectDelays(runtime.delays, model_subject(claim.model.no)),
             deliver=partial(runtime.recorder.put, record),
             defers_malformed=retry_policy.defers_malformed(claim.attempts),
+            defers_unusable=retry_policy.defers_unusable(claim.attempts),
             bisects_faults=claim.faults > 0,
         )
 

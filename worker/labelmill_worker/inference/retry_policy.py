@@ -20,9 +20,10 @@ BROKER_PAUSE_S = 5.0  #: Before a chunk is tried again that Redis kept from bein
 #: Claims in a row that brought nothing but malformed answers to a row before the row gets its error: half a minute. A
 #: Mistral whose answers are all malformed for some seconds must not cost rows that it can answer.
 MALFORMED_CLAIMS = 5
-MAX_FRUITLESS_CLAIMS = (
-    60  #: Claims without any progress; then the rows left get the last error. About an hour of faults.
-)
+#: The same for what a chat model itself said, while no other text is answered either: each of these requests is paid.
+UNUSABLE_CLAIMS = 3
+#: Claims without any progress; then the rows left get the last error. About an hour of faults.
+MAX_FRUITLESS_CLAIMS = 60
 MAX_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
 
 
@@ -46,6 +47,11 @@ def pause_after_429_s(error: RateLimited) -> float:
 def defers_malformed(claims: int) -> bool:
     """Whether a row whose replies are malformed is left for a later claim, in a chunk that was claimed so often."""
     return claims < MALFORMED_CLAIMS
+
+
+def defers_unusable(claims: int) -> bool:
+    """Whether a text without a usable answer of a chat model is left for a later claim, while no text is answered."""
+    return claims < UNUSABLE_CLAIMS
 
 
 def is_given_up(fruitless_claims: int) -> bool:

@@ -52,6 +52,7 @@ class ChunkOrder:
     delays: SubjectDelays  #: Gets temporary faults and every good answer reported.
     deliver: Callable[[Delivery], None]  #: Takes over the slots of what it is given.
     defers_malformed: bool = False  #: A row that Mistral cannot answer well is left for later instead of failed.
+    defers_unusable: bool = False  #: So is one whose chat model said nothing usable, while no other text is answered.
     bisects_faults: bool = False  #: A request that meets a fault of ours is bisected, to find the row that causes it.
 
 
@@ -134,6 +135,8 @@ class ChunkSender:
         """Send until answered, refused or deferred. `may_start`: it was admitted just now."""
         tries = 0
         malformed: list[MalformedAnswer] = []
+        first_malformed_at = sent_at = 0.0
+        malformed_of_others = 0
         flow, vector_call = self._first_flow, self._strategy.vector_call(request)
         vector: Vector | None = None
         while True:
@@ -146,15 +149,22 @@ class ChunkSender:
                 if vector_call is not None and vector is None:  # a later try of the request pays for it no more
                     vector = await self._vector_for(request, vector_call)
                     flow = self._flow
+                sent_at = time.monotonic()
                 return [await self._ask(request, vector)]
             except (NoPermitInTime, BrokerUnavailable) as error:
                 return [self._delayed(error)]
             except RequestRefused as error:
                 return await self._after_refusal(request, error, in_parts=in_parts)
             except MalformedAnswer as error:
+                if not malformed:
+                    first_malformed_at, malformed_of_others = time.monotonic(), self._verdict.malformed
                 malformed.append(error)
+                self._verdict.malformed += 1
                 if len(malformed) >= retry_policy.MALFORMED_TRIES:
-                    return await self._after_malformed(request, malformed)
+                    others_were_answered = first_malformed_at < self._verdict.answered_at < sent_at
+                    others_were_not = self._verdict.malformed - malformed_of_others > len(malformed)
+                    is_the_text = others_were_answered or not others_were_not
+                    return await self._after_malformed(request, malformed, is_the_text=is_the_text)
                 await asyncio.sleep(retry_policy.malformed_delay_s(len(malformed), self._rng))
             except RateLimited:
                 pass  # the fleet pauses: the next permit comes after it
@@ -185,6 +195,7 @@ class ChunkSender:
             breaker.record(error)
             raise
         breaker.record(None)
+        self._verdict.answered_at = time.monotonic()
         self._order.delays.resumed()
         if limiter.counts_tokens and answer.tokens:  # 0: Mistral does not report them, and the estimate stands
             await limiter.settle(request.tokens, answer.tokens)
@@ -244,9 +255,14 @@ class ChunkSender:
             is_late=self._is_late,
         )
 
-    async def _after_malformed(self, request: Request, errors: Sequence[MalformedAnswer]) -> list[Outcome]:
+    async def _after_malformed(
+        self, request: Request, errors: Sequence[MalformedAnswer], *, is_the_text: bool
+    ) -> list[Outcome]:
+        """`is_the_text`: other texts were answered meanwhile, or none was asked."""
         if len(request) == 1 and all(isinstance(error, UnusableContent) for error in errors):
-            return [RowFailed(request.rows[0], errors[-1])]  # it is the text, whenever it is asked
+            if is_the_text or not self._order.defers_unusable:
+                return [RowFailed(request.rows[0], errors[-1])]
+            return [Deferred(errors[-1], 0.0)]
         return await bisect(request, errors[-1], self._send, self._admission, self._failed)
 
     def _failed(self, request: Request, error: LabelmillError) -> Outcome:

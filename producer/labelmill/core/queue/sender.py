@@ -42,6 +42,9 @@ def celery_settings(settings: Settings) -> dict[str, Any]:
         "task_acks_late": True,  # a killed worker's message must come back
         "task_reject_on_worker_lost": True,
         "worker_prefetch_multiplier": 1,
+        # after a lost connection Celery would fetch fewer messages until as many tasks have ended; long ones that fill
+        # what is left would keep the free slot from getting any
+        "worker_enable_prefetch_count_reduction": False,
         "worker_pool": "threads",  # one event loop a process serves every chunk; more processes, not more children
         "worker_send_task_events": True,
         "task_send_sent_event": True,
