@@ -20,11 +20,12 @@ from typing import Any
 
 import pytest
 
-from labelmill.contracts import control_characters
+from labelmill.contracts import control_characters, field_names
 from labelmill.core.readers.formats import csv_cells
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings
 from labelmill.services.results import csv_files
+from labelmill_worker.prepare import same_text
 
 _ROOT = Path(__file__).parent.parent
 _FOLDERS = ("producer", "worker", "ops")
@@ -49,6 +50,8 @@ def _known_secrets() -> re.Pattern[str]:
 _BUILT: dict[tuple[str, str], list[re.Pattern[str]]] = {
     ("redaction.py", "__init__"): [_known_secrets()],
     ("control_characters.py", "<module>"): [control_characters._IN_TEXT, control_characters._IN_LINE],
+    ("field_names.py", "<module>"): [field_names._NAMED],
+    ("same_text.py", "_any_of"): [same_text._ignored(), same_text._unseen()],
     ("csv_files.py", "<module>"): [csv_files._SIGN, csv_files._AT_START],
     ("csv_files.py", "formula_guard"): [
         re.compile(f'[;|\t\r\n][ "]*(?=[{csv_files._SIGNS}])'),

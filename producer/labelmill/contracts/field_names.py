@@ -12,14 +12,15 @@ from dataclasses import dataclass
 
 #: Unicode keeps these two for uses such as this one: no text holds them.
 _BEGIN, _END = "\ufdd0", "\ufdd1"
-_NAMED = re.compile(f"{_BEGIN}([a-z_]+)(?:=([^{_END}]*))?{_END}")
+_MAX_VALUE = 300
+_NAMED = re.compile(f"{_BEGIN}([a-z_]{{1,40}})(?:=([^{_END}]{{0,{_MAX_VALUE}}}))?{_END}")
 
 Naming = Callable[[str, str], str]  #: (field, value, "" for none) → how a caller writes it.
 
 
 def named(field: str, value: str = "") -> str:
     """A field of a request within a sentence, with a value where the sentence speaks of one."""
-    return f"{_BEGIN}{field}={value}{_END}" if value else f"{_BEGIN}{field}{_END}"
+    return f"{_BEGIN}{field}={value[:_MAX_VALUE]}{_END}" if value else f"{_BEGIN}{field}{_END}"
 
 
 def write_names(sentence: str, naming: Naming) -> str:

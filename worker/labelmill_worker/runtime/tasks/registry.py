@@ -34,7 +34,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                     message = decode(kind, arguments) if kind else None
                     resources = process_resources(settings, sender)
                     if message is not None and not job_exists(resources.engine, message.job_id):
-                        raise InvalidInput("message refused: the job does not exist")
+                        raise InvalidInput("message refused: there is no such job")
                     work(resources, message)
                 except InvalidInput as error:
                     _drop(settings, name, arguments, error.message)
