@@ -94,9 +94,7 @@ def _is_held(connection: Connection, kind: Kind, row: RowMapping) -> bool:
             return True  # between two polls
         table = LEASED[kind]
         statement = select(table.no).where(table.no == row["no"], table.lease_until > db_now())
-        return (row["state"] != "queued" and row["next_look_at"] is not None) or connection.scalar(
-            statement
-        ) is not None
+        return connection.scalar(statement) is not None
     claimed = select(ChunkRow.number).where(
         ChunkRow.batch_no == row["no"],
         OPEN_CHUNK,
