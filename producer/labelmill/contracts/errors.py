@@ -127,6 +127,18 @@ class FactoryClosed(Permanent):
     code = "factory_closed"
 
 
+class BillingRequired(Permanent):
+    """The account has no billing for what was asked (402)."""
+
+    code = "billing_required"
+
+
+class ModelUnavailable(Permanent):
+    """The account's plan allows no request of this model at all."""
+
+    code = "model_unavailable"
+
+
 class DatabaseOutdated(Permanent):
     exit_code = exit_codes.DATABASE_UNUSABLE
     code = "database_outdated"
