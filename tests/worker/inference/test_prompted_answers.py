@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from strict_mistral import LABELS, completed, embedded, label_of
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import writing
 from labelmill.core.database.tables import ModelRow, ModelTargetRow
-from labelmill_worker.inference import retry_policy
+from labelmill_worker.inference import chunk_run, retry_policy
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 
 SCHEMA = LabelSchema((Target("topic", tuple(sorted(LABELS))),))
@@ -26,6 +27,7 @@ TOKENS = 55  #: That the stand-in reports for each answer of a chat model.
 @pytest.fixture(autouse=True)
 def _prompted_model(mill: Mill, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry_policy, "MALFORMED_BASE_S", 0.005)
+    monkeypatch.setattr(retry_policy, "LAST_UNUSABLE_PAUSE_S", 0.01)
     recipe = {"system": system_message(SCHEMA, {}), "answer_schema": answer_schema(SCHEMA)}
     with writing(mill.engine) as connection:
         key = connection.execute(
@@ -97,6 +99,39 @@ def test_a_text_that_gets_no_answer_is_asked_three_times_and_every_token_counts(
     assert (document["state"], mill.errors(batch)) == ("completed", {1: "malformed_answer"})
     assert sorted(mill.predictions(batch)) == [0, 2]
     assert (document["requests"], document["tokens"], mill.mistral.requests) == (5, 5 * TOKENS, 5)
+
+
+def test_a_text_that_is_spoilt_for_a_while_keeps_its_row_though_others_are_answered(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry_policy, "LAST_UNUSABLE_PAUSE_S", 1.0)
+    cut = _says(lambda label: ('{"topic":"al', "length"))
+    spoilt_until = time.monotonic() + 60.0
+
+    def spoil(texts: list[str], body: dict[str, Any]) -> web.Response | None:
+        nonlocal spoilt_until
+        if texts != ["cut"]:
+            return None
+        spoilt_until = min(spoilt_until, time.monotonic() + 0.3)  # from the first time it is asked
+        return cut(texts, body) if time.monotonic() < spoilt_until else None
+
+    mill.mistral.faults = [spoil]
+    texts = ["cut", *(f"text {number}" for number in range(30))]
+    document = mill.run(mill.submit(texts, model="prompted"))
+    assert (document["rows"]["labelled"], document["rows"]["failed"]) == (31, 0)
+
+
+def test_a_bad_text_is_not_asked_for_ever_where_no_slice_has_room_for_all_tries(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chunk_run, "SLICE_S", 0.3)
+    monkeypatch.setattr(retry_policy, "LAST_UNUSABLE_PAUSE_S", 2.0)
+    monkeypatch.setattr(retry_policy, "MAX_FRUITLESS_CLAIMS", 4)
+    monkeypatch.setattr(retry_policy, "MAX_CLAIM_PAUSE_S", 0.01)
+    mill.mistral.faults = [_says(lambda label: (None, "content_filter"))]
+    document = mill.run(mill.submit(["curse"], model="prompted"))
+    assert (document["state"], document["rows"]["failed"]) == ("completed", 1)
+    assert mill.mistral.requests <= 4 * 2 + 2
 
 
 def test_texts_that_a_model_answers_badly_all_at_once_are_asked_again_later(mill: Mill) -> None:

@@ -98,6 +98,20 @@ def test_a_probe_that_never_reports_is_not_waited_for_for_ever(breaker: CircuitB
     breaker.check()
 
 
+def test_a_probe_that_is_answered_malformed_lets_the_next_request_probe(breaker: CircuitBreaker, clock: Clock) -> None:
+    for _ in range(3):
+        breaker.record(DOWN)
+    clock.now += 1.0
+    for _ in range(5):
+        breaker.check()
+        assert pause_of(breaker) > 0
+        breaker.record(MalformedAnswer("cut short"))
+    breaker.check()
+    breaker.record(None)
+    for _ in range(5):
+        breaker.check()
+
+
 def test_who_is_held_back_is_told_the_latest_reason(breaker: CircuitBreaker) -> None:
     for reason in ("Mistral is overloaded", "Mistral cannot be reached: Connection refused", "Mistral did not answer"):
         breaker.record(RemoteUnavailable(reason))

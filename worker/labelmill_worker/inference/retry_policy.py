@@ -15,6 +15,9 @@ UNAVAILABLE_BASE_S = 0.5  #: Before a request is sent again that met a 5xx, a ti
 UNAVAILABLE_CAP_S = 30.0  #: … and at most, however often it did.
 MALFORMED_TRIES = 3  #: Of a request; then it is bisected, to find the row that Mistral cannot answer well.
 MALFORMED_BASE_S = 0.1  #: Short: bisection comes with further tries, and all of them should fit a task.
+#: Before the last try of a text alone whose answers a chat model could not finish: where other texts are answered
+#: meanwhile its row fails after it, and a Mistral that spoils some answers for a few seconds must not cost the row.
+LAST_UNUSABLE_PAUSE_S = 4.0
 PAUSE_S = 1.0  #: After a 429 that names no Retry-After; limits are by the second. One that proves too short grows.
 BROKER_PAUSE_S = 5.0  #: Before a chunk is tried again that Redis kept from being sent.
 #: Claims in a row that brought nothing but malformed answers to a row before the row gets its error: half a minute. A
@@ -34,8 +37,11 @@ def next_delay_s(
     return rng.uniform(0, min(cap_s, base_s * 2**tries))
 
 
-def malformed_delay_s(tries: int, rng: random.Random) -> float:
-    """Before a request is sent again that got so many malformed replies."""
+def malformed_delay_s(tries: int, rng: random.Random, *, is_unusable_text: bool = False) -> float:
+    """Before a request is sent again that got so many malformed replies; `is_unusable_text`: it is one text, and all
+    of them came from a chat model that said nothing usable."""
+    if is_unusable_text and tries == MALFORMED_TRIES - 1:
+        return rng.uniform(LAST_UNUSABLE_PAUSE_S / 2, LAST_UNUSABLE_PAUSE_S)
     return next_delay_s(tries, rng, base_s=MALFORMED_BASE_S)
 
 

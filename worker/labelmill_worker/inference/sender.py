@@ -143,7 +143,9 @@ class ChunkSender:
             try:
                 may_start = may_start or await self._readmit(flow, request)
                 if not may_start or self._is_late():
-                    return [Deferred(None, 0.0)]
+                    # each malformed reply was paid for, and a slow limit leaves no slice room for all tries: such
+                    # claims are counted
+                    return [Deferred(malformed[-1] if malformed else None, 0.0)]
                 may_start = False
                 self._admission.breaker.check()
                 if vector_call is not None and vector is None:  # a later try of the request pays for it no more
@@ -152,7 +154,8 @@ class ChunkSender:
                 sent_at = time.monotonic()
                 return [await self._ask(request, vector)]
             except (NoPermitInTime, BrokerUnavailable) as error:
-                return [self._delayed(error)]
+                delayed = self._delayed(error)
+                return [Deferred(malformed[-1], delayed.wait_s) if malformed else delayed]
             except RequestRefused as error:
                 return await self._after_refusal(request, error, in_parts=in_parts)
             except MalformedAnswer as error:
@@ -165,7 +168,10 @@ class ChunkSender:
                     others_were_not = self._verdict.malformed - malformed_of_others > len(malformed)
                     is_the_text = others_were_answered or not others_were_not
                     return await self._after_malformed(request, malformed, is_the_text=is_the_text)
-                await asyncio.sleep(retry_policy.malformed_delay_s(len(malformed), self._rng))
+                is_unusable_text = len(request) == 1 and _are_unusable(malformed)
+                await asyncio.sleep(
+                    retry_policy.malformed_delay_s(len(malformed), self._rng, is_unusable_text=is_unusable_text)
+                )
             except RateLimited:
                 pass  # the fleet pauses: the next permit comes after it
             except Retryable as error:
@@ -194,6 +200,9 @@ class ChunkSender:
         except LabelmillError as error:
             breaker.record(error)
             raise
+        except BaseException:
+            breaker.abandon()
+            raise
         breaker.record(None)
         self._verdict.answered_at = time.monotonic()
         self._order.delays.resumed()
@@ -216,13 +225,18 @@ class ChunkSender:
     async def _vector_for(self, request: Request, call: Call) -> Vector:
         """The vector that a request needs, and a permit for its own call: the one that it was admitted with was this
         call's. Raises LabelmillError, NoPermitInTime."""
+        breaker = self._admission.breaker
         try:
             reply = await self._send_call(call)
             self._tokens += reply.tokens
             vector = self._strategy.read_vector(reply)
         except LabelmillError as error:
-            self._admission.breaker.record(error)
+            breaker.record(error)
             raise
+        except BaseException:
+            breaker.abandon()
+            raise
+        breaker.record(None)
         if reply.tokens:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
         # the vector is paid for: the end of a slice does not waste it
@@ -259,7 +273,7 @@ class ChunkSender:
         self, request: Request, errors: Sequence[MalformedAnswer], *, is_the_text: bool
     ) -> list[Outcome]:
         """`is_the_text`: other texts were answered meanwhile, or none was asked."""
-        if len(request) == 1 and all(isinstance(error, UnusableContent) for error in errors):
+        if len(request) == 1 and _are_unusable(errors):
             if is_the_text or not self._order.defers_unusable:
                 return [RowFailed(request.rows[0], errors[-1])]
             return [Deferred(errors[-1], 0.0)]
@@ -278,3 +292,8 @@ class ChunkSender:
         if isinstance(error, NoPermitInTime):
             return Deferred(None, error.wait_s)
         return Deferred(error, retry_policy.BROKER_PAUSE_S)
+
+
+def _are_unusable(errors: Sequence[MalformedAnswer]) -> bool:
+    """Whether all of them are what a chat model itself said."""
+    return all(isinstance(error, UnusableContent) for error in errors)

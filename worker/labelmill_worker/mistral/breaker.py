@@ -57,8 +57,9 @@ class CircuitBreaker:
 
     def record(self, error: LabelmillError | None) -> None:
         """Record a request's outcome. A refusal is an answer too: the service is there. A malformed answer says
-        neither: it may be one text's own."""
+        neither, for it may be one text's own: the next request may probe in its place."""
         if isinstance(error, MalformedAnswer):
+            self.abandon()
             return
         if not isinstance(error, RemoteUnavailable):
             if self._faults:
@@ -73,6 +74,12 @@ class CircuitBreaker:
             self._pause_s = min(MAX_PAUSE_S, self._pause_s * 2 or FIRST_PAUSE_S)
             self._open_until = now + self._rng.uniform(self._pause_s / 2, self._pause_s)
             self._probing_until = 0.0
+
+    def abandon(self) -> None:
+        """A request that was let start told nothing of Mistral: if it was the probe, the next one probes."""
+        if self._probing_until:
+            with self._lock:
+                self._probing_until = 0.0
 
     def _close(self) -> None:
         with self._lock:

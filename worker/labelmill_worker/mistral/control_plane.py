@@ -217,12 +217,15 @@ class SdkControlPlane:
         return WandbIntegration(project=project, api_key=self._wandb_api_key)
 
     def _once(self, call: Callable[[], Result], longer_s: float = 0.0) -> Result:
-        self._breaker.check()
         self._before_request()
+        self._breaker.check()  # last: what keeps a probe from being sent would leave it without an outcome
         try:
             answer = self._translated(call, longer_s)
         except LabelmillError as error:
             self._breaker.record(error)
+            raise
+        except BaseException:
+            self._breaker.abandon()
             raise
         self._breaker.record(None)
         return answer
