@@ -20,6 +20,7 @@ from labelmill_worker.inference.vectors import embedding_call
 from labelmill_worker.mistral.client_config import UnusableConnection
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.mistral.sdk_requests import SdkRequests
 
 ELSEWHERE = "http://mistral.invalid"
 
@@ -52,7 +53,7 @@ def embed(url: str) -> int:
 
 
 def models(url: str) -> list[str]:
-    control = SdkControlPlane("any", url, timeout_s=5, read_attempts=1)
+    control = SdkControlPlane(SdkRequests("any", url, timeout_s=5, read_attempts=1))
     try:
         return [model.id for model in control.list_models()]
     finally:

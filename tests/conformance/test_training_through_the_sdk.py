@@ -26,7 +26,8 @@ from labelmill.contracts.errors import (
 )
 from labelmill.core.settings import Settings
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_worker.mistral.control_plane import READ_ATTEMPTS, SdkControlPlane
+from labelmill_worker.mistral.control_plane import SdkControlPlane
+from labelmill_worker.mistral.sdk_requests import READ_ATTEMPTS, SdkRequests
 from labelmill_worker.ports.control_plane import JobOrder, OrderedTarget, RemoteJob, RemoteModel
 
 KEY = "sk-very-secret-key"
@@ -41,7 +42,7 @@ def emulator() -> Iterator[EmulatorThread]:
 
 
 def plane_for(url: str, key: str = KEY, *, timeout_s: float = 10) -> SdkControlPlane:
-    return SdkControlPlane(key, url, timeout_s=timeout_s, sleep=lambda _: None)
+    return SdkControlPlane(SdkRequests(key, url, timeout_s=timeout_s, sleep=lambda _: None))
 
 
 @pytest.fixture
@@ -296,7 +297,7 @@ def test_a_server_that_is_not_there_is_worth_another_try() -> None:
 
 def test_every_request_passes_the_gate(emulator: EmulatorThread) -> None:
     passed: list[None] = []
-    plane = SdkControlPlane(KEY, emulator.url, before_request=lambda: passed.append(None))
+    plane = SdkControlPlane(SdkRequests(KEY, emulator.url, before_request=lambda: passed.append(None)))
     plane.check_key()
     plane.find_files("nothing")
     plane.close()

@@ -28,6 +28,7 @@ from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_worker.inference.answers import check_scores
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.mistral.sdk_requests import SdkRequests
 from labelmill_worker.ports.control_plane import JobOrder, RemoteJob
 from labelmill_worker.ports.inference import Call, Endpoint
 
@@ -59,7 +60,7 @@ def arm(emulator: EmulatorThread, *faults: str) -> None:
 
 @pytest.fixture(scope="module")
 def plane(emulator: EmulatorThread) -> Iterator[SdkControlPlane]:
-    made = SdkControlPlane("any", emulator.url, timeout_s=10, sleep=lambda _: None)
+    made = SdkControlPlane(SdkRequests("any", emulator.url, timeout_s=10, sleep=lambda _: None))
     yield made
     made.close()
 
@@ -169,7 +170,7 @@ def test_a_request_of_the_thin_client_has_one_deadline_for_all_of_it(
 )
 def test_the_sdk_adapter_names_every_fault(emulator: EmulatorThread, fault: str, error: type[LabelmillError]) -> None:
     arm(emulator, fault)
-    plane = SdkControlPlane("any", emulator.url, timeout_s=10, sleep=lambda _: None)
+    plane = SdkControlPlane(SdkRequests("any", emulator.url, timeout_s=10, sleep=lambda _: None))
     with pytest.raises(error):
         plane.list_models()
     plane.close()
@@ -178,7 +179,7 @@ def test_the_sdk_adapter_names_every_fault(emulator: EmulatorThread, fault: str,
 @pytest.mark.parametrize("fault", ["hang", "slow:1:20"])
 def test_a_call_of_the_sdk_adapter_has_one_deadline_for_all_of_it(emulator: EmulatorThread, fault: str) -> None:
     arm(emulator, fault)
-    plane = SdkControlPlane("any", emulator.url, timeout_s=0.6, sleep=lambda _: None)
+    plane = SdkControlPlane(SdkRequests("any", emulator.url, timeout_s=0.6, sleep=lambda _: None))
     began = time.monotonic()
     with pytest.raises(RemoteUnavailable, match=r"not answer (in time|within 0\.6 s)"):
         plane.list_models()

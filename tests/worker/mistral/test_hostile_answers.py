@@ -32,6 +32,7 @@ from labelmill_worker.inference.strategies.strategy import Strategy
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.http_errors import error_for_status, retry_after_s
 from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.mistral.sdk_requests import SdkRequests
 from labelmill_worker.ports.inference import Call, Endpoint
 
 TARGETS = LabelSchema((Target("intent", ("play", "stop")),))
@@ -245,7 +246,8 @@ def test_the_control_plane_raises_nothing_else(
     raw.answer = answer
     file = tmp_path_factory.getbasetemp() / "rows.jsonl"
     file.write_bytes(b"{}")
-    plane = SdkControlPlane("key", raw.url, timeout_s=5, read_attempts=1)
+    requests = SdkRequests("key", raw.url, timeout_s=5, read_attempts=1)
+    plane = SdkControlPlane(requests)
     calls = [
         lambda: plane.get_job("job"),
         lambda: plane.find_job("file"),
@@ -257,7 +259,7 @@ def test_the_control_plane_raises_nothing_else(
         lambda: plane.archive_model("model"),
     ]
     for call in calls:
-        plane._breaker._faults = 0  # every call is to be made
+        requests._breaker._faults = 0  # every call is to be made
         with contextlib.suppress(LabelmillError):
             call()
     plane.close()
@@ -276,7 +278,7 @@ def test_a_job_with_a_time_or_an_id_that_cannot_be_one_is_a_malformed_answer(raw
         "hyperparameters": {},
         "auto_start": False,
     }
-    plane = SdkControlPlane("key", raw.url, timeout_s=5, read_attempts=1)
+    plane = SdkControlPlane(SdkRequests("key", raw.url, timeout_s=5, read_attempts=1))
     for spoilt in ({}, {"id": "job", "created_at": 10**18}):
         raw.answer = _bytes_of(200, orjson.dumps(job | spoilt), [b"Content-Type: application/json"])
         with pytest.raises(MalformedAnswer):

@@ -28,6 +28,7 @@ from labelmill.services import models as registry
 from labelmill.services.jobs.documents import status_document
 from labelmill_worker.mistral.client_config import UnusableConnection
 from labelmill_worker.mistral.control_plane import SdkControlPlane
+from labelmill_worker.mistral.sdk_requests import SdkRequests
 from labelmill_worker.ports.control_plane import (
     ControlPlane,
     RemoteEvent,
@@ -311,7 +312,7 @@ def _waiting_for(bench: Bench, training_id: str) -> str | None:
 
 def test_why_mistral_cannot_be_reached_is_told_until_a_look_succeeds(bench: Bench) -> None:
     """By the control plane itself, whose circuit opens after some faults and must not hide the reason."""
-    away = SdkControlPlane("key", "http://127.0.0.1:9", timeout_s=5, sleep=lambda _: None)
+    away = SdkControlPlane(SdkRequests("key", "http://127.0.0.1:9", timeout_s=5, sleep=lambda _: None))
     training_id = bench.submit(yes=True)
     bench.plane = lambda: away
     try:
