@@ -1,4 +1,4 @@
-"""`/v1/chat/completions`, for answers that follow a JSON schema."""
+"""Answers of `/v1/chat/completions`, for answers that follow a JSON schema."""
 
 import asyncio
 import time
@@ -6,13 +6,13 @@ import uuid
 from concurrent.futures import Executor
 from typing import Any, Literal
 
-from aiohttp import web
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from labelmill_ops.emulator.answering import Answered, Answerer
 from labelmill_ops.emulator.chat import UnsupportedSchemaError, answer, text_of
-from labelmill_ops.emulator.replies import invalid_model, json_body, json_reply, refusal, unprocessable
+from labelmill_ops.emulator.replies import invalid_model, refusal, unprocessable
 from labelmill_ops.emulator.routes_models import BASE_MODELS
-from labelmill_ops.emulator.stats import STATS
 from labelmill_ops.emulator.training_data import estimated_tokens
 
 
@@ -53,11 +53,10 @@ class _Completion(_Part):
     safe_prompt: bool = False
 
 
-def chat_routes(executor: Executor) -> list[web.RouteDef]:
-    """Return the route of chat completions."""
+def chat_answerers(executor: Executor) -> dict[str, Answerer]:
+    """Return what answers chat completions."""
 
-    async def complete(request: web.Request) -> web.Response:
-        body = await json_body(request)
+    async def complete(body: dict[str, Any]) -> Answered:
         try:
             asked = _Completion.model_validate(body)
         except ValidationError as error:
@@ -75,10 +74,10 @@ def chat_routes(executor: Executor) -> list[web.RouteDef]:
             content = await asyncio.get_running_loop().run_in_executor(executor, answer, messages, schema)
         except UnsupportedSchemaError as error:
             raise refusal(400, str(error)) from error
-        request.app[STATS].bill(request, [text_of(messages[-1])])
-        return json_reply(_reply(asked, messages, content))
+        reply = _reply(asked, messages, content)
+        return Answered(orjson.dumps(reply), [text_of(messages[-1])], reply["usage"]["total_tokens"])
 
-    return [web.post("/v1/chat/completions", complete)]
+    return {"/v1/chat/completions": complete}
 
 
 def _reply(asked: _Completion, messages: list[dict[str, Any]], content: str) -> dict[str, Any]:

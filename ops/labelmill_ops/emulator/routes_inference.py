@@ -1,4 +1,4 @@
-"""`/v1/classifications`, `/v1/chat/classifications` and `/v1/embeddings`."""
+"""Answers of `/v1/classifications`, `/v1/chat/classifications` and `/v1/embeddings`."""
 
 import asyncio
 import uuid
@@ -6,13 +6,13 @@ from collections.abc import Callable
 from concurrent.futures import Executor
 from typing import Any, TypeVar
 
-from aiohttp import web
+import orjson
 
+from labelmill_ops.emulator.answering import Answered, Answerer
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.embedding import embed
-from labelmill_ops.emulator.replies import PROMPT_TOO_LONG, invalid_model, json_body, json_reply, refusal, unprocessable
-from labelmill_ops.emulator.stats import STATS
-from labelmill_ops.emulator.store import STORE
+from labelmill_ops.emulator.replies import PROMPT_TOO_LONG, invalid_model, refusal, unprocessable
+from labelmill_ops.emulator.store import Store
 from labelmill_ops.emulator.training_data import chat_text, estimated_tokens
 
 EMBEDDING_MODEL = "mistral-embed"
@@ -20,41 +20,37 @@ MAX_EMBEDDED_TEXTS, MAX_EMBEDDED_TOKENS, MAX_EMBEDDED_TEXT_TOKENS = 512, 16_384,
 Answer = TypeVar("Answer")
 
 
-def inference_routes(config: EmulatorConfig, executor: Executor) -> list[web.RouteDef]:
-    """Return the routes of inference; the executor does the computing, so the loop stays free for HTTP."""
+def inference_answerers(config: EmulatorConfig, executor: Executor, store: Store) -> dict[str, Answerer]:
+    """Return what answers each path; the executor does the computing, so the loop stays free for HTTP."""
 
     async def compute(work: Callable[[], Answer]) -> Answer:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
-    async def classify_texts(request: web.Request) -> web.Response:
-        body = await json_body(request)
-        return await _classify(request, body, _texts(body, config))
+    async def classify_texts(body: dict[str, Any]) -> Answered:
+        return await _classify(body, _texts(body, config))
 
-    async def classify_chats(request: web.Request) -> web.Response:
-        body = await json_body(request)
+    async def classify_chats(body: dict[str, Any]) -> Answered:
         chats = body.get("input")
         chats = chats if isinstance(chats, list) else [chats]
         try:
             texts = [chat_text(chat.get("messages") if isinstance(chat, dict) else None) for chat in chats]
         except ValueError as error:
             raise unprocessable("input", str(error)) from error
-        return await _classify(request, body, _checked(texts, config))
+        return await _classify(body, _checked(texts, config))
 
-    async def _classify(request: web.Request, body: dict[str, Any], texts: list[str]) -> web.Response:
+    async def _classify(body: dict[str, Any], texts: list[str]) -> Answered:
         name = _model_name(body)
         try:
-            classifier = request.app[STORE].classifier_of(name)
+            classifier = store.classifier_of(name)
         except KeyError as error:
             raise invalid_model(name) from error
         request_id = uuid.uuid4().hex
         reply = await compute(
-            lambda: json_reply({"id": request_id, "model": name, "results": classifier.classify(texts)})
+            lambda: orjson.dumps({"id": request_id, "model": name, "results": classifier.classify(texts)})
         )
-        request.app[STATS].bill(request, texts)
-        return reply
+        return Answered(reply, texts, sum(map(estimated_tokens, texts)))
 
-    async def embeddings(request: web.Request) -> web.Response:
-        body = await json_body(request)
+    async def embeddings(body: dict[str, Any]) -> Answered:
         name = _model_name(body)
         if name != EMBEDDING_MODEL:
             raise invalid_model(name)
@@ -69,23 +65,21 @@ def inference_routes(config: EmulatorConfig, executor: Executor) -> list[web.Rou
         if tokens > MAX_EMBEDDED_TOKENS:
             raise refusal(400, f"Too many tokens in batch. Max is {MAX_EMBEDDED_TOKENS} got {tokens}")
 
-        def reply() -> web.Response:
+        def reply() -> bytes:
             data = [
                 {"object": "embedding", "embedding": vector, "index": index}
                 for index, vector in enumerate(embed(texts).tolist())
             ]
             usage = {"prompt_tokens": tokens, "total_tokens": tokens, "completion_tokens": 0}
-            return json_reply({"id": uuid.uuid4().hex, "object": "list", "model": name, "usage": usage, "data": data})
+            return orjson.dumps({"id": uuid.uuid4().hex, "object": "list", "model": name, "usage": usage, "data": data})
 
-        answer = await compute(reply)
-        request.app[STATS].bill(request, texts)
-        return answer
+        return Answered(await compute(reply), texts, tokens)
 
-    return [
-        web.post("/v1/classifications", classify_texts),
-        web.post("/v1/chat/classifications", classify_chats),
-        web.post("/v1/embeddings", embeddings),
-    ]
+    return {
+        "/v1/classifications": classify_texts,
+        "/v1/chat/classifications": classify_chats,
+        "/v1/embeddings": embeddings,
+    }
 
 
 def _model_name(body: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from aiohttp import web
 
+from labelmill_ops.emulator.answering import ANSWERERS, realtime_routes
 from labelmill_ops.emulator.auth import bearer_auth
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.control import control_from_loopback, control_routes
@@ -16,9 +17,9 @@ from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
 from labelmill_ops.emulator.listener import LISTENER, Listener
 from labelmill_ops.emulator.replies import refusals_as_json
-from labelmill_ops.emulator.routes_chat import chat_routes
+from labelmill_ops.emulator.routes_chat import chat_answerers
 from labelmill_ops.emulator.routes_files import file_routes
-from labelmill_ops.emulator.routes_inference import inference_routes
+from labelmill_ops.emulator.routes_inference import inference_answerers
 from labelmill_ops.emulator.routes_jobs import job_routes
 from labelmill_ops.emulator.routes_models import model_routes
 from labelmill_ops.emulator.stats import STATS, Stats, count_requests
@@ -45,13 +46,13 @@ def create_app(config: EmulatorConfig) -> web.Application:
     app[STORE] = Store(config.state_dir)
     app[PLAN] = FaultPlan(config.faults, config.fault_seed)
     app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
+    app[ANSWERERS] = {**inference_answerers(config, executor, app[STORE]), **chat_answerers(executor)}
     app.add_routes(
         [
             *file_routes(config),
             *job_routes(),
             *model_routes(),
-            *inference_routes(config, executor),
-            *chat_routes(executor),
+            *realtime_routes(app[ANSWERERS]),
         ]
     )
     app.add_routes(control_routes())

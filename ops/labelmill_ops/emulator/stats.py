@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 _CONTROL = "/_control/"
+REALTIME, BATCH = MODES = ("realtime", "batch")
 _BILLED: web.RequestKey[Sequence[str]] = web.RequestKey("billed texts", Sequence)
 
 
@@ -33,6 +34,7 @@ class Stats:
         self.faults: Counter[str] = Counter()  #: that struck, by kind
         self.texts = 0  #: classified, embedded or answered: what Mistral would bill
         self.spoiled_texts = 0  #: of these, billed for answers that a fault kept from arriving whole
+        self.by_mode = {mode: Counter[str]() for mode in MODES}
         self.jobs_created = 0
         self.jobs_started = 0
         self.files = 0  #: uploaded
@@ -40,11 +42,16 @@ class Stats:
         self._billed: Counter[str] = Counter()
         self._spoiled: Counter[str] = Counter()
 
-    def bill(self, request: web.Request, texts: Sequence[str]) -> None:
+    def bill_realtime(self, request: web.Request, texts: Sequence[str], tokens: int) -> None:
         """Count texts as billed to this request."""
+        self.bill(REALTIME, texts, tokens)
+        request[_BILLED] = texts
+
+    def bill(self, mode: str, texts: Sequence[str], tokens: int) -> None:
+        """Count the texts and tokens of one request as billed."""
         self.texts += len(texts)
         self._billed.update(map(digest_of, texts))
-        request[_BILLED] = texts
+        self.by_mode[mode].update(requests=1, texts=len(texts), tokens=tokens)
 
     def spoil(self, texts: Sequence[str]) -> None:
         """Count texts that were billed and whose answer a fault spoils."""
@@ -62,6 +69,10 @@ class Stats:
             "distinct_texts": len(self._billed),
             "billed_twice": _beyond_first(self._billed.values()),
             "spoiled_texts": self.spoiled_texts,
+            "by_mode": {
+                mode: {what: counted[what] for what in ("requests", "texts", "tokens")}
+                for mode, counted in self.by_mode.items()
+            },
             "jobs_created": self.jobs_created,
             "jobs_started": self.jobs_started,
             "files": self.files,
