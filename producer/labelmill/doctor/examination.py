@@ -5,9 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, date, datetime
 
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.exit_codes import DATABASE_UNUSABLE
+from labelmill.core.money.prices import MAX_AGE_DAYS, PRICES_AS_OF, age_days
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings
 from labelmill.doctor.broker import BrokerResult, check_broker
@@ -64,6 +66,7 @@ def _checks(settings: Settings, mistral_s: float, say: Callable[[str], None]) ->
         yield within(_DISK_S, lambda: check_disk(settings.data_dir))
     except TimeoutError:
         yield failed("disk", "the data folder does not answer", "look at the disk or the share that it lies on")
+    yield check_prices(datetime.now(UTC).date())
     say("asking the workers, and Mistral through them")
     answers = _answers(settings, broker, mistral_s)
     if database.connections is not None:
@@ -86,6 +89,19 @@ def _clocks(broker: BrokerResult, database: DatabaseResult) -> Check:
     if not reported:
         return unknown("clocks", "neither Redis nor the database tells its time", "first what is wrong with them")
     return ok("clocks", f"this machine's clock agrees with {' and '.join(reported)} within {_SKEW_S:.0f} s")
+
+
+def check_prices(today: date) -> Check:
+    """Whether the price list is recent enough to estimate and to limit costs by."""
+    age = age_days(today)
+    summary = f"the price list is of {PRICES_AS_OF}"
+    if age <= MAX_AGE_DAYS:
+        return ok("prices", summary)
+    return warning(
+        "prices",
+        f"{summary}, {age} days old: costs and caps may be wrong by now",
+        "compare it with Mistral's price page, and upgrade Labelmill or set LABELMILL_PRICES",
+    )
 
 
 def _work(database: DatabaseResult) -> Iterator[Check]:

@@ -72,7 +72,7 @@ def open_context(settings: Settings) -> ServiceContext:
     """A context on the configured database. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
     engine = connect_to_existing(settings)
     sender = MessageSender.connect(settings)
-    context = ServiceContext(engine, sender, settings.data_dir, PriceList(settings.prices), tables=KnownTables(engine))
+    context = ServiceContext(engine, sender, settings.data_dir, PriceList.of(settings), tables=KnownTables(engine))
     try:
         check_tables(engine)
         require_only_this_machine(engine)

@@ -33,7 +33,7 @@ def log_ended_batch(engine: Engine, batch_id: str) -> None:
     """A batch has ended: its rows, tokens and cost. A database that has gone meanwhile costs this line."""
     try:
         with reading(engine) as connection:
-            totals = batch_totals(connection, batch_id, PriceList(load_settings().prices))
+            totals = batch_totals(connection, batch_id, PriceList.of(load_settings()))
     except LabelmillError:
         return  # the batch has ended all the same
     log.info("job ended", **totals)

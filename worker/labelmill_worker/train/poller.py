@@ -133,7 +133,7 @@ class TrainingPoller:
             data=DataFolder.of(self._settings.data_dir),
             poll_s=self._settings.poll_s,
             lease_s=self._settings.lease_s,
-            prices=PriceList(self._settings.prices),
+            prices=PriceList.of(self._settings),
             check=check,
         )
 

@@ -18,6 +18,6 @@ def run(resources: ProcessResources, message: JobMessage) -> None:
         resources.ability,
         data_dir=settings.data_dir,
         lease_s=settings.lease_s,
-        prices=PriceList(settings.prices),
+        prices=PriceList.of(settings),
     )
     poll_evaluation(context, message.job_id)
