@@ -15,7 +15,7 @@ from array import array
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 import psycopg
 from celery import Celery
@@ -43,7 +43,7 @@ def connection() -> Any:
 def classify_text(row: int, external_id: str, text: str) -> None:
     """Classify one text and write its row."""
     if not hasattr(_mine, "http"):
-        _mine.http = httpx.Client(headers={"Authorization": "Bearer bench"})
+        _mine.http = httpx2.Client(headers={"Authorization": "Bearer bench"})
     body = {"model": "ft:classifier:bench:x", "input": [text]}
     response = _mine.http.post(f"{_SERVER}/v1/classifications", json=body)
     response.raise_for_status()

@@ -8,6 +8,7 @@ from typing import Any
 import orjson
 import pytest
 from emulator_thread import EmulatorThread
+from fine_tuning_client import FineTuningClient
 from mistralai.client import Mistral
 from mistralai.client.errors import HTTPValidationError, SDKError
 
@@ -45,12 +46,17 @@ def mistral(emulator: EmulatorThread) -> Iterator[Mistral]:
         yield client
 
 
+def jobs_of(mistral: Client) -> FineTuningClient:
+    """The fine-tuning jobs of the server that a client of the SDK talks to."""
+    return FineTuningClient(mistral.sdk_configuration.server_url)
+
+
 def upload(mistral: Client, content: bytes, name: str = "train.jsonl") -> str:
     return str(mistral.files.upload(file={"file_name": name, "content": content}, purpose="fine-tune").id)
 
 
 def create_job(mistral: Client, content: bytes, **options: Any) -> Any:
-    return mistral.fine_tuning.jobs.create(
+    return jobs_of(mistral).create(
         model="ministral-3b-latest",
         job_type="classifier",
         training_files=[{"file_id": upload(mistral, content), "weight": 1}],
@@ -61,7 +67,7 @@ def create_job(mistral: Client, content: bytes, **options: Any) -> Any:
 
 def job_when(mistral: Client, job_id: str, reached: Callable[[Any], bool], timeout_s: float = 30) -> Any:
     deadline = time.monotonic() + timeout_s
-    while not reached(job := mistral.fine_tuning.jobs.get(job_id=job_id)):
+    while not reached(job := jobs_of(mistral).get(job_id=job_id)):
         assert time.monotonic() < deadline, f"the job stayed {job.status}"
         time.sleep(0.01)
     return job
@@ -72,7 +78,7 @@ def job_in(mistral: Client, job_id: str, *statuses: str) -> Any:
 
 
 def statuses_of(job: Any) -> list[str]:
-    return [event.data["status"] for event in reversed(job.events)]
+    return [event.data.status for event in reversed(job.events)]
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +86,7 @@ def trained(mistral: Client) -> Any:
     validation = upload(mistral, jsonl(ROWS[::4]), "validation.jsonl")
     job = create_job(mistral, jsonl(ROWS), validation_files=[validation])
     job_in(mistral, job.id, "VALIDATED")
-    mistral.fine_tuning.jobs.start(job_id=job.id)
+    jobs_of(mistral).start(job_id=job.id)
     return job_in(mistral, job.id, "SUCCESS", "FAILED")
 
 
@@ -108,9 +114,9 @@ def test_a_job_waits_validated_with_its_price_until_it_is_started(mistral: Clien
     assert job.metadata.data_tokens > 0
     assert job.metadata.estimated_start_time > 0
     assert job.classifier_targets[0].labels == ["music", "weather"]
-    assert mistral.fine_tuning.jobs.start(job_id=job.id).status == "RUNNING"
+    assert jobs_of(mistral).start(job_id=job.id).status == "RUNNING"
     with pytest.raises(SDKError) as twice:
-        mistral.fine_tuning.jobs.start(job_id=job.id)
+        jobs_of(mistral).start(job_id=job.id)
     assert twice.value.status_code == 400
 
 
@@ -139,29 +145,29 @@ def test_auto_start_needs_no_start(mistral: Client) -> None:
 
 def test_jobs_are_listed_newest_first_and_filtered(mistral: Client, trained: Any) -> None:
     newest = create_job(mistral, jsonl(ROWS), suffix="listed")
-    assert mistral.fine_tuning.jobs.list().data[0].id == newest.id
-    assert [job.id for job in mistral.fine_tuning.jobs.list(suffix="listed").data] == [newest.id]
-    succeeded = mistral.fine_tuning.jobs.list(status="SUCCESS").data
+    assert jobs_of(mistral).list().data[0].id == newest.id
+    assert [job.id for job in jobs_of(mistral).list(suffix="listed").data] == [newest.id]
+    succeeded = jobs_of(mistral).list(status="SUCCESS").data
     assert trained.id in [job.id for job in succeeded]
     assert newest.id not in [job.id for job in succeeded]
 
 
 def test_a_job_can_be_cancelled_before_and_while_it_runs(mistral: Client) -> None:
     waiting = create_job(mistral, jsonl(ROWS))
-    assert mistral.fine_tuning.jobs.cancel(job_id=waiting.id).status == "CANCELLED"
+    assert jobs_of(mistral).cancel(job_id=waiting.id).status == "CANCELLED"
     running = create_job(mistral, jsonl(ROWS), auto_start=True)
     job_in(mistral, running.id, "RUNNING")
-    mistral.fine_tuning.jobs.cancel(job_id=running.id)
+    jobs_of(mistral).cancel(job_id=running.id)
     assert job_in(mistral, running.id, "CANCELLED", "SUCCESS").fine_tuned_model is None
 
 
 def test_the_wandb_key_is_never_echoed(mistral: Client, emulator: EmulatorThread) -> None:
     integration = {"project": "intents", "api_key": "w" * 40, "name": "first"}
     job = create_job(mistral, jsonl(ROWS), integrations=[integration])
-    got = mistral.fine_tuning.jobs.get(job_id=job.id)
+    got = jobs_of(mistral).get(job_id=job.id)
     assert got.integrations[0].project == "intents"
     assert "w" * 40 not in f"{job} {got} {emulator.stats()}"
-    assert [found.id for found in mistral.fine_tuning.jobs.list(wandb_project="intents").data] == [job.id]
+    assert [found.id for found in jobs_of(mistral).list(wandb_project="intents").data] == [job.id]
 
 
 LABELLED = {"text": "a", "labels": {"intent": "x"}}
@@ -182,21 +188,21 @@ def test_a_bad_training_file_fails_validation_with_its_reason(mistral: Client, k
     content, reason = BAD_FILES[kind]
     job = job_in(mistral, create_job(mistral, content).id, "FAILED_VALIDATION", "VALIDATED")
     assert job.status == "FAILED_VALIDATION"
-    assert reason in job.events[0].data["error"]
+    assert reason in job.events[0].data.error
 
 
 def test_a_validation_label_unseen_in_training_fails_validation(mistral: Client) -> None:
     validation = upload(mistral, jsonl([{"text": "c", "labels": {"intent": "z"}}]), "validation.jsonl")
     job = create_job(mistral, jsonl([LABELLED, OTHER]), validation_files=[validation])
     failed = job_in(mistral, job.id, "FAILED_VALIDATION", "VALIDATED")
-    assert "validation.jsonl, line 1: label 'z'" in failed.events[0].data["error"]
+    assert "validation.jsonl, line 1: label 'z'" in failed.events[0].data.error
 
 
 def test_classifier_targets_must_be_those_of_the_files(mistral: Client) -> None:
     unknown = [{"name": "topic", "labels": ["x", "y"], "weight": 1}]
     job = create_job(mistral, jsonl([LABELLED, OTHER]), classifier_targets=unknown)
     failed = job_in(mistral, job.id, "FAILED_VALIDATION", "VALIDATED")
-    assert "classifier_targets ['topic']" in failed.events[0].data["error"]
+    assert "classifier_targets ['topic']" in failed.events[0].data.error
 
 
 def test_classifier_targets_give_labels_and_their_order(mistral: Client) -> None:
@@ -304,7 +310,7 @@ def test_a_state_folder_keeps_files_jobs_and_models_over_a_restart(tmp_path: Pat
     with EmulatorThread(config) as emulator, Mistral(api_key="any", server_url=emulator.url) as client:
         assert client.classifiers.classify(model=job.fine_tuned_model, inputs=question).results == before
         assert client.files.download(file_id=job.training_files[0]).read() == jsonl(ROWS)
-        client.fine_tuning.jobs.start(job_id=waiting.id)
+        jobs_of(client).start(job_id=waiting.id)
         assert job_in(client, waiting.id, "SUCCESS").fine_tuned_model
 
 
@@ -312,7 +318,7 @@ def test_a_long_training_is_cancelled_soon() -> None:
     config = EmulatorConfig(port=0, validate_s=0, train_s=600)
     with EmulatorThread(config) as emulator, Mistral(api_key="any", server_url=emulator.url) as client:
         job = job_in(client, create_job(client, jsonl(ROWS), auto_start=True).id, "RUNNING")
-        client.fine_tuning.jobs.cancel(job_id=job.id)
+        jobs_of(client).cancel(job_id=job.id)
         cancelled = job_in(client, job.id, "CANCELLED")
         assert statuses_of(cancelled)[-2:] == ["CANCELLATION_REQUESTED", "CANCELLED"]
 

@@ -12,6 +12,7 @@ from typing import Self
 import orjson
 import pytest
 from emulator_thread import EmulatorThread
+from fine_tuning_client import FineTuningClient
 
 from labelmill.contracts.errors import (
     CredentialsRefused,
@@ -166,16 +167,18 @@ def test_a_wandb_project_needs_the_workers_key(plane: SdkControlPlane) -> None:
 
 
 class Misbehaving:
-    """Answers every request alike and counts them."""
+    """Answers every request alike, counts them and keeps their bodies."""
 
     def __init__(self, status: int, body: bytes, headers: dict[str, str]) -> None:
         requests: list[str] = []
         self.requests = requests
+        bodies: list[bytes] = []
+        self.bodies = bodies
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 requests.append(self.command)
-                self.rfile.read(int(self.headers.get("content-length") or 0))
+                bodies.append(self.rfile.read(int(self.headers.get("content-length") or 0)))
                 self.send_response(status)
                 for name, value in {"content-type": "application/json", **headers}.items():
                     self.send_header(name, value)
@@ -231,7 +234,7 @@ def test_every_answer_becomes_the_error_that_says_whether_to_try_again(
             plane.get_job("job")
         again = READ_ATTEMPTS if expected in (RemoteUnavailable, MalformedAnswer) else 1
         assert server.requests == ["GET"] * again
-        with pytest.raises(expected) as made:
+        with pytest.raises((expected, FactoryClosed)) as made:
             plane.create_job(JobOrder("ministral-3b-latest", ("file",)))
         assert server.requests[again:] == ["POST"]
         plane.close()
@@ -245,13 +248,57 @@ def test_every_answer_becomes_the_error_that_says_whether_to_try_again(
         assert "body.model: unknown" in read.value.message
 
 
-@pytest.mark.parametrize("status", [403, 404, 405, 410])
-def test_an_account_without_the_factory_is_told_the_remedy(status: int) -> None:
-    with Misbehaving(status, b'{"message": "fine-tuning has ended"}', {}) as server:
+def test_a_wandb_project_goes_to_mistral_with_the_key_and_shows_it_to_nobody() -> None:
+    job = {"id": "job", "status": "QUEUED", "created_at": 1, "training_files": ["file"]}
+    with Misbehaving(200, orjson.dumps(job), {}) as server:
+        plane = SdkControlPlane(SdkRequests(KEY, server.url), "wandb-key")
+        plane.create_job(JobOrder("ministral-3b-latest", ("file",), wandb_project="labels"))
+        plane.close()
+    sent = orjson.loads(server.bodies[0])
+    assert sent["integrations"] == [{"type": "wandb", "project": "labels", "api_key": "wandb-key"}]
+    assert sent["auto_start"] is False
+    with Misbehaving(400, b'{"message": "wandb-key is wrong"}', {}) as server:
+        plane = SdkControlPlane(SdkRequests(KEY, server.url, secrets=("wandb-key",)), "wandb-key")
+        with pytest.raises(RequestRefused) as refused:
+            plane.create_job(JobOrder("ministral-3b-latest", ("file",), wandb_project="labels"))
+        plane.close()
+    assert "wandb-key" not in f"{refused.value} {refused.value.__cause__!r}"
+
+
+NOT_AVAILABLE = b'{"object": "error", "message": "model not available for this type of fine-tuning", "type": "invalid"}'
+REMEDIES = r"train with --method embedding or --method prompt instead"
+
+
+@pytest.mark.parametrize("status", [403, 404, 405, 410, 422])
+def test_an_account_without_the_factory_is_told_the_remedies(status: int) -> None:
+    with Misbehaving(status, NOT_AVAILABLE, {}) as server:
         plane = plane_for(server.url)
-        for call in (lambda: plane.find_job("file"), lambda: plane.create_job(JobOrder("ministral-3b-latest", ("f",)))):
-            with pytest.raises(FactoryClosed, match=r"train with --method embedding instead.*fine-tuning has ended"):
+        for call in (
+            lambda: plane.find_job("file"),
+            lambda: plane.create_job(JobOrder("ministral-3b-latest", ("f",))),
+            plane.check_factory,
+        ):
+            with pytest.raises(FactoryClosed, match=rf"{REMEDIES}.*not available for this type"):
                 call()
+        plane.close()
+
+
+@pytest.mark.parametrize("status", [405, 410])
+def test_a_job_that_the_retirement_overtakes_ends_with_the_remedies(status: int) -> None:
+    with Misbehaving(status, b'{"message": "Gone"}', {}) as server:
+        plane = plane_for(server.url)
+        for call in (plane.get_job, plane.start_job, plane.cancel_job):
+            with pytest.raises(FactoryClosed, match=REMEDIES):
+                call("job")
+        plane.close()
+
+
+def test_an_order_with_a_wrong_number_is_the_orders_fault() -> None:
+    body = b'{"detail": [{"loc": ["body", "hyperparameters", "training_steps"], "msg": "too many"}]}'
+    with Misbehaving(422, body, {}) as server:
+        plane = plane_for(server.url)
+        with pytest.raises(RequestRefused, match="training_steps: too many"):
+            plane.create_job(JobOrder("ministral-3b-latest", ("f",), steps=10**6))
         plane.close()
 
 
@@ -264,7 +311,7 @@ def test_a_model_that_cannot_be_tuned_is_no_closed_factory() -> None:
         plane.close()
 
 
-def test_targets_are_sent_with_their_weights(plane: SdkControlPlane, tmp_path: Path) -> None:
+def test_targets_are_sent_with_their_weights(plane: SdkControlPlane, emulator: EmulatorThread, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_bytes(
         b"".join(
@@ -281,7 +328,7 @@ def test_targets_are_sent_with_their_weights(plane: SdkControlPlane, tmp_path: P
     while (status := plane.get_job(job.id).status) not in ("VALIDATED", "FAILED_VALIDATION"):
         assert time.monotonic() < deadline
     assert status == "VALIDATED"
-    shown = plane._jobs.get(job_id=job.id)
+    shown = FineTuningClient(emulator.url).get(job_id=job.id)
     assert [(one.name, one.weight, one.labels) for one in shown.classifier_targets] == [
         ("a", 2.0, ["x", "y"]),
         ("b", 1.0, ["z", "w", "never"]),

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
+import httpx2
 import orjson
 import pytest
 from emulator_thread import EmulatorThread
@@ -54,7 +54,7 @@ def _calm(emulator: EmulatorThread) -> Iterator[None]:
 
 
 def arm(emulator: EmulatorThread, *faults: str) -> None:
-    answer = httpx.put(f"{emulator.url}/_control/faults", json={"faults": list(faults), "seed": 1})
+    answer = httpx2.put(f"{emulator.url}/_control/faults", json={"faults": list(faults), "seed": 1})
     assert answer.status_code == 200, answer.text
 
 
@@ -213,7 +213,7 @@ def test_a_storm_holds_everything_back_and_passes(emulator: EmulatorThread, faul
     arm(emulator, fault)
     began = time.monotonic()
     statuses = []
-    with httpx.Client(headers={"Authorization": "Bearer any"}) as client:
+    with httpx2.Client(headers={"Authorization": "Bearer any"}) as client:
         while (answer := client.get(f"{emulator.url}/v1/models")).status_code != 200:
             assert "retry-after" not in answer.headers
             statuses.append(answer.status_code)
@@ -300,13 +300,13 @@ def test_a_vanished_job_is_unknown_to_every_route(
 
 
 def test_billed_texts_are_counted_to_the_text_and_spoiled_ones_with_them(emulator: EmulatorThread, model: str) -> None:
-    httpx.post(f"{emulator.url}/_control/reset-stats")
+    httpx2.post(f"{emulator.url}/_control/reset-stats")
     arm(emulator, "500x1", "truncatedx1")
     for _ in range(2):
         with pytest.raises(LabelmillError):
             classify(emulator, model)
     classify(emulator, model)
-    stats = httpx.get(f"{emulator.url}/_control/stats", params={"digests": "true"}).json()
+    stats = httpx2.get(f"{emulator.url}/_control/stats", params={"digests": "true"}).json()
     digests = {hashlib.sha256(text.encode()).hexdigest()[:16] for text in TEXTS}
     assert stats["billed"] == dict.fromkeys(digests, 2)
     assert stats["spoiled"] == dict.fromkeys(digests, 1)
@@ -316,19 +316,19 @@ def test_billed_texts_are_counted_to_the_text_and_spoiled_ones_with_them(emulato
 
 def test_the_control_endpoint_refuses_what_is_no_fault_and_keeps_the_armed_ones(emulator: EmulatorThread) -> None:
     arm(emulator, "502:0.5")
-    answer = httpx.put(f"{emulator.url}/_control/faults", json={"faults": ["429", "explode"]})
+    answer = httpx2.put(f"{emulator.url}/_control/faults", json={"faults": ["429", "explode"]})
     assert answer.status_code == 422
     assert answer.json()["detail"].startswith("there is no fault 'explode'; there are 429")
-    assert httpx.put(f"{emulator.url}/_control/faults", json={"faults": "502"}).status_code == 422
-    assert httpx.get(f"{emulator.url}/_control/faults").json()["faults"] == [{"fault": "502:0.5", "struck": 0}]
+    assert httpx2.put(f"{emulator.url}/_control/faults", json={"faults": "502"}).status_code == 422
+    assert httpx2.get(f"{emulator.url}/_control/faults").json()["faults"] == [{"fault": "502:0.5", "struck": 0}]
 
 
 def test_the_control_endpoint_answers_to_this_machine_alone() -> None:
     own = _address_of_this_machine()
     with EmulatorThread(EmulatorConfig(host="0.0.0.0", port=0)) as emulator:
         port = emulator.url.rpartition(":")[2]
-        assert httpx.get(f"http://127.0.0.1:{port}/_control/stats").status_code == 200
-        assert httpx.get(f"http://{own}:{port}/_control/stats").status_code == 403
+        assert httpx2.get(f"http://127.0.0.1:{port}/_control/stats").status_code == 200
+        assert httpx2.get(f"http://{own}:{port}/_control/stats").status_code == 403
 
 
 def _address_of_this_machine() -> str:

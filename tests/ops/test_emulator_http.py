@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 from emulator_thread import EmulatorThread
 
@@ -25,19 +25,19 @@ def emulator() -> Iterator[EmulatorThread]:
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer"}, {"Authorization": "Basic abc"}], ids=str)
 def test_a_request_without_a_bearer_key_gets_401(emulator: EmulatorThread, headers: dict[str, str]) -> None:
-    answer = httpx.get(f"{emulator.url}/v1/models", headers=headers)
+    answer = httpx2.get(f"{emulator.url}/v1/models", headers=headers)
     assert (answer.status_code, answer.json()) == (401, {"detail": "Unauthorized"})
 
 
 def test_requests_and_texts_are_counted_until_reset(emulator: EmulatorThread) -> None:
-    httpx.post(f"{emulator.url}/v1/embeddings", headers=KEY, json=EMBED)
-    httpx.get(f"{emulator.url}/v1/files/none", headers=KEY)
-    stats = httpx.get(f"{emulator.url}/_control/stats").json()
+    httpx2.post(f"{emulator.url}/v1/embeddings", headers=KEY, json=EMBED)
+    httpx2.get(f"{emulator.url}/v1/files/none", headers=KEY)
+    stats = httpx2.get(f"{emulator.url}/_control/stats").json()
     assert stats == emulator.stats()
     assert stats["requests"] == {"/v1/embeddings": 1, "/v1/files/{file_id}": 1}
     assert stats["statuses"] == {"200": 1, "404": 1}
     assert stats["texts"] == 3
-    assert httpx.post(f"{emulator.url}/_control/reset-stats").json()["texts"] == 0
+    assert httpx2.post(f"{emulator.url}/_control/reset-stats").json()["texts"] == 0
     assert emulator.stats()["requests"] == {}
 
 
@@ -56,13 +56,13 @@ def test_requests_and_texts_are_counted_until_reset(emulator: EmulatorThread) ->
     ],
 )
 def test_a_wrong_request_is_refused_as_json(emulator: EmulatorThread, path: str, body: bytes, status: int) -> None:
-    answer = httpx.post(f"{emulator.url}{path}", headers={**KEY, "Content-Type": "application/json"}, content=body)
+    answer = httpx2.post(f"{emulator.url}{path}", headers={**KEY, "Content-Type": "application/json"}, content=body)
     assert answer.status_code == status
     assert answer.json()
 
 
 def test_above_the_rate_limit_requests_get_429_with_retry_after() -> None:
-    with EmulatorThread(EmulatorConfig(port=0, requests_per_second=2)) as emulator, httpx.Client() as client:
+    with EmulatorThread(EmulatorConfig(port=0, requests_per_second=2)) as emulator, httpx2.Client() as client:
         answers = [client.get(f"{emulator.url}/v1/models", headers=KEY) for _ in range(10)]
         refused = [answer for answer in answers if answer.status_code == 429]
         assert answers[0].status_code == 200
@@ -86,7 +86,7 @@ def test_a_burst_beyond_the_limit_waits_for_its_turn() -> None:
 def test_latency_is_added_to_every_request() -> None:
     with EmulatorThread(EmulatorConfig(port=0, latency_s=0.2)) as emulator:
         began = time.monotonic()
-        httpx.get(f"{emulator.url}/v1/models", headers=KEY)
+        httpx2.get(f"{emulator.url}/v1/models", headers=KEY)
         assert time.monotonic() - began >= 0.2
 
 
@@ -104,7 +104,7 @@ def test_the_command_prints_its_url_and_ends_on_sigterm() -> None:
         line = process.stderr.readline()
         assert line.startswith("Mistral emulator at http://127.0.0.1:")
         assert "not Mistral" in line
-        assert httpx.get(f"{line.split()[3]}/_control/stats").json()["texts"] == 0
+        assert httpx2.get(f"{line.split()[3]}/_control/stats").json()["texts"] == 0
         process.terminate()
         assert process.wait(timeout=20) == 0
 

@@ -177,7 +177,7 @@ class MemoryMistral:
         self.models[model_id] = is_archived
 
     def check_factory(self) -> None:
-        return
+        self._call("check_factory", lambda: None)
 
     def check_key(self) -> None:
         return
@@ -200,6 +200,7 @@ class MemoryMistral:
             job = replace(job, checkpoints=(RemoteCheckpoint(10, 0.5, 0.6),))
         if status == "SUCCESS":
             job = replace(job, fine_tuned_model=f"ft:classifier:{job.id}")
+            self.models[f"ft:classifier:{job.id}"] = False
         return job
 
 

@@ -124,6 +124,11 @@ GOOD: dict[str, Any] = {"name": "intents", "dataset": "small", "method": "factor
         ({"method": "magic"}, InvalidInput, "embedding, factory, prompt"),
         ({"method": "prompt", "steps": 5}, InvalidInput, "--steps goes with --method factory"),
         ({"shots": 3}, InvalidInput, "--shots goes with --method prompt"),
+        (
+            {"method": "embedding", "wandb_project": "labels"},
+            InvalidInput,
+            "--wandb-project goes with --method factory, not with embedding",
+        ),
         ({"method": "prompt", "shots": 30}, InvalidInput, "--shots"),
         ({"method": "prompt", "shot_selection": "nearest"}, InvalidInput, "needs --shots"),
         ({"method": "prompt", "descriptions": {"misic": "songs"}}, InvalidInput, "'misic' is described"),

@@ -246,8 +246,7 @@ def test_the_control_plane_raises_nothing_else(
     raw.answer = answer
     file = tmp_path_factory.getbasetemp() / "rows.jsonl"
     file.write_bytes(b"{}")
-    requests = SdkRequests("key", raw.url, timeout_s=5, read_attempts=1)
-    plane = SdkControlPlane(requests)
+    plane = SdkControlPlane(SdkRequests("key", raw.url, timeout_s=5, read_attempts=1))
     calls = [
         lambda: plane.get_job("job"),
         lambda: plane.find_job("file"),
@@ -259,7 +258,7 @@ def test_the_control_plane_raises_nothing_else(
         lambda: plane.archive_model("model"),
     ]
     for call in calls:
-        requests._breaker._faults = 0  # every call is to be made
+        plane._requests._breaker._faults = 0  # every call is to be made
         with contextlib.suppress(LabelmillError):
             call()
     plane.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,17 +11,10 @@ from labelmill_worker.mistral.decoding import job_of
 from labelmill_worker.train.factory.remote_job import may_start
 
 
-def job(**metadata: Any) -> Any:
-    point = SimpleNamespace(step_number=metadata.pop("step", 1), metrics=SimpleNamespace(train_loss=10**400))
-    return SimpleNamespace(
-        id="job",
-        status="VALIDATED",
-        created_at=0,
-        training_files=[],
-        metadata=SimpleNamespace(**metadata),
-        events=[],
-        checkpoints=[point],
-    )
+def job(**metadata: Any) -> dict[str, Any]:
+    point = {"step_number": metadata.pop("step", 1), "metrics": {"train_loss": 10**400}}
+    answer = {"id": "job", "status": "VALIDATED", "created_at": 0, "training_files": [], "events": []}
+    return {**answer, "metadata": metadata, "checkpoints": [point]}
 
 
 @pytest.mark.parametrize("cost", [-5, -0.01, math.nan, math.inf, -math.inf, 10**400, "1", None, 2e9])

@@ -17,7 +17,14 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from workshop import Killed
 
-from labelmill.contracts.errors import CredentialsRefused, Permanent, RateLimited, RemoteUnavailable, WorkerUnable
+from labelmill.contracts.errors import (
+    CredentialsRefused,
+    FactoryClosed,
+    Permanent,
+    RateLimited,
+    RemoteUnavailable,
+    WorkerUnable,
+)
 from labelmill.contracts.messages import JobMessage
 from labelmill.core.database import connect, db_now, reading, upgrade, writing
 from labelmill.core.database.tables import DatasetRow, EventRow, ModelRow, ModelTargetRow, TrainingRow
@@ -300,8 +307,21 @@ def test_a_fault_that_passes_is_tried_again_not_before_mistral_says(bench: Bench
     training_id = bench.submit(yes=True)
     bench.poll(training_id)
     row = bench.row(training_id)
-    assert (row.state, row.lease_token) == ("uploading", None)
+    assert (row.state, row.lease_token) == ("queued", None)
     assert bench.outbox.sent[-1][1] == pytest.approx(30.0)
+
+
+def test_where_mistral_no_longer_fine_tunes_no_text_is_uploaded(bench: Bench) -> None:
+    def closed(name: str) -> None:
+        if name == "check_factory":
+            raise FactoryClosed("train with --method embedding")
+
+    bench.mistral.before_call = closed
+    training_id = bench.submit(yes=True)
+    bench.poll(training_id)
+    row = bench.row(training_id)
+    assert (row.state, row.error) == ("failed", "train with --method embedding")
+    assert not bench.mistral.files
 
 
 def _waiting_for(bench: Bench, training_id: str) -> str | None:

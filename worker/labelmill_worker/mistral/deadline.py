@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from typing import TypeVar
 
-import httpx
+import httpx2
 
 from labelmill.contracts.errors import RemoteUnavailable
 
@@ -43,21 +43,21 @@ def call_within(call: Callable[[], Result], timeout_s: float) -> Result:
         raise RemoteUnavailable(f"Mistral did not answer within {timeout_s:g} s") from None
 
 
-def cut_late_bodies(response: httpx.Response) -> None:
-    """A response hook of httpx: the body of a call that was given up is read no further."""
-    if isinstance(response.stream, httpx.SyncByteStream):
+def cut_late_bodies(response: httpx2.Response) -> None:
+    """A response hook of httpx2: the body of a call that was given up is read no further."""
+    if isinstance(response.stream, httpx2.SyncByteStream):
         response.stream = _TimedBody(response.stream, _until.get(time.monotonic() + 3600))
 
 
-class _TimedBody(httpx.SyncByteStream):
-    def __init__(self, body: httpx.SyncByteStream, until: float) -> None:
+class _TimedBody(httpx2.SyncByteStream):
+    def __init__(self, body: httpx2.SyncByteStream, until: float) -> None:
         self._body, self._until = body, until
 
     def __iter__(self) -> Iterator[bytes]:
         for part in self._body:
             yield part
             if time.monotonic() > self._until:
-                raise httpx.ReadTimeout("the answer did not arrive in time")
+                raise httpx2.ReadTimeout("the answer did not arrive in time")
 
     def close(self) -> None:
         self._body.close()

@@ -1,4 +1,5 @@
-"""From the SDK's answers to the port's dataclasses. The SDK marks an absent field with a falsy `Unset`, not None."""
+"""From the SDK's answers, and the plain JSON of fine-tuning jobs, to the port's dataclasses. The SDK marks an absent
+field with a falsy `Unset`, not None."""
 
 from __future__ import annotations
 
@@ -15,34 +16,34 @@ _MAX_TIMESTAMP = 253_402_300_799  #: The end of the year 9999.
 
 
 def job_of(answer: Any) -> RemoteJob:
-    """A fine-tuning job from any answer that holds one. Raises MalformedAnswer for one that does not."""
-    if not getattr(answer, "id", None) or not hasattr(answer, "status"):
+    """A fine-tuning job from a JSON document. Raises MalformedAnswer for one that holds none."""
+    if not isinstance(answer, Mapping) or not answer.get("id") or "status" not in answer:
         raise MalformedAnswer("Mistral's answer holds no fine-tuning job")
-    metadata = _field(answer, "metadata")
+    metadata = _mapping(answer.get("metadata"))
     return RemoteJob(
-        id=_key(answer.id, 100),
-        status=_key(answer.status, 40),
-        created_at=_timestamp(answer.created_at),
-        training_files=tuple(map(str, _field(answer, "training_files") or ())),
-        fine_tuned_model=_optional(_field(answer, "fine_tuned_model"), 200),
-        message=_words(_field(answer, "message")),
-        cost=_amount(_field(metadata, "cost")),
-        cost_currency=_words(_field(metadata, "cost_currency")),
-        expected_duration_s=_count(_field(metadata, "expected_duration_seconds")),
-        train_tokens=_count(_field(metadata, "train_tokens")),
-        data_tokens=_count(_field(metadata, "data_tokens")),
+        id=_key(answer["id"], 100),
+        status=_key(answer["status"], 40),
+        created_at=_timestamp(answer.get("created_at")),
+        training_files=tuple(map(str, _list(answer.get("training_files")))),
+        fine_tuned_model=_optional(answer.get("fine_tuned_model"), 200),
+        message=_words(answer.get("message")),
+        cost=_amount(metadata.get("cost")),
+        cost_currency=_words(metadata.get("cost_currency")),
+        expected_duration_s=_count(metadata.get("expected_duration_seconds")),
+        train_tokens=_count(metadata.get("train_tokens")),
+        data_tokens=_count(metadata.get("data_tokens")),
         events=tuple(
-            RemoteEvent(storable(str(event.name)), _timestamp(event.created_at), _mapping(_field(event, "data")))
-            for event in _field(answer, "events") or ()
+            RemoteEvent(storable(str(event.get("name"))), _timestamp(event.get("created_at")), _said_of(event))
+            for event in map(_mapping, _list(answer.get("events")))
         ),
-        checkpoints=tuple(
-            RemoteCheckpoint(
-                _count(point.step_number) or 0,
-                _number(_field(point.metrics, "train_loss")),
-                _number(_field(point.metrics, "valid_loss")),
-            )
-            for point in _field(answer, "checkpoints") or ()
-        ),
+        checkpoints=tuple(map(_checkpoint, map(_mapping, _list(answer.get("checkpoints"))))),
+    )
+
+
+def _checkpoint(point: Mapping[str, Any]) -> RemoteCheckpoint:
+    losses = _mapping(point.get("metrics"))
+    return RemoteCheckpoint(
+        _count(point.get("step_number")) or 0, _number(losses.get("train_loss")), _number(losses.get("valid_loss"))
     )
 
 
@@ -113,8 +114,16 @@ def _count(value: Any) -> int | None:
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _said_of(event: Mapping[str, Any]) -> Mapping[str, Any]:
     """What came with an event, each value as words."""
-    entries = value if isinstance(value, Mapping) else {}
+    entries = _mapping(event.get("data"))
     return {storable(str(name)): _said(entry) for name, entry in entries.items() if entry is not None}
 
 

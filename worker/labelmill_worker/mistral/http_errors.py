@@ -76,6 +76,17 @@ def remote_words(body: str) -> str:
     return _sentence(document, _MAX_DEPTH)[:_MAX_WORDS]
 
 
+def refused_fields(body: str) -> frozenset[str]:
+    """Which fields of a request the errors of a 422 name, without those inside them."""
+    try:
+        details = json.loads(body[:_MAX_BODY])["detail"]
+    except (ValueError, RecursionError, TypeError, KeyError):
+        return frozenset()
+    places = [detail.get("loc") for detail in details if isinstance(detail, dict)] if isinstance(details, list) else []
+    names = [[part for part in place if isinstance(part, str)] for place in places if isinstance(place, list)]
+    return frozenset(name[1] for name in names if len(name) > 1)
+
+
 def _sentence(document: Any, depth: int) -> str:
     if isinstance(document, str):
         return document

@@ -10,11 +10,12 @@ from __future__ import annotations
 import contextvars
 import random
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
-import httpx
+import httpx2
 from mistralai.client import Mistral
+from mistralai.client.errors import SDKError
 
 from labelmill.contracts.errors import LabelmillError, MalformedAnswer, RemoteUnavailable
 from labelmill.core.settings import Settings
@@ -59,10 +60,10 @@ class SdkRequests:
         self._timeout_s = timeout_s
         self._read_attempts = read_attempts
         self._breaker = CircuitBreaker()
+        self._url = url.rstrip("/")
+        self._headers = {"Authorization": f"Bearer {api_key}", "Accept": "application/json"}
         self.http = _http_client(read_client_config(url, timeout_s))
-        self.sdk = Mistral(
-            api_key=api_key, server_url=url.rstrip("/"), timeout_ms=int(timeout_s * 1000), client=self.http
-        )
+        self.sdk = Mistral(api_key=api_key, server_url=self._url, timeout_ms=int(timeout_s * 1000), client=self.http)
 
     @classmethod
     def from_settings(
@@ -119,6 +120,15 @@ class SdkRequests:
             yield from (entry for entry_id, entry in entries if entry is not None and entry_id not in seen)
             seen |= ids
 
+    def json(self, method: str, path: str, body: Any = None, query: Mapping[str, str | int] | None = None) -> Any:
+        """The JSON answer of a route that the SDK does not know. To be called inside `once`, `read` and `pages`."""
+        response = self.http.request(
+            method, self._url + path, json=body, params=query, headers=self._headers, timeout=self._timeout_s
+        )
+        if response.status_code >= 300:
+            raise SDKError("an answer that was not expected", response)  # as the SDK tells of its own routes
+        return response.json()
+
     def _translated(self, call: Callable[[], Result], longer_s: float) -> Result:
         statuses: list[int] = []
         _statuses.set(statuses)
@@ -138,23 +148,23 @@ class SdkRequests:
             ) from None
 
 
-def _note_status(response: httpx.Response) -> None:
-    """A response hook of httpx."""
+def _note_status(response: httpx2.Response) -> None:
+    """A response hook of httpx2."""
     _statuses.get([]).append(response.status_code)
 
 
-def _http_client(config: ClientConfig) -> httpx.Client:
+def _http_client(config: ClientConfig) -> httpx2.Client:
     context = config.authorities.context()
     proxy = None
     if config.proxy is not None:
         auth = None if config.proxy.user is None else (config.proxy.user, config.proxy.password)
         is_tls = config.proxy.url.startswith("https:")
-        proxy = httpx.Proxy(config.proxy.url, auth=auth, ssl_context=context if is_tls else None)
+        proxy = httpx2.Proxy(config.proxy.url, auth=auth, ssl_context=context if is_tls else None)
 
-    def name_client(request: httpx.Request) -> None:
+    def name_client(request: httpx2.Request) -> None:
         request.headers["User-Agent"] = config.user_agent  # the SDK makes its own of what it is told
 
-    return httpx.Client(
+    return httpx2.Client(
         follow_redirects=True,
         event_hooks={"request": [name_client], "response": [_note_status, cut_late_bodies]},
         proxy=proxy,

@@ -24,7 +24,7 @@ from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings
 
 #: Libraries whose every line at INFO would bury our own.
-_TALKATIVE = ("httpx", "httpcore", "urllib3", "datasets", "fsspec", "asyncio", "alembic")
+_TALKATIVE = ("httpx2", "httpcore2", "urllib3", "datasets", "fsspec", "asyncio", "alembic")
 
 _MAX_FIELD_CHARS = 20_000
 

@@ -38,7 +38,8 @@ from labelmill_worker.train.step_context import NextPoll, StepContext
 
 
 def begin(step: StepContext) -> NextPoll:
-    """queued → uploading."""
+    """queued → uploading. An account that cannot fine-tune is told so before its texts are uploaded."""
+    step.plane.check_factory()
     step.move(TrainingState.UPLOADING, "uploads the training files")
     return 0.0
 
