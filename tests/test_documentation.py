@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 _ROOT = Path(__file__).parents[1]
-_DOCS = ("database", "evaluation", "input", "rate-limit", "reliability")
+_DOCS = ("database", "evaluation", "input", "prompts", "rate-limit", "reliability")
 _PAGES = ("CONTRIBUTING.md", "ARCHITECTURE.md", "SECURITY.md", *(f"docs/{page}.md" for page in _DOCS))
 _PATH = re.compile(r"`([\w./-]*/[\w.-]*/?)`|`(\w+\.py)`")
 _ELSEWHERE = re.compile(r"^(/|\.\./|v1/|models/|datasets/|sources/|logs/|redis/)")  # of Mistral's API, of a data folder

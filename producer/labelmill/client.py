@@ -118,6 +118,7 @@ class Client:
         descriptions: Mapping[str, str] | None = None,
         shots: int | None = None,
         shot_selection: str | None = None,
+        texts_per_prompt: int | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
     ) -> Training:
@@ -142,6 +143,7 @@ class Client:
             descriptions=descriptions,
             shots=shots,
             shot_selection=shot_selection,
+            texts_per_prompt=texts_per_prompt,
             optimize=optimize,
             target_precision=target_precision,
         )

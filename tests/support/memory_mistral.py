@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
-from mistral_answers import KEY, completed, embedded, ok, result_of
+from mistral_answers import KEY, completed, embedded, ok, prompted_texts, result_of
 from mistral_answers import Reply as Fault
 
 from labelmill.contracts.errors import RemoteFailed, RequestRefused
@@ -220,9 +220,9 @@ class MemoryInference:
 
 
 def texts_of(call: Call) -> list[str]:
-    """The texts that a call asks about: of a chat its last message."""
+    """The texts that a call asks about: of a chat those of its last message."""
     if call.endpoint is Endpoint.CHAT_COMPLETIONS:
-        return [call.body["messages"][-1]["content"]]
+        return prompted_texts(dict(call.body))
     if call.endpoint is Endpoint.CHAT_CLASSIFICATIONS:
         return [chat["messages"][-1]["content"] for chat in call.body["input"]]
     return list(call.body["input"])

@@ -45,14 +45,12 @@ def completed(body: dict[str, Any], content: str | None = None, finish: str = "s
     """An answer that follows the request's schema: the text's label for every target that has it, else
     the first, or of several none."""
     if content is None:
-        label = label_of(body["messages"][-1]["content"])
-        answer: dict[str, Any] = {}
-        for name, part in body["response_format"]["json_schema"]["schema"]["properties"].items():
-            labels = part["items"]["enum"] if part["type"] == "array" else part["enum"]
-            if part["type"] == "array":
-                answer[name] = [label] if label in labels else []
-            else:
-                answer[name] = label if label in labels else labels[0]
+        texts, schema = prompted_texts(body), body["response_format"]["json_schema"]["schema"]
+        if len(texts) == 1:
+            answer = _filled(schema, texts[0])
+        else:
+            of_text = schema["properties"]["answers"]["items"]
+            answer = {"answers": [_filled(of_text, text, number) for number, text in enumerate(texts, 1)]}
         content = orjson.dumps(answer).decode()
     choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": content}}
     usage = {"prompt_tokens": 50, "completion_tokens": 5, "total_tokens": 55}
@@ -65,6 +63,28 @@ def completed(body: dict[str, Any], content: str | None = None, finish: str = "s
         "usage": usage,
     }
     return web.Response(body=orjson.dumps(reply), content_type="application/json")
+
+
+def prompted_texts(body: dict[str, Any]) -> list[str]:
+    """The texts that a chat model is asked about: the last message, or those on its numbered lines."""
+    said: str = body["messages"][-1]["content"]
+    if "answers" not in body["response_format"]["json_schema"]["schema"]["properties"]:
+        return [said]
+    return [orjson.loads(line)["text"] for line in said.split("\n")]
+
+
+def _filled(schema: dict[str, Any], text: str, number: int = 0) -> dict[str, Any]:
+    label, answer = label_of(text), dict[str, Any]()
+    for name, part in schema["properties"].items():
+        if part["type"] == "integer":
+            answer[name] = number
+            continue
+        labels = part["items"]["enum"] if part["type"] == "array" else part["enum"]
+        if part["type"] == "array":
+            answer[name] = [label] if label in labels else []
+        else:
+            answer[name] = label if label in labels else labels[0]
+    return answer
 
 
 def ok(results: Any) -> web.Response:

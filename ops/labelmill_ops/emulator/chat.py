@@ -1,7 +1,8 @@
 """Answers of the chat models: a JSON schema filled in by how much a text resembles each label and the examples shown.
 
 It reads the conversation as a model would: lines of the system message that begin with a label describe it, and turns
-of a user and an assistant are examples. It knows nothing else.
+of a user and an assistant are examples. Where the schema asks for a list of objects with a number each, every line of
+the last message is a JSON object with a text. It knows nothing else.
 """
 
 import re
@@ -23,14 +24,69 @@ class UnsupportedSchemaError(ValueError):
 
 def answer(messages: list[dict[str, Any]], schema: dict[str, Any]) -> str:
     """Fill in `schema` for the last message. Raises UnsupportedSchemaError."""
-    if schema.get("type") != "object" or not isinstance(schema.get("properties"), dict):
+    properties = _properties(schema)
+    system = "\n".join(text_of(message) for message in messages if message["role"] == "system")
+    asked = text_of(messages[-1])
+    if (numbered := _numbered(properties)) is not None:
+        name, key, parts = numbered
+        examples = [one for said, shown in _turns(messages) for one in _numbered_examples(said, shown, name, key)]
+        answers = [
+            {key: number} | _filled(parts, text, system, examples) for number, text in enumerate(_lines(asked), 1)
+        ]
+        return orjson.dumps({name: answers}).decode()
+    return orjson.dumps(_filled(properties, asked, system, _turns(messages))).decode()
+
+
+def asked_texts(messages: list[dict[str, Any]], schema: dict[str, Any]) -> list[str]:
+    """The texts that the last message asks about."""
+    asked = text_of(messages[-1])
+    return [asked] if _numbered(_properties(schema)) is None else _lines(asked)
+
+
+def _properties(schema: Any) -> dict[str, Any]:
+    properties = schema.get("properties") if isinstance(schema, dict) and schema.get("type") == "object" else None
+    if not isinstance(properties, dict):
         message = "the schema must describe an object with properties"
         raise UnsupportedSchemaError(message)
-    system = "\n".join(text_of(message) for message in messages if message["role"] == "system")
-    examples = _examples(messages)
-    question = text_of(messages[-1])
-    values = {name: _value(name, part, question, system, examples) for name, part in schema["properties"].items()}
-    return orjson.dumps(values).decode()
+    return properties
+
+
+def _numbered(properties: dict[str, Any]) -> tuple[str, str, dict[str, Any]] | None:
+    """Of a schema that asks for a list of objects with a number each: the list's name, the number's, and the other
+    properties of the objects. None: of another one."""
+    if len(properties) != 1:
+        return None
+    ((name, of_list),) = properties.items()
+    items = of_list.get("items") if of_list.get("type") == "array" else None
+    if not isinstance(items, dict) or items.get("type") != "object":
+        return None
+    parts = _properties(items)
+    key = next((key for key, part in parts.items() if part.get("type") == "integer"), None)
+    if key is None:
+        message = "the objects of a list must have a number"
+        raise UnsupportedSchemaError(message)
+    return name, key, {one: part for one, part in parts.items() if one != key}
+
+
+def _lines(asked: str) -> list[str]:
+    """The texts of a message that holds a JSON object with a text on each line."""
+    try:
+        return [str(orjson.loads(line)["text"]) for line in asked.split("\n")]
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        message = "a message for a list of answers must have a JSON object with a text on each line"
+        raise UnsupportedSchemaError(message) from error
+
+
+def _numbered_examples(asked: str, shown: dict[str, Any], name: str, key: str) -> list[tuple[str, dict[str, Any]]]:
+    texts = _lines(asked)
+    answers = [one for one in shown.get(name, ()) if isinstance(one, dict)]
+    return [(texts[one[key] - 1], one) for one in answers if one.get(key) in range(1, len(texts) + 1)]
+
+
+def _filled(
+    properties: dict[str, Any], question: str, system: str, examples: list[tuple[str, dict[str, Any]]]
+) -> dict[str, Any]:
+    return {name: _value(name, part, question, system, examples) for name, part in properties.items()}
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -41,7 +97,8 @@ def text_of(message: dict[str, Any]) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _examples(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+def _turns(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Examples: what a user says and an assistant answers."""
     examples = []
     for asked, answered in pairwise(messages):
         if asked["role"] == "user" and answered["role"] == "assistant":

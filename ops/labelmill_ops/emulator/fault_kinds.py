@@ -38,6 +38,7 @@ CALLS: dict[tuple[str, str], str] = {
     ("GET", "/v1/models/{model_id}"): "get-model",
 }
 INFERENCE = frozenset({"classify", "classify-chats", "embed", "chat"})
+CHAT = frozenset({"chat"})
 CREATE_JOB = frozenset({"create-job"})
 JOB_STATUSES = ("QUEUED", "VALIDATING", "VALIDATED", "RUNNING")
 
@@ -103,6 +104,10 @@ KINDS: dict[str, FaultKind] = {
     "too-few": FaultKind("one result is missing", Stage.CONTENT, calls=INFERENCE),
     "too-many": FaultKind("one result comes twice", Stage.CONTENT, calls=INFERENCE),
     "unknown-label": FaultKind("a label the model does not have", Stage.CONTENT, calls=INFERENCE),
+    "answers-too-few": FaultKind("of several texts in a prompt one has no answer", Stage.CONTENT, calls=CHAT),
+    "answers-too-many": FaultKind("of several texts in a prompt one has two answers", Stage.CONTENT, calls=CHAT),
+    "answers-swapped": FaultKind("answers to several texts in another order", Stage.CONTENT, calls=CHAT),
+    "answers-repeated": FaultKind("two answers to several texts have one number", Stage.CONTENT, calls=CHAT),
     "nan": FaultKind("a score that is NaN", Stage.CONTENT, calls=INFERENCE),
     "infinity": FaultKind("a score no float can hold (1e999)", Stage.CONTENT, calls=INFERENCE),
     "lost": FaultKind(

@@ -10,7 +10,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from labelmill_ops.emulator.answering import Answered, Answerer
-from labelmill_ops.emulator.chat import UnsupportedSchemaError, answer, text_of
+from labelmill_ops.emulator.chat import UnsupportedSchemaError, answer, asked_texts, text_of
 from labelmill_ops.emulator.replies import invalid_model, refusal, unprocessable
 from labelmill_ops.emulator.routes_models import BASE_MODELS
 from labelmill_ops.emulator.training_data import estimated_tokens
@@ -75,7 +75,7 @@ def chat_answerers(executor: Executor) -> dict[str, Answerer]:
         except UnsupportedSchemaError as error:
             raise refusal(400, str(error)) from error
         reply = _reply(asked, messages, content)
-        return Answered(orjson.dumps(reply), [text_of(messages[-1])], reply["usage"]["total_tokens"])
+        return Answered(orjson.dumps(reply), asked_texts(messages, schema), reply["usage"]["total_tokens"])
 
     return {"/v1/chat/completions": complete}
 

@@ -67,6 +67,36 @@ def _other_labels(content: Any) -> Any:
     ).decode()
 
 
+def _numbered(change: Callable[[list[Any]], object]) -> Callable[[Document], bytes]:
+    """Change the list of answers that a chat model gave to several texts."""
+
+    def spoil(document: Document) -> bytes:
+        for entry in _results(document)[:1]:
+            message = entry.get("message")
+            if not isinstance(message, dict):
+                continue
+            try:
+                said = orjson.loads(message.get("content") or "")
+            except (orjson.JSONDecodeError, TypeError):
+                continue
+            lists = [value for value in said.values() if isinstance(value, list)] if isinstance(said, dict) else []
+            if len(lists) == 1 and len(lists[0]) > 1 and all(isinstance(one, dict) for one in lists[0]):
+                change(lists[0])
+                message["content"] = orjson.dumps(said).decode()
+        return orjson.dumps(document)
+
+    return spoil
+
+
+def _swap(answers: list[Any]) -> None:
+    answers[0], answers[1] = answers[1], answers[0]
+
+
+def _repeat_number(answers: list[Any]) -> None:
+    key = next(iter(answers[0]))  # the number comes first
+    answers[1][key] = answers[0][key]
+
+
 def _with_score(written: str) -> Callable[[Document], bytes]:
     def spoil(document: Document) -> bytes:
         for entry in _results(document)[:1]:
@@ -85,6 +115,10 @@ _SPOILERS: dict[str, Callable[[Document], bytes]] = {
     "too-few": _too_few,
     "too-many": _too_many,
     "unknown-label": _unknown_label,
+    "answers-too-few": _numbered(lambda answers: answers.pop()),
+    "answers-too-many": _numbered(lambda answers: answers.append(dict(answers[-1]))),
+    "answers-swapped": _numbered(_swap),
+    "answers-repeated": _numbered(_repeat_number),
     "nan": _with_score("NaN"),
     "infinity": _with_score("1e999"),
 }

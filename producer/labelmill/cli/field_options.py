@@ -42,6 +42,7 @@ OPTION_OF: Mapping[str, str] = {
     "descriptions": "--label-description",
     "shots": "--shots",
     "shot_selection": "--shot-selection",
+    "texts_per_prompt": "--texts-per-prompt",
     "optimize": "--optimize",
     "target_precision": "--target-precision",
     # classify, evaluate, compare

@@ -88,6 +88,15 @@ def train(
             rich_help_panel=PROMPT,
         ),
     ] = None,
+    texts_per_prompt: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Texts in one request of the chat model: fewer tokens a text, and perhaps less accuracy.",
+            show_default="1",
+            rich_help_panel=PROMPT,
+        ),
+    ] = None,
     optimize: Annotated[
         Aim | None,
         typer.Option(
@@ -129,6 +138,7 @@ def train(
         descriptions=read_descriptions(describe) | parse_pairs("--label-description", label_description or []),
         shots=shots,
         shot_selection=shot_selection,
+        texts_per_prompt=texts_per_prompt,
         optimize=optimize,
         target_precision=parse_precisions(target_precision or []),
     )

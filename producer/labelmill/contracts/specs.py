@@ -100,6 +100,9 @@ Aim = Literal["micro", "macro", "precision"]
 Precision = Annotated[float, Field(gt=0, lt=1)]
 
 
+MAX_TEXTS_PER_PROMPT = 64
+
+
 class TrainSpec(_Spec):
     """How a model version is trained."""
 
@@ -121,6 +124,7 @@ class TrainSpec(_Spec):
     descriptions: dict[str, str] = Field(default_factory=dict)  #: label, or target.label → what it means
     shots: int = Field(default=0, ge=0, le=20)  #: Examples per label.
     shot_selection: Literal["balanced", "nearest"] = "balanced"
+    texts_per_prompt: Annotated[int, Field(ge=1, le=MAX_TEXTS_PER_PROMPT)] = 1
 
 
 class ClassifySpec(_Spec):

@@ -35,6 +35,7 @@ _ONLY = {
     "descriptions": "prompt",
     "shots": "prompt",
     "shot_selection": "prompt",
+    "texts_per_prompt": "prompt",
 }
 
 
@@ -74,6 +75,7 @@ class TrainRequest:
         descriptions: Mapping[str, str] | None = None,
         shots: int | None = None,
         shot_selection: str | None = None,
+        texts_per_prompt: int | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
     ) -> Self:
@@ -88,6 +90,7 @@ class TrainRequest:
             "descriptions": dict(descriptions or {}),
             "shots": shots,
             "shot_selection": shot_selection,
+            "texts_per_prompt": texts_per_prompt,
             "optimize": optimize,
             "target_precision": dict(target_precision or {}),
         }

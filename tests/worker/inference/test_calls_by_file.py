@@ -22,6 +22,7 @@ from labelmill.contracts.errors import LabelmillError, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.head import Head
+from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
@@ -47,6 +48,7 @@ def _strategies() -> list[Strategy]:
     rows = [{"text": text, "labels": {"intent": label_of(text)}} for text in TEXTS[:8]]
     pool = ExamplePool.of(SCHEMA, rows, np.array([vector_of(row["text"]) for row in rows], np.float32))
     near = ModelVersion("near@1", "prompt", "m", SCHEMA, {**recipe, "embedding_model": "e", "shots": 1})
+    several = ModelVersion("m@1", "prompt", "m", SCHEMA, {**recipe, "numbered": numbered_recipe(SCHEMA, {}, 4)})
     head = Head(SCHEMA, [np.eye(1024, 4, dtype=np.float32)], [np.zeros(4, np.float32)])
     return [
         ListClassification(model, 10),
@@ -56,6 +58,7 @@ def _strategies() -> list[Strategy]:
         EmbeddingHead(model, 10, head),
         ChatPrompt(model, None),
         ChatPrompt(near, pool),
+        ChatPrompt(several, None),
     ]
 
 
@@ -97,7 +100,7 @@ class Files:
 def _by_file(files: Files, strategy: Strategy) -> list[Answer]:
     requests = {str(number): request for number, request in enumerate(strategy.plan(ROWS, TEXTS))}
     first = {key: call for key, request in requests.items() if (call := strategy.vector_call(request)) is not None}
-    vectors = {key: strategy.read_vector(_good(reply)) for key, reply in files.carry_out(first).items()}
+    vectors = {key: strategy.read_vectors(requests[key], _good(reply)) for key, reply in files.carry_out(first).items()}
     calls = {key: strategy.call(request, vectors.get(key)) for key, request in requests.items()}
     replies = {key: _good(reply) for key, reply in files.carry_out(calls).items()}
     schema = strategy.schema or strategy.learn(requests["0"], replies["0"])
@@ -114,7 +117,7 @@ async def _one_by_one(mistral: MemoryMistral, strategy: Strategy) -> list[Answer
     for request in strategy.plan(ROWS, TEXTS):
         vector, first = None, strategy.vector_call(request)
         if first is not None:
-            vector = strategy.read_vector(await mistral.inference.send(first))
+            vector = strategy.read_vectors(request, await mistral.inference.send(first))
         reply = await mistral.inference.send(strategy.call(request, vector))
         schema = schema or strategy.learn(request, reply)
         answers.append(strategy.read(request, reply, schema))

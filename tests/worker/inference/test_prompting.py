@@ -158,5 +158,7 @@ def test_the_nearest_examples_of_each_label_are_shown_the_nearest_last() -> None
     pool = ExamplePool.of(
         schema, [{"text": str(n), "labels": {"intent": i}} for n, (_, i) in enumerate(places)], vectors
     )
-    shown = pool.nearest(np.array([1.0, 0.0], np.float32), 2)
+    shown = pool.nearest(np.array([[1.0, 0.0]], np.float32), 2)
     assert [one["text"] for one in shown] == ["3", "2", "4", "0"]
+    of_several = pool.nearest(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), 1)
+    assert [one["text"] for one in of_several] == ["3", "0"]

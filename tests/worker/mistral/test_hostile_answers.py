@@ -215,10 +215,10 @@ def _strategies() -> list[Strategy]:
 
 
 async def _ask(client: RealtimeInference, strategy: Strategy) -> None:
-    request, vector = Request([0], ["text"]), None
+    request, vectors = Request([0], ["text"]), None
     if (call := strategy.vector_call(request)) is not None:
-        vector = strategy.read_vector(await client.send(call))
-    reply = await client.send(strategy.call(request, vector))
+        vectors = strategy.read_vectors(request, await client.send(call))
+    reply = await client.send(strategy.call(request, vectors))
     assert reply.tokens >= 0
     strategy.read(request, reply, strategy.schema or strategy.learn(request, reply))
 

@@ -276,6 +276,23 @@ def test_a_prompt_is_made_without_a_request_and_answers_one_text_each(school: Sc
     assert set(school.mistral.billed.values()) == {1}
 
 
+def test_a_prompt_of_several_texts_saves_requests_and_answers_each(school: School) -> None:
+    school.run(school.train(method="prompt", shots=1, texts_per_prompt=8))
+    texts = [made_up_row(n)["text"] for n in range(2000, 2030)]
+    batch = school.run(school.classify(texts))
+    assert batch["requests"] == 4
+    assert school.labels(batch["id"]) == [label_of(text) for text in texts]
+    assert ["alpha" in found for found in school.labels(batch["id"], "tags")] == [label_of(t) == "alpha" for t in texts]
+    assert set(school.mistral.billed.values()) == {1}
+
+
+@pytest.mark.parametrize("given", [0, 65])
+def test_the_number_of_texts_in_a_prompt_is_bounded(school: School, given: int) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        school.train(method="prompt", texts_per_prompt=given)
+    assert refused.value.field == "texts_per_prompt"
+
+
 def test_an_answer_off_the_schema_is_asked_for_again_and_then_is_the_rows_own_problem(school: School) -> None:
     school.run(school.train(method="prompt"))
 

@@ -20,5 +20,5 @@ def test_rows_without_labels_are_shown_like_those_of_a_label() -> None:
 def test_the_nearest_examples_include_rows_without_labels() -> None:
     rows = [{"text": text, "labels": labels} for text, labels in ROWS[:6]]
     pool = ExamplePool.of(MOOD, rows, np.eye(6, dtype=np.float32))
-    shown = [row["labels"]["mood"] for row in pool.nearest(np.full(6, 0.4, np.float32), 1)]
+    shown = [row["labels"]["mood"] for row in pool.nearest(np.full((1, 6), 0.4, np.float32), 1)]
     assert sorted(shown) == [[], ["joy"], ["pride"]]

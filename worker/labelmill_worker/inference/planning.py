@@ -17,7 +17,8 @@ class Request:
 
     rows: Sequence[int]
     texts: Sequence[str]
-    overhead_tokens: int = 0  #: Tokens that go with each text: a prompt and its answer.
+    overhead_tokens: int = 0  #: Tokens that go with each text: its answer, and the prompt if it has one of its own.
+    shared_tokens: int = 0  #: Tokens that go with the request, however many texts it holds: a prompt for all of them.
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -26,14 +27,14 @@ class Request:
     def tokens(self) -> int:
         """An upper estimate of the tokens: no tokenizer makes more than one token of a UTF-8 byte; four characters
         make about one."""
-        return sum(map(len, self.texts)) // 4 + len(self.texts) * (1 + self.overhead_tokens)
+        return sum(map(len, self.texts)) // 4 + len(self.texts) * (1 + self.overhead_tokens) + self.shared_tokens
 
     def halves(self) -> tuple[Request, Request]:
         """The same rows as two requests."""
         middle = len(self.rows) // 2
         return (
-            Request(self.rows[:middle], self.texts[:middle], self.overhead_tokens),
-            Request(self.rows[middle:], self.texts[middle:], self.overhead_tokens),
+            Request(self.rows[:middle], self.texts[:middle], self.overhead_tokens, self.shared_tokens),
+            Request(self.rows[middle:], self.texts[middle:], self.overhead_tokens, self.shared_tokens),
         )
 
 

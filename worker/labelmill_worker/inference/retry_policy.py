@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-from labelmill.contracts.errors import RateLimited
+from labelmill.contracts.errors import MalformedAnswer, RateLimited, UnusableContent
 
 UNAVAILABLE_BASE_S = 0.5  #: Before a request is sent again that met a 5xx, a time-out or a cut connection …
 UNAVAILABLE_CAP_S = 30.0  #: … and at most, however often it did.
@@ -35,6 +35,12 @@ def next_delay_s(
 ) -> float:
     """Full jitter: a random delay within a range that doubles with every try."""
     return rng.uniform(0, min(cap_s, base_s * 2**tries))
+
+
+def malformed_tries(error: MalformedAnswer, *, texts: int) -> int:
+    """How often a request is sent that gets such a reply; then it is bisected. What a chat model itself said of several
+    texts it would say again: only fewer texts make another answer."""
+    return 1 if texts > 1 and isinstance(error, UnusableContent) else MALFORMED_TRIES
 
 
 def malformed_delay_s(tries: int, rng: random.Random, *, is_unusable_text: bool = False) -> float:

@@ -34,7 +34,7 @@ from labelmill_worker.inference.outcomes import (
 )
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.sending_window import SendingWindow
-from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
 from labelmill_worker.ports.inference import Call, Inference, Reply
 from labelmill_worker.process.delays import SubjectDelays
@@ -138,7 +138,7 @@ class ChunkSender:
         first_malformed_at = sent_at = 0.0
         malformed_of_others = 0
         flow, vector_call = self._first_flow, self._strategy.vector_call(request)
-        vector: Vector | None = None
+        vectors: Vectors | None = None
         while True:
             try:
                 may_start = may_start or await self._readmit(flow, request)
@@ -148,11 +148,11 @@ class ChunkSender:
                     return [Deferred(malformed[-1] if malformed else None, 0.0)]
                 may_start = False
                 self._admission.breaker.check()
-                if vector_call is not None and vector is None:  # a later try of the request pays for it no more
-                    vector = await self._vector_for(request, vector_call)
+                if vector_call is not None and vectors is None:  # a later try of the request pays for it no more
+                    vectors = await self._vectors_for(request, vector_call)
                     flow = self._flow
                 sent_at = time.monotonic()
-                return [await self._ask(request, vector)]
+                return [await self._ask(request, vectors)]
             except (NoPermitInTime, BrokerUnavailable) as error:
                 delayed = self._delayed(error)
                 return [Deferred(malformed[-1], delayed.wait_s) if malformed else delayed]
@@ -163,7 +163,7 @@ class ChunkSender:
                     first_malformed_at, malformed_of_others = time.monotonic(), self._verdict.malformed
                 malformed.append(error)
                 self._verdict.malformed += 1
-                if len(malformed) >= retry_policy.MALFORMED_TRIES:
+                if len(malformed) >= retry_policy.malformed_tries(error, texts=len(request)):
                     others_were_answered = first_malformed_at < self._verdict.answered_at < sent_at
                     others_were_not = self._verdict.malformed - malformed_of_others > len(malformed)
                     is_the_text = others_were_answered or not others_were_not
@@ -192,11 +192,11 @@ class ChunkSender:
             return False
         return await self._admission.reacquire(flow, request.tokens, self._window.deadline)
 
-    async def _ask(self, request: Request, vector: Vector | None) -> Answer:
+    async def _ask(self, request: Request, vectors: Vectors | None) -> Answer:
         """Send a request once. Raises LabelmillError."""
         breaker, limiter = self._admission.breaker, self._admission.limiter.of(self._strategy.model)
         try:
-            answer = await self._answer_to(request, self._strategy.call(request, vector))
+            answer = await self._answer_to(request, self._strategy.call(request, vectors))
         except LabelmillError as error:
             breaker.record(error)
             raise
@@ -222,14 +222,14 @@ class ChunkSender:
             self._tokens += reply.tokens
             raise
 
-    async def _vector_for(self, request: Request, call: Call) -> Vector:
-        """The vector that a request needs, and a permit for its own call: the one that it was admitted with was this
+    async def _vectors_for(self, request: Request, call: Call) -> Vectors:
+        """The vectors that a request needs, and a permit for its own call: the one that it was admitted with was this
         call's. Raises LabelmillError, NoPermitInTime."""
         breaker = self._admission.breaker
         try:
             reply = await self._send_call(call)
             self._tokens += reply.tokens
-            vector = self._strategy.read_vector(reply)
+            vectors = self._strategy.read_vectors(request, reply)
         except LabelmillError as error:
             breaker.record(error)
             raise
@@ -239,10 +239,10 @@ class ChunkSender:
         breaker.record(None)
         if reply.tokens:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
-        # the vector is paid for: the end of a slice does not waste it
+        # they are paid for: the end of a slice does not waste them
         if not await self._admission.reacquire(self._flow, request.tokens, self._window.lease_until):
             raise NoPermitInTime(0.0)
-        return vector
+        return vectors
 
     async def _send_call(self, call: Call) -> Reply:
         self._requests += 1

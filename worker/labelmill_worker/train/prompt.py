@@ -17,6 +17,7 @@ from labelmill.contracts.specs import EMBEDDING_MODEL
 from labelmill.contracts.states import TrainingState
 from labelmill.core.storage.data_folder import model_file
 from labelmill_worker.inference.models.example_pool import ExamplePool
+from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.train import embedding
 from labelmill_worker.train.dataset_rows import holds_chats, read_rows
@@ -49,6 +50,8 @@ def run(step: StepContext) -> NextPoll:
         "shot_selection": spec.shot_selection,
         "chats": holds_chats(step.split_path("train")),
     }
+    if spec.texts_per_prompt > 1:
+        recipe["numbered"] = numbered_recipe(schema, spec.descriptions, spec.texts_per_prompt)
     if _is_nearest(step):
         wait_s = embedding.embed(step, EMBEDDING_MODEL, _pool_texts(step, schema))
         if wait_s is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.models.artifacts import load_artifact, save_artifact
 
-Vector = NDArray[np.float32]
+Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -22,11 +22,11 @@ class ExamplePool:
     have it: each label and, for a multi-label target, none."""
 
     rows: Sequence[dict[str, Any]]
-    vectors: Vector
+    vectors: Vectors
     members: Sequence[NDArray[np.intp]]
 
     @classmethod
-    def of(cls, schema: LabelSchema, rows: Sequence[dict[str, Any]], vectors: Vector) -> ExamplePool:
+    def of(cls, schema: LabelSchema, rows: Sequence[dict[str, Any]], vectors: Vectors) -> ExamplePool:
         lengths = np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
         members = [
             np.array([number for number, row in enumerate(rows) if has_label(row, target.name, label)], np.intp)
@@ -35,9 +35,9 @@ class ExamplePool:
         ]
         return cls(rows, (vectors / lengths).astype(np.float32), [found for found in members if len(found)])
 
-    def nearest(self, vector: Vector, count: int) -> list[dict[str, Any]]:
-        """The `count` nearest rows of every label, each row once, the nearest last."""
-        similarity = self.vectors @ vector
+    def nearest(self, vectors: Vectors, count: int) -> list[dict[str, Any]]:
+        """The `count` rows of every label that are nearest to any of the vectors, each row once, the nearest last."""
+        similarity = self.vectors @ vectors[0] if len(vectors) == 1 else (self.vectors @ vectors.T).max(axis=1)
         chosen: set[int] = set()
         for rows in self.members:
             best = rows[np.argsort(-similarity[rows], kind="stable")[:count]]

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from labelmill.contracts.chats import transcript
 from labelmill.contracts.errors import MalformedAnswer, UnusableContent
@@ -32,9 +33,9 @@ _FENCE = "```"
 _MAX_QUOTED = 80  #: Characters of the model's own words in a row's error.
 
 
-def system_message(schema: LabelSchema, descriptions: Mapping[str, str]) -> str:
+def system_message(schema: LabelSchema, descriptions: Mapping[str, str], task: str = _TASK) -> str:
     """The instructions: every target with its labels, a line each, described where a description is given."""
-    lines = [_TASK]
+    lines = [task]
     for target in schema.targets:
         rule = "every label that applies, none if none does" if target.multi else "the one label that fits best"
         lines += ["", f'"{target.name}": {rule}. Its labels:']
@@ -48,13 +49,14 @@ def answer_schema(schema: LabelSchema) -> dict[str, Any]:
     """The JSON schema of an answer: a key for each target, its labels as an enum."""
     return {
         "type": "object",
-        "properties": {target.name: _value_schema(target) for target in schema.targets},
+        "properties": {target.name: value_schema(target) for target in schema.targets},
         "required": [target.name for target in schema.targets],
         "additionalProperties": False,
     }
 
 
-def _value_schema(target: Target) -> dict[str, Any]:
+def value_schema(target: Target) -> dict[str, Any]:
+    """The JSON schema of the answer to one target."""
     one: dict[str, Any] = {"type": "string", "enum": list(target.labels)}
     return {"type": "array", "items": one} if target.multi else one
 
@@ -65,24 +67,37 @@ def request_body(
     """The request that classifies `text`. Examples come as turns of a conversation, the last one nearest to it."""
     messages = [{"role": "system", "content": recipe["system"]}]
     for example in examples:
-        answer = {target.name: example["labels"].get(target.name) for target in schema.targets}
-        messages.append({"role": "user", "content": _shortened(transcript(example["text"]))})
-        messages.append({"role": "assistant", "content": orjson.dumps(answer).decode()})
+        messages.append({"role": "user", "content": shown_text(example)})
+        messages.append({"role": "assistant", "content": orjson.dumps(shown_answer(example, schema)).decode()})
     messages.append({"role": "user", "content": transcript(text)})
+    return chat_body(model, messages, recipe["answer_schema"], max_answer_tokens(schema))
+
+
+def chat_body(
+    model: str, messages: Sequence[Mapping[str, Any]], answers: Mapping[str, Any], max_tokens: int
+) -> dict[str, Any]:
+    """The body of a request whose answer follows the JSON schema `answers`."""
     return {
         "model": model,
         "messages": messages,
         "temperature": 0,
-        "max_tokens": max_answer_tokens(schema),
+        "max_tokens": max_tokens,
         "response_format": {
             "type": "json_schema",
-            "json_schema": {"name": "classification", "schema": recipe["answer_schema"], "strict": True},
+            "json_schema": {"name": "classification", "schema": answers, "strict": True},
         },
     }
 
 
-def _shortened(text: str) -> str:
+def shown_text(example: Example) -> str:
+    """An example's text, shortened where it is long."""
+    text = transcript(example["text"])
     return text if len(text) <= _MAX_EXAMPLE_CHARS else text[:_MAX_EXAMPLE_CHARS] + "…"
+
+
+def shown_answer(example: Example, schema: LabelSchema) -> dict[str, Any]:
+    """The answer to an example, by target."""
+    return {target.name: example["labels"].get(target.name) for target in schema.targets}
 
 
 def max_answer_tokens(schema: LabelSchema) -> int:
@@ -96,9 +111,18 @@ def max_answer_tokens(schema: LabelSchema) -> int:
 
 def prompt_tokens(recipe: Mapping[str, Any], schema: LabelSchema, examples: Sequence[Example]) -> int:
     """About how many tokens go with every text: the prompt and the usual answer."""
+    return instruction_tokens(recipe, examples) + usual_answer_tokens(schema)
+
+
+def instruction_tokens(recipe: Mapping[str, Any], examples: Sequence[Example]) -> int:
+    """About how many tokens stand before the text: instructions, JSON schema and examples."""
     asked = count_tokens(recipe["system"]) + count_tokens(orjson.dumps(recipe["answer_schema"]).decode())
-    shown = sum(count_tokens(_shortened(example["text"])) + 30 for example in examples)
-    return asked + shown + 20 * len(schema.targets)
+    return asked + sum(count_tokens(shown_text(example)) + 30 for example in examples)
+
+
+def usual_answer_tokens(schema: LabelSchema) -> int:
+    """About how many tokens the answer to a text takes."""
+    return 20 * len(schema.targets)
 
 
 def check_reply(content: str, finish_reason: str, schema: LabelSchema) -> Scores:
@@ -106,13 +130,18 @@ def check_reply(content: str, finish_reason: str, schema: LabelSchema) -> Scores
 
     Raises MalformedAnswer where the model failed, UnusableContent where it answered, but not with labels.
     """
+    require_finished(finish_reason)
+    return check_answer(content, schema)
+
+
+def require_finished(finish_reason: str) -> None:
+    """Raise MalformedAnswer where the model failed, UnusableContent where it was kept from saying all of its answer."""
     if finish_reason in ("error", "no choice"):
         raise MalformedAnswer(f"Mistral's answer holds no text ({finish_reason})")
     if finish_reason == "content_filter":
         raise UnusableContent("Mistral filtered the model's answer (content_filter)")
     if finish_reason in ("length", "model_length"):
         raise UnusableContent(f"the model's answer was cut short ({finish_reason})")
-    return check_answer(content, schema)
 
 
 def check_answer(content: str, schema: LabelSchema) -> Scores:
@@ -121,21 +150,30 @@ def check_answer(content: str, schema: LabelSchema) -> Scores:
 
     Not every model keeps to it: a code fence, white space and the case of letters do not count.
     """
+    answer = with_keys(read_json(content), tuple(target.name for target in schema.targets))
+    return [chosen_labels(answer[target.name], target) for target in schema.targets]
+
+
+def read_json(content: str) -> Any:
+    """The JSON that a model wrote, perhaps within a code fence. Raises UnusableContent."""
     content = _without_fence(content.strip())
     if not content:
         raise UnusableContent("the model gave an empty answer")
     try:
-        answer = orjson.loads(content)
+        return orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise UnusableContent(f"the model's answer is not valid JSON: {_quoted(content)}") from error
-    names = tuple(target.name for target in schema.targets)
-    if not isinstance(answer, dict) or len(answer) != len(names):
-        raise UnusableContent("the model's answer names other targets than it was asked for")
-    if answer.keys() != set(names):
-        answer = {_match(name, names): value for name, value in answer.items()}
-        if answer.keys() != set(names):
-            raise UnusableContent("the model's answer names other targets than it was asked for")
-    return [_chosen(answer[target.name], target) for target in schema.targets]
+
+
+def with_keys(answer: Any, names: tuple[str, ...]) -> dict[str, Any]:
+    """An answer's object under just these keys. Raises UnusableContent for any other."""
+    if isinstance(answer, dict) and len(answer) == len(names):
+        if answer.keys() == set(names):
+            return answer
+        matched = {_match(name, names): value for name, value in answer.items()}
+        if matched.keys() == set(names):
+            return matched  # type: ignore[return-value] # None is none of the names
+    raise UnusableContent("the model's answer names other targets than it was asked for")
 
 
 def _without_fence(content: str) -> str:
@@ -151,7 +189,8 @@ def _quoted(content: str) -> str:
     return repr(content if len(content) <= _MAX_QUOTED else content[:_MAX_QUOTED] + "…")
 
 
-def _chosen(value: object, target: Target) -> Any:
+def chosen_labels(value: object, target: Target) -> NDArray[np.float32]:
+    """The answer to one target as float32 (1, labels): 1 for the labels that were chosen. Raises UnusableContent."""
     chosen = value if target.multi else [value]
     if not isinstance(chosen, list):
         raise UnusableContent(f"the model's answer to {target.name!r} is not a list")

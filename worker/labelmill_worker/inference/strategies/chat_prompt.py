@@ -1,4 +1,4 @@
-"""`/v1/chat/completions` with a JSON schema whose enums are the labels: one text a request."""
+"""`/v1/chat/completions` with a JSON schema whose enums are the labels: one text a request, or several with numbers."""
 
 from __future__ import annotations
 
@@ -7,22 +7,40 @@ from collections.abc import Iterator, Sequence
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.chat_replies import read_chat_reply
 from labelmill_worker.inference.models.example_pool import ExamplePool
-from labelmill_worker.inference.models.prompt import Example, check_reply, prompt_tokens, request_body
+from labelmill_worker.inference.models.numbered_prompt import (
+    MAX_TEXT_TOKENS,
+    WRAPPING_TOKENS,
+    check_numbered_reply,
+    numbered_request_body,
+    texts_per_prompt,
+)
+from labelmill_worker.inference.models.prompt import (
+    Example,
+    check_reply,
+    instruction_tokens,
+    prompt_tokens,
+    request_body,
+    usual_answer_tokens,
+)
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
-from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.planning import Request, plan_by_tokens
+from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.vectors import check_vectors, embedding_call
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
 
 class ChatPrompt(Strategy):
-    """Asks a chat model with the version's prompt. With a pool of examples every text is embedded first, and shown the
-    examples nearest to it."""
+    """Asks a chat model with the version's prompt. With a pool of examples every text is embedded first, and the
+    examples nearest to those of a request are shown.
+
+    A request of one text, also one that is left of a bisected request, is asked with the prompt of one text.
+    """
 
     def __init__(self, model: ModelVersion, pool: ExamplePool | None) -> None:
         self.model = model.remote_model
         self._recipe = model.recipe
+        self._numbered = self._recipe.get("numbered")
         self._pool = pool
         self.vector_model = str(self._recipe["embedding_model"]) if pool is not None else None
         self._examples: Sequence[Example] = self._recipe.get("examples") or ()
@@ -32,6 +50,12 @@ class ChatPrompt(Strategy):
         shown = self._examples
         if self._pool is not None:
             shown = self._pool.rows[: len(self._pool.members) * int(self._recipe["shots"])]  # about as long as others
+        if self._numbered is not None:
+            answer = WRAPPING_TOKENS + usual_answer_tokens(self._schema)
+            shared = instruction_tokens(self._numbered, shown)
+            for request in plan_by_tokens(rows, texts, texts_per_prompt(self._numbered, self._schema), MAX_TEXT_TOKENS):
+                yield Request(request.rows, request.texts, answer, shared)
+            return
         overhead = prompt_tokens(self._recipe, self._schema, shown)
         for index in range(len(rows)):
             yield Request(rows[index : index + 1], texts[index : index + 1], overhead)
@@ -39,19 +63,24 @@ class ChatPrompt(Strategy):
     def vector_call(self, request: Request) -> Call | None:
         return embedding_call(self.vector_model, request.texts) if self.vector_model is not None else None
 
-    def read_vector(self, reply: Reply) -> Vector:
+    def read_vectors(self, request: Request, reply: Reply) -> Vectors:
         assert self._pool is not None  # noqa: S101 - only with a pool there was such a call
-        vector: Vector = check_vectors(reply.document.get("data"), 1, self._pool.vectors.shape[1])[0]
-        return vector
+        return check_vectors(reply.document.get("data"), len(request), self._pool.vectors.shape[1])
 
-    def call(self, request: Request, vector: Vector | None) -> Call:
-        (text,) = request.texts
+    def call(self, request: Request, vectors: Vectors | None) -> Call:
         examples = self._examples
-        if self._pool is not None and vector is not None:
-            examples = self._pool.nearest(vector, int(self._recipe["shots"]))
-        body = request_body(self.model, self._recipe, self._schema, text, examples)
+        if self._pool is not None and vectors is not None:
+            examples = self._pool.nearest(vectors, int(self._recipe["shots"]))
+        if self._numbered is not None and len(request) > 1:
+            body = numbered_request_body(self.model, self._numbered, self._schema, request.texts, examples)
+        else:
+            body = request_body(self.model, self._recipe, self._schema, request.texts[0], examples)
         return Call(Endpoint.CHAT_COMPLETIONS, body)
 
     def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:
-        message = read_chat_reply(reply)
-        return Answer(request, schema, check_reply(message.content, message.finish_reason, schema), reply.tokens)
+        content, finish_reason = read_chat_reply(reply)
+        if len(request) > 1:
+            scores = check_numbered_reply(content, finish_reason, schema, len(request))
+        else:
+            scores = check_reply(content, finish_reason, schema)
+        return Answer(request, schema, scores, reply.tokens)

@@ -9,7 +9,7 @@ from labelmill.contracts.text_digests import digest_of
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.vectors import (
     DIMENSIONS,
     check_vectors,
@@ -31,8 +31,8 @@ class Embedding(Strategy):
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_embedding(rows, texts, self._texts_per_request)
 
-    def call(self, request: Request, vector: Vector | None) -> Call:
-        del vector
+    def call(self, request: Request, vectors: Vectors | None) -> Call:
+        del vectors
         return embedding_call(self.model, request.texts)
 
     def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:

@@ -9,7 +9,7 @@ from labelmill_worker.inference.models.head import Head
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.vectors import check_vectors, embedding_call, plan_embedding
 from labelmill_worker.ports.inference import Call, Reply
 
@@ -26,8 +26,8 @@ class EmbeddingHead(Strategy):
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_embedding(rows, texts, self._texts_per_request)
 
-    def call(self, request: Request, vector: Vector | None) -> Call:
-        del vector
+    def call(self, request: Request, vectors: Vectors | None) -> Call:
+        del vectors
         return embedding_call(self.model, request.texts)
 
     def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:

@@ -10,7 +10,7 @@ from labelmill_worker.inference.models.temperature import at_temperatures
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request, plan_requests
-from labelmill_worker.inference.strategies.strategy import Strategy, Vector
+from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
 
@@ -37,8 +37,8 @@ class ListClassification(Strategy):
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         return plan_requests(rows, texts, self._texts_per_request)
 
-    def call(self, request: Request, vector: Vector | None) -> Call:
-        del vector
+    def call(self, request: Request, vectors: Vectors | None) -> Call:
+        del vectors
         return Call(Endpoint.CLASSIFICATIONS, {"model": self.model, "input": request.texts})
 
     def learn(self, request: Request, reply: Reply) -> LabelSchema:

@@ -1,6 +1,6 @@
 """What every strategy does: rows become calls, and replies become answers. Pure: it sends and writes nothing.
 
-What a strategy needs beforehand it declares here, and the sender provides it: a text's vector (`vector_call`),
+What a strategy needs beforehand it declares here, and the sender provides it: the texts' vectors (`vector_call`),
 and the labels of a model that is known by its id alone (`schema`, `learn`).
 """
 
@@ -17,7 +17,8 @@ from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.ports.inference import Call, Reply
 
-Vector = NDArray[np.float32]
+Vectors = NDArray[np.float32]
+"""One for each text of a request: float32 (texts, dimensions)."""
 
 
 class Strategy(ABC):
@@ -35,17 +36,17 @@ class Strategy(ABC):
         """Cut rows into requests that this kind of call takes."""
 
     def vector_call(self, request: Request) -> Call | None:
-        """The call whose reply holds the vector that `call` needs, a request of its own. None: it needs none."""
+        """The call whose reply holds the vectors that `call` needs, a request of its own. None: it needs none."""
         del request
         return None
 
-    def read_vector(self, reply: Reply) -> Vector:
-        """The vector that `call` takes, from the reply to `vector_call`. Raises MalformedAnswer."""
+    def read_vectors(self, request: Request, reply: Reply) -> Vectors:
+        """The vectors that `call` takes, from the reply to `vector_call`. Raises MalformedAnswer."""
         raise NotImplementedError
 
     @abstractmethod
-    def call(self, request: Request, vector: Vector | None) -> Call:
-        """What is sent for a request. `vector`: None unless the strategy asked for one."""
+    def call(self, request: Request, vectors: Vectors | None) -> Call:
+        """What is sent for a request. `vectors`: None unless the strategy asked for some."""
 
     def learn(self, request: Request, reply: Reply) -> LabelSchema:
         """Targets and labels, from a good reply to `call`. Raises MalformedAnswer, InvalidInput."""
