@@ -16,7 +16,7 @@ from strict_mistral import StrictMistral
 from workshop import SCHEMA, Workshop, intent_rows, open_workshop
 
 import labelmill_worker
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import CredentialsRefused, InvalidInput, MonthlyLimitReached
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.core.database import reading, writing
@@ -179,18 +179,34 @@ def test_a_training_that_is_cancelled_while_its_head_is_fitted_stops_the_fit_and
     assert not list((shop.folder / "models").iterdir())
 
 
-def test_a_batch_that_was_retried_is_not_stopped_by_a_worker_of_before(shop: Workshop) -> None:
+def claimed_batch(shop: Workshop, state: str) -> tuple[str, Claim]:
+    """A batch of one chunk, and a worker's claim on that."""
     model = shop.model("m", SCHEMA)
     batch_id = new_id(Kind.BATCH)
     with writing(shop.engine) as connection:
-        values = {"id": batch_id, "state": "failed", "model_no": model, "model_ref": "m", "options": {}}
+        values = {"id": batch_id, "state": state, "model_no": model, "model_ref": "m", "options": {}}
         batch = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
         chunk = {"batch_no": batch, "number": 0, "state": "claimed", "first_row": 0, "rows": 1, "texts": 1}
         connection.execute(insert(ChunkRow).values(chunk | {"lease_token": "before", "lease_until": 1e11}))
         connection.execute(insert(ChunkInputRow).values(batch_no=batch, number=0, data=b""))
     claim = Claim(batch, batch_id, 0, "before", 0, 1, "normal", {}, None, None, frozenset())  # type: ignore[arg-type]
+    return batch_id, claim
+
+
+def test_a_batch_that_was_retried_is_not_stopped_by_a_worker_of_before(shop: Workshop) -> None:
+    batch_id, claim = claimed_batch(shop, "failed")
     retry(shop.engine, shop.sender, batch_id)
-    stop_batch(shop.engine, claim, "credentials_refused", "the key of before")
+    stop_batch(shop.engine, claim, CredentialsRefused("the key of before"))
+    assert shop.status(batch_id)["state"] == "running"
+
+
+def test_a_batch_that_reaches_a_budget_is_paused_until_it_is_retried(shop: Workshop) -> None:
+    batch_id, claim = claimed_batch(shop, "running")
+    stop_batch(shop.engine, claim, MonthlyLimitReached("no tokens are left this month"))
+    document = shop.status(batch_id)
+    assert (document["state"], document["error_code"]) == ("paused", "monthly_limit")
+    assert document["error"] == "no tokens are left this month"
+    retry(shop.engine, shop.sender, batch_id)
     assert shop.status(batch_id)["state"] == "running"
 
 

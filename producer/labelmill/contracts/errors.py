@@ -10,6 +10,10 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     RequestRefused              Mistral refused one request for its content (400, 413, 422)
     RemoteFailed                Mistral ended a job, or knows no such thing
     FactoryClosed               the account cannot fine-tune classifiers
+    BillingRequired             the account has no billing for what was asked (402)
+    ModelUnavailable            the account's plan allows no request of the model
+    BudgetReached               a batch is paused, and goes on by `retry`               exit 4
+      MonthlyLimitReached       Mistral's tokens of the month are used up               exit 4
     DatabaseOutdated            tables are missing or of another version                exit 7
       DatabaseNewer             … of one that a newer Labelmill made                    exit 7
     DatabaseUnsuitable          its encoding, file system or machine cannot serve       exit 2
@@ -137,6 +141,16 @@ class ModelUnavailable(Permanent):
     """The account's plan allows no request of this model at all."""
 
     code = "model_unavailable"
+
+
+class BudgetReached(Permanent):
+    """A batch stops before it spends more than it may, as `paused`."""
+
+    exit_code = exit_codes.STOPPED_BY_BUDGET
+
+
+class MonthlyLimitReached(BudgetReached):
+    code = "monthly_limit"
 
 
 class DatabaseOutdated(Permanent):

@@ -52,7 +52,7 @@ def record_fault(runtime: InferenceRuntime, messages: MessageSender, claim: Clai
 
 def stop_unusable_model(runtime: InferenceRuntime, claim: Claim, error: LabelmillError) -> None:
     """End the batch of a model that cannot be asked at all."""
-    stop_batch(runtime.engine, claim, error.code, error.stored)
+    stop_batch(runtime.engine, claim, error)
     release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)
 
@@ -67,7 +67,7 @@ def _stop(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, resu
         return
     if isinstance(error, WorkerUnable):
         raise error
-    stop_batch(runtime.engine, claim, error.code, error.stored)
+    stop_batch(runtime.engine, claim, error)
     if result.rows_left:
         release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)

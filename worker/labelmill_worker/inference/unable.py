@@ -63,7 +63,7 @@ def leave_claim(engine: Engine, sender: MessageSender, ability: Ability, claim: 
         with writing(engine) as connection:
             events.note(connection, claim.batch_id, f"left to another worker: {error.message}", chunk=claim.number)
     else:
-        stop_batch(engine, claim, error.code, error.stored)
+        stop_batch(engine, claim, error)
         log.error("batch stopped", reason=error.message)
     with contextlib.suppress(LeaseLost):  # all of its rows were answered, or another worker has it
         release_chunk(engine, claim, wait_s=0.0 if is_left else None)

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.errors import BudgetReached, LabelmillError
 from labelmill.contracts.job_kinds import BATCH
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.text_digests import VECTORS
@@ -176,19 +177,21 @@ def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
         return move_job(connection, batch_id, BatchState.COMPLETED, ~open_chunk)
 
 
-def stop_batch(engine: Engine, claim: Claim, code: str, reason: str) -> None:
-    """Fail a batch at once: nothing more of it is sent. Does nothing when the claim was lost, to a retry perhaps."""
+def stop_batch(engine: Engine, claim: Claim, error: LabelmillError) -> None:
+    """Fail a batch at once, or pause it where a budget is reached: nothing more of it is sent. Does nothing when the
+    claim was lost, to a retry perhaps."""
+    state = BatchState.PAUSED if isinstance(error, BudgetReached) else BatchState.FAILED
     with writing(engine) as connection:
         move_job(
             connection,
             claim.batch_id,
-            BatchState.FAILED,
+            state,
             exists().where(is_claimed(claim.batch_no, claim.number, claim.token)),
             old=BatchState.RUNNING,
-            message=reason,
+            message=error.stored,
             chunk=claim.number,
-            error=reason,
-            error_code=code,
+            error=error.stored,
+            error_code=error.code,
         )
 
 
