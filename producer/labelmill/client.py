@@ -77,6 +77,8 @@ class Client:
         delimiter: str | None = None,
         quoting: str | None = None,
         format: str = "columns",  # noqa: A002 - the option's name
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Job[DatasetDocument]:
         """Submit the preparation of `source` as dataset `name`. `targets` are `NAME=COLUMN[:multi]`, `where` is
         `COLUMN=VALUE`. Raises InvalidInput, Permanent when the data folder cannot be written."""
@@ -97,6 +99,8 @@ class Client:
             delimiter=delimiter,
             quoting=quoting,
             format=format,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         accepted = datasets.accept_preparation(self.context, request)
         return Job(self, accepted.id, self._start(accepted))
@@ -121,6 +125,8 @@ class Client:
         texts_per_prompt: int | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Training:
         """Submit a training of a new version of model `name`. It waits for `approve` if it would cost more than
         `max_cost`, or anything at all where there is neither `max_cost` nor `yes`. Raises NotFound, InvalidInput.
@@ -146,6 +152,8 @@ class Client:
             texts_per_prompt=texts_per_prompt,
             optimize=optimize,
             target_precision=target_precision,
+            idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         accepted = trainings.accept_training(self.context, request)
         return Training(self, accepted.id, self._start(accepted))
@@ -168,6 +176,7 @@ class Client:
         delimiter: str | None = None,
         quoting: str | None = None,
         idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Batch:
         """Submit a batch: every text of `source`, a path, a glob or `-`. `thresholds`: target (or `*` for all) → the
         minimum of the best score; below it a row abstains. Raises InvalidInput, NotFound."""
@@ -187,15 +196,23 @@ class Client:
             delimiter=delimiter,
             quoting=quoting,
             idempotency_key=idempotency_key,
+            metadata=metadata,
         )
         accepted = batches.accept_batch(self.context, request)
         return Batch(self, accepted.id, self._start(accepted))
 
     def evaluate(
-        self, model: str, dataset: str, split: str = "test", *, calibrate: bool = False
+        self,
+        model: str,
+        dataset: str,
+        split: str = "test",
+        *,
+        calibrate: bool = False,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Job[EvaluationDocument]:
         """Measure a model on a split of a dataset. Raises InvalidInput, NotFound."""
-        request = evaluations.EvaluateRequest(model, dataset, split, calibrate)
+        request = evaluations.EvaluateRequest(model, dataset, split, calibrate, idempotency_key, metadata or {})
         accepted = evaluations.accept_evaluation(self.context, request)
         return Job(self, accepted.id, self._start(accepted))
 
@@ -235,14 +252,15 @@ class Client:
         self,
         kind: str | None = None,
         state: str | None = None,
+        metadata: Mapping[str, str] | None = None,
         limit: int = 20,
         after: str | None = None,
         *,
         inner: bool = False,
     ) -> list[JobEntry]:
-        """The latest jobs, newest first, those that are older than the job `after`. `inner`: the batches that trainings
-        and evaluations run for themselves too. Raises InvalidInput, NotFound."""
-        return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner))
+        """The latest jobs, newest first, those that are older than the job `after`, and have all of `metadata`.
+        `inner`: the batches that trainings and evaluations run for themselves too. Raises InvalidInput, NotFound."""
+        return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner, metadata or {}))
 
     def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
         """The answered rows of a batch or an evaluation in input order; with `follow` until it ends, retrying during

@@ -31,12 +31,14 @@ from labelmill.core.database.tables import (
     DelayRow,
     EvaluationRow,
     EventRow,
+    JobMetadataRow,
     ModelRow,
     TrainingRow,
     WorkerRow,
     utc_now,
 )
 from labelmill.core.jobs.events import note, read_events
+from labelmill.core.jobs.metadata import write_metadata
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.queue.sender import MessageSender
@@ -381,14 +383,17 @@ def test_old_events_dropped_messages_and_gone_workers_go_and_readers_go_on(engin
     assert [event.message for event in read_events(engine, last)] == ["new"]
 
 
-def test_a_key_of_a_purged_batch_is_free(mill: Mill, tmp_path: Path) -> None:
+def test_a_key_of_a_purged_batch_is_free_and_its_metadata_is_gone(mill: Mill, tmp_path: Path) -> None:
     batch_id = mill.submit(some_texts(3))
     mill.run(batch_id)
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).values(idempotency_key="k"))
+        write_metadata(connection, batch_id, {"team": "search"})
     _age(mill.engine)
-    _purge(mill.engine, tmp_path)
+    would, done = _purge(mill.engine, tmp_path, dry_run=True), _purge(mill.engine, tmp_path)
+    assert would.rows["job_metadata"] == done.rows["job_metadata"] == 1
     with reading(mill.engine) as connection:
+        assert connection.scalar(select(func.count()).select_from(JobMetadataRow)) == 0
         assert connection.scalar(select(func.count()).select_from(BatchRow)) == 0
         assert connection.scalar(select(func.count()).select_from(ChunkRow)) == 0
         assert connection.scalar(select(func.count()).select_from(EvaluationRow)) == 0

@@ -24,13 +24,16 @@ from labelmill.cli.options import (
     Bom,
     Delimiter,
     Encoding,
+    IdempotencyKey,
     Keep,
+    Metadata,
     NoEscape,
     OnBadRow,
     OutputDelimiter,
     QuotingOption,
     Scores,
     Wait,
+    parse_metadata,
 )
 from labelmill.cli.progress import bar
 from labelmill.cli.results import labels_are_shown, save, show_labels
@@ -84,9 +87,8 @@ def classify(
     encoding: Encoding = None,
     delimiter: Delimiter = None,
     quoting: QuotingOption = None,
-    idempotency_key: Annotated[
-        str | None, typer.Option(help="The same key and input is the same batch, however often it is submitted.")
-    ] = None,
+    idempotency_key: IdempotencyKey = None,
+    metadata: Metadata = None,
     wait: Wait = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="With --wait: write the results here when done.")
@@ -124,6 +126,7 @@ def classify(
         delimiter=delimiter,
         quoting=quoting,
         idempotency_key=idempotency_key,
+        metadata=parse_metadata(metadata),
     )
     options = OutputOptions.of(
         output, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape

@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import connected, finish_submission, submit
-from labelmill.cli.options import MAIN, AsJson, DatasetRef, ModelRef, SplitName, Wait
+from labelmill.cli.options import (
+    MAIN,
+    AsJson,
+    DatasetRef,
+    IdempotencyKey,
+    Metadata,
+    ModelRef,
+    SplitName,
+    Wait,
+    parse_metadata,
+)
 from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 
 
@@ -25,6 +35,8 @@ def evaluate(
         bool,
         typer.Option("--calibrate", help="Fit a temperature on the validation split and keep it with the version."),
     ] = False,
+    idempotency_key: IdempotencyKey = None,
+    metadata: Metadata = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -32,6 +44,7 @@ def evaluate(
 
     Accuracy, F1, calibration, time and cost; docs/evaluation.md says what each means.
     """
+    request = EvaluateRequest(ref, dataset, split, calibrate, idempotency_key, parse_metadata(metadata))
     context = connected()
-    submitted = submit(context, accept_evaluation(context, EvaluateRequest(ref, dataset, split, calibrate)))
+    submitted = submit(context, accept_evaluation(context, request))
     finish_submission(context, submitted, wait=wait, as_json=as_json)

@@ -45,6 +45,9 @@ OPTION_OF: Mapping[str, str] = {
     "texts_per_prompt": "--texts-per-prompt",
     "optimize": "--optimize",
     "target_precision": "--target-precision",
+    # every submission
+    "idempotency_key": "--idempotency-key",
+    "metadata": "--metadata",
     # classify, evaluate, compare
     "model": "--model",
     "models": "REF",
@@ -54,7 +57,6 @@ OPTION_OF: Mapping[str, str] = {
     "multi": "--multi",
     "chats": "--chats",
     "cache": "--cache",
-    "idempotency_key": "--idempotency-key",
     "calibrate": "--calibrate",
     "level": "--level",
     "margin": "--margin",

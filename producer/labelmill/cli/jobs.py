@@ -16,7 +16,7 @@ from labelmill.cli.context import (
     wants_json,
 )
 from labelmill.cli.job_table import at_a_glance, print_jobs
-from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait
+from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait, parse_metadata
 from labelmill.cli.tables import print_details
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind
@@ -38,6 +38,9 @@ def status(
     ] = None,
     kind: Annotated[Kind | None, typer.Option(help="List jobs of this kind.")] = None,
     state: Annotated[str | None, typer.Option(help="List jobs in this state: running, failed, ….")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="K=V", help="List jobs with this metadata. Repeatable.")
+    ] = None,
     limit: Annotated[int, typer.Option(help="How many jobs to list.", min=1, max=MOST_LISTED)] = 20,
     after: Annotated[str | None, typer.Option(metavar="ID", help="List jobs older than this one.")] = None,
     everything: Annotated[
@@ -49,11 +52,11 @@ def status(
 
     Exits with 0 for any job that exists.
     """
-    if job_id is not None and (kind or state or after or everything):
-        raise InvalidInput("--kind, --state, --after and --all list jobs: leave out the id")
+    if job_id is not None and (kind or state or metadata or after or everything):
+        raise InvalidInput("--kind, --state, --metadata, --after and --all list jobs: leave out the id")
     context = connected()
     if job_id is None:
-        jobs = list_jobs(context, JobsRequest(kind, state, limit, after, everything))
+        jobs = list_jobs(context, JobsRequest(kind, state, limit, after, everything, parse_metadata(metadata)))
         if wants_json(as_json):
             print_json(jobs)
         else:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+
+from labelmill.contracts.bounds import shown
+from labelmill.contracts.errors import InvalidInput
 
 MAIN, ANY_JOB, STORED, OPERATE = "From texts to labels", "Any job, by its id", "What there is", "Running it"
 
@@ -51,6 +55,29 @@ Delimiter = Annotated[
         "--delimiter", metavar="CHAR", help="Between the cells of CSV; tab is a word.", show_default="detected"
     ),
 ]
+
+
+IdempotencyKey = Annotated[
+    str | None,
+    typer.Option("--idempotency-key", metavar="KEY", help="The same key and request is the same job, however often."),
+]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option("--metadata", metavar="K=V", help="Noted with the job; `status --metadata K=V` lists. Repeatable."),
+]
+
+
+def parse_metadata(items: Sequence[str] | None) -> dict[str, str]:
+    """`["team=search", …]` → `{"team": "search", …}`. Raises InvalidInput."""
+    metadata: dict[str, str] = {}
+    for item in items or ():
+        name, equals, value = item.partition("=")
+        if not (name and equals):
+            raise InvalidInput(f"--metadata {shown(item)} is not NAME=VALUE")
+        if name in metadata:
+            raise InvalidInput(f"--metadata names {shown(name)} twice")
+        metadata[name] = value
+    return metadata
 
 
 class Quoting(StrEnum):

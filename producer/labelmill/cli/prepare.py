@@ -15,9 +15,12 @@ from labelmill.cli.options import (
     AsJson,
     Delimiter,
     Encoding,
+    IdempotencyKey,
+    Metadata,
     OnBadRow,
     QuotingOption,
     Wait,
+    parse_metadata,
 )
 from labelmill.cli.tables import print_rows, short_time
 from labelmill.services.datasets import DatasetsRequest, PrepareRequest, accept_preparation, list_datasets
@@ -75,6 +78,8 @@ def prepare(
     row_format: Annotated[
         RowFormat, typer.Option("--format", help='factory: rows are {"text", "labels"} already.')
     ] = RowFormat.COLUMNS,
+    idempotency_key: IdempotencyKey = None,
+    metadata: Metadata = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -96,6 +101,8 @@ def prepare(
         separator=separator,
         on_bad_row=on_bad_row.value,
         format=row_format.value,
+        idempotency_key=idempotency_key,
+        metadata=parse_metadata(metadata),
     )
     context = connected()
     submitted = submit(context, accept_preparation(context, request))

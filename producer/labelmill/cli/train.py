@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from labelmill.cli.context import connected, finish_submission, submit
-from labelmill.cli.options import MAIN, AsJson, DatasetRef, Wait
+from labelmill.cli.options import MAIN, AsJson, DatasetRef, IdempotencyKey, Metadata, Wait, parse_metadata
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import BASE_MODELS, Aim
@@ -119,6 +119,8 @@ def train(
         float | None, typer.Option(help="Start by itself only up to this cost, in the currency of the estimate.")
     ] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Start whatever it costs, unless --max-cost is given.")] = False,
+    idempotency_key: IdempotencyKey = None,
+    metadata: Metadata = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -141,6 +143,8 @@ def train(
         texts_per_prompt=texts_per_prompt,
         optimize=optimize,
         target_precision=parse_precisions(target_precision or []),
+        idempotency_key=idempotency_key,
+        metadata=parse_metadata(metadata),
     )
     context = connected()
     submitted = submit(context, accept_training(context, request))

@@ -15,6 +15,9 @@ from labelmill.contracts.errors import InvalidInput
 MAX_NAME_CHARS = 200  #: Of names, keys and Mistral's ids: what their columns take.
 MAX_LABEL_CHARS = 1_000
 MAX_OPTION_CHARS = 10_000  #: Of any other string: a note, a path, what a label means.
+MAX_METADATA = 16  #: Names of one job's metadata.
+MAX_METADATA_NAME_CHARS = 64
+MAX_METADATA_VALUE_CHARS = 500
 MAX_VERSION = 2**31 - 1
 MAX_AMOUNT = 1_000_000_000  #: Of money.
 MAX_NUMBER = 2**63 - 1  #: What both databases and JSON keep.
@@ -102,6 +105,22 @@ def check_plain_name(kind: str, name: str) -> None:
             "most",
             field="name",
         )
+
+
+def fault_of_metadata(metadata: Mapping[Any, Any]) -> str | None:
+    """Why a job cannot have this metadata: text by name."""
+    if len(metadata) > MAX_METADATA:
+        return f"has {len(metadata):,} names, {MAX_METADATA} are the most"
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            return f"{shown(str(name))} is not a text with a text for a name"
+        if fault := fault_of_name(name, MAX_METADATA_NAME_CHARS):
+            return f"has a name that {fault}: {shown(name)}"
+        if "=" in name:
+            return f"has a name with an equals sign: {shown(name)}"
+        if fault := fault_of_text(value, MAX_METADATA_VALUE_CHARS):
+            return f"{shown(name)} {fault}"
+    return None
 
 
 def check_text(what: str, text: str, max_chars: int = MAX_OPTION_CHARS, *, field: str | None = None) -> None:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Self
 
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.bounds import check_name, shown
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
 from labelmill.contracts.field_names import Notice, named
@@ -33,6 +33,7 @@ from labelmill.core.readers import (
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
+from labelmill.services.submissions.idempotency import check_identity
 from labelmill.services.submissions.keys import (
     OpenedBatch,
     Order,
@@ -49,6 +50,7 @@ class ClassifyRequest:
     """A batch: every text of `spec.source` (a path, a glob or `-`), to be classified by `model`.
 
     `idempotency_key`: the same key and input is the same batch, however often it is submitted.
+    `metadata`: noted with the batch.
     """
 
     model: str
@@ -56,6 +58,7 @@ class ClassifyRequest:
     mode: str = "realtime"
     priority: str = "normal"
     idempotency_key: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -76,6 +79,7 @@ class ClassifyRequest:
         delimiter: str | None = None,
         quoting: str | None = None,
         idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Self:
         """From what a person writes. Raises InvalidInput.
 
@@ -98,7 +102,7 @@ class ClassifyRequest:
             on_bad_row=on_bad_row,
             reading=read_options(encoding, delimiter, quoting),
         )
-        return cls(model, spec, mode, priority, idempotency_key)
+        return cls(model, spec, mode, priority, idempotency_key, metadata or {})
 
 
 def accept_batch(
@@ -112,8 +116,7 @@ def accept_batch(
         raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
     if request.mode != "realtime":
         raise InvalidInput(f"mode {shown(request.mode)} is not offered yet: use {named('mode', 'realtime')}")
-    if key is not None:
-        check_name(named("idempotency_key"), key)
+    check_identity(key, request.metadata)
     inputs = inputs_of(spec.source)
     with writing(engine) as connection:
         row = resolve_model(connection, request.model)
@@ -127,7 +130,9 @@ def accept_batch(
     read_blocks = read_text_blocks(sources, spec.text, spec.id, on_bad_row=refused if skipped is None else skipped)
     blocks = _begun(refused.none_in(read_blocks))
     with writing(engine) as connection:
-        batch = open_batch(connection, Order(row.no, request.model, spec, request.mode, request.priority), key)
+        batch = open_batch(
+            connection, Order(row.no, request.model, spec, request.mode, request.priority), key, request.metadata
+        )
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)
         return Accepted(batch.id, Kind.BATCH, batch.state, has_messages=False)
@@ -173,10 +178,10 @@ def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
     if model.label_schema is None:
         return  # a raw id: its targets are not known yet; the worker checks them when they are
     targets = {target["name"]: bool(target.get("multi")) for target in model.label_schema}
-    for field, names in (("thresholds", set(spec.thresholds) - {"*"}), ("multi", spec.multi)):
+    for option, names in (("thresholds", set(spec.thresholds) - {"*"}), ("multi", spec.multi)):
         for name in names:
             if name not in targets:
-                raise InvalidInput(f"{named(field)} names {name!r}; the model's targets are {', '.join(targets)}")
+                raise InvalidInput(f"{named(option)} names {name!r}; the model's targets are {', '.join(targets)}")
     for name in spec.multi:
         if not targets[name]:
             remedy = f": give it a name of its own, labelmill models register NAME {model.remote_model} --multi {name}"

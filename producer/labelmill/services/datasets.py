@@ -4,13 +4,13 @@ listing datasets."""
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Self
 
 from sqlalchemy import select
-from sqlalchemy.engine import Engine, RowMapping
+from sqlalchemy.engine import RowMapping
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.documents.datasets import DatasetEntry
@@ -34,7 +34,8 @@ from labelmill.core.readers import (
 )
 from labelmill.services.context import ServiceContext
 from labelmill.services.submissions.accepted import Accepted
-from labelmill.services.submissions.source_copies import copy_into_data_folder
+from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
+from labelmill.services.submissions.source_copies import copy_into_data_folder, digest_of_copies, remove_copies
 
 _SEEDS = 2**32
 
@@ -44,6 +45,8 @@ class PrepareRequest:
     """The preparation of a dataset. `spec` as `of` makes it: the formats of files are not detected yet."""
 
     spec: PrepareSpec
+    idempotency_key: str | None = None  #: The same key, request and rows are the same dataset.
+    metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the dataset.
 
     @classmethod
     def of(
@@ -65,6 +68,8 @@ class PrepareRequest:
         delimiter: str | None = None,
         quoting: str | None = None,
         format: str = "columns",  # noqa: A002 - the option's name
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Self:
         """From what a person writes: `targets` are `NAME=COLUMN[:multi]`, `where` is `COLUMN=VALUE`. `encoding`,
         `delimiter` and `quoting` say how files are read; None: it is detected. Raises InvalidInput."""
@@ -86,7 +91,7 @@ class PrepareRequest:
             on_bad_row=on_bad_row,
             format=format,
         )
-        return cls(spec)
+        return cls(spec, idempotency_key, metadata or {})
 
 
 def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Accepted:
@@ -96,6 +101,7 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
     spec = request.spec
     check_plain_name("dataset", spec.name)
     _check_options(spec)
+    check_identity(request.idempotency_key, request.metadata)
     job_id = new_id(Kind.DATASET)
     if spec.source.startswith(HUB):
         if spec.reading != ReadOptions():
@@ -110,8 +116,14 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
         sources = detect_sources(inputs_of(spec.source), spec.reading, _columns_of(spec))
         files = copy_into_data_folder(sources, context.data_dir, job_id, partial(_check_first_rows, spec=spec))
         spec = spec.model_copy(update={"files": files, "formats": formats_of(sources)})
-    _insert(context.engine, job_id, spec)
-    return Accepted(job_id, Kind.DATASET, DatasetState.QUEUED.value)
+    try:
+        accepted = _insert(context, request, job_id, spec)
+    except BaseException:
+        remove_copies(context.data_dir, job_id)
+        raise
+    if accepted.id != job_id:
+        remove_copies(context.data_dir, job_id)
+    return accepted
 
 
 def parse_target(text: str) -> TargetSpec:
@@ -182,11 +194,21 @@ def _columns_of(spec: PrepareSpec) -> list[str]:
     return [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
 
 
-def _insert(engine: Engine, job_id: str, spec: PrepareSpec) -> None:
-    with writing(engine) as connection:
-        create_job(
-            connection, job_id, DatasetState.QUEUED, "submitted", name=spec.name, spec=spec.model_dump(mode="json")
-        )
+def _insert(context: ServiceContext, request: PrepareRequest, job_id: str, spec: PrepareSpec) -> Accepted:
+    key = request.idempotency_key
+    digest = None if key is None else _digest_of(context, spec)
+    values = {"name": spec.name, "spec": spec.model_dump(mode="json"), **keyed(key, digest)}
+    with writing(context.engine) as connection:
+        if (before := accepted_before(connection, Kind.DATASET, key, digest)) is not None:
+            return before
+        create_job(connection, job_id, DatasetState.QUEUED, "submitted", metadata=request.metadata, **values)
+    return Accepted(job_id, Kind.DATASET, DatasetState.QUEUED.value)
+
+
+def _digest_of(context: ServiceContext, spec: PrepareSpec) -> str:
+    """Of the options and the rows; where the rows came from does not matter."""
+    options = spec.model_dump(mode="json", exclude_defaults=True, exclude={"source", "files", "formats"})
+    return digest_of_request(Kind.DATASET, spec=options, content=digest_of_copies(context.data_dir, spec.files))
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select
@@ -25,6 +25,7 @@ from labelmill.core.jobs.transitions import create_job
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
+from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 
 @dataclass(frozen=True)
@@ -38,14 +39,21 @@ class EvaluateRequest:
     dataset: str
     split: str = "test"
     calibrate: bool = False
+    idempotency_key: str | None = None  #: The same key and request is the same evaluation.
+    metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the evaluation.
 
 
 def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Accepted:
     """Write the job of an evaluation. Raises NotFound, InvalidInput."""
     context.require_tables()
-    job_id = new_id(Kind.EVALUATION)
+    key = request.idempotency_key
+    check_identity(key, request.metadata)
+    asked = {"model": request.model, "dataset": request.dataset, "split": request.split, "calibrate": request.calibrate}
+    job_id, digest = new_id(Kind.EVALUATION), digest_of_request(Kind.EVALUATION, **asked)
     warnings: tuple[Notice, ...] = ()
     with writing(context.engine) as connection:
+        if (before := accepted_before(connection, Kind.EVALUATION, key, digest)) is not None:
+            return before
         model_row = resolve_model(connection, request.model)
         dataset_row = ready_dataset(connection, request.dataset)
         check_split(dataset_row, request.split)
@@ -72,8 +80,9 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
             "dataset_ref": f"{dataset_row.name}@{dataset_row.version}",
             "split": request.split,
             "options": spec.model_dump(mode="json"),
+            **keyed(key, digest),
         }
-        create_job(connection, job_id, EvaluationState.QUEUED, "submitted", **values)
+        create_job(connection, job_id, EvaluationState.QUEUED, "submitted", metadata=request.metadata, **values)
     return Accepted(job_id, Kind.EVALUATION, EvaluationState.QUEUED.value, warnings)
 
 

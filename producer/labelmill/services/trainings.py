@@ -21,6 +21,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import ready_dataset
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.submissions.accepted import Accepted, Submitted, start
+from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 METHODS = ("embedding", "factory", "prompt")
 DEFAULT_METHOD = "embedding"
@@ -56,6 +57,8 @@ class TrainRequest:
     max_cost: float | None = None
     yes: bool = False
     spec: TrainSpec = field(default_factory=TrainSpec)
+    idempotency_key: str | None = None  #: The same key and request is the same training.
+    metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the training.
 
     @classmethod
     def of(
@@ -78,6 +81,8 @@ class TrainRequest:
         texts_per_prompt: int | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
     ) -> Self:
         """With the fields of the method that are given; None stands for the default. Raises InvalidInput."""
         options: dict[str, Any] = {
@@ -95,7 +100,8 @@ class TrainRequest:
             "target_precision": dict(target_precision or {}),
         }
         chosen = {name: value for name, value in options.items() if value is not None and value != {}}
-        return cls(name, dataset, method, max_cost, yes, specify(TrainSpec, **chosen))
+        spec = specify(TrainSpec, **chosen)
+        return cls(name, dataset, method, max_cost, yes, spec, idempotency_key, metadata or {})
 
 
 def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
@@ -106,16 +112,20 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
     max_cost = request.max_cost
     if max_cost is not None and not 0 <= max_cost <= MAX_AMOUNT:
         raise InvalidInput(f"{named('max_cost')} must be 0 or more, and at most {MAX_AMOUNT:,}")
+    key = request.idempotency_key
+    check_identity(key, request.metadata)
     spec = _spec_of_method(request.method, request.spec)
-    job_id = new_id(Kind.TRAINING)
+    job_id, digest = new_id(Kind.TRAINING), _digest_of(request)
     with writing(context.engine) as connection:
+        if (before := accepted_before(connection, Kind.TRAINING, key, digest)) is not None:
+            return before
         dataset_row = ready_dataset(connection, request.dataset)
         if not (dataset_row.splits or {}).get("train") and (request.method != "prompt" or spec.shots):
             raise InvalidInput(f"dataset {shown(request.dataset)} has no rows to train on", field="dataset")
         check_choice(dataset_row, request.method)
         check_labels(spec, dataset_row.label_schema or [])
         check_thresholds(spec, dataset_row)
-        values = {
+        values: dict[str, Any] = {
             "name": request.name,
             "method": request.method,
             "dataset_id": dataset_row.id,
@@ -124,8 +134,21 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
             # a limit applies even with `yes`: a person must approve a higher cost
             "approved": request.yes and max_cost is None,
         }
-        create_job(connection, job_id, TrainingState.QUEUED, "submitted", **values)
+        values |= keyed(key, digest)
+        create_job(connection, job_id, TrainingState.QUEUED, "submitted", metadata=request.metadata, **values)
     return Accepted(job_id, Kind.TRAINING, TrainingState.QUEUED.value)
+
+
+def _digest_of(request: TrainRequest) -> str:
+    return digest_of_request(
+        Kind.TRAINING,
+        name=request.name,
+        dataset=request.dataset,
+        method=request.method,
+        max_cost=request.max_cost,
+        yes=request.yes,
+        spec=request.spec.model_dump(mode="json", exclude_defaults=True),
+    )
 
 
 def approve(context: ServiceContext, request: JobRequest) -> Submitted:

@@ -39,6 +39,7 @@ class JobHead(TypedDict):
     finished_at: str | None
     error: str | None
     error_code: str | None
+    metadata: dict[str, str]
 
 
 class JobEntry(JobHead):

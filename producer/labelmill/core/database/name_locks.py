@@ -1,4 +1,5 @@
-"""Locks on names of datasets and models: only one transaction at a time adds a version or promotes one."""
+"""Locks on names of datasets and models, and on idempotency keys: only one transaction at a time adds a version,
+promotes one, or makes a job under a key."""
 
 from __future__ import annotations
 
@@ -9,6 +10,6 @@ from sqlalchemy.engine import Connection
 from labelmill.core.database.dialects import dialect_of
 
 
-def lock_name(connection: Connection, kind: Literal["dataset", "model"], name: str) -> None:
+def lock_name(connection: Connection, kind: Literal["dataset", "model", "idempotency key"], name: str) -> None:
     """Lock the name until the end of this transaction; waits while another transaction holds the lock."""
     dialect_of(connection).lock_name(connection, f"{kind} {name}")

@@ -7,7 +7,8 @@ with the line in `events` in the same transaction. The table follows from the st
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import ColumnElement, insert, update
@@ -15,33 +16,29 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.job_kinds import ENDED, moves_to, states_before
 from labelmill.contracts.states import State
-from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import utc_now
 from labelmill.core.database.tables.base import Leased
 from labelmill.core.jobs import leases
 from labelmill.core.jobs.events import record_transition
+from labelmill.core.jobs.metadata import write_metadata
 from labelmill.core.jobs.tables import table_of
 
 
-def create_job(connection: Connection, job_id: str, state: State, message: str, **values: Any) -> int:
+def create_job(
+    connection: Connection,
+    job_id: str,
+    state: State,
+    message: str,
+    *,
+    metadata: Mapping[str, str] = MappingProxyType({}),
+    **values: Any,
+) -> int:
     """Write a new job. Returns its number."""
     row = {"id": job_id, "state": state.value, "created_at": utc_now()} | values
     table = table_of(state)
     number = connection.execute(insert(table).values(row).returning(table.no)).scalar_one()
+    write_metadata(connection, job_id, metadata)
     record_transition(connection, job_id, state, message)
-    return number
-
-
-def create_job_unless_duplicate(
-    connection: Connection, unique: str, job_id: str, state: State, message: str, **values: Any
-) -> int | None:
-    """The same, unless a job has this value of the column `unique` already: then None, and nothing is written."""
-    row = {"id": job_id, "state": state.value, "created_at": utc_now()} | values
-    table = table_of(state)
-    statement = dialect_of(connection).insert_or_ignore(table, index=[unique]).values(row)
-    number: int | None = connection.scalar(statement.returning(table.no))
-    if number is not None:
-        record_transition(connection, job_id, state, message)
     return number
 
 

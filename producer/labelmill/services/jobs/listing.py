@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
-from labelmill.contracts.documents.jobs import JobEntry
+from labelmill.contracts.documents.jobs import JobEntry, JobHead
 from labelmill.contracts.documents.parts import Cost, Estimate
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
@@ -19,25 +20,29 @@ from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow, ModelRow
+from labelmill.core.jobs.metadata import has_metadata, read_metadata
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.prices import PriceList
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import cost_of_batch, head_of, no_job
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.models import ref_of
+from labelmill.services.submissions.idempotency import check_metadata
 
 _STATES = sorted({state.value for kind in KINDS.values() for state in kind.states})
 
 
 @dataclass(frozen=True)
 class JobsRequest:
-    """Which jobs to list. `after`: those older than this one. `inner`: batches of trainings and evaluations too."""
+    """Which jobs to list. `after`: those older than this one. `inner`: batches of trainings and evaluations too.
+    `metadata`: those that have all of it."""
 
     kind: str | None = None
     state: str | None = None
     limit: int = 20
     after: str | None = None
     inner: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise InvalidInput for a kind or a state that does not exist, or a limit below 1."""
@@ -49,6 +54,7 @@ class JobsRequest:
             raise InvalidInput(f"no job is ever {shown(self.state)}{hint}", field="state")
         if self.limit < 1:
             raise InvalidInput("list one job at least", field="limit")
+        check_metadata(self.metadata)
 
 
 def list_jobs(context: ServiceContext, request: JobsRequest) -> list[JobEntry]:
@@ -67,6 +73,7 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
         statement = select(table.__table__).order_by(table.created_at.desc(), table.id.desc()).limit(request.limit)
         if request.state is not None:
             statement = statement.where(table.state == request.state)
+        statement = statement.where(*has_metadata(table, request.metadata))
         if older is not None:
             at, job_id = older
             statement = statement.where(or_(table.created_at < at, and_(table.created_at == at, table.id < job_id)))
@@ -78,8 +85,12 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
     rows.sort(key=lambda entry: (entry[1]["created_at"], entry[1]["id"]), reverse=True)
     rows = rows[: request.limit]
     sums = sums_of_batches(connection, [job_id for kind, row in rows for job_id in batches_of(kind, row)])
+    metadata = read_metadata(connection, [row["id"] for _, row in rows])
     models = _models(connection, {row.get("model_no") for _, row in rows})
-    return [_document(kind, row, sums, models, prices) for kind, row in rows]
+    return [
+        _document(head_of(kind, row, metadata.get(row["id"], {})), kind, row, sums, models, prices)
+        for kind, row in rows
+    ]
 
 
 def _is_asked_for() -> ColumnElement[bool]:
@@ -106,7 +117,12 @@ def _models(connection: Connection, numbers: set[int | None]) -> dict[int | None
 
 
 def _document(
-    kind: Kind, row: RowMapping, sums: dict[str, BatchSums], models: dict[int | None, ModelRow], prices: PriceList
+    head: JobHead,
+    kind: Kind,
+    row: RowMapping,
+    sums: dict[str, BatchSums],
+    models: dict[int | None, ModelRow],
+    prices: PriceList,
 ) -> JobEntry:
     of_model = models.get(row.get("model_no"))
     model = ref_of(of_model) if of_model is not None else None
@@ -122,4 +138,4 @@ def _document(
     elif kind is Kind.BATCH:
         cost = cost_of_batch(models[row["model_no"]], sums[row["id"]], row["duplicates"], prices)
     progress = progress_of(kind, row, sums)
-    return {**head_of(kind, row), "name": name, "model": model, "progress": progress, "cost": cost}
+    return {**head, "name": name, "model": model, "progress": progress, "cost": cost}

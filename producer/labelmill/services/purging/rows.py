@@ -26,6 +26,7 @@ from labelmill.core.database.tables import (
     DuplicateRow,
     EventRow,
     IndexedChunkRow,
+    JobMetadataRow,
     PredictionRow,
     RowErrorRow,
     UnableWorkerRow,
@@ -43,7 +44,7 @@ _BY_ROW = (PredictionRow, RowErrorRow, DuplicateRow)
 _BY_CHUNK = (ChunkInputRow, ChunkRepeatsRow, IndexedChunkRow)
 _OF_NO_JOB = (DeadLetterRow, DelayRow, UnableWorkerRow, WorkerRow)
 _TABLES: tuple[type[Base], ...] = (*TABLE_OF.values(), *_BY_ROW, *_BY_CHUNK, *_OF_NO_JOB)
-_OTHER_TABLES: tuple[type[Base], ...] = (ChunkRow, AnswerIndexRow, AnalysisRow, EventRow)
+_OTHER_TABLES: tuple[type[Base], ...] = (ChunkRow, AnswerIndexRow, AnalysisRow, EventRow, JobMetadataRow)
 #: All tables of which rows are deleted.
 PURGED_TABLES = sorted(table.__tablename__ for table in (*_TABLES, *_OTHER_TABLES))
 
@@ -114,6 +115,7 @@ def delete_jobs(engine: Engine, kind: Kind, before: datetime, deleted: Deleted) 
 
 def _delete_what_tells_of(connection: Connection, job_id: str, deleted: Deleted) -> None:
     deleted.delete(connection, AnalysisRow, AnalysisRow.job_id == job_id)
+    deleted.delete(connection, JobMetadataRow, JobMetadataRow.job_id == job_id)
     deleted.delete(connection, EventRow, EventRow.job_id == job_id, _is_not_newest())
     deleted.delete(connection, DelayRow, DelayRow.subject == job_id)
     deleted.delete(connection, UnableWorkerRow, UnableWorkerRow.subject == job_id)
@@ -241,7 +243,8 @@ def count_all(engine: Engine, before: datetime) -> Deleted:
         for of_batch in (ChunkRow, *_BY_CHUNK, *_BY_ROW, AnswerIndexRow):
             deleted.count(connection, of_batch, of_batch.batch_no.in_(batches))
         ids = [select(TABLE_OF[kind].id).where(condition) for kind, condition in going.items()]
-        deleted.count(connection, AnalysisRow, or_(*(AnalysisRow.job_id.in_(job_ids) for job_ids in ids)))
+        for of_job in (AnalysisRow, JobMetadataRow):
+            deleted.count(connection, of_job, or_(*(of_job.job_id.in_(job_ids) for job_ids in ids)))
         of_jobs = or_(*(EventRow.job_id.in_(job_ids) for job_ids in ids))
         newest = connection.scalar(
             select(EventRow.no).order_by(

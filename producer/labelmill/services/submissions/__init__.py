@@ -1,1 +1,1 @@
-"""Shared by submissions: idempotency keys, copies of sources, skipped rows, repeated ids, sending messages."""
+"""Shared by submissions: idempotency keys, metadata, copies of sources, skipped rows, repeated ids, messages."""

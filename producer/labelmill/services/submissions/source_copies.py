@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -43,6 +44,21 @@ def copy_into_data_folder(
             raise
         raise Permanent(f"the source could not be copied into {data_dir}: {error.strerror or error}") from error
     return tuple(data.reference(folder / name) for name in names)
+
+
+def digest_of_copies(data_dir: str, references: Sequence[str]) -> str:
+    """A digest of the content of all copies, in their order."""
+    data = DataFolder.of(data_dir)
+    content = hashlib.blake2b(digest_size=16)
+    for reference in references:
+        with data.path(reference).open("rb") as file:
+            content.update(hashlib.file_digest(file, hashlib.blake2b).digest())
+    return content.hexdigest()
+
+
+def remove_copies(data_dir: str, job_id: str) -> None:
+    """Remove the copies of a preparation that was not accepted."""
+    shutil.rmtree(DataFolder.of(data_dir).path(source_folder(job_id)), ignore_errors=True)
 
 
 def _copy(source: Source, copy: Path, check: Callable[[Source], None]) -> None:

@@ -12,7 +12,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import EventRow, ModelRow
 from labelmill.core.database.tables.base import Leased
 from labelmill.core.jobs.tables import table_of
-from labelmill.core.jobs.transitions import create_job, create_job_unless_duplicate, move_job
+from labelmill.core.jobs.transitions import create_job, move_job
 
 _FIRST: tuple[State, ...] = (
     DatasetState.QUEUED,
@@ -128,14 +128,3 @@ def test_without_an_old_state_a_job_moves_from_wherever_the_table_allows() -> No
         BatchState.PAUSED,
     }
     assert states_before(ChunkState.CLAIMED) == {ChunkState.PENDING}
-
-
-def test_a_job_whose_key_is_taken_is_not_made_and_leaves_no_event(engine: Engine) -> None:
-    _create(engine, BatchState.SUBMITTING)
-    values = {"model_no": 1, "model_ref": "x", "options": {}, "idempotency_key": "k"}
-    unique = "idempotency_key"
-    with writing(engine) as connection:
-        assert create_job_unless_duplicate(connection, unique, "batch_2", BatchState.SUBMITTING, "submitted", **values)
-        assert create_job_unless_duplicate(connection, unique, "batch_3", BatchState.SUBMITTING, "", **values) is None
-    assert _events(engine, "batch_2") == [("submitting", "submitted")]
-    assert _events(engine, "batch_3") == []

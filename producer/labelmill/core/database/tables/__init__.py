@@ -21,6 +21,7 @@ from labelmill.core.database.tables.datasets import DatasetRow
 from labelmill.core.database.tables.evaluations import AnalysisRow, EvaluationRow
 from labelmill.core.database.tables.events import KEPT_DEAD_LETTERS, DeadLetterRow, EventRow
 from labelmill.core.database.tables.locks import LockRow
+from labelmill.core.database.tables.metadata import JobMetadataRow
 from labelmill.core.database.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
 from labelmill.core.database.tables.predictions import PREDICTIONS_VIEW, ROW_ERRORS_VIEW, PredictionRow, RowErrorRow
 from labelmill.core.database.tables.trainings import TrainingRow
@@ -45,6 +46,7 @@ __all__ = [
     "EvaluationRow",
     "EventRow",
     "IndexedChunkRow",
+    "JobMetadataRow",
     "Json",
     "LockRow",
     "ModelAliasRow",

@@ -61,6 +61,8 @@ class JobRow(Base):
     finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     error: Mapped[str | None] = mapped_column(Text)
     error_code: Mapped[str | None] = mapped_column(String(40))
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))  #: Unique in each table.
+    request_digest: Mapped[str | None] = mapped_column(String(80))  #: Of the request that the key stands for.
 
 
 class LeaseColumns:

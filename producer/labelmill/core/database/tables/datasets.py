@@ -35,4 +35,5 @@ class DatasetRow(LeasedJobRow):
             postgresql_where=text("repeats IS NULL"),
         ),
         Index("ix_datasets_state", "state"),
+        Index("ix_datasets_idempotency_key", "idempotency_key", unique=True),
     )

@@ -22,7 +22,11 @@ class EvaluationRow(LeasedJobRow):
     options: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: An `EvaluateSpec`.
     calibration_batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies validation.
     summary: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: Counts, time and cost of all targets.
-    __table_args__ = (Index("ix_evaluations_state", "state"), Index("ix_evaluations_model_no", "model_no"))
+    __table_args__ = (
+        Index("ix_evaluations_state", "state"),
+        Index("ix_evaluations_idempotency_key", "idempotency_key", unique=True),
+        Index("ix_evaluations_model_no", "model_no"),
+    )
 
 
 class AnalysisRow(Base):

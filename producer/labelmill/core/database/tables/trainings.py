@@ -33,4 +33,7 @@ class TrainingRow(LeasedJobRow):
     model_no: Mapped[int | None] = mapped_column(ForeignKey("models.no"))
     batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that embeds or classifies for it.
     details: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: What the method reports, by target.
-    __table_args__ = (Index("ix_trainings_state", "state"),)
+    __table_args__ = (
+        Index("ix_trainings_state", "state"),
+        Index("ix_trainings_idempotency_key", "idempotency_key", unique=True),
+    )
