@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-from sqlalchemy import ColumnElement, insert, select
+from sqlalchemy import JSON, ColumnElement, Label, func, insert, select
 from sqlalchemy.engine import Connection
 
+from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import JobMetadataRow
 from labelmill.core.jobs.tables import AnyJobTable
-
-_IDS_AT_ONCE = 500  #: Ids in one statement.
 
 
 def write_metadata(connection: Connection, job_id: str, metadata: Mapping[str, str]) -> None:
@@ -20,16 +19,18 @@ def write_metadata(connection: Connection, job_id: str, metadata: Mapping[str, s
         connection.execute(insert(JobMetadataRow), rows)
 
 
-def read_metadata(connection: Connection, job_ids: Sequence[str]) -> dict[str, dict[str, str]]:
-    """The metadata of each job that has some, by name."""
+def metadata_of(connection: Connection, table: AnyJobTable) -> Label[dict[str, str] | None]:
+    """The column `metadata` of a query that reads jobs: in one statement with them, because a status is asked for
+    often. Empty, or None, where a job has none."""
+    as_object = dialect_of(connection).choose(sqlite=func.json_group_object, postgres=func.json_object_agg)
     row = JobMetadataRow
-    metadata: dict[str, dict[str, str]] = {}
-    for start in range(0, len(job_ids), _IDS_AT_ONCE):
-        some = row.job_id.in_(job_ids[start : start + _IDS_AT_ONCE])
-        statement = select(row.job_id, row.name, row.value).where(some).order_by(row.job_id, row.name)
-        for job_id, name, value in connection.execute(statement):
-            metadata.setdefault(job_id, {})[name] = value
-    return metadata
+    collected = select(as_object(row.name, row.value, type_=JSON)).where(row.job_id == table.id)
+    return collected.scalar_subquery().label("metadata")
+
+
+def in_order(metadata: Mapping[str, str] | None) -> dict[str, str]:
+    """By name; databases collect them in any order."""
+    return dict(sorted((metadata or {}).items()))
 
 
 def has_metadata(table: AnyJobTable, metadata: Mapping[str, str]) -> list[ColumnElement[bool]]:

@@ -32,7 +32,7 @@ from labelmill.core.database.tables import (
     ModelRow,
     RowErrorRow,
 )
-from labelmill.core.jobs.metadata import read_metadata
+from labelmill.core.jobs.metadata import in_order, metadata_of
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.costs import cost_of_texts, priced_model
 from labelmill.core.money.prices import LISTED, PriceList
@@ -58,12 +58,13 @@ def status_document(connection: Connection, job_id: str, prices: PriceList = LIS
     row = None
     if kind is not None:
         table = TABLE_OF[kind]
-        row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().first()
+        statement = select(table.__table__, metadata_of(connection, table)).where(table.id == job_id)
+        row = connection.execute(statement).mappings().first()
     if kind is None or row is None or row.get("purging"):
         raise no_job(job_id)
     sums = sums_of_batches(connection, batches_of(kind, row))
     head: RunningHead = {
-        **head_of(kind, row, read_metadata(connection, [job_id]).get(job_id, {})),
+        **head_of(kind, row),
         "progress": progress_of(kind, row, sums),
         "waiting_for": waiting_for(connection, kind, row),
     }
@@ -85,7 +86,7 @@ def no_job(job_id: str) -> NotFound:
     return NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
 
 
-def head_of(kind: Kind, row: RowMapping, metadata: dict[str, str]) -> JobHead:
+def head_of(kind: Kind, row: RowMapping) -> JobHead:
     """The fields that every job's document begins with."""
     return {
         "id": row["id"],
@@ -95,7 +96,7 @@ def head_of(kind: Kind, row: RowMapping, metadata: dict[str, str]) -> JobHead:
         "finished_at": _moment(row["finished_at"]),
         "error": row["error"],
         "error_code": row["error_code"],
-        "metadata": metadata,
+        "metadata": in_order(row["metadata"]),
     }
 
 

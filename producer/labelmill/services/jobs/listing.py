@@ -10,7 +10,7 @@ from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
-from labelmill.contracts.documents.jobs import JobEntry, JobHead
+from labelmill.contracts.documents.jobs import JobEntry
 from labelmill.contracts.documents.parts import Cost, Estimate
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
@@ -20,7 +20,7 @@ from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow, ModelRow
-from labelmill.core.jobs.metadata import has_metadata, read_metadata
+from labelmill.core.jobs.metadata import has_metadata, metadata_of
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.prices import PriceList
 from labelmill.services.context import ServiceContext
@@ -70,7 +70,8 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
     rows: list[tuple[Kind, RowMapping]] = []
     for kind in Kind if request.kind is None else (Kind(request.kind),):
         table = TABLE_OF[kind]
-        statement = select(table.__table__).order_by(table.created_at.desc(), table.id.desc()).limit(request.limit)
+        columns = (table.__table__, metadata_of(connection, table))
+        statement = select(*columns).order_by(table.created_at.desc(), table.id.desc()).limit(request.limit)
         if request.state is not None:
             statement = statement.where(table.state == request.state)
         statement = statement.where(*has_metadata(table, request.metadata))
@@ -85,12 +86,8 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
     rows.sort(key=lambda entry: (entry[1]["created_at"], entry[1]["id"]), reverse=True)
     rows = rows[: request.limit]
     sums = sums_of_batches(connection, [job_id for kind, row in rows for job_id in batches_of(kind, row)])
-    metadata = read_metadata(connection, [row["id"] for _, row in rows])
     models = _models(connection, {row.get("model_no") for _, row in rows})
-    return [
-        _document(head_of(kind, row, metadata.get(row["id"], {})), kind, row, sums, models, prices)
-        for kind, row in rows
-    ]
+    return [_document(kind, row, sums, models, prices) for kind, row in rows]
 
 
 def _is_asked_for() -> ColumnElement[bool]:
@@ -117,7 +114,6 @@ def _models(connection: Connection, numbers: set[int | None]) -> dict[int | None
 
 
 def _document(
-    head: JobHead,
     kind: Kind,
     row: RowMapping,
     sums: dict[str, BatchSums],
@@ -138,4 +134,4 @@ def _document(
     elif kind is Kind.BATCH:
         cost = cost_of_batch(models[row["model_no"]], sums[row["id"]], row["duplicates"], prices)
     progress = progress_of(kind, row, sums)
-    return {**head, "name": name, "model": model, "progress": progress, "cost": cost}
+    return {**head_of(kind, row), "name": name, "model": model, "progress": progress, "cost": cost}
