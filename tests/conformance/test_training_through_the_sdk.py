@@ -75,8 +75,8 @@ def job_in(plane: SdkControlPlane, job_id: str, *statuses: str) -> RemoteJob:
 
 
 def test_an_uploaded_file_is_found_again_by_its_exact_name(plane: SdkControlPlane, train_file: Path) -> None:
-    uploaded = plane.upload_file(train_file, "train_0001-train.jsonl")
-    plane.upload_file(train_file, "train_0001-train.jsonl.old.jsonl")
+    uploaded = plane.upload_file(train_file, "train_0001-train.jsonl", 1)
+    plane.upload_file(train_file, "train_0001-train.jsonl.old.jsonl", 1)
     found = plane.find_files("train_0001-train.jsonl")
     assert [(file.id, file.size_bytes) for file in found] == [(uploaded, train_file.stat().st_size)]
     plane.delete_file(uploaded)
@@ -87,7 +87,7 @@ def test_an_uploaded_file_is_found_again_by_its_exact_name(plane: SdkControlPlan
 def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
     plane: SdkControlPlane, train_file: Path
 ) -> None:
-    file_id = plane.upload_file(train_file, "a-train.jsonl")
+    file_id = plane.upload_file(train_file, "a-train.jsonl", 1)
     assert plane.find_job(file_id) is None
     created = plane.create_job(JobOrder("ministral-3b-latest", (file_id,), (file_id,), (), "intents", 50, 0.001))
     found = plane.find_job(file_id)
@@ -109,7 +109,7 @@ def test_a_job_is_priced_found_by_its_file_started_and_ends_with_a_model(
 
 
 def test_a_model_is_archived_brought_back_and_deleted(plane: SdkControlPlane, train_file: Path) -> None:
-    job = plane.create_job(JobOrder("ministral-3b-latest", (plane.upload_file(train_file, "archived.jsonl"),)))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (plane.upload_file(train_file, "archived.jsonl", 1),)))
     job_in(plane, job.id, "VALIDATED")
     plane.start_job(job.id)
     model_id = job_in(plane, job.id, "SUCCESS").fine_tuned_model
@@ -126,9 +126,9 @@ def test_a_model_is_archived_brought_back_and_deleted(plane: SdkControlPlane, tr
 
 
 def test_a_job_is_found_beyond_the_first_page(plane: SdkControlPlane, train_file: Path) -> None:
-    wanted = plane.upload_file(train_file, "wanted-train.jsonl")
+    wanted = plane.upload_file(train_file, "wanted-train.jsonl", 1)
     job = plane.create_job(JobOrder("ministral-3b-latest", (wanted,)))
-    other = plane.upload_file(train_file, "other-train.jsonl")
+    other = plane.upload_file(train_file, "other-train.jsonl", 1)
     for _ in range(101):
         plane.create_job(JobOrder("ministral-3b-latest", (other,)))
     found = plane.find_job(wanted)
@@ -139,7 +139,7 @@ def test_a_job_is_found_beyond_the_first_page(plane: SdkControlPlane, train_file
 def test_a_refused_file_ends_in_failed_validation_with_the_reason(plane: SdkControlPlane, tmp_path: Path) -> None:
     path = tmp_path / "bad.jsonl"
     path.write_text('{"text": "no labels"}\n')
-    job = plane.create_job(JobOrder("ministral-3b-latest", (plane.upload_file(path, "bad-train.jsonl"),)))
+    job = plane.create_job(JobOrder("ministral-3b-latest", (plane.upload_file(path, "bad-train.jsonl", 1),)))
     assert any("error" in event.data for event in job_in(plane, job.id, "FAILED_VALIDATION").events)
 
 
@@ -319,7 +319,7 @@ def test_targets_are_sent_with_their_weights(plane: SdkControlPlane, emulator: E
             for n in range(40)
         )
     )
-    parts = [plane.upload_file(path, f"part-{number}.jsonl") for number in (1, 2)]
+    parts = [plane.upload_file(path, f"part-{number}.jsonl", 1) for number in (1, 2)]
     targets = (OrderedTarget("a", ("x", "y"), weight=2.0), OrderedTarget("b", ("z", "w", "never"), multi=True))
     job = plane.create_job(JobOrder("ministral-3b-latest", tuple(parts), targets=targets))
     assert job.training_files == tuple(parts)

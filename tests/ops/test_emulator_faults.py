@@ -69,7 +69,7 @@ def plane(emulator: EmulatorThread) -> Iterator[SdkControlPlane]:
 def training_file(plane: SdkControlPlane, tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("files") / "train.jsonl"
     path.write_bytes(b"\n".join(map(orjson.dumps, ROWS)) + b"\n")
-    return plane.upload_file(path, "train.jsonl")
+    return plane.upload_file(path, "train.jsonl", 1)
 
 
 def job_in(plane: SdkControlPlane, job_id: str, status: str) -> RemoteJob:
@@ -242,7 +242,7 @@ def test_an_upload_whose_answer_got_lost_is_there(
     path.write_bytes(b"{}\n")
     arm(emulator, "lost@uploadx1")
     with pytest.raises(RemoteUnavailable):
-        plane.upload_file(path, "lost-upload.jsonl")
+        plane.upload_file(path, "lost-upload.jsonl", 1)
     assert len(plane.find_files("lost-upload.jsonl")) == 1
 
 

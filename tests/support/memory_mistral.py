@@ -101,7 +101,9 @@ class MemoryMistral:
         self._starts.append(now)
         return True
 
-    def upload_file(self, path: Path, name: str) -> str:
+    def upload_file(self, path: Path, name: str, expiry_hours: int) -> str:
+        del expiry_hours
+
         def upload() -> str:
             file = RemoteFile(f"file-{len(self.files)}", name, path.stat().st_size)
             self.files[file.id] = file

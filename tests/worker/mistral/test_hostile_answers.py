@@ -253,7 +253,7 @@ def test_the_control_plane_raises_nothing_else(
         lambda: plane.find_files("name"),
         plane.list_models,
         lambda: plane.get_model("model"),
-        lambda: plane.upload_file(Path(file), "name"),
+        lambda: plane.upload_file(Path(file), "name", 1),
         lambda: plane.cancel_job("job"),
         lambda: plane.archive_model("model"),
     ]

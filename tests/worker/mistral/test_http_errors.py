@@ -7,9 +7,9 @@ from datetime import UTC, datetime
 import pytest
 
 from labelmill.contracts.errors import (
+    BillingRequired,
     CredentialsRefused,
     LabelmillError,
-    Permanent,
     RateLimited,
     RemoteFailed,
     RemoteUnavailable,
@@ -25,7 +25,7 @@ NOW = datetime(2026, 11, 24, 12, 0, 0, tzinfo=UTC)
     [
         (400, RequestRefused),
         (401, CredentialsRefused),
-        (402, Permanent),
+        (402, BillingRequired),
         (403, CredentialsRefused),
         (404, RemoteFailed),
         (408, RemoteUnavailable),

@@ -5,16 +5,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mistralai.client.models import File
-
-from labelmill.contracts.errors import InvalidInput, RemoteFailed
 from labelmill.core.settings import Settings
-from labelmill_worker.mistral.decoding import file_of, model_of
+from labelmill_worker.mistral.decoding import model_of
 from labelmill_worker.mistral.fine_tuning import FineTuningJobs
-from labelmill_worker.mistral.sdk_requests import PAGE_SIZE, READ_ATTEMPTS, Listed, SdkRequests
+from labelmill_worker.mistral.remote_files import RemoteFiles
+from labelmill_worker.mistral.sdk_requests import READ_ATTEMPTS, SdkRequests
 from labelmill_worker.ports.control_plane import JobOrder, RemoteFile, RemoteJob, RemoteModel
-
-UPLOAD_BYTES_PER_S = 100_000  #: An upload may take so much longer than other requests.
 
 
 class SdkControlPlane:
@@ -23,7 +19,8 @@ class SdkControlPlane:
     def __init__(self, requests: SdkRequests, wandb_api_key: str | None = None) -> None:
         self._requests = requests
         # The SDK imports its parts on first use; doing it here keeps threads from doing it at the same time.
-        self._files, self._models = requests.sdk.files, requests.sdk.models
+        self._models = requests.sdk.models
+        self._files = RemoteFiles(requests, "fine-tune")
         self._jobs = FineTuningJobs(requests, wandb_api_key)
 
     def __repr__(self) -> str:
@@ -44,29 +41,15 @@ class SdkControlPlane:
 
     # files
 
-    def upload_file(self, path: Path, name: str) -> str:
+    def upload_file(self, path: Path, name: str, expiry_hours: int) -> str:
         """See `ControlPlane`. Raises InvalidInput when the file cannot be read."""
-        try:
-            with path.open("rb") as content:
-                file = File(file_name=name, content=content, content_type="application/jsonl")
-                longer_s = path.stat().st_size / UPLOAD_BYTES_PER_S
-                upload = self._requests.once(lambda: self._files.upload(file=file, purpose="fine-tune"), longer_s)
-                return file_of(upload).id
-        except OSError as error:
-            raise InvalidInput(f"the training file {path.name} cannot be read: {error.strerror}") from error
+        return self._files.upload(path, name, expiry_hours)
 
     def find_files(self, name: str) -> list[RemoteFile]:
-        def page(number: int) -> list[Listed[RemoteFile]]:
-            listed = self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose="fine-tune").data
-            return [(file.id, file) for file in map(file_of, listed)]
-
-        return [file for file in self._requests.pages(page) if file.name == name]
+        return self._files.find(name)
 
     def delete_file(self, file_id: str) -> None:
-        try:
-            self._requests.once(lambda: self._files.delete(file_id=file_id))
-        except RemoteFailed:
-            return  # gone already: what was asked for
+        self._files.delete(file_id)
 
     # fine-tuning jobs
 

@@ -16,6 +16,7 @@ from labelmill.contracts.errors import RemoteUnavailable
 
 Result = TypeVar("Result")
 
+MIN_BYTES_PER_S = 20_000  #: What is slower for long is cut.
 _until: contextvars.ContextVar[float] = contextvars.ContextVar("until")
 
 
@@ -44,20 +45,25 @@ def call_within(call: Callable[[], Result], timeout_s: float) -> Result:
 
 
 def cut_late_bodies(response: httpx2.Response) -> None:
-    """A response hook of httpx2: the body of a call that was given up is read no further."""
+    """A response hook of httpx2: a body is read no further when all the waiting for its parts took too long. It has
+    the rest of the call's time, and more with every byte: a large body arrives, one that drips in is cut."""
     if isinstance(response.stream, httpx2.SyncByteStream):
-        response.stream = _TimedBody(response.stream, _until.get(time.monotonic() + 3600))
+        left_s = _until.get(time.monotonic() + 3600) - time.monotonic()
+        response.stream = _TimedBody(response.stream, left_s)
 
 
 class _TimedBody(httpx2.SyncByteStream):
-    def __init__(self, body: httpx2.SyncByteStream, until: float) -> None:
-        self._body, self._until = body, until
+    def __init__(self, body: httpx2.SyncByteStream, left_s: float) -> None:
+        self._body, self._left_s = body, left_s
 
     def __iter__(self) -> Iterator[bytes]:
+        asked_at = time.monotonic()
         for part in self._body:
+            self._left_s += len(part) / MIN_BYTES_PER_S - (time.monotonic() - asked_at)
             yield part
-            if time.monotonic() > self._until:
+            if self._left_s < 0:
                 raise httpx2.ReadTimeout("the answer did not arrive in time")
+            asked_at = time.monotonic()  # what the reader does meanwhile is not waiting
 
     def close(self) -> None:
         self._body.close()

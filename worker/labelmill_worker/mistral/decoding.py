@@ -10,6 +10,7 @@ from typing import Any
 from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
+from labelmill_worker.ports.batch_jobs import RemoteBatch
 from labelmill_worker.ports.control_plane import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
 
 _MAX_TIMESTAMP = 253_402_300_799  #: The end of the year 9999.
@@ -44,6 +45,30 @@ def _checkpoint(point: Mapping[str, Any]) -> RemoteCheckpoint:
     losses = _mapping(point.get("metrics"))
     return RemoteCheckpoint(
         _count(point.get("step_number")) or 0, _number(losses.get("train_loss")), _number(losses.get("valid_loss"))
+    )
+
+
+def batch_of(answer: Any) -> RemoteBatch:
+    """A batch job. Raises MalformedAnswer for an answer that holds none."""
+    metadata = _field(answer, "metadata")
+    return RemoteBatch(
+        id=_key(answer.id, 100),
+        status=_key(answer.status, 40),
+        endpoint=_key(answer.endpoint, 100),
+        created_at=_timestamp(answer.created_at),
+        metadata={
+            name: value
+            for name, value in (metadata if isinstance(metadata, Mapping) else {}).items()
+            if isinstance(value, str)
+        },
+        total_requests=_count(answer.total_requests) or 0,
+        succeeded_requests=_count(answer.succeeded_requests) or 0,
+        failed_requests=_count(answer.failed_requests) or 0,
+        output_file=_optional(_field(answer, "output_file") or None, 100),
+        error_file=_optional(_field(answer, "error_file") or None, 100),
+        errors=tuple(storable(str(error.message)) for error in answer.errors),
+        started_at=_optional_timestamp(_field(answer, "started_at")),
+        completed_at=_optional_timestamp(_field(answer, "completed_at")),
     )
 
 
@@ -95,6 +120,11 @@ def _timestamp(value: Any) -> int:
     if not isinstance(value, int) or not 0 <= value <= _MAX_TIMESTAMP:
         raise MalformedAnswer("Mistral's answer holds a time that cannot be one")
     return value
+
+
+def _optional_timestamp(value: Any) -> int | None:
+    """None where the time is not known; 0 says the same."""
+    return _timestamp(value) if value else None
 
 
 def _number(value: Any) -> float | None:

@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from labelmill.contracts.errors import (
+    BillingRequired,
     CredentialsRefused,
     LabelmillError,
     MalformedAnswer,
@@ -35,6 +36,8 @@ def error_for_status(
     if status in (401, 403):
         refused = f"Mistral refused the key in MISTRAL_API_KEY (status {status}){said}"
         return CredentialsRefused(refused, is_about_mistral=status == 401)
+    if status == 402:
+        return BillingRequired(f"Mistral asks for billing first (status 402){said}")
     if status in (404, 410):
         return RemoteFailed(f"Mistral knows no such thing (status {status}){said}")
     if status == 429:

@@ -24,6 +24,7 @@ from labelmill_worker.mistral.client_config import ClientConfig, read_client_con
 from labelmill_worker.mistral.deadline import call_within, cut_late_bodies
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.errors import REMOTE_ERRORS, translate_error
+from labelmill_worker.mistral.http_errors import error_for_status
 from labelmill_worker.mistral.ratelimit.blocking import fleet_gate, no_gate
 
 Result = TypeVar("Result")
@@ -33,6 +34,7 @@ Listed = tuple[str, Entry | None]  #: The id of what a page lists, and what it i
 READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's polling schedule takes over after that.
 PAGE_SIZE = 100
 _statuses: contextvars.ContextVar[list[int]] = contextvars.ContextVar("statuses")  # of the call's answers so far
+_MAX_SAID = 10_000  # bytes of what a server says with a refusal
 _MAX_PAGES = 10_000  # a server that ignores `page` must not hold a worker for ever
 
 
@@ -128,6 +130,26 @@ class SdkRequests:
         if response.status_code >= 300:
             raise SDKError("an answer that was not expected", response)  # as the SDK tells of its own routes
         return response.json()
+
+    def open(self, path: str) -> httpx2.Response:
+        """GET a path, of whose content nothing is read yet: for a `call` of `read`. The caller closes the response."""
+        headers = {**self._headers, "Accept": "*/*"}
+        request = self.http.build_request("GET", self._url + path, headers=headers, timeout=self._timeout_s)
+        response = self.http.send(request, stream=True)
+        if response.status_code == 200:
+            return response
+        try:
+            said = next(response.iter_bytes(_MAX_SAID), b"").decode(errors="replace")
+        finally:
+            response.close()
+        raise error_for_status(response.status_code, said, response.headers.get("retry-after"), self.secrets)
+
+    def parts_of(self, response: httpx2.Response) -> Iterator[bytes]:
+        """What an opened response holds, as it arrives. Raises RemoteUnavailable when it breaks off."""
+        try:
+            yield from response.iter_bytes()
+        except REMOTE_ERRORS as error:
+            raise translate_error(error, self.secrets) from error
 
     def _translated(self, call: Callable[[], Result], longer_s: float) -> Result:
         statuses: list[int] = []

@@ -1,2 +1,3 @@
 """What the work needs of Mistral, as protocols: `inference.py` for the calls that carry texts, `control_plane.py` for
-files, jobs and models. `mistral/` holds the adapters, tests one in memory."""
+files, fine-tuning jobs and models, `batch_jobs.py` for calls that are answered hours later. `mistral/` holds the
+adapters, tests one in memory."""

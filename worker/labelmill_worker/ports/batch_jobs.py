@@ -110,13 +110,23 @@ class BatchJobs(Protocol):
         ...
 
     def cancel(self, job_id: str) -> RemoteBatch:
-        """Ask Mistral to stop a job; it ends later. Returns it as it is now."""
+        """Ask Mistral to stop a job; it ends later. Returns it as it is now: a job that had ended keeps its end."""
+        ...
+
+    def delete_job(self, job_id: str) -> None:
+        """Delete a job that has ended, and with it the calls that were in its request: after that neither `get` nor
+        `find` knows it. Nothing happens when it is gone already."""
         ...
 
     def results(self, file_id: str) -> Iterator[ResultLine]:
         """The lines of an output or error file, in the file's order, while they are downloaded. A line that is no JSON
         object has neither id nor document. Raises RemoteFailed when the file is gone, RemoteUnavailable when the
         download breaks off: what was yielded before stays valid."""
+        ...
+
+    def inline_results(self, job_id: str) -> Iterator[ResultLine]:
+        """The results of an ended job that names neither an output nor an error file, as far as Mistral shows them with
+        the job itself. Raises RemoteFailed when Mistral knows no such job."""
         ...
 
     def check_billing(self) -> None:

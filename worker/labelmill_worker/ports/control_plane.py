@@ -107,8 +107,9 @@ class RemoteModel:
 class ControlPlane(Protocol):
     """Files, fine-tuning jobs and models at Mistral."""
 
-    def upload_file(self, path: Path, name: str) -> str:
-        """Upload a JSONL file for fine-tuning under `name`. Returns its id."""
+    def upload_file(self, path: Path, name: str, expiry_hours: int) -> str:
+        """Upload a JSONL file for fine-tuning under `name`, visible to the key's owner alone, deleted by Mistral after
+        so many hours. Returns its id."""
         ...
 
     def find_files(self, name: str) -> list[RemoteFile]:

@@ -27,7 +27,8 @@ from labelmill_worker.runtime.database_watch import DatabaseWatch
 
 if TYPE_CHECKING:
     from labelmill_worker.inference.inference_runtime import InferenceRuntime
-    from labelmill_worker.ports.control_plane import ControlPlane
+    from labelmill_worker.ports.batch_jobs import BatchJobs
+from labelmill_worker.ports.control_plane import ControlPlane
 
 _SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
 
@@ -40,6 +41,7 @@ class ProcessResources:
     engine: Engine
     sender: MessageSender
     control_plane_override: ControlPlane | None = None
+    batch_jobs_override: BatchJobs | None = None
 
     @cached_property
     def data_folder(self) -> DataFolder:
@@ -59,6 +61,20 @@ class ProcessResources:
         from labelmill_worker.mistral.control_plane import SdkControlPlane  # noqa: PLC0415 - the SDK takes a second to import
 
         return SdkControlPlane.from_settings(self.settings)
+
+    @property
+    def batch_jobs(self) -> BatchJobs:
+        """Batch jobs and their files at Mistral. Raises CredentialsRefused without a key."""
+        if self.batch_jobs_override is not None:
+            return self.batch_jobs_override
+        with _making:
+            return self._batch_jobs
+
+    @cached_property
+    def _batch_jobs(self) -> BatchJobs:
+        from labelmill_worker.mistral.batch_jobs import SdkBatchJobs  # noqa: PLC0415 - as above
+
+        return SdkBatchJobs.from_settings(self.settings)
 
     @property
     def ability(self) -> Ability:
@@ -93,6 +109,8 @@ class ProcessResources:
             self.inference.close()
         if "_control_plane" in vars(self):
             self.control_plane.close()
+        if "_batch_jobs" in vars(self):
+            self.batch_jobs.close()
         self.engine.dispose()
 
 

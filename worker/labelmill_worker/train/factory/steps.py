@@ -36,6 +36,8 @@ from labelmill_worker.train.factory.upload_parts import part_ranges, write_part
 from labelmill_worker.train.polling_schedule import has_stalled, next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
+FILE_EXPIRY_HOURS = 30 * 24  #: A training may wait as long for its approval; one that ends deletes its files.
+
 
 def begin(step: StepContext) -> NextPoll:
     """queued → uploading. An account that cannot fine-tune is told so before its texts are uploaded."""
@@ -236,11 +238,11 @@ def _uploaded_file(step: StepContext, split: str, path: Path, part: tuple[int, i
             return file.id
     step.confirm_lease()
     if parts == 1:
-        return step.plane.upload_file(path, name)
+        return step.plane.upload_file(path, name, FILE_EXPIRY_HOURS)
     with tempfile.TemporaryDirectory() as folder:
         cut = Path(folder) / name
         write_part(path, part, cut)
-        return step.plane.upload_file(cut, name)
+        return step.plane.upload_file(cut, name, FILE_EXPIRY_HOURS)
 
 
 def _created_job(step: StepContext) -> str:
