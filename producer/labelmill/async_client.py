@@ -102,6 +102,7 @@ class AsyncClient:
     models = _in_thread(Client.models)
     datasets = _in_thread(Client.datasets)
     jobs = _in_thread(Client.jobs)
+    spend = _in_thread(Client.spend)
     status = _in_thread(Client.status)
     cancel = _in_thread(Client.cancel)
     retry = _in_thread(Client.retry)

@@ -18,10 +18,11 @@ from labelmill.contracts.documents.jobs import (
     TrainingDocument,
 )
 from labelmill.contracts.documents.models import ModelEntry
+from labelmill.contracts.documents.money import SpendDocument
 from labelmill.contracts.field_names import Notice
 from labelmill.contracts.job_kinds import RESTING
 from labelmill.core.settings import Settings, load_producer_settings
-from labelmill.services import batches, datasets, evaluations, trainings
+from labelmill.services import batches, datasets, evaluations, spending, trainings
 from labelmill.services.context import open_context
 from labelmill.services.jobs import actions
 from labelmill.services.jobs.documents import job_status
@@ -261,6 +262,11 @@ class Client:
         """The latest jobs, newest first, those that are older than the job `after`, and have all of `metadata`.
         `inner`: the batches that trainings and evaluations run for themselves too. Raises InvalidInput, NotFound."""
         return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner, metadata or {}))
+
+    def spend(self, by: str = "month", *, since: str | None = None, until: str | None = None) -> SpendDocument:
+        """What was spent, by `job`, `model`, `day` or `month`, on the days from `since` to `until` in UTC. Raises
+        InvalidInput."""
+        return spending.spend(self.context, spending.SpendRequest(by, since, until))
 
     def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> Iterator[dict[str, Any]]:
         """The answered rows of a batch or an evaluation in input order; with `follow` until it ends, retrying during

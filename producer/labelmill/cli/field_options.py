@@ -73,6 +73,9 @@ OPTION_OF: Mapping[str, str] = {
     "output_delimiter": "--output-delimiter",
     "bom": "--bom",
     "no_escape": "--no-escape",
+    "by": "--by",
+    "since": "--since",
+    "until": "--until",
     "older_than": "--older-than",
     # models
     "ref": "REF",

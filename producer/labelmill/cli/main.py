@@ -35,6 +35,7 @@ _MODULES = {
     "jobs": ["status", "watch", "cancel", "retry"],
     "results": ["results"],
     "report": ["report"],
+    "spend": ["spend"],
     "dead_letters": ["dead-letters"],
     "purge": ["purge"],
     "doctor": ["doctor"],

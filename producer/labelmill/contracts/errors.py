@@ -19,7 +19,8 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     DatabaseUnsuitable          its encoding, file system or machine cannot serve       exit 2
   Retryable                     will pass: try again, not before `retry_after_s`
     RateLimited                 429
-    RemoteUnavailable           5xx, time-outs, cut connections
+    RemoteUnavailable           5xx, no connection
+      Unanswered                time-outs, cut connections: it may have been paid for
     MalformedAnswer             an answer that failed its checks
       UnusableContent           a chat model's own words that are not an answer
     DatabaseUnavailable         the database cannot be reached, or written to           exit 7
@@ -183,6 +184,10 @@ class RateLimited(Retryable):
 
 class RemoteUnavailable(Retryable):
     code = "remote_unavailable"
+
+
+class Unanswered(RemoteUnavailable):
+    """A request was sent and no answer came: it counts as spent."""
 
 
 class MalformedAnswer(Retryable):

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.ids import Kind
 from labelmill.core.database import reading
-from labelmill.report import batch, dataset, evaluation, training
+from labelmill.report import batch, dataset, evaluation, spending, training
 from labelmill.report.parts import Note, Part, Report
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
@@ -31,6 +31,7 @@ def gather_report(context: ServiceContext, request: JobRequest) -> Report:
         document = status_document(connection, job_id, context.prices)
         parts_of = _PARTS_OF.get(document["kind"])
         parts = parts_of(connection, document) if parts_of else []
+        parts += spending.parts_of(connection, job_id)
     state = document["state"]
     if document["error"]:
         parts.insert(0, Note(f"It {state}: {document['error']}", "bad"))

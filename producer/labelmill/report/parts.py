@@ -105,5 +105,7 @@ def facts(pairs: Mapping[str, str | float | None]) -> Grid:
 
 def money(cost: Mapping[str, object] | None) -> str | None:
     """`0.0082 USD`, `about` where it is an estimate."""
-    about = "about " if cost and cost.get("estimated") else ""
-    return f"{about}{cost['amount']:.4g} {cost['currency']}" if cost else None
+    if not cost or cost.get("amount") is None:
+        return None
+    about = "about " if cost.get("estimated") else ""
+    return f"{about}{cost['amount']:.4g} {cost['currency']}"

@@ -15,7 +15,7 @@ import pytest
 import redis
 from aiohttp import web
 from asked import approve, cancel, submit_batch, submit_evaluation, submit_training
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, completed, label_of, refuse_texts_with
 from workshop import Killed, Workshop
@@ -24,7 +24,7 @@ from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, EventRow, ModelRow, TrainingRow
+from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, EventRow, LedgerRow, ModelRow, TrainingRow
 from labelmill.core.money.prices import PRICES_AS_OF, PriceList
 from labelmill.services import models as registry
 from labelmill.services.jobs.documents import status_document
@@ -103,7 +103,8 @@ def test_a_head_is_trained_on_vectors_and_classifies(school: School) -> None:
     assert (training["state"], training["model"], training["method"]) == ("succeeded", "m@1", "embedding")
     assert set(school.mistral.billed.values()) == {1}
     assert sum(school.mistral.billed.values()) == 160
-    assert training["cost"] == {"amount": pytest.approx(160 * 7 * 0.1 / 1e6), "currency": "USD", "tokens": 160 * 7}
+    paid = {"amount": pytest.approx(160 * 7 * 0.1 / 1e6), "currency": "USD", "tokens": 160 * 7}
+    assert training["cost"] == paid | {"estimated": False, "prices_as_of": PRICES_AS_OF}
     assert training["details"]["targets"]["intent"]["validation"]["accuracy"] == 1.0
     texts = [made_up_row(n)["text"] for n in range(2000, 2050)]
     batch = school.run(school.classify(texts))
@@ -358,15 +359,22 @@ def test_each_model_of_a_prompt_with_the_nearest_examples_keeps_to_its_own_limit
         school.close()
 
 
-def test_what_a_batch_costs_is_estimated_from_its_tokens(school: School) -> None:
+def test_what_a_batch_costs_is_in_the_ledger_by_the_tokens_that_were_reported(school: School) -> None:
     school.run(school.train())
     batch = school.run(school.classify(["one text", "another text", "one text"]))
     assert batch["tokens"] > 0
-    expected = {"amount": round(batch["tokens"] * 0.1 / 1e6, 8), "currency": "USD", "estimated": True}
-    assert batch["cost"] == expected | {"prices_as_of": PRICES_AS_OF}
+    expected = {"amount": round(batch["tokens"] * 0.1 / 1e6, 8), "currency": "USD", "estimated": False}
+    assert batch["cost"] == expected | {"prices_as_of": PRICES_AS_OF, "tokens": batch["tokens"]}
+
+
+def test_a_batch_from_before_the_ledger_has_its_cost_by_the_price_list(school: School) -> None:
+    school.run(school.train())
+    batch = school.run(school.classify(["one text", "another text", "one text"]))
+    with writing(school.engine) as connection:
+        connection.execute(delete(LedgerRow))
     with reading(school.engine) as connection:
-        own = status_document(connection, batch["id"], PriceList({"mistral-embed": (7.0, 0.0)}))["cost"]
-    assert own == {
+        cost = status_document(connection, batch["id"], PriceList({"mistral-embed": (7.0, 0.0)}))["cost"]
+    assert cost == {
         "amount": round(batch["tokens"] * 7 / 1e6, 8),
         "currency": "USD",
         "estimated": True,

@@ -14,14 +14,17 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.chats import text_of_row
+from labelmill.contracts.documents.parts import Cost
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
 from labelmill.contracts.states import BatchState
+from labelmill.core.database import reading
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
 from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
+from labelmill.core.money.ledger import costs_of_batches
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.storage.data_folder import DataFolder
@@ -133,13 +136,15 @@ def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Ca
     }
     measured = measure(split, scales, train if train and train.is_file() else None, check)
     facts = evaluations.batch_facts(context.engine, split.batch_no)
+    with reading(context.engine) as connection:
+        paid = costs_of_batches(connection, {str(job.batch_id): job.id}).get(str(job.batch_id))
     evaluations.complete(
         context.engine,
         job,
         token,
         metrics=measured.metrics,
         analysis=measured.analysis,
-        summary=_summary(measured, facts, model, schema, calibration, context.prices),
+        summary=_summary(measured, facts, paid, model, schema, calibration, context.prices),
         recalibrate=partial(_recalibrated, schema, new, calibration or {}) if new else None,
     )
 
@@ -157,6 +162,7 @@ def _recalibrated(
 def _summary(
     measured: SplitMetrics,
     facts: SplitBatchFacts,
+    paid: Cost | None,
     model: ModelRow,
     schema: LabelSchema,
     calibration: dict[str, Any] | None,
@@ -166,6 +172,9 @@ def _summary(
     tokens = facts.tokens or measured.tokens  # of classifications Mistral reports none
     priced = priced_model(model.remote_model or "", prices)
     cost = cost_of_texts(priced, model.method, tokens, texts, schema, prices)
+    as_of = prices.as_of(priced) if cost else None
+    if paid is not None and paid["amount"] is not None:
+        cost, as_of = {"amount": paid["amount"], "currency": paid["currency"]}, paid.get("prices_as_of")
     return {
         "rows": measured.rows,
         "answered": facts.rows - facts.failed,
@@ -178,7 +187,7 @@ def _summary(
         "tokens_are": "reported" if facts.tokens else "counted",
         "cost": cost,
         "cost_per_1000": per_1000(cost, texts),
-        "prices_as_of": prices.as_of(priced) if cost else None,
+        "prices_as_of": as_of,
         "seconds": facts.seconds,
         "seconds_per_1000": facts.seconds * 1000 / texts if facts.seconds is not None and texts else None,
         "calibration": calibration,

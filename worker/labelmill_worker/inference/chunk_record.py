@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from labelmill.contracts.usage import Usage
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.inference.outcomes import Answer, Deferred, Delivery, RowFailed, Stop, Unforeseen
 from labelmill_worker.inference.sending_window import SendingWindow
@@ -54,6 +55,7 @@ class ChunkRecord:
         self._unforeseen: Exception | None = None
         self._has_progressed, self._is_wanted = False, True
         self._requests_to_record = self._tokens_to_record = 0
+        self._usages_to_record: list[Usage] = []
         self._rows = self._requests = self._tokens = 0
         self._result: Future[ChunkResult] = Future()
 
@@ -66,11 +68,17 @@ class ChunkRecord:
         """Whether nothing more needs to be sent for the claim."""
         return self.fault is not None or self._stop is not None or not self._is_wanted
 
+    @property
+    def has_unrecorded_usage(self) -> bool:
+        """Whether something was paid for that no transaction has recorded."""
+        return bool(self._usages_to_record)
+
     def gather(self, gathered: Gathered, delivery: Delivery) -> None:
         """Sort what was delivered into what is written and what is kept for the task."""
         gathered.slots += delivery.slots
         self._requests_to_record += delivery.requests
         self._tokens_to_record += delivery.tokens
+        self._usages_to_record += delivery.usages
         gathered.is_last = gathered.is_last or delivery.is_last
         for outcome in delivery.outcomes:
             if isinstance(outcome, Answer):
@@ -93,6 +101,7 @@ class ChunkRecord:
             requests=self._requests_to_record,
             further_tokens=self._tokens_to_record,
         )
+        progress.usages, self._usages_to_record = self._usages_to_record, []
         self._requests_to_record = self._tokens_to_record = 0
         for answer in gathered.answers:
             self._left.difference_update(answer.request.rows)

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.core.database import translating_errors
+from labelmill.core.money.prices import LISTED, PriceList
 from labelmill_worker.store.commits import DATABASE_PAUSE_S, PATIENCE_S, was_committed
 from labelmill_worker.store.progress import Entry, Standing, record_entries
 
@@ -29,8 +30,9 @@ class Written:
 class EntryWriter:
     """Holds a connection of its own."""
 
-    def __init__(self, engine: Engine, lease_s: float) -> None:
+    def __init__(self, engine: Engine, lease_s: float, prices: PriceList = LISTED) -> None:
         self._engine = engine
+        self._prices = prices
         self._lease_s = lease_s
         self._connection: Connection | None = None
 
@@ -49,7 +51,7 @@ class EntryWriter:
                         break
                     in_doubt, asked_at = None, tried_at
                     with connection.begin():
-                        recorded = record_entries(connection, entries, self._lease_s)
+                        recorded = record_entries(connection, entries, self._lease_s, self._prices)
                         standings, in_doubt = recorded.standings, recorded.transaction
                 break
             except DatabaseUnavailable as gone:

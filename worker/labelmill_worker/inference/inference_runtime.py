@@ -11,6 +11,7 @@ from concurrent.futures import Future
 import uvloop
 from sqlalchemy.engine import Engine
 
+from labelmill.core.money.prices import PriceList
 from labelmill.core.settings import Settings
 from labelmill_worker.inference.admission import Admission
 from labelmill_worker.inference.bisection import BatchVerdicts
@@ -43,7 +44,7 @@ class InferenceRuntime:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
-        self.recorder = Recorder(engine, settings.lease_s, self._notify_loop)
+        self.recorder = Recorder(engine, settings.lease_s, self._notify_loop, PriceList.of(settings))
 
     @classmethod
     def from_settings(

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.usage import Usage
 from labelmill_worker.inference.planning import Request
 
 
@@ -70,4 +71,5 @@ class Delivery:
     slots: int = 0  #: Given back once the outcomes are committed, or lost for good.
     requests: int = 0  #: That were sent.
     tokens: int = 0  #: That were reported, but by no answer: of malformed replies, and of calls for vectors.
+    usages: Sequence[Usage] = ()  #: What is to be paid for, whatever came of it.
     is_last: bool = False  #: Nothing more will come of this claim.

@@ -17,7 +17,8 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill.core.jobs.leases import RENEWALS_PER_LEASE
+from labelmill.core.jobs.leases import RENEWALS_PER_LEASE, LeaseLost
+from labelmill.core.money.prices import LISTED, PriceList
 from labelmill_worker.inference.chunk_record import ChunkRecord, Gathered
 from labelmill_worker.inference.entry_writer import EntryWriter
 from labelmill_worker.inference.outcomes import Delivery
@@ -49,12 +50,18 @@ class Recorder:
     """Takes deliveries from any thread and writes them in a thread of its own. `notify_loop` is called there
     with what the loop must know."""
 
-    def __init__(self, engine: Engine, lease_s: float, notify_loop: Callable[[LoopUpdate], None]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        lease_s: float,
+        notify_loop: Callable[[LoopUpdate], None],
+        prices: PriceList = LISTED,
+    ) -> None:
         self._lease_s = lease_s
         self._notify_loop = notify_loop
         self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
         self._open: set[ChunkRecord] = set()  # touched by the recorder's thread alone
-        self._writer = EntryWriter(engine, lease_s)
+        self._writer = EntryWriter(engine, lease_s, prices)
         self._unserved = UnservedWatch(engine)
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
         self._thread.start()
@@ -183,6 +190,8 @@ class Recorder:
 
 def _has_news(record: ChunkRecord, gathered: Gathered) -> bool:
     """Whether the chunk has a part in the next transaction: rows, its end, or a lease to renew."""
+    if isinstance(record.fault, LeaseLost):
+        return record.has_unrecorded_usage  # nobody else records what answers cost that come too late
     return record.fault is None and bool(
         gathered.answers or gathered.failures or gathered.is_last or not gathered.slots
     )

@@ -17,11 +17,14 @@ from labelmill.contracts.errors import (
     RateLimited,
     RequestRefused,
     Retryable,
+    Unanswered,
     UnusableContent,
 )
+from labelmill.contracts.usage import Usage
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Admission, Flow
 from labelmill_worker.inference.bisection import BatchVerdict, bisect, bisect_refused, send_halves
+from labelmill_worker.inference.counted_usage import counted_usage
 from labelmill_worker.inference.learned_labels import LearnedLabels
 from labelmill_worker.inference.outcomes import (
     Answer,
@@ -77,7 +80,9 @@ class ChunkSender:
         self._flow = replace(order.flow, model=self._strategy.model)
         self._first_flow = replace(order.flow, model=self._strategy.vector_model or self._strategy.model)
         self._rng = rng or random.Random()
-        self._requests = self._tokens = 0  # sent, and reported but by no answer, since the last delivery
+        # since the last delivery: sent, reported but by no answer, and to be paid for
+        self._requests = self._tokens = 0
+        self._usages: list[Usage] = []
 
     async def send_all(self, requests: Iterable[Request]) -> None:
         """Send everything; returns when every request has its outcome, and the last delivery was made."""
@@ -106,9 +111,10 @@ class ChunkSender:
         return self._window.is_over or is_draining()
 
     def _deliver(self, outcomes: Sequence[Outcome], *, slots: int, is_last: bool = False) -> None:
-        requests, tokens = self._requests, self._tokens
+        requests, tokens, usages = self._requests, self._tokens, self._usages
         self._requests = self._tokens = 0
-        self._order.deliver(Delivery(outcomes, slots, requests, tokens, is_last))
+        self._usages = []
+        self._order.deliver(Delivery(outcomes, slots, requests, tokens, usages, is_last))
 
     async def _send_holding_slot(self, request: Request) -> None:
         try:
@@ -211,7 +217,7 @@ class ChunkSender:
         return answer
 
     async def _answer_to(self, request: Request, call: Call) -> Answer:
-        reply = await self._send_call(call)
+        reply = await self._send_call(call, request)
         labels = self._order.labels
         try:
             schema = labels.schema
@@ -227,7 +233,7 @@ class ChunkSender:
         call's. Raises LabelmillError, NoPermitInTime."""
         breaker = self._admission.breaker
         try:
-            reply = await self._send_call(call)
+            reply = await self._send_call(call, request)
             self._tokens += reply.tokens
             vectors = self._strategy.read_vectors(request, reply)
         except LabelmillError as error:
@@ -244,16 +250,21 @@ class ChunkSender:
             raise NoPermitInTime(0.0)
         return vectors
 
-    async def _send_call(self, call: Call) -> Reply:
+    async def _send_call(self, call: Call, request: Request) -> Reply:
         self._requests += 1
         began = time.monotonic()
         try:
-            return await self._inference.send(call)
+            reply = await self._inference.send(call)
         except RateLimited as error:
             self._order.delays.blocked(error)
             limiter = self._admission.limiter.of(call.model)
             await limiter.pause(retry_policy.pause_after_429_s(error), time.monotonic() - began)
             raise
+        except (Unanswered, MalformedAnswer):
+            self._usages.append(counted_usage(call, request))
+            raise
+        self._usages.append(reply.usage(call.model) or counted_usage(call, request))
+        return reply
 
     async def _after_refusal(self, request: Request, error: RequestRefused, *, in_parts: bool) -> list[Outcome]:
         if in_parts:

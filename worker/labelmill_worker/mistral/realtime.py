@@ -9,12 +9,12 @@ from datetime import timedelta
 
 import orjson
 from pyreqwest.client import Client, ClientBuilder
-from pyreqwest.exceptions import PyreqwestError
+from pyreqwest.exceptions import BuilderError, ConnectError, ConnectTimeoutError, PoolTimeoutError, PyreqwestError
 from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
-from labelmill.contracts.errors import RemoteUnavailable
+from labelmill.contracts.errors import RemoteUnavailable, Unanswered
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.client_config import (
     ClientConfig,
@@ -25,6 +25,9 @@ from labelmill_worker.mistral.client_config import (
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
+
+#: The request was not sent: nothing is paid for.
+_UNSENT = (BuilderError, ConnectError, ConnectTimeoutError, PoolTimeoutError)
 
 
 class RealtimeInference:
@@ -50,14 +53,14 @@ class RealtimeInference:
             )
             payload = memoryview(await response.bytes())
         except TimeoutError as error:
-            raise RemoteUnavailable(f"Mistral did not answer within {self._config.timeout_s:g} s") from error
+            raise _fault_of(error)(f"Mistral did not answer within {self._config.timeout_s:g} s") from error
         except (PyreqwestError, OSError) as error:
             cause = _cause(error)
             if "UnknownIssuer" in cause:
                 raise unknown_authority(cause) from error
             if "proxy auth" in cause:
                 raise proxy_refuses_credentials() from error
-            raise RemoteUnavailable(f"Mistral cannot be reached: {cause}") from error
+            raise _fault_of(error)(f"Mistral cannot be reached: {cause}") from error
         retry_after = None if response.status == 200 else _retry_after(response)
         return read_reply(response.status, payload, retry_after, [self._key])
 
@@ -93,6 +96,10 @@ def _builder(config: ClientConfig) -> ClientBuilder:
         .timeout(timedelta(seconds=config.timeout_s))
         .pool_idle_timeout(timedelta(seconds=30))
     )
+
+
+def _fault_of(error: Exception) -> type[RemoteUnavailable]:
+    return RemoteUnavailable if isinstance(error, _UNSENT) else Unanswered
 
 
 def _cause(error: Exception) -> str:

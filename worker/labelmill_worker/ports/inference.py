@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
-_MAX_TOKENS = 1_000_000_000  #: Of one reply: no model takes a hundredth of it, and sums of it fit the database.
+from labelmill.contracts.usage import Usage, reported_usage
 
 
 class Endpoint(StrEnum):
@@ -48,14 +48,12 @@ class Reply:
     @property
     def tokens(self) -> int:
         """Of question and answer, as the server reports them (0: it does not, or not as a number)."""
-        usage = self.document.get("usage")
-        if not isinstance(usage, dict):
-            return 0
-        tokens = usage.get("total_tokens")
-        if tokens is None:
-            parts = (usage.get("prompt_tokens"), usage.get("completion_tokens"))
-            tokens = sum(part for part in parts if type(part) is int)
-        return tokens if type(tokens) is int and 0 <= tokens <= _MAX_TOKENS else 0
+        usage = reported_usage(self.document, "")
+        return usage.input_tokens + usage.output_tokens if usage is not None else 0
+
+    def usage(self, model: str, mode: str = "realtime") -> Usage | None:
+        """What is to be paid for the call, as the server reports it. None: it does not."""
+        return reported_usage(self.document, model, mode)
 
 
 class Inference(Protocol):
@@ -63,7 +61,7 @@ class Inference(Protocol):
 
     async def send(self, call: Call) -> Reply:
         """Send a call once. Raises CredentialsRefused, RequestRefused, RemoteFailed, RateLimited, RemoteUnavailable,
-        MalformedAnswer."""
+        Unanswered, MalformedAnswer."""
         ...
 
     async def close(self) -> None:

@@ -58,7 +58,13 @@ class Claim:
     claimed_at: float = 0.0  #: When the lease was asked for, by this process' monotonic clock.
     repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
     faults: int = 0  #: Unforeseen, since the chunk's last progress.
+    owner_id: str | None = None  #: The training or evaluation that the batch runs for.
     uncounted: int = 0  #: Rows whose texts another batch embedded: answered, but not yet in the chunk's counts.
+
+    @property
+    def charged_to(self) -> str:
+        """The job that was asked for, and pays."""
+        return self.owner_id or self.batch_id
 
 
 def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
@@ -66,9 +72,14 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.state, BatchRow.options, BatchRow.model_no, BatchRow.priority).where(
-                BatchRow.id == batch_id
-            )
+            select(
+                BatchRow.no,
+                BatchRow.state,
+                BatchRow.options,
+                BatchRow.model_no,
+                BatchRow.priority,
+                BatchRow.owner_id,
+            ).where(BatchRow.id == batch_id)
         ).first()
         if batch is None or batch.state not in BATCH.runnable:
             return None
@@ -143,6 +154,7 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
         asked_at,
         repeats,
         chunk.faults,
+        batch.owner_id,
         uncounted,
     )
 

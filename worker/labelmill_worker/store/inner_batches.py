@@ -82,6 +82,7 @@ def open_inner_batch(
         mode="realtime",
         priority="normal",
         options=spec.model_dump(mode="json"),
+        owner_id=job_id,
     )
     write_held(connection, table, job_id, token, **{column: batch_id})
     return batch_id

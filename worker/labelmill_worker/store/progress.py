@@ -11,12 +11,15 @@ from sqlalchemy import Text, bindparam, cast, func, null, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.states import BatchState
+from labelmill.contracts.usage import Usage
 from labelmill.core.database import writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow
 from labelmill.core.jobs.chunk_transitions import COUNTERS, RECORD
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.core.money.prices import LISTED, PriceList
 from labelmill_worker.store.chunks import Claim
+from labelmill_worker.store.ledger import Charged, write_lines
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
 from labelmill_worker.store.vectors import keep_vectors
 
@@ -35,6 +38,7 @@ class ChunkProgress:
     requests: int = 0
     tokens: int = 0
     cached: int = 0  #: Of those labelled and abstained, answered by an earlier batch.
+    usages: list[Usage] = field(default_factory=list)  #: What is to be paid for.
     vectors: list[tuple[bytes, bytes]] = field(default_factory=list)  #: `(digest, data)` to keep.
 
     @property
@@ -74,12 +78,15 @@ _GUARD_ON_POSTGRES = RECORD.returning(_BATCH_STATE, _TRANSACTION)
 _GUARD_ON_SQLITE = RECORD.returning(_BATCH_STATE, null())
 
 
-def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: float) -> Recorded:
-    """Write the answers of several chunks and renew their leases, within the connection's transaction.
+def record_entries(
+    connection: Connection, entries: Sequence[Entry], lease_s: float, prices: PriceList = LISTED
+) -> Recorded:
+    """Write the answers of several chunks, renew their leases and add what was paid for to the ledger, within the
+    connection's transaction.
 
-    A chunk whose lease was lost gets nothing written; the others do. Few statements, whatever the number of chunks:
-    with one text a request a transaction carries some fifteen rows, and each way to the database and back takes the
-    slots of requests that could run meanwhile.
+    A chunk whose lease was lost gets no row written; the others do. What its requests cost is written all the same. Few
+    statements, whatever the number of chunks: with one text a request a transaction carries some fifteen rows, and each
+    way to the database and back takes the slots of requests that could run meanwhile.
     """
     # in order: two workers never lock crosswise
     in_order = sorted(entries, key=lambda entry: (entry.claim.batch_no, entry.claim.number))
@@ -93,6 +100,12 @@ def record_entries(connection: Connection, entries: Sequence[Entry], lease_s: fl
     if errors:
         dialect.bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
     keep_vectors(connection, [(entry.claim.model.no, *vector) for entry in kept for vector in entry.progress.vectors])
+    charges = (
+        Charged(entry.claim.charged_to, entry.claim.batch_id, usage)
+        for entry in entries
+        for usage in entry.progress.usages
+    )
+    write_lines(connection, charges, prices)
     transactions = [row[1] for row in answers if row]
     return Recorded([standings[entry] for entry in entries], transactions[0] if transactions else None)
 

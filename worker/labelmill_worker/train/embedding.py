@@ -16,7 +16,9 @@ from typing import Any
 
 import numpy as np
 import structlog
+from sqlalchemy.engine import Connection
 
+from labelmill.contracts.documents.parts import Cost
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec
@@ -27,6 +29,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.core.money.ledger import costs_of_jobs
 from labelmill.core.money.token_counts import count_all
 from labelmill.core.storage.data_folder import MODELS, model_file
 from labelmill_worker.evaluate.measure import add_texts
@@ -283,7 +286,7 @@ def succeed(
             old=TrainingState.RUNNING,
             token=step.token,
             model_no=number,
-            cost=_cost(step, str(recipe.get("embedding_model", remote_model))),
+            cost=_cost(step, connection),
             message=f"made {step.row.name}@{version}{', promoted' if promoted else ''}",
         )
         if not moved:
@@ -296,16 +299,11 @@ def cancel(step: StepContext) -> NextPoll:
     return None
 
 
-def _cost(step: StepContext, model: str) -> dict[str, Any] | None:
-    """By the tokens that Mistral reported; by the counted ones, marked as such, where it reported none."""
+def _cost(step: StepContext, connection: Connection) -> Cost | None:
+    """What its batches took, by the ledger; nothing where every text had a vector."""
     if step.row.batch_id is None:
         return {"amount": 0.0, "currency": (step.row.estimate or {}).get("currency")}
-    tokens = read_inner_batch(step.engine, step.row.batch_id).tokens
-    if tokens:
-        cost = step.prices.cost_of(model, tokens)
-        return cost and cost | {"tokens": tokens}
-    estimate = step.row.estimate or {}
-    return {name: estimate.get(name) for name in ("amount", "currency", "tokens")} | {"counted": True}
+    return costs_of_jobs(connection, [step.row.id]).get(step.row.id)
 
 
 def _tell_of_failures(step: StepContext, batch_no: int, failed: int) -> None:

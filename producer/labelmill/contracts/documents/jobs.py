@@ -119,6 +119,7 @@ class EvaluationDocument(RunningHead):
     split: str
     batch: str | None
     calibration_batch: str | None
+    cost: Cost | None
     metrics: dict[str, TargetMetrics] | None
     summary: EvaluationSummary | None
 

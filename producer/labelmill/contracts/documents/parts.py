@@ -28,12 +28,12 @@ class Estimate(TypedDict):
 
 
 class Cost(TypedDict):
-    """What was paid. `counted`: by tokens that were counted here; `estimated`: by the price list."""
+    """What was paid, by the ledger. `estimated`: tokens were counted here, because Mistral did not report all of them.
+    `amount` is null where no price is known."""
 
     amount: Number | None
     currency: str | None
     tokens: NotRequired[int | None]
-    counted: NotRequired[bool]
     estimated: NotRequired[bool]
     prices_as_of: NotRequired[str | None]
     texts: NotRequired[int | None]

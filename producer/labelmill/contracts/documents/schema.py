@@ -27,6 +27,7 @@ from labelmill.contracts.documents.models import (
     RegisteredModelDocument,
     RemovedAliasDocument,
 )
+from labelmill.contracts.documents.money import SpendDocument
 
 #: Every document that a command prints about jobs, datasets and models.
 DOCUMENTS: tuple[Any, ...] = (
@@ -44,6 +45,7 @@ DOCUMENTS: tuple[Any, ...] = (
     ChangedModelDocument,
     RemovedAliasDocument,
     ComparisonDocument,
+    SpendDocument,
 )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-_BYTES_PER_TOKEN = 3
+BYTES_PER_TOKEN = 3
 
 
 def count_tokens(text: str) -> int:
     """Tokens of one text, at least 1, with one for its beginning."""
-    return (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))) // _BYTES_PER_TOKEN + 2
+    return (len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))) // BYTES_PER_TOKEN + 2
 
 
 def count_all(texts: Iterable[str]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -35,6 +35,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs.metadata import in_order, metadata_of
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.costs import cost_of_texts, priced_model
+from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.storage.data_folder import shown_files
 from labelmill.services.context import ServiceContext
@@ -135,11 +136,17 @@ def _training(job: _Job) -> TrainingDocument:
         "remote_model": row["remote_model"],
         "estimate": row["estimate"],
         "max_cost": row["max_cost"],
-        "cost": row["cost"],
+        "cost": cost_of_training(row, costs_of_jobs(job.connection, [row["id"]])),
         "checkpoints": row["checkpoints"] or [],
         "batch": row["batch_id"],
         "details": row["details"],
     }
+
+
+def cost_of_training(row: RowMapping, costs: Mapping[str, Cost]) -> Cost | None:
+    """By the ledger; a fine-tuning has the price that Mistral named for it. `costs`: of jobs, by the ledger."""
+    recorded: Cost | None = row["cost"]
+    return recorded if row["method"] == "factory" else costs.get(row["id"], recorded)
 
 
 def model_ref(connection: Connection, model_no: int) -> str:
@@ -195,13 +202,14 @@ def _batch(job: _Job) -> BatchDocument:
         "failures": _failures(connection, row) if rows["failed"] and row["state"] in ENDED else {},
     }
     model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
-    document["cost"] = cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
+    costs = costs_of_batches(connection, {row["id"]: row["owner_id"]})
+    document["cost"] = costs.get(row["id"]) or cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
     return document
 
 
 def cost_of_batch(model: ModelRow, sums: BatchSums, duplicates: int, prices: PriceList) -> Cost | None:
-    """The cost of the tokens that Mistral reported, by the price list: an estimate. None where it reported none (as for
-    classifications), or the price is not known."""
+    """The cost of a batch from before the ledger: of the tokens that Mistral reported, by the price list. None where it
+    reported none (as for classifications), or the price is not known."""
     if not sums.tokens:
         return None
     priced = priced_model(model.remote_model or "", prices)
@@ -227,6 +235,7 @@ def _evaluation(job: _Job) -> EvaluationDocument:
         "split": row["split"],
         "batch": row["batch_id"],
         "calibration_batch": row["calibration_batch_id"],
+        "cost": costs_of_jobs(job.connection, [row["id"]]).get(row["id"]),
         "metrics": row["metrics"],
         "summary": row["summary"],
     }

@@ -22,9 +22,10 @@ from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs.metadata import has_metadata, metadata_of
 from labelmill.core.jobs.tables import TABLE_OF
+from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import PriceList
 from labelmill.services.context import ServiceContext
-from labelmill.services.jobs.documents import cost_of_batch, head_of, no_job
+from labelmill.services.jobs.documents import cost_of_batch, cost_of_training, head_of, no_job
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.models import ref_of
 from labelmill.services.submissions.idempotency import check_metadata
@@ -87,7 +88,10 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
     rows = rows[: request.limit]
     sums = sums_of_batches(connection, [job_id for kind, row in rows for job_id in batches_of(kind, row)])
     models = _models(connection, {row.get("model_no") for _, row in rows})
-    return [_document(kind, row, sums, models, prices) for kind, row in rows]
+    batches = {row["id"]: row["owner_id"] for kind, row in rows if kind is Kind.BATCH}
+    others = [row["id"] for kind, row in rows if kind in (Kind.TRAINING, Kind.EVALUATION)]
+    costs = costs_of_batches(connection, batches) | costs_of_jobs(connection, others)
+    return [_document(kind, row, sums, models, costs, prices) for kind, row in rows]
 
 
 def _is_asked_for() -> ColumnElement[bool]:
@@ -118,6 +122,7 @@ def _document(
     row: RowMapping,
     sums: dict[str, BatchSums],
     models: dict[int | None, ModelRow],
+    costs: dict[str, Cost],
     prices: PriceList,
 ) -> JobEntry:
     of_model = models.get(row.get("model_no"))
@@ -127,11 +132,12 @@ def _document(
     if kind is Kind.DATASET:
         name = f"{row['name']}@{row['version']}" if row["version"] else row["name"]
     elif kind is Kind.TRAINING:
-        cost = row["cost"] or row["estimate"]
+        cost = cost_of_training(row, costs) or row["estimate"]
         model = model if row["state"] == TrainingState.SUCCEEDED.value else None
     elif kind is Kind.EVALUATION:
-        name, cost = f"{row['dataset_ref']} {row['split']}", (row["summary"] or {}).get("cost")
+        name, cost = f"{row['dataset_ref']} {row['split']}", costs.get(row["id"])
     elif kind is Kind.BATCH:
-        cost = cost_of_batch(models[row["model_no"]], sums[row["id"]], row["duplicates"], prices)
+        before_the_ledger = cost_of_batch(models[row["model_no"]], sums[row["id"]], row["duplicates"], prices)
+        cost = costs.get(row["id"], before_the_ledger)
     progress = progress_of(kind, row, sums)
     return {**head_of(kind, row), "name": name, "model": model, "progress": progress, "cost": cost}

@@ -17,6 +17,7 @@ from labelmill.contracts.states import TrainingState
 from labelmill.core.database import writing
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.ports import control_plane as port
+from labelmill_worker.store.ledger import write_price
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_poll, update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
@@ -222,6 +223,8 @@ def succeed(
         )
         if not moved:
             raise LeaseLost(f"{step.row.id} was moved by a person or another worker")
+        if cost is not None:
+            write_price(connection, step.row.id, step.spec.base_model, cost["amount"], cost["currency"])
 
 
 def keep_polling(step: StepContext, waited_s: float) -> NextPoll:

@@ -20,6 +20,7 @@ from labelmill.core.database.tables.caches import AnswerIndexRow, IndexedChunkRo
 from labelmill.core.database.tables.datasets import DatasetRow
 from labelmill.core.database.tables.evaluations import AnalysisRow, EvaluationRow
 from labelmill.core.database.tables.events import KEPT_DEAD_LETTERS, DeadLetterRow, EventRow
+from labelmill.core.database.tables.ledger import LedgerRow
 from labelmill.core.database.tables.locks import LockRow
 from labelmill.core.database.tables.metadata import JobMetadataRow
 from labelmill.core.database.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
@@ -48,6 +49,7 @@ __all__ = [
     "IndexedChunkRow",
     "JobMetadataRow",
     "Json",
+    "LedgerRow",
     "LockRow",
     "ModelAliasRow",
     "ModelRow",

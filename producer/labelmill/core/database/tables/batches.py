@@ -24,6 +24,7 @@ class BatchRow(JobRow):
     rows: Mapped[int] = mapped_column(Number, default=0)  #: Rows written so far, duplicates included.
     duplicates: Mapped[int] = mapped_column(Number, default=0)
     skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
+    owner_id: Mapped[str | None] = mapped_column(String(64))  #: The training or evaluation that it runs for.
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     purging: Mapped[bool] = mapped_column(default=False, server_default=false())  #: Its rows are being deleted.
     __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
