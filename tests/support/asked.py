@@ -15,6 +15,7 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
+from labelmill.core.storage.opening import open_storage
 from labelmill.report.gather import gather_report as gather
 from labelmill.report.parts import Report
 from labelmill.services.batches import ClassifyRequest, accept_batch
@@ -65,7 +66,7 @@ def submit_prepare(
     warn: Warn = ignore_warning,
     **options: Any,
 ) -> str:
-    context = ServiceContext(engine, sender, settings.data_dir)
+    context = ServiceContext(engine, sender, open_storage(settings))
     return started(context, accept_preparation(context, PrepareRequest.of(name, source, **options)), warn)
 
 

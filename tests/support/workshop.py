@@ -22,7 +22,7 @@ from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import DatasetRow, ModelRow, ModelTargetRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.core.storage.data_folder import dataset_folder
+from labelmill.core.storage.references import dataset_folder
 from labelmill.services.jobs.documents import status_document
 from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.runtime.bootstrap import ProcessResources

@@ -42,7 +42,8 @@ from labelmill.core.jobs.metadata import write_metadata
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.queue.sender import MessageSender
-from labelmill.core.storage.data_folder import dataset_folder, model_file, source_folder
+from labelmill.core.storage.local import LocalStorage
+from labelmill.core.storage.references import dataset_folder, model_file, source_folder
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.jobs.listing import JobsRequest, list_jobs
@@ -72,7 +73,7 @@ def _counts(engine: Engine) -> dict[str, int]:
 
 def _purge(engine: Engine, folder: Path, *, dry_run: bool = False) -> Purged:
     nobody = cast("MessageSender", None)
-    return purge(ServiceContext(engine, nobody, str(folder)), PurgeRequest("90d", dry_run))
+    return purge(ServiceContext(engine, nobody, LocalStorage(folder)), PurgeRequest("90d", dry_run))
 
 
 def _status(engine: Engine, job_id: str) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from labelmill.contracts.ids import Kind
 from labelmill.core.database import reading
 from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
-from labelmill.core.storage.data_folder import DataFolder, dataset_folder
+from labelmill.core.storage.base import Storage, StoredFile
 from labelmill.core.storage.new_files import replacing
+from labelmill.core.storage.references import dataset_folder
 from labelmill.report.parts import Grid, Part
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
@@ -68,7 +69,7 @@ def write_suspects(context: ServiceContext, request: JobRequest, output: Path) -
     """Write every row whose label is probably wrong, the surest of each target first, with its number in the split and
     its text. Raises NotFound, InvalidInput."""
     check_suspects_file(output)
-    job_id, data = request.job_id, DataFolder.of(context.data_dir)
+    job_id = request.job_id
     with reading(context.engine) as connection:
         kind = status_document(connection, job_id)["kind"]
         targets = load_analysis(connection, job_id).get("targets", {})
@@ -77,13 +78,13 @@ def write_suspects(context: ServiceContext, request: JobRequest, output: Path) -
             raise InvalidInput(
                 f"{job_id} knows of no suspects: trainings of the method embedding find them, and evaluations"
             )
-        path = _split_file(connection, data, kind, job_id)
+        split_file = _split_file(connection, context.storage, kind, job_id)
     lines = [
         (row, name, label, predicted, score, label_score)
         for name, analysis_of_target in targets.items()
         for row, label, predicted, score, label_score in analysis_of_target.get("all_suspects", ())
     ]
-    texts = _texts(path, {line[0] for line in lines})
+    texts = _texts(split_file, {line[0] for line in lines})
     filled = [dict(zip(COLUMNS, (*line, texts.get(line[0])), strict=True)) for line in lines]
     try:
         with replacing(output) as file:
@@ -105,7 +106,7 @@ def _csv(lines: list[dict[str, Any]]) -> Iterator[bytes]:
         yield written.getvalue().encode("utf-8", errors="replace")
 
 
-def _split_file(connection: Connection, data: DataFolder, kind: str, job_id: str) -> Path | None:
+def _split_file(connection: Connection, storage: Storage, kind: str, job_id: str) -> StoredFile | None:
     if kind == Kind.TRAINING.value:
         dataset_id, split = connection.scalar(select(TrainingRow.dataset_id).where(TrainingRow.id == job_id)), "train"
     else:
@@ -117,14 +118,14 @@ def _split_file(connection: Connection, data: DataFolder, kind: str, job_id: str
     reference = (dataset.files or {}).get(split) if dataset else None
     if dataset is None or reference is None:
         return None
-    return data.file(reference, dataset_folder(dataset.repeats or dataset.id))
+    return storage.file(reference, dataset_folder(dataset.repeats or dataset.id))
 
 
-def _texts(path: Path | None, row_numbers: set[int]) -> dict[int, str]:
+def _texts(split: StoredFile | None, row_numbers: set[int]) -> dict[int, str]:
     """The texts of rows, if the split's file still exists."""
-    if path is None or not path.is_file():
+    if split is None or not split.exists():
         return {}
-    with path.open("rb") as lines:
+    with split.open("rb") as lines:
         return {
             number: transcript(text_of_row(orjson.loads(line)))
             for number, line in enumerate(lines)

@@ -1,9 +1,10 @@
-"""The context of every service: the caller, the database, the sender of messages, the data folder."""
+"""The context of every service: the caller, the database, the sender of messages, the storage of files."""
 
 from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -13,6 +14,9 @@ from labelmill.core.database import check_tables, connect_to_existing, require_o
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
+from labelmill.core.storage.base import Storage
+from labelmill.core.storage.local import LocalStorage
+from labelmill.core.storage.opening import open_storage
 
 _TABLES_S = 10.0  #: How often a long-lived process checks whether the tables were upgraded.
 
@@ -46,7 +50,7 @@ class ServiceContext:
 
     engine: Engine
     sender: MessageSender
-    data_dir: str = ".labelmill"
+    storage: Storage = field(default_factory=lambda: LocalStorage(Path(".labelmill")))
     prices: PriceList = LISTED
     principal: Principal = LOCAL
     tables: KnownTables | None = field(default=None, compare=False)  #: None: they are not checked again.
@@ -69,10 +73,12 @@ class ServiceContext:
 
 
 def open_context(settings: Settings) -> ServiceContext:
-    """A context on the configured database. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
+    """A context on the configured database. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable,
+    InvalidInput."""
+    storage = open_storage(settings)
     engine = connect_to_existing(settings)
     sender = MessageSender.connect(settings)
-    context = ServiceContext(engine, sender, settings.data_dir, PriceList.of(settings), tables=KnownTables(engine))
+    context = ServiceContext(engine, sender, storage, PriceList.of(settings), tables=KnownTables(engine))
     try:
         check_tables(engine)
         require_only_this_machine(engine)

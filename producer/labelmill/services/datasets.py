@@ -32,10 +32,11 @@ from labelmill.core.readers import (
     inputs_of,
     read_options,
 )
+from labelmill.core.storage.references import source_folder
 from labelmill.services.context import ServiceContext
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
-from labelmill.services.submissions.source_copies import copy_into_data_folder, digest_of_copies, remove_copies
+from labelmill.services.submissions.source_copies import Copies, copy_into_storage
 
 _SEEDS = 2**32
 
@@ -102,7 +103,7 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
     check_plain_name("dataset", spec.name)
     _check_options(spec)
     check_identity(request.idempotency_key, request.metadata)
-    job_id = new_id(Kind.DATASET)
+    job_id, copies = new_id(Kind.DATASET), Copies()
     if spec.source.startswith(HUB):
         if spec.reading != ReadOptions():
             raise InvalidInput(
@@ -114,15 +115,15 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
         spec = spec.model_copy(update={"hf": hub})
     else:
         sources = detect_sources(inputs_of(spec.source), spec.reading, _columns_of(spec))
-        files = copy_into_data_folder(sources, context.data_dir, job_id, partial(_check_first_rows, spec=spec))
-        spec = spec.model_copy(update={"files": files, "formats": formats_of(sources)})
+        copies = copy_into_storage(sources, context.storage, job_id, partial(_check_first_rows, spec=spec))
+        spec = spec.model_copy(update={"files": copies.references, "formats": formats_of(sources)})
+    is_kept = False
     try:
-        accepted = _insert(context, request, job_id, spec)
-    except BaseException:
-        remove_copies(context.data_dir, job_id)
-        raise
-    if accepted.id != job_id:
-        remove_copies(context.data_dir, job_id)
+        accepted = _insert(context, request, job_id, spec, copies)
+        is_kept = accepted.id == job_id
+    finally:
+        if not is_kept:
+            context.storage.delete(source_folder(job_id))
     return accepted
 
 
@@ -194,9 +195,11 @@ def _columns_of(spec: PrepareSpec) -> list[str]:
     return [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
 
 
-def _insert(context: ServiceContext, request: PrepareRequest, job_id: str, spec: PrepareSpec) -> Accepted:
+def _insert(
+    context: ServiceContext, request: PrepareRequest, job_id: str, spec: PrepareSpec, copies: Copies
+) -> Accepted:
     key = request.idempotency_key
-    digest = None if key is None else _digest_of(context, spec)
+    digest = None if key is None else _digest_of(spec, copies)
     values = {"name": spec.name, "spec": spec.model_dump(mode="json"), **keyed(key, digest)}
     with writing(context.engine) as connection:
         if (before := accepted_before(connection, Kind.DATASET, key, digest)) is not None:
@@ -205,10 +208,10 @@ def _insert(context: ServiceContext, request: PrepareRequest, job_id: str, spec:
     return Accepted(job_id, Kind.DATASET, DatasetState.QUEUED.value)
 
 
-def _digest_of(context: ServiceContext, spec: PrepareSpec) -> str:
+def _digest_of(spec: PrepareSpec, copies: Copies) -> str:
     """Of the options and the rows; where the rows came from does not matter."""
     options = spec.model_dump(mode="json", exclude_defaults=True, exclude={"source", "files", "formats"})
-    return digest_of_request(Kind.DATASET, spec=options, content=digest_of_copies(context.data_dir, spec.files))
+    return digest_of_request(Kind.DATASET, spec=options, content=copies.digest)
 
 
 @dataclass(frozen=True)

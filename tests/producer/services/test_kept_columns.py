@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import ClassifySpec, FileFormat
+from labelmill.core.readers import inputs_of
+from labelmill.services.results import kept_columns
 from labelmill.services.results.export import write_results
-from labelmill.services.results.kept_columns import keep_columns
 
 _ROWS = [{"row": row, "id": str(row), "text": f"t{row}", "predictions": {}, "error": None} for row in (0, 2)]
 _BLOCKS = [b"".join(json.dumps(row).encode() + b"\n" for row in _ROWS)]
+
+
+def keep_columns(blocks: list[bytes], spec: ClassifySpec, columns: list[str]) -> Iterator[bytes]:
+    return kept_columns.keep_columns(blocks, spec, columns, partial(inputs_of, spec.source))
 
 
 @pytest.fixture

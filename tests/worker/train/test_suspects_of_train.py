@@ -18,6 +18,7 @@ from workshop import SCHEMA, Workshop
 from labelmill.cli.summaries import summary_of
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.core.storage.local import LocalStorage
 from labelmill.report.parts import Grid, Note
 from labelmill.report.suspects import write_suspects
 from labelmill.services.context import ServiceContext
@@ -117,7 +118,7 @@ def test_a_training_lists_the_rows_and_exports_all_of_them(shop: Workshop, mistr
     (shown,) = (part for part in page.parts if isinstance(part, Grid) and "probably wrong" in part.caption)
     assert {row[0] for row in shown.rows} <= expected
     assert all(row[4].startswith(f"=text {row[0]} ") for row in shown.rows)
-    context = ServiceContext(shop.engine, shop.sender, str(shop.folder))
+    context = ServiceContext(shop.engine, shop.sender, LocalStorage(shop.folder))
     for name in ("all.csv", "all.jsonl"):
         written = write_suspects(context, JobRequest(training["id"]), shop.folder / name)
         assert written.rows == training["details"]["targets"]["intent"]["suspects"]["suspected"]
@@ -151,7 +152,7 @@ def test_a_page_about_rows_of_training_says_nothing_about_others(shop: Workshop)
 def test_what_knows_of_no_suspects_says_so(shop: Workshop) -> None:
     shop.run(submit_training(shop.engine, shop.sender, name="p", dataset="small", method="prompt", yes=True))
     prompt = shop.run(submit_training(shop.engine, shop.sender, name="p", dataset="small", method="prompt", yes=True))
-    context, request = ServiceContext(shop.engine, shop.sender, str(shop.folder)), JobRequest(prompt["id"])
+    context, request = ServiceContext(shop.engine, shop.sender, LocalStorage(shop.folder)), JobRequest(prompt["id"])
     with pytest.raises(InvalidInput, match="knows of no suspects"):
         write_suspects(context, request, shop.folder / "none.csv")
     with pytest.raises(InvalidInput, match=r"written as \.csv or \.jsonl"):

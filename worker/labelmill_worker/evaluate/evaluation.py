@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy.engine import Engine
@@ -27,7 +26,8 @@ from labelmill.core.money.costs import cost_of_texts, per_1000, priced_model
 from labelmill.core.money.ledger import costs_of_batches
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
-from labelmill.core.storage.data_folder import DataFolder
+from labelmill.core.storage.base import ReadableFile, Storage, StoredFile
+from labelmill.core.storage.references import batch_source
 from labelmill_worker.evaluate.measure import (
     ClassifiedSplit,
     FittedTemperature,
@@ -56,14 +56,9 @@ class EvaluateContext:
     engine: Engine
     sender: MessageSender
     ability: Ability
-    data_dir: str
+    storage: Storage
     lease_s: float
     prices: PriceList
-
-    @property
-    def data_folder(self) -> DataFolder:
-        """The files that producers and workers share. Raises InvalidInput."""
-        return DataFolder.of(self.data_dir)
 
 
 def batches_of(job: EvaluationRow) -> dict[BatchColumn, str]:
@@ -79,10 +74,10 @@ def begin(context: EvaluateContext, job: EvaluationRow, token: str) -> None:
     spec = _spec_of(job)
     guard = partial(require_held, table=EvaluationRow, job_id=job.id, token=token)
     for place, split in batches_of(job).items():
-        path = _path(context, job, split)
-        holds_chats = "messages" in next(read_split(path), {})
+        file = _file(context, job, split)
+        holds_chats = "messages" in next(read_split(file), {})
         column = "messages" if holds_chats else "text"
-        source = context.data_folder.source(path)
+        source = batch_source(file.reference)
         batch_spec = ClassifySpec(
             source=source,
             text=column,
@@ -94,13 +89,13 @@ def begin(context: EvaluateContext, job: EvaluationRow, token: str) -> None:
         )
         batch = evaluations.open_batch(context.engine, job.id, token, place, batch_spec)
         if batch.state == BatchState.SUBMITTING.value:
-            fill_inner_batch(context.engine, batch.no, batch.id, _blocks(path), guard)
+            fill_inner_batch(context.engine, batch.no, batch.id, _blocks(file), guard)
         with contextlib.suppress(BrokerUnavailable):  # recovery sends it
             dispatch_batch(context.engine, context.sender, batch.id)
 
 
-def _blocks(path: Path) -> Iterator[list[str]]:
-    rows = map(text_of_row, read_split(path))
+def _blocks(split: ReadableFile) -> Iterator[list[str]]:
+    rows = map(text_of_row, read_split(split))
     while block := list(islice(rows, _BLOCK)):
         yield block
 
@@ -134,7 +129,7 @@ def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Ca
         name: Scale(one["temperature"], one["temperature"] / spec.temperatures.get(name, 1.0))
         for name, one in (calibration or {}).items()
     }
-    measured = measure(split, scales, train if train and train.is_file() else None, check)
+    measured = measure(split, scales, train if train and train.exists() else None, check)
     facts = evaluations.batch_facts(context.engine, split.batch_no)
     with reading(context.engine) as connection:
         paid = costs_of_batches(connection, {str(job.batch_id): job.id}).get(str(job.batch_id))
@@ -198,16 +193,16 @@ def _spec_of(job: EvaluationRow) -> EvaluateSpec:
     return EvaluateSpec.read(job.options or {})
 
 
-def _path(context: EvaluateContext, job: EvaluationRow, split: str) -> Path:
-    path = _split_file(context, job.dataset_id, split)
-    if path is None:
+def _file(context: EvaluateContext, job: EvaluationRow, split: str) -> StoredFile:
+    file = _split_file(context, job.dataset_id, split)
+    if file is None:
         raise Permanent(f"the dataset's split {split!r} is gone")
-    return path
+    return file
 
 
-def _split_file(context: EvaluateContext, dataset_id: str | None, split: str) -> Path | None:
+def _split_file(context: EvaluateContext, dataset_id: str | None, split: str) -> StoredFile | None:
     dataset = read_job(context.engine, DatasetRow, dataset_id) if dataset_id else None
-    return split_file(context.data_folder, dataset, split) if dataset else None
+    return split_file(context.storage, dataset, split) if dataset else None
 
 
 def _batch(context: EvaluateContext, job: EvaluationRow, column: BatchColumn) -> InnerBatch:
@@ -218,4 +213,4 @@ def _classified(
     context: EvaluateContext, job: EvaluationRow, schema: LabelSchema, column: BatchColumn, split: str
 ) -> ClassifiedSplit:
     batch = _batch(context, job, column)
-    return ClassifiedSplit(context.engine, batch.no, schema, _path(context, job, split))
+    return ClassifiedSplit(context.engine, batch.no, schema, _file(context, job, split))

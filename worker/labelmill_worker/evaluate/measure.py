@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.core.database import reading
 from labelmill.core.database.analysis_codec import pack_bits
 from labelmill.core.money.token_counts import count_all
+from labelmill.core.storage.base import ReadableFile
 from labelmill_worker.evaluate import temperature
 from labelmill_worker.evaluate.answer_block import AnswerBlock
 from labelmill_worker.evaluate.leakage import seen_in
@@ -52,7 +52,7 @@ class ClassifiedSplit:
     engine: Engine
     batch_no: int
     schema: LabelSchema
-    path: Path
+    file: ReadableFile
 
     def blocks(self, truth: Truth, rows: int) -> Iterator[AnswerBlock]:
         """The answers to one target's rows, in order."""
@@ -74,15 +74,15 @@ class ClassifiedSplit:
 
 
 def measure(
-    split: ClassifiedSplit, scales: Mapping[str, Scale], train: Path | None, check: Callable[[], None]
+    split: ClassifiedSplit, scales: Mapping[str, Scale], train: ReadableFile | None, check: Callable[[], None]
 ) -> SplitMetrics:
     """Every metric of every target that the split has labels for. `train`: what the model was trained on; `scales`: the
     temperature of each target that has one.
 
     `check` is called now and then, and raises once nothing more may be written. Raises Permanent.
     """
-    rows, truths = read_truth(split.path, split.schema)
-    seen = seen_in(train, split.path) if train is not None else None
+    rows, truths = read_truth(split.file, split.schema)
+    seen = seen_in(train, split.file) if train is not None else None
     metrics: dict[str, Any] = {}
     targets: dict[str, Any] = {}
     for truth in truths:
@@ -94,8 +94,8 @@ def measure(
         metrics[truth.target.name] = tally.metrics() | _unseen(tally.correct, seen, truth)
         targets[truth.target.name] = tally.analysis() | _which_seen(seen, truth)
         check()
-    add_texts(split.path, targets)
-    tokens = count_all(dict.fromkeys(text_of_row(row) for row in read_split(split.path)))
+    add_texts(split.file, targets)
+    tokens = count_all(dict.fromkeys(text_of_row(row) for row in read_split(split.file)))
     return SplitMetrics(rows, metrics, {"targets": targets}, None if seen is None else int(seen.sum()), tokens)
 
 
@@ -112,7 +112,7 @@ def fit_temperatures(split: ClassifiedSplit, check: Callable[[], None]) -> dict[
 
     Scores of 1 and 0 alone, as prompts give them, are no probabilities: no temperature changes them.
     """
-    rows, truths = read_truth(split.path, split.schema)
+    rows, truths = read_truth(split.file, split.schema)
     found: dict[str, FittedTemperature] = {}
     for truth in truths:
         known = len(truth.target.labels)
@@ -155,13 +155,13 @@ def _which_seen(seen: NDArray[np.bool_] | None, truth: Truth) -> dict[str, Any]:
     return {} if seen is None else {"seen": pack_bits(seen[truth.rows])}
 
 
-def add_texts(path: Path, targets: dict[str, Any]) -> None:
+def add_texts(split: ReadableFile, targets: dict[str, Any]) -> None:
     """Give the mistakes and suspects that a page shows the beginnings of their texts."""
     cases = [case for target in targets.values() for case in (*target.get("mistakes", ()), *target["suspects"])]
     wanted = {case["row"] for case in cases}
     texts = {
         number: transcript(text_of_row(row))[:_TEXT_CHARS]
-        for number, row in enumerate(read_split(path))
+        for number, row in enumerate(read_split(split))
         if number in wanted
     }
     for case in cases:

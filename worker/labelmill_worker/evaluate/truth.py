@@ -5,7 +5,6 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.core.storage.base import ReadableFile
 from labelmill_worker.train.dataset_rows import missing_here
 
 
@@ -39,25 +39,25 @@ class Truth:
         return table
 
 
-def read_split(path: Path) -> Iterator[dict[str, Any]]:
+def read_split(split: ReadableFile) -> Iterator[dict[str, Any]]:
     """The rows of a prepared split: `{"text", "labels"}`. Raises WorkerUnable when it is not there, Permanent."""
     try:
-        with path.open("rb") as lines:
+        with split.open("rb") as lines:
             yield from map(orjson.loads, lines)
     except OSError as error:
-        raise missing_here(path, error) from error
+        raise missing_here(split, error) from error
     except ValueError as error:
-        raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
+        raise Permanent(f"the prepared split {split.name} cannot be read: prepare the dataset again") from error
 
 
-def read_truth(path: Path, schema: LabelSchema) -> tuple[int, list[Truth]]:
+def read_truth(split: ReadableFile, schema: LabelSchema) -> tuple[int, list[Truth]]:
     """How many rows the split has, and the truth of every target of the model that it has labels for.
 
     Raises Permanent when it has none, or several labels for a target with one.
     """
     columns = [_Column(target) for target in schema.targets]
     count = 0
-    for count, row in enumerate(read_split(path), 1):
+    for count, row in enumerate(read_split(split), 1):
         for column in columns:
             column.add(count - 1, row["labels"].get(column.target.name))
     truths = [column.truth() for column in columns if column.rows]

@@ -61,7 +61,7 @@ def _work_on_claim(runtime: InferenceRuntime, messages: MessageSender, claim: Cl
         strategy = strategy_for(
             _version_of(claim.model),
             claim.options,
-            data_dir=runtime.data_dir,
+            storage=runtime.storage,
             texts_per_request=runtime.texts_per_request,
         )
         result = ChunkRun(runtime, claim, strategy).run()

@@ -13,6 +13,8 @@ from sqlalchemy.engine import Engine
 
 from labelmill.core.money.prices import PriceList
 from labelmill.core.settings import Settings
+from labelmill.core.storage.base import Storage
+from labelmill.core.storage.opening import open_storage
 from labelmill_worker.inference.admission import Admission
 from labelmill_worker.inference.bisection import BatchVerdicts
 from labelmill_worker.inference.planning import Request
@@ -29,10 +31,16 @@ class InferenceRuntime:
     know."""
 
     def __init__(
-        self, settings: Settings, engine: Engine, inference: Inference, limiter: FleetLimiter, ability: Ability
+        self,
+        settings: Settings,
+        engine: Engine,
+        inference: Inference,
+        limiter: FleetLimiter,
+        ability: Ability,
+        storage: Storage,
     ) -> None:
         self.lease_s = settings.lease_s
-        self.data_dir = settings.data_dir
+        self.storage = storage
         self.texts_per_request = settings.texts_per_request
         self.engine = engine
         self.ability = ability
@@ -48,11 +56,17 @@ class InferenceRuntime:
 
     @classmethod
     def from_settings(
-        cls, settings: Settings, engine: Engine, inference: Inference, ability: Ability | None = None
+        cls,
+        settings: Settings,
+        engine: Engine,
+        inference: Inference,
+        ability: Ability | None = None,
+        storage: Storage | None = None,
     ) -> InferenceRuntime:
         """`inference`: in the place of Mistral. Raises WorkerUnable without a key or an address. Opens no connection
         yet."""
-        return cls(settings, engine, inference, FleetLimiter.from_settings(settings), ability or Ability(engine))
+        limiter = FleetLimiter.from_settings(settings)
+        return cls(settings, engine, inference, limiter, ability or Ability(engine), storage or open_storage(settings))
 
     def send(self, batch_id: str, order: ChunkOrder, requests: Iterable[Request]) -> Future[None]:
         """Send the requests of an order, from any thread. Its last delivery is made when all have their outcome."""

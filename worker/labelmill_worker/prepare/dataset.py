@@ -13,6 +13,7 @@ from pathlib import Path
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.core.readers import BadRow
+from labelmill.core.storage.base import ReadableFile
 from labelmill_worker.prepare.coverage import check_enough_rows, check_strata_covered, teach_every_label
 from labelmill_worker.prepare.output import (
     RowLabels,
@@ -70,7 +71,7 @@ class _BadRows:
 
 
 def prepare_dataset(
-    spec: PrepareSpec, sources: Sequence[Path], folder: Path, *, on_progress: Progress
+    spec: PrepareSpec, sources: Sequence[ReadableFile], folder: Path, *, on_progress: Progress
 ) -> PreparedDataset:
     """Make the dataset `spec` asks for from `sources` (or the hub) and put its files into `folder`, all at once.
 
@@ -80,7 +81,7 @@ def prepare_dataset(
     work = folder.with_name(f"{folder.name}.{secrets.token_hex(4)}.part")
     for left in folder.parent.glob(f"{folder.name}.*.part"):
         shutil.rmtree(left, ignore_errors=True)  # of an attempt whose worker died
-    with _disk_errors():
+    with disk_errors():
         work.mkdir(parents=True)
         try:
             return _prepare(spec, sources, work, folder, on_progress)
@@ -89,7 +90,7 @@ def prepare_dataset(
 
 
 def _prepare(
-    spec: PrepareSpec, sources: Sequence[Path], work: Path, folder: Path, on_progress: Progress
+    spec: PrepareSpec, sources: Sequence[ReadableFile], work: Path, folder: Path, on_progress: Progress
 ) -> PreparedDataset:
     bad, dropped = _BadRows(), Counter[str]()
     targets, parse = parser_of(spec)
@@ -178,7 +179,8 @@ def _nothing_left(dropped: Counter[str]) -> str:
 
 
 @contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
+def disk_errors() -> Iterator[None]:
+    """Turn errors of writing into one sentence: Permanent."""
     try:
         yield
     except OSError as error:

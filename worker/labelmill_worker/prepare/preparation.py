@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import time
 from dataclasses import dataclass
 
@@ -20,8 +19,9 @@ from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import DatasetRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
-from labelmill.core.storage.data_folder import DataFolder, dataset_folder, source_folder
-from labelmill_worker.prepare.dataset import prepare_dataset
+from labelmill.core.storage.base import Storage
+from labelmill.core.storage.references import dataset_folder, source_folder
+from labelmill_worker.prepare.dataset import disk_errors, prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
 from labelmill_worker.process.ability import Ability
@@ -49,13 +49,8 @@ class PrepareContext:
     engine: Engine
     sender: MessageSender
     ability: Ability
-    data_dir: str
+    storage: Storage
     lease_s: float
-
-    @property
-    def data_folder(self) -> DataFolder:
-        """The files that producers and workers share. Raises InvalidInput."""
-        return DataFolder.of(self.data_dir)
 
 
 def prepare_job(context: PrepareContext, job_id: str) -> None:
@@ -83,8 +78,8 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
         if job.attempts > MAX_ATTEMPTS:
             raise Permanent(f"given up: {MAX_ATTEMPTS} attempts ended without a result")
         with LeaseKeeper(engine, DatasetRow, job_id, token, lease_s) as lease:
-            prepared = _prepare(context, job, token, lease)
-        _record(context, job, token, prepared)
+            prepared, references = _prepare(context, job, token, lease)
+        _record(context, job, token, prepared, references)
     except LeaseLost:
         log.warning("dropped: another worker has taken over")
     except ShuttingDown:
@@ -123,9 +118,12 @@ def _release(context: PrepareContext, job: DatasetRow, token: str) -> None:
         context.sender.send(PREPARE, [JobMessage(job_id=job.id)])
 
 
-def _prepare(context: PrepareContext, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]) -> PreparedDataset:
-    data = context.data_folder
-    data.make()
+def _prepare(
+    context: PrepareContext, job: DatasetRow, token: str, lease: LeaseKeeper[DatasetRow]
+) -> tuple[PreparedDataset, dict[str, str]]:
+    """The dataset, and split → the reference of its file."""
+    storage, folder = context.storage, dataset_folder(job.id)
+    storage.prepare()
     spec = PrepareSpec.read(job.spec)
     next_report = time.monotonic() + _PROGRESS_S
 
@@ -138,26 +136,32 @@ def _prepare(context: PrepareContext, job: DatasetRow, token: str, lease: LeaseK
             save_job(context.engine, DatasetRow, job.id, token, report={"rows_read": rows})
             next_report = time.monotonic() + _PROGRESS_S
 
-    sources = source_files(data, job.id, spec.files)
-    prepared = prepare_dataset(spec, sources, data.path(dataset_folder(job.id)), on_progress=on_progress)
-    rows = prepared.report["rows_read"]
-    likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))
-    with writing(context.engine) as connection:
-        require_held(connection, DatasetRow, job.id, token)
-        save_analysis(connection, job.id, {"likeness": likeness})
-    return prepared
+    sources = source_files(storage, job.id, spec.files)
+    with disk_errors(), storage.workspace(folder) as work:
+        prepared = prepare_dataset(spec, sources, work / "dataset", on_progress=on_progress)
+        rows = prepared.report["rows_read"]
+        likeness = compare_splits(prepared.files, prepared.splits, on_progress=lambda: on_progress(rows))
+        with writing(context.engine) as connection:
+            require_held(connection, DatasetRow, job.id, token)
+            save_analysis(connection, job.id, {"likeness": likeness})
+        stored = storage.put_folder(work / "dataset", folder)
+    return prepared, {split: stored[path.name] for split, path in prepared.files.items()}
 
 
-def _record(context: PrepareContext, job: DatasetRow, token: str, prepared: PreparedDataset) -> None:
-    written, repeats = record_dataset(context.engine, context.data_folder, job.id, job.name, token, prepared)
+def _record(
+    context: PrepareContext, job: DatasetRow, token: str, prepared: PreparedDataset, references: dict[str, str]
+) -> None:
+    storage, folder = context.storage, dataset_folder(job.id)
+    written, repeats = record_dataset(context.engine, storage, job.id, job.name, token, prepared, references)
     if not written:
         raise LeaseLost(f"the lease on {job.id} was lost")
     if repeats:
-        shutil.rmtree(context.data_folder.path(dataset_folder(job.id)), ignore_errors=True)
+        storage.delete(folder)
+    else:
+        storage.keep_only(folder, set(references.values()))
     _clean(context, job.id)
     log.info("ready", repeats=repeats, **prepared.splits)
 
 
 def _clean(context: PrepareContext, job_id: str) -> None:
-    if "://" not in context.data_dir:
-        shutil.rmtree(context.data_folder.path(source_folder(job_id)), ignore_errors=True)
+    context.storage.delete(source_folder(job_id))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.specs import PrepareSpec
 from labelmill.core.readers import OnBadRow, Row, known_sources, read_rows
-from labelmill.core.storage.data_folder import DataFolder, source_folder
+from labelmill.core.storage.base import ReadableFile, Storage, StoredFile
+from labelmill.core.storage.references import source_folder
 from labelmill_worker.prepare.hub import hub_rows
 
 
@@ -20,19 +20,19 @@ def wanted_columns(spec: PrepareSpec) -> list[str] | None:
     return list(dict.fromkeys(columns))
 
 
-def source_files(data: DataFolder, job_id: str, references: Sequence[str]) -> list[Path]:
+def source_files(storage: Storage, job_id: str, references: Sequence[str]) -> list[StoredFile]:
     """The copies that were made for this job. Raises WorkerUnable for one that is missing, InvalidInput for one that
     lies elsewhere, be it in the data folder: the database and the stack's addresses are there too."""
-    files = [data.file(reference, source_folder(job_id)) for reference in references]
+    files = [storage.file(reference, source_folder(job_id), read_once=True) for reference in references]
     for file in files:
-        if not file.is_file():
+        if not file.exists():
             raise WorkerUnable(
                 f"{file.name} is gone from the data folder: mount that folder, or submit the preparation again"
             )
     return files
 
 
-def source_rows(spec: PrepareSpec, files: Sequence[Path], on_bad_row: OnBadRow) -> Iterator[Row]:
+def source_rows(spec: PrepareSpec, files: Sequence[ReadableFile], on_bad_row: OnBadRow) -> Iterator[Row]:
     """Every row of the source. Raises InvalidInput, or RemoteUnavailable when the hub does not answer."""
     if spec.hf is not None:
         return hub_rows(spec.hf, wanted_columns(spec))

@@ -21,7 +21,8 @@ from labelmill.core.database import (
 )
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.core.storage.data_folder import DataFolder
+from labelmill.core.storage.base import Storage
+from labelmill.core.storage.opening import open_storage
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.runtime.database_watch import DatabaseWatch
 
@@ -44,9 +45,9 @@ class ProcessResources:
     batch_jobs_override: BatchJobs | None = None
 
     @cached_property
-    def data_folder(self) -> DataFolder:
+    def storage(self) -> Storage:
         """The files that producers and workers share. Raises InvalidInput."""
-        return DataFolder.of(self.settings.data_dir)
+        return open_storage(self.settings)
 
     @property
     def control_plane(self) -> ControlPlane:
@@ -98,7 +99,11 @@ class ProcessResources:
         from labelmill_worker.mistral.realtime import RealtimeInference  # noqa: PLC0415 - as above
 
         runtime = InferenceRuntime.from_settings(
-            self.settings, self.engine, RealtimeInference.from_settings(self.settings), self.ability
+            self.settings,
+            self.engine,
+            RealtimeInference.from_settings(self.settings),
+            self.ability,
+            self.storage,
         )
         _prepare_interpreter()
         return runtime

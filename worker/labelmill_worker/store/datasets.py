@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,8 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import DatasetState
 from labelmill.core.database import lock_name, writing
 from labelmill.core.database.tables import DatasetRow, Json
-from labelmill.core.storage.data_folder import DataFolder, dataset_folder
+from labelmill.core.storage.base import Storage, StoredFile
+from labelmill.core.storage.references import dataset_folder
 from labelmill_worker.store.transitions import move_job
 
 
@@ -31,9 +33,16 @@ class PreparedDataset:
 
 
 def record_dataset(
-    engine: Engine, data: DataFolder, job_id: str, name: str, token: str, prepared: PreparedDataset
+    engine: Engine,
+    storage: Storage,
+    job_id: str,
+    name: str,
+    token: str,
+    prepared: PreparedDataset,
+    references: Mapping[str, str],
 ) -> tuple[bool, str | None]:
     """Make a dataset ready: a new version of `name`, or a repetition of the latest one with the same fingerprint.
+    `references`: split → its stored file.
 
     Returns whether it was written (False: the lease was lost), and the id of the dataset it repeats, whose files it
     then shares.
@@ -46,9 +55,9 @@ def record_dataset(
             .order_by(DatasetRow.version.desc())
             .limit(1)
         ).first()
-        files: Json = {split: data.reference(path) for split, path in prepared.files.items()}
+        files: Json = dict(references)
         version, repeats = (latest.version or 0) + 1 if latest else 1, None
-        if latest and latest.fingerprint == prepared.fingerprint and _all_there(data, latest.id, latest.files):
+        if latest and latest.fingerprint == prepared.fingerprint and _all_there(storage, latest.id, latest.files):
             version, repeats, files = latest.version, latest.id, latest.files
         written = move_job(
             connection,
@@ -70,17 +79,17 @@ def record_dataset(
     return written, repeats
 
 
-def _all_there(data: DataFolder, dataset_id: str, files: Json) -> bool:
+def _all_there(storage: Storage, dataset_id: str, files: Json) -> bool:
     """A version whose files were deleted is prepared again."""
     try:
-        return all(data.file(one, dataset_folder(dataset_id)).is_file() for one in files.values())
+        return all(storage.file(one, dataset_folder(dataset_id)).exists() for one in files.values())
     except InvalidInput:
         return False
 
 
-def split_file(data: DataFolder, dataset: DatasetRow, split: str) -> Path | None:
-    """Where the file of a dataset's split lies here; None when it has none. Raises InvalidInput for one that lies
+def split_file(storage: Storage, dataset: DatasetRow, split: str) -> StoredFile | None:
+    """The file of a dataset's split; None when it has none. Raises InvalidInput for one that lies
     outside of the dataset's folder."""
     reference = (dataset.files or {}).get(split)
     # a dataset that repeats another one shares its files
-    return None if reference is None else data.file(reference, dataset_folder(dataset.repeats or dataset.id))
+    return None if reference is None else storage.file(reference, dataset_folder(dataset.repeats or dataset.id))

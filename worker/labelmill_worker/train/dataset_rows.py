@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import orjson
 
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.errors import Permanent, WorkerUnable
+from labelmill.core.storage.base import ReadableFile, StoredFile
 
 BLOCK_ROWS = 4_096
 
@@ -18,17 +18,17 @@ Row = tuple[str, dict[str, Any]]
 """A text, or what stands for a chat, and its labels by target."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(split: ReadableFile) -> Iterator[Row]:
     """Every row of a split, in order. Raises WorkerUnable when it is not there, Permanent when it is broken."""
     try:
-        with path.open("rb") as lines:
+        with split.open("rb") as lines:
             for line in lines:
                 row = orjson.loads(line)
                 yield text_of_row(row), row["labels"]
     except OSError as error:
-        raise missing_here(path, error) from error
+        raise missing_here(split, error) from error
     except (ValueError, KeyError) as error:
-        raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
+        raise Permanent(f"the prepared split {split.name} cannot be read: prepare the dataset again") from error
 
 
 def in_blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -38,23 +38,24 @@ def in_blocks(rows: Iterable[Row]) -> Iterator[list[Row]]:
         yield block
 
 
-def holds_chats(path: Path | None) -> bool:
+def holds_chats(split: ReadableFile | None) -> bool:
     """Whether a split's rows are chats. Raises WorkerUnable, Permanent."""
-    if path is None:
+    if split is None:
         return False
     try:
-        with path.open("rb") as lines:
+        with split.open("rb") as lines:
             first = lines.readline()
         return bool(first) and "messages" in orjson.loads(first)
     except OSError as error:
-        raise missing_here(path, error) from error
+        raise missing_here(split, error) from error
     except ValueError as error:
-        raise Permanent(f"the prepared split {path.name} cannot be read: prepare the dataset again") from error
+        raise Permanent(f"the prepared split {split.name} cannot be read: prepare the dataset again") from error
 
 
-def missing_here(path: Path, error: OSError) -> WorkerUnable:
+def missing_here(split: ReadableFile, error: OSError) -> WorkerUnable:
     """For a prepared split that this worker cannot open."""
+    place = split.reference if isinstance(split, StoredFile) else str(split)
     return WorkerUnable(
-        f"the prepared split {path.name} cannot be read: {error.strerror} ({'/'.join(path.parts[-3:])} in the data "
+        f"the prepared split {split.name} cannot be read: {error.strerror} ({place} in the data "
         "folder): mount the data folder, or prepare the dataset again"
     )

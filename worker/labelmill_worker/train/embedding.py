@@ -8,7 +8,6 @@ texts, pays for none of them again.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from array import array
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,7 +30,7 @@ from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.ledger import costs_of_jobs
 from labelmill.core.money.token_counts import count_all
-from labelmill.core.storage.data_folder import MODELS, model_file
+from labelmill.core.storage.references import MODELS, model_file
 from labelmill_worker.evaluate.measure import add_texts
 from labelmill_worker.store import vectors
 from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
@@ -59,7 +58,7 @@ def begin(step: StepContext) -> NextPoll:
 
 def validate(step: StepContext) -> NextPoll:
     """validating → running or awaiting_approval: what it would cost."""
-    if step.split_path("train") is None:
+    if step.split_file("train") is None:
         raise InvalidInput("the dataset has no rows to train on")
     with step.long_slot():
         return weigh(step, step.spec.base_model, texts_of(step))
@@ -143,9 +142,9 @@ def embed(step: StepContext, model: str, blocks: Iterator[list[str]]) -> NextPol
 def texts_of(step: StepContext) -> Iterator[list[str]]:
     """The texts of every split that a head is fitted or checked on."""
     for split in SPLITS:
-        path = step.split_path(split)
-        if path is not None:
-            for block in in_blocks(read_rows(path)):
+        file = step.split_file(split)
+        if file is not None:
+            for block in in_blocks(read_rows(file)):
                 yield [text for text, _ in block]
 
 
@@ -182,55 +181,49 @@ def fit(step: StepContext) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
     """Fit the head and write its file. Returns the recipe, the thresholds, what was found, and what a report draws.
     Raises Permanent, LeaseLost."""
     schema = LabelSchema.from_json(step.dataset.label_schema or [])
-    folder = step.data.path(MODELS) / f"{step.row.id}.{step.token}.part"
     step.confirm_lease()
-    delete_leftovers(step)
     try:
-        numbers = array("q")
-        splits = {
-            split: _split_vectors(step, split, schema, folder, numbers if split == "train" else array("q"))
-            for split in SPLITS
-        }
-        train = splits["train"]
-        if train is None or not train.count:
-            raise Permanent("none of the texts to train on could be embedded")
-        log.info("fits the head", rows=train.count)
-        fitted = fit_head(
-            train,
-            splits["validation"],
-            schema,
-            wanted=Wanted(step.spec.optimize, step.spec.target_precision),
-            numbers=np.frombuffer(numbers, np.int64),
-            check=step.check,
-        )
-        if (path := step.split_path("train")) is not None:
-            add_texts(path, fitted.suspects)
+        with step.storage.workspace(f"{MODELS}/{step.row.id}") as folder:
+            numbers = array("q")
+            splits = {
+                split: _split_vectors(step, split, schema, folder, numbers if split == "train" else array("q"))
+                for split in SPLITS
+            }
+            train = splits["train"]
+            if train is None or not train.count:
+                raise Permanent("none of the texts to train on could be embedded")
+            log.info("fits the head", rows=train.count)
+            fitted = fit_head(
+                train,
+                splits["validation"],
+                schema,
+                wanted=Wanted(step.spec.optimize, step.spec.target_precision),
+                numbers=np.frombuffer(numbers, np.int64),
+                check=step.check,
+            )
+            if (train_file := step.split_file("train")) is not None:
+                add_texts(train_file, fitted.suspects)
     except FileNotFoundError:
         step.confirm_lease()  # another worker that took the training over has deleted our files
         raise
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
     for target in fitted.report.values():
         for precision in target.get("precisions", ()):
             step.note(precision["said"])
     file = model_file(step.row.id)
-    sha256 = fitted.head.save(step.data.path(file))
+    sha256 = fitted.head.save(step.storage, file)
     recipe = {
         "file": file,
         "sha256": sha256,
         "dimensions": fitted.head.dimensions,
-        "chats": holds_chats(step.split_path("train")),
+        "chats": holds_chats(step.split_file("train")),
     }
     return recipe, dict(fitted.thresholds), {"targets": fitted.report}, {"targets": fitted.suspects}
 
 
 def delete_leftovers(step: StepContext) -> None:
     """Remove what attempts left that were killed as they wrote. One that is only asleep fails, and records nothing."""
-    for left in step.data.path(MODELS).glob(f"*{step.row.id}.*part"):
-        if left.is_dir():
-            shutil.rmtree(left, ignore_errors=True)
-        else:
-            left.unlink(missing_ok=True)
+    for left in step.storage.leftovers(f"{MODELS}/{step.row.id}"):
+        step.storage.delete(left)
 
 
 @contextlib.contextmanager
@@ -241,7 +234,7 @@ def discarded_if_cancelled(step: StepContext) -> Iterator[None]:
     except LeaseLost:
         row = read_job(step.engine, TrainingRow, step.row.id)
         if row is not None and row.state == TrainingState.CANCELLED.value:
-            step.data.path(model_file(step.row.id)).unlink(missing_ok=True)
+            step.storage.delete(model_file(step.row.id))
         raise
 
 
@@ -249,12 +242,12 @@ def _split_vectors(
     step: StepContext, split: str, schema: LabelSchema, folder: Path, numbers: array[int]
 ) -> VectorRows | None:
     """The split's vectors with their labels. `numbers` takes the numbers of the rows that have one."""
-    path = step.split_path(split)
-    if path is None:
+    file = step.split_file(split)
+    if file is None:
         return None
 
     def labelled() -> Iterator[tuple[bytes, dict[str, Any]]]:
-        numbered = ((text, (number, labels)) for number, (text, labels) in enumerate(read_rows(path)))
+        numbered = ((text, (number, labels)) for number, (text, labels) in enumerate(read_rows(file)))
         for data, (number, labels), _ in vectors_of(step, step.spec.base_model, numbered):
             numbers.append(number)
             yield data, labels

@@ -28,7 +28,8 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
-from labelmill.core.storage.data_folder import DataFolder
+from labelmill.core.storage.base import Storage
+from labelmill.core.storage.opening import open_storage
 from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.process.ability import WORKER_ID, Ability
 from labelmill_worker.process.delays import reason_of
@@ -59,9 +60,11 @@ class TrainingPoller:
         sender: MessageSender,
         plane: Callable[[], ControlPlane],
         settings: Settings,
+        storage: Storage | None = None,
         rng: random.Random | None = None,
         ability: Ability | None = None,
     ) -> None:
+        self._storage = storage or open_storage(settings)
         self._engine, self._sender, self._plane, self._settings = engine, sender, plane, settings
         self._ability = ability or Ability(engine)
         self._rng = rng or random.Random()
@@ -130,7 +133,7 @@ class TrainingPoller:
             row,
             dataset,
             now,
-            data=DataFolder.of(self._settings.data_dir),
+            storage=self._storage,
             poll_s=self._settings.poll_s,
             lease_s=self._settings.lease_s,
             prices=PriceList.of(self._settings),

@@ -15,7 +15,7 @@ from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import EMBEDDING_MODEL
 from labelmill.contracts.states import TrainingState
-from labelmill.core.storage.data_folder import model_file
+from labelmill.core.storage.references import model_file
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
@@ -48,7 +48,7 @@ def run(step: StepContext) -> NextPoll:
         "answer_schema": answer_schema(schema),
         "shots": spec.shots,
         "shot_selection": spec.shot_selection,
-        "chats": holds_chats(step.split_path("train")),
+        "chats": holds_chats(step.split_file("train")),
     }
     if spec.texts_per_prompt > 1:
         recipe["numbered"] = numbered_recipe(schema, spec.descriptions, spec.texts_per_prompt)
@@ -71,10 +71,10 @@ def _is_nearest(step: StepContext) -> bool:
 
 
 def _sample(step: StepContext, schema: LabelSchema, per_label: int, max_rows: int) -> list[dict[str, Any]]:
-    path = step.split_path("train")
-    if path is None:
+    train = step.split_file("train")
+    if train is None:
         raise InvalidInput("the dataset has no rows to take examples from")
-    return sample_per_label(read_rows(path), schema, per_label, max_rows)
+    return sample_per_label(read_rows(train), schema, per_label, max_rows)
 
 
 def _pool_texts(step: StepContext, schema: LabelSchema) -> Iterator[list[str]]:
@@ -93,7 +93,7 @@ def _pool_file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     step.confirm_lease()
     embedding.delete_leftovers(step)
     file = model_file(step.row.id)
-    return {"file": file, "sha256": pool.save(step.data.path(file))}
+    return {"file": file, "sha256": pool.save(step.storage, file)}
 
 
 STEPS: dict[TrainingState, Callable[[StepContext], NextPoll]] = {

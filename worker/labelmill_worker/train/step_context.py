@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import ColumnElement
@@ -23,7 +22,7 @@ from labelmill.core.database.tables import DatasetRow, TrainingRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
-from labelmill.core.storage.data_folder import DataFolder
+from labelmill.core.storage.base import Storage, StoredFile
 from labelmill_worker.ports import control_plane as port
 from labelmill_worker.process.long_work import long_slot
 from labelmill_worker.store.datasets import split_file
@@ -44,7 +43,7 @@ class StepContext:
     row: TrainingRow
     dataset: DatasetRow
     now: float
-    data: DataFolder
+    storage: Storage
     poll_s: float
     lease_s: float
     prices: PriceList = LISTED
@@ -61,10 +60,10 @@ class StepContext:
         """What was asked for."""
         return TrainSpec.read(self.row.options)
 
-    def split_path(self, split: str) -> Path | None:
-        """Where a split of the dataset lies; None when it has no rows. Raises InvalidInput for a file that lies
+    def split_file(self, split: str) -> StoredFile | None:
+        """The file of a split of the dataset; None when it has no rows. Raises InvalidInput for a file that lies
         elsewhere."""
-        return split_file(self.data, self.dataset, split) if (self.dataset.splits or {}).get(split) != 0 else None
+        return split_file(self.storage, self.dataset, split) if (self.dataset.splits or {}).get(split) != 0 else None
 
     @property
     def token(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from collections.abc import Iterable, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from labelmill.contracts.bounds import plain, shown
@@ -24,6 +24,7 @@ from labelmill.core.readers.files import (
     with_start,
 )
 from labelmill.core.readers.formats import FORMATS, Sample, format_by_magic, format_by_suffix
+from labelmill.core.storage.base import ReadableFile
 
 _SAMPLE_BYTES = 1 << 16
 _DELIMITERS = {"tab": "\t", "\\t": "\t", "comma": ",", "semicolon": ";", "space": " "}
@@ -63,7 +64,7 @@ def detect_sources(
     return sources
 
 
-def known_sources(files: Sequence[Path], formats: Sequence[FileFormat], options: ReadOptions) -> list[Source]:
+def known_sources(files: Sequence[ReadableFile], formats: Sequence[FileFormat], options: ReadOptions) -> list[Source]:
     """Files in the formats that were recorded: one for each, or one for all. Raises InvalidInput where their numbers
     differ; where none were recorded, formats are detected."""
     if not formats:
@@ -83,35 +84,37 @@ def formats_of(sources: Sequence[Source]) -> tuple[FileFormat, ...]:
 def _detect(source_input: Input, options: ReadOptions, columns: Sequence[str]) -> Source:
     name = display_name(source_input)
     with faults_of_reading(
-        name if isinstance(source_input, Path) and source_input.exists() else plain(str(source_input))
+        plain(str(source_input)) if isinstance(source_input, Path) and not source_input.exists() else name
     ):
-        if isinstance(source_input, Path) and not is_pipe(source_input):
+        if isinstance(source_input, ReadableFile) and not is_pipe(source_input):
             with source_input.open("rb") as file:
                 start, _ = with_start(unpacked(file), _SAMPLE_BYTES)
             return Source(source_input, name, _format_of(source_input, name, start, options, columns))
-        raw: BinaryIO = source_input.open("rb") if isinstance(source_input, Path) else source_input
+        raw: BinaryIO = source_input.open("rb") if isinstance(source_input, ReadableFile) else source_input
         start, stream = with_start(unpacked(raw), _SAMPLE_BYTES)
-        opened = raw if isinstance(source_input, Path) else None
+        opened = raw if isinstance(source_input, ReadableFile) else None
         return Source(stream, name, _format_of(None, name, start, options, columns), opened)
 
 
-def _format_of(path: Path | None, name: str, start: bytes, options: ReadOptions, columns: Sequence[str]) -> FileFormat:
-    suffix = _suffix_of(path) if path else ""
+def _format_of(
+    file: ReadableFile | None, name: str, start: bytes, options: ReadOptions, columns: Sequence[str]
+) -> FileFormat:
+    suffix = _suffix_of(file.name) if file is not None else ""
     form = format_by_suffix(suffix)
     binary = form if form and form.magic else (None if form else format_by_magic(start))
     if binary is not None:
         return FileFormat(kind=binary.kind)
     encoding = options.encoding or encoding_by_mark(start)
     text = as_utf8(io.BytesIO(start), encoding).read().decode("utf-8", "replace").removeprefix("\ufeff")
-    form = form or FORMATS[_kind_of_text(text, name, is_named=path is not None, options=options)]
+    form = form or FORMATS[_kind_of_text(text, name, is_named=file is not None, options=options)]
     if "\x00" in text[:4] and encoding == UTF_8:
         option = named("encoding", "utf-16-le")
         raise InvalidInput(f"{name} is not UTF-8 text: if it is UTF-16 without a mark, say {option}")
     return form.describe(Sample(name, suffix, text, encoding, len(start) == _SAMPLE_BYTES, options, columns))
 
 
-def _suffix_of(path: Path) -> str:
-    suffixes = [suffix.lower() for suffix in path.suffixes]
+def _suffix_of(name: str) -> str:
+    suffixes = [suffix.lower() for suffix in PurePosixPath(name).suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes.pop()
     return suffixes[-1] if suffixes else ""

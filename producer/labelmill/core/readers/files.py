@@ -18,8 +18,9 @@ from labelmill.contracts.bounds import plain
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import FileFormat
 from labelmill.core.readers.encodings import as_utf8
+from labelmill.core.storage.base import ReadableFile
 
-Input = Path | BinaryIO  #: A stream, such as standard input, is read once.
+Input = ReadableFile | BinaryIO  #: A stream, such as standard input, is read once.
 
 BUFFER_BYTES = 1 << 20
 _GZIP_MAGIC = b"\x1f\x8b"
@@ -67,8 +68,10 @@ def _files_of(source: str) -> list[Path]:
     return sorted(Path(name) for name in names if Path(name).is_file())
 
 
-def is_pipe(path: Path) -> bool:
+def is_pipe(path: ReadableFile) -> bool:
     """Whether a path leads to a pipe, as a shell's `<(…)` does: it is read once."""
+    if not isinstance(path, Path):
+        return False
     try:
         return stat.S_ISFIFO(path.stat().st_mode)
     except OSError:
@@ -77,7 +80,7 @@ def is_pipe(path: Path) -> bool:
 
 def display_name(source: Input) -> str:
     """The name of an input in messages."""
-    if not isinstance(source, Path):
+    if not isinstance(source, ReadableFile):
         return "<stdin>"
     return str(source) if is_pipe(source) else source.name
 
@@ -87,7 +90,7 @@ def open_bytes(source: Source) -> Iterator[BinaryIO]:
     """The bytes of an input, unpacked and, of text, in UTF-8. Raises InvalidInput for a file that cannot be read or is
     cut short."""
     with faults_of_reading(source.name), contextlib.ExitStack() as opened:
-        if isinstance(source.input, Path):
+        if isinstance(source.input, ReadableFile):
             stream = unpacked(opened.enter_context(source.input.open("rb", buffering=BUFFER_BYTES)))
         else:
             stream = source.input

@@ -1,1 +1,5 @@
-"""Files of the data folder: `data_folder` resolves and confines references, `new_files` writes files atomically."""
+"""The files of datasets, sources and models.
+
+`base` defines the interface, `local` implements it for a folder that all hosts share, `opening` picks one by the
+settings. `references` says how SQL names files, and `new_files` writes local files atomically.
+"""

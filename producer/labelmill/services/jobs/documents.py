@@ -37,7 +37,6 @@ from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.costs import cost_of_texts, priced_model
 from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import LISTED, PriceList
-from labelmill.core.storage.data_folder import shown_files
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.jobs.requests import JobRequest
@@ -49,7 +48,7 @@ def job_status(context: ServiceContext, request: JobRequest) -> JobDocument:
     with reading(context.engine) as connection:
         document = status_document(connection, request.job_id, context.prices)
     if document["kind"] == "dataset" and document["files"]:
-        document["files"] = shown_files(context.data_dir, document["files"])
+        document["files"] = {name: context.storage.shown(reference) for name, reference in document["files"].items()}
     return document
 
 

@@ -21,7 +21,6 @@ from labelmill.contracts.documents.models import (
 from labelmill.contracts.field_names import Notice
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
-from labelmill.core.storage.data_folder import shown_files
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import at_mistral, listing, resolving, settings_of, versions
 from labelmill.services.models.resolving import ref_of
@@ -102,7 +101,9 @@ def show_model(context: ServiceContext, request: ModelRequest) -> ModelDocument:
     with reading(context.engine) as connection:
         document = listing.lineage(connection, request.ref)
     if document["dataset"] and document["dataset"]["files"]:
-        document["dataset"]["files"] = shown_files(context.data_dir, document["dataset"]["files"])
+        document["dataset"]["files"] = {
+            name: context.storage.shown(reference) for name, reference in document["dataset"]["files"].items()
+        }
     return document
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
@@ -18,9 +17,9 @@ from labelmill.contracts.ids import Kind
 from labelmill.core.database import reading
 from labelmill.core.database.tables import utc_now
 from labelmill.core.jobs.tables import TABLE_OF
-from labelmill.core.storage.data_folder import DataFolder
+from labelmill.core.storage.base import Measured, Storage
 from labelmill.services.context import ServiceContext
-from labelmill.services.purging.files import DeletedFiles, files_of, left_behind
+from labelmill.services.purging.files import files_of, left_behind
 from labelmill.services.purging.rows import (
     PURGED_TABLES,
     Deleted,
@@ -76,24 +75,24 @@ def purge(context: ServiceContext, request: PurgeRequest) -> Purged:
     """Delete jobs that ended long ago, with their rows and files, and old events, dropped messages and rows of dead
     workers. Raises InvalidInput, DatabaseUnavailable."""
     engine, before, dry_run = context.engine, cutoff_of(request.older_than), request.dry_run
-    data = DataFolder.of(context.data_dir)
+    storage = context.storage
     kept = _kept(engine, before)
-    files = DeletedFiles()
+    files = Measured()
     if dry_run:
         deleted = count_all(engine, before)
-        for path in {*_files_that_would_go(engine, data, before), *left_behind(engine, data, before)}:
-            files.add(path)
+        for reference in {*_files_that_would_go(engine, storage, before), *left_behind(engine, storage, before)}:
+            files += storage.measure(reference)
     else:
         deleted = Deleted()
         number_all_events(engine)
         delete_batches(engine, before, deleted)
         for kind in _WITHOUT_BATCHES:
             for job_id in delete_jobs(engine, kind, before, deleted):
-                for path in files_of(data, job_id):
-                    files.delete(path)
+                for reference in files_of(storage, job_id):
+                    files += storage.delete(reference)
         delete_old_rows(engine, before, deleted)
-        for path in list(left_behind(engine, data, before)):
-            files.delete(path)
+        for reference in list(left_behind(engine, storage, before)):
+            files += storage.delete(reference)
     jobs = {kind.value: deleted.jobs[kind.value] for kind in Kind}
     return Purged(
         before, dry_run, jobs, kept, {table: deleted.rows[table] for table in PURGED_TABLES}, files.files, files.bytes
@@ -113,8 +112,8 @@ def _kept(engine: Engine, before: datetime) -> dict[str, int]:
         }
 
 
-def _files_that_would_go(engine: Engine, data: DataFolder, before: datetime) -> Iterator[Path]:
+def _files_that_would_go(engine: Engine, storage: Storage, before: datetime) -> Iterator[str]:
     with reading(engine) as connection:
         for kind in _WITHOUT_BATCHES:
             for job_id in connection.scalars(select(TABLE_OF[kind].id).where(may_go(kind, before))):
-                yield from files_of(data, job_id)
+                yield from files_of(storage, job_id)

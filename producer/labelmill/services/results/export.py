@@ -13,6 +13,7 @@ import orjson
 from labelmill.contracts.control_characters import visible_json
 from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.readers import Input
+from labelmill.core.storage.base import ReadableFile, StoredFile
 from labelmill.core.storage.new_files import is_same_file, replacing
 from labelmill.services.results.csv_files import CsvOptions, write_csv
 from labelmill.services.results.formats import JSONL, PARQUET, format_of
@@ -39,8 +40,14 @@ def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
         raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}", field="output")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you", field="output")
-    if any(is_same_file(output, source) for source in sources):
+    if any(_is_same(output, source) for source in sources):
         raise InvalidInput(f"{output} is the source itself: write the results to another file", field="output")
+
+
+def _is_same(output: Path, source: Input) -> bool:
+    if isinstance(source, StoredFile):
+        return isinstance(source.address, Path) and is_same_file(output, source.address)
+    return (isinstance(source, Path) or not isinstance(source, ReadableFile)) and is_same_file(output, source)
 
 
 def write_results(

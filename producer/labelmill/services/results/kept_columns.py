@@ -6,7 +6,7 @@ still hold the same texts.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,13 @@ from labelmill.core.readers import (
     Row,
     check_columns,
     detect_sources,
-    expand_source,
     first_columns,
     known_sources,
     read_rows,
     texts_of_row,
 )
 from labelmill.core.readers.bad_rows import value_as_text
+from labelmill.core.storage.base import ReadableFile
 
 _PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: Names of a shell's `<(…)`.
 
@@ -35,7 +35,7 @@ _PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: Names of a shell's `<(
 def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options: ReadOptions) -> None:
     """Raise InvalidInput unless each input can be read again and has these columns."""
     for file in inputs:
-        if not (isinstance(file, Path) and file.is_file()):
+        if not isinstance(file, ReadableFile) or (isinstance(file, Path) and not file.is_file()):
             raise InvalidInput(f"{named('keep')} reads the source again: hand the texts in as a file")
         try:
             (source,) = detect_sources([file], options, columns)
@@ -45,13 +45,16 @@ def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options:
         check_columns(file.name, present, columns)
 
 
-def keep_columns(blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str]) -> Iterator[bytes]:
-    """The same lines of JSON, each with `"keep": {column: value}`. Raises InvalidInput when the source has changed."""
+def keep_columns(
+    blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str], read_again: Callable[[], Sequence[Input]]
+) -> Iterator[bytes]:
+    """The same lines of JSON, each with `"keep": {column: value}`. `read_again` gives the source's files. Raises
+    InvalidInput when the source has changed."""
     if spec.source == "-" or spec.source.startswith(_PIPES):
         raise InvalidInput(
             f"{named('keep')} reads the source again, and this batch was read from standard input or a pipe"
         )
-    rows = enumerate(_rows_of_source(spec, columns))
+    rows = enumerate(_rows_of_source(spec, columns, read_again()))
     for block in blocks:
         lines = []
         for line in block.splitlines():
@@ -68,10 +71,11 @@ def _kept(value: Any) -> Any:
     return value_as_text(value) if isinstance(value, bytes) else value
 
 
-def _rows_of_source(spec: ClassifySpec, columns: Sequence[str]) -> Iterator[Row]:
+def _rows_of_source(spec: ClassifySpec, columns: Sequence[str], inputs: Sequence[Input]) -> Iterator[Row]:
     """The rows that were submitted, in order."""
     read = [spec.text] if spec.id is None else [spec.text, spec.id]
-    files = known_sources(expand_source(spec.source), spec.formats, spec.reading)
+    again = [file for file in inputs if isinstance(file, ReadableFile)]
+    files = known_sources(again, spec.formats, spec.reading)
     if spec.on_bad_row == "fail":
         return read_rows(files, columns=[*read, *columns], on_bad_row=_refuse)
     rows = read_rows(files, columns=[*read, *columns], on_bad_row=lambda _: None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -11,8 +12,8 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.core.readers import Input, expand_source, inputs_of
-from labelmill.core.storage.data_folder import local_source
+from labelmill.core.readers import Input, inputs_of
+from labelmill.core.storage.references import DATASETS, reference_in
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
@@ -106,8 +107,7 @@ def save_results(
         context.engine, job_id, only=request.only, follow=request.follow, scores=scores, lost=lost
     )
     if options.keep and spec:
-        source = local_source(context.data_dir, spec.source)
-        blocks = keep_columns(blocks, spec.model_copy(update={"source": source}), options.keep)
+        blocks = keep_columns(blocks, spec, options.keep, partial(_inputs_of, context, spec))
     rows = write_results(
         blocks,
         batch.targets if batch else [],
@@ -120,9 +120,15 @@ def save_results(
     return Saved(rows, batch is not None)
 
 
+def _inputs_of(context: ServiceContext, spec: ClassifySpec) -> Sequence[Input]:
+    """What a batch was read from. Raises InvalidInput where it is not here."""
+    reference = reference_in(spec.source)
+    return inputs_of(spec.source) if reference is None else [context.storage.file(reference, DATASETS)]
+
+
 def _files_of(context: ServiceContext, spec: ClassifySpec) -> Sequence[Input]:
     """The files that a batch was read from, as far as they are here."""
     try:
-        return expand_source(local_source(context.data_dir, spec.source))
+        return _inputs_of(context, spec) if spec.source != "-" else ()
     except InvalidInput:
         return ()

@@ -9,7 +9,6 @@ import hashlib
 import io
 import zipfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ import orjson
 from numpy.typing import NDArray
 
 from labelmill.contracts.errors import Permanent, WorkerUnable
-from labelmill.core.storage.new_files import replacing
+from labelmill.core.storage.base import ReadableFile, Storage, StoredFile
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -37,7 +36,9 @@ class ArtifactRefusedHere(ArtifactRefused, WorkerUnable):
     """What this worker finds in its data folder, or knows how to read, is not enough: another one may be better off."""
 
 
-def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+def save_artifact(
+    storage: Storage, reference: str, document: dict[str, Any], arrays: Mapping[str, NDArray[Any]]
+) -> str:
     """Write the file, whole or not at all. Returns its SHA-256. Raises Permanent when the disk refuses."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -48,20 +49,20 @@ def save_artifact(path: Path, document: dict[str, Any], arrays: Mapping[str, NDA
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", _EPOCH), content.getvalue())
     data = buffer.getvalue()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as file:
+        with storage.writing(reference) as file:
             file.write(data)
     except OSError as error:
         raise Permanent(f"the model's file cannot be written to the data folder: {error.strerror}") from error
     return hashlib.sha256(data).hexdigest()
 
 
-def load_artifact(path: Path, sha256: str, model: str, kind: str) -> tuple[dict[str, Any], Arrays]:
+def load_artifact(stored: ReadableFile, sha256: str, model: str, kind: str) -> tuple[dict[str, Any], Arrays]:
     """The document and the arrays of a file of this `kind`. `model` is how a refusal names it. Raises
     ArtifactRefused."""
-    where = shown_file(path)
+    where = shown_file(stored)
     try:
-        data = path.read_bytes()
+        with stored.open("rb") as file:
+            data = file.read()
     except OSError as error:
         raise ArtifactRefusedHere(
             f"the file of model {model} cannot be read: {error.strerror} ({where}): put it back, or train it again"
@@ -88,6 +89,6 @@ def load_artifact(path: Path, sha256: str, model: str, kind: str) -> tuple[dict[
         raise ArtifactRefused(f"the file of model {model} cannot be understood ({where}): train it again") from error
 
 
-def shown_file(path: Path) -> str:
+def shown_file(file: ReadableFile) -> str:
     """How errors, which SQL keeps, name a model's file: every host mounts the data folder at a path of its own."""
-    return f"{path.parent.name}/{path.name} in the data folder"
+    return f"{file.reference if isinstance(file, StoredFile) else file.name} in the data folder"

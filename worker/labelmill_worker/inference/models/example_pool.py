@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.core.storage.base import ReadableFile, Storage
 from labelmill_worker.inference.models.artifacts import load_artifact, save_artifact
 
 Vectors = NDArray[np.float32]
@@ -44,14 +44,15 @@ class ExamplePool:
             chosen.update(best.tolist())
         return [self.rows[number] for number in sorted(chosen, key=lambda number: (similarity[number], number))]
 
-    def save(self, path: Path) -> str:
+    def save(self, storage: Storage, reference: str) -> str:
         """Write the pool's file. Returns its SHA-256. Raises Permanent."""
-        return save_artifact(path, {"kind": "examples", "rows": list(self.rows)}, {"vectors": self.vectors})
+        document = {"kind": "examples", "rows": list(self.rows)}
+        return save_artifact(storage, reference, document, {"vectors": self.vectors})
 
     @classmethod
-    def load(cls, path: Path, sha256: str, model: str, schema: LabelSchema) -> ExamplePool:
+    def load(cls, file: ReadableFile, sha256: str, model: str, schema: LabelSchema) -> ExamplePool:
         """Read a pool's file; `model` is how a refusal names it. Raises ArtifactRefused."""
-        document, arrays = load_artifact(path, sha256, model, "examples")
+        document, arrays = load_artifact(file, sha256, model, "examples")
         return cls.of(schema, document["rows"], arrays["vectors"])
 
 

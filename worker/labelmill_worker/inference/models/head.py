@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.core.storage.base import ReadableFile, Storage
 from labelmill_worker.inference.models.artifacts import ArtifactRefused, load_artifact, save_artifact, shown_file
 
 Matrix = NDArray[np.float32]
@@ -47,25 +47,25 @@ class Head:
                 weights[number], intercepts[number] = weights[number] / by, intercepts[number] / by
         return Head(self.schema, weights, intercepts)
 
-    def save(self, path: Path) -> str:
+    def save(self, storage: Storage, reference: str) -> str:
         """Write the head's file. Returns its SHA-256. Raises Permanent."""
         arrays: dict[str, NDArray[Any]] = {}
         for number, (weights, intercepts) in enumerate(zip(self.weights, self.intercepts, strict=True)):
             arrays[f"weights_{number}"] = weights.astype("<f4")
             arrays[f"intercepts_{number}"] = intercepts.astype("<f4")
-        return save_artifact(path, {"kind": "head", "targets": self.schema.to_json()}, arrays)
+        return save_artifact(storage, reference, {"kind": "head", "targets": self.schema.to_json()}, arrays)
 
     @classmethod
-    def load(cls, path: Path, sha256: str, model: str, schema: LabelSchema) -> Head:
+    def load(cls, file: ReadableFile, sha256: str, model: str, schema: LabelSchema) -> Head:
         """Read the file of a head for `schema`; `model` is how a refusal names it. Raises ArtifactRefused."""
-        document, arrays = load_artifact(path, sha256, model, "head")
+        document, arrays = load_artifact(file, sha256, model, "head")
         try:
             saved_schema = LabelSchema.from_json(document["targets"])
             weights = [arrays[f"weights_{number}"] for number in range(len(saved_schema.targets))]
             intercepts = [arrays[f"intercepts_{number}"] for number in range(len(saved_schema.targets))]
         except (KeyError, TypeError) as error:
             raise ArtifactRefused(
-                f"the file of model {model} cannot be understood ({shown_file(path)}): train it again"
+                f"the file of model {model} cannot be understood ({shown_file(file)}): train it again"
             ) from error
         fits = all(
             matrix.shape == (weights[0].shape[0], len(target.labels)) and offsets.shape == (len(target.labels),)
@@ -73,7 +73,7 @@ class Head:
         )
         if saved_schema != schema or not fits:
             raise ArtifactRefused(
-                f"the file of model {model} is for other labels than the model's ({shown_file(path)}): train it again"
+                f"the file of model {model} is for other labels than the model's ({shown_file(file)}): train it again"
             )
         return cls(saved_schema, weights, intercepts)
 

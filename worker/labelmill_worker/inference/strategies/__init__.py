@@ -9,7 +9,8 @@ from typing import Any
 from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.text_digests import VECTORS
-from labelmill.core.storage.data_folder import MODELS, DataFolder
+from labelmill.core.storage.base import Storage
+from labelmill.core.storage.references import MODELS
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.head import Head
 from labelmill_worker.inference.models.version import ModelVersion
@@ -21,22 +22,24 @@ from labelmill_worker.inference.strategies.list_classification import ListClassi
 from labelmill_worker.inference.strategies.strategy import Strategy
 
 
-def strategy_for(model: ModelVersion, options: Mapping[str, Any], *, data_dir: str, texts_per_request: int) -> Strategy:
-    """The way to ask `model`; `options` are the batch's (a `ClassifySpec`), `data_dir` is where files of models lie.
+def strategy_for(
+    model: ModelVersion, options: Mapping[str, Any], *, storage: Storage, texts_per_request: int
+) -> Strategy:
+    """The way to ask `model`; `options` are the batch's (a `ClassifySpec`), `storage` holds the files of models.
 
     Raises WorkerUnable for a method or a file that this worker does not know, Permanent for a file that is broken.
     """
     recipe, schema = model.recipe, model.schema or LabelSchema(())
     temperatures: dict[str, float] = options.get("temperatures") or {}
     if model.method == "embedding":
-        path = DataFolder.of(data_dir).file(recipe["file"], MODELS)
-        head = Head.load(path, recipe["sha256"], model.name, schema).at_temperatures(temperatures)
+        file = storage.file(recipe["file"], MODELS, sha256=recipe["sha256"])
+        head = Head.load(file, recipe["sha256"], model.name, schema).at_temperatures(temperatures)
         return EmbeddingHead(model, texts_per_request, head)
     if model.method == "prompt":
         pool = None
         if "file" in recipe:
-            path = DataFolder.of(data_dir).file(recipe["file"], MODELS)
-            pool = ExamplePool.load(path, recipe["sha256"], model.name, schema)
+            file = storage.file(recipe["file"], MODELS, sha256=recipe["sha256"])
+            pool = ExamplePool.load(file, recipe["sha256"], model.name, schema)
         return ChatPrompt(model, pool)
     if model.method == VECTORS:
         return Embedding(model, texts_per_request)

@@ -16,7 +16,7 @@ def run(resources: ProcessResources, message: JobMessage) -> None:
         resources.engine,
         resources.sender,
         resources.ability,
-        data_dir=settings.data_dir,
+        storage=resources.storage,
         lease_s=settings.lease_s,
         prices=PriceList.of(settings),
     )

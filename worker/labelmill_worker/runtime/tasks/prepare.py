@@ -11,6 +11,6 @@ def run(resources: ProcessResources, message: JobMessage) -> None:
     """Prepare the dataset."""
     settings = resources.settings
     context = PrepareContext(
-        resources.engine, resources.sender, resources.ability, data_dir=settings.data_dir, lease_s=settings.lease_s
+        resources.engine, resources.sender, resources.ability, storage=resources.storage, lease_s=settings.lease_s
     )
     prepare_job(context, message.job_id)

@@ -26,6 +26,7 @@ def run(resources: ProcessResources, message: JobMessage) -> None:
         resources.sender,
         lambda: resources.control_plane,
         resources.settings,
+        resources.storage,
         ability=resources.ability,
     )
     poller.poll(message.job_id)

@@ -16,12 +16,13 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import writing
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.core.storage.base import StoredFile
 from labelmill_worker.ports import control_plane as port
 from labelmill_worker.store.ledger import write_price
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_poll, update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
-from labelmill_worker.train.dataset_rows import holds_chats
+from labelmill_worker.train.dataset_rows import holds_chats, missing_here
 from labelmill_worker.train.factory.remote_job import (
     SPLITS,
     checkpoints_of,
@@ -51,12 +52,11 @@ def upload(step: StepContext) -> NextPoll:
     """uploading → validating: each file is there once, whatever happened before."""
     uploaded: dict[str, Any] = dict(step.row.remote_files or {})
     for split in SPLITS:
-        path = step.split_path(split)
-        if split in uploaded or path is None:
+        file = step.split_file(split)
+        if split in uploaded or file is None:
             continue
-        parts = part_ranges(path)
         with step.long_slot():
-            ids = [_uploaded_file(step, split, path, part, number, len(parts)) for number, part in enumerate(parts, 1)]
+            ids = _uploaded_files(step, split, file)
         uploaded[split] = ids[0] if len(ids) == 1 else ids
         step.save(remote_files=dict(uploaded))
     if "train" not in uploaded:
@@ -180,7 +180,7 @@ def end_with(step: StepContext, job: port.RemoteJob) -> bool:
 
 def finish(step: StepContext, job: port.RemoteJob, remote_model: str) -> NextPoll:
     """running → succeeded, once the thresholds are tuned where there is something to tune."""
-    recipe = {"chats": True} if holds_chats(step.split_path("train")) else None
+    recipe = {"chats": True} if holds_chats(step.split_file("train")) else None
     thresholds: dict[str, Any] | None = None
     if needs_tuning(step):
         wait_s, thresholds = tune(step, remote_model, recipe)
@@ -232,6 +232,16 @@ def keep_polling(step: StepContext, waited_s: float) -> NextPoll:
     if not has_stalled(waited_s):
         return next_poll_s(step.state, waited_s, step.poll_s)
     raise RemoteFailed(f"nothing has changed at Mistral for {waited_s / 3600:.0f} hours")  # the job is cancelled
+
+
+def _uploaded_files(step: StepContext, split: str, file: StoredFile) -> list[str]:
+    """The ids of a split's file at Mistral, or of its parts. Raises WorkerUnable when it is not there."""
+    try:
+        with file.on_disk() as path:
+            parts = part_ranges(path)
+            return [_uploaded_file(step, split, path, part, number, len(parts)) for number, part in enumerate(parts, 1)]
+    except FileNotFoundError as error:
+        raise missing_here(file, error) from error
 
 
 def _uploaded_file(step: StepContext, split: str, path: Path, part: tuple[int, int], number: int, parts: int) -> str:

@@ -17,6 +17,7 @@ from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import TrainingRow
+from labelmill.core.storage.references import batch_source
 from labelmill_worker.store.inner_batches import InnerBatch, open_inner_batch, read_inner_batch, read_scores
 from labelmill_worker.store.models import TUNING, register_version
 from labelmill_worker.store.trainings import update_held
@@ -30,7 +31,7 @@ def needs_tuning(step: StepContext) -> bool:
     """Whether the model has targets with thresholds to choose, and there are rows to choose them on."""
     schema, wanted = LabelSchema.from_json(step.dataset.label_schema or []), wanted_of(step)
     some = any(target.multi or wanted.asks_precision_of(target) for target in schema.targets)
-    return some and step.split_path("validation") is not None
+    return some and step.split_file("validation") is not None
 
 
 def wanted_of(step: StepContext) -> Wanted:
@@ -47,11 +48,11 @@ def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) ->
             )
             update_held(connection, step.row.id, step.token, remote_model=remote_model, model_no=number)
         return 0.0, None
-    path = step.split_path("validation")
-    if path is None:
+    validation = step.split_file("validation")
+    if validation is None:
         return None, {}
     if step.row.batch_id is None:
-        spec = ClassifySpec(source=step.data.source(path), chats=holds_chats(path))
+        spec = ClassifySpec(source=batch_source(validation.reference), chats=holds_chats(validation))
         with writing(step.engine) as connection:
             step.require_lease(connection)
             open_inner_batch(
@@ -67,7 +68,9 @@ def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) ->
     batch = read_inner_batch(step.engine, step.row.batch_id)
     if batch.state == BatchState.SUBMITTING.value:
         with step.long_slot():
-            submit_inner_batch(step, batch.id, ([text for text, _ in block] for block in in_blocks(read_rows(path))))
+            submit_inner_batch(
+                step, batch.id, ([text for text, _ in block] for block in in_blocks(read_rows(validation)))
+            )
         batch = read_inner_batch(step.engine, batch.id)
     try:
         if not has_ended(batch):
@@ -83,9 +86,9 @@ def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) ->
 def _thresholds(step: StepContext, batch: InnerBatch | None) -> dict[str, Any]:
     """Those of each target, by the batch's answers: without any, a target that a precision was asked of answers
     nothing."""
-    path = step.split_path("validation")
-    assert path is not None  # noqa: S101 - there is a batch of its rows
-    truth = [labels for _, labels in read_rows(path)] if batch else []
+    validation = step.split_file("validation")
+    assert validation is not None  # noqa: S101 - there is a batch of its rows
+    truth = [labels for _, labels in read_rows(validation)] if batch else []
     schema, wanted = LabelSchema.from_json(step.dataset.label_schema or []), wanted_of(step)
     found: dict[str, Any] = {}
     said: dict[str, Any] = {}

@@ -8,11 +8,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.readers.bad_rows import Unreadable
 from labelmill.core.readers.files import BUFFER_BYTES, Source, open_bytes
+from labelmill.core.storage.base import ReadableFile
 
 BATCH_ROWS = 4096
 _MAGIC = b"PAR1"
@@ -30,7 +31,7 @@ def open_parquet(source: Source) -> Iterator[Any]:
     except ImportError as error:
         raise InvalidInput('reading Parquet needs pyarrow: pip install "labelmill[parquet]"') from error
     with contextlib.ExitStack() as opened:
-        place: Any = _plain_file(source)
+        place: Any = _plain_file(source, opened)
         if place is None:
             place = opened.enter_context(tempfile.TemporaryFile())
             shutil.copyfileobj(opened.enter_context(open_bytes(source)), place, BUFFER_BYTES)
@@ -41,11 +42,14 @@ def open_parquet(source: Source) -> Iterator[Any]:
         yield file
 
 
-def _plain_file(source: Source) -> Path | None:
-    if not isinstance(source.input, Path):
+def _plain_file(source: Source, opened: contextlib.ExitStack) -> Path | BinaryIO | None:
+    if not isinstance(source.input, ReadableFile):
         return None
-    with source.input.open("rb") as file:
-        return source.input if file.read(len(_MAGIC)) == _MAGIC else None
+    file = opened.enter_context(source.input.open("rb"))
+    if not file.seekable() or file.read(len(_MAGIC)) != _MAGIC:
+        return None
+    file.seek(0)
+    return source.input if isinstance(source.input, Path) else file
 
 
 def parquet_columns(file: Any) -> list[str]:
