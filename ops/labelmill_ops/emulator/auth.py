@@ -1,5 +1,7 @@
 """Bearer keys: any is accepted, unless one is required or it is refused."""
 
+from hashlib import sha256
+
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
@@ -7,6 +9,11 @@ from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.replies import RefusedError
 
 MISTRAL_PATHS = "/v1/"
+
+
+def owner_of(request: web.Request) -> str:
+    """Who asks: a digest of the key."""
+    return sha256(request.headers.get("Authorization", "").encode()).hexdigest()[:16]
 
 
 def bearer_auth(config: EmulatorConfig) -> Middleware:

@@ -47,6 +47,11 @@ def emulator(
     ] = None,
     validate_s: Annotated[float, typer.Option(min=0, help="Least seconds of a job's validation.")] = 0.5,
     train_s: Annotated[float, typer.Option(min=0, help="Least seconds of a job's training.")] = 1.5,
+    batch_queue_s: Annotated[float, typer.Option(min=0, help="Seconds before a batch job runs.")] = 0.3,
+    batch_run_s: Annotated[float, typer.Option(min=0, help="Least seconds that a batch job runs.")] = 1.0,
+    batch_billing: Annotated[
+        bool, typer.Option("--batch-billing/--no-batch-billing", help="Without it, batch jobs get 402.")
+    ] = True,
     fault: FaultOption = None,
     fault_seed: FaultSeedOption = 0,
     state: Annotated[
@@ -70,6 +75,9 @@ def emulator(
         requests_per_second=requests_per_second,
         validate_s=validate_s,
         train_s=train_s,
+        batch_queue_s=batch_queue_s,
+        batch_run_s=batch_run_s,
+        batch_billing=batch_billing,
         faults=tuple(map(parse_fault, fault or ())),
         fault_seed=fault_seed,
         state_dir=state,

@@ -20,6 +20,9 @@ class EmulatorConfig:
     requests_per_second: float | None = None  #: above it requests get 429; None: no limit
     validate_s: float = 0.5  #: a job's validation lasts at least this long
     train_s: float = 1.5  #: a job's training lasts at least this long
+    batch_queue_s: float = 0.3  #: a batch job waits so long before it runs
+    batch_run_s: float = 1.0  #: a batch job runs at least this long
+    batch_billing: bool = True  #: False: batch jobs are answered with 402
     max_inputs: int = 10_000  #: inputs of one request; above it 422
     max_input_chars: int = 8192 * 4  #: characters of one input; above it 400
     max_file_bytes: int = 512 * 1024 * 1024
@@ -31,7 +34,7 @@ class EmulatorConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that would make the emulator hang or never answer."""
-        for name in ("latency_s", "validate_s", "train_s"):
+        for name in ("latency_s", "validate_s", "train_s", "batch_queue_s", "batch_run_s"):
             if getattr(self, name) < 0:
                 message = f"{name} must not be negative"
                 raise ValueError(message)

@@ -34,13 +34,19 @@ CALLS: dict[tuple[str, str], str] = {
     ("GET", "/v1/batch/jobs"): "list-batches",
     ("GET", "/v1/batch/jobs/{job_id}"): "get-batch",
     ("POST", "/v1/batch/jobs/{job_id}/cancel"): "cancel-batch",
+    ("DELETE", "/v1/batch/jobs/{job_id}"): "delete-batch",
     ("GET", "/v1/models"): "list-models",
     ("GET", "/v1/models/{model_id}"): "get-model",
 }
+BATCH_LINE = "batch-line"  #: A request within a batch job; what strikes all calls does not strike it.
+CALL_NAMES = (*CALLS.values(), BATCH_LINE)
 INFERENCE = frozenset({"classify", "classify-chats", "embed", "chat"})
 CHAT = frozenset({"chat"})
 CREATE_JOB = frozenset({"create-job"})
+CREATE_BATCH = frozenset({"create-batch"})
+LINES = frozenset({BATCH_LINE})
 JOB_STATUSES = ("QUEUED", "VALIDATING", "VALIDATED", "RUNNING")
+BATCH_STATUSES = ("QUEUED", "RUNNING", "CANCELLATION_REQUESTED")
 
 
 class Stage(Enum):
@@ -49,7 +55,8 @@ class Stage(Enum):
     BEFORE = "before"  #: Nothing is carried out, nothing is billed.
     ANSWER = "answer"  #: Carried out and billed; the answer does not arrive as it should.
     CONTENT = "content"  #: As before, and the answer looks correct at first sight.
-    JOB = "job"  #: The fate of a fine-tuning job, decided when it is created.
+    JOB = "job"  #: The fate of a fine-tuning or batch job, decided when it is created.
+    LINE = "line"  #: What becomes of one request of a batch job.
 
 
 class UnknownFaultError(ValueError):
@@ -74,6 +81,14 @@ def _seconds(text: str) -> bool:
         return False
 
 
+def _status(text: str) -> bool:
+    return text.isdecimal() and 400 <= int(text) <= 599
+
+
+def _share(text: str) -> bool:
+    return _seconds(text) and float(text) <= 1
+
+
 def _seconds_or_none(text: str) -> bool:
     return text == "none" or _seconds(text)
 
@@ -87,6 +102,7 @@ KINDS: dict[str, FaultKind] = {
     "429-storm": FaultKind(
         "for PARAMETER s everything is refused for its rate, without Retry-After", Stage.BEFORE, "5", _seconds
     ),
+    "402": FaultKind("billing is not enabled", Stage.BEFORE, calls=CREATE_BATCH),
     "500": FaultKind("internal error", Stage.BEFORE),
     "502": FaultKind("bad gateway, an HTML page", Stage.BEFORE),
     "503": FaultKind("unavailable; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "none", _seconds_or_none),
@@ -136,6 +152,40 @@ KINDS: dict[str, FaultKind] = {
         _one_of(*JOB_STATUSES),
         CREATE_JOB,
     ),
+    "batch-expires": FaultKind(
+        "the batch job expires when the share PARAMETER is answered", Stage.JOB, "0.5", _share, CREATE_BATCH
+    ),
+    "batch-fails": FaultKind(
+        "the batch job fails when the share PARAMETER is answered", Stage.JOB, "0.5", _share, CREATE_BATCH
+    ),
+    "batch-cancelled": FaultKind(
+        "the batch job is cancelled from outside when the share PARAMETER is answered",
+        Stage.JOB,
+        "0.5",
+        _share,
+        CREATE_BATCH,
+    ),
+    "batch-stuck": FaultKind(
+        "the batch job stays in the status PARAMETER until it is cancelled",
+        Stage.JOB,
+        "RUNNING",
+        _one_of(*BATCH_STATUSES),
+        CREATE_BATCH,
+    ),
+    "batch-without-files": FaultKind(
+        "the batch job ends without its PARAMETER: output, errors or both",
+        Stage.JOB,
+        "both",
+        _one_of("output", "errors", "both"),
+        CREATE_BATCH,
+    ),
+    "batch-results-gone": FaultKind("the files of results are gone (404)", Stage.JOB, calls=CREATE_BATCH),
+    "batch-lists-refused": FaultKind("requests with a list of inputs are refused", Stage.JOB, calls=CREATE_BATCH),
+    "line-dropped": FaultKind("the result is missing", Stage.LINE, calls=LINES),
+    "line-repeated": FaultKind("the result comes twice", Stage.LINE, calls=LINES),
+    "line-anonymous": FaultKind("the result has no custom_id", Stage.LINE, calls=LINES),
+    "line-failed": FaultKind("the request fails with status PARAMETER", Stage.LINE, "500", _status, LINES),
+    "line-refused": FaultKind("the request is refused with status PARAMETER", Stage.LINE, "422", _status, LINES),
 }
 
 _WRITTEN = re.compile(
@@ -165,7 +215,7 @@ class Fault:
 
     def strikes(self, call: str) -> bool:
         """Whether requests of this call can be hit."""
-        return self.calls is None or call in self.calls
+        return call != BATCH_LINE if self.calls is None else call in self.calls
 
     def __str__(self) -> str:
         """The fault as it is written."""
@@ -186,10 +236,14 @@ def parse_fault(written: str) -> Fault:
     if form is None:
         raise UnknownFaultError(f"{written!r} is not KIND[@CALL][xTIMES][:PROBABILITY][:PARAMETER]")
     calls = frozenset(form["calls"].split(",")) if form["calls"] else kind.calls
-    if unknown := (calls or frozenset()) - set(CALLS.values()):
-        raise UnknownFaultError(f"there is no call {min(unknown)!r}; there are {', '.join(CALLS.values())}")
-    if kind.stage is Stage.JOB and calls != CREATE_JOB:
-        raise UnknownFaultError(f"{name} is the fate of a job: it strikes create-job alone")
+    if unknown := (calls or frozenset()) - set(CALL_NAMES):
+        raise UnknownFaultError(f"there is no call {min(unknown)!r}; there are {', '.join(CALL_NAMES)}")
+    if kind.stage is Stage.JOB and calls != kind.calls:
+        raise UnknownFaultError(f"{name} is the fate of a job: it strikes {min(kind.calls or CALL_NAMES)} alone")
+    if kind.stage is Stage.LINE and calls != LINES:
+        raise UnknownFaultError(f"{name} strikes {BATCH_LINE} alone")
+    if BATCH_LINE in (calls or ()) and kind.stage not in (Stage.LINE, Stage.CONTENT):
+        raise UnknownFaultError(f"{name} strikes whole requests, and no {BATCH_LINE}")
     try:
         probability = float(form["probability"] or 1)
     except ValueError:

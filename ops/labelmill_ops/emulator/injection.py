@@ -62,6 +62,8 @@ async def _strike(request: web.Request, plan: FaultPlan, fault: Fault) -> web.St
     match fault.kind:
         case "429" | "429-storm":
             raise refusal(429, "Requests rate limit exceeded", RATE_LIMITED, _retry_after(fault))
+        case "402":
+            raise refusal(402, "Batch inference needs billing to be enabled", ("payment_required", "1200"))
         case "500":
             raise refusal(500, "Internal server error", ("internal_server_error", "1000"))
         case "502":

@@ -17,7 +17,7 @@ from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import InvalidInput, RemoteUnavailable
 from labelmill.core.addresses.loopback import is_loopback
 from labelmill_ops.emulator.command import check_faults
-from labelmill_ops.emulator.fault_kinds import CALLS, KINDS, described_kinds
+from labelmill_ops.emulator.fault_kinds import CALL_NAMES, KINDS, described_kinds
 
 _TIMEOUT_S = 10
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy leads to this machine
@@ -46,10 +46,10 @@ def rehearse(
     twentieth classification drips in over 30 s.
     """
     if show_kinds and wants_json(as_json):
-        print_json({"faults": {name: kind.summary for name, kind in KINDS.items()}, "calls": list(CALLS.values())})
+        print_json({"faults": {name: kind.summary for name, kind in KINDS.items()}, "calls": list(CALL_NAMES)})
         return
     if show_kinds:
-        typer.echo(f"{described_kinds()}\n\ncalls: {', '.join(CALLS.values())}")
+        typer.echo(f"{described_kinds()}\n\ncalls: {', '.join(CALL_NAMES)}")
         return
     if fault and off:
         raise InvalidInput("name faults or say --off, not both")

@@ -1,5 +1,6 @@
 """Answers and refusals in Mistral's JSON."""
 
+import datetime as dt
 from typing import Any
 
 import orjson
@@ -43,6 +44,17 @@ def unprocessable(field: str, message: str, kind: str = "value_error") -> Refuse
 def invalid_model(name: str, status: int = 404) -> RefusedError:
     """Return the refusal of a model that is not there, or that cannot do what is asked."""
     return refusal(status, f"Invalid model: {name}", INVALID_MODEL)
+
+
+def timestamp(text: str | None) -> float | None:
+    """Read a time in a query, as seconds since 1970, or refuse the request."""
+    if not text:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise unprocessable("created_after", "Input should be a valid datetime", "datetime_parsing") from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=dt.UTC)).timestamp()
 
 
 async def json_body(request: web.Request) -> dict[str, Any]:

@@ -1,16 +1,19 @@
 """`/v1/files`: upload, list, retrieve, download, delete."""
 
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import BodyPartReader, web
 
+from labelmill_ops.emulator.auth import owner_of
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.replies import json_reply, refusal, unprocessable
 from labelmill_ops.emulator.stats import STATS
 from labelmill_ops.emulator.store import STORE, StoredFile
 
 _PURPOSES = ("fine-tune", "batch", "ocr")
+_VISIBILITIES = ("workspace", "user")
 _CHUNK_BYTES = 1 << 20
 
 
@@ -24,8 +27,20 @@ def file_routes(config: EmulatorConfig) -> list[web.RouteDef]:
         purpose = form.fields.get("purpose") or "fine-tune"
         if purpose not in _PURPOSES:
             raise unprocessable("purpose", f"Input should be one of {', '.join(_PURPOSES)}", "enum")
+        visibility = form.fields.get("visibility") or "workspace"
+        if visibility not in _VISIBILITIES:
+            raise unprocessable("visibility", f"Input should be one of {', '.join(_VISIBILITIES)}", "enum")
         request.app[STATS].files += 1
-        return json_reply(_described(request.app[STORE].add_file(form.filename, purpose, form.content)))
+        file = request.app[STORE].add_file(
+            form.filename,
+            purpose,
+            form.content,
+            visibility=visibility,
+            owner=owner_of(request),
+            sample_type="batch_request" if purpose == "batch" else "instruct",
+            expires_at=_expiry(form.fields.get("expiry")),
+        )
+        return json_reply(_described(file))
 
     return [
         web.post("/v1/files", upload),
@@ -66,13 +81,22 @@ async def _content(part: BodyPartReader, max_bytes: int) -> bytes:
     return bytes(received)
 
 
+def _expiry(hours: str | None) -> int | None:
+    if not hours:
+        return None
+    if not hours.isdecimal() or int(hours) < 1:
+        raise unprocessable("expiry", "Input should be a valid integer of at least 1", "int_parsing")
+    return int(time.time()) + 3600 * int(hours)
+
+
 async def _list_files(request: web.Request) -> web.Response:
     page, size = page_of(request)
+    request.app[STORE].drop_expired_files()
     purpose, search = request.query.get("purpose"), request.query.get("search", "")
     files = [
         file
         for file in reversed(request.app[STORE].files.values())
-        if purpose in (None, file.purpose) and search in file.filename
+        if _may_read(request, file) and purpose in (None, file.purpose) and search in file.filename
     ]
     shown = files[page * size : (page + 1) * size]
     return json_reply({"data": [_described(file) for file in shown], "object": "list", "total": len(files)})
@@ -106,11 +130,21 @@ def page_of(request: web.Request) -> tuple[int, int]:
 
 
 def _found(request: web.Request) -> StoredFile:
-    file_id = request.match_info["file_id"]
-    try:
-        return request.app[STORE].files[file_id]
-    except KeyError as error:
-        raise refusal(404, f"No file matches the given query: {file_id}") from error
+    return readable_file(request, request.match_info["file_id"])
+
+
+def readable_file(request: web.Request, file_id: str) -> StoredFile:
+    """Return a file that who asks may read, or refuse the request."""
+    store = request.app[STORE]
+    store.drop_expired_files()
+    file = store.files.get(file_id)
+    if file is None or not _may_read(request, file):
+        raise refusal(404, f"No file matches the given query: {file_id}")
+    return file
+
+
+def _may_read(request: web.Request, file: StoredFile) -> bool:
+    return file.visibility != "user" or file.owner == owner_of(request)
 
 
 def _described(file: StoredFile) -> dict[str, Any]:
@@ -121,10 +155,11 @@ def _described(file: StoredFile) -> dict[str, Any]:
         "created_at": file.created_at,
         "filename": file.filename,
         "purpose": file.purpose,
-        "sample_type": "batch_request" if file.purpose == "batch" else "instruct",
+        "sample_type": file.sample_type,
         "num_lines": file.num_lines,
         "mimetype": file.mimetype,
-        "source": "upload",
+        "source": file.source,
         "signature": file.signature,
         "visibility": file.visibility,
+        "expires_at": file.expires_at,
     }

@@ -1,6 +1,5 @@
 """`/v1/fine_tuning/jobs`: create, list, get, start, cancel."""
 
-import datetime as dt
 import time
 import uuid
 from collections.abc import Callable
@@ -11,7 +10,15 @@ from pydantic import ValidationError
 
 from labelmill_ops.emulator.job_requests import CreateJob
 from labelmill_ops.emulator.jobs import JOBS, WrongStatusError
-from labelmill_ops.emulator.replies import RefusedError, invalid_model, json_body, json_reply, refusal, unprocessable
+from labelmill_ops.emulator.replies import (
+    RefusedError,
+    invalid_model,
+    json_body,
+    json_reply,
+    refusal,
+    timestamp,
+    unprocessable,
+)
 from labelmill_ops.emulator.routes_files import page_of
 from labelmill_ops.emulator.stats import STATS
 from labelmill_ops.emulator.store import STORE, StoredJob
@@ -110,7 +117,7 @@ def _found(request: web.Request) -> StoredJob:
 
 def _filter_of(request: web.Request) -> Callable[[StoredJob], bool]:
     query = request.query
-    after, before = _timestamp(query.get("created_after")), _timestamp(query.get("created_before"))
+    after, before = timestamp(query.get("created_after")), timestamp(query.get("created_before"))
 
     def matches(job: StoredJob) -> bool:
         integrations = job.integrations or [{}]
@@ -125,16 +132,6 @@ def _filter_of(request: web.Request) -> Callable[[StoredJob], bool]:
         )
 
     return matches
-
-
-def _timestamp(text: str | None) -> float | None:
-    if not text:
-        return None
-    try:
-        created_at = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise unprocessable("created_after", "Input should be a valid datetime", "datetime_parsing") from error
-    return (created_at if created_at.tzinfo else created_at.replace(tzinfo=dt.UTC)).timestamp()
 
 
 def _described(job: StoredJob) -> dict[str, Any]:

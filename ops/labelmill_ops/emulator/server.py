@@ -10,6 +10,7 @@ from aiohttp import web
 
 from labelmill_ops.emulator.answering import ANSWERERS, realtime_routes
 from labelmill_ops.emulator.auth import bearer_auth
+from labelmill_ops.emulator.batches import BATCHES, BatchRunner
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_ops.emulator.control import control_from_loopback, control_routes
 from labelmill_ops.emulator.fault_kinds import FaultPlan
@@ -17,6 +18,7 @@ from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
 from labelmill_ops.emulator.listener import LISTENER, Listener
 from labelmill_ops.emulator.replies import refusals_as_json
+from labelmill_ops.emulator.routes_batches import batch_routes
 from labelmill_ops.emulator.routes_chat import chat_answerers
 from labelmill_ops.emulator.routes_files import file_routes
 from labelmill_ops.emulator.routes_inference import inference_answerers
@@ -46,11 +48,13 @@ def create_app(config: EmulatorConfig) -> web.Application:
     app[STORE] = Store(config.state_dir)
     app[PLAN] = FaultPlan(config.faults, config.fault_seed)
     app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
-    app[ANSWERERS] = {**inference_answerers(config, executor, app[STORE]), **chat_answerers(executor)}
+    answerers = app[ANSWERERS] = {**inference_answerers(config, executor, app[STORE]), **chat_answerers(executor)}
+    app[BATCHES] = BatchRunner(config, app[STORE], app[PLAN], app[STATS], answerers)
     app.add_routes(
         [
             *file_routes(config),
             *job_routes(),
+            *batch_routes(config),
             *model_routes(),
             *realtime_routes(app[ANSWERERS]),
         ]
@@ -59,9 +63,11 @@ def create_app(config: EmulatorConfig) -> web.Application:
 
     async def lifetime(app: web.Application) -> AsyncIterator[None]:
         app[JOBS].resume()
+        app[BATCHES].resume()
         yield
         app[LISTENER].close()
         await app[JOBS].close()
+        await app[BATCHES].close()
         executor.shutdown(cancel_futures=True)
 
     app.cleanup_ctx.append(lifetime)

@@ -37,6 +37,7 @@ class Stats:
         self.by_mode = {mode: Counter[str]() for mode in MODES}
         self.jobs_created = 0
         self.jobs_started = 0
+        self.batches_created = 0
         self.files = 0  #: uploaded
         self.peak_in_flight = self.in_flight
         self._billed: Counter[str] = Counter()
@@ -75,6 +76,7 @@ class Stats:
             },
             "jobs_created": self.jobs_created,
             "jobs_started": self.jobs_started,
+            "batches_created": self.batches_created,
             "files": self.files,
             "peak_in_flight": self.peak_in_flight,
         }

@@ -29,6 +29,10 @@ class StoredFile(BaseModel):
     created_at: int
     mimetype: str = "application/jsonl"
     visibility: str = "workspace"
+    owner: str | None = None  #: who alone may read it where its visibility is `user`
+    source: str = "upload"
+    sample_type: str = "instruct"
+    expires_at: int | None = None
 
 
 class StoredModel(BaseModel):
@@ -70,6 +74,33 @@ class StoredJob(BaseModel):
     fate_status: str | None = None  #: where it meets it
 
 
+class StoredBatch(BaseModel):
+    """A batch job."""
+
+    id: str
+    endpoint: str
+    owner: str
+    created_at: int
+    timeout_hours: int
+    input_files: list[str]
+    requests: list[dict[str, Any]] | None  #: those that came with the order
+    model: str | None = None
+    agent_id: str | None = None
+    metadata: dict[str, str] | None = None
+    status: str = "QUEUED"
+    total: int = 0  #: requests, once they are read
+    succeeded: int = 0
+    failed: int = 0
+    errors: list[dict[str, Any]] = []
+    output_file: str | None = None
+    error_file: str | None = None
+    outputs: list[bytes] | None = None  #: lines of results, of requests that came with the order
+    started_at: int | None = None
+    completed_at: int | None = None
+    fate: str | None = None  #: the fault that awaits it
+    fate_parameter: str | None = None
+
+
 class Store:
     """Files, jobs and models by id, in the order they were made."""
 
@@ -77,6 +108,7 @@ class Store:
         """Open the state folder, if there is one, and take up what it holds."""
         self.files: dict[str, StoredFile] = {}
         self.jobs: dict[str, StoredJob] = {}
+        self.batches: dict[str, StoredBatch] = {}
         self.models: dict[str, StoredModel] = {}
         self._contents: dict[str, bytes] = {}
         self._classifiers: dict[str, Classifier] = {}
@@ -84,10 +116,11 @@ class Store:
         if state_dir is not None:
             self.files = {file.id: file for file in self._saved("files", StoredFile)}
             self.jobs = {job.id: job for job in self._saved("jobs", StoredJob)}
+            self.batches = {job.id: job for job in self._saved("batches", StoredBatch)}
             self.models = {model.id: model for model in self._saved("models", StoredModel)}
 
-    def add_file(self, filename: str, purpose: str, content: bytes) -> StoredFile:
-        """Keep an uploaded file."""
+    def add_file(self, filename: str, purpose: str, content: bytes, **details: Any) -> StoredFile:
+        """Keep a file; `details` are further fields of a `StoredFile`."""
         file = StoredFile(
             id=str(uuid.uuid4()),
             filename=filename,
@@ -96,6 +129,7 @@ class Store:
             num_lines=content.count(b"\n") + (not content.endswith(b"\n") and bool(content)),
             signature=md5(content, usedforsecurity=False).hexdigest(),
             created_at=int(time.time()),
+            **details,
         )
         self.files[file.id] = file
         if self._dir is None:
@@ -112,6 +146,12 @@ class Store:
         if file_id not in self.files:
             raise KeyError(file_id)
         return (self._dir / "files" / f"{file_id}.content").read_bytes()
+
+    def drop_expired_files(self) -> None:
+        """Forget the files whose time is over."""
+        now = time.time()
+        for file in [file for file in self.files.values() if file.expires_at is not None and file.expires_at <= now]:
+            self.delete_file(file.id)
 
     def delete_file(self, file_id: str) -> None:
         """Forget a file. Raises KeyError."""
@@ -130,6 +170,16 @@ class Store:
         """Forget a job, as if it had never been. Raises KeyError."""
         del self.jobs[job_id]
         self._forget("jobs", job_id)
+
+    def save_batch(self, job: StoredBatch) -> None:
+        """Keep a batch job as it is now."""
+        self.batches[job.id] = job
+        self._save("batches", job.id, job)
+
+    def delete_batch(self, job_id: str) -> None:
+        """Forget a batch job. Raises KeyError."""
+        del self.batches[job_id]
+        self._forget("batches", job_id)
 
     def add_model(self, job: StoredJob, classifier: Classifier) -> StoredModel:
         """Keep the model a job trained, under `job.fine_tuned_model`."""

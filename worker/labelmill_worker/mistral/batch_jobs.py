@@ -101,7 +101,9 @@ class SdkBatchJobs:
         # The metadata are compared here: that the server filters by them is not documented.
         with _billing_named():
             ours = [job for job in self._requests.pages(page) if metadata.items() <= job.metadata.items()]
-        return sorted(ours, key=lambda job: job.created_at)
+        ours.reverse()  # of one second, too, the oldest comes first
+        ours.sort(key=lambda job: job.created_at)
+        return ours
 
     def get(self, job_id: str) -> RemoteBatch:
         return self._requests.read(lambda: batch_of(self._jobs.get(job_id=job_id)))
