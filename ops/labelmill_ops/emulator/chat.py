@@ -13,28 +13,33 @@ import numpy as np
 import orjson
 
 from labelmill_ops.emulator.embedding import embed
+from labelmill_ops.emulator.token_logprobs import Part
 
 _LIKENESS_OF_MANY = 0.8  # of the best label of a list, from which further labels join it
 _EXAMPLE_WEIGHT = 2.0
+_SURENESS = 4.0  # how much more probable a label is than another one that is less alike
 
 
 class UnsupportedSchemaError(ValueError):
     """A schema that the emulator cannot fill in; the message says why."""
 
 
-def answer(messages: list[dict[str, Any]], schema: dict[str, Any]) -> str:
-    """Fill in `schema` for the last message. Raises UnsupportedSchemaError."""
+def answer(messages: list[dict[str, Any]], schema: dict[str, Any]) -> list[Part]:
+    """Fill in `schema` for the last message. Returns the parts of the answer. Raises UnsupportedSchemaError."""
     properties = _properties(schema)
     system = "\n".join(text_of(message) for message in messages if message["role"] == "system")
     asked = text_of(messages[-1])
-    if (numbered := _numbered(properties)) is not None:
-        name, key, parts = numbered
-        examples = [one for said, shown in _turns(messages) for one in _numbered_examples(said, shown, name, key)]
-        answers = [
-            {key: number} | _filled(parts, text, system, examples) for number, text in enumerate(_lines(asked), 1)
-        ]
-        return orjson.dumps({name: answers}).decode()
-    return orjson.dumps(_filled(properties, asked, system, _turns(messages))).decode()
+    if (numbered := _numbered(properties)) is None:
+        return _filled(properties, asked, system, _turns(messages))
+    name, key, parts = numbered
+    examples = [one for said, shown in _turns(messages) for one in _numbered_examples(said, shown, name, key)]
+    written: list[Part] = [(f"{{{_json(name)}:[{'{'}", None)]
+    for number, text in enumerate(_lines(asked), 1):
+        if number > 1:
+            written.append((",{", None))
+        written.append((f"{_json(key)}:{number},", None))
+        written += _filled(parts, text, system, examples)[1:]
+    return [*written, ("]}", None)]
 
 
 def asked_texts(messages: list[dict[str, Any]], schema: dict[str, Any]) -> list[str]:
@@ -85,8 +90,17 @@ def _numbered_examples(asked: str, shown: dict[str, Any], name: str, key: str) -
 
 def _filled(
     properties: dict[str, Any], question: str, system: str, examples: list[tuple[str, dict[str, Any]]]
-) -> dict[str, Any]:
-    return {name: _value(name, part, question, system, examples) for name, part in properties.items()}
+) -> list[Part]:
+    """The parts of an object: its first is the brace."""
+    parts: list[Part] = [("{", None)]
+    for number, (name, schema) in enumerate(properties.items()):
+        parts.append((f"{',' if number else ''}{_json(name)}:", None))
+        parts.append(_value(name, schema, question, system, examples))
+    return [*parts, ("}", None)]
+
+
+def _json(value: Any) -> str:
+    return orjson.dumps(value).decode()
 
 
 def text_of(message: dict[str, Any]) -> str:
@@ -113,7 +127,7 @@ def _turns(messages: list[dict[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
 
 def _value(
     name: str, schema: dict[str, Any], question: str, system: str, examples: list[tuple[str, dict[str, Any]]]
-) -> str | list[str]:
+) -> Part:
     several = schema.get("type") == "array"
     labels = (schema.get("items") or {}).get("enum") if several else schema.get("enum")
     if not isinstance(labels, list) or not labels or not all(isinstance(label, str) for label in labels):
@@ -122,8 +136,10 @@ def _value(
     likeness = _likeness(name, labels, question, system, examples)
     best = float(likeness.max())
     if not several:
-        return str(labels[int(likeness.argmax())])
-    return [label for label, score in zip(labels, likeness.tolist(), strict=True) if score >= _LIKENESS_OF_MANY * best]
+        weights = (likeness / best) ** _SURENESS
+        return str(labels[int(likeness.argmax())]), dict(zip(labels, (weights / weights.sum()).tolist(), strict=True))
+    alike = [label for label, one in zip(labels, likeness.tolist(), strict=True) if one >= _LIKENESS_OF_MANY * best]
+    return _json(alike), None
 
 
 def _likeness(

@@ -13,7 +13,11 @@ from labelmill_ops.emulator.answering import Answered, Answerer
 from labelmill_ops.emulator.chat import UnsupportedSchemaError, answer, asked_texts, text_of
 from labelmill_ops.emulator.replies import invalid_model, refusal, unprocessable
 from labelmill_ops.emulator.routes_models import BASE_MODELS
+from labelmill_ops.emulator.token_logprobs import Part, content_of, logprobs_of
 from labelmill_ops.emulator.training_data import estimated_tokens
+
+#: Models that refuse to tell the log-probabilities of tokens.
+WITHOUT_LOGPROBS = frozenset({"mistral-small-latest"})
 
 
 class _Part(BaseModel):
@@ -51,6 +55,8 @@ class _Completion(_Part):
     n: int | None = None
     response_format: _ResponseFormat | None = None
     safe_prompt: bool = False
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
 def chat_answerers(executor: Executor) -> dict[str, Answerer]:
@@ -62,6 +68,8 @@ def chat_answerers(executor: Executor) -> dict[str, Answerer]:
         except ValidationError as error:
             first = error.errors(include_input=False)[0]
             raise unprocessable(".".join(map(str, first["loc"])), first["msg"], first["type"]) from error
+        if asked.model in WITHOUT_LOGPROBS and not {"logprobs", "top_logprobs"}.isdisjoint(asked.model_fields_set):
+            raise unprocessable("logprobs", "Extra inputs are not permitted", "extra_forbidden")
         if not BASE_MODELS.get(asked.model, {}).get("completion_chat"):
             raise invalid_model(asked.model, 400)
         if asked.messages[-1].role not in ("user", "tool"):
@@ -71,32 +79,33 @@ def chat_answerers(executor: Executor) -> dict[str, Answerer]:
         messages = [message.model_dump() for message in asked.messages]
         schema = asked.response_format.json_schema.schema_
         try:
-            content = await asyncio.get_running_loop().run_in_executor(executor, answer, messages, schema)
+            parts = await asyncio.get_running_loop().run_in_executor(executor, answer, messages, schema)
         except UnsupportedSchemaError as error:
             raise refusal(400, str(error)) from error
-        reply = _reply(asked, messages, content)
+        reply = _reply(asked, messages, parts)
         return Answered(orjson.dumps(reply), asked_texts(messages, schema), reply["usage"]["total_tokens"])
 
     return {"/v1/chat/completions": complete}
 
 
-def _reply(asked: _Completion, messages: list[dict[str, Any]], content: str) -> dict[str, Any]:
+def _reply(asked: _Completion, messages: list[dict[str, Any]], parts: list[Part]) -> dict[str, Any]:
     prompt = sum(estimated_tokens(text_of(message)) + 4 for message in messages)
+    content, finish = content_of(parts), "stop"
     written = estimated_tokens(content)
-    finish = "stop"
     if asked.max_tokens is not None and written > asked.max_tokens:
         content, written, finish = content[: asked.max_tokens * 4], asked.max_tokens, "length"
+    choice: dict[str, Any] = {
+        "index": 0,
+        "message": {"role": "assistant", "content": content, "tool_calls": None, "prefix": False},
+        "finish_reason": finish,
+    }
+    if asked.logprobs:
+        choice["logprobs"] = logprobs_of(parts, asked.top_logprobs or 0)
     return {
         "id": uuid.uuid4().hex,
         "object": "chat.completion",
         "model": asked.model,
         "created": int(time.time()),
-        "choices": [
-            {
-                "index": 0,
-                "message": {"role": "assistant", "content": content, "tool_calls": None, "prefix": False},
-                "finish_reason": finish,
-            }
-        ],
+        "choices": [choice],
         "usage": {"prompt_tokens": prompt, "completion_tokens": written, "total_tokens": prompt + written},
     }

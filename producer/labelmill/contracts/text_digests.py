@@ -1,10 +1,8 @@
-"""The cache of vectors: the method of the models that fill it, and its key, the digest of a text."""
+"""The key of a text in the cache of vectors."""
 
 from __future__ import annotations
 
 import hashlib
-
-VECTORS = "vectors"  #: The method of the inner models that embed datasets; they make no predictions.
 
 
 def digest_of(text: str) -> bytes:

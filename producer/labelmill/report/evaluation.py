@@ -162,8 +162,8 @@ def _verdict(metrics: dict[str, Any], analysis: dict[str, Any], *, trained_on: b
     if _scores_are_bare(analysis):
         parts.append(
             Note(
-                "Its scores are 1 and 0 alone, as those of prompts are: they do not tell sure answers from others. "
-                "What rests on scores is left out, and a threshold would change nothing."
+                "Its scores are 1 and 0 alone, as those of prompts without log-probabilities are: they do not tell "
+                "sure answers from others. What rests on scores is left out, and a threshold would change nothing."
             )
         )
     elif _is_badly_calibrated(metrics) and "calibrated" not in metrics:

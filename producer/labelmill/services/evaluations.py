@@ -64,8 +64,8 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
                 raise InvalidInput(
                     f"{named('calibrate')} fits on the validation split: evaluate another one, such as test"
                 )
-            if model_row.method == "prompt":
-                scores = f"{ref_of(model_row)} scores 1 and 0, as prompts do"
+            if model_row.method == "prompt" and not (model_row.recipe or {}).get("logprobs"):
+                scores = f"{ref_of(model_row)} scores 1 and 0, as prompts do without log-probabilities"
                 warnings = (Notice(f"{scores}: a temperature cannot change that"),)
         spec = EvaluateSpec(
             calibrate=request.calibrate,

@@ -7,95 +7,37 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import redis
 from aiohttp import web
-from asked import approve, cancel, submit_batch, submit_evaluation, submit_training
+from asked import approve, cancel, submit_batch, submit_evaluation
+from school import SCHEMA, School, made_up_row, open_school
 from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Engine
-from strict_mistral import LABELS, StrictMistral, completed, label_of, refuse_texts_with
-from workshop import Killed, Workshop
+from strict_mistral import StrictMistral, completed, label_of, refuse_texts_with
+from workshop import Killed
 
 from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage, JobMessage
+from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, EventRow, LedgerRow, ModelRow, TrainingRow
+from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LedgerRow, ModelRow, TrainingRow
 from labelmill.core.money.prices import PRICES_AS_OF, PriceList
 from labelmill.services import models as registry
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.results.reading import read_results
-from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.store.stalled import return_expired_chunks
-
-SCHEMA = [
-    {"name": "intent", "labels": sorted(LABELS), "multi": False},
-    {"name": "tags", "labels": ["alpha", "even", "odd"], "multi": True},
-]
-
-
-def made_up_row(number: int) -> dict[str, Any]:
-    text = f"text {number} {'x' * (number % 4)}"
-    tags = ["even" if number % 2 == 0 else "odd", *(["alpha"] if label_of(text) == "alpha" else [])]
-    return {"text": text, "labels": {"intent": label_of(text), "tags": tags}}
-
-
-class School(Workshop):
-    """Polls trainings as soon as a message asks for it, and sends the message itself when none comes."""
-
-    def train(self, **options: Any) -> str:
-        given = {"name": "m", "dataset": "small", "yes": True} | options
-        return submit_training(self.engine, self.sender, **given)
-
-    def classify(self, texts: Sequence[str], model: str = "m", **options: Any) -> str:
-        source = self.folder / "texts.jsonl"
-        source.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
-        return submit_batch(self.engine, self.sender, source=str(source), model=model, **options)
-
-    def step(self) -> None:
-        if not self.queue.waiting:  # what a sweep would do
-            with reading(self.engine) as connection:
-                open_trainings = select(TrainingRow.id).where(TrainingRow.state.in_(("validating", "running")))
-                self.queue.waiting += [(TRAIN, JobMessage(job_id=one)) for one in connection.scalars(open_trainings)]
-        with writing(self.engine) as connection:
-            connection.execute(update(TrainingRow).values(due_at=None))
-        super().step()
-
-    def history(self, job_id: str) -> str:
-        with reading(self.engine) as connection:
-            lines = connection.scalars(select(EventRow.message).where(EventRow.job_id == job_id).order_by(EventRow.no))
-            return "\n".join(lines)
-
-    def version(self) -> ModelRow:
-        with reading(self.engine) as connection:
-            return registry.resolve_model(connection, "m")
-
-    def labels(self, batch_id: str, target: str = "intent") -> list[Any]:
-        found = [row["predictions"].get(target, {}) for row in read_results(self.engine, batch_id)]
-        return [one.get("labels", one.get("label")) for one in found]
 
 
 @pytest.fixture
 def school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[School]:
-    made = _school(engine, mistral, redis_url, tmp_path)
+    made = open_school(engine, mistral, redis_url, tmp_path)
     yield made
     made.close()
-
-
-def _school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> School:
-    no_files_no_jobs = cast("ControlPlane", object())  # neither vectors nor prompts need them
-    made = School(engine, mistral, redis_url, tmp_path, no_files_no_jobs)
-    made.dataset(
-        "small",
-        SCHEMA,
-        train=[made_up_row(n) for n in range(120)],
-        validation=[made_up_row(n) for n in range(1000, 1040)],
-    )
-    return made
 
 
 def test_a_head_is_trained_on_vectors_and_classifies(school: School) -> None:
@@ -134,7 +76,7 @@ def test_a_worker_killed_at_any_moment_pays_for_nothing_twice(school: School, mo
     (school.folder / "models" / f"{training_id}.dead.part").mkdir(parents=True)  # what a kill in the middle leaves
     (school.folder / "models" / f"{training_id}.zip.1.part").touch()
     kills = [
-        (embedding, "open_inner_batch"),
+        (inner_batch, "open_inner_batch"),
         (inner_batch, "dispatch_batch"),
         (embedding, "fit_head"),
         (embedding, "succeed"),
@@ -264,9 +206,10 @@ def test_a_cancelled_training_cancels_its_batch_and_keeps_the_vectors(school: Sc
     assert school.status(school.status(training_id)["batch"])["state"] == "cancelled"
 
 
-def test_a_prompt_is_made_without_a_request_and_answers_one_text_each(school: School) -> None:
+def test_a_prompt_is_made_by_one_short_request_and_answers_one_text_each(school: School) -> None:
     training = school.run(school.train(method="prompt", yes=False, shots=2, descriptions={"alpha": "the first"}))
-    assert (training["state"], school.mistral.requests) == ("succeeded", 0)
+    assert (training["state"], school.mistral.requests) == ("succeeded", 1)  # whether log-probabilities are told
+    assert "tells no log-probabilities" in school.history(training["id"])
     recipe = school.version().recipe or {}
     assert "- alpha: the first" in recipe["system"]
     assert len(recipe["examples"]) >= 8
@@ -336,7 +279,7 @@ def test_each_model_of_a_prompt_with_the_nearest_examples_keeps_to_its_own_limit
 ) -> None:
     chat, texts = "ministral-8b-2512", [made_up_row(n)["text"] for n in range(2000, 2006)]
     monkeypatch.setenv("LABELMILL_MODEL_LIMITS", json.dumps({chat: {"requests_per_minute": 600}}))
-    school = _school(engine, mistral, redis_url, tmp_path)
+    school = open_school(engine, mistral, redis_url, tmp_path)
     try:
         school.run(school.train(method="prompt", shots=1, shot_selection="nearest", base_model=chat))
         chats: list[float] = []

@@ -12,9 +12,9 @@ from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BudgetReached, LabelmillError
+from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.job_kinds import BATCH
 from labelmill.contracts.states import BatchState
-from labelmill.contracts.text_digests import VECTORS
 from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of

@@ -7,34 +7,13 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.text_digests import VECTORS, digest_of
+from labelmill.contracts.text_digests import digest_of
 from labelmill.core.chunks.codec import ChunkInput
 from labelmill.core.database import reading
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import ModelRow, VectorRow, utc_now
+from labelmill.core.database.tables import VectorRow
 
-_INNER = "inner"  #: Their state: they are in no list and have no name that a command takes.
 _AT_ONCE = 1_000  # parameters of one statement
-
-
-def embedding_model(connection: Connection, remote_model: str) -> int:
-    """The key of the inner model for an embedding model of Mistral's, made on its first use."""
-    named = {
-        "name": remote_model,
-        "version": 0,
-        "state": _INNER,
-        "promoted": False,
-        "method": VECTORS,
-        "remote_model": remote_model,
-        "label_schema": [],
-        "created_at": utc_now(),
-    }
-    connection.execute(dialect_of(connection).insert_or_ignore(ModelRow).values(named))
-    return int(
-        connection.execute(
-            select(ModelRow.no).where(ModelRow.name == remote_model, ModelRow.version == 0, ModelRow.method == VECTORS)
-        ).scalar_one()
-    )
 
 
 def known_digests(connection: Connection, model_no: int, digests: Iterable[bytes]) -> set[bytes]:

@@ -19,9 +19,9 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.documents.parts import Cost
 from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import BatchState, TrainingState
+from labelmill.contracts.states import TrainingState
 from labelmill.contracts.text_digests import digest_of
 from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.database import reading, writing
@@ -33,7 +33,8 @@ from labelmill.core.money.token_counts import count_all
 from labelmill.core.storage.references import MODELS, model_file
 from labelmill_worker.evaluate.measure import add_texts
 from labelmill_worker.store import vectors
-from labelmill_worker.store.inner_batches import first_row_error, open_inner_batch, read_inner_batch
+from labelmill_worker.store.inner_batches import InnerBatch, first_row_error
+from labelmill_worker.store.inner_models import embedding_model
 from labelmill_worker.store.jobs import read_job
 from labelmill_worker.store.models import register_version
 from labelmill_worker.store.trainings import update_held
@@ -43,7 +44,7 @@ from labelmill_worker.train.factory.remote_job import SPLITS, may_start
 from labelmill_worker.train.heads.decisions import Wanted
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
-from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
+from labelmill_worker.train.inner_batch import named_batches, require_completed, run_named_batch
 from labelmill_worker.train.polling_schedule import next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
@@ -96,7 +97,7 @@ def await_approval(step: StepContext) -> NextPoll:
 
 def run(step: StepContext) -> NextPoll:
     """running → succeeded: embed, then fit."""
-    wait_s = embed(step, step.spec.base_model, texts_of(step))
+    wait_s = embed(step, step.spec.base_model, lambda: texts_of(step))
     if wait_s is not None:
         return wait_s
     with step.long_slot(), discarded_if_cancelled(step):
@@ -105,34 +106,18 @@ def run(step: StepContext) -> NextPoll:
     return None
 
 
-def embed(step: StepContext, model: str, blocks: Iterator[list[str]]) -> NextPoll:
-    """Bring the training's batch on. Returns when to poll again; None: every text that can have a vector has one."""
-    if step.row.batch_id is None:
+def embed(step: StepContext, model: str, blocks: Callable[[], Iterator[list[str]]]) -> NextPoll:
+    """Bring the batch of vectors on. Returns when to poll again; None: every text that can have a vector has one."""
+    if VECTORS not in named_batches(step):
         with step.long_slot():
-            first = next(unembedded(step, model, blocks), None)
+            first = next(unembedded(step, model, blocks()), None)
         if first is None:
             return None  # nothing to send
-        with writing(step.engine) as connection:
-            model_no = vectors.embedding_model(connection, model)
-        with writing(step.engine) as connection:
-            step.require_lease(connection)
-            open_inner_batch(
-                connection,
-                TrainingRow,
-                step.row.id,
-                step.token,
-                model_no=model_no,
-                model_ref=model,
-                spec=ClassifySpec(source=f"{step.dataset.name}@{step.dataset.version}"),
-            )
-        return 0.0  # the next step reads the training anew, and submits
-    batch = read_inner_batch(step.engine, step.row.batch_id)
-    if batch.state == BatchState.SUBMITTING.value:
-        with step.long_slot():
-            submit_inner_batch(step, batch.id, unembedded(step, model, blocks))
-        return wait_for(step, read_inner_batch(step.engine, batch.id))
-    if not has_ended(batch):
-        return wait_for(step, batch)
+    with writing(step.engine) as connection:
+        model_no = embedding_model(connection, model)
+    batch = run_named_batch(step, VECTORS, model_no, model, lambda: unembedded(step, model, blocks()))
+    if not isinstance(batch, InnerBatch):
+        return batch
     require_completed(batch)
     if batch.failed:
         _tell_of_failures(step, batch.no, batch.failed)
@@ -151,7 +136,7 @@ def texts_of(step: StepContext) -> Iterator[list[str]]:
 def unembedded(step: StepContext, model: str, blocks: Iterator[list[str]]) -> Iterator[list[str]]:
     """Those of the texts that have no vector, each once."""
     with writing(step.engine) as connection:
-        model_no = vectors.embedding_model(connection, model)
+        model_no = embedding_model(connection, model)
     distinct = DistinctTexts()
     for block in blocks:
         step.check()
@@ -167,7 +152,7 @@ def unembedded(step: StepContext, model: str, blocks: Iterator[list[str]]) -> It
 def vectors_of(step: StepContext, model: str, rows: Iterator[tuple[str, Any]]) -> Iterator[tuple[bytes, Any, str]]:
     """`(vector as stored, labels, text)` of the rows whose text has a vector."""
     with writing(step.engine) as connection:
-        model_no = vectors.embedding_model(connection, model)
+        model_no = embedding_model(connection, model)
     for block in in_blocks(rows):
         step.check()
         digests = [digest_of(text) for text, _ in block]

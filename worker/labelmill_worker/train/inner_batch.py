@@ -1,16 +1,20 @@
-"""A training's own batch: submitted once, whatever crashes, and followed without holding a worker."""
+"""A training's own batches: each submitted once, whatever crashes, and followed without holding a worker."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
+from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.job_kinds import ENDED
+from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
+from labelmill.core.database import writing
+from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
-from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
-from labelmill_worker.store.trainings import record_poll
+from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, open_inner_batch, read_inner_batch
+from labelmill_worker.store.trainings import record_poll, update_held
 from labelmill_worker.train.polling_schedule import has_stalled, next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
@@ -23,6 +27,42 @@ def submit_inner_batch(step: StepContext, batch_id: str, blocks: Iterable[list[s
     fill_inner_batch(step.engine, batch.no, batch_id, blocks, step.require_lease)
     with contextlib.suppress(BrokerUnavailable):  # recovery sends it
         dispatch_batch(step.engine, step.sender, batch_id)
+
+
+def named_batches(step: StepContext) -> dict[str, str]:
+    """The training's batches by what they are for, as `run_named_batch` opened them."""
+    batches: dict[str, str] | None = (step.row.details or {}).get("batches")
+    if batches is None and step.row.batch_id is not None:
+        return {VECTORS: step.row.batch_id}  # an earlier Labelmill's training had one batch
+    return batches or {}
+
+
+def run_named_batch(
+    step: StepContext, name: str, model_no: int, model_ref: str, blocks: Callable[[], Iterable[list[str]]]
+) -> InnerBatch | NextPoll:
+    """Bring one of the training's batches on. Returns it once it has ended; before, when to poll again."""
+    batches = named_batches(step)
+    if name not in batches:
+        with writing(step.engine) as connection:
+            step.require_lease(connection)
+            batch_id = open_inner_batch(
+                connection,
+                TrainingRow,
+                step.row.id,
+                step.token,
+                model_no=model_no,
+                model_ref=model_ref,
+                spec=ClassifySpec(source=f"{step.dataset.name}@{step.dataset.version}"),
+            )
+            details = {"batches": batches | {name: batch_id}}
+            update_held(connection, step.row.id, step.token, details=details)
+        return 0.0  # the next step reads the training anew, and submits
+    batch = read_inner_batch(step.engine, batches[name])
+    if batch.state == BatchState.SUBMITTING.value:
+        with step.long_slot():
+            submit_inner_batch(step, batch.id, blocks())
+        batch = read_inner_batch(step.engine, batch.id)
+    return batch if has_ended(batch) else wait_for(step, batch)
 
 
 def has_ended(batch: InnerBatch) -> bool:

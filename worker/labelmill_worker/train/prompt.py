@@ -1,7 +1,7 @@
 """The method `prompt`: nothing is trained; the whole prompt is made once and stored with the version.
 
 queued → validating (choose examples, weigh what embedding them costs) → running → succeeded. Only `--shot-selection
-nearest` costs anything: the examples to choose from are embedded, through the engine.
+nearest` costs anything worth a word: the examples to choose from are embedded, through the engine.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.train import embedding
 from labelmill_worker.train.dataset_rows import holds_chats, read_rows
+from labelmill_worker.train.logprobs import find_out
 from labelmill_worker.train.sampling import sample_per_label
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
@@ -43,19 +44,25 @@ def run(step: StepContext) -> NextPoll:
     """running → succeeded: make the prompt."""
     schema = LabelSchema.from_json(step.dataset.label_schema or [])
     spec = step.spec
+    chats = holds_chats(step.split_file("train"))
+    if _is_nearest(step):
+        wait_s = embedding.embed(step, EMBEDDING_MODEL, lambda: _pool_texts(step, schema))
+        if wait_s is not None:
+            return wait_s
+    logprobs = find_out(step)
+    if not isinstance(logprobs, bool):
+        return logprobs
     recipe: dict[str, Any] = {
         "system": system_message(schema, spec.descriptions),
         "answer_schema": answer_schema(schema),
         "shots": spec.shots,
         "shot_selection": spec.shot_selection,
-        "chats": holds_chats(step.split_file("train")),
+        "chats": chats,
+        "logprobs": logprobs,
     }
     if spec.texts_per_prompt > 1:
         recipe["numbered"] = numbered_recipe(schema, spec.descriptions, spec.texts_per_prompt)
     if _is_nearest(step):
-        wait_s = embedding.embed(step, EMBEDDING_MODEL, _pool_texts(step, schema))
-        if wait_s is not None:
-            return wait_s
         with step.long_slot():
             pool = _pool_file(step, schema)
         recipe |= pool | {"embedding_model": EMBEDDING_MODEL}

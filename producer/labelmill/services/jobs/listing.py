@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select, union_all
+from sqlalchemy import ColumnElement, and_, or_, select
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
@@ -96,8 +96,7 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
 
 def _is_asked_for() -> ColumnElement[bool]:
     """The batch was submitted by a person, and is not an inner batch."""
-    columns = [getattr(TABLE_OF[kind], name) for kind, entry in KINDS.items() for name in entry.inner_batches]
-    return BatchRow.id.not_in(union_all(*(select(column).where(column.is_not(None)) for column in columns)))
+    return BatchRow.owner_id.is_(None)
 
 
 def _older_than(connection: Connection, job_id: str | None) -> tuple[Any, str] | None:

@@ -42,9 +42,9 @@ def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:
     if kind is Kind.BATCH:
         return or_(
             *(
-                exists().where(getattr(TABLE_OF[other], column) == BatchRow.id, ~ended_before(TABLE_OF[other], before))
+                exists().where(TABLE_OF[other].id == BatchRow.owner_id, ~ended_before(TABLE_OF[other], before))
                 for other, entry in KINDS.items()
-                for column in entry.inner_batches
+                if entry.inner_batches
             )
         )
     return false()

@@ -16,11 +16,13 @@ from labelmill.contracts.chats import transcript
 from labelmill.contracts.errors import UnusableContent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.answers import Scores
+from labelmill_worker.inference.models.label_probabilities import placed_strings
 from labelmill_worker.inference.models.prompt import (
     Example,
     chat_body,
     chosen_labels,
     max_answer_tokens,
+    probable_labels,
     read_json,
     require_finished,
     shown_answer,
@@ -29,6 +31,7 @@ from labelmill_worker.inference.models.prompt import (
     value_schema,
     with_keys,
 )
+from labelmill_worker.inference.models.token_probabilities import AnswerTokens
 
 MAX_TEXT_TOKENS = 16_000  #: Of all texts in one prompt; a text that is longer goes alone.
 MAX_OUTPUT_TOKENS = 16_000  #: Of one answer.
@@ -107,15 +110,33 @@ def _max_tokens_of_text(schema: LabelSchema) -> int:
     return max_answer_tokens(schema) + WRAPPING_TOKENS
 
 
-def check_numbered_reply(content: str, finish_reason: str, schema: LabelSchema, count: int) -> Scores:
+def check_numbered_reply(
+    content: str, finish_reason: str, schema: LabelSchema, count: int, tokens: AnswerTokens | None = None
+) -> Scores:
     """What a chat model's reply to `count` texts says: for each target float32 (count, labels), in the order of the
-    texts, whatever that of the answers is.
+    texts, whatever that of the answers is. `tokens`: the reply's, for probabilities.
 
     Raises MalformedAnswer where the model failed, UnusableContent where it answered, but not every text once and with
     labels.
     """
     require_finished(finish_reason)
-    answers = with_keys(read_json(content), (_ANSWERS,))[_ANSWERS]
+    answers = _by_number(read_json(content), schema, count)
+    scores = [[chosen_labels(answer[target.name], target) for answer in answers] for target in schema.targets]
+    if tokens is not None:
+        places = _by_number(placed_strings(content, content.index("{")), schema, count)
+        scores = [
+            [
+                probable_labels(chosen, place[target.name], target, content, tokens)
+                for chosen, place in zip(of_target, places, strict=True)
+            ]
+            for target, of_target in zip(schema.targets, scores, strict=True)
+        ]
+    return [np.concatenate(of_target) for of_target in scores]
+
+
+def _by_number(said: Any, schema: LabelSchema, count: int) -> list[Mapping[str, Any]]:
+    """The answers in the order of their texts. Raises UnusableContent unless there is one for each text."""
+    answers = with_keys(said, (_ANSWERS,))[_ANSWERS]
     if not isinstance(answers, list) or len(answers) != count:
         found = len(answers) if isinstance(answers, list) else "no list of"
         raise UnusableContent(f"the model gave {found} answers to {count} texts")
@@ -126,13 +147,8 @@ def check_numbered_reply(content: str, finish_reason: str, schema: LabelSchema, 
         answer = with_keys(given, keys)
         number = answer[key]
         if type(number) is not int or not 1 <= number <= count:
-            raise UnusableContent(
-                f"the model answered a text that it was not asked about, with another number than 1 to {count}"
-            )
+            raise UnusableContent(f"the model gave an answer another number than 1 to {count}")
         if number in by_number:
             raise UnusableContent(f"the model answered text {number} of {count} twice")
         by_number[number] = answer
-    return [
-        np.concatenate([chosen_labels(by_number[number][target.name], target) for number in range(1, count + 1)])
-        for target in schema.targets
-    ]
+    return [by_number[number] for number in range(1, count + 1)]

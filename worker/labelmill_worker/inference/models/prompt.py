@@ -1,8 +1,9 @@
 """What a chat model is asked, and what its answer means. Pure.
 
 A prompt model's *recipe* is the whole prompt, made once by its training and stored with the version: the system
-message, the JSON schema whose enums are the labels, and the examples. Scores are honest rather than fine: 1 for a label
-that the model chose, 0 for the others, because Mistral reports no probabilities of its answers.
+message, the JSON schema whose enums are the labels, and the examples. The scores of a single-label target are
+probabilities where the server tells those of tokens (`label_probabilities.py`). All others are 1 for a label that the
+model chose and 0 for the rest: which labels of a list are probable cannot be told from the tokens of one list.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from labelmill.contracts.errors import MalformedAnswer, UnusableContent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.money.token_counts import count_tokens
 from labelmill_worker.inference.answers import Scores
+from labelmill_worker.inference.models.label_probabilities import Placed, label_probabilities, placed_strings
+from labelmill_worker.inference.models.token_probabilities import AnswerTokens
 
 Example = Mapping[str, Any]
 """A labelled text: `{"text", "labels": {target: label or labels}}`."""
@@ -125,13 +128,14 @@ def usual_answer_tokens(schema: LabelSchema) -> int:
     return 20 * len(schema.targets)
 
 
-def check_reply(content: str, finish_reason: str, schema: LabelSchema) -> Scores:
-    """What a chat model's reply to one text says: for each target float32 (1, labels).
+def check_reply(content: str, finish_reason: str, schema: LabelSchema, tokens: AnswerTokens | None = None) -> Scores:
+    """What a chat model's reply to one text says: for each target float32 (1, labels). `tokens`: the reply's, for
+    probabilities.
 
     Raises MalformedAnswer where the model failed, UnusableContent where it answered, but not with labels.
     """
     require_finished(finish_reason)
-    return check_answer(content, schema)
+    return check_answer(content, schema, tokens)
 
 
 def require_finished(finish_reason: str) -> None:
@@ -144,14 +148,34 @@ def require_finished(finish_reason: str) -> None:
         raise UnusableContent(f"the model's answer was cut short ({finish_reason})")
 
 
-def check_answer(content: str, schema: LabelSchema) -> Scores:
+def check_answer(content: str, schema: LabelSchema, tokens: AnswerTokens | None = None) -> Scores:
     """Turn an answer to one text into scores: for each target float32 (1, labels). Raises UnusableContent off the
     schema.
 
     Not every model keeps to it: a code fence, white space and the case of letters do not count.
     """
-    answer = with_keys(read_json(content), tuple(target.name for target in schema.targets))
-    return [chosen_labels(answer[target.name], target) for target in schema.targets]
+    names = tuple(target.name for target in schema.targets)
+    answer = with_keys(read_json(content), names)
+    chosen = [chosen_labels(answer[target.name], target) for target in schema.targets]
+    if tokens is None:
+        return chosen
+    places = with_keys(placed_strings(content, content.index("{")), names)
+    return [
+        probable_labels(scores, places[target.name], target, content, tokens)
+        for target, scores in zip(schema.targets, chosen, strict=True)
+    ]
+
+
+def probable_labels(
+    chosen: NDArray[np.float32], place: Any, target: Target, content: str, tokens: AnswerTokens
+) -> NDArray[np.float32]:
+    """The probabilities of a single-label target's labels where one was written at `place`; `chosen`, its scores of 1
+    and 0, where the tokens do not say, and of another target."""
+    if target.multi or not isinstance(place, Placed):
+        return chosen
+    at = place.at if content.isascii() else len(content[: place.at].encode("utf-8", "surrogatepass"))
+    found = label_probabilities(target.labels).scores_at(tokens, at)
+    return chosen if found is None else found
 
 
 def read_json(content: str) -> Any:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from labelmill.contracts.errors import WorkerUnable
+from labelmill.contracts.inner_methods import LOGPROBS, VECTORS
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.text_digests import VECTORS
 from labelmill.core.storage.base import Storage
 from labelmill.core.storage.references import MODELS
 from labelmill_worker.inference.models.example_pool import ExamplePool
@@ -19,6 +19,7 @@ from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.embedding_head import EmbeddingHead
 from labelmill_worker.inference.strategies.list_classification import ListClassification
+from labelmill_worker.inference.strategies.logprobs_probe import LogprobsProbe
 from labelmill_worker.inference.strategies.strategy import Strategy
 
 
@@ -40,9 +41,11 @@ def strategy_for(
         if "file" in recipe:
             file = storage.file(recipe["file"], MODELS, sha256=recipe["sha256"])
             pool = ExamplePool.load(file, recipe["sha256"], model.name, schema)
-        return ChatPrompt(model, pool)
+        return ChatPrompt(model, pool, temperatures)
     if model.method == VECTORS:
         return Embedding(model, texts_per_request)
+    if model.method == LOGPROBS:
+        return LogprobsProbe(model)
     if model.method != "factory":
         raise WorkerUnable(
             f"model {model.name} was made by the method {model.method!r}, which this worker does not know"

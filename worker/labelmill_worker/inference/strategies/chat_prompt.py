@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.chat_replies import read_chat_reply
@@ -22,6 +22,8 @@ from labelmill_worker.inference.models.prompt import (
     request_body,
     usual_answer_tokens,
 )
+from labelmill_worker.inference.models.temperature import at_temperatures
+from labelmill_worker.inference.models.token_probabilities import TOP_LOGPROBS, read_tokens
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request, plan_by_tokens
@@ -37,9 +39,14 @@ class ChatPrompt(Strategy):
     A request of one text, also one that is left of a bisected request, is asked with the prompt of one text.
     """
 
-    def __init__(self, model: ModelVersion, pool: ExamplePool | None) -> None:
+    def __init__(
+        self, model: ModelVersion, pool: ExamplePool | None, temperatures: Mapping[str, float] | None = None
+    ) -> None:
+        """`temperatures`: those at which the batch is answered."""
         self.model = model.remote_model
         self._recipe = model.recipe
+        self._tells_probabilities = bool(self._recipe.get("logprobs"))  # the model's server does
+        self._temperatures = temperatures or {}
         self._numbered = self._recipe.get("numbered")
         self._pool = pool
         self.vector_model = str(self._recipe["embedding_model"]) if pool is not None else None
@@ -75,12 +82,17 @@ class ChatPrompt(Strategy):
             body = numbered_request_body(self.model, self._numbered, self._schema, request.texts, examples)
         else:
             body = request_body(self.model, self._recipe, self._schema, request.texts[0], examples)
+        if self._tells_probabilities:
+            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         return Call(Endpoint.CHAT_COMPLETIONS, body)
 
     def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:
         content, finish_reason = read_chat_reply(reply)
+        tokens = read_tokens(reply.document, content) if self._tells_probabilities else None
         if len(request) > 1:
-            scores = check_numbered_reply(content, finish_reason, schema, len(request))
+            scores = check_numbered_reply(content, finish_reason, schema, len(request), tokens)
         else:
-            scores = check_reply(content, finish_reason, schema)
+            scores = check_reply(content, finish_reason, schema, tokens)
+        if self._temperatures:
+            scores = at_temperatures(scores, schema, self._temperatures)
         return Answer(request, schema, scores, reply.tokens)

@@ -1,0 +1,4 @@
+"""The methods of inner models, which jobs ask for themselves; a model's version has one of `services/trainings.py`."""
+
+VECTORS = "vectors"  #: They embed datasets and make no predictions.
+LOGPROBS = "logprobs"  #: They ask once whether a chat model's server tells the log-probabilities of tokens.

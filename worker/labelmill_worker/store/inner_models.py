@@ -1,0 +1,71 @@
+"""Inner models: what jobs ask for themselves. They are in no list and have no name that a command takes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select, update
+from sqlalchemy.engine import Connection, Engine
+
+from labelmill.contracts.inner_methods import LOGPROBS, VECTORS
+from labelmill.contracts.label_schema import LabelSchema
+from labelmill.core.database import reading, writing
+from labelmill.core.database.dialects import dialect_of
+from labelmill.core.database.tables import ModelRow, ModelTargetRow, utc_now
+
+_INNER = "inner"  #: Their state.
+_OF_LOGPROBS = -1  #: The version of the model that asks whether log-probabilities are told.
+
+
+def embedding_model(connection: Connection, remote_model: str) -> int:
+    """The key of the inner model for an embedding model of Mistral's, made on its first use."""
+    return _inner_model(connection, remote_model, 0, VECTORS, remote_model, LabelSchema(()))
+
+
+def logprobs_model(connection: Connection, remote_model: str, schema: LabelSchema) -> int:
+    """The key of the inner model that asks whether a model's server tells log-probabilities, made on its first use."""
+    return _inner_model(connection, remote_model, _OF_LOGPROBS, LOGPROBS, remote_model, schema)
+
+
+def tells_logprobs(engine: Engine, remote_model: str) -> bool | None:
+    """Whether the server tells a model's log-probabilities, as `remember_logprobs` wrote it. None: it was not asked."""
+    statement = select(ModelRow.recipe).where(
+        ModelRow.name == remote_model, ModelRow.version == _OF_LOGPROBS, ModelRow.method == LOGPROBS
+    )
+    with reading(engine) as connection:
+        return (connection.scalar(statement) or {}).get("told")
+
+
+def remember_logprobs(engine: Engine, model_no: int, *, told: bool) -> None:
+    """Keep the answer for all later trainings."""
+    with writing(engine) as connection:
+        connection.execute(update(ModelRow).where(ModelRow.no == model_no).values(recipe={"told": told}))
+
+
+def _inner_model(
+    connection: Connection,
+    name: str,
+    version: int,
+    method: str,
+    remote_model: str,
+    schema: LabelSchema,
+    recipe: dict[str, Any] | None = None,
+) -> int:
+    values = {
+        "name": name,
+        "version": version,
+        "state": _INNER,
+        "promoted": False,
+        "method": method,
+        "remote_model": remote_model,
+        "label_schema": schema.to_json(),
+        "recipe": recipe,
+        "created_at": utc_now(),
+    }
+    connection.execute(dialect_of(connection).insert_or_ignore(ModelRow).values(values))
+    of_model = (ModelRow.name == name, ModelRow.version == version, ModelRow.method == method)
+    number = int(connection.execute(select(ModelRow.no).where(*of_model)).scalar_one())
+    names = [{"model_no": number, "target": at, "name": target.name} for at, target in enumerate(schema.targets)]
+    if names:
+        connection.execute(dialect_of(connection).insert_or_ignore(ModelTargetRow), names)
+    return number

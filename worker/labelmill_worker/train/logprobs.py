@@ -1,0 +1,56 @@
+"""Whether a prompted model's scores can be probabilities: its server is asked once, by a batch of one short text.
+
+Nobody has to allow so small a cost, but a cap below it is kept. A server that cannot be asked now is asked by the next
+training: a version is made without probabilities meanwhile.
+"""
+
+from __future__ import annotations
+
+from labelmill.contracts.states import BatchState
+from labelmill.core.database import writing
+from labelmill_worker.inference.strategies.logprobs_probe import PROBE_SCHEMA, PROBE_TEXT, PROBE_TOKENS
+from labelmill_worker.store.inner_batches import InnerBatch, first_error_code, read_scores
+from labelmill_worker.store.inner_models import logprobs_model, remember_logprobs, tells_logprobs
+from labelmill_worker.train.inner_batch import run_named_batch
+from labelmill_worker.train.step_context import NextPoll, StepContext
+
+_NAME = "log-probabilities"  #: Of the batch, among those of the training.
+
+
+def find_out(step: StepContext) -> bool | NextPoll:
+    """Whether log-probabilities are told, or when to poll again for it."""
+    model = step.spec.base_model
+    if (known := tells_logprobs(step.engine, model)) is not None:
+        return known
+    if not _may_ask(step):
+        return False
+    with writing(step.engine) as connection:
+        model_no = logprobs_model(connection, model, PROBE_SCHEMA)
+    batch = run_named_batch(step, _NAME, model_no, model, lambda: [[PROBE_TEXT]])
+    if not isinstance(batch, InnerBatch):
+        return batch
+    told = _answer(step, batch)
+    if told is None:
+        step.note(f"{model} could not be asked for log-probabilities, so labels score 1 and 0 ({batch.id})")
+        return False
+    remember_logprobs(step.engine, model_no, told=told)
+    step.note(f"{model} tells log-probabilities: scores are probabilities" if told else _NOT_TOLD.format(model))
+    return told
+
+
+_NOT_TOLD = "{} tells no log-probabilities, so labels score 1 and 0"
+
+
+def _may_ask(step: StepContext) -> bool:
+    cap = step.row.max_cost
+    price = step.prices.cost_of(step.spec.base_model, PROBE_TOKENS)
+    return step.row.approved or cap is None or (price is not None and price["amount"] <= cap)
+
+
+def _answer(step: StepContext, batch: InnerBatch) -> bool | None:
+    """None: it was neither answered nor refused."""
+    if batch.state == BatchState.COMPLETED.value and batch.failed:
+        return False if first_error_code(step.engine, batch.no) == "request_refused" else None
+    for _, scores in read_scores(step.engine, batch.no, 0, batch.rows):
+        return bool(scores[0])
+    return None
