@@ -79,6 +79,9 @@ def test_an_uploaded_file_is_found_again_by_its_exact_name(plane: SdkControlPlan
     plane.upload_file(train_file, "train_0001-train.jsonl.old.jsonl", 1)
     found = plane.find_files("train_0001-train.jsonl")
     assert [(file.id, file.size_bytes) for file in found] == [(uploaded, train_file.stat().st_size)]
+    plane.upload_file(train_file, "train_00010-train.jsonl", 1)
+    names = {file.name for file in plane.find_files_of("train_0001")}
+    assert names == {"train_0001-train.jsonl", "train_0001-train.jsonl.old.jsonl"}
     plane.delete_file(uploaded)
     plane.delete_file(uploaded)
     assert plane.find_files("train_0001-train.jsonl") == []

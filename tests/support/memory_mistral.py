@@ -50,6 +50,7 @@ class MemoryMistral:
         self._starts: deque[float] = deque()
         self.models: dict[str, bool] = {}  #: id → is archived
         self.files: dict[str, RemoteFile] = {}
+        self.uploads: list[str] = []  #: Names, of files that were deleted since too.
         self.jobs: dict[str, RemoteJob] = {}
         self.orders: list[JobOrder] = []
         self.starts: list[str] = []
@@ -105,14 +106,19 @@ class MemoryMistral:
         del expiry_hours
 
         def upload() -> str:
-            file = RemoteFile(f"file-{len(self.files)}", name, path.stat().st_size)
+            file = RemoteFile(f"file-{len(self.uploads)}", name, path.stat().st_size)
             self.files[file.id] = file
+            self.uploads.append(name)
             return file.id
 
         return self._call("upload_file", upload)
 
     def find_files(self, name: str) -> list[RemoteFile]:
         return self._call("find_files", lambda: [file for file in self.files.values() if file.name == name])
+
+    def find_files_of(self, training_id: str) -> list[RemoteFile]:
+        found = [file for file in self.files.values() if file.name.startswith(f"{training_id}-")]
+        return self._call("find_files_of", lambda: found)
 
     def delete_file(self, file_id: str) -> None:
         self._call("delete_file", lambda: self.files.pop(file_id, None))

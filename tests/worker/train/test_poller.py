@@ -27,7 +27,7 @@ from labelmill.contracts.errors import (
 )
 from labelmill.contracts.messages import JobMessage
 from labelmill.core.database import connect, db_now, reading, upgrade, writing
-from labelmill.core.database.tables import DatasetRow, EventRow, ModelRow, ModelTargetRow, TrainingRow
+from labelmill.core.database.tables import DatasetRow, EventRow, ModelRow, ModelTargetRow, TrainingRow, utc_now
 from labelmill.core.jobs.delays import DelayReason
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
@@ -39,9 +39,11 @@ from labelmill_worker.mistral.sdk_requests import SdkRequests
 from labelmill_worker.ports.control_plane import (
     ControlPlane,
     RemoteEvent,
+    RemoteFile,
 )
 from labelmill_worker.store.delays import note_delay
 from labelmill_worker.store.faults import MAX_FAULTS
+from labelmill_worker.store.uploaded_files import trainings_with_files
 from labelmill_worker.train.poller import TrainingPoller
 
 SCHEMA = [{"name": "intent", "labels": ["music", "weather"], "multi": False}]
@@ -96,7 +98,7 @@ class Bench:
         self.poller().poll(training_id)
 
     def poller(self) -> TrainingPoller:
-        return TrainingPoller(self.engine, self.outbox, self.plane, self.settings, random.Random(1))
+        return TrainingPoller(self.engine, self.outbox, self.plane, self.settings, rng=random.Random(1))
 
     def look_until_it_stops(self, training_id: str, most: int = 40) -> TrainingRow:
         for _ in range(most):
@@ -196,7 +198,7 @@ def test_an_approved_training_goes_on_to_its_end(bench: Bench) -> None:
     assert bench.mistral.starts == ["job-0"]
 
 
-CALLS = ["find_files", "upload_file", "find_job", "create_job", "get_job", "start_job"]
+CALLS = ["find_files", "upload_file", "find_job", "create_job", "get_job", "start_job", "find_files_of", "delete_file"]
 
 
 @pytest.mark.parametrize("nth", range(1, 4))
@@ -221,10 +223,8 @@ def test_a_worker_killed_after_any_call_costs_no_second_job_and_no_second_upload
             bench.forget_lease()
     assert bench.row(training_id).state == "succeeded"
     assert len(bench.mistral.orders) == len(bench.mistral.starts) == 1
-    assert sorted(file.name for file in bench.mistral.files.values()) == [
-        f"{training_id}-train.jsonl",
-        f"{training_id}-validation.jsonl",
-    ]
+    assert sorted(bench.mistral.uploads) == [f"{training_id}-train.jsonl", f"{training_id}-validation.jsonl"]
+    assert bench.mistral.files == {}
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -241,7 +241,60 @@ def test_an_answer_that_got_lost_is_looked_for_and_not_asked_for_again(bench: Be
     row = bench.look_until_it_stops(training_id)
     assert (row.state, lost) == ("succeeded", [name])
     assert len(bench.mistral.orders) == len(bench.mistral.starts) == 1
+    assert len(bench.mistral.uploads) == 2
+    if bench.mistral.files:  # their deletion got no answer
+        bench.poll(training_id)
+    assert bench.mistral.files == {}
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed"])
+def test_a_training_that_is_given_up_leaves_no_file_at_mistral(bench: Bench, end: str) -> None:
+    training_id = bench.submit()
+    assert bench.look_until_it_stops(training_id).state == "awaiting_approval"
     assert len(bench.mistral.files) == 2
+    bench.mistral.files["other"] = RemoteFile("other", f"{training_id}0-train.jsonl", 1)
+    bench.change(**{"cancel_requested": True} if end == "cancelled" else {"error": "given up", "error_code": "error"})
+    bench.poll(training_id)
+    assert bench.row(training_id).state == end
+    assert list(bench.mistral.files) == ["other"]
+    assert bench.row(training_id).remote_files is None
+
+
+def test_a_file_whose_upload_got_no_answer_is_deleted_too(bench: Bench) -> None:
+    def lose(called: str) -> None:
+        if called == "upload_file":
+            bench.change(cancel_requested=True)
+            raise RemoteUnavailable("connection cut")
+
+    bench.mistral.after_call = lose
+    training_id = bench.submit()
+    bench.look_until_it_stops(training_id)
+    assert bench.row(training_id).state == "cancelled"
+    assert len(bench.mistral.uploads) == 1
+    assert bench.mistral.files == {}
+
+
+def test_files_wait_for_a_worker_with_a_key(bench: Bench) -> None:
+    training_id = bench.submit()
+    bench.look_until_it_stops(training_id)
+    bench.change(cancel_requested=True)
+
+    def without_key() -> ControlPlane:
+        raise CredentialsRefused("no key")
+
+    with writing(bench.engine) as connection:
+        connection.execute(update(TrainingRow).values(state="cancelled", finished_at=utc_now(), next_look_at=None))
+    bench.plane = without_key
+    bench.poll(training_id)
+    assert len(bench.mistral.files) == 2
+    assert bench.row(training_id).lease_token is None
+    assert trainings_with_files(bench.engine) == []
+    bench.change(next_look_at=1.0)
+    assert trainings_with_files(bench.engine) == [training_id]
+    bench.plane = lambda: bench.mistral
+    bench.poll(training_id)
+    assert bench.mistral.files == {}
+    assert trainings_with_files(bench.engine) == []
 
 
 def test_a_refusal_by_validation_ends_with_mistrals_own_reason(bench: Bench) -> None:

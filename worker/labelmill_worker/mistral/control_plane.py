@@ -48,6 +48,9 @@ class SdkControlPlane:
     def find_files(self, name: str) -> list[RemoteFile]:
         return self._files.find(name)
 
+    def find_files_of(self, training_id: str) -> list[RemoteFile]:
+        return self._files.find_beginning_with(f"{training_id}-")
+
     def delete_file(self, file_id: str) -> None:
         self._files.delete(file_id)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -40,12 +41,11 @@ class RemoteFiles:
 
     def find(self, name: str) -> list[RemoteFile]:
         """Files of exactly that name."""
+        return [file for file in self._found(name) if file.name == name]
 
-        def page(number: int) -> list[Listed[RemoteFile]]:
-            listed = self._files.list(page=number, page_size=PAGE_SIZE, search=name, purpose=self._purpose).data
-            return [(file.id, file) for file in map(file_of, listed)]
-
-        return [file for file in self._requests.pages(page) if file.name == name]
+    def find_beginning_with(self, beginning: str) -> list[RemoteFile]:
+        """Files whose names begin so."""
+        return [file for file in self._found(beginning) if file.name.startswith(beginning)]
 
     def delete(self, file_id: str) -> None:
         """Delete a file; nothing happens when it is gone already."""
@@ -53,3 +53,10 @@ class RemoteFiles:
             self._requests.once(lambda: self._files.delete(file_id=file_id))
         except RemoteFailed:
             return  # gone already: what was asked for
+
+    def _found(self, part_of_name: str) -> Iterator[RemoteFile]:
+        def page(number: int) -> list[Listed[RemoteFile]]:
+            found = self._files.list(page=number, page_size=PAGE_SIZE, search=part_of_name, purpose=self._purpose)
+            return [(file.id, file) for file in map(file_of, found.data)]
+
+        return self._requests.pages(page)

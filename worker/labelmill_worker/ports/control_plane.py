@@ -116,6 +116,10 @@ class ControlPlane(Protocol):
         """Uploaded files of exactly that name."""
         ...
 
+    def find_files_of(self, training_id: str) -> list[RemoteFile]:
+        """Uploaded files whose names begin with a training's id."""
+        ...
+
     def delete_file(self, file_id: str) -> None:
         """Delete an uploaded file; nothing happens when it is gone already."""
         ...

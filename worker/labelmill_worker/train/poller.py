@@ -42,6 +42,7 @@ from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
 from labelmill_worker.store.trainings import read_training, release_training, restart_wait
 from labelmill_worker.train.factory.stopping import stop_at_mistral
+from labelmill_worker.train.factory.uploaded_files import delete_uploaded_files
 from labelmill_worker.train.polling_schedule import MAX_PAUSE_S, backoff_s, has_stalled, was_unwatched
 from labelmill_worker.train.step_context import NextPoll, StepContext
 from labelmill_worker.train.steps import take_step
@@ -71,6 +72,10 @@ class TrainingPoller:
 
     def poll(self, training_id: str) -> None:
         """Take the steps that can be taken now. Does nothing when the training is not due, or another worker has it."""
+        self._take_steps(training_id)
+        delete_uploaded_files(self._engine, self._plane, training_id)
+
+    def _take_steps(self, training_id: str) -> None:
         if not self._is_due(training_id):
             return
         claimed = claim_job(self._engine, TrainingRow, training_id, self._settings.lease_s)

@@ -13,14 +13,14 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.core.database import db_now, writing
-from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
+from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow, TrainingRow, utc_now
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import sweep_if_due
 from labelmill_worker.store.locks import Held, Taken, release_lease, take_lease
 
-_CLASSIFY, _PREPARE = "classify\x06\x163", "prepare\x06\x163"
+_CLASSIFY, _PREPARE, _TRAIN = "classify\x06\x163", "prepare\x06\x163", "train\x06\x163"
 
 
 @pytest.fixture
@@ -103,6 +103,17 @@ def test_a_job_whose_worker_died_is_sent_by_the_sweep_after_its_lease(resources:
     _sweep(resources)
     _sweep(resources)
     assert _waiting(resources, _PREPARE) == 1
+
+
+def test_an_ended_training_with_files_at_mistral_is_sent_until_they_are_deleted(resources: ProcessResources) -> None:
+    with writing(resources.engine) as connection:
+        for state, files in (("succeeded", {}), ("failed", None), ("running", {})):
+            values = {"id": new_id(Kind.TRAINING), "state": state, "name": "n", "method": "factory", "dataset_id": "d"}
+            due = {"next_look_at": db_now() + 60 if state == "running" else None, "finished_at": utc_now()}
+            connection.execute(insert(TrainingRow).values(**values, options={}, remote_files=files, **due))
+    _sweep(resources)
+    _sweep(resources)
+    assert _waiting(resources, _TRAIN) == 1
 
 
 @pytest.mark.parametrize("back_s", [6 * 60, 5 * 3600])

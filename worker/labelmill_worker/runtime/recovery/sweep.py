@@ -23,6 +23,7 @@ from labelmill_worker.store import stalled
 from labelmill_worker.store.commits import PATIENCE_S
 from labelmill_worker.store.locks import Taken, hold_lease, take_lease
 from labelmill_worker.store.remote_actions import defer_actions, overdue_actions
+from labelmill_worker.store.uploaded_files import defer_trainings, trainings_with_files
 
 log = structlog.get_logger()
 
@@ -62,6 +63,7 @@ def sweep(
     for task, table in LEASED_TASKS:
         _send_overdue_jobs(engine, sender, waiting, task, table)
     _send_overdue_actions(engine, sender, waiting)
+    _send_trainings_with_files(engine, sender, waiting)
     _forget_lost_messages(engine, waiting, batches)
     for batch in batches:
         if is_stopping():
@@ -103,6 +105,15 @@ def _send_overdue_actions(engine: Engine, sender: MessageSender, waiting: Waitin
     ids = [work_id for work_id in map(model_work_id, overdue) if work_id not in waiting.jobs]
     sender.send(TRAIN, [JobMessage(job_id=work_id) for work_id in ids])
     defer_actions(engine, overdue)
+
+
+def _send_trainings_with_files(engine: Engine, sender: MessageSender, waiting: WaitingMessages) -> None:
+    """Ended trainings whose files at Mistral are to be deleted: the worker that should have done it may have died."""
+    ids = trainings_with_files(engine, stalled.LOST_AFTER_S)
+    if not ids or waiting.jobs is None:
+        return
+    sender.send(TRAIN, [JobMessage(job_id=job_id) for job_id in ids if job_id not in waiting.jobs])
+    defer_trainings(engine, ids)
 
 
 def _forget_lost_messages(engine: Engine, waiting: WaitingMessages, batches: Sequence[stalled.RunnableBatch]) -> None:

@@ -22,6 +22,7 @@ from labelmill_worker.store.ledger import write_price
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_poll, update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
+from labelmill_worker.store.uploaded_files import FILE_EXPIRY_HOURS
 from labelmill_worker.train.dataset_rows import holds_chats, missing_here
 from labelmill_worker.train.factory.remote_job import (
     SPLITS,
@@ -38,8 +39,6 @@ from labelmill_worker.train.factory.upload_parts import part_ranges, write_part
 from labelmill_worker.train.polling_schedule import has_stalled, next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
-FILE_EXPIRY_HOURS = 30 * 24  #: A training may wait as long for its approval; one that ends deletes its files.
-
 
 def begin(step: StepContext) -> NextPoll:
     """queued → uploading. An account that cannot fine-tune is told so before its texts are uploaded."""
@@ -51,6 +50,8 @@ def begin(step: StepContext) -> NextPoll:
 def upload(step: StepContext) -> NextPoll:
     """uploading → validating: each file is there once, whatever happened before."""
     uploaded: dict[str, Any] = dict(step.row.remote_files or {})
+    if step.row.remote_files is None:
+        step.save(remote_files={})  # from now on there may be files to delete
     for split in SPLITS:
         file = step.split_file(split)
         if split in uploaded or file is None:
