@@ -62,7 +62,15 @@ class Mill:
         self.sender = cast("MessageSender", self.fake)
         self.delays: list[float] = []
 
-    def submit(self, texts: Sequence[str], *, model: str = MODEL, chunk_texts: int = 2000, **options: Any) -> str:
+    def submit(
+        self,
+        texts: Sequence[str],
+        *,
+        model: str = MODEL,
+        chunk_texts: int = 2000,
+        mode: str = "realtime",
+        **options: Any,
+    ) -> str:
         spec = ClassifySpec(source="-", text="text", id=None, **options)
         with writing(self.engine) as connection:
             version = resolve_model(connection, model)
@@ -71,6 +79,8 @@ class Mill:
                 state=BatchState.SUBMITTING.value,
                 model_no=version.no,
                 model_ref=model,
+                mode=mode,
+                runs_in=mode,
                 options=spec.model_dump(mode="json"),
                 created_at=utc_now(),
             )

@@ -66,7 +66,7 @@ def classify(
     id_column: Annotated[
         str | None, typer.Option("--id", metavar="COL", help="Column of your own ids.", show_default="the row number")
     ] = None,
-    mode: Annotated[str, typer.Option(help="realtime (Mistral's Batch API is not there yet).")] = "realtime",
+    mode: Annotated[str, typer.Option(help="realtime, or batch: Mistral's Batch API, at half the price.")] = "realtime",
     threshold: Annotated[
         list[str] | None,
         typer.Option(help="Minimum of the best score: 0.7, or TARGET=0.7; below it a row abstains. Repeatable."),

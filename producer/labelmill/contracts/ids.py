@@ -8,7 +8,7 @@ import time
 
 from labelmill.contracts.job_kinds import KINDS, Kind
 
-__all__ = ["Kind", "kind_of", "model_of_work", "model_work_id", "new_id"]
+__all__ = ["Kind", "kind_of", "model_of_work", "model_work_id", "new_id", "remote_batch_id", "remote_batch_of"]
 
 
 def new_id(kind: Kind) -> str:
@@ -37,3 +37,16 @@ def model_work_id(model_no: int) -> str:
 def model_of_work(work_id: str) -> int | None:
     """The number of the model version, or None for the id of a job."""
     return int(work_id.removeprefix(_MODEL_WORK), 16) if work_id.startswith(_MODEL_WORK) else None
+
+
+_REMOTE_BATCH = "remote_"
+
+
+def remote_batch_id(number: int) -> str:
+    """The id that messages use for a remote batch; it is not a job's id."""
+    return f"{_REMOTE_BATCH}{number:012x}"
+
+
+def remote_batch_of(work_id: str) -> int | None:
+    """The number of the remote batch, or None for another id."""
+    return int(work_id.removeprefix(_REMOTE_BATCH), 16) if work_id.startswith(_REMOTE_BATCH) else None

@@ -56,4 +56,30 @@ class RemoteAction(StrEnum):
     DELETE = "delete"
 
 
+class RemoteStep(StrEnum):
+    """What is to be done next for a job of Mistral's Batch API (a remote batch), in this order."""
+
+    PACKING = "packing"  #: Rows are chosen and their calls written to a file.
+    UPLOADING = "uploading"  #: The file goes to Mistral; skipped where the calls go with the job itself.
+    CREATING = "creating"  #: The job is made at Mistral.
+    WAITING = "waiting"  #: Mistral works on it.
+    READING = "reading"  #: Its results are recorded.
+    CLEANING = "cleaning"  #: Its files are deleted at Mistral.
+    DONE = "done"
+
+
+class Stopping(StrEnum):
+    """Why the remote batches of a batch are being stopped."""
+
+    CANCEL = "cancel"  #: A person cancelled the batch: it is cancelled once their results are recorded.
+    REALTIME = "realtime"  #: What they did not answer is sent in realtime.
+
+
+class Mode(StrEnum):
+    """How texts are sent."""
+
+    REALTIME = "realtime"
+    BATCH = "batch"  #: By Mistral's Batch API.
+
+
 State = DatasetState | TrainingState | BatchState | EvaluationState | ChunkState

@@ -18,7 +18,7 @@ from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
-from labelmill.contracts.states import BatchState
+from labelmill.contracts.states import BatchState, Mode
 from labelmill.core.chunks.writer import BatchEnded, BatchWriter
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
@@ -43,6 +43,8 @@ from labelmill.services.submissions.keys import (
 )
 from labelmill.services.submissions.repeated_ids import RepeatedIds
 from labelmill.services.submissions.skipped_rows import RefusedRows, SkippedRows, record_skipped
+
+MODES = (Mode.REALTIME.value, Mode.BATCH.value)
 
 
 @dataclass(frozen=True)
@@ -114,8 +116,7 @@ def accept_batch(
     engine, spec, key = context.engine, request.spec, request.idempotency_key
     if request.priority not in PRIORITY_OF:
         raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
-    if request.mode != "realtime":
-        raise InvalidInput(f"mode {shown(request.mode)} is not offered yet: use {named('mode', 'realtime')}")
+    check_mode(request.mode)
     check_identity(key, request.metadata)
     inputs = inputs_of(spec.source)
     with writing(engine) as connection:
@@ -157,6 +158,12 @@ def accept_batch(
     if repeated.example is not None:
         warnings.append(Notice(str(repeated)))
     return Accepted(batch.id, Kind.BATCH, BatchState.QUEUED.value, tuple(warnings))
+
+
+def check_mode(mode: str) -> None:
+    """Raise InvalidInput unless texts can be sent in this mode."""
+    if mode not in MODES:
+        raise InvalidInput(f"{named('mode')} is one of {', '.join(MODES)}, not {shown(mode)}")
 
 
 def _begun(blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:

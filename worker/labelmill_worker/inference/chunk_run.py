@@ -59,7 +59,7 @@ def work_on_chunk(runtime: InferenceRuntime, messages: MessageSender, batch_id: 
 def _work_on_claim(runtime: InferenceRuntime, messages: MessageSender, claim: Claim) -> None:
     try:
         strategy = strategy_for(
-            _version_of(claim.model),
+            version_of(claim.model),
             claim.options,
             storage=runtime.storage,
             texts_per_request=runtime.texts_per_request,
@@ -152,7 +152,8 @@ class ChunkRun:
         return to_send.without(set(known))
 
 
-def _version_of(model: ModelRow) -> ModelVersion:
+def version_of(model: ModelRow) -> ModelVersion:
+    """A model version as strategies know it."""
     return ModelVersion(
         name=f"{model.name}@{model.version}",
         method=model.method,

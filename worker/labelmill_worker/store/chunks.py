@@ -11,10 +11,10 @@ from typing import Any
 from sqlalchemy import exists, insert, select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import BudgetReached, LabelmillError
+from labelmill.contracts.errors import BudgetReached, LabelmillError, Retryable
 from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.job_kinds import BATCH
-from labelmill.contracts.states import BatchState
+from labelmill.contracts.states import BatchState, ChunkState, Mode
 from labelmill.core.chunks.codec import ChunkInput, decode_chunk, decode_repeats
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
@@ -38,6 +38,16 @@ from labelmill_worker.store.transitions import move_job
 from labelmill_worker.store.vectors import rows_with_vectors
 
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
+
+
+_OF_BATCH = (
+    BatchRow.no,
+    BatchRow.state,
+    BatchRow.options,
+    BatchRow.model_no,
+    BatchRow.priority,
+    BatchRow.owner_id,
+)
 
 
 @dataclass(frozen=True)
@@ -72,14 +82,7 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(
-            select(
-                BatchRow.no,
-                BatchRow.state,
-                BatchRow.options,
-                BatchRow.model_no,
-                BatchRow.priority,
-                BatchRow.owner_id,
-            ).where(BatchRow.id == batch_id)
+            select(*_OF_BATCH).where(BatchRow.id == batch_id, BatchRow.runs_in == Mode.REALTIME.value)
         ).first()
         if batch is None or batch.state not in BATCH.runnable:
             return None
@@ -95,6 +98,30 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         complete_batch(engine, batch.no, batch_id)
+        return None
+
+
+class ChunkBusy(Retryable):
+    """Another worker holds the chunk, or held it until it died."""
+
+    code = "chunk_busy"
+
+
+def claim_chunk_of_remote(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
+    """Take the lease on a chunk of a batch in mode batch, whose rows nobody else sends. The batch may have ended: what
+    it has paid for is recorded all the same. None: the chunk is done, or cannot be read. Raises ChunkBusy."""
+    token, asked_at = secrets.token_hex(8), time.monotonic()
+    with writing(engine) as connection:
+        batch = connection.execute(select(*_OF_BATCH).where(BatchRow.id == batch_id)).one()
+        if not chunk_transitions.claim(connection, batch.no, number, token, lease_s, from_dead=True):
+            of_chunk = (ChunkRow.batch_no == batch.no) & (ChunkRow.number == number)
+            if connection.scalar(select(ChunkRow.state).where(of_chunk)) == ChunkState.CLAIMED.value:
+                raise ChunkBusy(f"chunk {number} is held by another worker", 1.0)
+            return None
+    try:
+        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at))
+    except ValueError as error:
+        fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         return None
 
 
@@ -157,6 +184,17 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
         batch.owner_id,
         uncounted,
     )
+
+
+def read_chunk_input(engine: Engine, batch_no: int, number: int) -> tuple[int, Sequence[str]]:
+    """The number of a chunk's first row, and its texts."""
+    of_chunk = (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number)
+    same = (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number)
+    with reading(engine) as connection:
+        found = connection.execute(
+            select(ChunkRow.first_row, ChunkInputRow.data).join(ChunkInputRow, same).where(of_chunk)
+        ).one()
+    return found.first_row, decode_chunk(found.data).texts
 
 
 def _counted(engine: Engine, claim: Claim) -> Claim | None:

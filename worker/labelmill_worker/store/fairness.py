@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Select, bindparam, case, func, or_, select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.messages import PRIORITY_OF
-from labelmill.contracts.states import ChunkState
+from labelmill.contracts.states import ChunkState, Mode
 from labelmill.core.database import db_now, reading
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
 from labelmill.core.jobs.tables import is_runnable
@@ -30,7 +30,8 @@ _busy = (
 _first_owed = (
     select(func.min(ChunkRow.number)).where(_of_its_batch, OPEN_CHUNK, _is_owed).correlate(BatchRow).scalar_subquery()
 )
-_open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(is_runnable(BatchRow))
+_sends = is_runnable(BatchRow) & (BatchRow.runs_in == Mode.REALTIME.value)
+_open = select(BatchRow.id, BatchRow.no, _rank, _busy, _first_owed.label("number")).where(_sends)
 _owing = _open.subquery()
 
 
@@ -43,7 +44,7 @@ _DESERVING = _deserving()
 _OWN = (
     select(_rank, _busy, BatchRow.model_no)
     .join(ChunkRow, _of_its_batch)
-    .where(BatchRow.id == bindparam("id"), is_runnable(BatchRow), ChunkRow.number == bindparam("chunk"))
+    .where(BatchRow.id == bindparam("id"), _sends, ChunkRow.number == bindparam("chunk"))
     .where(ChunkRow.state == ChunkState.PENDING.value)
 )
 _UNSERVED = select(_owing.c.id).where(_owing.c.number.is_not(None), _owing.c.busy == 0).limit(1)

@@ -12,10 +12,10 @@ from sqlalchemy import ColumnElement, and_, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import LabelmillError
-from labelmill.contracts.ids import kind_of, model_of_work
+from labelmill.contracts.ids import kind_of, model_of_work, remote_batch_of
 from labelmill.contracts.states import State
 from labelmill.core.database import db_now, reading, writing
-from labelmill.core.database.tables import ModelRow
+from labelmill.core.database.tables import ModelRow, RemoteBatchRow
 from labelmill.core.jobs import events, leases
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.tables import TABLE_OF, J, JobTable, is_open
@@ -23,11 +23,13 @@ from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
 
 def job_exists(engine: Engine, job_id: str) -> bool:
-    """Whether there is such a job, or such a model for what is to be done at Mistral."""
-    model_no = model_of_work(job_id)
+    """Whether there is such a job, such a model for what is to be done at Mistral, or such a remote batch."""
+    model_no, remote_no = model_of_work(job_id), remote_batch_of(job_id)
     kind = kind_of(job_id)
     if model_no is not None and model_no < 2**63:
         statement = select(ModelRow.no).where(ModelRow.no == model_no)
+    elif remote_no is not None and remote_no < 2**63:
+        statement = select(RemoteBatchRow.no).where(RemoteBatchRow.no == remote_no)
     elif kind is not None:
         statement = select(TABLE_OF[kind].no).where(TABLE_OF[kind].id == job_id)
     else:

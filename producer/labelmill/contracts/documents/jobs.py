@@ -13,6 +13,7 @@ from labelmill.contracts.documents.parts import (
     EvaluationSummary,
     Labels,
     Progress,
+    RemoteJobEntry,
     RowCounts,
     TargetMetrics,
     WaitingFor,
@@ -93,11 +94,15 @@ class TrainingDocument(RunningHead):
 
 
 class BatchDocument(RunningHead):
-    """The status of a batch. `failures`: error code → rows, once it has ended."""
+    """The status of a batch. `failures`: error code → rows, once it has ended; `mode_reason`: why it runs as it does
+    now."""
 
     kind: Literal["batch"]  # type: ignore[misc] # of all kinds, this one
     model: str
     mode: str
+    deadline_at: str | None
+    mode_reason: str | None
+    remote_jobs: list[RemoteJobEntry]
     priority: str
     rows: RowCounts
     duplicates: int

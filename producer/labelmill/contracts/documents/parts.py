@@ -66,6 +66,15 @@ class RowCounts(TypedDict):
     pending: int
 
 
+class RemoteJobEntry(TypedDict):
+    """A job of Mistral's Batch API. `id` is Mistral's, null until it is made; so is `status`, or it is Labelmill's next
+    step."""
+
+    id: str | None
+    status: str
+    rows: int
+
+
 class Checkpoint(TypedDict):
     """Losses of a fine-tuning at a step."""
 

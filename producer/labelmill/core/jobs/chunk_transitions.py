@@ -26,11 +26,17 @@ def is_claimed(batch_no: int, number: int, token: str | None) -> ColumnElement[b
     return (ChunkRow.batch_no == batch_no) & (ChunkRow.number == number) & claimed
 
 
-def claim(connection: Connection, batch_no: int, number: int, token: str, lease_s: float) -> bool:
-    """pending → claimed. False: it is done, or another worker holds it."""
+def claim(
+    connection: Connection, batch_no: int, number: int, token: str, lease_s: float, *, from_dead: bool = False
+) -> bool:
+    """pending → claimed. `from_dead`: also from a worker whose lease ran out. False: it is done, or another worker
+    holds it."""
+    may_claim: ColumnElement[bool] = ChunkRow.state == ChunkState.PENDING.value
+    if from_dead:
+        may_claim |= (ChunkRow.state == ChunkState.CLAIMED.value) & leases.is_free(ChunkRow)
     statement = (
         update(ChunkRow)
-        .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, ChunkRow.state == ChunkState.PENDING.value)
+        .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, may_claim)
         .values(state=ChunkState.CLAIMED.value, attempts=ChunkRow.attempts + 1, **leases.taken(token, lease_s))
     )
     return bool(connection.execute(statement).rowcount)

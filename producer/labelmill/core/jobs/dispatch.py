@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sqlalchemy import ColumnElement, func, or_, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.ids import remote_batch_id
 from labelmill.contracts.messages import CLASSIFY, ChunkMessage
-from labelmill.contracts.states import ChunkState
-from labelmill.core.database import db_now, writing
+from labelmill.contracts.states import ChunkState, Mode
+from labelmill.core.database import after_commit, db_now, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import OPEN_CHUNK, BatchRow, ChunkRow
+from labelmill.core.jobs.remote_batches import begin_remote_batch
 from labelmill.core.jobs.tables import is_runnable
 from labelmill.core.queue.sender import MessageSender
 
@@ -28,13 +32,20 @@ def dispatch_batch(
     """Send messages for the batch's next chunks, as many as the window leaves room for.
 
     The message of a chunk that is older than `lost_after_s` and was not claimed counts as lost and is sent again.
-    Returns how many were sent. Raises BrokerUnavailable; nothing is marked as sent then.
+    A batch that runs in Mistral's Batch API gets its next remote batch instead. Returns how many messages were sent.
+    Raises BrokerUnavailable; nothing is marked as sent then.
     """
     with writing(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.priority).where(BatchRow.id == batch_id, is_runnable(BatchRow))
+            select(BatchRow.no, BatchRow.priority, BatchRow.runs_in).where(
+                BatchRow.id == batch_id, is_runnable(BatchRow)
+            )
         ).first()
         if batch is None:
+            return 0
+        if batch.runs_in == Mode.BATCH.value:
+            # after this transaction: beginning one locks the batch
+            after_commit(connection, partial(dispatch_remote_batch, engine, sender, batch_id, batch.priority))
             return 0
         # one dispatcher of a batch at a time: two would each fill the window
         if dialect_of(connection).locks_rows:
@@ -71,3 +82,19 @@ def dispatch_batch(
             )
         raise
     return len(numbers)
+
+
+def dispatch_remote_batch(engine: Engine, sender: MessageSender, batch_id: str, priority: str) -> None:
+    """Begin the batch's next remote batch if it needs one, and send its message. Raises BrokerUnavailable: recovery
+    sends it then."""
+    number = begin_remote_batch(engine, batch_id)
+    if number is not None:
+        send_remote_batch(sender, number, priority)
+
+
+def send_remote_batch(
+    sender: MessageSender, number: int, priority: str = "normal", *, countdown_s: float | None = None
+) -> None:
+    """Send the message by which a worker takes the next step of a remote batch. Raises BrokerUnavailable."""
+    message = ChunkMessage(job_id=remote_batch_id(number), chunk=0)
+    sender.send(CLASSIFY, [message], priority=priority, countdown_s=countdown_s)

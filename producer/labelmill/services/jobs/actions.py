@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, delete, or_, select, update
+from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import shown
@@ -14,18 +15,21 @@ from labelmill.contracts.field_names import Notice
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import BATCH, KINDS
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.states import BatchState, ChunkState, State, TrainingState
-from labelmill.core.database import writing
+from labelmill.contracts.states import BatchState, ChunkState, State, Stopping, TrainingState
+from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
     IndexedChunkRow,
+    RemoteBatchRow,
+    RemoteChunkRow,
     RowErrorRow,
     TrainingRow,
 )
 from labelmill.core.jobs import chunk_transitions
 from labelmill.core.jobs.inner_batches import cancel_inner_batches
-from labelmill.core.jobs.tables import TABLE_OF, is_open
+from labelmill.core.jobs.remote_batches import holds_rows
+from labelmill.core.jobs.tables import TABLE_OF, is_open, is_runnable
 from labelmill.core.jobs.transitions import move_job
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import no_job
@@ -55,8 +59,7 @@ def cancel(context: ServiceContext, request: JobRequest) -> Cancelled:
         cancelled = KINDS[kind].cancelled
         if cancelled is None:
             raise InvalidInput(f"a {kind.value} cannot be cancelled: {KINDS[kind].why_not_cancelled}", field="job_id")
-        is_training = kind is Kind.TRAINING
-        done = _cancel_training(connection, job_id) if is_training else _end(connection, job_id, cancelled)
+        done = _CANCEL[kind](connection, job_id) if kind in _CANCEL else _end(connection, job_id, cancelled)
         state = connection.scalar(select(TABLE_OF[kind].state).where(TABLE_OF[kind].id == job_id))
         if state is None:
             raise no_job(job_id)
@@ -82,12 +85,31 @@ def _cancel_training(connection: Connection, job_id: str) -> bool:
     return bool(connection.execute(statement).rowcount)
 
 
+def _cancel_batch(connection: Connection, job_id: str) -> bool:
+    """End the batch, or request its end where remote batches hold rows of it: workers stop those at Mistral and record
+    what they were answered, then the end."""
+    held = exists().where(RemoteBatchRow.batch_no == BatchRow.no, holds_rows())
+    if _end(connection, job_id, BatchState.CANCELLED, ~held):
+        return True
+    # also one that is on its way to realtime
+    statement = update(BatchRow).where(BatchRow.id == job_id, is_runnable(BatchRow)).values(stopping=Stopping.CANCEL)
+    if not connection.execute(statement).rowcount:
+        return False
+    batch_no = select(BatchRow.no).where(BatchRow.id == job_id).scalar_subquery()
+    due = update(RemoteBatchRow).where(RemoteBatchRow.batch_no == batch_no, holds_rows())
+    connection.execute(due.values(next_look_at=db_now()))
+    return True
+
+
 def _end(connection: Connection, job_id: str, cancelled: State, *conditions: ColumnElement[bool]) -> bool:
     """End a job as cancelled, with its inner batches. Its lease is taken away: no worker may write to it any more."""
     if not move_job(connection, job_id, cancelled, *conditions, message="cancelled by a person"):
         return False
     cancel_inner_batches(connection, job_id, f"cancelled with {job_id}")
     return True
+
+
+_CANCEL: dict[Kind, Callable[[Connection, str], bool]] = {Kind.TRAINING: _cancel_training, Kind.BATCH: _cancel_batch}
 
 
 def retry(context: ServiceContext, request: JobRequest) -> Submitted:
@@ -121,9 +143,12 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
             BatchRow.purging.is_(False),
             old=BatchState(batch.state),
             message="failed rows are run again",
+            stopping=None,
         ):
             raise InvalidInput(f"{job_id} is being retried by another command", field="job_id")
         chunk_transitions.run_again(connection, of_batch & to_run)
+        # rows get their tries anew
+        connection.execute(update(RemoteChunkRow).where(RemoteChunkRow.batch_no == batch.no).values(failures=None))
         connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
         # the new answers of these rows must be added to the cache too
         run_again = select(ChunkRow.number).where(of_batch, ChunkRow.state == ChunkState.PENDING.value)

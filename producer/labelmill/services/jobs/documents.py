@@ -39,6 +39,7 @@ from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
+from labelmill.services.jobs.remote_jobs import remote_jobs_of, remote_phase
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.jobs.waiting_for import waiting_for
 
@@ -189,6 +190,9 @@ def _batch(job: _Job) -> BatchDocument:
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": model_ref(connection, row["model_no"]),
         "mode": row["mode"],
+        "deadline_at": _moment(row["deadline_at"]),
+        "mode_reason": row["mode_reason"],
+        "remote_jobs": remote_jobs_of(connection, row),
         "priority": row["priority"],
         "rows": rows,
         "duplicates": row["duplicates"],
@@ -200,6 +204,8 @@ def _batch(job: _Job) -> BatchDocument:
         "started_at": _moment(row["started_at"]),
         "failures": _failures(connection, row) if rows["failed"] and row["state"] in ENDED else {},
     }
+    if document["progress"] is not None and (phase := remote_phase(connection, row)) is not None:
+        document["progress"] = {**document["progress"], "phase": phase}
     model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
     costs = costs_of_batches(connection, {row["id"]: row["owner_id"]})
     document["cost"] = costs.get(row["id"]) or cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)

@@ -24,6 +24,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, describe_delay, model_subject
 from labelmill.core.jobs.tables import LEASED, is_open, is_runnable
 from labelmill.services.jobs.progress import batches_of
+from labelmill.services.jobs.remote_jobs import waiting_for_jobs
 
 _LIVE_S = 30.0  #: A worker renews its row every 5 s.
 _SHOWN = 3
@@ -32,7 +33,8 @@ _MAX_DELAY_S = 600.0  #: No delay is recorded for longer: a later end was writte
 
 def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingFor | None:
     """`{"reason", "message", "since"}`; None: the job has ended, or makes progress. Reasons: `approval`,
-    `no_worker`, `worker_unable`, `other_work`, and those of `DelayReason`. `since` is null where it is not known."""
+    `no_worker`, `worker_unable`, `other_work`, `remote_batch`, those of `DelayReason`. `since` is null where it is not
+    known."""
     state = row["state"]
     if state in ENDED or state == BatchState.SUBMITTING.value:
         return None
@@ -44,6 +46,8 @@ def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingF
     workers = _live_workers(connection, queue)
     if (delay := _delay(connection, kind, row, job_id, workers)) is not None:
         return delay
+    if kind is Kind.BATCH and (at_mistral := waiting_for_jobs(connection, row)) is not None:
+        return at_mistral
     if _is_held(connection, kind, row):
         return None
     if not workers:

@@ -28,6 +28,8 @@ from labelmill.core.database.tables import (
     IndexedChunkRow,
     JobMetadataRow,
     PredictionRow,
+    RemoteBatchRow,
+    RemoteChunkRow,
     RowErrorRow,
     UnableWorkerRow,
     WorkerRow,
@@ -41,9 +43,9 @@ _JOBS_AT_ONCE = 500
 
 #: Tables whose rows belong to a row of a batch, and to a chunk of it.
 _BY_ROW = (PredictionRow, RowErrorRow, DuplicateRow)
-_BY_CHUNK = (ChunkInputRow, ChunkRepeatsRow, IndexedChunkRow)
+_BY_CHUNK = (ChunkInputRow, ChunkRepeatsRow, IndexedChunkRow, RemoteChunkRow)
 _OF_NO_JOB = (DeadLetterRow, DelayRow, UnableWorkerRow, WorkerRow)
-_TABLES: tuple[type[Base], ...] = (*TABLE_OF.values(), *_BY_ROW, *_BY_CHUNK, *_OF_NO_JOB)
+_TABLES: tuple[type[Base], ...] = (*TABLE_OF.values(), *_BY_ROW, *_BY_CHUNK, RemoteBatchRow, *_OF_NO_JOB)
 _OTHER_TABLES: tuple[type[Base], ...] = (ChunkRow, AnswerIndexRow, AnalysisRow, EventRow, JobMetadataRow)
 #: All tables of which rows are deleted.
 PURGED_TABLES = sorted(table.__tablename__ for table in (*_TABLES, *_OTHER_TABLES))
@@ -139,7 +141,7 @@ def delete_batches(engine: Engine, before: datetime, deleted: Deleted) -> None:
         while _delete_events(engine, batch.id, deleted):
             pass
         with writing(engine) as connection:
-            for table in (*_BY_ROW, *_BY_CHUNK):
+            for table in (*_BY_ROW, *_BY_CHUNK, RemoteBatchRow):
                 deleted.delete(connection, table, table.batch_no == batch.no)
             _delete_what_tells_of(connection, batch.id, deleted)
             deleted.jobs[Kind.BATCH.value] += deleted.delete(connection, BatchRow, BatchRow.no == batch.no)
@@ -240,7 +242,7 @@ def count_all(engine: Engine, before: datetime) -> Deleted:
         for kind, table in TABLE_OF.items():
             deleted.count(connection, table, going[kind])
             deleted.jobs[kind.value] += deleted.rows[table.__tablename__]
-        for of_batch in (ChunkRow, *_BY_CHUNK, *_BY_ROW, AnswerIndexRow):
+        for of_batch in (ChunkRow, *_BY_CHUNK, *_BY_ROW, RemoteBatchRow, AnswerIndexRow):
             deleted.count(connection, of_batch, of_batch.batch_no.in_(batches))
         ids = [select(TABLE_OF[kind].id).where(condition) for kind, condition in going.items()]
         for of_job in (AnalysisRow, JobMetadataRow):

@@ -54,6 +54,7 @@ def open_batch(connection: Connection, order: Order, key: str | None, metadata: 
         "model_no": order.model_no,
         "model_ref": order.model_ref,
         "mode": order.mode,
+        "runs_in": order.mode,
         "priority": order.priority,
         "options": order.spec.model_dump(mode="json"),
         "idempotency_key": key,

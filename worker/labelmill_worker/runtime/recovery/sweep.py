@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.ids import model_work_id
+from labelmill.contracts.ids import model_work_id, remote_batch_id
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.jobs.dispatch import dispatch_batch, send_remote_batch
 from labelmill.core.jobs.tables import LEASED_TASKS, JobTable
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
@@ -23,6 +23,12 @@ from labelmill_worker.store import stalled
 from labelmill_worker.store.commits import PATIENCE_S
 from labelmill_worker.store.locks import Taken, hold_lease, take_lease
 from labelmill_worker.store.remote_actions import defer_actions, overdue_actions
+from labelmill_worker.store.remote_batches import (
+    defer_remote_batches,
+    end_stopping,
+    overdue_remote_batches,
+    stopping_batches,
+)
 from labelmill_worker.store.uploaded_files import defer_trainings, trainings_with_files
 
 log = structlog.get_logger()
@@ -64,6 +70,7 @@ def sweep(
         _send_overdue_jobs(engine, sender, waiting, task, table)
     _send_overdue_actions(engine, sender, waiting)
     _send_trainings_with_files(engine, sender, waiting)
+    _send_overdue_remote_batches(engine, sender, waiting)
     _forget_lost_messages(engine, waiting, batches)
     for batch in batches:
         if is_stopping():
@@ -114,6 +121,20 @@ def _send_trainings_with_files(engine: Engine, sender: MessageSender, waiting: W
         return
     sender.send(TRAIN, [JobMessage(job_id=job_id) for job_id in ids if job_id not in waiting.jobs])
     defer_trainings(engine, ids)
+
+
+def _send_overdue_remote_batches(engine: Engine, sender: MessageSender, waiting: WaitingMessages) -> None:
+    for batch_id in stopping_batches(engine):  # their last remote batch's worker may have died before it could say so
+        end_stopping(engine, batch_id)
+    overdue = overdue_remote_batches(engine, stalled.LOST_AFTER_S)
+    if not overdue or waiting.jobs is None:
+        return
+    lost = [(number, priority) for number, priority in overdue if remote_batch_id(number) not in waiting.jobs]
+    for number, priority in lost:
+        send_remote_batch(sender, number, priority)
+    defer_remote_batches(engine, [number for number, _ in overdue])
+    if lost:
+        log.info("remote batches sent again", remote_batches=[number for number, _ in lost])
 
 
 def _forget_lost_messages(engine: Engine, waiting: WaitingMessages, batches: Sequence[stalled.RunnableBatch]) -> None:

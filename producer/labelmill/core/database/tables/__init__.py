@@ -25,6 +25,7 @@ from labelmill.core.database.tables.locks import LockRow
 from labelmill.core.database.tables.metadata import JobMetadataRow
 from labelmill.core.database.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
 from labelmill.core.database.tables.predictions import PREDICTIONS_VIEW, ROW_ERRORS_VIEW, PredictionRow, RowErrorRow
+from labelmill.core.database.tables.remote_batches import RemoteBatchRow, RemoteChunkRow
 from labelmill.core.database.tables.trainings import TrainingRow
 from labelmill.core.database.tables.workers import DelayRow, UnableWorkerRow, WorkerRow
 
@@ -56,6 +57,8 @@ __all__ = [
     "ModelTargetRow",
     "PredictionRow",
     "PromotionRow",
+    "RemoteBatchRow",
+    "RemoteChunkRow",
     "RowErrorRow",
     "TrainingRow",
     "UnableWorkerRow",

@@ -25,6 +25,10 @@ class BatchRow(JobRow):
     duplicates: Mapped[int] = mapped_column(Number, default=0)
     skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
     owner_id: Mapped[str | None] = mapped_column(String(64))  #: The training or evaluation that it runs for.
+    runs_in: Mapped[str] = mapped_column(String(12), default="realtime", server_default="realtime")  #: A `Mode`, now.
+    stopping: Mapped[str | None] = mapped_column(String(12))  #: A `Stopping`; None: its remote batches go on.
+    deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    mode_reason: Mapped[str | None] = mapped_column(Text)  #: Why it runs in this mode.
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     purging: Mapped[bool] = mapped_column(default=False, server_default=false())  #: Its rows are being deleted.
     __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))

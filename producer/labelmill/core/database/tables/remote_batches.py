@@ -1,0 +1,57 @@
+"""Jobs of Mistral's Batch API (remote batches), and the chunks whose rows they hold."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, text
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, Json, Leased, Number
+
+_IS_LIVE = text("step <> 'done'")
+
+
+class RemoteBatchRow(Leased, Base):
+    """One remote batch. Times are seconds since 1970 by the database's clock. Counts of lines are of those that were
+    read."""
+
+    __tablename__ = "remote_batches"
+    no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=True)
+    batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"))
+    step: Mapped[str] = mapped_column(String(12))  #: A `RemoteStep`.
+    marker: Mapped[str] = mapped_column(String(32), unique=True)  #: Names its file, and is in its metadata.
+    embeds: Mapped[bool] = mapped_column(default=False)  #: It asks for the vectors that later calls need.
+    endpoint: Mapped[str | None] = mapped_column(String(40))
+    model: Mapped[str | None] = mapped_column(String(200))
+    remote_id: Mapped[str | None] = mapped_column(String(100))
+    remote_status: Mapped[str | None] = mapped_column(String(40))
+    input_file: Mapped[str | None] = mapped_column(String(100))
+    output_file: Mapped[str | None] = mapped_column(String(100))
+    error_file: Mapped[str | None] = mapped_column(String(100))
+    inline: Mapped[bool] = mapped_column(default=False)  #: Its calls go with the job itself, not in a file.
+    requests: Mapped[int] = mapped_column(Integer, default=0)
+    lists: Mapped[int] = mapped_column(Integer, default=0)  #: Of these requests, with several texts.
+    rows: Mapped[int] = mapped_column(Number, default=0)
+    answered: Mapped[int] = mapped_column(Integer, default=0)  #: Requests whose reply was read or counted by Mistral.
+    single_answers: Mapped[int] = mapped_column(Integer, default=0)  #: Replies to requests with one text.
+    refused_lists: Mapped[int] = mapped_column(Integer, default=0)
+    begun_at: Mapped[float] = mapped_column(Double)
+    made_at: Mapped[float | None] = mapped_column(Double)  #: When it was created at Mistral.
+    stop_asked_at: Mapped[float | None] = mapped_column(Double)  #: When Mistral was asked to stop it.
+    ended_at: Mapped[float | None] = mapped_column(Double)  #: When it was seen to have ended.
+    failed_reads: Mapped[int] = mapped_column(Integer, default=0)
+    __table_args__ = (
+        Index("ix_remote_batches_batch_no", "batch_no"),
+        Index("ix_remote_batches_live", "next_look_at", sqlite_where=_IS_LIVE, postgresql_where=_IS_LIVE),
+    )
+
+
+class RemoteChunkRow(Base):
+    """A chunk of a batch in mode batch: which remote batch holds it now, and what is known of its rows so far."""
+
+    __tablename__ = "remote_chunks"
+    batch_no: Mapped[int] = mapped_column(ForeignKey("batches.no"), primary_key=True)
+    number: Mapped[int] = mapped_column(Integer, primary_key=True)
+    remote_no: Mapped[int | None] = mapped_column(Number)  #: None: it may be packed.
+    requests: Mapped[bytes | None] = mapped_column(LargeBinary)  #: The rows of each request, compressed.
+    failures: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: See `inference/batch_mode/chunk_history`.
+    __table_args__ = (Index("ix_remote_chunks_remote_no", "remote_no"),)

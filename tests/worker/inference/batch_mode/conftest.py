@@ -1,0 +1,17 @@
+"""A worker whose batches run in Mistral's Batch API, in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from remote_mill import RemoteMill
+from sqlalchemy.engine import Engine
+
+
+@pytest.fixture
+def mill(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[RemoteMill]:
+    made = RemoteMill(engine, redis_url, tmp_path / "data")
+    yield made
+    made.close()

@@ -1,0 +1,188 @@
+"""Choosing the rows of a remote batch: those of many chunks that no other one holds, within Mistral's limits.
+
+Rows that need no call get their outcome here: blank ones their error, and with `--cache` those that an earlier batch
+was answered its answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import orjson
+from sqlalchemy.engine import Connection
+
+from labelmill.contracts.text_digests import digest_of
+from labelmill.core.database import reading, writing
+from labelmill.core.jobs import chunk_transitions
+from labelmill.core.jobs.leases import LeaseLost
+from labelmill_worker.inference.batch_mode.calls import CallMaker
+from labelmill_worker.inference.batch_mode.verdicts import ChunkHistory
+from labelmill_worker.inference.batch_mode.work import RemoteWork
+from labelmill_worker.inference.outcomes import Answer
+from labelmill_worker.inference.planning import Request
+from labelmill_worker.inference.tally import tally
+from labelmill_worker.inference.unanswered_rows import RowsToSend, unanswered_rows
+from labelmill_worker.ports.batch_jobs import NumberedCall
+from labelmill_worker.ports.inference import Endpoint
+from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
+from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote
+from labelmill_worker.store.progress import ChunkProgress, Entry, Standing, record_entries
+from labelmill_worker.store.remote_batches import chunks_to_pack
+from labelmill_worker.store.vectors import known_digests
+
+MAX_REQUESTS = 100_000  #: The smaller of Mistral's two statements.
+MAX_TRIAL_REQUESTS = 1_000  #: Of a batch whose first requests were all refused.
+MAX_FILE_BYTES = 200_000_000  #: Mistral takes 512 MB.
+#: Texts to embed: a gigabyte of results, which cannot be read on where a download broke off.
+MAX_EMBEDDED_TEXTS = 50_000
+MAX_INLINE_REQUESTS, MAX_INLINE_BYTES = 1_000, 1_000_000
+_INDEX_PATIENCE_S = 3600.0
+
+
+@dataclass
+class Packed:
+    """What a remote batch holds."""
+
+    embeds: bool = False
+    endpoint: Endpoint | None = None
+    model: str = ""
+    requests: dict[int, list[list[int]]] = field(default_factory=dict)  #: Chunk → the rows of each request.
+    count: int = 0
+    lists: int = 0  #: Requests with several texts.
+    rows: int = 0
+    size_bytes: int = 0
+    tries: int | None = None  #: The fewest that any of its chunks had in vain.
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether its calls can go with the job itself."""
+        return self.count <= MAX_INLINE_REQUESTS and self.size_bytes <= MAX_INLINE_BYTES
+
+
+def pack(work: RemoteWork, *, on_trial: bool) -> Packed:
+    """Choose rows. Raises ChunkBusy, LeaseLost, ShuttingDown, and what strategies raise."""
+    packed = Packed()
+    maker = work.call_maker(embeds=False, one_text=on_trial)
+    max_requests = MAX_TRIAL_REQUESTS if on_trial else MAX_REQUESTS
+    for number, failures in chunks_to_pack(work.engine, work.claim.batch.no):
+        work.check()
+        history = ChunkHistory.from_json(failures)
+        to_send = _rows_to_send(work, maker, number)
+        if not to_send.rows:
+            continue
+        lacking = _without_vector(work, maker, to_send)
+        if packed.count and packed.embeds is not bool(lacking.rows):
+            continue  # a remote batch of its own: these are other calls
+        packed.embeds = bool(lacking.rows)
+        maker.embeds = packed.embeds
+        requests = _requests_of(maker, lacking if lacking.rows else to_send, history)
+        if not _add(packed, number, requests, maker.calls_of(number, requests), max_requests):
+            break
+        tries = max(history.tries.values(), default=0)
+        packed.tries = tries if packed.tries is None else min(packed.tries, tries)
+    return packed
+
+
+def _rows_to_send(work: RemoteWork, maker: CallMaker, number: int) -> RowsToSend:
+    """The rows of a chunk that need a call, once the outcomes of the others are recorded."""
+    claim = claim_chunk_of_remote(work.engine, work.claim.batch.id, number, work.lease_s)
+    if claim is None:
+        return RowsToSend([], [])
+    to_send, failed = unanswered_rows(claim)
+    answers: list[Answer] = []
+    if claim.options.get("cache") and maker.answering.schema is not None and to_send.rows:
+        to_send, answers = _known_answers(work, maker, claim, to_send)
+    record_held(work, claim, tally(claim, answers, failed), done=not to_send.rows)
+    return to_send
+
+
+def _known_answers(
+    work: RemoteWork, maker: CallMaker, claim: Claim, to_send: RowsToSend
+) -> tuple[RowsToSend, list[Answer]]:
+    schema = maker.answering.schema
+    assert schema is not None  # noqa: S101 - asked by the caller
+    give_up_at = time.monotonic() + _INDEX_PATIENCE_S
+    while not index_earlier_answers(work.engine, claim.model.no, exclude=claim.batch_no, until=time.monotonic() + 1):
+        work.check()
+        if time.monotonic() > give_up_at:
+            return to_send, []
+    earlier = earlier_answers(work.engine, claim.model.no, schema, to_send.texts, claim.options.get("temperatures"))
+    known = earlier.indices.tolist()
+    if not known:
+        return to_send, []
+    request = Request([to_send.rows[index] for index in known], [to_send.texts[index] for index in known])
+    return to_send.without(set(known)), [Answer(request, schema, earlier.scores, 0, is_cached=True)]
+
+
+def record_held(
+    work: RemoteWork,
+    claim: Claim,
+    progress: ChunkProgress,
+    *,
+    done: bool,
+    then: Callable[[Connection], None] = lambda _: None,
+) -> None:
+    """Write outcomes of a claimed chunk and close or release it, in one transaction; `then` writes what else belongs to
+    it. Raises LeaseLost."""
+    with writing(work.engine) as connection:
+        (standing,) = record_entries(connection, [Entry(claim, progress, done)], work.lease_s, work.prices).standings
+        if standing is Standing.LOST:
+            raise LeaseLost("the lease on the chunk was lost")
+        if not done:
+            chunk_transitions.release(connection, claim.batch_no, claim.number, claim.token, wait_s=None, counts=False)
+        then(connection)
+
+
+def _without_vector(work: RemoteWork, maker: CallMaker, to_send: RowsToSend) -> RowsToSend:
+    """The rows whose texts need a vector first and have none."""
+    if maker.answering.vector_model is None:
+        return RowsToSend([], [])
+    digests = [digest_of(text) for text in to_send.texts]
+    model_no = maker.vector_model_no
+    with reading(work.engine) as connection:
+        known = known_digests(connection, model_no, digests)
+    return to_send.without({index for index, digest in enumerate(digests) if digest in known})
+
+
+def _requests_of(maker: CallMaker, to_send: RowsToSend, history: ChunkHistory) -> list[Request]:
+    alone = {index for index, row in enumerate(to_send.rows) if row in history.single}
+    together = to_send.without(alone)
+    single = [Request([to_send.rows[index]], [to_send.texts[index]]) for index in sorted(alone)]
+    return [*maker.asking.plan(*together), *single]
+
+
+def _add(
+    packed: Packed, number: int, requests: Sequence[Request], calls: Sequence[NumberedCall], max_requests: int
+) -> bool:
+    """Add a chunk if there is room for it, or what fits of it if it is the first. False: the remote batch is full."""
+    kept, size_bytes = 0, 0
+    texts = packed.rows
+    for request, call in zip(requests, calls, strict=True):
+        line_bytes = len(line_of(call))
+        texts += len(request)
+        if packed.count + kept >= max_requests or packed.size_bytes + size_bytes + line_bytes > MAX_FILE_BYTES:
+            break
+        if call.call.endpoint is Endpoint.EMBEDDINGS and texts > MAX_EMBEDDED_TEXTS:
+            break
+        kept += 1
+        size_bytes += line_bytes
+    if not kept or (kept < len(requests) and packed.count):
+        if not packed.count:
+            kept, size_bytes = 1, len(line_of(calls[0]))  # Mistral says what it thinks of a line that is too long
+        else:
+            return False
+    packed.endpoint, packed.model = calls[0].call.endpoint, calls[0].call.model
+    packed.requests[number] = [list(request.rows) for request in requests[:kept]]
+    packed.count += kept
+    packed.lists += sum(len(request) > 1 for request in requests[:kept])
+    packed.rows += sum(map(len, requests[:kept]))
+    packed.size_bytes += size_bytes
+    return kept == len(requests)
+
+
+def line_of(call: NumberedCall) -> bytes:
+    """A call as a line of a file."""
+    body: Mapping[str, object] = call.call.body
+    return orjson.dumps({"custom_id": call.custom_id, "body": body}) + b"\n"
