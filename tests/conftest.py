@@ -10,7 +10,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
@@ -22,7 +22,11 @@ from labelmill.core.database import connect, upgrade
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 
+if TYPE_CHECKING:
+    from s3_server import S3Server
+
 _TEMPLATE = "labelmill_template"
+_KEYS = {"MISTRAL_API_KEY", "WANDB_API_KEY"}
 _numbers = itertools.count(1)
 
 # an example that takes long says that the machine is busy
@@ -40,7 +44,10 @@ def _missing(what: str) -> NoReturn:
 def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A developer's keys, addresses, `.env` and running stack are not the tests' to use."""
     for name in list(os.environ):
-        if name.startswith(("LABELMILL_", "FLOWER_", "CELERY_")) or name in {"MISTRAL_API_KEY", "WANDB_API_KEY"}:
+        if name.startswith(("LABELMILL_", "FLOWER_", "CELERY_", "AWS_")) or name in {
+            "MISTRAL_API_KEY",
+            "WANDB_API_KEY",
+        }:
             monkeypatch.delenv(name)
     folder = tmp_path / "cwd"
     folder.mkdir()
@@ -57,6 +64,23 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         _missing(error.message)
     yield server.url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_of_this_process() -> Iterator[S3Server]:
+    """A server of S3's protocol in this test process."""
+    from s3_server import S3Server  # noqa: PLC0415 - takes seconds to import
+
+    server = S3Server()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_server(s3_of_this_process: S3Server) -> S3Server:
+    """The same, with an empty bucket."""
+    s3_of_this_process.empty()
+    return s3_of_this_process
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow, ModelTargetRow, UnableWorkerRow, WorkerRow
 from labelmill.core.settings import Settings
+from labelmill.core.storage.local import LocalStorage
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_worker.inference.models.head import Head
 
@@ -105,9 +106,8 @@ class Fleet:
         schema = LabelSchema((Target("intent", LABELS),))
         weights = np.zeros((1024, len(LABELS)), np.float32)
         weights[range(len(LABELS)), range(len(LABELS))] = 1.0
-        file = self.data / "models" / "train_0000000001.zip"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        sha256 = Head(schema, [weights], [np.zeros(len(LABELS), np.float32)]).save(file)
+        head = Head(schema, [weights], [np.zeros(len(LABELS), np.float32)])
+        sha256 = head.save(LocalStorage(self.data), "models/train_0000000001.zip")
         with writing(self.client.context.engine) as connection:
             key = connection.execute(
                 insert(ModelRow)

@@ -14,6 +14,7 @@ from labelmill.cli.options import AsJson
 from labelmill.contracts.errors import InvalidInput
 
 USUAL_PORT = 5555
+AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 
 def flower(
@@ -32,10 +33,10 @@ def flower(
     _check_free(host, port)
     loaded = settings()
     # by the environment: a command line can be read by every user of the machine. Flower needs no key and no database
-    hidden = {"MISTRAL_API_KEY", "WANDB_API_KEY", "LABELMILL_DATABASE_URL"}
+    hidden = {"MISTRAL_API_KEY", "WANDB_API_KEY", "LABELMILL_DATABASE_URL", *AWS_KEYS}
     environment = {name: value for name, value in os.environ.items() if name not in hidden} | {
         "LABELMILL_BROKER_URL": loaded.broker_url,
-        "LABELMILL_DATA_DIR": loaded.data_dir,
+        "LABELMILL_DATA_DIR": str(loaded.data_path),
         "FLOWER_ADDRESS": host,
         "FLOWER_PORT": str(port),
     }

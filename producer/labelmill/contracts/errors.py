@@ -7,6 +7,7 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     NotFound                    no such job, dataset or model                           exit 2
     WorkerUnable                this worker cannot do it; another one may
       CredentialsRefused        Mistral refused the key                                 exit 5
+      StorageRefused            no such bucket, a key that may not, no extra for S3     exit 2
     RequestRefused              Mistral refused one request for its content (400, 413, 422)
     RemoteFailed                Mistral ended a job, or knows no such thing
     FactoryClosed               the account cannot fine-tune classifiers
@@ -23,6 +24,7 @@ LabelmillError                  one clear sentence, and the exit code of a comma
       Unanswered                time-outs, cut connections: it may have been paid for
     MalformedAnswer             an answer that failed its checks
       UnusableContent           a chat model's own words that are not an answer
+    StorageUnavailable          the storage of files does not answer
     DatabaseUnavailable         the database cannot be reached, or written to           exit 7
     BrokerUnavailable           Redis cannot be reached, or takes no messages
 """
@@ -114,6 +116,13 @@ class CredentialsRefused(WorkerUnable):
         self.is_about_mistral = is_about_mistral  #: False: the key is good, but not for what was asked.
 
 
+class StorageRefused(WorkerUnable):
+    """The storage of files, or a file behind a URL, cannot be used with this process' settings."""
+
+    exit_code = exit_codes.USAGE
+    code = "storage_refused"
+
+
 class RequestRefused(Permanent):
     """Refused for what it contains; `status` is the HTTP status."""
 
@@ -196,6 +205,10 @@ class MalformedAnswer(Retryable):
 
 class UnusableContent(MalformedAnswer):
     """A chat model answered with a refusal, nothing, or no labels: asked again, it will most likely do the same."""
+
+
+class StorageUnavailable(Retryable):
+    code = "storage_unavailable"
 
 
 class DatabaseUnavailable(Retryable):

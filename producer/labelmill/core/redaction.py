@@ -15,6 +15,7 @@ _URL_PASSWORD = re.compile(r"(://[^\s:/@\"']*:)[^\s@/\"']+(?=@)")
 _BEARER = re.compile(r"(\bBearer\s+)[\w.~+/=-]{8,}", re.IGNORECASE)
 #: A shorter password of a URL is not searched for elsewhere, because it would match parts of ordinary words.
 _SHORTEST_PASSWORD = 6
+_SHORTEST_KEY_ID = 12
 #: The longest secret, in characters, that is recognised by its context. Where a text is cut, as much is removed from
 #: the end, because the cut may lie within a secret.
 _LONGEST_SECRET = 500
@@ -57,9 +58,19 @@ def secret_remover(settings: Settings) -> SecretRemover:
 
 
 def _secrets(settings: Settings) -> Iterator[str]:
-    for key in (settings.mistral_api_key, settings.wandb_api_key):
+    keys = (
+        settings.mistral_api_key,
+        settings.wandb_api_key,
+        settings.aws_secret_access_key,
+        settings.aws_session_token,
+    )
+    for key in keys:
         if key and (secret := key.get_secret_value().strip()):
             yield secret
+    key_id = settings.aws_access_key_id
+    # a shorter one is a word, such as `minio`, which would be removed from ordinary sentences
+    if key_id and len(name := key_id.get_secret_value().strip()) >= _SHORTEST_KEY_ID:
+        yield name
     for url in (settings.broker_url, settings.database_url):
         try:
             parts = urlsplit(url)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import Field, NonNegativeFloat, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import AliasChoices, Field, NonNegativeFloat, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
@@ -20,6 +20,7 @@ from labelmill.core.addresses.broker import read_broker_url
 from labelmill.core.addresses.database import read_database_url
 from labelmill.core.addresses.mistral import read_mistral_url
 from labelmill.core.addresses.parts import hide_password
+from labelmill.core.addresses.s3 import read_s3_endpoint, read_s3_location
 from labelmill.core.model_limits import ModelLimit, read_model_limits
 from labelmill.core.running_stack import running_stack
 
@@ -47,7 +48,15 @@ class Settings(BaseSettings):
     mistral_url: str = "https://api.mistral.ai"
     mistral_api_key: SecretStr | None = Field(default=None, validation_alias="MISTRAL_API_KEY")
     wandb_api_key: SecretStr | None = Field(default=None, validation_alias="WANDB_API_KEY")
-    data_dir: str = ".labelmill"  #: A folder all workers share, or an fsspec URL.
+    data_dir: str = ".labelmill"  #: A folder all workers share, or `s3://bucket/prefix`.
+    cache_dir: Path | None = None  #: Of files in S3; None: a private folder in the system's temporary one.
+    cache_mb: int = Field(default=2048, ge=1)
+    source_schemes: str = ""  #: Of URLs that producers may read besides `s3`: `gs,https`.
+    aws_access_key_id: SecretStr | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID")
+    aws_secret_access_key: SecretStr | None = Field(default=None, validation_alias="AWS_SECRET_ACCESS_KEY")
+    aws_session_token: SecretStr | None = Field(default=None, validation_alias="AWS_SESSION_TOKEN")
+    aws_endpoint_url: str | None = Field(default=None, validation_alias="AWS_ENDPOINT_URL")
+    aws_region: str | None = Field(default=None, validation_alias=AliasChoices("AWS_REGION", "AWS_DEFAULT_REGION"))
     flower_url: str | None = None
 
     requests_per_second: float | None = Field(default=None, gt=0)  #: Over the whole fleet; None: no limit.
@@ -79,8 +88,23 @@ class Settings(BaseSettings):
 
     @field_validator("data_dir")
     @classmethod
-    def _expanded(cls, folder: str) -> str:
-        return _expand(folder)
+    def _check_data_dir(cls, folder: str) -> str:
+        return str(_read(read_s3_location, folder)) if "://" in folder else _expand(folder)
+
+    @field_validator("cache_dir")
+    @classmethod
+    def _expand_cache_dir(cls, folder: Path | None) -> Path | None:
+        return None if folder is None else Path(_expand(str(folder)))
+
+    @field_validator("aws_endpoint_url")
+    @classmethod
+    def _check_aws_endpoint_url(cls, url: str | None) -> str | None:
+        return None if url is None else _read(read_s3_endpoint, url.strip())
+
+    @field_validator("source_schemes")
+    @classmethod
+    def _check_source_schemes(cls, schemes: str) -> str:
+        return _read(_read_schemes, schemes)
 
     @field_validator("database_url")
     @classmethod
@@ -101,15 +125,31 @@ class Settings(BaseSettings):
             yield name, hide_password(value) if name in _ADDRESSES and isinstance(value, str) else value
 
     @property
+    def is_remote(self) -> bool:
+        """Whether files lie in S3."""
+        return "://" in self.data_dir
+
+    @property
+    def allowed_schemes(self) -> frozenset[str]:
+        """Of URLs that producers may read besides `s3`."""
+        return frozenset(filter(None, self.source_schemes.split(",")))
+
+    @property
     def data_path(self) -> Path:
-        """The data folder as a local path."""
-        return Path(self.data_dir)
+        """The data folder as a local path; where files lie in S3, the folder for what stays on this machine."""
+        return Path(_LOCAL_FOLDER if self.is_remote else self.data_dir)
 
     @property
     def sql_url(self) -> str:
-        """The database to use: the one named, or SQLite in the data folder."""
+        """The database to use: the one named, or SQLite in the data folder. Raises InvalidInput where files lie in S3
+        and none is named."""
         if self.database_url:
             return self.database_url
+        if self.is_remote:
+            raise InvalidInput(
+                f"setting LABELMILL_DATABASE_URL: name a database, for LABELMILL_DATA_DIR is {self.data_dir} and no "
+                "SQLite file can lie there"
+            )
         from sqlalchemy import URL  # noqa: PLC0415 - slow to import, and not every command needs it
 
         # in a URL some characters of a path mean something else
@@ -130,6 +170,7 @@ class Settings(BaseSettings):
         return init_settings, env_settings, dotenv_settings
 
 
+_LOCAL_FOLDER = ".labelmill"
 _ADDRESSES = {"broker_url", "database_url", "mistral_url", "flower_url"}
 
 
@@ -138,6 +179,13 @@ def _read(reader: Callable[[Given], Value], raw: Given) -> Value:
         return reader(raw)
     except ValueError as error:
         raise PydanticCustomError("unreadable", "{why}", {"why": str(error)}) from error
+
+
+def _read_schemes(raw: str) -> str:
+    schemes = [scheme.strip().lower().removesuffix("://") for scheme in raw.split(",") if scheme.strip()]
+    if not all(scheme.isascii() and scheme.isalnum() for scheme in schemes):
+        raise ValueError("it is a list of schemes, such as gs,https")
+    return ",".join(dict.fromkeys(schemes))
 
 
 class _ProducerSettings(Settings):
@@ -162,7 +210,9 @@ class _StackFile(PydanticBaseSettingsSource):
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
-        folder = self.current_state.get("data_dir") or ".labelmill"
+        folder = self.current_state.get("data_dir") or _LOCAL_FOLDER
+        if "://" in str(folder):
+            return {}
         return running_stack(Path(_expand(str(folder)))) or {}
 
 
@@ -194,5 +244,5 @@ def _load(kind: type[Settings], flags: dict[str, Any]) -> Settings:
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = str(first["loc"][0]).upper()
-        variable = name if name.endswith("API_KEY") else f"LABELMILL_{name}"
+        variable = name if name.endswith("API_KEY") or name.startswith("AWS_") else f"LABELMILL_{name}"
         raise InvalidInput(f"setting {variable}: {first['msg']}") from error

@@ -1,4 +1,4 @@
-"""Checks of the data folder: free space, whether it is writable, and who can read it."""
+"""Checks of the storage: free space, whether it can be written, and who can read it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,31 @@ import stat
 import tempfile
 from pathlib import Path
 
+from labelmill.contracts.errors import StorageRefused, StorageUnavailable
+from labelmill.core.settings import Settings
+from labelmill.core.storage.opening import open_storage
 from labelmill.doctor.checks import Check, failed, ok, warning
 
 _OTHERS = 0o077  #: Rights of the group and of everybody.
 _FULL_BYTES, _NEARLY_FULL_BYTES = 100 << 20, 1 << 30
 
 
-def check_disk(data_dir: str) -> Check:
-    """Write a byte, if the folder exists, and measure the free space; does not create the folder."""
-    if "://" in data_dir:
-        return ok("disk", "the data folder is not a local one; workers say whether they can write")
-    folder = Path(data_dir).absolute()
+def check_storage(settings: Settings) -> Check:
+    """Write a byte, if the folder or bucket exists, and measure the free space; creates neither."""
+    return _check_bucket(settings) if settings.is_remote else _check_folder(settings.data_path.absolute())
+
+
+def _check_bucket(settings: Settings) -> Check:
+    try:
+        open_storage(settings).check()
+    except StorageRefused as error:
+        return failed("disk", error.message, "correct LABELMILL_DATA_DIR or the AWS_ variables")
+    except (StorageUnavailable, OSError) as error:
+        return failed("disk", str(error), "look at the S3 server, and at AWS_ENDPOINT_URL")
+    return ok("disk", f"{settings.data_dir} can be written and read")
+
+
+def _check_folder(folder: Path) -> Check:
     state = "and it can be written to"
     try:
         if folder.exists():

@@ -16,12 +16,12 @@ from labelmill.doctor.broker import BrokerResult, check_broker
 from labelmill.doctor.checks import Check, Status, failed, ok, unknown, warning, within
 from labelmill.doctor.connections import check_of
 from labelmill.doctor.database import DatabaseResult, check_database
-from labelmill.doctor.disk import check_disk
+from labelmill.doctor.disk import check_storage
 from labelmill.doctor.fleet import ANSWER_S, WorkerReplies, ask_workers, checks_of, checks_without_redis
 from labelmill.doctor.fleet_records import check_worker_records
 from labelmill.doctor.work import check_work
 
-_BROKER_S, _DATABASE_S, _RECORDS_S, _DISK_S = 12.0, 12.0, 20.0, 5.0
+_BROKER_S, _DATABASE_S, _RECORDS_S, _DISK_S, _BUCKET_S = 12.0, 12.0, 20.0, 5.0, 15.0
 _SKEW_S = 2.0
 
 
@@ -63,9 +63,9 @@ def _checks(settings: Settings, mistral_s: float, say: Callable[[str], None]) ->
     yield from _work(database)
     say("looking at the disk")
     try:
-        yield within(_DISK_S, lambda: check_disk(settings.data_dir))
+        yield within(_BUCKET_S if settings.is_remote else _DISK_S, lambda: check_storage(settings))
     except TimeoutError:
-        yield failed("disk", "the data folder does not answer", "look at the disk or the share that it lies on")
+        yield failed("disk", "the data folder does not answer", "look at the disk, the share or the server it lies on")
     yield check_prices(datetime.now(UTC).date())
     say("asking the workers, and Mistral through them")
     answers = _answers(settings, broker, mistral_s)

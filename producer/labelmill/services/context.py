@@ -16,7 +16,8 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill.core.storage.base import Storage
 from labelmill.core.storage.local import LocalStorage
-from labelmill.core.storage.opening import open_storage
+from labelmill.core.storage.opening import open_storage, remote_files
+from labelmill.core.storage.remote import RemoteFiles
 
 _TABLES_S = 10.0  #: How often a long-lived process checks whether the tables were upgraded.
 
@@ -53,6 +54,7 @@ class ServiceContext:
     storage: Storage = field(default_factory=lambda: LocalStorage(Path(".labelmill")))
     prices: PriceList = LISTED
     principal: Principal = LOCAL
+    remote: RemoteFiles = field(default_factory=RemoteFiles)  #: Files behind URLs.
     tables: KnownTables | None = field(default=None, compare=False)  #: None: they are not checked again.
 
     def require_tables(self) -> None:
@@ -75,10 +77,11 @@ class ServiceContext:
 def open_context(settings: Settings) -> ServiceContext:
     """A context on the configured database. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable,
     InvalidInput."""
-    storage = open_storage(settings)
+    remote = remote_files(settings)
+    storage = open_storage(settings, remote)
     engine = connect_to_existing(settings)
     sender = MessageSender.connect(settings)
-    context = ServiceContext(engine, sender, storage, PriceList.of(settings), tables=KnownTables(engine))
+    context = ServiceContext(engine, sender, storage, PriceList.of(settings), remote=remote, tables=KnownTables(engine))
     try:
         check_tables(engine)
         require_only_this_machine(engine)

@@ -142,7 +142,7 @@ def test_a_tilde_in_the_environment_is_the_home_folder(tmp_path: Path, monkeypat
     assert settings.data_path == tmp_path / "data"
     assert settings.broker_url == BROKERS["stack"]
     assert connect("sqlite:///~/x/y.db").url.database == f"{tmp_path}/x/y.db"
-    assert load_settings(data_dir="s3://~/x").data_dir == "s3://~/x"
+    assert load_settings(data_dir="s3://bucket/~/x").data_dir == "s3://bucket/~/x"
 
 
 @pytest.mark.parametrize(

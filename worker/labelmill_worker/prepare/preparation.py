@@ -9,7 +9,15 @@ from dataclasses import dataclass
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, Permanent, Retryable, WorkerUnable
+from labelmill.contracts.errors import (
+    BrokerUnavailable,
+    LabelmillError,
+    Permanent,
+    Retryable,
+    StorageRefused,
+    StorageUnavailable,
+    WorkerUnable,
+)
 from labelmill.contracts.job_kinds import QUEUE_OF
 from labelmill.contracts.messages import PREPARE, JobMessage
 from labelmill.contracts.specs import PrepareSpec
@@ -107,7 +115,7 @@ def _fail(context: PrepareContext, job_id: str, token: str, error: LabelmillErro
     old, new = DatasetState.PREPARING, DatasetState.FAILED
     if fail_job(context.engine, job_id, old, new, error, token):
         log.error("failed", reason=error.message)
-        _clean(context, job_id)
+        _delete(context, source_folder(job_id))
 
 
 def _release(context: PrepareContext, job: DatasetRow, token: str) -> None:
@@ -156,12 +164,17 @@ def _record(
     if not written:
         raise LeaseLost(f"the lease on {job.id} was lost")
     if repeats:
-        storage.delete(folder)
+        _delete(context, folder)
     else:
-        storage.keep_only(folder, set(references.values()))
-    _clean(context, job.id)
+        with contextlib.suppress(StorageUnavailable, StorageRefused):  # they are deleted with the dataset
+            storage.keep_only(folder, set(references.values()))
+    _delete(context, source_folder(job.id))
     log.info("ready", repeats=repeats, **prepared.splits)
 
 
-def _clean(context: PrepareContext, job_id: str) -> None:
-    context.storage.delete(source_folder(job_id))
+def _delete(context: PrepareContext, folder: str) -> None:
+    """Delete what is no longer needed. The job has ended: where the storage does not answer, `purge` deletes it."""
+    try:
+        context.storage.delete(folder)
+    except (StorageUnavailable, StorageRefused) as error:
+        log.warning("files are left behind", folder=folder, reason=error.message)

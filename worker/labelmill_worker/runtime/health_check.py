@@ -6,7 +6,6 @@ for some seconds, so that somebody with access to Redis cannot make workers call
 
 from __future__ import annotations
 
-import tempfile
 import threading
 import time
 from importlib.metadata import version
@@ -19,7 +18,7 @@ from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.messages import INSPECT
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings, load_settings
-from labelmill.core.storage.new_files import make_private_folder
+from labelmill_worker.runtime.storage_check import bucket_trouble, folder_trouble
 
 log = structlog.get_logger()
 _KEPT_S = 10.0
@@ -27,13 +26,14 @@ _REQUEST_S = 4.0
 
 
 class MistralCheck:
-    """The latest check of Mistral by this process."""
+    """The latest check of Mistral, and of a storage that answers over the network, by this process."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._result: dict[str, Any] | None = None
         self._checked_at = 0.0
         self._is_running = False
+        self.bucket_trouble: str | None = None  #: Found by the same thread.
 
     def latest(self, settings: Settings) -> dict[str, Any]:
         """The recent result, or `{"looking": True}` while a check runs."""
@@ -49,6 +49,7 @@ class MistralCheck:
     def _check(self, settings: Settings) -> None:
         result: dict[str, Any] = {"status": "failed", "summary": "the check of Mistral failed; see the worker's log"}
         try:
+            self.bucket_trouble = bucket_trouble(settings)
             result = _ask(settings)
         except Exception:
             log.exception("the check of Mistral failed")
@@ -86,18 +87,6 @@ def answer_doctor(state: Any, **_: Any) -> dict[str, Any]:
         "version": version("labelmill"),
         "queues": sorted({queue.name for queue in consumer.queues}) if consumer else [],
         "clock": time.time(),
-        "disk": _disk_trouble(settings),
+        "disk": folder_trouble(settings) or _mistral.bucket_trouble,
         "mistral": {name: redact(value) if isinstance(value, str) else value for name, value in result.items()},
     }
-
-
-def _disk_trouble(settings: Settings) -> str | None:
-    if "://" in settings.data_dir:
-        return None
-    try:
-        make_private_folder(settings.data_path)
-        with tempfile.TemporaryFile(dir=settings.data_path) as file:
-            file.write(b"x")
-    except OSError as error:
-        return f"{settings.data_path} cannot be written to: {error.strerror}"
-    return None

@@ -15,6 +15,7 @@ from labelmill_worker.process import draining
 from labelmill_worker.runtime.bootstrap import abort_requests, close_database, forget_resources
 from labelmill_worker.runtime.database_watch import check_at_start
 from labelmill_worker.runtime.dead_letters import flush_dead_letters, forget_dead_letters, keep_malformed
+from labelmill_worker.runtime.storage_check import check_storage_at_start
 
 #: Celery's own names for what Labelmill has settings for. `QueueApp` does not listen to them.
 _IGNORED = ("CELERY_BROKER_URL", "CELERY_BROKER_READ_URL", "CELERY_BROKER_WRITE_URL", "CELERY_RESULT_BACKEND")
@@ -43,6 +44,7 @@ def _check_surroundings(**_: Any) -> None:
     """A worker has read its options."""
     settings = load_settings()
     check_connection_at_start(settings)
+    check_storage_at_start(settings)
     check_at_start(settings)
 
 

@@ -207,8 +207,7 @@ def fit(step: StepContext) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
 
 def delete_leftovers(step: StepContext) -> None:
     """Remove what attempts left that were killed as they wrote. One that is only asleep fails, and records nothing."""
-    for left in step.storage.leftovers(f"{MODELS}/{step.row.id}"):
-        step.storage.delete(left)
+    step.storage.delete_leftovers(f"{MODELS}/{step.row.id}")
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
-"""The files of datasets, sources and models.
+"""The files of datasets, sources and models, wherever they lie: in a folder that all hosts share, or in S3.
 
-`base` defines the interface, `local` implements it for a folder that all hosts share, `opening` picks one by the
-settings. `references` says how SQL names files, and `new_files` writes local files atomically.
+`base` defines the interface, `local` and `s3` implement it, `opening` picks one by the settings. `references` says how
+SQL names files. `remote` reads and writes files behind URLs, `cache` bounds the local copies of what lies elsewhere,
+and `new_files` writes local files atomically.
 """

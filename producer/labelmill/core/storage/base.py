@@ -1,4 +1,4 @@
-"""The interface of a storage. `local` implements it.
+"""The interface of a storage. `local` and `s3` implement it, and `tests/conformance/test_storages.py` holds them to it.
 
 A reference comes from a table that other users can write to, so a file is opened only if it lies in the folder of its
 kind: `datasets/<id>/`, `sources/<job>/` or `models/`.
@@ -152,7 +152,11 @@ class Storage(ABC):
 
     @abstractmethod
     def leftovers(self, reference: str) -> list[str]:
-        """References to what killed writers of a file or a folder left; `delete` takes them."""
+        """References to files that killed writers of a file or a folder left."""
+
+    @abstractmethod
+    def delete_leftovers(self, reference: str) -> None:
+        """Delete what killed writers of a file or a folder left. A writer that is only asleep fails."""
 
     @abstractmethod
     def shown(self, reference: str) -> str:

@@ -96,8 +96,7 @@ class LocalStorage(Storage):
 
     @contextlib.contextmanager
     def workspace(self, beside: str) -> Iterator[Path]:
-        for left in self.leftovers(beside):
-            self.delete(left)  # of an attempt whose worker died; one that is only asleep fails, and records nothing
+        self.delete_leftovers(beside)  # of an attempt whose worker died
         folder = self.root / f"{beside}.{secrets.token_hex(4)}.part"
         folder.mkdir(parents=True)
         try:
@@ -133,6 +132,10 @@ class LocalStorage(Storage):
     def leftovers(self, reference: str) -> list[str]:
         folder, _, name = reference.rpartition("/")
         return [f"{folder}/{path.name}" for path in (self.root / folder).glob(f"*{name}.*part")]
+
+    def delete_leftovers(self, reference: str) -> None:
+        for left in self.leftovers(reference):
+            self.delete(left)
 
     def shown(self, reference: str) -> str:
         return f"{self.root}/{reference}"

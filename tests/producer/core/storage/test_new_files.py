@@ -15,7 +15,7 @@ from labelmill.core.database import connect, upgrade, writing
 from labelmill.core.settings import load_settings
 from labelmill.core.storage import new_files
 from labelmill.core.storage.new_files import is_same_file, make_private_folder, replacing
-from labelmill.doctor.disk import check_disk
+from labelmill.doctor.disk import check_storage
 
 
 def mode_of(path: Path) -> int:
@@ -58,11 +58,11 @@ def test_a_folder_and_a_database_that_are_there_keep_their_modes(tmp_path: Path)
 
 def test_doctor_warns_once_of_a_data_folder_that_others_may_enter(tmp_path: Path) -> None:
     folder = tmp_path / "data of mine"
-    assert check_disk(str(folder)).status == "ok"
+    assert check_storage(load_settings(data_dir=str(folder))).status == "ok"
     make_private_folder(folder)
-    assert check_disk(str(folder)).status == "ok"
+    assert check_storage(load_settings(data_dir=str(folder))).status == "ok"
     folder.chmod(0o755)
-    look = check_disk(str(folder))
+    look = check_storage(load_settings(data_dir=str(folder)))
     assert (look.status, "755" in look.summary) == ("warning", True)
     assert f"chmod 700 '{folder}'" in look.remedy
 

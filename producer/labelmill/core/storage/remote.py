@@ -1,0 +1,309 @@
+"""Files behind URLs, through fsspec: read as streams, written as multipart uploads that are completed at the end.
+
+fsspec and s3fs are an extra and slow to import: they are loaded when a URL is first used. Every error of theirs becomes
+`StorageUnavailable`, which may pass, or `StorageRefused`, which will not; none quotes a key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import importlib
+import io
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, BinaryIO, Literal, cast
+
+from labelmill.contracts.bounds import plain
+from labelmill.contracts.errors import InvalidInput, LabelmillError, StorageRefused, StorageUnavailable
+from labelmill.core.addresses.s3 import read_s3_location
+
+READ_BYTES = 8 << 20  #: Of a file, in memory.
+WRITE_BYTES = 16 << 20  #: A part of an upload; S3 takes 10,000 of them.
+_BUFFER_BYTES = 1 << 20
+_CONNECT_S, _READ_S, _ATTEMPTS = 5, 60, 3
+_ATTEMPTS_OF_S3FS = 2
+_INSTALL = 'pip install "labelmill[s3]"'
+_REFUSED_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """How S3 is reached. What is None is looked up as every AWS program does it: profiles, roles of a machine."""
+
+    access_key_id: str | None = None
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    endpoint_url: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True)
+class RemoteUrl:
+    """The URL of a file to write."""
+
+    url: str
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return self.url.rstrip("/").rpartition("/")[2]
+
+    def __str__(self) -> str:
+        return self.url
+
+
+def is_url(text: str) -> bool:
+    """Whether a source or an output is a URL and not a path."""
+    scheme, separator, _ = text.partition("://")
+    return bool(separator) and scheme.isascii() and scheme.replace("+", "").replace("-", "").isalnum()
+
+
+class RemoteFile:
+    """A file behind a URL."""
+
+    def __init__(self, files: RemoteFiles, url: str) -> None:
+        self._files = files
+        self.url = url
+
+    @property
+    def name(self) -> str:
+        """The last part of its path."""
+        return PurePosixPath(self.url.partition("?")[0]).name or self.url
+
+    def open(self, mode: Literal["rb"], buffering: int = -1) -> BinaryIO:
+        """Its bytes, read as they are needed. Raises FileNotFoundError, StorageUnavailable, StorageRefused."""
+        del mode, buffering
+        return self._files.open(self.url)
+
+    def __str__(self) -> str:
+        return self.url
+
+
+class RemoteFiles:
+    """What this process may open behind URLs: `s3://`, and the schemes that the operator allows. Connects to nothing
+    until it is used."""
+
+    def __init__(self, options: S3Options | None = None, schemes: frozenset[str] = frozenset()) -> None:
+        self._options = options or S3Options()
+        self._schemes = schemes | {"s3"}
+        self._lock = threading.Lock()
+        self._systems: dict[tuple[int, str], Any] = {}
+
+    def expand(self, url: str) -> list[RemoteFile]:
+        """The files that a URL or a pattern names, sorted. Raises InvalidInput, StorageUnavailable, StorageRefused."""
+        system, path = self._system_of(url)
+        with translated_errors(url):
+            try:
+                found = system.info(path)
+            except FileNotFoundError as error:
+                if _code_of(error) == "NoSuchBucket" or not glob.has_magic(path):
+                    raise
+            else:
+                if found["type"] != "directory":
+                    return [RemoteFile(self, url)]
+                pattern = f"{url.rstrip('/')}/*.jsonl"
+                raise InvalidInput(f"{plain(url)} is a folder; name a file, or a pattern such as {plain(pattern)}")
+            matches = system.glob(path, detail=True)
+        names = sorted(name for name, details in matches.items() if details["type"] != "directory")
+        if not names:
+            raise InvalidInput(f"no file matches {plain(url)}")
+        return [RemoteFile(self, str(system.unstrip_protocol(name))) for name in names]
+
+    def open(self, url: str) -> BinaryIO:
+        """The bytes of a file, in blocks. Raises FileNotFoundError, StorageUnavailable, StorageRefused."""
+        system, path = self._system_of(url)
+        with translated_errors(url):
+            raw = system.open(path, "rb", block_size=READ_BYTES, cache_type="readahead")
+        return cast("BinaryIO", io.BufferedReader(_Reading(raw, url), _BUFFER_BYTES))
+
+    @contextlib.contextmanager
+    def writing(self, url: str) -> Iterator[BinaryIO]:
+        """An object of S3 that is there, whole, at the end; nothing is after an error or a kill. Raises
+        StorageUnavailable, StorageRefused."""
+        system, path = self._system_of(url)
+        with translated_errors(url):
+            raw = system.open(path, "wb", block_size=WRITE_BYTES, autocommit=False)
+        try:
+            stream = io.BufferedWriter(_Writing(raw, url), _BUFFER_BYTES)
+            yield cast("BinaryIO", stream)
+            stream.flush()
+            with translated_errors(url):
+                raw.close()
+                raw.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):  # what led here is the error to report
+                raw.discard()
+            raw.closed = True  # or it would be uploaded by its destructor
+            raise
+
+    def s3(self) -> Any:
+        """The file system of S3, for calls of its API. Raises StorageRefused."""
+        return self._system("s3")
+
+    def _system_of(self, url: str) -> tuple[Any, str]:
+        """The file system of a URL, and the path in it. Raises InvalidInput for a scheme that is not allowed."""
+        scheme = url.partition("://")[0].lower()
+        if scheme not in self._schemes:
+            raise InvalidInput(
+                f"{scheme}:// is not opened here: name a path or s3://, or allow the scheme with "
+                f"LABELMILL_SOURCE_SCHEMES={scheme}"
+            )
+        if "@" in url.partition("://")[2].partition("/")[0]:  # it is stored with the job
+            raise InvalidInput(f"the {scheme}:// address holds a user name or a password: leave them out")
+        if "::" in url:
+            raise InvalidInput(f"{plain(url)} names a file in a file by ::, which is not opened")
+        if scheme == "s3":
+            self._require_bucket(url)
+        system = self._system(scheme)
+        return system, str(system._strip_protocol(url))
+
+    @staticmethod
+    def _require_bucket(url: str) -> None:
+        bucket = url.partition("://")[2].partition("/")[0]
+        try:
+            read_s3_location(f"s3://{bucket}")
+        except ValueError as error:
+            raise InvalidInput(f"this address of S3 cannot be used: {error}") from error
+
+    def _system(self, scheme: str) -> Any:
+        # a file system has connections and a thread, which a forked child has not
+        place = (os.getpid(), scheme)
+        with self._lock:
+            if place not in self._systems:
+                self._systems[place] = _connected(scheme, self._options)
+            return self._systems[place]
+
+
+def _connected(scheme: str, options: S3Options) -> Any:
+    try:
+        fsspec = importlib.import_module("fsspec")
+        if scheme != "s3":
+            return fsspec.filesystem(scheme, skip_instance_cache=True, use_listings_cache=False)
+        s3fs = importlib.import_module("s3fs")
+    except ImportError as error:
+        if scheme != "s3" and getattr(error, "name", None) != "fsspec":
+            raise InvalidInput(f"{scheme}:// cannot be read: {str(error).partition(chr(10))[0]}") from error
+        raise StorageRefused(f"{scheme}:// needs s3fs: {_INSTALL}") from error
+    except ValueError as error:
+        raise InvalidInput(f"{scheme}:// is a scheme that fsspec does not know") from error
+    settings: dict[str, Any] = {
+        "connect_timeout": _CONNECT_S,
+        "read_timeout": _READ_S,
+        "retries": {"max_attempts": _ATTEMPTS, "mode": "standard"},
+    }
+    if options.endpoint_url is not None:
+        # servers other than Amazon's need not know the checksums that Amazon's takes since 2025
+        settings |= {"request_checksum_calculation": "when_required", "response_checksum_validation": "when_required"}
+    system = s3fs.S3FileSystem(
+        key=options.access_key_id,
+        secret=options.secret_access_key,
+        token=options.session_token,
+        endpoint_url=options.endpoint_url,
+        client_kwargs={"region_name": options.region} if options.region else {},
+        config_kwargs=settings,
+        use_listings_cache=False,
+        skip_instance_cache=True,
+    )
+    system.retries = _ATTEMPTS_OF_S3FS  # each of them makes the attempts above
+    return system
+
+
+def require_s3() -> None:
+    """Raise StorageRefused where the extra is not installed. Imports nothing."""
+    from importlib.util import find_spec  # noqa: PLC0415 - of use here alone
+
+    if find_spec("s3fs") is None:
+        raise StorageRefused(f"s3:// needs s3fs: {_INSTALL}")
+
+
+@contextlib.contextmanager
+def translated_errors(url: str) -> Iterator[None]:
+    """Turn errors of fsspec and of what it calls into ours, and a missing file into a plain FileNotFoundError."""
+    try:
+        yield
+    except LabelmillError:
+        raise
+    except Exception as error:
+        # each of fsspec's file systems raises what its own library does, and there is no common base
+        raise _translated(url, error) from error
+
+
+def _translated(url: str, error: Exception) -> Exception:
+    code, kind = _code_of(error), type(error).__name__
+    bucket = "/".join(url.split("/", 3)[:3])
+    if code == "NoSuchBucket":
+        return StorageRefused(f"there is no bucket {plain(bucket)}: make it, or name another one")
+    if code in _REFUSED_KEYS:
+        return StorageRefused(f"{plain(bucket)} refuses the key in AWS_ACCESS_KEY_ID ({code}): set another one")
+    if kind in ("NoCredentialsError", "PartialCredentialsError"):
+        return StorageRefused(f"{plain(bucket)} needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if isinstance(error, PermissionError) or code in ("AccessDenied", "403"):
+        return StorageRefused(f"{plain(url)} may not be read or written with this key: allow it, or use another key")
+    if isinstance(error, FileNotFoundError):
+        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
+    if kind == "FileExpired" or code == "PreconditionFailed":
+        return StorageUnavailable(f"{plain(url)} was changed while it was read")
+    return StorageUnavailable(f"{plain(bucket)} does not answer as it should: {code or kind}")
+
+
+def _code_of(error: BaseException) -> str:
+    """The code of S3's answer that led to an error, such as AccessDenied; empty where there was none."""
+    cause: BaseException | None = error
+    while cause is not None:
+        response = getattr(cause, "response", None)
+        if isinstance(response, dict):
+            return str(response.get("Error", {}).get("Code", ""))
+        cause = cause.__cause__ or cause.__context__
+    return ""
+
+
+class _Reading(io.RawIOBase):
+    """A file of fsspec, with our errors."""
+
+    def __init__(self, raw: Any, url: str) -> None:
+        self._raw = raw
+        self._url = url
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return bool(self._raw.seekable())
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        with translated_errors(self._url):
+            part = self._raw.read(len(buffer))
+        buffer[: len(part)] = part
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        with translated_errors(self._url):
+            return int(self._raw.seek(offset, whence))
+
+    def tell(self) -> int:
+        return int(self._raw.tell())
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _Writing(io.RawIOBase):
+    """An upload of fsspec, with our errors. It is completed elsewhere: closing it does nothing."""
+
+    def __init__(self, raw: Any, url: str) -> None:
+        self._raw = raw
+        self._url = url
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        with translated_errors(self._url):
+            return int(self._raw.write(bytes(data)))
