@@ -146,6 +146,7 @@ def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings
     given: dict[str, Any] = {"texts_per_request": PER_REQUEST, "max_in_flight": 8, "lease_s": 15} | settings
     made = Settings(**given | {"broker_url": redis_url, "mistral_url": mistral.url, "MISTRAL_API_KEY": KEY})
     runtime = InferenceRuntime.from_settings(made, engine, RealtimeInference.from_settings(made))
+    runtime._limiter._first_alone = False  # as if an answer had told that the model has no limits
     return Mill(engine, runtime, mistral, made), runtime
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
+from labelmill_ops.emulator.model_limits import MODEL_WINDOWS
 from labelmill_ops.emulator.replies import json_body
 from labelmill_ops.emulator.stats import STATS
 
@@ -34,8 +35,11 @@ def realtime_routes(answerers: Mapping[str, Answerer]) -> list[web.RouteDef]:
 
 def _realtime(answerer: Answerer) -> Callable[[web.Request], Awaitable[web.Response]]:
     async def handle(request: web.Request) -> web.Response:
-        answered = await answerer(await json_body(request))
+        body, windows = await json_body(request), request.app[MODEL_WINDOWS]
+        windows.admit(body.get("model"))
+        answered = await answerer(body)
         request.app[STATS].bill_realtime(request, answered.texts, answered.tokens)
-        return web.Response(body=answered.payload, content_type="application/json")
+        headers = windows.answered(body.get("model"), answered.tokens)
+        return web.Response(body=answered.payload, content_type="application/json", headers=headers)
 
     return handle

@@ -9,6 +9,7 @@ from labelmill.cli.context import print_json, say, wants_json
 from labelmill.cli.options import AsJson
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
+from labelmill_ops.emulator.model_limits import parse_limit
 
 
 def check_faults(written: list[str] | None) -> list[str] | None:
@@ -17,6 +18,16 @@ def check_faults(written: list[str] | None) -> list[str] | None:
         try:
             parse_fault(one)
         except UnknownFaultError as error:
+            raise typer.BadParameter(str(error)) from error
+    return written
+
+
+def check_limits(written: list[str] | None) -> list[str] | None:
+    """Refuse a limit that is not written as it should be. A Typer callback."""
+    for one in written or ():
+        try:
+            parse_limit(one)
+        except ValueError as error:
             raise typer.BadParameter(str(error)) from error
     return written
 
@@ -44,6 +55,16 @@ def emulator(
     latency: Annotated[float, typer.Option(min=0, help="Seconds added to every request.")] = 0.0,
     requests_per_second: Annotated[
         float | None, typer.Option(min=0.001, help="Answer 429 above this rate. Default: no limit.")
+    ] = None,
+    model_limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MODEL=REQUESTS[/TOKENS[/TOKENS_A_MONTH]]",
+            callback=check_limits,
+            help="Limits of a model for a minute that slides, which each answer tells in its headers; - is none, * any "
+            "other model (repeatable).",
+            show_default=False,
+        ),
     ] = None,
     validate_s: Annotated[float, typer.Option(min=0, help="Least seconds of a job's validation.")] = 0.5,
     train_s: Annotated[float, typer.Option(min=0, help="Least seconds of a job's training.")] = 1.5,
@@ -73,6 +94,7 @@ def emulator(
         refused_keys=frozenset(refuse_key or ()),
         latency_s=latency,
         requests_per_second=requests_per_second,
+        model_limits=dict(map(parse_limit, model_limit or ())),
         validate_s=validate_s,
         train_s=train_s,
         batch_queue_s=batch_queue_s,

@@ -1,9 +1,11 @@
 """What can be set on an emulator, and the names its parts find each other by."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelmill_ops.emulator.fault_kinds import Fault
+from labelmill_ops.emulator.model_limits import ModelLimit
 
 DEFAULT_PORT = 8377
 
@@ -18,6 +20,7 @@ class EmulatorConfig:
     refused_keys: frozenset[str] = field(default_factory=frozenset)  #: keys answered with 401
     latency_s: float = 0.0  #: added to every `/v1` request
     requests_per_second: float | None = None  #: above it requests get 429; None: no limit
+    model_limits: Mapping[str, ModelLimit] = field(default_factory=dict)  #: model, or `*` for any other → its limits
     validate_s: float = 0.5  #: a job's validation lasts at least this long
     train_s: float = 1.5  #: a job's training lasts at least this long
     batch_queue_s: float = 0.3  #: a batch job waits so long before it runs

@@ -17,6 +17,7 @@ from labelmill_ops.emulator.fault_kinds import FaultPlan
 from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
 from labelmill_ops.emulator.listener import LISTENER, Listener
+from labelmill_ops.emulator.model_limits import MODEL_WINDOWS, ModelWindows
 from labelmill_ops.emulator.replies import refusals_as_json
 from labelmill_ops.emulator.routes_batches import batch_routes
 from labelmill_ops.emulator.routes_chat import chat_answerers
@@ -47,6 +48,7 @@ def create_app(config: EmulatorConfig) -> web.Application:
     app[STATS] = Stats()
     app[STORE] = Store(config.state_dir)
     app[PLAN] = FaultPlan(config.faults, config.fault_seed)
+    app[MODEL_WINDOWS] = ModelWindows(config.model_limits)
     app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
     answerers = app[ANSWERERS] = {**inference_answerers(config, executor, app[STORE]), **chat_answerers(executor)}
     app[BATCHES] = BatchRunner(config, app[STORE], app[PLAN], app[STATS], answerers)

@@ -33,6 +33,7 @@ from __future__ import annotations
 
 from labelmill.contracts import exit_codes
 from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, write_names
+from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill.contracts.storable_text import storable
 
 
@@ -188,7 +189,13 @@ class Retryable(LabelmillError):
 
 
 class RateLimited(Retryable):
+    """`limits`: what the refusal tells of the model's."""
+
     code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_s: float | None = None, limits: ReportedLimits | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.limits = limits
 
 
 class RemoteUnavailable(Retryable):

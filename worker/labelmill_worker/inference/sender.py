@@ -14,6 +14,7 @@ from labelmill.contracts.errors import (
     BrokerUnavailable,
     LabelmillError,
     MalformedAnswer,
+    ModelUnavailable,
     RateLimited,
     RequestRefused,
     Retryable,
@@ -97,6 +98,10 @@ class ChunkSender:
                 except (NoPermitInTime, BrokerUnavailable) as error:
                     self._deliver([self._delayed(error)], slots=0)
                     break
+                except LabelmillError as error:  # a budget is reached
+                    self._window.close()
+                    self._deliver([Stop(error)], slots=0)
+                    break
                 task = asyncio.create_task(self._send_holding_slot(request))
                 tasks.add(task)
                 task.add_done_callback(tasks.discard)
@@ -149,11 +154,12 @@ class ChunkSender:
             try:
                 may_start = may_start or await self._readmit(flow, request)
                 if not may_start or self._is_late():
+                    self._forgo_permit(flow)
                     # each malformed reply was paid for, and a slow limit leaves no slice room for all tries: such
                     # claims are counted
                     return [Deferred(malformed[-1] if malformed else None, 0.0)]
                 may_start = False
-                self._admission.breaker.check()
+                self._check_breaker(flow)
                 if vector_call is not None and vectors is None:  # a later try of the request pays for it no more
                     vectors = await self._vectors_for(request, vector_call)
                     flow = self._flow
@@ -191,6 +197,17 @@ class ChunkSender:
                 self._window.close()
                 return [Stop(error)]
             tries += 1
+
+    def _forgo_permit(self, flow: Flow) -> None:
+        """A request that was admitted is not sent: it tells nothing of its model's limits."""
+        self._admission.limiter.of(flow.model).note_no_answer()
+
+    def _check_breaker(self, flow: Flow) -> None:
+        try:
+            self._admission.breaker.check()
+        except LabelmillError:
+            self._forgo_permit(flow)
+            raise
 
     async def _readmit(self, flow: Flow, request: Request) -> bool:
         """A permit to start once more, unless the time is up."""
@@ -252,17 +269,27 @@ class ChunkSender:
 
     async def _send_call(self, call: Call, request: Request) -> Reply:
         self._requests += 1
+        limiter = self._admission.limiter.of(call.model)
         began = time.monotonic()
         try:
             reply = await self._inference.send(call)
         except RateLimited as error:
+            if error.limits is not None and error.limits.forbids_all:
+                limiter.note_no_answer()
+                raise ModelUnavailable(
+                    f"the account's plan at Mistral allows no request to {call.model} (its limit is 0); "
+                    "choose another model, or have Mistral raise the limit"
+                ) from error
             self._order.delays.blocked(error)
-            limiter = self._admission.limiter.of(call.model)
-            await limiter.pause(retry_policy.pause_after_429_s(error), time.monotonic() - began)
+            pause_s = retry_policy.pause_after_429_s(error)
+            await limiter.pause(pause_s, time.monotonic() - began, error.limits, request.tokens)
             raise
-        except (Unanswered, MalformedAnswer):
-            self._usages.append(counted_usage(call, request))
+        except BaseException as error:
+            limiter.note_no_answer()
+            if isinstance(error, Unanswered | MalformedAnswer):
+                self._usages.append(counted_usage(call, request))
             raise
+        limiter.note_answer(reply.limits, reply.tokens, request.tokens, time.monotonic() - began)
         self._usages.append(reply.usage(call.model) or counted_usage(call, request))
         return reply
 

@@ -23,6 +23,7 @@ from labelmill_worker.mistral.client_config import (
     unknown_authority,
 )
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
+from labelmill_worker.mistral.limit_headers import read_limits
 from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
@@ -62,7 +63,7 @@ class RealtimeInference:
                 raise proxy_refuses_credentials() from error
             raise _fault_of(error)(f"Mistral cannot be reached: {cause}") from error
         retry_after = None if response.status == 200 else _retry_after(response)
-        return read_reply(response.status, payload, retry_after, [self._key])
+        return read_reply(response.status, payload, retry_after, [self._key], read_limits(response.get_header))
 
     async def close(self) -> None:
         """End the connections; calls under way raise RemoteUnavailable."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill.contracts.usage import Usage, reported_usage
 
 
@@ -44,6 +45,7 @@ class Reply:
     """What came back for a call that was not refused: a JSON object, of which nothing is checked."""
 
     document: Mapping[str, Any]
+    limits: ReportedLimits | None = None  #: Of the model, as far as the server tells them.
 
     @property
     def tokens(self) -> int:

@@ -22,7 +22,18 @@ class ControlLaw:
     growth_acceleration_s: float = 20  #: … and ever faster: from `min_factor` to 1 within 80 s.
     max_growth_steps: float = 1000  #: Keeps the power finite, however long nothing was asked.
 
-    # a limit that was guessed, where none is set
+    # limits that Mistral reports: requests and tokens in a window of a minute that slides
+    minute_s: float = 60
+    lone_margin_factor: float = 1.01  #: A minute's window forgives starts that are some tenths of a second late …
+    shared_margin_factor: float = 1.03  #: … but another program's next requests are known only when they are counted.
+    shared_share: float = 0.02  #: Beyond this share of a limit, what others use is not an error of counting.
+    low_left_share: float = 0.03  #: Beside others, tokens wait a little where less than this is left.
+    month_kept_s: float = 10  #: After so long without an answer, one request asks whether the month has tokens again.
+    reported_kept_s: int = 120  #: After so long without an answer, the limits count as unknown again.
+    first_kept_s: int = 30  #: For so long a model's first request is waited for, if its outcome never comes …
+    first_poll_s: float = 0.05  #: … and so often others ask whether it was answered.
+
+    # a limit that was guessed, where none is set and none is reported
     guess_hold_s: float = 2  #: A guess may be far too low, for little had been sent by then: it grows soon …
     guess_doubling_s: float = 2  #: … and doubles every other second …
     max_guess_doublings: float = 100  #: … (keeps the power finite) …

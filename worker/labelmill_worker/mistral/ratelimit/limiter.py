@@ -8,18 +8,23 @@ of them retry repeatedly, and the one that asks at the right time wins.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections import deque
+from collections.abc import Coroutine
+from typing import Any
 
 import redis.asyncio
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
-from labelmill.contracts.errors import BrokerUnavailable
+from labelmill.contracts.errors import BrokerUnavailable, MonthlyLimitReached
+from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill.core.addresses.broker import redis_arguments
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.ratelimit.law import LAW
 from labelmill_worker.mistral.ratelimit.limits import RateLimits
+from labelmill_worker.mistral.ratelimit.reports import Reports
 from labelmill_worker.mistral.ratelimit.scripts import script
 
 LATE_S = 0.02  #: A permit that would be used later than this is returned: its request would start beside the next ones.
@@ -41,12 +46,14 @@ class NoPermitInTime(Exception):
 class FleetLimiter:
     """Has a limiter for each model; all of them stay within the fleet's limit too. Belongs to one event loop."""
 
-    def __init__(self, redis_url: str, prefix: str, limits: RateLimits) -> None:
+    def __init__(self, redis_url: str, prefix: str, limits: RateLimits, *, first_alone: bool = False) -> None:
+        """`first_alone`: the first request to a model waits for no other, and all others for its answer, which may
+        tell the model's limits."""
         self._redis = redis.asyncio.Redis.from_url(
             **redis_arguments(redis_url), socket_timeout=5, socket_connect_timeout=5, health_check_interval=25
         )
         self._scripts = {name: self._redis.register_script(script(name)) for name in _SCRIPTS}
-        self._prefix, self._limits = prefix, limits
+        self._prefix, self._limits, self._first_alone = prefix, limits, first_alone
         self._models: dict[str | None, ModelLimiter] = {}
 
     @classmethod
@@ -54,29 +61,42 @@ class FleetLimiter:
         """The limiter of the workspace that the key belongs to. The name in Redis tells nothing about the key."""
         key = settings.mistral_api_key.get_secret_value() if settings.mistral_api_key else ""
         name = hashlib.sha256(f"{settings.mistral_url}\n{key}".encode()).hexdigest()[:12]
-        return cls(settings.broker_url, f"labelmill:limit:{name}", RateLimits.from_settings(settings))
+        limits = RateLimits.from_settings(settings)
+        return cls(settings.broker_url, f"labelmill:limit:{name}", limits, first_alone=True)
 
     def of(self, model: str | None) -> ModelLimiter:
         """The limiter of one model, by the id that Mistral is asked for. None: of calls that concern no model."""
         if (limiter := self._models.get(model)) is None:
-            limiter = self._models[model] = ModelLimiter(self._scripts, self._prefix, self._limits, model)
+            first_alone = self._first_alone and model is not None
+            limiter = self._models[model] = ModelLimiter(
+                self._scripts, self._prefix, self._limits, model, first_alone=first_alone
+            )
         return limiter
 
     async def close(self) -> None:
         await self._redis.aclose()
 
 
-_SCRIPTS = ("reserve", "refuse", "settle", "check")
+_SCRIPTS = ("reserve", "refuse", "settle", "check", "report", "forget")
 
 
 class ModelLimiter:
     """Spaces the requests to one model of all processes that share a key.
 
-    It adapts where the limit is set wrong: 429s slow the requests to this model down, and time without one lets them
-    recover. Where no limit is set, the first 429 makes one of what the fleet sent so far.
+    What binds them is what Mistral reports, and what is set, if that is lower. It adapts where neither tells: 429s slow
+    the requests to this model down, and time without one lets them recover. Where there is no limit at all, the first
+    429 makes one of what the fleet sent so far.
     """
 
-    def __init__(self, scripts: dict[str, AsyncScript], prefix: str, limits: RateLimits, model: str | None) -> None:
+    def __init__(
+        self,
+        scripts: dict[str, AsyncScript],
+        prefix: str,
+        limits: RateLimits,
+        model: str | None,
+        *,
+        first_alone: bool = False,
+    ) -> None:
         self._scripts, self._model = scripts, model
         self._limit, self._fleet = limits.of(model), limits.fleet
         # the fleet's keys are those of workers that knew no limits of models: both kinds share the fleet's limit
@@ -84,22 +104,30 @@ class ModelLimiter:
         self._fleet_keys = [f"{prefix}:{name}" for name in ("next", "tokens", "ranks", "booked")]
         self._model_keys = [f"{own}:{name}" for name in ("next", "tokens", "ranks")]
         self._adaptive_keys = [f"{own}:{name}" for name in ("pause", "adaptation", "started")]
+        self._reported_keys = [f"{own}:{name}" for name in ("reported", "first", "window")]
+        self._reported_key, self._first_key, self._window_key = self._reported_keys
+        self._used_key = f"{own}:used"
         self._permits: deque[float] = deque()  # reserved ahead, by the loop's clock
         self._unused = 0  # of the reserved permits, since the last reservation
         self._paused_until = 0.0  # by the loop's clock; the model's pause as far as this process knows
-        self._has_guess = False
+        self._first_alone = first_alone
+        self._knows_limits = not first_alone  # or knows that Mistral reports none
+        self._has_limit = bool(self._limit)  # a set, reported or guessed one: each request needs a permit
+        self._limits_tokens = self._limit.tokens_per_s > 0
+        self._spacing_s = 1 / self._limit.requests_per_s if self._limit.requests_per_s else 0.0
+        self._reports = Reports()
         self._check_at = 0.0
         self._uncounted = 0  # requests started since the last check
-        self._check_task: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()  # of short calls to Redis that nothing waits for
 
     @property
     def counts_tokens(self) -> bool:
         """Whether requests are limited by their tokens too."""
-        return self._limit.tokens_per_s > 0
+        return self._limits_tokens
 
     def is_open(self) -> bool:
         """Whether a request may start at once without asking Redis; it is counted as started then."""
-        if self._limit or self._has_guess:
+        if self._has_limit or not self._knows_limits:
             return False
         now = asyncio.get_running_loop().time()
         if now >= self._check_at or now < self._paused_until:
@@ -111,10 +139,11 @@ class ModelLimiter:
         """Sleep until a request of `tokens` tokens may start. False: it may not yet, for somewhere in the fleet
         requests of a lower `rank` wait, which go first; ask again. Requests without a rank never yield.
 
-        Raises NoPermitInTime when that is more than `max_wait_s` away, BrokerUnavailable when Redis is gone: then no
-        process knows what the others send, and nothing is sent.
+        Raises NoPermitInTime when that is more than `max_wait_s` away, MonthlyLimitReached when the month's tokens do
+        not suffice, BrokerUnavailable when Redis is gone: then no process knows what the others send, and nothing is
+        sent.
         """
-        if not self._limit and not self._has_guess:
+        if not self._has_limit and self._knows_limits:
             self._check_if_due()
             await self._wait_out_pause(max_wait_s)
             self._uncounted += 1
@@ -129,6 +158,8 @@ class ModelLimiter:
                 return False
             if (wait_s := start - loop.time()) > 0:
                 await asyncio.sleep(wait_s)
+            if self._reports.is_first:
+                return True  # no other request is under way that it could start beside
             if self._paused_until <= max(known_pause, start + LATE_S):
                 if was_late or loop.time() - start <= LATE_S:
                     return True
@@ -138,13 +169,17 @@ class ModelLimiter:
 
     def return_permit(self) -> None:
         """A permit that `wait_for_permit` gave is not used."""
-        if self._limit or self._has_guess:
+        if self._has_limit or not self._knows_limits:
             self._unused += 1
         else:
             self._uncounted -= 1
+        if self._reports.is_first:  # the next one goes alone
+            self._reports.is_first = False
+            self._keep_task(self._forget_first())
 
     async def _next_permit(self, tokens: int, max_wait_s: float, rank: int | None) -> float | None:
         loop = asyncio.get_running_loop()
+        until = loop.time() + max_wait_s
         while True:
             while self._permits:
                 permit = self._permits.popleft()
@@ -152,16 +187,26 @@ class ModelLimiter:
                     return permit
                 self._unused += 1
             count = 1
-            if not self._limit.tokens_per_s:
-                count = max(1, min(LAW.max_reserved_permits, int(self._limit.requests_per_s * _BLOCK_S)))
+            if self._knows_limits and self._spacing_s and not self._limits_tokens:
+                count = max(1, min(LAW.max_reserved_permits, int(_BLOCK_S / self._spacing_s)))
             what, wait_s = await self._reserve(tokens, max_wait_s, count, rank)
             if what == b"too far":
                 raise NoPermitInTime(wait_s, self._model)
             if what == b"yield":
                 await asyncio.sleep(min(wait_s, _YIELD_S))
                 return None
-            if what == b"reserved":
+            if what in (b"reserved", b"first"):
                 return self._permits.popleft()
+            if what == b"month":
+                raise MonthlyLimitReached(
+                    f"Mistral's limit of tokens for {self._model} this month leaves too few for another request; "
+                    "retry the batch when the month is over or the limit is raised"
+                )
+            if what == b"unknown":
+                if loop.time() + wait_s > until:
+                    raise NoPermitInTime(_CHECK_EVERY_S, self._model)
+                await asyncio.sleep(wait_s)
+                continue
             self._paused_until = max(self._paused_until, loop.time() + wait_s)
             await self._wait_out_pause(max_wait_s)
 
@@ -177,18 +222,20 @@ class ModelLimiter:
             self._limit.tokens_per_s,
         )
         try:
-            what, wait_us, spacing_us = await self._scripts["reserve"](
-                keys=[*self._fleet_keys, *self._model_keys, *self._adaptive_keys],
-                args=[*limits, tokens, max_wait_s, count, unused, -1 if rank is None else rank],
+            what, wait_us, spacing_us, limits_tokens = await self._scripts["reserve"](
+                keys=[*self._fleet_keys, *self._model_keys, *self._adaptive_keys, *self._reported_keys],
+                args=[*limits, tokens, max_wait_s, count, unused, -1 if rank is None else rank, int(self._first_alone)],
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
         wait_s = wait_us / 1e6
-        if what != b"reserved":
+        if what not in (b"reserved", b"first"):
             self._unused += unused
             return what, wait_s
-        if not spacing_us and not self._limit.tokens_per_s:
-            self._has_guess = False  # the guess was dropped: no request was refused for long
+        self._reports.is_first = what == b"first"
+        self._knows_limits = what != b"first"
+        self._spacing_s, self._limits_tokens = spacing_us / 1e6, bool(limits_tokens)
+        self._has_limit = bool(self._limit or spacing_us or limits_tokens)  # or a guess was dropped: no 429 for long
         # Redis read its clock between asking and answering: taken as late as it can have been, no permit comes early
         first = (loop.time() if wait_us else asked_at) + wait_s
         self._permits.extend(first + index * spacing_us / 1e6 for index in range(count))
@@ -210,21 +257,24 @@ class ModelLimiter:
         now = asyncio.get_running_loop().time()
         if now >= self._check_at:
             self._check_at = now + _CHECK_EVERY_S
-            self._check_task = asyncio.create_task(self._check_pause())
+            self._keep_task(self._check_pause())
 
     async def _check_pause(self) -> None:
         count, self._uncounted = self._uncounted, 0
         try:
-            left_ms, has_guess = await self._scripts["check"](keys=self._adaptive_keys, args=[count])
+            keys = [*self._adaptive_keys, self._reported_key]
+            left_ms, has_limit = await self._scripts["check"](keys=keys, args=[count])
         except (RedisError, OSError):
-            return  # no limit is set: without Redis nothing is forbidden
-        self._has_guess = bool(has_guess)
+            return  # no limit is known: without Redis nothing is forbidden
+        self._has_limit = bool(has_limit or self._limit)
         if left_ms > 0:
             self._paused_until = max(self._paused_until, asyncio.get_running_loop().time() + left_ms / 1000)
 
-    async def pause(self, seconds: float, since_start_s: float = 0.0) -> None:
-        """Hold the whole fleet's requests to this model back, as the 429 asks that a request met which started
-        `since_start_s` ago.
+    async def pause(
+        self, seconds: float, since_start_s: float = 0.0, limits: ReportedLimits | None = None, tokens: int = 0
+    ) -> None:
+        """Hold the whole fleet's requests to this model back, as the 429 asks that a request of `tokens` met which
+        started `since_start_s` ago. `limits`: what the 429 tells.
 
         Raises BrokerUnavailable.
         """
@@ -232,16 +282,65 @@ class ModelLimiter:
         self._paused_until = max(self._paused_until, loop.time() + seconds)
         self._return_permits()
         count, self._uncounted = self._uncounted, 0
-        limit = self._limit
+        limit, is_explained = self._limit, limits is not None and limits.explain_refusal(tokens)
+        self._reports.note(limits, 0, tokens, loop.time())
         try:
+            if limits is not None or self._reports.is_first:
+                await self._report(since_start_s)
             left_ms = await self._scripts["refuse"](
-                keys=self._adaptive_keys,
-                args=[max(seconds, 0.001), limit.requests_per_s, limit.tokens_per_s, count, since_start_s],
+                keys=[*self._adaptive_keys, self._reported_key, self._window_key],
+                args=[
+                    max(seconds, 0.001),
+                    limit.requests_per_s,
+                    limit.tokens_per_s,
+                    count,
+                    since_start_s,
+                    int(is_explained),
+                ],
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
         self._paused_until = max(self._paused_until, loop.time() + left_ms / 1000)
-        self._has_guess = self._has_guess or not limit
+        self._has_limit = True
+
+    def note_answer(self, limits: ReportedLimits | None, used: int, reserved: int, since_start_s: float) -> None:
+        """Take note of an answer: what it tells of the limits, the tokens that it used and that were reserved for it.
+        A few reports a second are enough for Redis."""
+        reports = self._reports
+        if limits is None and not self._has_limit and not reports.is_first:
+            return
+        now = asyncio.get_running_loop().time()
+        reports.note(limits, used, reserved, now)
+        if reports.is_due(now, limits):
+            self._keep_task(self._report_unless_gone(since_start_s))
+
+    def note_no_answer(self) -> None:
+        """A request met a fault that tells nothing about limits: where it went alone, the next one does."""
+        if self._reports.is_first:
+            self._reports.is_first = False
+            self._keep_task(self._forget_first())
+
+    async def _report_unless_gone(self, since_start_s: float) -> None:
+        with contextlib.suppress(RedisError, OSError):  # the next report is as good
+            await self._report(since_start_s)
+
+    async def _report(self, since_start_s: float) -> None:
+        was_first = self._reports.is_first
+        arguments = self._reports.take(asyncio.get_running_loop().time())
+        keys = [self._reported_key, self._first_key, self._window_key, self._used_key, self._model_keys[1]]
+        await self._scripts["report"](keys=keys, args=[*arguments[:5], since_start_s, *arguments[5:]])
+        if was_first:
+            self._knows_limits = True
+        self._has_limit = self._has_limit or any(argument >= 0 for argument in arguments[:5])
+
+    async def _forget_first(self) -> None:
+        with contextlib.suppress(RedisError, OSError):  # it is forgotten by itself, later
+            await self._scripts["forget"](keys=[self._first_key])
+
+    def _keep_task(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def settle(self, reserved: int, used: int) -> None:
         """Give back tokens that were not used, or take what was used beyond the reservation."""
@@ -249,7 +348,7 @@ class ModelLimiter:
             return
         try:
             await self._scripts["settle"](
-                keys=[self._fleet_keys[1], self._model_keys[1]],
+                keys=[self._fleet_keys[1], self._model_keys[1], self._reported_key],
                 args=[self._fleet.tokens_per_s, self._limit.tokens_per_s, used - reserved],
             )
         except (RedisError, OSError):

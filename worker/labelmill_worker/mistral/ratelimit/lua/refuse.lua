@@ -5,17 +5,24 @@
 --   1 model pause       time before which no request to the model starts
 --   2 model adaptation  hash, see shared.lua
 --   3 model started     hash: a ring of counters, see shared.lua
+--   4 reported          hash, see shared.lua
+--   5 window            sorted set of the starts in the last minute, see reserve.lua
 -- Arguments
 --   1     pause that the 429 asks for (s)
 --   2, 3  the model's limit: requests a second, tokens a second (0: none)
 --   4     requests started by the caller that the ring does not know of, where no limit is set
 --   5     how long ago the refused request started (s)
+--   6     1: its headers say that a window is used up, which explains it
 -- Result: how long the model is paused from now on (ms). A longer pause is never shortened.
 
 local pause_key, adaptation_key, started_key = KEYS[1], KEYS[2], KEYS[3]
 local asked_pause_s, rate, token_rate = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
 local unreported, age_s = tonumber(ARGV[4]), tonumber(ARGV[5])
 
+local reported = read_reported(KEYS[4])
+local _, reported_rate = own_part(reported.requests, reported.by_others)
+local _, reported_token_rate = own_part(reported.tokens, reported.of_others)
+rate, token_rate = lower(rate, reported_rate), lower(token_rate, reported_token_rate)
 local is_limited = rate > 0 or token_rate > 0
 local adaptation = read_adaptation(adaptation_key)
 local last_end = adaptation.pause_end or 0
@@ -51,6 +58,11 @@ if not is_new then
   return pause_ms
 end
 redis.call('HSET', adaptation_key, 'short_pauses', short_pauses)
+-- Mistral does not count what it refuses
+local refused = redis.call('ZREVRANGEBYSCORE', KEYS[5], began, '-inf', 'LIMIT', 0, 1)[1]
+if refused then redis.call('ZREM', KEYS[5], refused) end
+-- the window tells by itself when the next request fits
+if ARGV[6] == '1' and reported.knows_left then return pause_ms end
 
 -- 2. the rate, once for all requests of one pause
 if is_limited and now - last_end > LAW.lone_refusal_s and not adaptation.factor then return pause_ms end

@@ -11,6 +11,9 @@
 --   8 model pause       time before which no request to the model starts
 --   9 model adaptation  hash, see shared.lua
 --  10 model started     hash: a ring of counters, see shared.lua
+--  11 model reported    hash, see shared.lua
+--  12 model first       there while the first request to a model whose limits are unknown is under way
+--  13 model window      sorted set: the starts of the last minute and those reserved, by time
 -- Arguments
 --   1, 2  the fleet's limit: requests a second, tokens a second (0: none)
 --   3, 4  the model's limit, which is never above the fleet's: requests a second, tokens a second (0: none)
@@ -19,11 +22,15 @@
 --   7     how many permits, which the caller uses one after the other
 --   8     how many of the permits that the caller reserved before were not used
 --   9     rank of the requests, lower goes first (-1: none, they never yield)
--- Result: {what, wait (µs), spacing (µs)}
+--  10     1: the first request to a model whose limits are unknown goes alone; 7 is 1 then
+-- Result: {what, wait (µs), spacing (µs), 1 where tokens are limited}
 --   'reserved'   the first permit is for `wait` from now, each further one `spacing` later; 0: the limit is gone
 --   'too far'    the first would be for `wait` from now, which is longer than the longest; nothing is reserved
 --   'paused'     the model is paused for `wait`; nothing is reserved
 --   'yield'      a lower rank asks: ask again after `wait`; nothing is reserved
+--   'first'      as 'reserved', for the request that goes alone
+--   'unknown'    that one is under way: ask again after `wait`; nothing is reserved
+--   'month'      the tokens that are left of the month are fewer; nothing is reserved
 
 local fleet_next, fleet_tokens, fleet_ranks, fleet_booked = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local model_next, model_tokens, model_ranks = KEYS[5], KEYS[6], KEYS[7]
@@ -32,13 +39,24 @@ local fleet_rate, fleet_token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
 local rate, token_rate = tonumber(ARGV[3]), tonumber(ARGV[4])
 local tokens, max_wait_s = tonumber(ARGV[5]), tonumber(ARGV[6])
 local count, unused, rank = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
+local model_reported, model_first, model_window = KEYS[11], KEYS[12], KEYS[13]
+
+-- 0. what Mistral reported
+local reported = read_reported(model_reported)
+local is_month_over = reported.month and reported.month - reported.pending < tokens
+if is_month_over and now - reported.at < LAW.month_kept_s then return {'month', 0, 0, 0} end
+-- a batch that is retried after that asks whether the limit was raised
+local is_first = ARGV[10] == '1' and (not reported.at or is_month_over)
+if is_first and redis.call('EXISTS', model_first) == 1 then return {'unknown', microseconds(LAW.first_poll_s), 0, 0} end
+local own_requests, reported_rate = own_part(reported.requests, reported.by_others)
+local _, reported_token_rate = own_part(reported.tokens, reported.of_others)
 
 -- 1. the model's limit as far as it may be used now
 local factor = 1
 local adaptation = read_adaptation(model_adaptation)
 if adaptation.factor then
   factor = grown_factor(adaptation)
-  if rate > 0 or token_rate > 0 then
+  if rate > 0 or token_rate > 0 or reported_rate > 0 or reported_token_rate > 0 then
     if factor >= 1 then
       factor = 1
       redis.call('HDEL', model_adaptation, 'factor', 'since', 'hold')
@@ -49,12 +67,24 @@ if adaptation.factor then
     rate = adaptation.guess or 0
   end
 end
+rate, token_rate = lower(rate, reported_rate), lower(token_rate, reported_token_rate)
 local used_rate, used_token_rate = rate * factor, token_rate * factor
+local counts_tokens = (token_rate > 0 or reported.month) and 1 or 0
 
 -- 2. the first time at which both limits allow a request
 local pause_s = read_time(model_pause) - now
-if pause_s > 0 then return {pause_s > max_wait_s and 'too far' or 'paused', microseconds(pause_s), 0} end
+if pause_s > 0 then return {pause_s > max_wait_s and 'too far' or 'paused', microseconds(pause_s), 0, 0} end
 local model_free_at = math.max(read_time(model_next, rate), read_time(model_tokens))
+if own_requests then
+  -- spacing alone keeps within a limit that stands still; where others use more of it, what was sent before counts
+  redis.call('ZREMRANGEBYSCORE', model_window, '-inf', now - LAW.minute_s)
+  redis.call('ZREMRANGEBYSCORE', model_window, now + furthest(rate), '+inf') -- from before the clock was set back
+  local too_many = redis.call('ZCARD', model_window) + count - math.max(count, math.floor(own_requests))
+  if too_many > 0 then
+    local leaver = redis.call('ZRANGE', model_window, too_many - 1, too_many - 1, 'WITHSCORES')
+    if leaver[2] then model_free_at = math.max(model_free_at, tonumber(leaver[2]) + LAW.minute_s) end
+  end
+end
 local fleet_next_at, fleet_tokens_at, booked = 0, 0, {}
 if fleet_rate > 0 or fleet_token_rate > 0 then
   if fleet_rate > 0 then fleet_next_at = read_time(fleet_next, fleet_rate) end
@@ -82,7 +112,7 @@ fleet_next_at, fleet_tokens_at, paid = paid_until(now)
 local fleet_free_at = math.max(fleet_next_at, fleet_tokens_at)
 local is_booked = start > math.max(now, fleet_free_at) + LAW.same_time_s
 local wait_s = start - now
-if wait_s > max_wait_s then return {'too far', microseconds(wait_s), 0} end
+if wait_s > max_wait_s then return {'too far', microseconds(wait_s), 0, 0} end
 
 -- 3. whether others go first: among the model's requests, and among the fleet's where its limit is what all wait for
 local function cost_s(requests_per_s, tokens_per_s)
@@ -102,7 +132,7 @@ for _, contest in ipairs(contests) do
   contest.yields = is_led and rank > tonumber(leader[1])
   local next_at = tonumber(leader[3] or '0')
   if contest.yields and next_at > start and next_at < now + furthest(contest.rate) then
-    return {'yield', microseconds(next_at - now), 0}
+    return {'yield', microseconds(next_at - now), 0, 0}
   end
 end
 for _, contest in ipairs(contests) do
@@ -136,4 +166,14 @@ else
 end
 if fleet_next_at > now then write_time(fleet_next, fleet_next_at) end
 if fleet_tokens_at > now then write_time(fleet_tokens, fleet_tokens_at) end
-return {'reserved', microseconds(wait_s), microseconds(spacing_s)}
+if is_first or own_requests then
+  if unused > 0 then redis.call('ZREMRANGEBYRANK', model_window, -unused, -1) end
+  for index = 0, count - 1 do
+    local at = string.format('%.6f', start + index * spacing_s)
+    redis.call('ZADD', model_window, at, at)
+  end
+  redis.call('EXPIRE', model_window, 2 * LAW.minute_s)
+end
+if reported.month then redis.call('HINCRBYFLOAT', model_reported, 'pending', tokens) end
+if is_first then redis.call('SET', model_first, '1', 'EX', LAW.first_kept_s) end
+return {is_first and 'first' or 'reserved', microseconds(wait_s), microseconds(spacing_s), counts_tokens}

@@ -51,6 +51,36 @@ local function grown_factor(adaptation)
   return factor * LAW.growth_per_s ^ math.min(LAW.max_growth_steps, steps)
 end
 
+-- What Mistral reported of a model's limits, or nil for each field that it did not:
+--   at                      when an answer came last, whatever it told; nil: nothing is known
+--   requests, tokens        the limits of a minute
+--   by_others, of_others    requests and tokens that other programs used in the minute before the latest answer
+--   knows_left              1 where the answers tell what is left
+--   month, pending          tokens left of the month; of these, reserved for requests under way
+local function read_reported(key)
+  local found = redis.call('HMGET', key, 'at', 'requests', 'tokens', 'by_others', 'of_others', 'month', 'pending',
+    'knows_left')
+  return {
+    at = tonumber(found[1]), requests = tonumber(found[2]), tokens = tonumber(found[3]),
+    by_others = tonumber(found[4]) or 0, of_others = tonumber(found[5]) or 0,
+    month = tonumber(found[6]), pending = tonumber(found[7]) or 0, knows_left = found[8] and true,
+  }
+end
+
+-- How much of a minute's limit may be used here, and the rate (1/s) at which it is; nil, 0 where none is reported.
+local function own_part(limit, others)
+  if not limit then return nil, 0 end
+  local part = math.max(1, LAW.min_factor * limit, limit - others)
+  local is_shared = others > LAW.shared_share * limit + 1
+  return part, part / LAW.minute_s / (is_shared and LAW.shared_margin_factor or LAW.lone_margin_factor)
+end
+
+-- The lower of two rates, of which 0 is none.
+local function lower(left, right)
+  if left > 0 and right > 0 then return math.min(left, right) end
+  return math.max(left, right)
+end
+
 -- Count requests that started (negative: that did not start after all) in the ring's slot of a time.
 local function count_started(key, at, count)
   local slot = math.floor(at / LAW.slot_s)

@@ -1,0 +1,179 @@
+"""Limits that Mistral reports, shared by the fleet in a real Redis. Permits are computed by Redis' clock."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+
+import pytest
+import redis
+
+from labelmill.contracts.errors import MonthlyLimitReached
+from labelmill.contracts.reported_limits import ReportedLimits
+from labelmill_worker.mistral.ratelimit.law import LAW
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, ModelLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
+
+_numbers = itertools.count()
+MODEL = "mistral-medium-3-5"
+Talk = Callable[[ModelLimiter, ModelLimiter], Awaitable[None]]
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"test:reported:{next(_numbers)}"
+
+
+def with_two(url: str, prefix: str, talk: Talk, limits: RateLimits | None = None) -> None:
+    """Two processes, as far as the limiter knows."""
+
+    async def run() -> None:
+        both = [FleetLimiter(url, prefix, limits or RateLimits(), first_alone=True) for _ in range(2)]
+        try:
+            await talk(*(limiter.of(MODEL) for limiter in both))
+        finally:
+            for limiter in both:
+                await limiter.close()
+
+    asyncio.run(asyncio.wait_for(run(), 30))
+
+
+async def reported(limiter: ModelLimiter, limits: ReportedLimits | None, *, used: int = 0, reserved: int = 0) -> None:
+    """The limiter's request was answered just now, and Redis knows."""
+    limiter.note_answer(limits, used, reserved, 0.0)
+    await asyncio.gather(*limiter._tasks)
+
+
+async def spacing_of(limiter: ModelLimiter) -> float:
+    """Seconds between the permits of a process that has none reserved ahead."""
+    await limiter.wait_for_permit(1, 5)
+    return limiter._spacing_s
+
+
+def test_the_first_request_to_a_model_goes_alone_until_its_answer_tells_the_limits(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert not one.is_open()
+        assert await one.wait_for_permit(1, 5)
+        with pytest.raises(NoPermitInTime):
+            await other.wait_for_permit(1, 0.2)
+        waiting = asyncio.create_task(other.wait_for_permit(1, 5))
+        await reported(one, ReportedLimits(600, 599))
+        assert await waiting
+        assert other._spacing_s == pytest.approx(60 / 600 * LAW.lone_margin_factor, rel=0.01)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_model_without_reported_limits_is_open_to_all_after_its_first_answer(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, None)
+        for limiter in (one, other):
+            for _ in range(20):
+                assert await limiter.wait_for_permit(1, 0.2)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_where_the_first_request_fails_or_is_not_sent_another_goes_alone(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        one.note_no_answer()
+        assert await other.wait_for_permit(1, 2)
+        other.return_permit()
+        assert await one.wait_for_permit(1, 2)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_what_another_program_uses_is_left_to_it(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(1200, 1200 - 1 - 600))  # 600 of those gone were not sent from here
+        assert await spacing_of(other) == pytest.approx(60 / 600 * LAW.shared_margin_factor, rel=0.01)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_window_that_others_have_used_up_is_waited_for(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(50, 49))
+        for _ in range(3):
+            assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(50, 0))  # 46 of others: 4 are left, and 4 were sent
+        with pytest.raises(NoPermitInTime) as held:
+            await other.wait_for_permit(1, 5)
+        assert 50 < held.value.wait_s < 61, "the first of the four leaves the window after a minute"
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_429_that_the_window_explains_lowers_no_rate(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(1200, 1199))
+        for _ in range(3):
+            await one.pause(0.001, 0.0, ReportedLimits(1200, 0), 1)
+        with redis.Redis.from_url(redis_url) as client:
+            adaptation = client.hgetall(f"{prefix}:model:{MODEL}:adaptation")
+            assert b"factor" not in adaptation
+            assert client.hget(f"{prefix}:model:{MODEL}:reported", "by_others") != b"0"
+
+    with_two(redis_url, prefix, talk)
+
+
+@pytest.mark.parametrize(("set_per_s", "spacing_s"), [(100.0, 0.1 * LAW.lone_margin_factor), (5.0, 0.2 * MARGIN)])
+def test_a_setting_is_an_upper_bound_of_what_is_reported(
+    redis_url: str, prefix: str, set_per_s: float, spacing_s: float
+) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(600, 599))
+        assert await spacing_of(other) == pytest.approx(spacing_s, rel=0.01)
+
+    with_two(redis_url, prefix, talk, RateLimits(Limit.of(set_per_s, None)))
+
+
+def test_reported_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(None, None, 6000, 5999), used=1, reserved=1)
+        assert await one.wait_for_permit(200, 5)  # two seconds' worth
+        assert one.counts_tokens
+        with pytest.raises(NoPermitInTime) as held:
+            await other.wait_for_permit(1, 0.1)
+        assert 1.5 < held.value.wait_s < 2.1
+        await one.settle(200, 0)
+        assert await other.wait_for_permit(1, 0.1)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_no_request_is_started_that_the_months_tokens_do_not_suffice_for(redis_url: str, prefix: str) -> None:
+    month = ReportedLimits(tokens_per_month=1000, tokens_left_of_month=100)
+
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(10, 5)
+        await reported(one, month, used=10, reserved=10)
+        assert await one.wait_for_permit(60, 5)
+        with pytest.raises(MonthlyLimitReached, match=MODEL):
+            await other.wait_for_permit(60, 5)
+        assert await other.wait_for_permit(40, 5)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_limits_nobody_heard_of_for_long_are_asked_for_again(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(600, 599))
+        with redis.Redis.from_url(redis_url) as client:
+            assert 0 < client.ttl(f"{prefix}:model:{MODEL}:reported") <= LAW.reported_kept_s
+            client.delete(f"{prefix}:model:{MODEL}:reported")
+        assert await other.wait_for_permit(1, 5)
+        with pytest.raises(NoPermitInTime):
+            await one.wait_for_permit(1, 0.2)
+
+    with_two(redis_url, prefix, talk)
