@@ -27,8 +27,8 @@ def fleet(tmp_path: Path, database_url: str) -> Iterator[Fleet]:
 
 
 def test_a_killed_worker_costs_no_more_than_what_it_had_in_flight(fleet: Fleet) -> None:
-    victim = fleet.start_worker()
-    fleet.start_worker()
+    victim = fleet.start_worker(queues="classify")
+    fleet.start_worker(queues="classify")
     batch = fleet.submit()
     wait_for(lambda: fleet.billed() > ROWS // 5, fleet.logs)
     victim.send_signal(signal.SIGKILL)
@@ -38,8 +38,8 @@ def test_a_killed_worker_costs_no_more_than_what_it_had_in_flight(fleet: Fleet) 
 
 
 def test_a_worker_told_to_end_hands_back_at_once_and_nothing_is_paid_twice(fleet: Fleet) -> None:
-    victim = fleet.start_worker()
-    fleet.start_worker()
+    victim = fleet.start_worker(queues="classify")
+    fleet.start_worker(queues="classify")
     batch = fleet.submit()
     wait_for(lambda: fleet.billed() > ROWS // 5, fleet.logs)
     victim.send_signal(signal.SIGTERM)
@@ -52,7 +52,7 @@ def test_a_worker_told_to_end_hands_back_at_once_and_nothing_is_paid_twice(fleet
 def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
     fleet: Fleet, tmp_path: Path, told: tuple[signal.Signals, ...]
 ) -> None:
-    victim = fleet.start_worker()
+    victim = fleet.start_worker(queues="classify")
     fleet.mistral.latency_s = 20  # longer than a graceful shutdown waits
     batch = fleet.submit()
     wait_for(lambda: fleet.mistral.concurrent == MAX_IN_FLIGHT, fleet.logs)
@@ -64,14 +64,14 @@ def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
     with reading(fleet.client.context.engine) as connection:
         assert not connection.execute(text("SELECT count(*) FROM chunks WHERE state = 'claimed'")).scalar_one()
     fleet.mistral.latency_s = 0.05
-    fleet.start_worker()  # what was released has a message
+    fleet.start_worker(queues="classify")  # what was released has a message
     fleet.check(batch)
 
 
 def test_processes_that_carry_out_tasks_are_killed_when_their_worker_is_told_to_end_at_once(
     fleet: Fleet, tmp_path: Path
 ) -> None:
-    victim = fleet.start_worker("prefork")
+    victim = fleet.start_worker("prefork", queues="classify")
     fleet.mistral.latency_s = 20
     batch = fleet.submit()
     wait_for(lambda: fleet.mistral.concurrent >= MAX_IN_FLIGHT, fleet.logs)
@@ -79,14 +79,14 @@ def test_processes_that_carry_out_tasks_are_killed_when_their_worker_is_told_to_
     assert victim.wait(10) == 0
     assert "Traceback" not in (tmp_path / "process-0.log").read_text()
     fleet.mistral.latency_s = 0.05
-    fleet.start_worker()
+    fleet.start_worker(queues="classify")
     fleet.check(batch)
 
 
 def test_losing_all_of_redis_delays_a_batch_and_loses_nothing(fleet: Fleet) -> None:
     import redis  # noqa: PLC0415 - this test alone speaks to it
 
-    fleet.start_worker()
+    fleet.start_worker(queues="classify")
     batch = fleet.submit()
     wait_for(lambda: fleet.billed() > ROWS // 5, fleet.logs)
     with redis.Redis.from_url(fleet.redis.url) as client:
@@ -96,7 +96,7 @@ def test_losing_all_of_redis_delays_a_batch_and_loses_nothing(fleet: Fleet) -> N
 
 
 def test_a_batch_submitted_while_redis_is_down_starts_when_it_is_back(fleet: Fleet) -> None:
-    fleet.start_worker()
+    fleet.start_worker(queues="classify")
     fleet.redis.kill()
     batch = fleet.submit()
     assert batch.status()["state"] == "queued"

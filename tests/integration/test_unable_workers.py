@@ -19,6 +19,7 @@ from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
 from labelmill.client import Client
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.contracts.messages import QUEUES
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow, ModelTargetRow, UnableWorkerRow, WorkerRow
 from labelmill.core.settings import Settings
@@ -59,12 +60,12 @@ class Fleet:
         given = Settings(broker_url=self.redis.url, database_url=database_url, data_dir=str(self.data))
         self.client = Client(given)
 
-    def start(self, *arguments: str, **environment: str) -> None:
+    def start(self, queues: str = "classify", **environment: str) -> None:
         number = len(self._processes)
-        command = ["worker", "-Q", "prepare,train,classify", "-c", "2", "-n", f"w{number}@%h"]
+        command = ["worker", "-Q", queues, "-c", "2", "-n", f"w{number}@%h"]
         with (self._folder / f"process-{number}.log").open("wb") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *(arguments or command)],
+                [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *command],
                 env=os.environ | self.environment | environment,
                 stdout=log,
                 stderr=log,
@@ -212,9 +213,9 @@ def test_where_no_worker_has_a_key_the_batch_stops_with_exit_code_5(
 @pytest.mark.postgres
 def test_a_whole_pipeline_passes_by_a_worker_without_the_data_folder(postgres_fleet: Fleet, tmp_path: Path) -> None:
     fleet = postgres_fleet
-    fleet.start(**LACKS["no data folder"])
+    fleet.start(",".join(QUEUES), **LACKS["no data folder"])
     fleet.until_alive(1)
-    fleet.start()
+    fleet.start(",".join(QUEUES))
     fleet.until_alive(2)
     source = tmp_path / "rows.jsonl"
     texts = [f"text {'x' * (number % 4)} {number:04d}" for number in range(400)]
