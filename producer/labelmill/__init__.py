@@ -7,24 +7,75 @@ for row in batch.results():
     print(row["id"], row["predictions"]["intent"]["label"])
 """
 
-from typing import TYPE_CHECKING, Any
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from labelmill.async_client import AsyncClient
+    from labelmill.async_client import (
+        AsyncBatch,
+        AsyncClient,
+        AsyncEvaluation,
+        AsyncJob,
+        AsyncPreparation,
+        AsyncTraining,
+    )
     from labelmill.client import Client
+    from labelmill.contracts.documents.results import Prediction, ResultRow, RowError
+    from labelmill.contracts.errors import (
+        BrokerUnavailable,
+        DatabaseOutdated,
+        DatabaseUnavailable,
+        DatabaseUnsuitable,
+        InvalidInput,
+        KeyTaken,
+        LabelmillError,
+        NotFound,
+        Permanent,
+        Retryable,
+    )
+    from labelmill.handles import Batch, Evaluation, Job, Preparation, Training
 
-__all__ = ["AsyncClient", "Client", "__version__"]
+__all__ = [
+    "AsyncBatch",
+    "AsyncClient",
+    "AsyncEvaluation",
+    "AsyncJob",
+    "AsyncPreparation",
+    "AsyncTraining",
+    "Batch",
+    "BrokerUnavailable",
+    "Client",
+    "DatabaseOutdated",
+    "DatabaseUnavailable",
+    "DatabaseUnsuitable",
+    "Evaluation",
+    "InvalidInput",
+    "Job",
+    "KeyTaken",
+    "LabelmillError",
+    "NotFound",
+    "Permanent",
+    "Prediction",
+    "Preparation",
+    "ResultRow",
+    "Retryable",
+    "RowError",
+    "Training",
+    "__version__",
+]
 __version__ = "0.1.0"
 
+_MODULES = {
+    "async_client": ("AsyncBatch", "AsyncClient", "AsyncEvaluation", "AsyncJob", "AsyncPreparation", "AsyncTraining"),
+    "client": ("Client",),
+    "contracts.documents.results": ("Prediction", "ResultRow", "RowError"),
+    "handles": ("Batch", "Evaluation", "Job", "Preparation", "Training"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
-def __getattr__(name: str) -> Any:
+
+def __getattr__(name: str) -> object:
     # `import labelmill` stays instant: the worker imports `labelmill.contracts` through here
-    if name == "Client":
-        from labelmill.client import Client  # noqa: PLC0415 - see above
-
-        return Client
-    if name == "AsyncClient":
-        from labelmill.async_client import AsyncClient  # noqa: PLC0415 - as above
-
-        return AsyncClient
-    raise AttributeError(name)
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'contracts.errors')}"), name)

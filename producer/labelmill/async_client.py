@@ -1,87 +1,253 @@
-"""The Python client for asyncio: the same calls as `Client`, each in a thread, so that the event loop goes on."""
+"""The Python client for asyncio: the calls of `Client`, each in a thread, so that the event loop goes on.
+
+Every method is made of the one of `Calls`, or of a handle: its name, its parameters and its types are written once.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections import deque
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Generator,
+    Iterable,
+    Iterator,
+)
+from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
+from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
-import orjson
-
-from labelmill.client import Batch, Client, Job, Training
-from labelmill.contracts.documents.jobs import BatchDocument, EvaluationDocument, JobDocument, TrainingDocument
-from labelmill.contracts.errors import DatabaseUnavailable
-from labelmill.contracts.job_kinds import RESTING
+from labelmill.calls import rows_of
+from labelmill.client import Client, Submitting
+from labelmill.contracts.documents.jobs import (
+    BatchDocument,
+    DatasetDocument,
+    EvaluationDocument,
+    JobDocument,
+    JobEntry,
+    TrainingDocument,
+)
+from labelmill.contracts.errors import Permanent
+from labelmill.contracts.ids import Kind, kind_of
+from labelmill.contracts.sources import AsyncSource
 from labelmill.core.settings import Settings
-from labelmill.services.jobs.lost_reads import LostReads
-from labelmill.services.results.reading import Only
-from labelmill.services.results.rows import ResultsRequest, result_lines
+from labelmill.handles import Batch, Evaluation, Preparation, Rows, Training
+from labelmill.services.jobs.waiting import OnProgress, Waiting
 
 P = ParamSpec("P")
 R = TypeVar("R")
-D = TypeVar("D", bound=JobDocument)
+T = TypeVar("T")
+D_co = TypeVar("D_co", bound=JobDocument, covariant=True)
+
+Awaited = Coroutine[object, None, R]
+_Given = Submitting[AsyncSource]  #: The calls, with the sources that they take here.
+_ROWS_AT_ONCE = 1_000  #: Rows of an asynchronous source that a thread gets in one piece.
 
 
-def _in_thread(call: Callable[Concatenate[Client, P], R]) -> Callable[Concatenate[AsyncClient, P], Awaitable[R]]:
-    """A method of `Client`, awaited."""
+def _awaited(call: Callable[Concatenate[_Given, P], R]) -> Callable[Concatenate[AsyncClient, P], Awaited[R]]:
+    """A call, awaited."""
 
     async def awaited(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> R:
-        return await asyncio.to_thread(call, self.client, *arguments, **options)
+        return await self._run(call, *arguments, **options)
 
-    awaited.__doc__ = call.__doc__
-    return awaited
+    return _named(awaited, call)
 
 
-def _job(
-    call: Callable[Concatenate[Client, P], Job[D]],
-) -> Callable[Concatenate[AsyncClient, P], Awaitable[AsyncJob[D]]]:
-    """A method of `Client` that submits a job, awaited."""
+def _preparation(
+    call: Callable[Concatenate[_Given, P], Preparation],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[AsyncPreparation]]:
+    async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncPreparation:
+        job = await self._run(call, *arguments, **options)
+        return AsyncPreparation(self, job.id, job.warnings)
 
-    async def awaited(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncJob[D]:
-        return AsyncJob(await asyncio.to_thread(call, self.client, *arguments, **options))
-
-    awaited.__doc__ = call.__doc__
-    return awaited
+    return _named(submitted, call)
 
 
 def _training(
-    call: Callable[Concatenate[Client, P], Training],
-) -> Callable[Concatenate[AsyncClient, P], Awaitable[AsyncTraining]]:
-    async def awaited(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncTraining:
-        return AsyncTraining(await asyncio.to_thread(call, self.client, *arguments, **options))
+    call: Callable[Concatenate[_Given, P], Training],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[AsyncTraining]]:
+    async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncTraining:
+        job = await self._run(call, *arguments, **options)
+        return AsyncTraining(self, job.id, job.warnings)
 
-    awaited.__doc__ = call.__doc__
-    return awaited
+    return _named(submitted, call)
 
 
 def _batch(
-    call: Callable[Concatenate[Client, P], Batch],
-) -> Callable[Concatenate[AsyncClient, P], Awaitable[AsyncBatch]]:
-    async def awaited(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncBatch:
-        return AsyncBatch(await asyncio.to_thread(call, self.client, *arguments, **options))
+    call: Callable[Concatenate[_Given, P], Batch],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[AsyncBatch]]:
+    async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncBatch:
+        job = await self._run(call, *arguments, **options)
+        return AsyncBatch(self, job.id, job.warnings)
 
-    awaited.__doc__ = call.__doc__
-    return awaited
+    return _named(submitted, call)
+
+
+def _evaluation(
+    call: Callable[Concatenate[_Given, P], Evaluation],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[AsyncEvaluation]]:
+    async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncEvaluation:
+        job = await self._run(call, *arguments, **options)
+        return AsyncEvaluation(self, job.id, job.warnings)
+
+    return _named(submitted, call)
+
+
+def _evaluations(
+    call: Callable[Concatenate[_Given, P], list[Evaluation]],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[list[AsyncEvaluation]]]:
+    async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> list[AsyncEvaluation]:
+        jobs = await self._run(call, *arguments, **options)
+        return [AsyncEvaluation(self, job.id, job.warnings) for job in jobs]
+
+    return _named(submitted, call)
+
+
+def _waited(
+    call: Callable[Concatenate[_Given, P], Waiting],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[list[JobDocument]]]:
+    """A wait, of which each step is made in a thread; between the steps no thread waits."""
+
+    async def waited(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> list[JobDocument]:
+        on_progress = cast("OnProgress | None", options.get("on_progress"))
+        told: list[JobEntry] = []
+        if on_progress is not None:
+            options["on_progress"] = told.append
+        steps = call(cast("_Given", await self.opened()), *arguments, **options)
+        while True:
+            step = await asyncio.to_thread(_step, steps)
+            for job in told if on_progress is not None else ():
+                cast("OnProgress", on_progress)(job)  # in the loop, as the caller's other code
+            told.clear()
+            if isinstance(step, list):
+                return step
+            await asyncio.sleep(step)
+
+    return _named(waited, call)
+
+
+def _step(steps: Waiting) -> float | list[JobDocument]:
+    """The seconds to pause before the next step, or the result."""
+    try:
+        return next(steps)
+    except StopIteration as end:
+        return cast("list[JobDocument]", end.value)
+
+
+def _flattened(
+    call: Callable[Concatenate[_Given, P], Iterator[list[R]]],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[R]]:
+    """A call that gives pieces of rows, as an asynchronous iterator of rows."""
+
+    async def rows(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[R]:
+        async with contextlib.aclosing(_pieces(self, lambda given: call(given, *arguments, **options))) as pieces:
+            async for piece in pieces:
+                for row in piece:
+                    yield row
+
+    return _named(rows, call)
+
+
+def _rows_flattened(
+    call: Callable[Concatenate[Rows, P], Iterator[list[R]]],
+) -> Callable[Concatenate[AsyncRows, P], AsyncIterator[R]]:
+    async def rows(self: AsyncRows, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[R]:
+        async with contextlib.aclosing(self._pieces(lambda rows: call(rows, *arguments, **options))) as pieces:
+            async for piece in pieces:
+                for row in piece:
+                    yield row
+
+    return _named(rows, call)
+
+
+def _rows_streamed(
+    call: Callable[Concatenate[Rows, P], Iterator[R]],
+) -> Callable[Concatenate[AsyncRows, P], AsyncIterator[R]]:
+    async def batches(self: AsyncRows, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[R]:
+        async with contextlib.aclosing(self._pieces(lambda rows: call(rows, *arguments, **options))) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    return _named(batches, call)
+
+
+def _rows_awaited(call: Callable[Concatenate[Rows, P], R]) -> Callable[Concatenate[AsyncRows, P], Awaited[R]]:
+    async def awaited(self: AsyncRows, /, *arguments: P.args, **options: P.kwargs) -> R:
+        rows = rows_of(await self.client.opened(), self.id)
+        return await asyncio.to_thread(call, rows, *arguments, **options)
+
+    return _named(awaited, call)
+
+
+async def _pieces(client: AsyncClient, make: Callable[[_Given], Iterator[R]]) -> AsyncGenerator[R, None]:
+    """What an iterator gives, each piece made in a thread."""
+    iterator = await asyncio.to_thread(make, cast("_Given", await client.opened()))
+    try:
+        while (piece := await asyncio.to_thread(next, iterator, None)) is not None:
+            yield piece
+    finally:
+        if isinstance(iterator, Generator):
+            with contextlib.suppress(ValueError):  # a thread still reads for a caller that was cancelled
+                await asyncio.to_thread(iterator.close)
+
+
+def _named(made: T, call: Callable[..., object]) -> T:
+    made.__doc__ = call.__doc__
+    return made
 
 
 class AsyncClient:
-    """A connection to a Labelmill installation. `await AsyncClient.connect()` it; close it, or use `async with`."""
+    """A connection to a Labelmill installation, for asyncio. Close it, or use `async with`, which opens it; otherwise
+    the first call does.
 
-    def __init__(self, client: Client) -> None:
-        self.client = client
+    Addresses that are not given come from the environment, `.env`, or a running `labelmill up`.
+    """
+
+    def __init__(
+        self,
+        settings: Settings | None = None,
+        *,
+        broker_url: str | None = None,
+        database_url: str | None = None,
+        data_dir: str | None = None,
+    ) -> None:
+        self._open = lambda: Client(settings, broker_url=broker_url, database_url=database_url, data_dir=data_dir)
+        self._client: Client | None = None
+        self._opening = asyncio.Lock()
+
+    @classmethod
+    def of(cls, client: Client) -> Self:
+        """The same calls as an open client's."""
+        made = cls(client.settings)
+        made._client = client
+        return made
 
     @classmethod
     async def connect(cls, settings: Settings | None = None) -> Self:
-        """Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
-        return cls(await asyncio.to_thread(Client, settings))
+        """An open client. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
+        made = cls(settings)
+        await made.opened()
+        return made
+
+    async def opened(self) -> Client:
+        """The client whose calls are made. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
+        async with self._opening:
+            if self._client is None:
+                self._client = await asyncio.to_thread(self._open)
+            return self._client
 
     async def close(self) -> None:
         """Close the connections to the database and to Redis. Jobs go on."""
-        await asyncio.to_thread(self.client.close)
+        if self._client is not None:
+            await asyncio.to_thread(self._client.close)
 
     async def __aenter__(self) -> Self:
+        await self.opened()
         return self
 
     async def __aexit__(
@@ -89,77 +255,73 @@ class AsyncClient:
     ) -> None:
         await self.close()
 
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings of the calls so far."""
-        return self.client.warnings
+    async def _run(self, call: Callable[Concatenate[_Given, P], R], /, *arguments: P.args, **options: P.kwargs) -> R:
+        """Make the call in a thread. Asynchronous iterables among its arguments are read in this loop meanwhile."""
+        client = cast("_Given", await self.opened())
+        loop = asyncio.get_running_loop()
+        sources: list[AsynchronousRows] = []
 
-    prepare = _job(Client.prepare)
-    train = _training(Client.train)
-    classify = _batch(Client.classify)
-    evaluate = _job(Client.evaluate)
-    comparison = _in_thread(Client.comparison)
-    models = _in_thread(Client.models)
-    datasets = _in_thread(Client.datasets)
-    jobs = _in_thread(Client.jobs)
-    spend = _in_thread(Client.spend)
-    status = _in_thread(Client.status)
-    cancel = _in_thread(Client.cancel)
-    retry = _in_thread(Client.retry)
-    approve = _in_thread(Client.approve)
+        def bridged(value: object) -> object:
+            if not isinstance(value, AsyncIterable) or isinstance(value, Iterable):
+                return value
+            sources.append(AsynchronousRows(value, loop))
+            return sources[-1]
+
+        positional = map(bridged, arguments)
+        named = {name: bridged(value) for name, value in options.items()}
+        try:
+            return await asyncio.to_thread(call, client, *positional, **named)  # type: ignore[arg-type] # as they were
+        finally:
+            for source in sources:
+                await source.close()
+
+    prepare = _preparation(_Given.prepare)
+    train = _training(_Given.train)
+    classify = _batch(_Given.classify)
+    evaluate = _evaluation(_Given.evaluate)
+    compare = _evaluations(_Given.compare)
+    comparison = _awaited(_Given.comparison)
+    models = _awaited(_Given.models)
+    datasets = _awaited(_Given.datasets)
+    jobs = _awaited(_Given.jobs)
+    spend = _awaited(_Given.spend)
+    status = _awaited(_Given.status)
+    cancel = _awaited(_Given.cancel)
+    retry = _batch(_Given.retry)
+    approve = _training(_Given.approve)
+    results = _flattened(_Given._result_pieces)
+
+    wait = _waited(_Given._waiting)
 
     def job(self, job_id: str) -> AsyncJob[JobDocument]:
-        """A handle on any job, by id."""
-        return AsyncJob(self.client.job(job_id))
-
-    async def compare(
-        self, models: Sequence[str], dataset: str, split: str = "test"
-    ) -> list[AsyncJob[EvaluationDocument]]:
-        """One evaluation of each model on the same rows, as `Client.compare`."""
-        return [AsyncJob(job) for job in await asyncio.to_thread(self.client.compare, models, dataset, split)]
-
-    def results(self, job_id: str, *, only: Only | None = None, follow: bool = False) -> AsyncIterator[dict[str, Any]]:
-        """The rows of a batch or an evaluation in input order."""
-        return _rows(self.client, job_id, only=only, follow=follow)
+        """A handle on any job, by id, of the class for its kind. Asks for nothing yet."""
+        kind = kind_of(job_id)
+        return (AsyncJob if kind is None else _HANDLES[kind])(self, job_id)
 
 
-class AsyncJob(Generic[D]):
-    """A submitted job."""
+class AsyncJob(Generic[D_co]):
+    """A submitted job, as `Job`."""
 
-    def __init__(self, job: Job[D]) -> None:
-        self._job = job
-        self.id, self.warnings = job.id, job.warnings
+    def __init__(self, client: AsyncClient, job_id: str, warnings: tuple[str, ...] = ()) -> None:
+        self.client = client
+        self.id = job_id
+        self.warnings = warnings
 
-    async def status(self) -> D:
-        """Its status document."""
-        return await asyncio.to_thread(self._job.status)
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id}>"
 
-    async def wait(self, timeout_s: float | None = None, poll_s: float = 0.5) -> D:
-        """Poll until it ends or waits for approval, as `Job.wait`. No thread waits meanwhile. Raises TimeoutError,
-        DatabaseUnavailable."""
-        clock = asyncio.get_running_loop().time
-        ends_at = None if timeout_s is None else clock() + timeout_s
-        pauses: list[float] = []
-        lost = LostReads(self.id, self._job.client.warnings.append, sleep=pauses.append)
-        while True:
-            try:
-                document = await self.status()
-            except DatabaseUnavailable as error:
-                if ends_at is not None and clock() >= ends_at:
-                    raise
-                lost.wait_after(error)
-                await asyncio.sleep(pauses.pop())
-                continue
-            lost.succeeded()
-            if document["state"] in RESTING:
-                return document
-            if ends_at is not None and clock() >= ends_at:
-                raise TimeoutError(f"{self.id} is still {document['state']} after {timeout_s:g} s")
-            await asyncio.sleep(poll_s)
+    async def status(self) -> D_co:
+        """Its status document, as `Job.status`."""
+        return cast("D_co", await self.client.status(self.id))
+
+    async def wait(self, timeout_s: float | None = None, *, on_progress: OnProgress | None = None) -> D_co:
+        """Wait until it ends or waits for approval, as `Job.wait`. No thread waits meanwhile."""
+        (document,) = await self.client.wait([self], timeout_s, on_progress=on_progress)
+        return cast("D_co", document)
 
     async def cancel(self) -> None:
-        """Stop it."""
-        await asyncio.to_thread(self._job.cancel)
+        """Stop it, as `Job.cancel`."""
+        await self.client.cancel(self.id)
 
 
 class AsyncTraining(AsyncJob[TrainingDocument]):
@@ -167,27 +329,83 @@ class AsyncTraining(AsyncJob[TrainingDocument]):
 
     async def approve(self) -> None:
         """Approve its cost. Raises InvalidInput when it does not wait for approval."""
-        await asyncio.to_thread(self._job.client.approve, self.id)
+        self.warnings += (await self.client.approve(self.id)).warnings
 
 
-class AsyncBatch(AsyncJob[BatchDocument]):
+class AsyncRows:
+    """The rows of a job, as `Rows`."""
+
+    client: AsyncClient
+    id: str
+
+    results = _rows_flattened(Rows._pieces)
+    arrow = _rows_streamed(Rows.arrow)
+    pandas = _rows_awaited(Rows.pandas)
+    polars = _rows_awaited(Rows.polars)
+    dataset = _rows_awaited(Rows.dataset)
+
+    def _pieces(self, make: Callable[[Rows], Iterator[R]]) -> AsyncGenerator[R, None]:
+        return _pieces(self.client, lambda given: make(rows_of(given, self.id)))
+
+
+class AsyncBatch(AsyncJob[BatchDocument], AsyncRows):
     """A bulk classification."""
 
-    def results(self, *, only: Only | None = None, follow: bool = False) -> AsyncIterator[dict[str, Any]]:
-        """Its rows in input order."""
-        return _rows(self._job.client, self.id, only=only, follow=follow)
-
     async def retry(self) -> None:
-        """Run its failed rows again."""
-        await asyncio.to_thread(self._job.client.retry, self.id)
+        """Run its failed rows again. Raises InvalidInput."""
+        self.warnings += (await self.client.retry(self.id)).warnings
 
 
-async def _rows(client: Client, job_id: str, *, only: Only | None, follow: bool) -> AsyncIterator[dict[str, Any]]:
-    lines = result_lines(client.context, ResultsRequest(job_id, only, follow))
-    try:
-        while (piece := await asyncio.to_thread(next, lines, None)) is not None:
-            for line in piece.splitlines():
-                yield orjson.loads(line)
-    finally:
-        with contextlib.suppress(ValueError):  # a thread still reads for a caller that was cancelled
-            await asyncio.to_thread(lines.close)
+class AsyncEvaluation(AsyncJob[EvaluationDocument], AsyncRows):
+    """An evaluation of a model."""
+
+
+class AsyncPreparation(AsyncJob[DatasetDocument]):
+    """The preparation of a dataset."""
+
+
+_HANDLES: dict[Kind, type[AsyncJob[JobDocument]]] = {
+    Kind.DATASET: AsyncPreparation,
+    Kind.TRAINING: AsyncTraining,
+    Kind.BATCH: AsyncBatch,
+    Kind.EVALUATION: AsyncEvaluation,
+}
+
+
+class AsynchronousRows(Iterator[object]):
+    """Rows of an asynchronous iterable for a thread, which waits while the loop that they come from gets the next."""
+
+    def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
+        self._source, self._loop = aiter(source), loop
+        self._piece: deque[object] = deque()
+        self._next: Future[list[object]] | None = None
+        self._is_exhausted = self._is_closed = False
+
+    def __next__(self) -> object:
+        while not self._piece:
+            if self._is_closed:
+                raise Permanent("the caller stopped waiting before all rows were read")
+            if self._is_exhausted:
+                raise StopIteration
+            self._next = asyncio.run_coroutine_threadsafe(self._some(), self._loop)
+            self._piece.extend(self._next.result())
+        return self._piece.popleft()
+
+    async def _some(self) -> list[object]:
+        piece: list[object] = []
+        while len(piece) < _ROWS_AT_ONCE:
+            try:
+                piece.append(await anext(self._source))
+            except StopAsyncIteration:
+                self._is_exhausted = True
+                break
+        return piece
+
+    async def close(self) -> None:
+        """Read no more rows."""
+        self._is_closed = True
+        if self._next is not None:
+            self._next.cancel()
+        if isinstance(self._source, AsyncGenerator):
+            with contextlib.suppress(RuntimeError):  # it still ends because of the cancellation
+                await self._source.aclose()

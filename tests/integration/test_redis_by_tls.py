@@ -202,7 +202,7 @@ def test_a_batch_runs_through_a_redis_that_takes_tls_and_a_named_user_alone(
         with _processes(tmp_path, environment, flower_port) as logs:
             client = Client(Settings(broker_url=tls_redis.url(), database_url=environment["LABELMILL_DATABASE_URL"]))
             batch = client.classify(str(source), model="ft:classifier:stand-in")
-            assert client.warnings == []
+            assert batch.warnings == ()
             _until(lambda: batch.status()["state"] == "completed", logs)
             assert [row["predictions"]["intent"]["label"] for row in batch.results()] == [label_of(t) for t in texts]
             address = f"http://127.0.0.1:{flower_port}"

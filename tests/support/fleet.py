@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import text
 from strict_mistral import KEY, StrictMistral, label_of
 
-from labelmill.client import Batch, Client
+from labelmill import Batch, Client
 from labelmill.core.database import reading
 from labelmill.core.settings import Settings
 from labelmill_ops.embedded_redis import EmbeddedRedis

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
+import polars as pl
 import pytest
+from sqlalchemy import event
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral
 from workshop import Workshop
 
-from labelmill import AsyncClient, Client
+from labelmill import AsyncBatch, AsyncClient, Batch, Client, Training, notebook
+from labelmill.contracts.documents.jobs import JobEntry
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.core.readers.python_rows import iterables
 
 SCHEMA = [{"name": "intent", "labels": LABELS, "multi": False}]
 
@@ -94,16 +100,15 @@ def test_warnings_belong_to_the_call(client: Client, texts: str) -> None:
     first, second = client.classify(texts, "m"), client.job("batch_0")
     assert ["starts when Redis is back" in one for one in first.warnings] == [True]
     assert second.warnings == ()
-    assert client.warnings == list(first.warnings)
 
 
 def test_the_asynchronous_client_does_the_same(shop: Workshop, client: Client, texts: str) -> None:
     async def main() -> None:
-        mine = AsyncClient(client)
+        mine = AsyncClient.of(client)
         batch = await mine.classify(texts, "m")
         worker = threading.Thread(target=shop.run, args=(batch.id,))
         worker.start()
-        document = await batch.wait(timeout_s=60, poll_s=0.05)
+        document = await batch.wait(timeout_s=60)
         worker.join()
         assert document["rows"]["labelled"] == 30
         assert [row["row"] async for row in batch.results()] == list(range(30))
@@ -121,8 +126,172 @@ def test_the_asynchronous_client_does_the_same(shop: Workshop, client: Client, t
 
 def test_an_asynchronous_wait_ends_when_its_time_is_over(client: Client, texts: str) -> None:
     async def main() -> None:
-        batch = await AsyncClient(client).classify(texts, "m")
+        batch = await AsyncClient.of(client).classify(texts, "m")
         with pytest.raises(TimeoutError, match=r"is still queued after 0\.1 s"):
-            await batch.wait(timeout_s=0.1, poll_s=0.02)
+            await batch.wait(timeout_s=0.1)
 
     asyncio.run(main())
+
+
+def test_rows_of_the_program_are_classified_and_come_back_as_tables(shop: Workshop, client: Client) -> None:
+    rows = [{"text": f"say {number}", "key": f"k{number}"} for number in range(5)]
+    batch = client.classify(pl.DataFrame(rows), "m", id_column="key")
+    shop.run(batch.id)
+    expected = [(row["id"], row["predictions"]["intent"]["label"]) for row in batch.results()]
+    assert [key for key, _ in expected] == ["k0", "k1", "k2", "k3", "k4"]
+
+    batches = list(batch.arrow(batch_rows=2))
+    assert [each.num_rows for each in batches] == [2, 2, 1]
+    frame, polars, dataset = batch.pandas(), batch.polars(scores="none"), batch.dataset(scores="top:1")
+    assert isinstance(frame, pd.DataFrame)
+    assert list(zip(frame["id"], frame["intent"], strict=True)) == expected
+    assert sorted(frame["intent_scores"][0]) == sorted(LABELS)
+    assert polars.select("id", "intent").rows() == expected
+    assert "intent_scores" not in polars.columns
+    assert list(zip(dataset["id"], dataset["intent"], strict=True)) == expected
+    assert [scores[0]["label"] for scores in dataset["intent_scores"]] == [label for _, label in expected]
+    assert batch.pandas(only="failed").shape == (0, len(frame.columns))
+    for wrong, field in ((lambda: batch.results(only="bad"), "only"), (lambda: batch.arrow(0), "batch_rows")):  # type: ignore[arg-type]
+        with pytest.raises(InvalidInput) as refused:
+            wrong()
+        assert refused.value.field == field
+
+
+def test_a_dataset_is_prepared_from_rows_of_the_program(client: Client, tmp_path: Path) -> None:
+    rows = pd.DataFrame({"body": ["a", "b"], "intent": ["x", None], "other": [1, 2]})
+    job = client.prepare("n", rows, text="body", targets=["intent=intent"])
+    (copy,) = (tmp_path / "sources" / job.id).iterdir()
+    assert copy.read_text().splitlines() == ['{"body":"a","intent":"x"}', '{"body":"b","intent":null}']
+    with pytest.raises(InvalidInput, match=r"has no column 'intnt'.*did you mean 'intent'"):
+        client.prepare("n", [{"text": "a", "intent": "x"}], targets=["intent=intnt"])
+    with pytest.raises(InvalidInput, match="is for files") as refused:
+        client.prepare("n", ["a"], targets=["intent=intent"], delimiter=";")
+    assert refused.value.field == "delimiter"
+    assert [path.name for path in (tmp_path / "sources").iterdir()] == [job.id]
+
+
+def test_waiting_for_many_jobs_asks_for_all_states_at_once(shop: Workshop, client: Client, engine: Engine) -> None:
+    batches = [client.classify([f"text {number}"], "m") for number in range(20)]
+    training = client.train("t", "d", method="prompt")
+    training.cancel()
+    worker = threading.Thread(target=lambda: [shop.run(batch.id) for batch in batches])
+    seen: dict[str, list[JobEntry]] = {}
+    worker.start()
+    documents = client.wait(
+        [*batches, training.id], 60, on_progress=lambda job: seen.setdefault(job["id"], []).append(job)
+    )
+    worker.join()
+    assert [document["id"] for document in documents] == [*(batch.id for batch in batches), training.id]
+    assert {document["state"] for document in documents} == {"completed", "cancelled"}
+    assert {seen[batch.id][-1]["state"] for batch in batches} == {"completed"}
+
+    statements: list[str] = []
+    waiting = [client.classify([f"more {number}"], "m").id for number in range(20)]
+    event.listen(client.context.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    steps = client._waiting([*waiting, training.id])
+    next(steps)
+    count = len(statements)
+    next(steps)
+    assert len([each for each in statements[count:] if each.lstrip().upper().startswith("SELECT")]) == 1
+    with pytest.raises(TimeoutError, match=r"batch_\w+ is still queued, .* after 0 s"):
+        client.wait(waiting, 0)
+    with pytest.raises(NotFound):
+        client.wait([*waiting, "batch_0"])
+    with pytest.raises(NotFound):
+        client.wait(["whatever"])
+    assert client.wait([]) == []
+
+
+def test_a_handle_is_of_the_class_for_its_kind(client: Client) -> None:
+    batch = client.classify(["a"], "m")
+    assert isinstance(client.job(batch.id), Batch)
+    assert isinstance(client.job("train_1"), Training)
+    assert isinstance(AsyncClient.of(client).job(batch.id), AsyncBatch)
+    assert repr(batch) == f"<Batch {batch.id}>"
+
+
+def test_texts_that_come_asynchronously_are_read_in_pieces(
+    shop: Workshop, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iterables, "ROWS_AT_ONCE", 1_500)
+    texts = [f"say {number}" for number in range(4_000)]
+
+    async def main() -> None:
+        mine, read = AsyncClient.of(client), [0]
+
+        async def come() -> AsyncIterator[str]:
+            for read[0], text in enumerate(texts):
+                yield text
+
+        batch = await mine.classify(source=come(), model="m")
+        assert (await batch.status())["rows"]["submitted"] == len(texts)
+        assert [row["text"] async for row in batch.results()] == []
+
+        async def stay_away() -> AsyncIterator[str]:
+            yield "one"
+            await asyncio.Event().wait()
+
+        async def fail() -> AsyncIterator[dict[str, str]]:
+            yield {"text": "one"}
+            raise ZeroDivisionError
+
+        with pytest.raises(ZeroDivisionError):
+            await mine.classify(fail(), "m")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(mine.classify(stay_away(), "m"), 0.5)
+        assert [job["state"] for job in await mine.jobs("batch")] == ["queued"]
+
+    asyncio.run(main())
+
+
+def test_an_asynchronous_client_reads_tables_and_tells_progress_in_its_loop(shop: Workshop, client: Client) -> None:
+    async def main() -> None:
+        mine = AsyncClient.of(client)
+        batch = await mine.classify(["a", "b"], "m", metadata={"team": "search"})
+        shop.run(batch.id)
+        threads = set()
+        (document,) = await mine.wait([batch], on_progress=lambda _: threads.add(threading.current_thread()))
+        assert threads == {threading.main_thread()}
+        assert document["metadata"] == {"team": "search"}
+        assert [each.num_rows async for each in batch.arrow(1)] == [1, 1]
+        assert (await batch.polars())["text"].to_list() == ["a", "b"]
+
+    asyncio.run(main())
+
+
+class Shell:
+    kernel = None
+
+
+class Python:
+    """Of IPython what a notebook has loaded."""
+
+    def __init__(self) -> None:
+        self.pages: list[object] = []
+        self.display = self
+
+    def get_ipython(self) -> Shell:
+        return Shell()
+
+    def update(self, page: object) -> None:
+        self.pages.append(page)
+
+    def __call__(self, page: object, *, display_id: bool) -> Python:
+        assert display_id
+        self.pages.append(page)
+        return self
+
+
+def test_a_notebook_shows_progress_and_tables(shop: Workshop, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    python = Python()
+    monkeypatch.setattr(python, "display", type("Module", (), {"display": python}))
+    batch = client.classify(["a", "b"], "m", metadata={"note": "<b>"})
+    shop.run(batch.id)
+    monkeypatch.setitem(sys.modules, "IPython", python)  # type: ignore[arg-type]
+    batch.wait()
+    assert "2/2 rows" in repr(python.pages[-1])
+    assert '<progress value="2" max="2">' in python.pages[-1]._repr_html_()  # type: ignore[attr-defined]
+    page = batch._repr_html_()
+    assert "labelled: 2" in page
+    assert "&lt;b&gt;" in page
+    assert "<td>0.900</td>" in notebook.metrics_as_html({"intent": {"accuracy": 0.9, "rows": 3, "macro_f1": None}})

@@ -23,12 +23,15 @@ from labelmill.core.chunks.writer import BatchEnded, BatchWriter
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.readers import (
+    PythonRows,
+    Source,
     TextBlock,
     detect_sources,
     formats_of,
     inputs_of,
     read_options,
     read_text_blocks,
+    refuse_file_options,
 )
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
@@ -49,7 +52,7 @@ MODES = (Mode.REALTIME.value, Mode.BATCH.value)
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """A batch: every text of `spec.source` (a path, a glob or `-`), to be classified by `model`.
+    """A batch: every text of `spec.source` (a path, a glob or `-`), or of `rows`, to be classified by `model`.
 
     `idempotency_key`: the same key and input is the same batch, however often it is submitted.
     `metadata`: noted with the batch.
@@ -61,11 +64,12 @@ class ClassifyRequest:
     priority: str = "normal"
     idempotency_key: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
+    rows: PythonRows | None = None  #: Of a program; `spec.source` is their name then.
 
     @classmethod
     def of(
         cls,
-        source: str,
+        source: str | PythonRows,
         model: str,
         *,
         text: str = "text",
@@ -90,7 +94,12 @@ class ClassifyRequest:
         `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
         `thresholds`: target (or `*` for all) → the minimum of the best score; below it a row abstains.
         """
-        inputs_of(source)  # first, because a missing file is the more useful error than a name that cannot be stored
+        rows: PythonRows | None = None
+        if isinstance(source, PythonRows):
+            rows, source = source, source.name
+            refuse_file_options(encoding, delimiter, quoting)
+        else:
+            inputs_of(source)  # first: a missing file is a more useful error than a name that cannot be stored
         spec = specify(
             ClassifySpec,
             {"id": "id_column"},
@@ -104,7 +113,7 @@ class ClassifyRequest:
             on_bad_row=on_bad_row,
             reading=read_options(encoding, delimiter, quoting),
         )
-        return cls(model, spec, mode, priority, idempotency_key, metadata or {})
+        return cls(model, spec, mode, priority, idempotency_key, metadata or {}, rows)
 
 
 def accept_batch(
@@ -118,14 +127,19 @@ def accept_batch(
         raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
     check_mode(request.mode)
     check_identity(key, request.metadata)
-    inputs = inputs_of(spec.source)
+    inputs = inputs_of(spec.source) if request.rows is None else []
     with writing(engine) as connection:
         row = resolve_model(connection, request.model)
         _check_targets(spec, row)
         as_it_stands = {"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
         spec = spec.model_copy(update=as_it_stands)
-    sources = detect_sources(inputs, spec.reading, [spec.text] if spec.id is None else [spec.text, spec.id])
-    spec = spec.model_copy(update={"formats": formats_of(sources)})
+    sources: list[Source | PythonRows] = []
+    if request.rows is not None:
+        sources.append(request.rows)
+    else:
+        files = detect_sources(inputs, spec.reading, [spec.text] if spec.id is None else [spec.text, spec.id])
+        spec = spec.model_copy(update={"formats": formats_of(files)})
+        sources += files
     skipped = SkippedRows() if spec.on_bad_row == "skip" else None
     refused = RefusedRows()
     read_blocks = read_text_blocks(sources, spec.text, spec.id, on_bad_row=refused if skipped is None else skipped)

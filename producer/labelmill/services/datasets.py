@@ -24,6 +24,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import DatasetRow
 from labelmill.core.jobs.transitions import create_job
 from labelmill.core.readers import (
+    PythonRows,
     Source,
     check_columns,
     detect_sources,
@@ -31,12 +32,13 @@ from labelmill.core.readers import (
     formats_of,
     inputs_of,
     read_options,
+    refuse_file_options,
 )
 from labelmill.core.storage.references import source_folder
 from labelmill.services.context import ServiceContext
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
-from labelmill.services.submissions.source_copies import Copies, copy_into_storage
+from labelmill.services.submissions.source_copies import COPY_FORMAT, Copies, copy_into_storage, copy_rows_into_storage
 
 _SEEDS = 2**32
 
@@ -48,12 +50,13 @@ class PrepareRequest:
     spec: PrepareSpec
     idempotency_key: str | None = None  #: The same key, request and rows are the same dataset.
     metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the dataset.
+    rows: PythonRows | None = None  #: Of a program; `spec.source` is their name then.
 
     @classmethod
     def of(
         cls,
         name: str,
-        source: str,
+        source: str | PythonRows,
         *,
         targets: Sequence[str] = (),
         where: Sequence[str] = (),
@@ -75,6 +78,10 @@ class PrepareRequest:
         """From what a person writes: `targets` are `NAME=COLUMN[:multi]`, `where` is `COLUMN=VALUE`. `encoding`,
         `delimiter` and `quoting` say how files are read; None: it is detected. Raises InvalidInput."""
         check_plain_name("dataset", name)
+        rows: PythonRows | None = None
+        if isinstance(source, PythonRows):
+            rows, source = source, source.name
+            refuse_file_options(encoding, delimiter, quoting)
         spec = specify(
             PrepareSpec,
             name=name,
@@ -92,7 +99,7 @@ class PrepareRequest:
             on_bad_row=on_bad_row,
             format=format,
         )
-        return cls(spec, idempotency_key, metadata or {})
+        return cls(spec, idempotency_key, metadata or {}, rows)
 
 
 def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Accepted:
@@ -104,7 +111,12 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
     _check_options(spec)
     check_identity(request.idempotency_key, request.metadata)
     job_id, copies = new_id(Kind.DATASET), Copies()
-    if spec.source.startswith(HUB):
+    check_copy = partial(_check_first_rows, spec=spec)
+    if request.rows is not None:
+        columns = None if spec.format == "factory" else _columns_of(spec)
+        copies = copy_rows_into_storage(request.rows, columns, context.storage, job_id, check_copy)
+        spec = spec.model_copy(update={"files": copies.references, "formats": (COPY_FORMAT,)})
+    elif spec.source.startswith(HUB):
         if spec.reading != ReadOptions():
             raise InvalidInput(
                 f"{named('encoding')}, {named('delimiter')} and {named('quoting')} are for files, not for datasets of "
@@ -115,7 +127,7 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
         spec = spec.model_copy(update={"hf": hub})
     else:
         sources = detect_sources(inputs_of(spec.source), spec.reading, _columns_of(spec))
-        copies = copy_into_storage(sources, context.storage, job_id, partial(_check_first_rows, spec=spec))
+        copies = copy_into_storage(sources, context.storage, job_id, check_copy)
         spec = spec.model_copy(update={"files": copies.references, "formats": formats_of(sources)})
     is_kept = False
     try:

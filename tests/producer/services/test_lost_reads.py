@@ -16,6 +16,7 @@ from labelmill.core.database import connect, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.settings import load_settings
 from labelmill.services.jobs import documents as documents_module
+from labelmill.services.jobs import listing as listing_module
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results import reading as reading_module
 
@@ -96,6 +97,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
             yield connection
 
     monkeypatch.setattr(documents_module, "reading", read)
+    monkeypatch.setattr(listing_module, "reading", read)
     monkeypatch.setattr(reading_module, "reading", read)
     return away
 
@@ -122,8 +124,9 @@ def test_a_client_waits_through_an_outage(database_url: str, quick: threading.Ev
     with Client(load_settings(database_url=database_url, broker_url=NOBODY_REDIS)) as client:
         quick.set()
         threading.Timer(1.0, lambda: (end_batch(database_url), quick.clear())).start()
-        assert client.job(JOB).wait(timeout_s=60, poll_s=0.05)["state"] == "completed"
-        assert [warning for warning in client.warnings if "trying again" in warning]
+        job = client.job(JOB)
+        assert job.wait(timeout_s=60)["state"] == "completed"
+        assert [warning for warning in job.warnings if "trying again" in warning]
 
 
 def test_followed_results_go_on_through_an_outage(database_url: str, quick: threading.Event) -> None:

@@ -24,7 +24,7 @@ from labelmill.cli.results import labels_are_shown, results
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow
-from labelmill.services.results import parquet_files
+from labelmill.services.results import arrow_batches
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
 from labelmill.services.results.export import write_results
 from labelmill.services.results.saving import OutputOptions
@@ -156,7 +156,7 @@ def test_what_cannot_separate_cells_is_refused(written: str) -> None:
 
 
 def test_scores_in_parquet_are_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parquet_files, "_GROUP_SCORES", 4)  # more than one group
+    monkeypatch.setattr(arrow_batches, "_BATCH_SCORES", 4)  # more than one group
     output = Path("out.parquet")
     write_results(_blocks(), ["t", "m"], output)
     found = pq.read_table(output)

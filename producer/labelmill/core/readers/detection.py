@@ -47,6 +47,13 @@ def read_options(encoding: str | None, delimiter: str | None, quoting: str | Non
     return ReadOptions(encoding=encoding, delimiter=delimiter, quoting=quoting)  # type: ignore[arg-type]
 
 
+def refuse_file_options(encoding: str | None, delimiter: str | None, quoting: str | None) -> None:
+    """Raise InvalidInput for options of files where rows do not come from one."""
+    for field, value in (("encoding", encoding), ("delimiter", delimiter), ("quoting", quoting)):
+        if value is not None:
+            raise InvalidInput(f"{named(field)} is for files, and these rows come from the program")
+
+
 def detect_sources(
     inputs: Iterable[Input], options: ReadOptions = _NO_OPTIONS, columns: Sequence[str] = ()
 ) -> list[Source]:

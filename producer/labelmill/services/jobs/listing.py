@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import shown
@@ -21,7 +21,7 @@ from labelmill.contracts.states import TrainingState
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs.metadata import has_metadata, metadata_of
-from labelmill.core.jobs.tables import TABLE_OF
+from labelmill.core.jobs.tables import TABLE_OF, AnyJobTable
 from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import PriceList
 from labelmill.services.context import ServiceContext
@@ -30,6 +30,7 @@ from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of,
 from labelmill.services.models import ref_of
 from labelmill.services.submissions.idempotency import check_metadata
 
+_IDS_AT_ONCE = 500  #: Ids in one statement.
 _STATES = sorted({state.value for kind in KINDS.values() for state in kind.states})
 
 
@@ -85,13 +86,54 @@ def _list(connection: Connection, request: JobsRequest, prices: PriceList) -> li
                 statement = statement.where(_is_asked_for())
         rows += [(kind, row) for row in connection.execute(statement).mappings()]
     rows.sort(key=lambda entry: (entry[1]["created_at"], entry[1]["id"]), reverse=True)
-    rows = rows[: request.limit]
+    return _entries(connection, rows[: request.limit], prices)
+
+
+def _entries(connection: Connection, rows: Sequence[tuple[Kind, RowMapping]], prices: PriceList) -> list[JobEntry]:
     sums = sums_of_batches(connection, [job_id for kind, row in rows for job_id in batches_of(kind, row)])
     models = _models(connection, {row.get("model_no") for _, row in rows})
     batches = {row["id"]: row["owner_id"] for kind, row in rows if kind is Kind.BATCH}
     others = [row["id"] for kind, row in rows if kind in (Kind.TRAINING, Kind.EVALUATION)]
     costs = costs_of_batches(connection, batches) | costs_of_jobs(connection, others)
     return [_document(kind, row, sums, models, costs, prices) for kind, row in rows]
+
+
+def states_of(context: ServiceContext, job_ids: Sequence[str]) -> dict[str, str]:
+    """The state of each job, in one statement for all. Raises NotFound for one that does not exist."""
+    states: dict[str, str] = {}
+    with reading(context.engine) as connection:
+        for some in _some_at_once(job_ids):
+            of_kinds = (select(table.id, table.state).where(table.id.in_(ids)) for table, ids in _tables_of(some))
+            states.update((row.id, row.state) for row in connection.execute(union_all(*of_kinds)))
+    for job_id in job_ids:
+        if job_id not in states:
+            raise no_job(job_id)
+    return states
+
+
+def entries_of(context: ServiceContext, job_ids: Sequence[str]) -> list[JobEntry]:
+    """The entry of each of these jobs that exists, as `list_jobs` has it."""
+    rows: list[tuple[Kind, RowMapping]] = []
+    with reading(context.engine) as connection:
+        for some in _some_at_once(job_ids):
+            for table, ids in _tables_of(some):
+                statement = select(table.__table__, metadata_of(connection, table)).where(table.id.in_(ids))
+                rows += [(table.kind, row) for row in connection.execute(statement).mappings()]
+        return _entries(connection, rows, context.prices)
+
+
+def _some_at_once(job_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    return (job_ids[start : start + _IDS_AT_ONCE] for start in range(0, len(job_ids), _IDS_AT_ONCE))
+
+
+def _tables_of(job_ids: Sequence[str]) -> list[tuple[AnyJobTable, list[str]]]:
+    """The table of each kind of these jobs, with their ids. Raises NotFound for what is not an id."""
+    ids: dict[Kind, list[str]] = {}
+    for job_id in job_ids:
+        if (kind := kind_of(job_id)) is None:
+            raise no_job(job_id)
+        ids.setdefault(kind, []).append(job_id)
+    return [(TABLE_OF[kind], some) for kind, some in ids.items()]
 
 
 def _is_asked_for() -> ColumnElement[bool]:

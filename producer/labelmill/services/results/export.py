@@ -15,9 +15,10 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.readers import Input
 from labelmill.core.storage.base import ReadableFile, StoredFile
 from labelmill.core.storage.new_files import is_same_file, replacing
+from labelmill.services.results.arrow_batches import require_pyarrow
 from labelmill.services.results.csv_files import CsvOptions, write_csv
 from labelmill.services.results.formats import JSONL, PARQUET, format_of
-from labelmill.services.results.parquet_files import require_pyarrow, write_parquet
+from labelmill.services.results.parquet_files import write_parquet
 from labelmill.services.results.tables import ResultTable
 
 _PLAIN_CSV = CsvOptions()

@@ -50,10 +50,9 @@ def keep_columns(
 ) -> Iterator[bytes]:
     """The same lines of JSON, each with `"keep": {column: value}`. `read_again` gives the source's files. Raises
     InvalidInput when the source has changed."""
-    if spec.source == "-" or spec.source.startswith(_PIPES):
-        raise InvalidInput(
-            f"{named('keep')} reads the source again, and this batch was read from standard input or a pipe"
-        )
+    if spec.source == "-" or spec.source.startswith((*_PIPES, "<")):
+        origin = "rows of a program" if spec.source.startswith("<") else "standard input or a pipe"
+        raise InvalidInput(f"{named('keep')} reads the source again, and this batch was read from {origin}")
     rows = enumerate(_rows_of_source(spec, columns, read_again()))
     for block in blocks:
         lines = []

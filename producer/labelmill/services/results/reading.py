@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 from sqlalchemy import bindparam, null, select
@@ -51,6 +51,9 @@ class Only(StrEnum):
 
     FAILED = "failed"
     ABSTAINED = "abstained"
+
+
+OnlyName = Only | Literal["failed", "abstained"]
 
 
 def batch_behind(connection: Connection, job_id: str) -> str | None:

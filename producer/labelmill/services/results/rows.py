@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import orjson
 
+from labelmill.contracts.bounds import shown
+from labelmill.contracts.documents.results import ResultRow
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
-from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines
-from labelmill.services.results.scores import ALL, ScoreChoice
+from labelmill.services.results.reading import Only, OnlyName, facts_of_batch, read_result_lines
+from labelmill.services.results.scores import ALL, ScoreChoice, parse_scores
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,16 @@ class ResultsRequest:
     follow: bool = False
     scores: ScoreChoice = ALL
 
+    @classmethod
+    def of(
+        cls, job_id: str, *, only: OnlyName | None = None, follow: bool = False, scores: str = "all"
+    ) -> ResultsRequest:
+        """From what a person writes. Raises InvalidInput."""
+        names = [each.value for each in Only]
+        if only is not None and only not in names:
+            raise InvalidInput(f"{named('only')} is {' or '.join(names)}, not {shown(str(only))}")
+        return cls(job_id, None if only is None else Only(only), follow, parse_scores(scores))
+
 
 def result_lines(
     context: ServiceContext, request: ResultsRequest, lost: LostReads | None = None
@@ -37,10 +50,10 @@ def result_lines(
     )
 
 
-def result_rows(context: ServiceContext, request: ResultsRequest) -> Iterator[dict[str, Any]]:
-    """Rows as `{"row", "id", "text", "predictions", "error"}`. Raises NotFound at the first one."""
+def result_pieces(context: ServiceContext, request: ResultsRequest) -> Iterator[list[ResultRow]]:
+    """Rows, some hundreds in one piece, as soon as they are there. Raises NotFound at the first one."""
     for lines in result_lines(context, request):
-        yield from map(orjson.loads, lines.splitlines())
+        yield list(map(orjson.loads, lines.splitlines()))
 
 
 def targets_of(context: ServiceContext, request: ResultsRequest, lost: LostReads | None = None) -> list[str]:

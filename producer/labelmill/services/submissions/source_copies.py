@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-from labelmill.contracts.errors import Permanent
-from labelmill.core.readers import Source
+import orjson
+
+from labelmill.contracts.errors import InvalidInput, Permanent
+from labelmill.contracts.specs import FileFormat
+from labelmill.core.readers import PythonRows, Source
+from labelmill.core.readers.bad_rows import value_as_text
+from labelmill.core.readers.python_rows.base import plain_value
 from labelmill.core.storage.base import NewFolder, ReadableFile, Storage
 from labelmill.core.storage.references import source_folder
 
-_OF_A_STREAM = "piped"  #: The name of the copy of a stream.
+COPY_FORMAT = FileFormat(kind="jsonl")  #: In which a program's rows are written.
+_OF_A_STREAM, _OF_ROWS = "piped", "rows.jsonl"  #: The names of the copies of a stream, and of a program's rows.
+#: Dates as in files: not in ISO form.
+_LINE_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 _BLOCK_BYTES = 1 << 20
 
 
@@ -40,11 +51,59 @@ def copy_into_storage(
     if len(set(names)) < len(names):
         names = [f"{number:04}-{name}" for number, name in enumerate(names)]
     content = hashlib.blake2b(digest_size=16)
+    with _faults_of_copying(storage), storage.new_folder(source_folder(job_id)) as folder:
+        for source, name in zip(sources, names, strict=True):
+            content.update(_copy(source, folder, name, check))
+    return Copies(tuple(folder.reference(name) for name in names), content.hexdigest())
+
+
+def copy_rows_into_storage(
+    rows: PythonRows, columns: Sequence[str] | None, storage: Storage, job_id: str, check: Callable[[Source], None]
+) -> Copies:
+    """Write a program's rows, with these columns or all, as a file in `COPY_FORMAT`, as they come.
+
+    `check` is told of the file. Raises what it raises, and what the rows raise; InvalidInput where there are none;
+    Permanent when the storage cannot be written.
+    """
+    storage.prepare()
+    content = hashlib.blake2b(digest_size=16)
+    with _faults_of_copying(storage), storage.new_folder(source_folder(job_id)) as folder:
+        is_empty = True
+        with folder.writing(_OF_ROWS) as copy:
+            for row in rows.rows(columns):
+                line = _line(row)
+                content.update(line)
+                copy.write(line)
+                is_empty = False
+        if is_empty:
+            raise InvalidInput(f"{rows.name} holds no rows", field="source")
+        check(Source(folder.file(_OF_ROWS), rows.name, COPY_FORMAT))
+    return Copies((folder.reference(_OF_ROWS),), content.hexdigest())
+
+
+def _line(row: dict[str, Any]) -> bytes:
     try:
-        with storage.new_folder(source_folder(job_id)) as folder:
-            for source, name in zip(sources, names, strict=True):
-                content.update(_copy(source, folder, name, check))
-        return Copies(tuple(folder.reference(name) for name in names), content.hexdigest())
+        return orjson.dumps(row, _as_json, _LINE_OPTIONS)
+    except TypeError:
+        # a text that is not valid Unicode, or a number of more than 64 bits: the worker reads it as it does in a file
+        return json.dumps(row, default=_as_json).encode() + b"\n"
+
+
+def _as_json(value: Any) -> Any:
+    plain = plain_value(value)
+    if plain is not value:
+        return plain
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, AbstractSet | Sequence) and not isinstance(value, bytes | bytearray):
+        return list(value)
+    return value_as_text(value)
+
+
+@contextlib.contextmanager
+def _faults_of_copying(storage: Storage) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         root = storage.shown("").rstrip("/")
         raise Permanent(f"the source could not be copied into {root}: {error.strerror or error}") from error

@@ -144,6 +144,6 @@ def test_a_submission_to_a_replica_is_accepted(own_redis: EmbeddedRedis, tmp_pat
         client = Client(load_settings(broker_url=own_redis.url, database_url=database_url))
         batch = client.classify(str(source), "ft:classifier:x")
         assert batch.status()["state"] == "queued"
-        assert "READONLY" in client.warnings[0]
+        assert "READONLY" in batch.warnings[0]
         client.close()
         admin.replicaof("NO", "ONE")

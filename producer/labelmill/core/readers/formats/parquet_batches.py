@@ -62,12 +62,13 @@ def read_parquet(file: Any, name: str, columns: Sequence[str]) -> Iterator[list[
     pyarrow = importlib.import_module("pyarrow")
     try:
         for batch in file.iter_batches(batch_size=BATCH_ROWS, columns=list(columns)):
-            yield [_values_of(batch.column(column)) for column in columns]
+            yield [values_of(batch.column(column)) for column in columns]
     except (pyarrow.ArrowInvalid, OSError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{name} is damaged: {str(error).splitlines()[0]}") from error
 
 
-def _values_of(column: Any) -> list[Any]:
+def values_of(column: Any) -> list[Any]:
+    """The cells of an Arrow column as Python values."""
     try:
         return list(column.to_pylist())
     except (ValueError, ArithmeticError):  # a date beyond the year 9999, or bytes that are not UTF-8, in some cell
