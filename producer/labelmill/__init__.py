@@ -20,6 +20,14 @@ if TYPE_CHECKING:
         AsyncTraining,
     )
     from labelmill.client import Client
+    from labelmill.contracts.documents.jobs import (
+        BatchDocument,
+        DatasetDocument,
+        EvaluationDocument,
+        JobDocument,
+        JobEntry,
+        TrainingDocument,
+    )
     from labelmill.contracts.documents.results import Prediction, ResultRow, RowError
     from labelmill.contracts.errors import (
         BrokerUnavailable,
@@ -43,14 +51,19 @@ __all__ = [
     "AsyncPreparation",
     "AsyncTraining",
     "Batch",
+    "BatchDocument",
     "BrokerUnavailable",
     "Client",
     "DatabaseOutdated",
     "DatabaseUnavailable",
     "DatabaseUnsuitable",
+    "DatasetDocument",
     "Evaluation",
+    "EvaluationDocument",
     "InvalidInput",
     "Job",
+    "JobDocument",
+    "JobEntry",
     "KeyTaken",
     "LabelmillError",
     "NotFound",
@@ -61,6 +74,7 @@ __all__ = [
     "Retryable",
     "RowError",
     "Training",
+    "TrainingDocument",
     "__version__",
 ]
 __version__ = "0.1.0"
@@ -68,6 +82,14 @@ __version__ = "0.1.0"
 _MODULES = {
     "async_client": ("AsyncBatch", "AsyncClient", "AsyncEvaluation", "AsyncJob", "AsyncPreparation", "AsyncTraining"),
     "client": ("Client",),
+    "contracts.documents.jobs": (
+        "BatchDocument",
+        "DatasetDocument",
+        "EvaluationDocument",
+        "JobDocument",
+        "JobEntry",
+        "TrainingDocument",
+    ),
     "contracts.documents.results": ("Prediction", "ResultRow", "RowError"),
     "handles": ("Batch", "Evaluation", "Job", "Preparation", "Training"),
 }

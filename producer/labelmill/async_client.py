@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import deque
 from collections.abc import (
     AsyncGenerator,
@@ -197,8 +198,8 @@ async def _pieces(client: AsyncClient, make: Callable[[_Given], Iterator[R]]) ->
 
 
 def _named(made: T, call: Callable[..., object]) -> T:
-    made.__doc__ = call.__doc__
-    return made
+    """The same function, with the name, the documentation and the signature of the call that it is made of."""
+    return cast("T", functools.wraps(call)(cast("Callable[..., object]", made)))
 
 
 class AsyncClient:
@@ -301,6 +302,10 @@ class AsyncClient:
 
 class AsyncJob(Generic[D_co]):
     """A submitted job, as `Job`."""
+
+    client: AsyncClient
+    id: str
+    warnings: tuple[str, ...]
 
     def __init__(self, client: AsyncClient, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self.client = client

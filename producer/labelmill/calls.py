@@ -125,7 +125,7 @@ class Calls:
     ) -> Evaluation:
         """Measure a model on a split of a dataset. Raises InvalidInput, NotFound, KeyTaken.
 
-        >>> metrics = client.evaluate("intents", "intents").wait()["metrics"]
+        >>> metrics = client.evaluate("requests", "requests").wait()["metrics"]
         >>> sorted(metrics)
         ['intent']
         """
@@ -156,8 +156,8 @@ class Calls:
     def models(self, *, archived: bool = False) -> list[ModelEntry]:
         """All models, by name and version; with `archived` also archived ones.
 
-        >>> [model["model"] for model in client.models() if model["name"] == "intents"]
-        ['intents@1']
+        >>> [model["model"] for model in client.models() if model["name"] == "requests"]
+        ['requests@1']
         """
         from labelmill.services.models.registry import ModelsRequest, list_models
 
@@ -193,8 +193,8 @@ class Calls:
         """The latest jobs, newest first, those that are older than the job `after`, and have all of `metadata`.
         `inner`: the batches that trainings and evaluations run for themselves too. Raises InvalidInput, NotFound.
 
-        >>> [job["id"] == batch.id for job in client.jobs("batch", metadata={"team": "search"})]
-        [True]
+        >>> [job["metadata"] for job in client.jobs("batch", metadata={"team": "search"}, limit=1)]
+        [{'team': 'search'}]
         """
         from labelmill.services.jobs.listing import JobsRequest, list_jobs
 
@@ -218,7 +218,7 @@ class Calls:
         many jobs there are, one query asks for the states of all. Returns their last status documents, in their order.
         Raises NotFound, TimeoutError, DatabaseUnavailable.
 
-        >>> batches = [client.classify([text], "intents") for text in ("wake me at six", "will it rain")]
+        >>> batches = [client.classify([text], "requests") for text in ("wake me at six", "will it rain")]
         >>> [document["state"] for document in client.wait(batches)]
         ['completed', 'completed']
         """

@@ -96,7 +96,7 @@ class Submitting(Calls, Generic[S]):
         once and stored as they come, at constant memory. `thresholds`: target (or `*` for all) → the minimum of the
         best score; below it a row abstains. Raises InvalidInput, NotFound, KeyTaken.
 
-        >>> batch = client.classify(["wake me at six", "will it rain"], "intents", metadata={"team": "search"})
+        >>> batch = client.classify(["wake me at six", "will it rain"], "requests", metadata={"team": "search"})
         >>> batch.wait()["rows"]["labelled"]
         2
         """

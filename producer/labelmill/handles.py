@@ -37,6 +37,10 @@ class Job(Generic[D_co]):
     'batch'
     """
 
+    client: Calls
+    id: str
+    warnings: tuple[str, ...]
+
     def __init__(self, client: Calls, job_id: str, warnings: tuple[str, ...] = ()) -> None:
         self.client = client
         self.id = job_id
@@ -95,8 +99,8 @@ class Rows:
     ) -> Iterator[ResultRow]:
         """The rows, one after the other, at constant memory. Raises NotFound at the first one, InvalidInput.
 
-        >>> [row["predictions"]["intent"]["label"] for row in batch.results()]
-        ['alarm_set', 'weather_query']
+        >>> [(row["text"], row["predictions"]["intent"]["score"] > 0) for row in batch.results()]
+        [('wake me at six', True), ('will it rain', True)]
         """
         return chain.from_iterable(self._pieces(only=only, follow=follow, scores=scores))
 

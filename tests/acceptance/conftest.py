@@ -1,4 +1,4 @@
-"""The command, run in this process."""
+"""The command, run in this process; a local stack, shared by the tests that need one."""
 
 from __future__ import annotations
 
@@ -6,12 +6,22 @@ import io
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from command_line import NOBODY_REDIS, Ended, Run, write_files
+from local_stack import running_up
 
 from labelmill.cli import main
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The data folder of a running stack with the emulator; for tests of the group `stack`."""
+    folder = tmp_path_factory.mktemp("stack") / "data"
+    with running_up(folder):
+        yield folder
 
 
 @pytest.fixture

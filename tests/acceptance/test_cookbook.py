@@ -4,71 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
-import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from local_stack import clean_environment
 
 from labelmill.core.running_stack import running_stack
-from labelmill_ops.ports import free_port
 from labelmill_ops.sample import SAMPLE_PATH
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
 
 _MASSIVE = Path(__file__).parents[3] / "shared" / "data" / "massive_intent_en" / "train.jsonl"
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data folder of a running stack with the emulator."""
-    folder = tmp_path_factory.mktemp("stack") / "data"
-    up = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "labelmill",
-            "--data-dir",
-            str(folder),
-            "up",
-            "--emulator",
-            "--flower-port",
-            str(free_port()),
-        ],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=_clean_environment(),
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while running_stack(folder) is None:
-            assert up.poll() is None, "the stack did not start"
-            assert time.monotonic() < deadline, "the stack did not start in time"
-            time.sleep(0.1)
-        yield folder
-    finally:
-        up.send_signal(signal.SIGTERM)
-        try:
-            up.wait(60)
-        except subprocess.TimeoutExpired:
-            up.kill()
-            up.wait()
-
-
-def _clean_environment() -> dict[str, str]:
-    return {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LABELMILL_", "FLOWER_")) and name != "MISTRAL_API_KEY"
-    }
 
 
 def _run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
@@ -78,7 +30,7 @@ def _run(folder: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
         text=True,
         check=False,
         timeout=240,
-        env=_clean_environment(),
+        env=clean_environment(),
     )
     assert ended.returncode == code, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout) if ended.stdout.strip() else {}
@@ -282,7 +234,7 @@ def test_the_python_of_the_readme_runs(stack: Path) -> None:
         text=True,
         check=False,
         timeout=240,
-        env=_clean_environment() | {"LABELMILL_DATA_DIR": str(stack)},
+        env=clean_environment() | {"LABELMILL_DATA_DIR": str(stack)},
     )
     assert ended.returncode == 0, ended.stderr
     assert "tickets@1" in ended.stdout

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, NotRequired
+from typing import Any, Literal, NotRequired, Required
 
 from typing_extensions import TypedDict
 
@@ -86,10 +86,10 @@ class Checkpoint(TypedDict):
 class TargetMetrics(TypedDict, total=False):
     """How well a model answers one target; docs/evaluation.md defines every figure."""
 
-    accuracy: float
-    macro_f1: float | None
-    weighted_f1: float | None
-    micro_f1: float | None
+    accuracy: Required[float]
+    macro_f1: Required[float | None]
+    weighted_f1: Required[float | None]
+    micro_f1: Required[float | None]
     per_label: dict[str, Any]
     confusion: dict[str, Any]
     log_loss: float | None
