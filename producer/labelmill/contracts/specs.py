@@ -124,7 +124,7 @@ class TrainSpec(_Spec):
     descriptions: dict[str, str] = Field(default_factory=dict)  #: label, or target.label → what it means
     shots: int = Field(default=0, ge=0, le=20)  #: Examples per label.
     shot_selection: Literal["balanced", "nearest"] = "balanced"
-    texts_per_prompt: Annotated[int, Field(ge=1, le=MAX_TEXTS_PER_PROMPT)] = 1
+    texts_per_prompt: Annotated[int, Field(ge=1, le=MAX_TEXTS_PER_PROMPT)] | Literal["auto"] = 1
 
 
 class ClassifySpec(_Spec):
@@ -143,6 +143,7 @@ class ClassifySpec(_Spec):
     # the model version's own, as they were at submission: a later change must not apply to a part of the batch
     temperatures: dict[str, Temperature] = Field(default_factory=dict)  #: target → what its logits are divided by
     model_thresholds: dict[str, Any] | None = None  #: None: those of the time when a chunk is claimed.
+    texts_per_prompt: int | None = None  #: Of a trial, in place of the version's own.
 
 
 class EvaluateSpec(_Spec):

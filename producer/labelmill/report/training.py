@@ -35,6 +35,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
             }
         ),
         *_losses(document),
+        *_texts_per_prompt(document["details"] or {}),
         *_tuning(document["details"] or {}),
         *_suspects(connection, document),
         *_evaluations(connection, document["id"]),
@@ -52,6 +53,32 @@ def _losses(document: dict[str, Any]) -> list[Part]:
     }
     drawn = {title: points for title, points in series.items() if points}
     return [Heading("Loss"), Curves("loss", "Loss by step", drawn, ("step", "loss"))] if drawn else []
+
+
+def _texts_per_prompt(details: dict[str, Any]) -> list[Part]:
+    """How the number of texts in a prompt was chosen."""
+    found = details.get("texts_per_prompt")
+    if found is None:
+        return []
+    said = str(found["said"])
+    parts: list[Part] = [Heading("Texts in a prompt"), Note(f"{said[0].upper()}{said[1:]}.")]
+    targets = list(found["tried"][0]["accuracy"]) if found["tried"] else []
+    rows = [
+        (
+            tried["texts"],
+            *(tried["accuracy"][name] for name in targets),
+            *(tried.get("loss_at_most", {}).get(name) for name in targets),
+            tried["requests"],
+            tried["tokens"],
+        )
+        for tried in found["tried"]
+    ]
+    if rows:
+        accuracy = [f"accuracy of {name}" for name in targets]
+        loss = [f"loss of {name} at most" for name in targets]
+        caption = f"On {found['rows']:,} rows of validation; bounds are 95 % sure for all numbers together"
+        parts.append(Grid(("texts", *accuracy, *loss, "requests", "tokens"), rows, caption))
+    return parts
 
 
 def _tuning(details: dict[str, Any]) -> list[Part]:

@@ -26,10 +26,11 @@ from labelmill.contracts.states import EvaluationState
 from labelmill.core.database import reading
 from labelmill.core.database.analysis_codec import load_analysis, unpack_bits
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow
+from labelmill.core.paired_loss import largest_loss
 from labelmill.core.proportions import wilson_interval
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
-from labelmill.services.paired_tests import Bools, McNemar, against_each_other, largest_loss
+from labelmill.services.paired_tests import Bools, McNemar, against_each_other
 
 LEVEL = 0.05  #: The significance level: a smaller p-value is a difference.
 

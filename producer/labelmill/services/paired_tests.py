@@ -1,5 +1,5 @@
-"""Whether models that classified the same rows differ: tests that hold for many models at once, and how large a
-difference the rows still allow. Pure.
+"""Whether models that classified the same rows differ: tests that hold for many models at once. How large a difference
+the rows still allow is in `core/paired_loss.py`. Pure.
 
 The best of many equal models is the luckiest, so tests of the others against it call too many of them worse. Here every
 pair of models is tested, and the p-values are corrected for all pairs (Holm, 1979): whichever model turns out to be the
@@ -12,13 +12,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import NDArray
 
 EXACT_UP_TO = 1_000  #: Discordant rows; beyond, the chi-square approximation differs in no digit that matters.
-_HALVINGS = 50
 
 Bools = NDArray[np.bool_]
 
@@ -76,35 +74,3 @@ def against_each_other(rights: Sequence[Bools]) -> dict[tuple[int, int], tuple[M
         turned = McNemar(test.only_second, test.only_first, test.p_value, test.test)
         results[second, first] = turned, adjusted
     return results
-
-
-def largest_loss(only_other: int, only_this: int, rows: int, level: float) -> float:
-    """By how much a model may be right less often than another, as a share of rows, when its only ones right are
-    `only_this` of `rows`: the upper bound that holds with a chance of 1 - `level`.
-
-    The score bound of Tango (1998) for a difference of paired shares; it holds with few discordant rows and with none.
-    """
-    if not rows or level <= 0:
-        return 1.0
-    deviations = NormalDist().inv_cdf(1 - min(level, 0.5))
-    low, high = (only_other - only_this) / rows, 1.0
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        if _tango(only_other, only_this, rows, middle) > -deviations:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
-def _tango(only_other: int, only_this: int, rows: int, loss: float) -> float:
-    """How many standard deviations the difference seen lies above `loss`."""
-    a = 2 * rows
-    b = -only_other - only_this + (2 * rows - only_other + only_this) * loss
-    c = -only_this * loss * (1 - loss)
-    share = (math.sqrt(max(0.0, b * b - 4 * a * c)) - b) / (2 * a)
-    variance = rows * (2 * share + loss * (1 - loss))
-    difference = only_other - only_this - rows * loss
-    return (
-        difference / math.sqrt(variance) if variance > 0 else math.copysign(math.inf, difference) if difference else 0.0
-    )

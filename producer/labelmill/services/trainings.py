@@ -40,9 +40,6 @@ _ONLY = {
 }
 
 
-_OF_THRESHOLDS = ("optimize", "target_precision")  #: Fields that every method has but `prompt`.
-
-
 @dataclass(frozen=True)
 class TrainRequest:
     """A training of a new version of model `name` on `dataset` (`name` or `name@version`).
@@ -78,7 +75,7 @@ class TrainRequest:
         descriptions: Mapping[str, str] | None = None,
         shots: int | None = None,
         shot_selection: str | None = None,
-        texts_per_prompt: int | None = None,
+        texts_per_prompt: int | str | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
         idempotency_key: str | None = None,
@@ -125,6 +122,8 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
         check_choice(dataset_row, request.method)
         check_labels(spec, dataset_row.label_schema or [])
         check_thresholds(spec, dataset_row)
+        if request.method == "prompt":
+            check_precisions_of_prompts(spec, dataset_row.label_schema or [])
         values: dict[str, Any] = {
             "name": request.name,
             "method": request.method,
@@ -231,6 +230,22 @@ def check_labels(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
             raise InvalidInput(f"{shown(name)} is described, but the dataset has no such label", field="descriptions")
 
 
+def check_precisions_of_prompts(spec: TrainSpec, schema: Sequence[Mapping[str, Any]]) -> None:
+    """Raise InvalidInput for a precision that is asked for of a multi-label target: a prompt scores its labels 1 and
+    0."""
+    for target in schema:
+        own = [name for name in spec.target_precision if name in ("*", target["name"]) or _is_label_of(name, target)]
+        if target["multi"] and own:
+            raise InvalidInput(
+                f"{named('target_precision')} certifies scores, and prompts score the labels of the multi-label target "
+                f"{target['name']!r} 1 and 0: name single-label targets"
+            )
+
+
+def _is_label_of(name: str, target: Mapping[str, Any]) -> bool:
+    return any(name == f"{target['name']}.{label}" for label in target["labels"])
+
+
 def check_thresholds(spec: TrainSpec, dataset: DatasetRow) -> None:
     """Raise InvalidInput for options of thresholds without a matching target, label or row in the dataset."""
     schema = dataset.label_schema or []
@@ -255,8 +270,8 @@ def check_thresholds(spec: TrainSpec, dataset: DatasetRow) -> None:
 def _spec_of_method(method: str, spec: TrainSpec) -> TrainSpec:
     """The fields that were set, and the method's default model if none was."""
     for name in TrainSpec.model_fields:  # in the order of their definition
-        if name in spec.model_fields_set and name in _OF_THRESHOLDS and method == "prompt":
-            raise InvalidInput(f"{named(name)} is of thresholds, and the scores of prompts are 1 and 0")
+        if name == "optimize" and name in spec.model_fields_set and method == "prompt":
+            raise InvalidInput(f"{named(name)} is for multi-label targets, and prompts score their labels 1 and 0")
         if name in spec.model_fields_set and _ONLY.get(name, method) != method:
             raise InvalidInput(f"{named(name)} goes with {named('method', _ONLY[name])}, not with {method}")
     if "shot_selection" in spec.model_fields_set and not spec.shots:

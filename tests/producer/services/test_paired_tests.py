@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import binom, binomtest, chi2
 
+from labelmill.core.paired_loss import largest_loss, rows_to_show
 from labelmill.services.comparison import Contender, judge
-from labelmill.services.paired_tests import holm, largest_loss, mcnemar
+from labelmill.services.paired_tests import holm, mcnemar
 
 
 def rights(only_first: int, only_second: int, both: int = 50) -> tuple[np.ndarray, np.ndarray]:
@@ -82,3 +83,9 @@ def test_a_model_that_loses_more_than_the_margin_is_hardly_ever_taken() -> None:
         cheap, dear = made_models(rng, 200, [0.85, 0.9], 0.6)
         taken += judge([cheap, dear], margin=0.05)["cheapest_not_worse"] == cheap.model
     assert taken <= binom.ppf(0.9999, samples, 0.05)
+
+
+@pytest.mark.parametrize("level", [0.05, 0.01, 0.05 / 6])
+def test_the_rows_that_show_a_small_loss_are_just_enough(level: float) -> None:
+    rows = rows_to_show(0.01, level)
+    assert largest_loss(0, 0, rows, level) <= 0.01 < largest_loss(0, 0, rows - 1, level)

@@ -12,6 +12,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.core.chunks.writer import BatchEnded, BatchWriter
@@ -42,6 +43,11 @@ class InnerBatch:
     answered: int
     failed: int
     tokens: int
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it goes no further by itself."""
+        return self.state in ENDED
 
 
 def read_inner_batch(engine: Engine, batch_id: str) -> InnerBatch:
@@ -110,6 +116,12 @@ def fill_inner_batch(
         for block in blocks:
             writer.add(block)
         writer.finish()
+
+
+def read_requests(engine: Engine, batch_no: int) -> int:
+    """How many requests were sent for the batch."""
+    with reading(engine) as connection:
+        return int(connection.scalar(select(func.sum(ChunkRow.requests)).where(ChunkRow.batch_no == batch_no)) or 0)
 
 
 def first_row_error(engine: Engine, batch_no: int) -> str | None:

@@ -27,6 +27,21 @@ def logprobs_model(connection: Connection, remote_model: str, schema: LabelSchem
     return _inner_model(connection, remote_model, _OF_LOGPROBS, LOGPROBS, remote_model, schema)
 
 
+def trial_model(
+    connection: Connection, training_id: str, remote_model: str, schema: LabelSchema, recipe: dict[str, Any]
+) -> int:
+    """The key of the inner model that a training tries before its version is made; the first recipe stays."""
+    return _inner_model(connection, training_id, 0, "prompt", remote_model, schema, recipe)
+
+
+def trial_recipe(engine: Engine, training_id: str) -> dict[str, Any] | None:
+    """The recipe that a training tries; None: it does not try one yet."""
+    with reading(engine) as connection:
+        return connection.scalar(
+            select(ModelRow.recipe).where(ModelRow.name == training_id, ModelRow.state == _INNER, ModelRow.version == 0)
+        )
+
+
 def tells_logprobs(engine: Engine, remote_model: str) -> bool | None:
     """Whether the server tells a model's log-probabilities, as `remember_logprobs` wrote it. None: it was not asked."""
     statement = select(ModelRow.recipe).where(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.ledger import costs_of_jobs
+from labelmill.core.money.prices import CURRENCY
 from labelmill.core.money.token_counts import count_all
 from labelmill.core.storage.references import MODELS, model_file
 from labelmill_worker.evaluate.measure import add_texts
@@ -67,16 +69,37 @@ def validate(step: StepContext) -> NextPoll:
 
 def weigh(step: StepContext, model: str, blocks: Iterator[list[str]]) -> NextPoll:
     """Count the tokens of texts that have no vector yet; start, or wait for a person's word."""
+    return start_or_wait(step, count_unembedded(step, model, blocks))
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What a training has to pay for. `amount`: USD; None: the price is not known. `said`: for people."""
+
+    texts: int
+    tokens: int
+    amount: float | None
+    said: str
+
+
+def count_unembedded(step: StepContext, model: str, blocks: Iterator[list[str]]) -> Needed:
+    """The texts that have no vector yet."""
     texts = tokens = 0
     for block in unembedded(step, model, blocks):
         texts += len(block)
         tokens += count_all(block)
     price = step.prices.cost_of(model, tokens)
     amount = 0.0 if not texts else price["amount"] if price else None
+    return Needed(texts, tokens, amount, f"{texts} texts of about {tokens} tokens to embed")
+
+
+def start_or_wait(step: StepContext, needed: Needed) -> NextPoll:
+    """validating → running, or awaiting_approval where so much was not allowed yet."""
+    amount, said = needed.amount, needed.said
     if amount is not None:
-        currency = price["currency"] if price else None
-        step.save(estimate={"amount": amount, "currency": currency, "texts": texts, "tokens": tokens})
-    said = f"{texts} texts of about {tokens} tokens to embed"
+        step.save(
+            estimate={"amount": amount, "currency": CURRENCY, "texts": needed.texts, "tokens": needed.tokens},
+        )
     said += f", about {amount:g} USD" if amount is not None else "; the price of the model is not known"
     if amount == 0 or may_start(amount, step.row.max_cost, approved=step.row.approved):
         step.move(TrainingState.RUNNING, f"starts; {said}")

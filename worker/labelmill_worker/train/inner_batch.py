@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.inner_methods import VECTORS
-from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
@@ -38,9 +38,15 @@ def named_batches(step: StepContext) -> dict[str, str]:
 
 
 def run_named_batch(
-    step: StepContext, name: str, model_no: int, model_ref: str, blocks: Callable[[], Iterable[list[str]]]
+    step: StepContext,
+    name: str,
+    model_no: int,
+    model_ref: str,
+    blocks: Callable[[], Iterable[list[str]]],
+    **options: Any,
 ) -> InnerBatch | NextPoll:
-    """Bring one of the training's batches on. Returns it once it has ended; before, when to poll again."""
+    """Bring one of the training's batches on. `options`: of its specification. Returns it once it has ended; before,
+    when to poll again."""
     batches = named_batches(step)
     if name not in batches:
         with writing(step.engine) as connection:
@@ -52,7 +58,7 @@ def run_named_batch(
                 step.token,
                 model_no=model_no,
                 model_ref=model_ref,
-                spec=ClassifySpec(source=f"{step.dataset.name}@{step.dataset.version}"),
+                spec=ClassifySpec(source=f"{step.dataset.name}@{step.dataset.version}", **options),
             )
             details = {"batches": batches | {name: batch_id}}
             update_held(connection, step.row.id, step.token, details=details)
@@ -62,12 +68,7 @@ def run_named_batch(
         with step.long_slot():
             submit_inner_batch(step, batch.id, blocks())
         batch = read_inner_batch(step.engine, batch.id)
-    return batch if has_ended(batch) else wait_for(step, batch)
-
-
-def has_ended(batch: InnerBatch) -> bool:
-    """Whether the batch goes no further by itself."""
-    return batch.state in ENDED
+    return batch if batch.has_ended else wait_for(step, batch)
 
 
 def wait_for(step: StepContext, batch: InnerBatch) -> NextPoll:

@@ -41,7 +41,7 @@ def strategy_for(
         if "file" in recipe:
             file = storage.file(recipe["file"], MODELS, sha256=recipe["sha256"])
             pool = ExamplePool.load(file, recipe["sha256"], model.name, schema)
-        return ChatPrompt(model, pool, temperatures)
+        return ChatPrompt(model, pool, temperatures, options.get("texts_per_prompt"))
     if model.method == VECTORS:
         return Embedding(model, texts_per_request)
     if model.method == LOGPROBS:

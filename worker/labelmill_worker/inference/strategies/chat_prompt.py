@@ -40,14 +40,20 @@ class ChatPrompt(Strategy):
     """
 
     def __init__(
-        self, model: ModelVersion, pool: ExamplePool | None, temperatures: Mapping[str, float] | None = None
+        self,
+        model: ModelVersion,
+        pool: ExamplePool | None,
+        temperatures: Mapping[str, float] | None = None,
+        texts_per_prompt: int | None = None,
     ) -> None:
-        """`temperatures`: those at which the batch is answered."""
+        """`temperatures`: those at which the batch is answered; `texts_per_prompt`: a trial's own."""
         self.model = model.remote_model
         self._recipe = model.recipe
         self._tells_probabilities = bool(self._recipe.get("logprobs"))  # the model's server does
         self._temperatures = temperatures or {}
         self._numbered = self._recipe.get("numbered")
+        if texts_per_prompt is not None and self._numbered is not None:
+            self._numbered = {**self._numbered, "texts": texts_per_prompt}
         self._pool = pool
         self.vector_model = str(self._recipe["embedding_model"]) if pool is not None else None
         self._examples: Sequence[Example] = self._recipe.get("examples") or ()

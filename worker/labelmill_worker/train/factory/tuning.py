@@ -23,7 +23,7 @@ from labelmill_worker.store.models import TUNING, register_version
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
-from labelmill_worker.train.inner_batch import has_ended, require_completed, submit_inner_batch, wait_for
+from labelmill_worker.train.inner_batch import require_completed, submit_inner_batch, wait_for
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
 
@@ -73,7 +73,7 @@ def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) ->
             )
         batch = read_inner_batch(step.engine, batch.id)
     try:
-        if not has_ended(batch):
+        if not batch.has_ended:
             return wait_for(step, batch), None
         require_completed(batch)
         with step.long_slot():
