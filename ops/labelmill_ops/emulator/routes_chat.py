@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from labelmill_ops.emulator.answering import Answered, Answerer
 from labelmill_ops.emulator.chat import UnsupportedSchemaError, answer, asked_texts, text_of
+from labelmill_ops.emulator.prefix_cache import PrefixCache
 from labelmill_ops.emulator.replies import invalid_model, refusal, unprocessable
 from labelmill_ops.emulator.routes_models import BASE_MODELS
 from labelmill_ops.emulator.token_logprobs import Part, content_of, logprobs_of
@@ -55,12 +56,15 @@ class _Completion(_Part):
     n: int | None = None
     response_format: _ResponseFormat | None = None
     safe_prompt: bool = False
+    prompt_cache_key: str | None = None
+    reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = None
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=20)
 
 
 def chat_answerers(executor: Executor) -> dict[str, Answerer]:
     """Return what answers chat completions."""
+    cache = PrefixCache()
 
     async def complete(body: dict[str, Any]) -> Answered:
         try:
@@ -70,6 +74,8 @@ def chat_answerers(executor: Executor) -> dict[str, Answerer]:
             raise unprocessable(".".join(map(str, first["loc"])), first["msg"], first["type"]) from error
         if asked.model in WITHOUT_LOGPROBS and not {"logprobs", "top_logprobs"}.isdisjoint(asked.model_fields_set):
             raise unprocessable("logprobs", "Extra inputs are not permitted", "extra_forbidden")
+        if asked.reasoning_effort is not None and not BASE_MODELS.get(asked.model, {}).get("reasoning"):
+            raise unprocessable("reasoning_effort", "Extra inputs are not permitted", "extra_forbidden")
         if not BASE_MODELS.get(asked.model, {}).get("completion_chat"):
             raise invalid_model(asked.model, 400)
         if asked.messages[-1].role not in ("user", "tool"):
@@ -83,6 +89,10 @@ def chat_answerers(executor: Executor) -> dict[str, Answerer]:
         except UnsupportedSchemaError as error:
             raise refusal(400, str(error)) from error
         reply = _reply(asked, messages, parts)
+        prompt = "\n".join(map(text_of, messages))
+        usage = reply["usage"]
+        cached = min(cache.cached_tokens(asked.model, asked.prompt_cache_key, prompt), usage["prompt_tokens"])
+        usage["prompt_tokens_details"] = {"cached_tokens": cached}
         return Answered(orjson.dumps(reply), asked_texts(messages, schema), reply["usage"]["total_tokens"])
 
     return {"/v1/chat/completions": complete}

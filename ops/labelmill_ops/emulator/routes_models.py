@@ -12,7 +12,7 @@ from labelmill_ops.emulator.store import STORE, StoredModel
 BASE_MODELS: dict[str, dict[str, bool]] = {
     "ministral-3b-latest": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
     "ministral-8b-latest": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
-    "mistral-small-latest": {"completion_chat": True, "function_calling": True},
+    "mistral-small-latest": {"completion_chat": True, "function_calling": True, "reasoning": True},
     "mistral-embed": {},
 }
 

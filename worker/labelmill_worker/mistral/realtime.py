@@ -14,7 +14,7 @@ from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
-from labelmill.contracts.errors import RemoteUnavailable, Unanswered
+from labelmill.contracts.errors import RemoteUnavailable, RequestRefused, Unanswered
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.client_config import (
     ClientConfig,
@@ -24,6 +24,7 @@ from labelmill_worker.mistral.client_config import (
 )
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.limit_headers import read_limits
+from labelmill_worker.mistral.refused_fields import RefusedFields
 from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
@@ -39,6 +40,7 @@ class RealtimeInference:
         base = base_url.rstrip("/")
         self._urls = {endpoint: Url(base + endpoint) for endpoint in Endpoint}  # parsed once, not for every call
         self._key = api_key
+        self._refused_fields = RefusedFields()
         self._config = read_client_config(base, timeout_s)
         self._client: Client | None = None
 
@@ -48,9 +50,10 @@ class RealtimeInference:
         return cls(usable_url(settings), usable_key(settings), timeout_s=settings.request_timeout_s)
 
     async def send(self, call: Call) -> Reply:
+        body = self._refused_fields.body_of(call)
         try:
             response = (
-                await self._opened().post(self._urls[call.endpoint]).body_bytes(orjson.dumps(call.body)).build().send()
+                await self._opened().post(self._urls[call.endpoint]).body_bytes(orjson.dumps(body)).build().send()
             )
             payload = memoryview(await response.bytes())
         except TimeoutError as error:
@@ -63,7 +66,11 @@ class RealtimeInference:
                 raise proxy_refuses_credentials() from error
             raise _fault_of(error)(f"Mistral cannot be reached: {cause}") from error
         retry_after = None if response.status == 200 else _retry_after(response)
-        return read_reply(response.status, payload, retry_after, [self._key], read_limits(response.get_header))
+        try:
+            return read_reply(response.status, payload, retry_after, [self._key], read_limits(response.get_header))
+        except RequestRefused as error:
+            self._refused_fields.learn(call, body, error)
+            raise
 
     async def close(self) -> None:
         """End the connections; calls under way raise RemoteUnavailable."""

@@ -21,6 +21,7 @@ from labelmill.contracts.errors import MalformedAnswer, UnusableContent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.money.token_counts import count_tokens
 from labelmill_worker.inference.answers import Scores
+from labelmill_worker.inference.models.chat_options import reasons_by_default
 from labelmill_worker.inference.models.label_probabilities import Placed, label_probabilities, placed_strings
 from labelmill_worker.inference.models.token_probabilities import AnswerTokens
 
@@ -80,7 +81,7 @@ def chat_body(
     model: str, messages: Sequence[Mapping[str, Any]], answers: Mapping[str, Any], max_tokens: int
 ) -> dict[str, Any]:
     """The body of a request whose answer follows the JSON schema `answers`."""
-    return {
+    body: dict[str, Any] = {
         "model": model,
         "messages": messages,
         "temperature": 0,
@@ -90,6 +91,9 @@ def chat_body(
             "json_schema": {"name": "classification", "schema": answers, "strict": True},
         },
     }
+    if reasons_by_default(model):
+        body["reasoning_effort"] = "none"
+    return body
 
 
 def shown_text(example: Example) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.chat_replies import read_chat_reply
+from labelmill_worker.inference.models.chat_options import prompt_cache_key
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.numbered_prompt import (
     MAX_TEXT_TOKENS,
@@ -49,6 +50,7 @@ class ChatPrompt(Strategy):
         """`temperatures`: those at which the batch is answered; `texts_per_prompt`: a trial's own."""
         self.model = model.remote_model
         self._recipe = model.recipe
+        self._cache_key = prompt_cache_key(model)
         self._tells_probabilities = bool(self._recipe.get("logprobs"))  # the model's server does
         self._temperatures = temperatures or {}
         self._numbered = self._recipe.get("numbered")
@@ -88,6 +90,7 @@ class ChatPrompt(Strategy):
             body = numbered_request_body(self.model, self._numbered, self._schema, request.texts, examples)
         else:
             body = request_body(self.model, self._recipe, self._schema, request.texts[0], examples)
+        body["prompt_cache_key"] = self._cache_key
         if self._tells_probabilities:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
         return Call(Endpoint.CHAT_COMPLETIONS, body)
