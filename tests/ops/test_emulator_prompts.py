@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 
-import httpx
+import httpx2
 import pytest
 from emulator_thread import EmulatorThread
 
@@ -36,7 +36,7 @@ def emulator() -> Iterator[EmulatorThread]:
 
 
 def ask(emulator: EmulatorThread, *faults: str) -> Answer:
-    armed = httpx.put(f"{emulator.url}/_control/faults", json={"faults": list(faults), "seed": 1})
+    armed = httpx2.put(f"{emulator.url}/_control/faults", json={"faults": list(faults), "seed": 1})
     assert armed.status_code == 200, armed.text
     recipe = {
         "system": system_message(SCHEMA, {}),
