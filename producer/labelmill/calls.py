@@ -61,6 +61,7 @@ class Calls:
         method: str = "embedding",
         max_cost: float | None = None,
         yes: bool = False,
+        mode: str | None = None,
         base_model: str | None = None,
         steps: int | None = None,
         learning_rate: float | None = None,
@@ -79,8 +80,9 @@ class Calls:
         `max_cost`, or anything at all where there is neither `max_cost` nor `yes`. Raises NotFound, InvalidInput,
         KeyTaken.
 
-        `optimize`: what multi-label thresholds are tuned for, `micro`, `macro` or `precision`. `target_precision`:
-        target, TARGET.LABEL or `*` for all → the precision that is to be certified.
+        `mode`: `realtime` or `batch`, of its requests. `optimize`: what multi-label thresholds are tuned for, `micro`,
+        `macro` or `precision`. `target_precision`: target, TARGET.LABEL or `*` for all → the precision that is to be
+        certified.
 
         >>> training = client.train("calls", "calls", max_cost=0.5, idempotency_key="calls in November")
         >>> training.wait()["model"]
@@ -96,6 +98,7 @@ class Calls:
             method=method,
             max_cost=max_cost,
             yes=yes,
+            mode=mode,
             base_model=base_model,
             steps=steps,
             learning_rate=learning_rate,
@@ -120,10 +123,12 @@ class Calls:
         split: str = "test",
         *,
         calibrate: bool = False,
+        mode: str = "realtime",
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
     ) -> Evaluation:
-        """Measure a model on a split of a dataset. Raises InvalidInput, NotFound, KeyTaken.
+        """Measure a model on a split of a dataset. `mode`: `realtime` or `batch`. Raises InvalidInput, NotFound,
+        KeyTaken.
 
         >>> metrics = client.evaluate("requests", "requests").wait()["metrics"]
         >>> sorted(metrics)
@@ -131,7 +136,7 @@ class Calls:
         """
         from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 
-        request = EvaluateRequest(model, dataset, split, calibrate, idempotency_key, metadata or {})
+        request = EvaluateRequest(model, dataset, split, calibrate, mode, idempotency_key, metadata or {})
         accepted = accept_evaluation(self.context, request)
         return Evaluation(self, accepted.id, self._start(accepted))
 

@@ -80,6 +80,7 @@ class Submitting(Calls, Generic[S]):
         text: str = "text",
         id_column: str | None = None,
         mode: str = "realtime",
+        deadline: str | None = None,
         priority: str = "normal",
         thresholds: Mapping[str, float] | None = None,
         multi: Sequence[str] = (),
@@ -94,7 +95,8 @@ class Submitting(Calls, Generic[S]):
     ) -> Batch:
         """Submit a batch: every text of `source`, a path, a glob or `-`, texts, mappings, or a table. Rows are read
         once and stored as they come, at constant memory. `thresholds`: target (or `*` for all) → the minimum of the
-        best score; below it a row abstains. Raises InvalidInput, NotFound, KeyTaken.
+        best score; below it a row abstains. `mode`: `realtime`, `batch`, or `auto` with a `deadline` such as `90m`,
+        `2h` or `1d`. Raises InvalidInput, NotFound, KeyTaken.
 
         >>> batch = client.classify(["wake me at six", "will it rain"], "requests", metadata={"team": "search"})
         >>> batch.wait()["rows"]["labelled"]
@@ -109,6 +111,7 @@ class Submitting(Calls, Generic[S]):
             text=text,
             id_column=id_column,
             mode=mode,
+            deadline=deadline,
             priority=priority,
             thresholds=thresholds,
             multi=multi,

@@ -80,7 +80,7 @@ class Mill:
                 model_no=version.no,
                 model_ref=model,
                 mode=mode,
-                runs_in=mode,
+                runs_in="realtime" if mode == "realtime" else "batch",
                 options=spec.model_dump(mode="json"),
                 created_at=utc_now(),
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -49,6 +49,11 @@ class RemoteMill(Mill):
         self.sender = cast("MessageSender", self)
         self.resources = ProcessResources(self.settings, engine, self.sender, batch_jobs_override=self.jobs)
         self.context = ServiceContext(engine, self.sender, self.resources.storage)
+
+    def serve_realtime(self, url: str) -> None:
+        """Send what is sent in realtime to a server."""
+        self.settings = self.settings.model_copy(update={"mistral_url": url})
+        self.resources = ProcessResources(self.settings, self.engine, self.sender, batch_jobs_override=self.jobs)
 
     def send(
         self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
@@ -98,9 +103,13 @@ class RemoteMill(Mill):
 
     def until_step(self, batch_id: str, step: str) -> None:
         """Until a remote batch waits for that step."""
+        self.until(lambda: any(row.step == step for row in self.remote()), batch_id)
+
+    def until(self, condition: Callable[[], bool], batch_id: str = "") -> None:
+        """Carry out messages until the condition holds."""
         end = time.monotonic() + DEADLINE_S
-        while not any(row.step == step for row in self.remote()):
-            assert time.monotonic() < end, self.status(batch_id)
+        while not condition():
+            assert time.monotonic() < end, batch_id and self.status(batch_id)
             self.step()
 
     def batch_row(self, batch_id: str) -> BatchRow:

@@ -66,7 +66,10 @@ def classify(
     id_column: Annotated[
         str | None, typer.Option("--id", metavar="COL", help="Column of your own ids.", show_default="the row number")
     ] = None,
-    mode: Annotated[str, typer.Option(help="realtime, or batch: Mistral's Batch API, at half the price.")] = "realtime",
+    mode: Annotated[str, typer.Option(help="realtime, batch (half the price), or auto.")] = "realtime",
+    deadline: Annotated[
+        str | None, typer.Option(metavar="90m|2h|1d", help="With --mode auto: when the batch has to be done.")
+    ] = None,
     threshold: Annotated[
         list[str] | None,
         typer.Option(help="Minimum of the best score: 0.7, or TARGET=0.7; below it a row abstains. Repeatable."),
@@ -116,6 +119,7 @@ def classify(
         text=text,
         id_column=id_column,
         mode=mode,
+        deadline=deadline,
         priority=priority,
         thresholds=parse_thresholds(threshold or []),
         multi=multi or (),

@@ -35,6 +35,7 @@ def evaluate(
         bool,
         typer.Option("--calibrate", help="Fit a temperature on the validation split and keep it with the version."),
     ] = False,
+    mode: Annotated[str, typer.Option(help="realtime, or batch (half the price).")] = "realtime",
     idempotency_key: IdempotencyKey = None,
     metadata: Metadata = None,
     wait: Wait = False,
@@ -44,7 +45,7 @@ def evaluate(
 
     Accuracy, F1, calibration, time and cost; docs/evaluation.md says what each means.
     """
-    request = EvaluateRequest(ref, dataset, split, calibrate, idempotency_key, parse_metadata(metadata))
+    request = EvaluateRequest(ref, dataset, split, calibrate, mode, idempotency_key, parse_metadata(metadata))
     context = connected()
     submitted = submit(context, accept_evaluation(context, request))
     finish_submission(context, submitted, wait=wait, as_json=as_json)

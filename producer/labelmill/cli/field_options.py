@@ -52,6 +52,7 @@ OPTION_OF: Mapping[str, str] = {
     "model": "--model",
     "models": "REF",
     "mode": "--mode",
+    "deadline": "--deadline",
     "priority": "--priority",
     "thresholds": "--threshold",
     "multi": "--multi",

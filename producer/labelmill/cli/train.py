@@ -40,6 +40,10 @@ def train(
             "prompt: a chat model, nothing is trained."
         ),
     ] = DEFAULT_METHOD,
+    mode: Annotated[
+        str | None,
+        typer.Option(help="Of its requests: realtime, or batch (half the price).", show_default="realtime"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Mistral's model to use.", show_default=", ".join(BASE_MODELS.values()))
     ] = None,
@@ -130,6 +134,7 @@ def train(
         name,
         dataset,
         method=method,
+        mode=mode,
         max_cost=max_cost,
         yes=yes,
         base_model=model,

@@ -103,9 +103,14 @@ Precision = Annotated[float, Field(gt=0, lt=1)]
 MAX_TEXTS_PER_PROMPT = 64
 
 
+InnerMode = Literal["realtime", "batch"]
+INNER_MODES = ("realtime", "batch")  #: Of the batches that trainings and evaluations run.
+
+
 class TrainSpec(_Spec):
     """How a model version is trained."""
 
+    mode: InnerMode = "realtime"  #: Of the batches that it runs.
     base_model: str = Field(default=BASE_MODELS["factory"], min_length=1, max_length=MAX_NAME_CHARS)
     # factory
     steps: _Count | None = None
@@ -139,6 +144,7 @@ class ClassifySpec(_Spec):
     multi: tuple[str, ...] = ()  #: Multi-label targets of a raw model id.
     chats: bool = False  #: The texts are chats; not needed for a model that was trained on chats.
     cache: bool = False
+    deadline_s: _Count | None = None  #: Of mode auto, from the submission on.
     on_bad_row: Literal["fail", "skip"] = "fail"
     # the model version's own, as they were at submission: a later change must not apply to a part of the batch
     temperatures: dict[str, Temperature] = Field(default_factory=dict)  #: target → what its logits are divided by
@@ -150,6 +156,7 @@ class EvaluateSpec(_Spec):
     """How a model is evaluated. `thresholds` and `temperatures` are the model's own at submission: an evaluation with
     other values is another evaluation."""
 
+    mode: InnerMode = "realtime"  #: Of the batches that it runs.
     calibrate: bool = False  #: Fit a temperature on the validation split and keep it with the model version.
     thresholds: dict[str, Any] | None = None
     temperatures: dict[str, Temperature] = Field(default_factory=dict)

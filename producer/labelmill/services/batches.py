@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -47,7 +48,11 @@ from labelmill.services.submissions.keys import (
 from labelmill.services.submissions.repeated_ids import RepeatedIds
 from labelmill.services.submissions.skipped_rows import RefusedRows, SkippedRows, record_skipped
 
-MODES = (Mode.REALTIME.value, Mode.BATCH.value)
+AUTO = "auto"  #: The cheapest mode that keeps a deadline: by batch jobs, and in realtime what they would be late with.
+MODES = (Mode.REALTIME.value, Mode.BATCH.value, AUTO)
+_MAX_DEADLINE_S = 7 * 24 * 3600
+_DEADLINE = re.compile(r"([0-9]{1,6})([mhd])", re.ASCII)
+_SECONDS = {"m": 60, "h": 3600, "d": 24 * 3600}
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,7 @@ class ClassifyRequest:
         text: str = "text",
         id_column: str | None = None,
         mode: str = "realtime",
+        deadline: str | None = None,
         priority: str = "normal",
         thresholds: Mapping[str, float] | None = None,
         multi: Sequence[str] = (),
@@ -91,6 +97,7 @@ class ClassifyRequest:
 
         `cache`: reuse what earlier batches of the same model version were answered.
         `encoding`, `delimiter`, `quoting`: how files are read; None: it is detected.
+        `deadline`: how long `mode` auto, which needs it, may take: `90m`, `2h`, `1d`.
         `on_bad_row`: a row that cannot be read fails the submission, or is left out and counted (`skipped`).
         `thresholds`: target (or `*` for all) → the minimum of the best score; below it a row abstains.
         """
@@ -110,6 +117,7 @@ class ClassifyRequest:
             multi=tuple(multi),
             chats=chats,
             cache=cache,
+            deadline_s=read_deadline(mode, deadline),
             on_bad_row=on_bad_row,
             reading=read_options(encoding, delimiter, quoting),
         )
@@ -126,6 +134,8 @@ def accept_batch(
     if request.priority not in PRIORITY_OF:
         raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
     check_mode(request.mode)
+    if (request.mode == AUTO) is not (spec.deadline_s is not None):
+        raise InvalidInput(f"{named('mode', AUTO)} needs {named('deadline')}, and no other mode takes one")
     check_identity(key, request.metadata)
     inputs = inputs_of(spec.source) if request.rows is None else []
     with writing(engine) as connection:
@@ -178,6 +188,22 @@ def check_mode(mode: str) -> None:
     """Raise InvalidInput unless texts can be sent in this mode."""
     if mode not in MODES:
         raise InvalidInput(f"{named('mode')} is one of {', '.join(MODES)}, not {shown(mode)}")
+
+
+def read_deadline(mode: str, deadline: str | None) -> int | None:
+    """Seconds from the submission on. Raises InvalidInput, also for one without mode auto and for mode auto without."""
+    check_mode(mode)
+    if deadline is None:
+        if mode == AUTO:
+            raise InvalidInput(f"{named('mode', AUTO)} needs {named('deadline')}: 90m, 2h or 1d")
+        return None
+    if mode != AUTO:
+        raise InvalidInput(f"{named('deadline')} goes with {named('mode', AUTO)}, not with {mode}")
+    found = _DEADLINE.fullmatch(deadline.strip())
+    seconds = int(found[1]) * _SECONDS[found[2]] if found else 0
+    if not 0 < seconds <= _MAX_DEADLINE_S:
+        raise InvalidInput(f"{named('deadline')} is 1m to 7d, such as 90m, 2h or 1d, not {shown(deadline)}")
+    return seconds
 
 
 def _begun(blocks: Iterator[TextBlock]) -> Iterator[TextBlock]:

@@ -16,7 +16,7 @@ from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import DATASET
 from labelmill.contracts.near_matches import did_you_mean
-from labelmill.contracts.specs import EvaluateSpec
+from labelmill.contracts.specs import INNER_MODES, EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, ModelRow
@@ -39,6 +39,7 @@ class EvaluateRequest:
     dataset: str
     split: str = "test"
     calibrate: bool = False
+    mode: str = "realtime"  #: Or `batch`: its rows are classified by Mistral's Batch API.
     idempotency_key: str | None = None  #: The same key and request is the same evaluation.
     metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the evaluation.
 
@@ -49,6 +50,10 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
     key = request.idempotency_key
     check_identity(key, request.metadata)
     asked = {"model": request.model, "dataset": request.dataset, "split": request.split, "calibrate": request.calibrate}
+    if request.mode not in INNER_MODES:
+        raise InvalidInput(f"{named('mode')} is one of {', '.join(INNER_MODES)}, not {shown(request.mode)}")
+    if request.mode != INNER_MODES[0]:
+        asked["mode"] = request.mode
     job_id, digest = new_id(Kind.EVALUATION), digest_of_request(Kind.EVALUATION, **asked)
     warnings: tuple[Notice, ...] = ()
     with writing(context.engine) as connection:
@@ -68,6 +73,7 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
                 scores = f"{ref_of(model_row)} scores 1 and 0, as prompts do without log-probabilities"
                 warnings = (Notice(f"{scores}: a temperature cannot change that"),)
         spec = EvaluateSpec(
+            mode="batch" if request.mode == "batch" else "realtime",
             calibrate=request.calibrate,
             thresholds=model_row.thresholds,
             temperatures=temperatures_of(model_row.calibration),

@@ -66,6 +66,7 @@ class TrainRequest:
         method: str = DEFAULT_METHOD,
         max_cost: float | None = None,
         yes: bool = False,
+        mode: str | None = None,
         base_model: str | None = None,
         steps: int | None = None,
         learning_rate: float | None = None,
@@ -83,6 +84,7 @@ class TrainRequest:
     ) -> Self:
         """With the fields of the method that are given; None stands for the default. Raises InvalidInput."""
         options: dict[str, Any] = {
+            "mode": mode,
             "base_model": base_model,
             "steps": steps,
             "learning_rate": learning_rate,

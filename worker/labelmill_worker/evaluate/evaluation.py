@@ -87,7 +87,7 @@ def begin(context: EvaluateContext, job: EvaluationRow, token: str) -> None:
             temperatures={} if place == "calibration_batch_id" else spec.temperatures,
             model_thresholds=spec.thresholds or {},
         )
-        batch = evaluations.open_batch(context.engine, job.id, token, place, batch_spec)
+        batch = evaluations.open_batch(context.engine, job.id, token, place, batch_spec, spec.mode)
         if batch.state == BatchState.SUBMITTING.value:
             fill_inner_batch(context.engine, batch.no, batch.id, _blocks(file), guard)
         with contextlib.suppress(BrokerUnavailable):  # recovery sends it

@@ -29,7 +29,9 @@ from labelmill_worker.store.transitions import move_job
 BatchColumn = Literal["batch_id", "calibration_batch_id"]
 
 
-def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColumn, spec: ClassifySpec) -> InnerBatch:
+def open_batch(
+    engine: Engine, evaluation_id: str, token: str, column: BatchColumn, spec: ClassifySpec, mode: str
+) -> InnerBatch:
     """The evaluation's batch: the one there is, or a new one. Raises LeaseLost."""
     with writing(engine) as connection:
         require_held(connection, EvaluationRow, evaluation_id, token)
@@ -46,6 +48,7 @@ def open_batch(engine: Engine, evaluation_id: str, token: str, column: BatchColu
             model_no=row["model_no"],
             model_ref=row["model_ref"],
             spec=spec,
+            mode=mode,
             column=column,
         )
     return read_inner_batch(engine, batch_id)

@@ -73,6 +73,7 @@ def open_inner_batch(
     model_no: int,
     model_ref: str,
     spec: ClassifySpec,
+    mode: str = "realtime",
     column: str = "batch_id",
 ) -> str:
     """Open a batch and tie it to the job that it is for, in one transaction. Returns its id. Raises LeaseLost."""
@@ -85,7 +86,8 @@ def open_inner_batch(
         f"for {job_id}",
         model_no=model_no,
         model_ref=model_ref,
-        mode="realtime",
+        mode=mode,
+        runs_in=mode,
         priority="normal",
         options=spec.model_dump(mode="json"),
         owner_id=job_id,

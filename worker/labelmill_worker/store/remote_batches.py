@@ -349,3 +349,10 @@ def ask_to_stop(engine: Engine, batch_id: str, stopping: Stopping, reason: str |
         if reason is not None:
             events.note(connection, batch_id, reason)
     return True
+
+
+def explain_mode(engine: Engine, batch_id: str, reason: str) -> None:
+    """Say why a batch begins as it does, unless that was said before."""
+    with writing(engine) as connection:
+        unsaid = (BatchRow.id == batch_id) & BatchRow.mode_reason.is_(None)
+        connection.execute(update(BatchRow).where(unsaid).values(mode_reason=reason))

@@ -9,7 +9,7 @@ from typing import Any
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
 from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import BatchState
+from labelmill.contracts.states import BatchState, Mode
 from labelmill.core.database import writing
 from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
@@ -59,6 +59,7 @@ def run_named_batch(
                 model_no=model_no,
                 model_ref=model_ref,
                 spec=ClassifySpec(source=f"{step.dataset.name}@{step.dataset.version}", **options),
+                mode=step.spec.mode,
             )
             details = {"batches": batches | {name: batch_id}}
             update_held(connection, step.row.id, step.token, details=details)
@@ -79,7 +80,7 @@ def wait_for(step: StepContext, batch: InnerBatch) -> NextPoll:
     details |= {"rows": batch.rows, "rows_done": done}
     record_poll(step.engine, step.row.id, step.token, [], changed=changed, details=details)
     unchanged_s = 0.0 if changed or step.row.changed_at is None else max(0.0, step.now - step.row.changed_at)
-    if has_stalled(unchanged_s):
+    if step.spec.mode != Mode.BATCH.value and has_stalled(unchanged_s):  # batch jobs have time-outs of their own
         raise Permanent(f"its batch {batch.id} has not moved for {unchanged_s / 3600:.0f} hours")
     return next_poll_s(step.state, unchanged_s, min(step.poll_s, _FIRST_POLL_S))
 

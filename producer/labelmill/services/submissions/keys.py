@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
@@ -12,9 +13,9 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import BatchState
+from labelmill.contracts.states import BatchState, Mode
 from labelmill.core.database import writing
-from labelmill.core.database.tables import BatchRow
+from labelmill.core.database.tables import BatchRow, utc_now
 from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.readers import TextBlock
 from labelmill.services.submissions.idempotency import KeyedJob, find_by_key
@@ -49,12 +50,13 @@ def open_batch(connection: Connection, order: Order, key: str | None, metadata: 
     """Make the batch, or find the one that has this key. Raises KeyTaken if it has another model or other options."""
     if key is not None and (existing := find_by_key(connection, key, Kind.BATCH)) is not None:
         return _same_batch(connection, order, existing)
-    batch_id = new_id(Kind.BATCH)
+    batch_id, deadline_s = new_id(Kind.BATCH), order.spec.deadline_s
     values = {
         "model_no": order.model_no,
         "model_ref": order.model_ref,
         "mode": order.mode,
-        "runs_in": order.mode,
+        "runs_in": Mode.REALTIME.value if order.mode == Mode.REALTIME.value else Mode.BATCH.value,
+        "deadline_at": None if deadline_s is None else utc_now() + timedelta(seconds=deadline_s),
         "priority": order.priority,
         "options": order.spec.model_dump(mode="json"),
         "idempotency_key": key,

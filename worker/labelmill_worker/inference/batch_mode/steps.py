@@ -11,8 +11,9 @@ from functools import partial
 import structlog
 
 from labelmill.contracts.errors import Permanent, RemoteFailed, RemoteUnavailable, WorkerUnable
-from labelmill.contracts.states import RemoteStep
+from labelmill.contracts.states import RemoteStep, Stopping
 from labelmill.core.database import db_now
+from labelmill_worker.inference.batch_mode.moving import move_in_time, stop_patience_s
 from labelmill_worker.inference.batch_mode.packing import line_of, pack
 from labelmill_worker.inference.batch_mode.results import ResultReader
 from labelmill_worker.inference.batch_mode.schedule import next_poll_s, retry_pause_s
@@ -48,10 +49,16 @@ _MARKER = "labelmill"  #: The key of the marker in a job's metadata.
 
 def take_step(work: RemoteWork) -> NextStep:
     """Take the next step."""
-    step = work.claim.step
-    if not work.claim.batch.is_wanted and step in _UNWANTED:
+    step, batch = work.claim.step, work.claim.batch
+    if not batch.is_wanted and step in _UNWANTED:
         return _UNWANTED[step](work)
-    return _STEPS[step](work)
+    if batch.deadline_s is None or step not in _UNWANTED:
+        return _STEPS[step](work)
+    decide_again_s = move_in_time(work)
+    if decide_again_s is None:
+        return 0  # as it is read again, the batch is being stopped
+    wait_s = _STEPS[step](work)
+    return wait_s and min(wait_s, decide_again_s)
 
 
 def _pack(work: RemoteWork) -> NextStep:
@@ -273,17 +280,19 @@ def _stop(work: RemoteWork) -> NextStep:
         save_remote(work.engine, work.claim, stop_asked_at=db_now())
         return min(1.0, work.poll_s)
     waited_s = work.claim.now - row.stop_asked_at
+    moves = work.claim.batch.stopping == Stopping.REALTIME.value
+    patience_s = stop_patience_s(work) if moves else STOP_PATIENCE_S
     try:
         job = work.jobs.get(row.remote_id or "")
     except WorkerUnable:
         raise
     except (RemoteFailed, RemoteUnavailable) as error:
-        if waited_s < STOP_PATIENCE_S and not isinstance(error, RemoteFailed):
+        if waited_s < patience_s and not isinstance(error, RemoteFailed):
             raise
         job = None
     if job is not None and job.has_ended:
         return _read_what_is_there(work, f"batch job {job.id} ended {job.status}", job)
-    if job is None or waited_s >= STOP_PATIENCE_S:
+    if job is None or waited_s >= patience_s:
         lost = f"batch job {row.remote_id} did not end after it was stopped: its results are not waited for"
         let_all_go(work.engine, work.claim, RemoteStep.CLEANING, lost)
         return 0

@@ -63,6 +63,7 @@ def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) ->
                 model_no=step.row.model_no,
                 model_ref=step.row.name,
                 spec=spec,
+                mode=step.spec.mode,
             )
         return 0.0, None
     batch = read_inner_batch(step.engine, step.row.batch_id)

@@ -1,0 +1,103 @@
+"""Mode auto: batch jobs while they keep the deadline, then realtime for what they did not answer."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import timedelta
+
+import pytest
+from mill import assert_all_labelled, some_texts
+from remote_mill import RemoteMill
+from sqlalchemy import update
+from strict_mistral import StrictMistral
+
+from labelmill.contracts.errors import InvalidInput
+from labelmill.core.database import writing
+from labelmill.core.database.tables import BatchRow, RemoteBatchRow, utc_now
+from labelmill.services.batches import read_deadline
+
+
+@pytest.fixture
+def mill(mill: RemoteMill, mistral: StrictMistral) -> RemoteMill:
+    """Its realtime requests go to a stand-in that counts what it is paid for."""
+    mill.serve_realtime(mistral.url)
+    return mill
+
+
+def _set_deadline(mill: RemoteMill, batch: str, in_s: float) -> None:
+    with writing(mill.engine) as connection:
+        at = utc_now() + timedelta(seconds=in_s)
+        connection.execute(update(BatchRow).where(BatchRow.id == batch).values(deadline_at=at))
+
+
+def test_batch_jobs_that_end_in_time_do_it_all(mill: RemoteMill, mistral: StrictMistral) -> None:
+    batch = mill.submit(some_texts(60), mode="auto")
+    _set_deadline(mill, batch, 3600)
+    status = mill.run(batch)
+    assert (status["state"], status["mode"], status["rows"]["labelled"]) == ("completed", "auto", 60)
+    assert status["mode_reason"].startswith("batch: half the price")
+    assert status["deadline_at"]
+    assert not mistral.billed
+
+
+def test_without_time_for_batch_jobs_it_begins_in_realtime(mill: RemoteMill, mistral: StrictMistral) -> None:
+    texts = some_texts(60)
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 20)
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
+    assert status["mode_reason"].startswith("realtime: 20 s are left")
+    assert not mill.jobs.created
+    assert mistral.billed == Counter(texts)
+
+
+def test_a_job_that_stalls_half_way_is_stopped_and_only_the_rest_sent_in_realtime(
+    mill: RemoteMill, mistral: StrictMistral
+) -> None:
+    texts = some_texts(200)
+    mill.jobs.statuses, mill.jobs.answered_share = ["RUNNING"] * 1000, 0.5
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 3600)
+    mill.until_step(batch, "waiting")
+    _set_deadline(mill, batch, 31)  # the time goes by
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 200)
+    assert_all_labelled(mill, batch, texts)
+    assert sum(mill.memory.billed.values()) == 100
+    assert mill.memory.billed + mistral.billed == Counter(texts), "something was paid twice"
+    assert "realtime" in status["mode_reason"]
+    assert status["requests"] == 20
+
+
+def test_a_job_that_does_not_even_stop_is_not_waited_for(
+    mill: RemoteMill, mistral: StrictMistral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = some_texts(60)
+    mill.jobs.statuses = ["RUNNING"] * 10_000
+    monkeypatch.setattr(mill.jobs, "cancel", lambda job_id: mill.jobs.jobs[job_id])
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 3600)
+    mill.until_step(batch, "waiting")
+    _set_deadline(mill, batch, 31)
+    mill.until(lambda: mill.remote()[0].stop_asked_at is not None)
+    with writing(mill.engine) as connection:
+        connection.execute(update(RemoteBatchRow).values(stop_asked_at=RemoteBatchRow.stop_asked_at - 60))
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
+    assert mistral.billed == Counter(texts), "no more is paid twice than the job had"
+
+
+def test_deadlines_are_read() -> None:
+    assert read_deadline("auto", "90m") == 5400
+    assert read_deadline("auto", "2h") == 7200
+    assert read_deadline("auto", "1d") == 86400
+    assert read_deadline("batch", None) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "deadline"),
+    [("auto", None), ("batch", "2h"), ("realtime", "2h"), ("auto", "2"), ("auto", "0m"), ("auto", "8d"), ("x", None)],
+)
+def test_a_deadline_goes_with_mode_auto_and_has_a_unit(mode: str, deadline: str | None) -> None:
+    with pytest.raises(InvalidInput):
+        read_deadline(mode, deadline)

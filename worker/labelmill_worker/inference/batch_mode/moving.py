@@ -1,0 +1,85 @@
+"""Moving a batch of mode auto to realtime in time for its deadline: what `deadline.py` decides, from what is known."""
+
+from __future__ import annotations
+
+import structlog
+
+from labelmill.contracts.states import RemoteStep, Stopping
+from labelmill_worker.inference.batch_mode.deadline import (
+    SAFETY,
+    Decision,
+    JobProgress,
+    PastBatch,
+    PastJob,
+    decide,
+    drain_s,
+    realtime_per_s,
+    reason_to_stay,
+)
+from labelmill_worker.inference.batch_mode.work import RemoteWork
+from labelmill_worker.mistral.ratelimit.limits import RateLimits
+from labelmill_worker.store.batch_pace import ended_jobs, realtime_batches, remainder_of
+from labelmill_worker.store.remote_batches import ask_to_stop, explain_mode
+
+log = structlog.get_logger()
+
+
+def move_in_time(work: RemoteWork) -> float | None:
+    """Have the batch moved to realtime if its deadline needs it. Returns within how many seconds to decide anew; None:
+    it moves, or has no deadline."""
+    batch = work.claim.batch
+    if batch.deadline_s is None:
+        return None
+    decision = _decision(work, batch.deadline_s)
+    if decision.reason is None:
+        return max(0.1, decision.look_again_s)
+    if ask_to_stop(work.engine, batch.id, Stopping.REALTIME, decision.reason):
+        log.info("batch moves to realtime", reason=decision.reason)
+    return None
+
+
+def stop_patience_s(work: RemoteWork) -> float:
+    """How long the end of a job is waited for that was stopped because its batch moves to realtime."""
+    deadline_s = work.claim.batch.deadline_s
+    if deadline_s is None:
+        return 0.0
+    return max(drain_s(0), deadline_s - SAFETY * _realtime_s(work)[0])
+
+
+def _decision(work: RemoteWork, deadline_s: float) -> Decision:
+    row = work.claim.row
+    history = [PastJob(*job) for job in ended_jobs(work.engine, _model(work))]
+    realtime_s, requests, rows_at_mistral = _realtime_s(work)
+    elapsed_s = None if row.made_at is None else max(0.0, work.claim.now - row.made_at)
+    job = JobProgress(row.requests or requests, row.answered, elapsed_s)
+    decision = decide(
+        deadline_s=deadline_s, realtime_s=realtime_s, drain=drain_s(rows_at_mistral), job=job, history=history
+    )
+    if decision.reason is None and work.claim.step is RemoteStep.PACKING:
+        explain_mode(work.engine, work.claim.batch.id, reason_to_stay(deadline_s, job, history))
+    return decision
+
+
+def _realtime_s(work: RemoteWork) -> tuple[float, int, int]:
+    """What the remainder takes in realtime; how many requests it is, and how many rows are at Mistral."""
+    settings, row = work.context.settings, work.claim.row
+    left = remainder_of(work.engine, work.claim.batch.no)
+    texts_per_request = row.rows / row.requests if row.requests else _texts_per_request(work)
+    requests = max(1, round(left.texts / max(1.0, texts_per_request)))
+    limit = RateLimits.from_settings(settings).of(_model(work))
+    per_s = realtime_per_s(
+        [PastBatch(*batch) for batch in realtime_batches(work.engine, _model(work))],
+        requests_per_s=limit.requests_per_s,
+        tokens_per_s=limit.tokens_per_s,
+        in_flight=settings.max_in_flight,
+    )
+    return requests / per_s, requests, left.rows_at_mistral
+
+
+def _texts_per_request(work: RemoteWork) -> int:
+    """Before anything is packed."""
+    return 1 if work.claim.batch.model.method == "prompt" else work.context.settings.texts_per_request
+
+
+def _model(work: RemoteWork) -> str:
+    return work.claim.batch.model.remote_model or ""
