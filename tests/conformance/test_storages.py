@@ -6,13 +6,18 @@ import os
 import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import cast
 
 import pytest
 from s3_server import BUCKET, S3Server
+from sqlalchemy import insert
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.addresses.s3 import S3Location
+from labelmill.core.database import writing
+from labelmill.core.database.tables import DatasetRow, utc_now
+from labelmill.core.queue.sender import MessageSender
 from labelmill.core.readers.rows import as_source
 from labelmill.core.storage.base import Measured, Storage
 from labelmill.core.storage.cache import FileCache
@@ -20,7 +25,9 @@ from labelmill.core.storage.local import LocalStorage
 from labelmill.core.storage.references import dataset_folder
 from labelmill.core.storage.remote import RemoteFiles
 from labelmill.core.storage.s3 import S3Storage
+from labelmill.services.context import ServiceContext
 from labelmill.services.purging.files import left_behind
+from labelmill.services.purging.purge import PurgeRequest, purge
 from labelmill.services.submissions.source_copies import copy_into_storage
 
 OWN = dataset_folder("prep_1")
@@ -191,3 +198,20 @@ def test_sources_are_copied_all_or_none(storage: Storage, tmp_path: Path) -> Non
 def test_a_storage_can_be_checked_and_nothing_is_left_of_it(storage: Storage) -> None:
     storage.check()
     assert not [one for folder in ("datasets", "models", "sources", "doctor") for one in storage.entries(folder)]
+
+
+def test_purge_deletes_the_files_of_old_jobs_and_says_how_many(engine: Engine, storage: Storage) -> None:
+    old, young = "prep_00000000aa", "prep_00000000bb"
+    for job_id, days in ((old, 200), (young, 1)):
+        put(storage, f"{dataset_folder(job_id)}/x/train.jsonl", b"12345")
+        put(storage, f"sources/{job_id}/rows.csv", b"123")
+        with writing(engine) as connection:
+            values = {"state": "failed", "name": job_id, "spec": {}, "finished_at": utc_now() - timedelta(days=days)}
+            connection.execute(insert(DatasetRow).values(id=job_id, **values))
+    context = ServiceContext(engine, cast("MessageSender", None), storage)
+    would = purge(context, PurgeRequest("90d", dry_run=True))
+    assert storage.measure("sources") == Measured(2, 6)
+    done = purge(context, PurgeRequest("90d"))
+    assert (would.files, would.bytes) == (done.files, done.bytes) == (2, 8)
+    left = [entry.reference for folder in ("datasets", "sources") for entry in storage.entries(folder)]
+    assert left == [dataset_folder(young), f"sources/{young}"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,6 +15,7 @@ from labelmill.cli.context import (
     lost_reads,
     messages,
     say_warnings,
+    settings,
     submit,
 )
 from labelmill.cli.options import (
@@ -39,7 +39,9 @@ from labelmill.cli.progress import bar
 from labelmill.cli.results import labels_are_shown, save, show_labels
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
+from labelmill.core.storage.opening import remote_files
 from labelmill.services.batches import ClassifyRequest, accept_batch
+from labelmill.services.results.formats import output_of
 from labelmill.services.results.saving import OutputOptions, SaveRequest, check_save
 
 
@@ -53,7 +55,7 @@ def classify(
     source: Annotated[
         str,
         typer.Argument(
-            metavar="SOURCE", help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or - for stdin."
+            metavar="SOURCE", help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, s3://…, or - for stdin."
         ),
     ],
     model: Annotated[
@@ -94,7 +96,13 @@ def classify(
     metadata: Metadata = None,
     wait: Wait = False,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="With --wait: write the results here when done.")
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="With --wait: write the results here when done; also s3://BUCKET/KEY.",
+        ),
     ] = None,
     scores: Scores = None,
     keep: Keep = None,
@@ -132,29 +140,30 @@ def classify(
         idempotency_key=idempotency_key,
         metadata=parse_metadata(metadata),
     )
+    target = None if output is None else output_of(output)
     options = OutputOptions.of(
-        output, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape
+        target, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape
     )
-    if output is not None:
-        check_save(output, options, request.spec)
+    if target is not None:
+        check_save(target, options, remote_files(settings()), request.spec)
     context = connected()
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
         accepted = accept_batch(context, request, lambda rows: progress.advance(reading, rows))
         submitted = submit(context, accepted, progress.console)
     shows_labels = labels_are_shown(source, as_json=as_json)
-    if output is None and not (wait and shows_labels):
+    if target is None and not (wait and shows_labels):
         finish_submission(context, submitted, wait=wait, as_json=as_json)
         return
     say_warnings(submitted.warnings)
     document = follow_or_detach(context, submitted.id)
     lost = lost_reads(submitted.id)
-    if output is None:
+    if target is None:
         show_labels(context, submitted.id, lost)
         exit_for(document)
     else:
-        save(context, SaveRequest(submitted.id, output, options), lost)
-        finish_wait(document, as_json=as_json, output=output)
+        save(context, SaveRequest(submitted.id, target, options), lost)
+        finish_wait(document, as_json=as_json, output=target)
 
 
 def parse_thresholds(items: list[str]) -> dict[str, float]:

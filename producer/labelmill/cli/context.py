@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from labelmill.contracts.field_names import Notice
     from labelmill.services.context import ServiceContext
     from labelmill.services.jobs.actions import Cancelled
+    from labelmill.services.results.formats import Output
     from labelmill.services.submissions.accepted import Accepted, Submitted
 
 
@@ -128,7 +128,7 @@ def finish_submission(
         print_summary(tables(), summary_of_submission(document))
 
 
-def finish_wait(document: Mapping[str, Any], *, as_json: bool, output: Path | None = None) -> None:
+def finish_wait(document: Mapping[str, Any], *, as_json: bool, output: Output | None = None) -> None:
     """Print the status of a job after a wait, and exit with its code. `output`: where its rows were written."""
     for warning in (document.get("report") or {}).get("warnings", ()):
         say("warning", "yellow", warning)

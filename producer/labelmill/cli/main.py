@@ -114,7 +114,8 @@ def _global_options(
     broker_url: Annotated[str | None, typer.Option(help="Redis URL.", show_default=False)] = None,
     mistral_url: Annotated[str | None, typer.Option(help="Where Mistral answers.", show_default=False)] = None,
     data_dir: Annotated[
-        str | None, typer.Option(help="Folder that producers and workers share.", show_default=False)
+        str | None,
+        typer.Option(help="Folder that producers and workers share, or s3://BUCKET/PREFIX.", show_default=False),
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")

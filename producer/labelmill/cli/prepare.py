@@ -48,7 +48,7 @@ def prepare(
         str,
         typer.Argument(
             metavar="SOURCE",
-            help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, or hf:REPO, hf:REPO/CONFIG.",
+            help="A .jsonl, .csv or .parquet file (also .gz), a quoted glob, s3://…, or hf:REPO, hf:REPO/CONFIG.",
         ),
     ],
     text: Annotated[str, typer.Option(metavar="COL", help="Column of the texts.")] = "text",

@@ -6,13 +6,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
-from pathlib import Path
 from typing import Annotated, Any
 
 import orjson
 import typer
 
-from labelmill.cli.context import connected, lost_reads, messages, tables
+from labelmill.cli.context import connected, lost_reads, messages, settings, tables
 from labelmill.cli.options import (
     ANY_JOB,
     Bom,
@@ -24,8 +23,10 @@ from labelmill.cli.options import (
 )
 from labelmill.cli.progress import bar
 from labelmill.cli.tables import Cell, print_rows
+from labelmill.core.storage.opening import remote_files
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
+from labelmill.services.results.formats import output_of
 from labelmill.services.results.reading import Only
 from labelmill.services.results.rows import ResultsRequest, result_lines, targets_of
 from labelmill.services.results.saving import OutputOptions, SaveRequest, check_save, save_results
@@ -40,8 +41,14 @@ def register(app: typer.Typer) -> None:
 def results(
     job_id: JobId,
     output: Annotated[
-        Path | None,
-        typer.Option("-o", "--output", help="A .jsonl, .csv or .parquet file.", show_default="JSONL on stdout"),
+        str | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="A .jsonl, .csv or .parquet file, or s3://BUCKET/KEY.",
+            show_default="JSONL on stdout",
+        ),
     ] = None,
     only: Annotated[Only | None, typer.Option(help="Only rows that failed, or that abstained.")] = None,
     scores: Scores = None,
@@ -57,13 +64,14 @@ def results(
     Exits with 0 for any job that exists.
     """
     del as_json
+    target = None if output is None else output_of(output)
     options = OutputOptions.of(
-        output, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape
+        target, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape
     )
-    if output is not None:
-        check_save(output, options)
+    if target is not None:
+        check_save(target, options, remote_files(settings()))
     lost = lost_reads(job_id) if follow else None
-    save(connected(), SaveRequest(job_id, output, options, only, follow), lost)
+    save(connected(), SaveRequest(job_id, target, options, only, follow), lost)
 
 
 def save(context: ServiceContext, request: SaveRequest, lost: LostReads | None = None) -> None:

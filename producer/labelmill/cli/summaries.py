@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +11,7 @@ from rich.console import Console
 from labelmill.cli.figures import between, count, counts, duration, money, share
 from labelmill.cli.tables import print_pairs
 from labelmill.services.evaluations import is_of_training_rows
+from labelmill.services.results.formats import Output
 
 Document = Mapping[str, Any]
 
@@ -35,7 +35,7 @@ def print_summary(console: Console, summary: Summary) -> None:
         console.print(f"{purpose}: {command}", soft_wrap=True)
 
 
-def summary_of(document: Document, output: Path | None = None) -> Summary:
+def summary_of(document: Document, output: Output | None = None) -> Summary:
     """Of a job that ended or waits for a person. `output`: where the rows of a batch were written."""
     if document["kind"] == "batch":
         return _of_batch(document, output)
@@ -123,7 +123,7 @@ def _of_training(document: Document) -> Summary:
     )
 
 
-def _of_batch(document: Document, output: Path | None) -> Summary:
+def _of_batch(document: Document, output: Output | None) -> Summary:
     job_id, rows = document["id"], document["rows"]
     parts = [f"{rows[name]:,} {name}" for name in _PARTS if rows[name]]
     seconds = between(document.get("started_at"), document.get("finished_at"))

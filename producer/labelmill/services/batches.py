@@ -34,6 +34,7 @@ from labelmill.core.readers import (
     read_text_blocks,
     refuse_file_options,
 )
+from labelmill.core.storage.remote import is_url
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
@@ -57,7 +58,7 @@ _SECONDS = {"m": 60, "h": 3600, "d": 24 * 3600}
 
 @dataclass(frozen=True)
 class ClassifyRequest:
-    """A batch: every text of `spec.source` (a path, a glob or `-`), or of `rows`, to be classified by `model`.
+    """A batch: every text of `spec.source` (a path, a glob, a URL or `-`), or of `rows`, to be classified by `model`.
 
     `idempotency_key`: the same key and input is the same batch, however often it is submitted.
     `metadata`: noted with the batch.
@@ -105,7 +106,7 @@ class ClassifyRequest:
         if isinstance(source, PythonRows):
             rows, source = source, source.name
             refuse_file_options(encoding, delimiter, quoting)
-        else:
+        elif not is_url(source):
             inputs_of(source)  # first: a missing file is a more useful error than a name that cannot be stored
         spec = specify(
             ClassifySpec,
@@ -137,7 +138,7 @@ def accept_batch(
     if (request.mode == AUTO) is not (spec.deadline_s is not None):
         raise InvalidInput(f"{named('mode', AUTO)} needs {named('deadline')}, and no other mode takes one")
     check_identity(key, request.metadata)
-    inputs = inputs_of(spec.source) if request.rows is None else []
+    inputs = inputs_of(spec.source, context.remote) if request.rows is None else []
     with writing(engine) as connection:
         row = resolve_model(connection, request.model)
         _check_targets(spec, row)

@@ -3,6 +3,7 @@ listing datasets."""
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from sqlalchemy.engine import RowMapping
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.documents.datasets import DatasetEntry
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, StorageRefused, StorageUnavailable
 from labelmill.contracts.field_names import named
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
@@ -126,7 +127,7 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
         split_hub_reference(hub)
         spec = spec.model_copy(update={"hf": hub})
     else:
-        sources = detect_sources(inputs_of(spec.source), spec.reading, _columns_of(spec))
+        sources = detect_sources(inputs_of(spec.source, context.remote), spec.reading, _columns_of(spec))
         copies = copy_into_storage(sources, context.storage, job_id, check_copy)
         spec = spec.model_copy(update={"files": copies.references, "formats": formats_of(sources)})
     is_kept = False
@@ -135,7 +136,8 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
         is_kept = accepted.id == job_id
     finally:
         if not is_kept:
-            context.storage.delete(source_folder(job_id))
+            with contextlib.suppress(StorageUnavailable, StorageRefused):  # `purge` deletes them
+                context.storage.delete(source_folder(job_id))
     return accepted
 
 

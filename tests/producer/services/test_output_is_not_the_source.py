@@ -45,7 +45,7 @@ def test_classify_refuses_to_write_onto_its_source(
     with source.open("rb") as stdin:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(stdin))
         with pytest.raises(InvalidInput, match="is the source itself"):
-            classify(given, "ft:x", wait=True, output=Path(output.replace("ABSOLUTE", str(source.absolute()))))
+            classify(given, "ft:x", wait=True, output=output.replace("ABSOLUTE", str(source.absolute())))
         sys.stdin.detach()  # type: ignore[attr-defined]
     assert source.read_text() == ROWS
     with reading(engine) as connection:

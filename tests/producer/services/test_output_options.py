@@ -179,9 +179,9 @@ def test_parquet_without_rows_has_its_columns() -> None:
     assert "t_scores" in pq.read_schema(output).names
 
 
-@pytest.mark.parametrize("output", [None, Path("out.jsonl"), Path("out.parquet")])
+@pytest.mark.parametrize("output", [None, "out.jsonl", "out.parquet"])
 @pytest.mark.parametrize("option", [{"output_delimiter": ";"}, {"bom": True}, {"no_escape": True}])
-def test_options_of_csv_are_refused_elsewhere(output: Path | None, option: dict[str, Any]) -> None:
+def test_options_of_csv_are_refused_elsewhere(output: str | None, option: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput, match="only go with CSV"):
         results("batch_1", output, **option)
 
@@ -196,7 +196,7 @@ def _refused(words: str, engine: Engine, **options: Any) -> None:
 
 def test_what_classify_cannot_write_is_refused_before_it_is_paid_for(engine: Engine) -> None:
     Path("rows.jsonl").write_text('{"text": "a", "team": "b"}\n')
-    to_file = {"wait": True, "output": Path("out.csv")}
+    to_file = {"wait": True, "output": "out.csv"}
     _refused("rows.jsonl has no column 'tame'; it has 'text', 'team'", engine, keep=["team", "tame"], **to_file)
     _refused("--scores is none, all or top:K", engine, scores="some", **to_file)
     _refused("--output-delimiter is one sign", engine, output_delimiter="ab", **to_file)
@@ -207,7 +207,7 @@ def test_what_classify_cannot_write_is_refused_before_it_is_paid_for(engine: Eng
 def test_what_cannot_be_read_again_has_no_columns_to_keep(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b'{"text": "a"}\n')))
     with refused("--keep reads the source again"):
-        classify("-", "ft:x", wait=True, output=Path("out.csv"), keep=["team"])
+        classify("-", "ft:x", wait=True, output="out.csv", keep=["team"])
 
 
 def test_labels_are_shown_to_who_types_texts_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import FileFormat
 from labelmill.core.readers.encodings import as_utf8
 from labelmill.core.storage.base import ReadableFile
+from labelmill.core.storage.remote import RemoteFiles, is_url
 
 Input = ReadableFile | BinaryIO  #: A stream, such as standard input, is read once.
 
@@ -41,8 +42,11 @@ class Source:
             self.opened.close()
 
 
-def inputs_of(source: str) -> list[Input]:
-    """The inputs that a source names: files, a pipe, or `-` for standard input. Raises InvalidInput."""
+def inputs_of(source: str, remote: RemoteFiles | None = None) -> list[Input]:
+    """The inputs that a source names: files, a pipe, files behind URLs that `remote` may open, or `-` for standard
+    input. Raises InvalidInput, StorageUnavailable, StorageRefused."""
+    if is_url(source):
+        return list((remote or RemoteFiles()).expand(source))
     return [sys.stdin.buffer] if source == "-" else list(expand_source(source))
 
 

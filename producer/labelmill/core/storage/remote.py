@@ -101,8 +101,10 @@ class RemoteFiles:
             try:
                 found = system.info(path)
             except FileNotFoundError as error:
-                if _code_of(error) == "NoSuchBucket" or not glob.has_magic(path):
+                if _code_of(error) == "NoSuchBucket":
                     raise
+                if not glob.has_magic(path) or url.lower().startswith("http"):  # no pattern: a ? begins a query
+                    raise InvalidInput(f"there is no file {plain(url)}") from error
             else:
                 if found["type"] != "directory":
                     return [RemoteFile(self, url)]
@@ -140,6 +142,14 @@ class RemoteFiles:
                 raw.discard()
             raw.closed = True  # or it would be uploaded by its destructor
             raise
+
+    def require_writable(self, url: str) -> None:
+        """Begin an upload and abort it. Raises InvalidInput, StorageUnavailable, StorageRefused."""
+        system, path = self._system_of(url)
+        bucket, _, key = path.partition("/")
+        with translated_errors(url):
+            upload = system.call_s3("create_multipart_upload", Bucket=bucket, Key=key)
+            system.call_s3("abort_multipart_upload", Bucket=bucket, Key=key, UploadId=upload["UploadId"])
 
     def s3(self) -> Any:
         """The file system of S3, for calls of its API. Raises StorageRefused."""

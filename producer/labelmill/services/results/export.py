@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -15,9 +16,10 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.readers import Input
 from labelmill.core.storage.base import ReadableFile, StoredFile
 from labelmill.core.storage.new_files import is_same_file, replacing
+from labelmill.core.storage.remote import RemoteFile, RemoteFiles, RemoteUrl
 from labelmill.services.results.arrow_batches import require_pyarrow
 from labelmill.services.results.csv_files import CsvOptions, write_csv
-from labelmill.services.results.formats import JSONL, PARQUET, format_of
+from labelmill.services.results.formats import JSONL, PARQUET, Output, format_of
 from labelmill.services.results.parquet_files import write_parquet
 from labelmill.services.results.tables import ResultTable
 
@@ -30,22 +32,28 @@ class CannotWrite(LabelmillError):
     code = "cannot_write"
 
 
-def check_output(output: Path, sources: Iterable[Input] = ()) -> None:
+def check_output(output: Output, sources: Iterable[Input] = (), remote: RemoteFiles | None = None) -> None:
     """Raise InvalidInput for a file that results cannot be written to, as far as this is known beforehand, and for one
     of the `sources`, which would be overwritten."""
     if format_of(output) is PARQUET:
         require_pyarrow()
+    if any(_is_same(output, source) for source in sources):
+        raise InvalidInput(f"{output} is the source itself: write the results to another file", field="output")
+    if isinstance(output, RemoteUrl):
+        (remote or RemoteFiles()).require_writable(output.url)
+        return
     if output.is_dir():
         raise InvalidInput(f"{output} is a folder; name a file in it", field="output")
     if not output.parent.is_dir():
         raise InvalidInput(f"{output} cannot be written: there is no folder {output.parent}", field="output")
     if not os.access(output.parent, os.W_OK | os.X_OK):
         raise InvalidInput(f"{output} cannot be written: the folder {output.parent} is closed to you", field="output")
-    if any(_is_same(output, source) for source in sources):
-        raise InvalidInput(f"{output} is the source itself: write the results to another file", field="output")
 
 
-def _is_same(output: Path, source: Input) -> bool:
+def _is_same(output: Output, source: Input) -> bool:
+    if isinstance(output, RemoteUrl):
+        address = source.address if isinstance(source, StoredFile) else source
+        return isinstance(address, str | RemoteFile) and str(address) == output.url
     if isinstance(source, StoredFile):
         return isinstance(source.address, Path) and is_same_file(output, source.address)
     return (isinstance(source, Path) or not isinstance(source, ReadableFile)) and is_same_file(output, source)
@@ -54,9 +62,10 @@ def _is_same(output: Path, source: Input) -> bool:
 def write_results(
     blocks: Iterable[bytes],
     targets: list[str],
-    output: Path | None,
+    output: Output | None,
     keep: Sequence[str] = (),
     *,
+    remote: RemoteFiles | None = None,
     with_scores: bool = True,
     csv: CsvOptions = _PLAIN_CSV,
     on_progress: Callable[[int], None] = lambda _: None,
@@ -66,7 +75,7 @@ def write_results(
     `keep`: the columns in their `keep`, which follow the others in CSV and Parquet. `with_scores`: whether the lines
     hold scores, which have a column there.
 
-    Raises InvalidInput, CannotWrite.
+    Raises InvalidInput, CannotWrite; for an output in S3 StorageUnavailable, StorageRefused.
     """
     rows = 0
 
@@ -81,10 +90,10 @@ def write_results(
     if output is None:
         _write_jsonl(counted(), _TerminalLines(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer)
         return rows
-    check_output(output)
+    check_output(output, remote=remote)
     form = format_of(output)
     try:
-        with replacing(output) as stream:
+        with _replacing(output, remote) as stream:
             if form is JSONL:
                 _write_jsonl(counted(), stream)
                 return rows
@@ -96,6 +105,12 @@ def write_results(
     except OSError as error:
         raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
     return rows
+
+
+def _replacing(output: Output, remote: RemoteFiles | None) -> AbstractContextManager[BinaryIO]:
+    if isinstance(output, RemoteUrl):
+        return (remote or RemoteFiles()).writing(output.url)
+    return replacing(output)
 
 
 def _documents(blocks: Iterable[bytes]) -> Iterator[dict[str, Any]]:

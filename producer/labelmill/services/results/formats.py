@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from labelmill.contracts.bounds import plain
 from labelmill.contracts.errors import InvalidInput
+from labelmill.core.storage.remote import RemoteUrl, is_url
 
 
 @dataclass(frozen=True)
@@ -18,13 +20,25 @@ class OutputFormat:
     leaves_scores_out: bool = False  #: Of a batch, unless they are asked for.
 
 
+Output = Path | RemoteUrl  #: Where results are written.
+
+
+def output_of(text: str) -> Output:
+    """The output that a person names: a path, or `s3://bucket/key`. Raises InvalidInput."""
+    if not is_url(text):
+        return Path(text)
+    if not text.lower().startswith("s3://"):
+        raise InvalidInput(f"{plain(text)}: results are written to a file or to s3://bucket/key", field="output")
+    return RemoteUrl(text)
+
+
 JSONL = OutputFormat(".jsonl", is_table=False)
 CSV = OutputFormat(".csv", is_table=True, has_csv_options=True, leaves_scores_out=True)
 PARQUET = OutputFormat(".parquet", is_table=True)
 FORMATS = (JSONL, CSV, PARQUET)
 
 
-def format_of(output: Path | None) -> OutputFormat:
+def format_of(output: Output | None) -> OutputFormat:
     """The format of a file, by its suffix; of stdout. Raises InvalidInput for a suffix of no format."""
     if output is None:
         return JSONL

@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Self
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, StorageRefused, StorageUnavailable
 from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.core.readers import Input, inputs_of
 from labelmill.core.storage.references import DATASETS, reference_in
+from labelmill.core.storage.remote import RemoteFiles
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
 from labelmill.services.results.export import check_output, write_results
-from labelmill.services.results.formats import format_of
+from labelmill.services.results.formats import Output, format_of
 from labelmill.services.results.kept_columns import check_kept_columns, keep_columns
 from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
@@ -35,7 +35,7 @@ class OutputOptions:
     @classmethod
     def of(
         cls,
-        output: Path | None,
+        output: Output | None,
         *,
         scores: str | None = None,
         keep: Sequence[str] | None = None,
@@ -52,7 +52,7 @@ class OutputOptions:
         csv = CsvOptions("," if output_delimiter is None else parse_delimiter(output_delimiter), bom, not no_escape)
         return cls(None if scores is None else parse_scores(scores), tuple(keep or ()), csv)
 
-    def scores_of(self, job_id: str, output: Path | None) -> ScoreChoice:
+    def scores_of(self, job_id: str, output: Output | None) -> ScoreChoice:
         """The requested scores; by default all, but none in the CSV of a batch."""
         if self.scores is not None:
             return self.scores
@@ -64,7 +64,7 @@ class SaveRequest:
     """The rows of a batch or an evaluation in a file; `output` None: as lines of JSON on stdout."""
 
     job_id: str
-    output: Path | None = None
+    output: Output | None = None
     options: OutputOptions = OutputOptions()
     only: Only | None = None
     follow: bool = False
@@ -78,12 +78,15 @@ class Saved:
     has_rows: bool
 
 
-def check_save(output: Path, options: OutputOptions, classified: ClassifySpec | None = None) -> None:
+def check_save(
+    output: Output, options: OutputOptions, remote: RemoteFiles, classified: ClassifySpec | None = None
+) -> None:
     """Raise InvalidInput for results that cannot be written, as far as this is known before a batch runs. `classified`:
-    the batch that is about to be submitted."""
-    check_output(output, inputs_of(classified.source) if classified is not None else ())
+    the batch that is about to be submitted. Raises StorageUnavailable, StorageRefused for an output in S3."""
+    inputs = inputs_of(classified.source, remote) if classified is not None else ()
+    check_output(output, inputs, remote)
     if options.keep and classified is not None:
-        check_kept_columns(inputs_of(classified.source), options.keep, classified.reading)
+        check_kept_columns(inputs, options.keep, classified.reading)
 
 
 def save_results(
@@ -101,7 +104,7 @@ def save_results(
     )
     spec = ClassifySpec(**batch.options) if batch else None
     if output is not None and spec:
-        check_output(output, _files_of(context, spec))
+        check_output(output, _files_of(context, spec), context.remote)
     scores = options.scores_of(job_id, output)
     blocks: Iterable[bytes] = read_result_lines(
         context.engine, job_id, only=request.only, follow=request.follow, scores=scores, lost=lost
@@ -113,6 +116,7 @@ def save_results(
         batch.targets if batch else [],
         output,
         options.keep,
+        remote=context.remote,
         with_scores=scores != NONE,
         csv=options.csv,
         on_progress=on_progress,
@@ -123,12 +127,12 @@ def save_results(
 def _inputs_of(context: ServiceContext, spec: ClassifySpec) -> Sequence[Input]:
     """What a batch was read from. Raises InvalidInput where it is not here."""
     reference = reference_in(spec.source)
-    return inputs_of(spec.source) if reference is None else [context.storage.file(reference, DATASETS)]
+    return inputs_of(spec.source, context.remote) if reference is None else [context.storage.file(reference, DATASETS)]
 
 
 def _files_of(context: ServiceContext, spec: ClassifySpec) -> Sequence[Input]:
     """The files that a batch was read from, as far as they are here."""
     try:
         return _inputs_of(context, spec) if spec.source != "-" else ()
-    except InvalidInput:
+    except (InvalidInput, StorageRefused, StorageUnavailable):
         return ()
