@@ -1,5 +1,19 @@
-"""`python -m labelmill`."""
+"""The command `labelmill`, also as `python -m labelmill`."""
 
-from labelmill.cli.main import run
+import sys
 
-run()
+from labelmill import __version__
+
+
+def run() -> None:
+    """Run the command. Its version alone is told without loading the commands, which takes half a second."""
+    if sys.argv[1:] == ["--version"]:
+        sys.stdout.write(f"labelmill {__version__}\n")
+        return
+    from labelmill.cli.main import run as run_command  # noqa: PLC0415 - see above
+
+    run_command()
+
+
+if __name__ == "__main__":
+    run()
