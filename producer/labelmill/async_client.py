@@ -356,9 +356,9 @@ class AsyncRows:
 class AsyncBatch(AsyncJob[BatchDocument], AsyncRows):
     """A bulk classification."""
 
-    async def retry(self) -> None:
-        """Run its failed rows again. Raises InvalidInput."""
-        self.warnings += (await self.client.retry(self.id)).warnings
+    async def retry(self, max_cost: float | None = None) -> None:
+        """Run its failed and unanswered rows again; `max_cost` as for `Client.retry`. Raises InvalidInput."""
+        self.warnings += (await self.client.retry(self.id, max_cost)).warnings
 
 
 class AsyncEvaluation(AsyncJob[EvaluationDocument], AsyncRows):

@@ -126,6 +126,7 @@ class Calls:
         mode: str = "realtime",
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        max_cost: float | None = None,
     ) -> Evaluation:
         """Measure a model on a split of a dataset. `mode`: `realtime` or `batch`. Raises InvalidInput, NotFound,
         KeyTaken.
@@ -136,7 +137,7 @@ class Calls:
         """
         from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 
-        request = EvaluateRequest(model, dataset, split, calibrate, mode, idempotency_key, metadata or {})
+        request = EvaluateRequest(model, dataset, split, calibrate, mode, idempotency_key, metadata or {}, max_cost)
         accepted = accept_evaluation(self.context, request)
         return Evaluation(self, accepted.id, self._start(accepted))
 
@@ -281,12 +282,13 @@ class Calls:
 
         cancel(self.context, JobRequest(job_id))
 
-    def retry(self, job_id: str) -> Batch:
-        """Run the failed rows of a batch again. Raises NotFound, InvalidInput."""
+    def retry(self, job_id: str, max_cost: float | None = None) -> Batch:
+        """Run the failed and unanswered rows of a batch again. `max_cost`, in USD, is of the whole batch, with what was
+        spent before; None: it stays as it is. Raises NotFound, InvalidInput."""
         from labelmill.services.jobs.actions import retry
-        from labelmill.services.jobs.requests import JobRequest
+        from labelmill.services.jobs.requests import RetryRequest
 
-        return Batch(self, job_id, messages_of(retry(self.context, JobRequest(job_id)).warnings))
+        return Batch(self, job_id, messages_of(retry(self.context, RetryRequest(job_id, max_cost)).warnings))
 
     def approve(self, training_id: str) -> Training:
         """Approve the cost of a training. Raises NotFound, InvalidInput when it does not wait for approval."""

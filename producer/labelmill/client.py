@@ -92,11 +92,13 @@ class Submitting(Calls, Generic[S]):
         quoting: str | None = None,
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        max_cost: float | None = None,
     ) -> Batch:
         """Submit a batch: every text of `source`, a path, a glob or `-`, texts, mappings, or a table. Rows are read
         once and stored as they come, at constant memory. `thresholds`: target (or `*` for all) → the minimum of the
         best score; below it a row abstains. `mode`: `realtime`, `batch`, or `auto` with a `deadline` such as `90m`,
-        `2h` or `1d`. Raises InvalidInput, NotFound, KeyTaken.
+        `2h` or `1d`. `max_cost`, in USD: the batch pauses before it may cost more. Raises InvalidInput, NotFound,
+        KeyTaken.
 
         >>> batch = client.classify(["wake me at six", "will it rain"], "requests", metadata={"team": "search"})
         >>> batch.wait()["rows"]["labelled"]
@@ -123,6 +125,7 @@ class Submitting(Calls, Generic[S]):
             quoting=quoting,
             idempotency_key=idempotency_key,
             metadata=metadata,
+            max_cost=max_cost,
         )
         accepted = accept_batch(self.context, request)
         return Batch(self, accepted.id, self._start(accepted))

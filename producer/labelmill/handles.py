@@ -157,9 +157,9 @@ class Rows:
 class Batch(Job[BatchDocument], Rows):
     """A bulk classification."""
 
-    def retry(self) -> None:
-        """Run its failed rows again. Raises InvalidInput."""
-        self.warnings += self.client.retry(self.id).warnings
+    def retry(self, max_cost: float | None = None) -> None:
+        """Run its failed and unanswered rows again; `max_cost` as for `Client.retry`. Raises InvalidInput."""
+        self.warnings += self.client.retry(self.id, max_cost).warnings
 
 
 class Evaluation(Job[EvaluationDocument], Rows):

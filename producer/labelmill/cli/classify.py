@@ -26,6 +26,7 @@ from labelmill.cli.options import (
     Encoding,
     IdempotencyKey,
     Keep,
+    MaxCost,
     Metadata,
     NoEscape,
     OnBadRow,
@@ -94,6 +95,7 @@ def classify(
     quoting: QuotingOption = None,
     idempotency_key: IdempotencyKey = None,
     metadata: Metadata = None,
+    max_cost: MaxCost = None,
     wait: Wait = False,
     output: Annotated[
         str | None,
@@ -139,6 +141,7 @@ def classify(
         quoting=quoting,
         idempotency_key=idempotency_key,
         metadata=parse_metadata(metadata),
+        max_cost=max_cost,
     )
     target = None if output is None else output_of(output)
     options = OutputOptions.of(

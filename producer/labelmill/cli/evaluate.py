@@ -12,6 +12,7 @@ from labelmill.cli.options import (
     AsJson,
     DatasetRef,
     IdempotencyKey,
+    MaxCost,
     Metadata,
     ModelRef,
     SplitName,
@@ -38,6 +39,7 @@ def evaluate(
     mode: Annotated[str, typer.Option(help="realtime, or batch (half the price).")] = "realtime",
     idempotency_key: IdempotencyKey = None,
     metadata: Metadata = None,
+    max_cost: MaxCost = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
@@ -45,7 +47,7 @@ def evaluate(
 
     Accuracy, F1, calibration, time and cost; docs/evaluation.md says what each means.
     """
-    request = EvaluateRequest(ref, dataset, split, calibrate, mode, idempotency_key, parse_metadata(metadata))
+    request = EvaluateRequest(ref, dataset, split, calibrate, mode, idempotency_key, parse_metadata(metadata), max_cost)
     context = connected()
     submitted = submit(context, accept_evaluation(context, request))
     finish_submission(context, submitted, wait=wait, as_json=as_json)

@@ -23,7 +23,7 @@ from labelmill.contracts.ids import Kind
 from labelmill.services.jobs import actions
 from labelmill.services.jobs.documents import job_status
 from labelmill.services.jobs.listing import JobsRequest, list_jobs
-from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.jobs.requests import JobRequest, RetryRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,20 @@ def cancel(job_id: JobId, as_json: AsJson = False) -> None:
     finish_submission(context, actions.cancel(context, JobRequest(job_id)), as_json=as_json)
 
 
-def retry(job_id: JobId, wait: Wait = False, as_json: AsJson = False) -> None:
-    """Run the failed rows of a batch again, and nothing else."""
+def retry(
+    job_id: JobId,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(
+            metavar="USD",
+            help="A new cap for the whole batch, with what was spent before.",
+            show_default="the cap that it has",
+        ),
+    ] = None,
+    wait: Wait = False,
+    as_json: AsJson = False,
+) -> None:
+    """Run the failed and unanswered rows of a batch again, and nothing else."""
     context = connected()
-    finish_submission(context, actions.retry(context, JobRequest(job_id)), wait=wait, as_json=as_json)
+    submitted = actions.retry(context, RetryRequest(job_id, max_cost))
+    finish_submission(context, submitted, wait=wait, as_json=as_json)

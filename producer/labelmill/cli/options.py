@@ -61,6 +61,10 @@ IdempotencyKey = Annotated[
     str | None,
     typer.Option("--idempotency-key", metavar="KEY", help="The same key and request is the same job, however often."),
 ]
+MaxCost = Annotated[
+    float | None,
+    typer.Option("--max-cost", metavar="USD", help="Stop before the job may cost more.", show_default="no limit"),
+]
 Metadata = Annotated[
     list[str] | None,
     typer.Option("--metadata", metavar="K=V", help="Noted with the job; `status --metadata K=V` lists. Repeatable."),

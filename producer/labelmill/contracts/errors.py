@@ -15,6 +15,7 @@ LabelmillError                  one clear sentence, and the exit code of a comma
     ModelUnavailable            the account's plan allows no request of the model
     BudgetReached               a batch is paused, and goes on by `retry`               exit 4
       MonthlyLimitReached       Mistral's tokens of the month are used up               exit 4
+      CapReached                the job's cap, or the installation's of the month       exit 4
     DatabaseOutdated            tables are missing or of another version                exit 7
       DatabaseNewer             … of one that a newer Labelmill made                    exit 7
     DatabaseUnsuitable          its encoding, file system or machine cannot serve       exit 2
@@ -162,6 +163,10 @@ class BudgetReached(Permanent):
 
 class MonthlyLimitReached(BudgetReached):
     code = "monthly_limit"
+
+
+class CapReached(BudgetReached):
+    code = "cap_reached"
 
 
 class DatabaseOutdated(Permanent):

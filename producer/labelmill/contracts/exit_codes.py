@@ -18,6 +18,12 @@ CANCELLED = 6
 DATABASE_UNUSABLE = 7  #: Out of reach, read-only, or with tables of another version.
 DETACHED = 130  #: Ctrl-C while waiting; the job goes on.
 
+#: Of a job that failed.
+_OF_ERROR = {
+    "credentials_refused": CREDENTIALS_REFUSED,
+    "cap_reached": STOPPED_BY_BUDGET,
+    "monthly_limit": STOPPED_BY_BUDGET,
+}
 _OF_STATE = {"awaiting_approval": STOPPED_BY_BUDGET, "paused": STOPPED_BY_BUDGET, "cancelled": CANCELLED}
 
 
@@ -25,7 +31,7 @@ def exit_code_of_job(document: Mapping[str, Any]) -> int:
     """What a command that waited for a job exits with, by the job's status document."""
     state = document["state"]
     if state == "failed":
-        return CREDENTIALS_REFUSED if document.get("error_code") == "credentials_refused" else FAILED
+        return _OF_ERROR.get(str(document.get("error_code")), FAILED)
     if state == "completed" and document.get("rows", {}).get("failed"):
         return FAILED_ROWS
     return _OF_STATE.get(state, DONE)

@@ -15,6 +15,7 @@ from pydantic import AliasChoices, Field, NonNegativeFloat, SecretStr, Validatio
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
+from labelmill.contracts.bounds import MAX_AMOUNT
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.addresses.broker import read_broker_url
 from labelmill.core.addresses.database import read_database_url
@@ -71,6 +72,7 @@ class Settings(BaseSettings):
     poll_s: float = Field(default=2, gt=0)  #: Minimum interval between two polls of a remote job.
     #: USD for a million tokens of input and output, as JSON: `{"mistral-medium": [1.5, 7.5]}`; before Labelmill's own.
     prices: dict[str, tuple[NonNegativeFloat, NonNegativeFloat]] = Field(default_factory=dict)
+    monthly_cap: NonNegativeFloat | None = Field(default=None, le=MAX_AMOUNT)  #: USD, of all jobs in a month of UTC.
     ready_file: Path | None = None  #: A worker renews it while it can take work; health checks read its age.
     log_format: str = Field(default="auto", pattern="^(auto|json|text)$")
 

@@ -38,6 +38,7 @@ from labelmill.core.storage.remote import is_url
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
+from labelmill.services.submissions.caps import check_max_cost, models_asked
 from labelmill.services.submissions.idempotency import check_identity
 from labelmill.services.submissions.keys import (
     OpenedBatch,
@@ -71,6 +72,7 @@ class ClassifyRequest:
     idempotency_key: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     rows: PythonRows | None = None  #: Of a program; `spec.source` is their name then.
+    max_cost: float | None = None  #: USD; the batch pauses before it may cost more.
 
     @classmethod
     def of(
@@ -93,6 +95,7 @@ class ClassifyRequest:
         quoting: str | None = None,
         idempotency_key: str | None = None,
         metadata: Mapping[str, str] | None = None,
+        max_cost: float | None = None,
     ) -> Self:
         """From what a person writes. Raises InvalidInput.
 
@@ -122,7 +125,7 @@ class ClassifyRequest:
             on_bad_row=on_bad_row,
             reading=read_options(encoding, delimiter, quoting),
         )
-        return cls(model, spec, mode, priority, idempotency_key, metadata or {}, rows)
+        return cls(model, spec, mode, priority, idempotency_key, metadata or {}, rows, max_cost)
 
 
 def accept_batch(
@@ -142,6 +145,7 @@ def accept_batch(
     with writing(engine) as connection:
         row = resolve_model(connection, request.model)
         _check_targets(spec, row)
+        check_max_cost(request.max_cost, models_asked(row), context.prices)
         as_it_stands = {"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
         spec = spec.model_copy(update=as_it_stands)
     sources: list[Source | PythonRows] = []
@@ -157,7 +161,10 @@ def accept_batch(
     blocks = _begun(refused.none_in(read_blocks))
     with writing(engine) as connection:
         batch = open_batch(
-            connection, Order(row.no, request.model, spec, request.mode, request.priority), key, request.metadata
+            connection,
+            Order(row.no, request.model, spec, request.mode, request.priority, request.max_cost),
+            key,
+            request.metadata,
         )
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)

@@ -25,6 +25,7 @@ from labelmill.core.jobs.transitions import create_job
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
+from labelmill.services.submissions.caps import check_max_cost, models_asked
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 
@@ -42,6 +43,7 @@ class EvaluateRequest:
     mode: str = "realtime"  #: Or `batch`: its rows are classified by Mistral's Batch API.
     idempotency_key: str | None = None  #: The same key and request is the same evaluation.
     metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the evaluation.
+    max_cost: float | None = None  #: USD; the evaluation fails before it may cost more.
 
 
 def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Accepted:
@@ -49,7 +51,14 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
     context.require_tables()
     key = request.idempotency_key
     check_identity(key, request.metadata)
-    asked = {"model": request.model, "dataset": request.dataset, "split": request.split, "calibrate": request.calibrate}
+    asked: dict[str, Any] = {
+        "model": request.model,
+        "dataset": request.dataset,
+        "split": request.split,
+        "calibrate": request.calibrate,
+    }
+    if request.max_cost is not None:
+        asked["max_cost"] = request.max_cost
     if request.mode not in INNER_MODES:
         raise InvalidInput(f"{named('mode')} is one of {', '.join(INNER_MODES)}, not {shown(request.mode)}")
     if request.mode != INNER_MODES[0]:
@@ -63,6 +72,7 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
         dataset_row = ready_dataset(connection, request.dataset)
         check_split(dataset_row, request.split)
         multi = check_targets(model_row, dataset_row)
+        check_max_cost(request.max_cost, models_asked(model_row), context.prices)
         if request.calibrate:
             check_split(dataset_row, "validation")
             if request.split == "validation":
@@ -86,6 +96,7 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
             "dataset_ref": f"{dataset_row.name}@{dataset_row.version}",
             "split": request.split,
             "options": spec.model_dump(mode="json"),
+            "max_cost": request.max_cost,
             **keyed(key, digest),
         }
         create_job(connection, job_id, EvaluationState.QUEUED, "submitted", metadata=request.metadata, **values)

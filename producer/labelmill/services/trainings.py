@@ -8,11 +8,11 @@ from typing import Any, Self
 
 from sqlalchemy import select
 
-from labelmill.contracts.bounds import MAX_AMOUNT, check_plain_name, shown
+from labelmill.contracts.bounds import check_plain_name, shown
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, kind_of, new_id
-from labelmill.contracts.specs import BASE_MODELS, TrainSpec, specify
+from labelmill.contracts.specs import BASE_MODELS, EMBEDDING_MODEL, TrainSpec, specify
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import DatasetRow, TrainingRow
@@ -21,6 +21,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import ready_dataset
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.submissions.accepted import Accepted, Submitted, start
+from labelmill.services.submissions.caps import check_max_cost
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 METHODS = ("embedding", "factory", "prompt")
@@ -109,11 +110,10 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
     check_plain_name("model", request.name)
     check_method(request.method)
     max_cost = request.max_cost
-    if max_cost is not None and not 0 <= max_cost <= MAX_AMOUNT:
-        raise InvalidInput(f"{named('max_cost')} must be 0 or more, and at most {MAX_AMOUNT:,}")
     key = request.idempotency_key
     check_identity(key, request.metadata)
     spec = _spec_of_method(request.method, request.spec)
+    check_max_cost(max_cost, _models_asked(request.method, spec), context.prices)
     job_id, digest = new_id(Kind.TRAINING), _digest_of(request)
     with writing(context.engine) as connection:
         if (before := accepted_before(connection, Kind.TRAINING, key, digest)) is not None:
@@ -183,6 +183,13 @@ def approve(context: ServiceContext, request: JobRequest) -> Submitted:
             what = "being cancelled" if row.cancel_requested else row.state
             raise InvalidInput(f"{training_id} is {what}: it does not wait for approval", field="job_id")
     return start(context, Accepted(training_id, Kind.TRAINING, TrainingState.RUNNING.value))
+
+
+def _models_asked(method: str, spec: TrainSpec) -> list[str]:
+    """The models that a training pays by the token; for a fine-tuning Mistral names its price."""
+    if method == "embedding":
+        return [spec.base_model]
+    return [EMBEDDING_MODEL] if spec.shot_selection == "nearest" else []
 
 
 def check_choice(dataset: DatasetRow, method: str) -> None:

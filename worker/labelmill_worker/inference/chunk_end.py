@@ -15,11 +15,14 @@ from labelmill_worker.inference.outcomes import RowFailed, Stop
 from labelmill_worker.inference.tally import tally
 from labelmill_worker.process.ability import MISTRAL
 from labelmill_worker.store.batches import fail_batch
-from labelmill_worker.store.chunks import Claim, complete_batch, has_answers, release_chunk, stop_batch
+from labelmill_worker.store.budgets import Cap
+from labelmill_worker.store.chunks import Claim, complete_batch, has_answers, pause_at_cap, release_chunk, stop_batch
 from labelmill_worker.store.faults import MAX_FAULTS, UnforeseenFault, record_chunk_fault
 from labelmill_worker.store.progress import record_progress
 
 log = structlog.get_logger()
+
+_CAP_PAUSE_S = 1.0  #: Before a chunk is tried again while others hold the rest of a cap.
 
 
 def end_chunk(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, result: ChunkResult) -> None:
@@ -35,6 +38,8 @@ def end_chunk(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, 
         complete_batch(runtime.engine, claim.batch_no, claim.batch_id)
     elif not result.is_wanted:
         release_chunk(runtime.engine, claim)
+    elif result.refused is not None:
+        _wait_or_pause(runtime, messages, claim, *result.refused)
     elif result.unforeseen is not None:
         _after_fault_of_ours(runtime, claim, result, result.unforeseen)
     else:
@@ -71,6 +76,18 @@ def _stop(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, resu
     if result.rows_left:
         release_chunk(runtime.engine, claim)
     log.error("batch stopped", reason=error.message)
+
+
+def _wait_or_pause(
+    runtime: InferenceRuntime, messages: MessageSender, claim: Claim, cap: Cap, next_amount: int
+) -> None:
+    """At a cap: pause the batch, unless requests are under way whose reservation may come back."""
+    if pause_at_cap(runtime.engine, claim, cap, next_amount):
+        release_chunk(runtime.engine, claim)
+        log.info("batch paused", reason=cap.reached().message)
+        return
+    release_chunk(runtime.engine, claim, wait_s=_CAP_PAUSE_S)
+    _send_again(messages, claim, _CAP_PAUSE_S)
 
 
 def _after_fault_of_ours(runtime: InferenceRuntime, claim: Claim, result: ChunkResult, fault: Exception) -> None:

@@ -11,6 +11,7 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.inference.outcomes import Answer, Deferred, Delivery, RowFailed, Stop, Unforeseen
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.tally import tally
+from labelmill_worker.store.budgets import Cap
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.progress import Entry, Standing
 
@@ -28,6 +29,7 @@ class ChunkResult:
     rows: int
     requests: int
     tokens: int
+    refused: tuple[Cap, int] | None = None  #: The cap that held requests back, and the cost that it was too low for.
 
 
 @dataclass(slots=True)

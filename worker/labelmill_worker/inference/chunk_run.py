@@ -8,6 +8,7 @@ back to the task. Nothing of them refers to the run, so an ended chunk's texts l
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -22,6 +23,7 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Flow
+from labelmill_worker.inference.allowance import Allowance
 from labelmill_worker.inference.chunk_end import end_chunk, record_fault, stop_unusable_model
 from labelmill_worker.inference.chunk_record import ChunkRecord, ChunkResult
 from labelmill_worker.inference.claiming import claim_runnable_chunk
@@ -38,6 +40,7 @@ from labelmill_worker.inference.unable import leave_claim
 from labelmill_worker.inference.unanswered_rows import RowsToSend, unanswered_rows
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
+from labelmill_worker.store.budgets import Holder, release, reserve
 from labelmill_worker.store.chunks import Claim, save_learned_schema
 
 log = structlog.get_logger()
@@ -93,6 +96,10 @@ class ChunkRun:
         self._runtime = runtime
         self._claim = claim
         self._strategy = strategy
+        self._allowance: Allowance | None = None
+        if claim.caps:
+            holder = Holder(claim.token, (claim.batch_no, claim.number))
+            self._allowance = Allowance(partial(reserve, runtime.engine, claim.caps, holder), runtime.prices)
 
     def run(self) -> ChunkResult:
         """Send what is unanswered; returns when all that came of it is recorded. Raises what kept it from that."""
@@ -113,6 +120,8 @@ class ChunkRun:
         sending = runtime.send(claim.batch_id, order, self._strategy.plan(*to_send))
         result = record.result()
         sending.result()
+        if claim.caps:
+            release(runtime.engine, claim.token)
         log.info(
             "chunk released" if result.rows_left else "chunk done",
             rows=result.rows,
@@ -120,6 +129,8 @@ class ChunkRun:
             tokens=result.tokens,
             took_s=round(time.monotonic() - claim.claimed_at, 2),
         )
+        if self._allowance is not None:
+            result = replace(result, refused=self._allowance.refused)
         return result
 
     def _order(self, record: ChunkRecord, window: SendingWindow) -> ChunkOrder:
@@ -134,6 +145,7 @@ class ChunkRun:
             defers_malformed=retry_policy.defers_malformed(claim.attempts),
             defers_unusable=retry_policy.defers_unusable(claim.attempts),
             bisects_faults=claim.faults > 0,
+            allowance=self._allowance,
         )
 
     def _reuse_answers(self, record: ChunkRecord, to_send: RowsToSend, until: float) -> RowsToSend:

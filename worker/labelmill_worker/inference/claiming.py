@@ -28,7 +28,7 @@ def claim_runnable_chunk(runtime: InferenceRuntime, sender: MessageSender, messa
             chosen = most_deserving_chunk(engine, message.job_id, message.chunk, exclude_models=exclude)
             if chosen is None:
                 break
-            claim = claim_chunk(engine, *chosen, runtime.lease_s)
+            claim = claim_chunk(engine, *chosen, runtime.lease_s, runtime.monthly_cap)
             if claim is not None:
                 return claim
     if error is None and exclude:

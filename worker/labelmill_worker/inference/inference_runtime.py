@@ -42,6 +42,8 @@ class InferenceRuntime:
         self.lease_s = settings.lease_s
         self.storage = storage
         self.texts_per_request = settings.texts_per_request
+        self.monthly_cap = settings.monthly_cap
+        self.prices = PriceList.of(settings)
         self.engine = engine
         self.ability = ability
         self.delays = Delays(engine)
@@ -52,7 +54,7 @@ class InferenceRuntime:
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
-        self.recorder = Recorder(engine, settings.lease_s, self._notify_loop, PriceList.of(settings))
+        self.recorder = Recorder(engine, settings.lease_s, self._notify_loop, self.prices)
 
     @classmethod
     def from_settings(

@@ -12,6 +12,8 @@ from functools import partial
 
 from labelmill.contracts.errors import (
     BrokerUnavailable,
+    CapReached,
+    DatabaseUnavailable,
     LabelmillError,
     MalformedAnswer,
     ModelUnavailable,
@@ -22,8 +24,10 @@ from labelmill.contracts.errors import (
     UnusableContent,
 )
 from labelmill.contracts.usage import Usage
+from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Admission, Flow
+from labelmill_worker.inference.allowance import Allowance
 from labelmill_worker.inference.bisection import BatchVerdict, bisect, bisect_refused, send_halves
 from labelmill_worker.inference.counted_usage import counted_usage
 from labelmill_worker.inference.learned_labels import LearnedLabels
@@ -57,6 +61,7 @@ class ChunkOrder:
     deliver: Callable[[Delivery], None]  #: Takes over the slots of what it is given.
     defers_malformed: bool = False  #: A row that Mistral cannot answer well is left for later instead of failed.
     defers_unusable: bool = False  #: So is one whose chat model said nothing usable, while no other text is answered.
+    allowance: Allowance | None = None  #: What may be spent; None: there is no cap.
     bisects_faults: bool = False  #: A request that meets a fault of ours is bisected, to find the row that causes it.
 
 
@@ -195,7 +200,7 @@ class ChunkSender:
                 await asyncio.sleep(delay_s)
             except LabelmillError as error:
                 self._window.close()
-                return [Stop(error)]
+                return [Deferred(error, 0.0) if isinstance(error, CapReached) else Stop(error)]
             tries += 1
 
     def _forgo_permit(self, flow: Flow) -> None:
@@ -220,6 +225,9 @@ class ChunkSender:
         breaker, limiter = self._admission.breaker, self._admission.limiter.of(self._strategy.model)
         try:
             answer = await self._answer_to(request, self._strategy.call(request, vectors))
+        except (CapReached, DatabaseUnavailable, LeaseLost):
+            breaker.abandon()  # it was not sent
+            raise
         except LabelmillError as error:
             breaker.record(error)
             raise
@@ -253,6 +261,9 @@ class ChunkSender:
             reply = await self._send_call(call, request)
             self._tokens += reply.tokens
             vectors = self._strategy.read_vectors(request, reply)
+        except (CapReached, DatabaseUnavailable, LeaseLost):
+            breaker.abandon()
+            raise
         except LabelmillError as error:
             breaker.record(error)
             raise
@@ -268,6 +279,23 @@ class ChunkSender:
         return vectors
 
     async def _send_call(self, call: Call, request: Request) -> Reply:
+        allowance = self._order.allowance
+        if allowance is None:
+            return await self._send_paid(call, request, 0)
+        try:
+            held = await allowance.take(call)
+        except BaseException:
+            self._admission.limiter.of(call.model).note_no_answer()  # it was not sent
+            raise
+        try:
+            return await self._send_paid(call, request, held)
+        except (Unanswered, MalformedAnswer):
+            raise
+        except LabelmillError:
+            allowance.give_back(held)  # a refusal costs nothing
+            raise
+
+    async def _send_paid(self, call: Call, request: Request, held: int) -> Reply:
         self._requests += 1
         limiter = self._admission.limiter.of(call.model)
         began = time.monotonic()
@@ -287,10 +315,11 @@ class ChunkSender:
         except BaseException as error:
             limiter.note_no_answer()
             if isinstance(error, Unanswered | MalformedAnswer):
-                self._usages.append(counted_usage(call, request))
+                self._usages.append(counted_usage(call, request, held=held))
             raise
         limiter.note_answer(reply.limits, reply.tokens, request.tokens, time.monotonic() - began)
-        self._usages.append(reply.usage(call.model) or counted_usage(call, request))
+        usage = reply.usage(call.model) or counted_usage(call, request)
+        self._usages.append(replace(usage, held=held) if held else usage)
         return reply
 
     async def _after_refusal(self, request: Request, error: RequestRefused, *, in_parts: bool) -> list[Outcome]:

@@ -34,6 +34,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs import chunk_transitions, events
 from labelmill.core.jobs.chunk_transitions import is_claimed
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill_worker.store.budgets import Cap, caps_of, is_reached
 from labelmill_worker.store.transitions import move_job
 from labelmill_worker.store.vectors import rows_with_vectors
 
@@ -47,6 +48,7 @@ _OF_BATCH = (
     BatchRow.model_no,
     BatchRow.priority,
     BatchRow.owner_id,
+    BatchRow.max_cost,
 )
 
 
@@ -69,6 +71,7 @@ class Claim:
     repeats: dict[int, int] = field(default_factory=dict)  #: row → how many later rows have the same text
     faults: int = 0  #: Unforeseen, since the chunk's last progress.
     owner_id: str | None = None  #: The training or evaluation that the batch runs for.
+    caps: tuple[Cap, ...] = ()  #: On what may be spent.
     uncounted: int = 0  #: Rows whose texts another batch embedded: answered, but not yet in the chunk's counts.
 
     @property
@@ -77,8 +80,11 @@ class Claim:
         return self.owner_id or self.batch_id
 
 
-def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
-    """Take the lease on a chunk that is runnable. None: done, taken by another worker, or the batch runs no more."""
+def claim_chunk(
+    engine: Engine, batch_id: str, number: int, lease_s: float, monthly_cap: float | None = None
+) -> Claim | None:
+    """Take the lease on a chunk that is runnable. None: done, taken by another worker, or the batch runs no more.
+    `monthly_cap`: the installation's."""
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(
@@ -94,7 +100,7 @@ def claim_chunk(engine: Engine, batch_id: str, number: int, lease_s: float) -> C
         if batch.state == BatchState.QUEUED.value:
             move_job(connection, batch_id, BatchState.RUNNING, old=BatchState.QUEUED, started_at=utc_now())
     try:
-        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at))
+        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at, monthly_cap))
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         complete_batch(engine, batch.no, batch_id)
@@ -119,13 +125,15 @@ def claim_chunk_of_remote(engine: Engine, batch_id: str, number: int, lease_s: f
                 raise ChunkBusy(f"chunk {number} is held by another worker", 1.0)
             return None
     try:
-        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at))
+        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at, None))
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         return None
 
 
-def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: Any, asked_at: float) -> Claim:
+def _read_claim(
+    engine: Engine, batch_id: str, number: int, token: str, batch: Any, asked_at: float, monthly_cap: float | None
+) -> Claim:
     with reading(engine) as connection:
         chunk = connection.execute(
             select(
@@ -182,6 +190,7 @@ def _read_claim(engine: Engine, batch_id: str, number: int, token: str, batch: A
         repeats,
         chunk.faults,
         batch.owner_id,
+        caps_of(batch.owner_id or batch_id, batch.max_cost, monthly_cap),
         uncounted,
     )
 
@@ -240,6 +249,23 @@ def stop_batch(engine: Engine, claim: Claim, error: LabelmillError) -> None:
             old=BatchState.RUNNING,
             message=error.stored,
             chunk=claim.number,
+            error=error.stored,
+            error_code=error.code,
+        )
+
+
+def pause_at_cap(engine: Engine, claim: Claim, cap: Cap, next_amount: int) -> bool:
+    """Pause a batch whose next request may cost more than is left of a cap. False: a reservation is outstanding that
+    could come back, or the claim was lost."""
+    error = cap.reached(can_be_retried=claim.owner_id is None)
+    with writing(engine) as connection:
+        return is_reached(connection, cap, next_amount) and move_job(
+            connection,
+            claim.batch_id,
+            BatchState.PAUSED,
+            exists().where(is_claimed(claim.batch_no, claim.number, claim.token)),
+            old=BatchState.RUNNING,
+            message=error.stored,
             error=error.stored,
             error_code=error.code,
         )

@@ -91,9 +91,17 @@ def open_inner_batch(
         priority="normal",
         options=spec.model_dump(mode="json"),
         owner_id=job_id,
+        max_cost=_max_cost(connection, table, job_id),
     )
     write_held(connection, table, job_id, token, **{column: batch_id})
     return batch_id
+
+
+def _max_cost(connection: Connection, table: JobTable, job_id: str) -> float | None:
+    """The cap of the job as a whole: its batches share it. A person who approved an estimate has lifted it."""
+    row = connection.execute(select(table.__table__).where(table.id == job_id)).mappings().one()
+    max_cost: float | None = None if row.get("approved") else row.get("max_cost")
+    return max_cost
 
 
 def fill_inner_batch(

@@ -12,6 +12,7 @@ from labelmill.contracts.usage import Usage
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import LedgerRow, utc_now
 from labelmill.core.money.costs import priced_model
+from labelmill.core.money.nanos import nanos
 from labelmill.core.money.prices import CURRENCY, PriceList
 
 FINE_TUNING = "fine-tuning"  #: The mode of what is not paid by the token.
@@ -52,6 +53,14 @@ def write_lines(connection: Connection, charges: Iterable[Charged], prices: Pric
     if sums:
         lines = [_values(line, total, prices) for line, total in sums.items()]
         dialect_of(connection).rows_at_once(connection, _INSERT, lines)
+
+
+def cost_in_nanos(usage: Usage, prices: PriceList) -> int:
+    """What usage costs, in billionths; 0 where no price is known."""
+    price = prices.price_of(priced_model(usage.model, prices))
+    if price is None:
+        return 0
+    return nanos(price.amount(usage.input_tokens, usage.output_tokens, usage.cached_tokens, mode=usage.mode))
 
 
 def write_price(connection: Connection, job_id: str, model: str, amount: float, currency: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
@@ -18,8 +18,9 @@ from labelmill.core.database.tables import BatchRow
 from labelmill.core.jobs.chunk_transitions import COUNTERS, RECORD
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import LISTED, PriceList
+from labelmill_worker.store.budgets import Settlement, settle
 from labelmill_worker.store.chunks import Claim
-from labelmill_worker.store.ledger import Charged, write_lines
+from labelmill_worker.store.ledger import Charged, cost_in_nanos, write_lines
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
 from labelmill_worker.store.vectors import keep_vectors
 
@@ -100,14 +101,38 @@ def record_entries(
     if errors:
         dialect.bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
     keep_vectors(connection, [(entry.claim.model.no, *vector) for entry in kept for vector in entry.progress.vectors])
+    charged_already = _settle(connection, entries, standings, prices)
     charges = (
         Charged(entry.claim.charged_to, entry.claim.batch_id, usage)
         for entry in entries
+        if entry.claim.token not in charged_already
         for usage in entry.progress.usages
     )
     write_lines(connection, charges, prices)
     transactions = [row[1] for row in answers if row]
     return Recorded([standings[entry] for entry in entries], transactions[0] if transactions else None)
+
+
+def _settle(
+    connection: Connection, entries: Sequence[Entry], standings: Mapping[Entry, Standing], prices: PriceList
+) -> frozenset[str]:
+    """Settle what claims with a cap had reserved. Returns the tokens of those whose requests were charged already, as
+    those of a dead worker."""
+    capped = [entry for entry in entries if entry.claim.caps]
+    if not capped:
+        return frozenset()
+    settlements = {
+        entry.claim.token: Settlement(
+            sum(usage.held for usage in entry.progress.usages),
+            sum(cost_in_nanos(usage, prices) for usage in entry.progress.usages),
+        )
+        for entry in capped
+        if entry.progress.usages
+    }
+    ended = [entry.claim.token for entry in capped if entry.done and standings[entry] is not Standing.LOST]
+    known = settle(connection, settlements, ended)
+    # a free call reserves nothing
+    return frozenset(key for key, settled in settlements.items() if settled.held and key not in known)
 
 
 def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:

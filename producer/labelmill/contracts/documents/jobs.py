@@ -110,6 +110,7 @@ class BatchDocument(RunningHead):
     cached: int
     requests: int
     tokens: int
+    max_cost: float | None
     cost: Cost | None
     started_at: str | None
     failures: dict[str, int]
@@ -124,6 +125,7 @@ class EvaluationDocument(RunningHead):
     split: str
     batch: str | None
     calibration_batch: str | None
+    max_cost: float | None
     cost: Cost | None
     metrics: dict[str, TargetMetrics] | None
     summary: EvaluationSummary | None

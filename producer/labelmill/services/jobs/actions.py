@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import ColumnElement, delete, exists, or_, select, update
 from sqlalchemy.engine import Connection
@@ -21,6 +22,7 @@ from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
     IndexedChunkRow,
+    ModelRow,
     RemoteBatchRow,
     RemoteChunkRow,
     RowErrorRow,
@@ -33,8 +35,9 @@ from labelmill.core.jobs.tables import TABLE_OF, is_open, is_runnable
 from labelmill.core.jobs.transitions import move_job
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import no_job
-from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.jobs.requests import JobRequest, RetryRequest
 from labelmill.services.submissions.accepted import Accepted, Submitted, start
+from labelmill.services.submissions.caps import check_max_cost, models_asked
 from labelmill.services.submissions.keys import SUBMISSION_BROKEN
 
 
@@ -112,16 +115,22 @@ def _end(connection: Connection, job_id: str, cancelled: State, *conditions: Col
 _CANCEL: dict[Kind, Callable[[Connection, str], bool]] = {Kind.TRAINING: _cancel_training, Kind.BATCH: _cancel_batch}
 
 
-def retry(context: ServiceContext, request: JobRequest) -> Submitted:
-    """Run the failed and unanswered rows of a batch again. Raises NotFound, InvalidInput."""
+def retry(context: ServiceContext, request: RetryRequest) -> Submitted:
+    """Run the failed and unanswered rows of a batch again, under another cap if one is named. Raises NotFound,
+    InvalidInput."""
     job_id = request.job_id
     if kind_of(job_id) is not Kind.BATCH:
         raise NotFound(f"no batch has the id {shown(job_id)}")
     with writing(context.engine) as connection:
         batch = connection.execute(
-            select(BatchRow.no, BatchRow.state, BatchRow.error_code, BatchRow.started_at, BatchRow.purging).where(
-                BatchRow.id == job_id
-            )
+            select(
+                BatchRow.no,
+                BatchRow.state,
+                BatchRow.error_code,
+                BatchRow.started_at,
+                BatchRow.purging,
+                BatchRow.model_no,
+            ).where(BatchRow.id == job_id)
         ).first()
         if batch is None or batch.purging:
             raise NotFound(f"no batch has the id {shown(job_id)}")
@@ -134,6 +143,11 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
         to_run = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
         if batch.started_at is None and batch.error_code in (InvalidInput.code, SUBMISSION_BROKEN):
             raise InvalidInput(f"{job_id} failed at submission: submit it again", field="job_id")
+        changes: dict[str, Any] = {}
+        if request.max_cost is not None:
+            model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
+            check_max_cost(request.max_cost, models_asked(ModelRow(**model)), context.prices)
+            changes["max_cost"] = request.max_cost
         if connection.scalar(select(ChunkRow.number).where(of_batch, to_run).limit(1)) is None:
             raise InvalidInput(f"{job_id} has no failed row", field="job_id")
         if not move_job(
@@ -144,6 +158,7 @@ def retry(context: ServiceContext, request: JobRequest) -> Submitted:
             old=BatchState(batch.state),
             message="failed rows are run again",
             stopping=None,
+            **changes,
         ):
             raise InvalidInput(f"{job_id} is being retried by another command", field="job_id")
         chunk_transitions.run_again(connection, of_batch & to_run)

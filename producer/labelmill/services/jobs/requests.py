@@ -1,4 +1,4 @@
-"""The request that names one job by its id."""
+"""The requests that name one job by its id."""
 
 from __future__ import annotations
 
@@ -7,6 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class JobRequest:
-    """One job: to be shown, approved, cancelled, retried."""
+    """One job: to be shown, approved, cancelled."""
 
     job_id: str
+
+
+@dataclass(frozen=True)
+class RetryRequest(JobRequest):
+    """A batch to be run again. `max_cost`: of the whole batch, with what was spent before; None: it stays as it is."""
+
+    max_cost: float | None = None

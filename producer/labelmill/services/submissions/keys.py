@@ -32,6 +32,7 @@ class Order:
     spec: ClassifySpec
     mode: str
     priority: str
+    max_cost: float | None = None  #: Not fixed by a key: `retry` may change it.
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ def open_batch(connection: Connection, order: Order, key: str | None, metadata: 
         "runs_in": Mode.REALTIME.value if order.mode == Mode.REALTIME.value else Mode.BATCH.value,
         "deadline_at": None if deadline_s is None else utc_now() + timedelta(seconds=deadline_s),
         "priority": order.priority,
+        "max_cost": order.max_cost,
         "options": order.spec.model_dump(mode="json"),
         "idempotency_key": key,
     }

@@ -20,6 +20,7 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 from labelmill_worker.store import stalled
+from labelmill_worker.store.budgets import charge_dead_holders
 from labelmill_worker.store.commits import PATIENCE_S
 from labelmill_worker.store.locks import Taken, hold_lease, take_lease
 from labelmill_worker.store.remote_actions import defer_actions, overdue_actions
@@ -63,6 +64,8 @@ def sweep(
     grace_s = grace_after_silence_s(lease.free_for_s + every_s, settings.lease_s, every_s)
     if returned := stalled.return_expired_chunks(engine, grace_s=grace_s):
         log.warning("chunks of dead workers are runnable again", chunks=returned)
+    if charged := charge_dead_holders(engine):
+        log.warning("what dead workers had reserved counts as spent", claims=charged)
     batches = stalled.runnable_batches(engine)
     stalled.complete_finished_batches(engine, batches)
     waiting = WaitingMessages(settings.broker_url)

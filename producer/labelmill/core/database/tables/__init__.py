@@ -16,6 +16,7 @@ from labelmill.core.database.tables.batches import (
     ChunkRow,
     DuplicateRow,
 )
+from labelmill.core.database.tables.budgets import BudgetRow, ReservationRow
 from labelmill.core.database.tables.caches import AnswerIndexRow, IndexedChunkRow, VectorRow
 from labelmill.core.database.tables.datasets import DatasetRow
 from labelmill.core.database.tables.evaluations import AnalysisRow, EvaluationRow
@@ -38,6 +39,7 @@ __all__ = [
     "AnswerIndexRow",
     "Base",
     "BatchRow",
+    "BudgetRow",
     "ChunkInputRow",
     "ChunkRepeatsRow",
     "ChunkRow",
@@ -59,6 +61,7 @@ __all__ = [
     "PromotionRow",
     "RemoteBatchRow",
     "RemoteChunkRow",
+    "ReservationRow",
     "RowErrorRow",
     "TrainingRow",
     "UnableWorkerRow",

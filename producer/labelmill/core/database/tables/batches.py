@@ -25,6 +25,7 @@ class BatchRow(JobRow):
     duplicates: Mapped[int] = mapped_column(Number, default=0)
     skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
     owner_id: Mapped[str | None] = mapped_column(String(64))  #: The training or evaluation that it runs for.
+    max_cost: Mapped[float | None] = mapped_column(Double)  #: Of it, or of the job that it runs for. None: no limit.
     runs_in: Mapped[str] = mapped_column(String(12), default="realtime", server_default="realtime")  #: A `Mode`, now.
     stopping: Mapped[str | None] = mapped_column(String(12))  #: A `Stopping`; None: its remote batches go on.
     deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, ForeignKey, Index, LargeBinary, String
+from sqlalchemy import JSON, Double, ForeignKey, Index, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
@@ -18,6 +18,7 @@ class EvaluationRow(LeasedJobRow):
     dataset_ref: Mapped[str] = mapped_column(String(220))
     split: Mapped[str] = mapped_column(String(20))
     batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies the split.
+    max_cost: Mapped[float | None] = mapped_column(Double)
     metrics: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))
     options: Mapped[Json | None] = mapped_column(JSON(none_as_null=True))  #: An `EvaluateSpec`.
     calibration_batch_id: Mapped[str | None] = mapped_column(String(64))  #: The batch that classifies validation.

@@ -1,0 +1,256 @@
+"""Caps: no job spends more than it may, what is not spent comes back, and a higher cap goes on where it stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from asked import submit_batch, submit_evaluation, submit_training
+from mill import DEADLINE_S, Mill, open_mill, some_texts, until
+from sqlalchemy import func, select, update
+from sqlalchemy.engine import Engine
+from strict_mistral import StrictMistral, refuse_texts_with
+from workshop import SCHEMA, Workshop, intent_rows
+
+from labelmill.contracts.errors import CapReached, InvalidInput
+from labelmill.contracts.exit_codes import exit_code_of_job
+from labelmill.contracts.messages import EVALUATE, TRAIN, JobMessage
+from labelmill.core.database import reading, writing
+from labelmill.core.database.tables import (
+    BatchRow,
+    BudgetRow,
+    ChunkRow,
+    EvaluationRow,
+    LedgerRow,
+    ReservationRow,
+    TrainingRow,
+)
+from labelmill.core.money.nanos import amount_of, nanos
+from labelmill.core.money.prices import PriceList
+from labelmill.core.settings import Settings
+from labelmill.services.context import ServiceContext
+from labelmill.services.jobs import actions
+from labelmill.services.jobs.requests import RetryRequest
+from labelmill_worker.store.budgets import Cap, Holder, Settlement, charge_dead_holders, release, reserve, settle
+from labelmill_worker.store.chunks import claim_chunk
+from labelmill_worker.store.stalled import return_expired_chunks
+
+PRICE = {"stand-in": (1000.0, 0.0)}  #: USD for a million tokens: a request of ten texts costs some 0.06.
+
+
+@pytest.fixture
+def priced(engine: Engine, mistral: StrictMistral, redis_url: str) -> Iterator[Mill]:
+    made, runtime = open_mill(engine, mistral, redis_url, prices=PRICE)
+    made.run(made.submit(["a first text, so that the labels are known"]))
+    yield made
+    assert made.free_slots() == 8, "a slot was lost"
+    runtime.close()
+
+
+def limit(mill: Mill, batch_id: str, max_cost: float) -> str:
+    with writing(mill.engine) as connection:
+        connection.execute(update(BatchRow).where(BatchRow.id == batch_id).values(max_cost=max_cost))
+    return batch_id
+
+
+def spent(engine: Engine, job_id: str) -> float:
+    with reading(engine) as connection:
+        return float(connection.scalar(select(func.sum(LedgerRow.amount)).where(LedgerRow.job_id == job_id)) or 0.0)
+
+
+def budget(engine: Engine, scope: str) -> tuple[float, float]:
+    with reading(engine) as connection:
+        row = connection.execute(select(BudgetRow.spent, BudgetRow.reserved).where(BudgetRow.scope == scope)).one()
+    return amount_of(row.spent), amount_of(row.reserved)
+
+
+def test_a_batch_pauses_at_its_cap_and_goes_on_under_a_higher_one(priced: Mill) -> None:
+    texts = some_texts(400)
+    batch = limit(priced, priced.submit(texts, chunk_texts=100), 1.0)
+    status = priced.run(batch)
+    assert (status["state"], status["error_code"], exit_code_of_job(status)) == ("paused", "cap_reached", 4)
+    assert status["max_cost"] == 1.0
+    assert 0.7 < status["cost"]["amount"] <= 1.0, "the rest is below what one more request may cost"
+    assert "retry ID --max-cost" in status["error"]
+    assert budget(priced.engine, batch) == (pytest.approx(status["cost"]["amount"]), 0.0)
+    answered = status["rows"]["labelled"]
+    assert 0 < answered < 400
+    retry_under(priced, batch, 0.5)
+    assert priced.run(batch)["state"] == "paused", "a total that is spent already"
+    retry_under(priced, batch, 10.0)
+    status = priced.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 400)
+    assert set(priced.mistral.billed.values()) == {1}, "it goes on where it stopped"
+    assert budget(priced.engine, batch) == (pytest.approx(spent(priced.engine, batch)), 0.0)
+    with reading(priced.engine) as connection:
+        assert connection.scalar(select(func.count()).select_from(ReservationRow)) == 0
+
+
+def retry_under(mill: Mill, batch: str, max_cost: float) -> None:
+    context = ServiceContext(mill.engine, mill.sender, prices=PriceList(PRICE))
+    actions.retry(context, RetryRequest(batch, max_cost))
+
+
+def test_a_cap_below_the_first_request_pauses_at_once_and_nothing_is_sent(priced: Mill) -> None:
+    requests = priced.mistral.requests
+    batch = limit(priced, priced.submit(some_texts(20)), 0.001)
+    assert priced.run(batch)["state"] == "paused"
+    assert priced.mistral.requests == requests
+
+
+def test_many_chunks_at_once_stay_below_one_cap(priced: Mill) -> None:
+    batch = limit(priced, priced.submit(some_texts(1000), chunk_texts=50), 2.0)
+    priced.mistral.latency_s = 0.01
+    with ThreadPoolExecutor(8) as pool:
+        while priced.status(batch)["state"] in ("queued", "running"):
+            list(pool.map(lambda number: priced.work(batch, number), range(8)))
+    status = priced.status(batch)
+    assert status["state"] == "paused"
+    assert 1.7 < spent(priced.engine, batch) <= 2.0
+    assert budget(priced.engine, batch)[1] == 0.0
+
+
+def test_the_month_of_the_installation_is_one_cap_for_all_jobs(
+    engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    mill, runtime = open_mill(engine, mistral, redis_url, prices=PRICE, monthly_cap=1.0)
+    first = mill.submit(some_texts(100))
+    assert mill.run(first)["state"] == "completed"
+    second = mill.submit(some_texts(300)[100:])
+    status = mill.run(second)
+    assert (status["state"], status["error_code"]) == ("paused", "cap_reached")
+    assert "LABELMILL_MONTHLY_CAP" in status["error"]
+    assert 0.7 < spent(engine, first) + spent(engine, second) <= 1.0
+    runtime.close()
+
+
+def test_what_was_spent_before_a_cap_was_set_counts(priced: Mill) -> None:
+    batch = priced.submit(some_texts(200), chunk_texts=100)
+    priced.work(batch, 0)
+    before = spent(priced.engine, batch)
+    assert before > 0.5
+    limit(priced, batch, before + 0.1)
+    assert priced.run(batch)["state"] == "paused"
+    assert spent(priced.engine, batch) == before
+
+
+def test_a_refused_request_gives_its_reservation_back(priced: Mill) -> None:
+    priced.mistral.faults.append(refuse_texts_with("bad"))
+    batch = limit(priced, priced.submit(["a bad text"]), 5.0)
+    assert priced.run(batch)["rows"]["failed"] == 1
+    assert budget(priced.engine, batch) == (0.0, 0.0)
+
+
+def test_what_a_dead_worker_had_reserved_counts_as_spent_and_the_rest_comes_back(priced: Mill) -> None:
+    batch = limit(priced, priced.submit(some_texts(100), chunk_texts=50), 3.0)
+    claim = claim_chunk(priced.engine, batch, 0, 15)
+    assert claim is not None
+    holder = Holder(claim.token, (claim.batch_no, claim.number))
+    assert reserve(priced.engine, claim.caps, holder, nanos(0.5)) is None
+    assert charge_dead_holders(priced.engine) == 0, "its claim is alive"
+    with writing(priced.engine) as connection:
+        connection.execute(update(ChunkRow).where(ChunkRow.batch_no == claim.batch_no).values(lease_until=1.0))
+    assert return_expired_chunks(priced.engine) == 1
+    assert charge_dead_holders(priced.engine) == 1
+    assert budget(priced.engine, batch) == (0.5, 0.0)
+    with reading(priced.engine) as connection:
+        line = connection.execute(select(LedgerRow.amount, LedgerRow.estimated).where(LedgerRow.job_id == batch)).one()
+    assert tuple(line) == (0.5, True)
+    with writing(priced.engine) as connection:
+        assert settle(connection, {claim.token: Settlement(nanos(0.5), nanos(0.1))}) == frozenset()
+    assert priced.run(batch)["state"] == "completed"
+    assert budget(priced.engine, batch) == (pytest.approx(spent(priced.engine, batch)), 0.0)
+
+
+def test_a_batch_waits_for_what_others_hold_before_it_pauses(priced: Mill) -> None:
+    batch = limit(priced, priced.submit(some_texts(50)), 1.0)
+    scope, held = Cap(batch, nanos(1.0)), Holder("another")
+    assert reserve(priced.engine, [scope], held, nanos(0.95)) is None
+    worker = threading.Thread(target=priced.run, args=(batch,))
+    worker.start()
+    until(lambda: priced.delays and max(priced.delays) >= 1.0)
+    assert priced.status(batch)["state"] == "running"
+    release(priced.engine, "another")
+    worker.join(DEADLINE_S)
+    assert priced.status(batch)["state"] == "completed"
+
+
+def test_reservations_of_several_caps_are_all_or_none(engine: Engine) -> None:
+    own, month = Cap("batch_1", nanos(5.0)), Cap("month:2026-11", nanos(1.0))
+    assert reserve(engine, [own, month], Holder("one"), nanos(0.6)) is None
+    assert reserve(engine, [own, month], Holder("two"), nanos(0.6)) == month
+    assert budget(engine, "batch_1") == (0.0, 0.6)
+    with writing(engine) as connection:
+        assert settle(connection, {"one": Settlement(nanos(0.6), nanos(0.2))}) == {"one"}
+    assert (budget(engine, "batch_1"), budget(engine, "month:2026-11")) == ((0.2, 0.0), (0.2, 0.0))
+    assert reserve(engine, [own, month], Holder("two"), nanos(0.6)) is None
+    release(engine, "two")
+    assert budget(engine, "month:2026-11") == (0.2, 0.0)
+
+
+class PollingWorkshop(Workshop):
+    """Polls trainings and evaluations at once when no message is left, as a sweep would."""
+
+    def step(self) -> None:
+        with writing(self.engine) as connection:
+            connection.execute(update(TrainingRow).values(due_at=None))
+            if not self.queue.waiting:
+                for task, table in ((TRAIN, TrainingRow), (EVALUATE, EvaluationRow)):
+                    open_jobs = select(table.id).where(table.state.in_(("queued", "validating", "running")))
+                    self.queue.waiting += [(task, JobMessage(job_id=one)) for one in connection.scalars(open_jobs)]
+        super().step()
+
+
+@pytest.fixture
+def workshop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
+    made = PollingWorkshop(engine, mistral, redis_url, tmp_path)
+    made.dataset("small", SCHEMA, **{name: intent_rows(name, 60) for name in ("train", "validation", "test")})
+    yield made
+    made.close()
+
+
+def test_trainings_and_evaluations_fail_at_their_cap_and_keep_what_was_paid_for(workshop: Workshop) -> None:
+    engine, sender = workshop.engine, workshop.sender
+    # the estimate passes, and the bounds of requests do not
+    estimated = 120 * 8 * 0.1 / 1e6
+    training = workshop.run(submit_training(engine, sender, name="m", dataset="small", max_cost=estimated * 1.1))
+    assert (training["state"], training["error_code"], exit_code_of_job(training)) == ("failed", "cap_reached", 4)
+    assert 0 < training["cost"]["amount"] <= estimated * 1.1
+    paid = sum(workshop.mistral.billed.values())
+    assert workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))["state"] == "succeeded"
+    assert set(workshop.mistral.billed.values()) == {1}, "vectors that were paid for are kept"
+    assert sum(workshop.mistral.billed.values()) == 120 > paid
+    evaluation = workshop.run(submit_evaluation(engine, sender, model="m", dataset="small", max_cost=0.00001))
+    assert (evaluation["state"], evaluation["error_code"]) == ("failed", "cap_reached")
+    assert evaluation["max_cost"] == 0.00001
+    assert "submit it again with a higher one" in evaluation["error"]
+
+
+def test_a_cap_is_refused_that_is_no_amount_or_cannot_be_kept(workshop: Workshop) -> None:
+    engine, sender = workshop.engine, workshop.sender
+    source = workshop.folder / "texts.jsonl"
+    source.write_text('{"text": "one text"}\n')
+    for max_cost in (-1.0, float("nan"), 2e9):
+        with pytest.raises(InvalidInput, match="0 or more"):
+            submit_batch(engine, sender, source=str(source), model="ft:classifier:any", max_cost=max_cost)
+    with pytest.raises(InvalidInput, match="price of 'ft:classifier:any' is not known"):
+        submit_batch(engine, sender, source=str(source), model="ft:classifier:any", max_cost=1.0)
+    with pytest.raises(InvalidInput, match="price of 'unheard-of' is not known"):
+        submit_training(engine, sender, name="m", dataset="small", base_model="unheard-of", max_cost=1.0)
+    with reading(engine) as connection:
+        assert connection.scalar(select(func.count()).select_from(BatchRow)) == 0
+    submit_batch(engine, sender, source=str(source), model="ft:classifier:ministral-3b-latest:any", max_cost=1.0)
+
+
+def test_a_monthly_cap_that_is_no_amount_is_refused() -> None:
+    with pytest.raises(ValueError, match="monthly_cap"):
+        Settings(monthly_cap=-1.0)
+
+
+def test_the_error_of_a_cap_says_how_to_go_on() -> None:
+    error = Cap("batch_1", nanos(2.5)).reached()
+    assert isinstance(error, CapReached)
+    assert error.message.startswith("the cap of 2.5 USD is reached")

@@ -1,0 +1,78 @@
+"""What a claim may spend under its caps: reserved in SQL some requests ahead, before each of them is sent.
+
+Belongs to one event loop. A claim without a cap has no allowance, and costs no statement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import orjson
+
+from labelmill.contracts.errors import Permanent
+from labelmill.core.money.costs import priced_model
+from labelmill.core.money.nanos import nanos_at_least
+from labelmill.core.money.prices import PriceList
+from labelmill_worker.ports.inference import Call
+from labelmill_worker.store.budgets import Cap
+
+_MAX_AHEAD = 16  #: Requests for which is reserved at once. What a killed worker had reserved counts as spent.
+_TEMPLATE_TOKENS = 5  #: What a server may add to a call or to each of its texts: marks of their beginning and end.
+
+Reserve = Callable[[int], Cap | None]
+"""Reserves an amount in SQL; returns the cap that has less left. Raises LeaseLost, DatabaseUnavailable."""
+
+
+def upper_bound(call: Call, prices: PriceList) -> int:
+    """What a call can cost at most, in billionths: no tokenizer makes more than one token of a byte, and a chat model
+    writes no more than `max_tokens`. Raises Permanent where no price is known."""
+    price = prices.price_of(priced_model(call.model, prices))
+    if price is None:
+        raise Permanent(
+            f"the price of {call.model} is not known, so its cost cannot be limited: set LABELMILL_PRICES",
+            code="price_unknown",
+        )
+    parts = call.body.get("input") or call.body.get("messages") or ()
+    asked = len(orjson.dumps(call.body)) + _TEMPLATE_TOKENS * (1 + len(parts))
+    return nanos_at_least(price.amount(asked, int(call.body.get("max_tokens") or 0)))
+
+
+class Allowance:
+    """What is reserved for a claim and not yet taken by a request."""
+
+    def __init__(self, reserve: Reserve, prices: PriceList) -> None:
+        self._reserve = reserve
+        self._prices = prices
+        self._left = 0
+        self._ahead = 1
+        self._reserving = asyncio.Lock()
+        self.refused: tuple[Cap, int] | None = None  #: The cap that had too little left, and for how much.
+
+    async def take(self, call: Call) -> int:
+        """Take what a call can cost at most. Returns it. Raises CapReached, LeaseLost, DatabaseUnavailable, and
+        Permanent where no price is known."""
+        amount = upper_bound(call, self._prices)
+        async with self._reserving:
+            if self._left < amount and (cap := await self._more(amount)) is not None:
+                self.refused = (cap, amount)
+                raise cap.reached()
+            self._left -= amount
+        return amount
+
+    def give_back(self, amount: int) -> None:
+        """Nothing was paid for the call after all."""
+        self._left += amount
+
+    async def _more(self, amount: int) -> Cap | None:
+        if self._ahead > 1 and await asyncio.to_thread(self._reserve, amount * self._ahead) is None:
+            self._left += amount * self._ahead
+            self._ahead = min(_MAX_AHEAD, 2 * self._ahead)
+            return None
+        missing = amount - self._left
+        cap = await asyncio.to_thread(self._reserve, missing)
+        if cap is None:
+            self._left += missing
+            # near the cap one at a time, so that nothing is held that others could use
+            self._ahead = 2 if self._ahead == 1 else 1
+        return cap
