@@ -25,7 +25,13 @@ DEADLINE_S = 90.0  # three at a time start their processes on two cores
 class Fleet:
     """Worker processes, their Redis and their Mistral."""
 
-    def __init__(self, folder: Path, database_url: str, mistral: StrictMistral) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        database_url: str,
+        mistral: StrictMistral,
+        prices: dict[str, tuple[float, float]] | None = None,
+    ) -> None:
         self._folder = folder
         self.mistral = mistral
         self.redis = EmbeddedRedis(folder / "redis")
@@ -39,11 +45,19 @@ class Fleet:
             "LABELMILL_SWEEP_S": "1",
             "LABELMILL_TEXTS_PER_REQUEST": str(PER_REQUEST),
             "LABELMILL_MAX_IN_FLIGHT": str(MAX_IN_FLIGHT),
+            "LABELMILL_PRICES": orjson.dumps(prices or {}).decode(),
             "MISTRAL_API_KEY": KEY,
         }
         self.processes: list[subprocess.Popen[bytes]] = []
         self.client = Client(
-            Settings(broker_url=self.redis.url, database_url=database_url, data_dir=str(folder), lease_s=2, sweep_s=1)
+            Settings(
+                broker_url=self.redis.url,
+                database_url=database_url,
+                data_dir=str(folder),
+                lease_s=2,
+                sweep_s=1,
+                prices=prices or {},
+            )
         )
 
     def start_worker(
@@ -70,10 +84,10 @@ class Fleet:
         self.processes.append(process)
         return process
 
-    def submit(self) -> Batch:
+    def submit(self, max_cost: float | None = None) -> Batch:
         source = self._folder / "texts.jsonl"
         source.write_bytes(b"\n".join(orjson.dumps({"text": content}) for content in texts()))
-        return self.client.classify(str(source), model="ft:classifier:stand-in")
+        return self.client.classify(str(source), model="ft:classifier:stand-in", max_cost=max_cost)
 
     def billed(self) -> int:
         return sum(self.mistral.billed.values())
@@ -96,6 +110,7 @@ class Fleet:
         for process in self.processes:
             process.kill()
             process.wait(10)
+        self.client.close()
         self.redis.stop()
 
 
