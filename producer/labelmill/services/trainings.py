@@ -189,7 +189,9 @@ def _models_asked(method: str, spec: TrainSpec) -> list[str]:
     """The models that a training pays by the token; for a fine-tuning Mistral names its price."""
     if method == "embedding":
         return [spec.base_model]
-    return [EMBEDDING_MODEL] if spec.shot_selection == "nearest" else []
+    if method == "prompt":
+        return [spec.base_model, *([EMBEDDING_MODEL] if spec.shot_selection == "nearest" else [])]
+    return []
 
 
 def check_choice(dataset: DatasetRow, method: str) -> None:

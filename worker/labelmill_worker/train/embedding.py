@@ -299,11 +299,10 @@ def cancel(step: StepContext) -> NextPoll:
     return None
 
 
-def _cost(step: StepContext, connection: Connection) -> Cost | None:
+def _cost(step: StepContext, connection: Connection) -> Cost:
     """What its batches took, by the ledger; nothing where every text had a vector."""
-    if step.row.batch_id is None:
-        return {"amount": 0.0, "currency": (step.row.estimate or {}).get("currency")}
-    return costs_of_jobs(connection, [step.row.id]).get(step.row.id)
+    nothing: Cost = {"amount": 0.0, "currency": (step.row.estimate or {}).get("currency")}
+    return costs_of_jobs(connection, [step.row.id]).get(step.row.id, nothing)
 
 
 def _tell_of_failures(step: StepContext, batch_no: int, failed: int) -> None:
