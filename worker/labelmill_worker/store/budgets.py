@@ -143,14 +143,24 @@ class Settlement(NamedTuple):
     held: int
     spent: int
 
+    def plus(self, held: int, spent: int) -> Settlement:
+        """With a further part."""
+        return Settlement(self.held + held, self.spent + spent)
 
-def settle(connection: Connection, settlements: Mapping[str, Settlement], ended: Sequence[str] = ()) -> frozenset[str]:
+
+def settle(
+    connection: Connection,
+    settlements: Mapping[str, Settlement],
+    *,
+    ended: Sequence[str] = (),
+    unreserved: Mapping[str, int] | None = None,
+) -> frozenset[str]:
     """Replace reservations by what was spent, within the connection's transaction. `settlements`: by the holder's key;
-    `ended`: holders that give the rest back too. Returns the holders that are known: what another one held was charged
-    already, in full."""
+    `ended`: holders that give the rest back too; `unreserved`: what was spent without a reservation, by scope. Returns
+    the holders that are known: what another one held was charged already, in full."""
     known = set()
     held: Counter[str] = Counter()
-    spent: Counter[str] = Counter()
+    spent: Counter[str] = Counter(unreserved)
     for key, settlement in sorted(settlements.items()):
         reduced = (
             update(ReservationRow)

@@ -72,7 +72,13 @@ class Claim:
     faults: int = 0  #: Unforeseen, since the chunk's last progress.
     owner_id: str | None = None  #: The training or evaluation that the batch runs for.
     caps: tuple[Cap, ...] = ()  #: On what may be spent.
+    reserved_by: str | None = None  #: Who reserved for its requests, where that is not the claim itself.
     uncounted: int = 0  #: Rows whose texts another batch embedded: answered, but not yet in the chunk's counts.
+
+    @property
+    def holder(self) -> str:
+        """Under which key its requests are reserved."""
+        return self.reserved_by or self.token
 
     @property
     def charged_to(self) -> str:
@@ -191,7 +197,7 @@ def _read_claim(
         chunk.faults,
         batch.owner_id,
         caps_of(batch.owner_id or batch_id, batch.max_cost, monthly_cap),
-        uncounted,
+        uncounted=uncounted,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -73,6 +74,7 @@ class Recorded:
     transaction: str | None  #: What PostgreSQL knows it by.
 
 
+_NOTHING = Settlement(0, 0)
 _BATCH_STATE = select(BatchRow.state).where(BatchRow.no == bindparam("of_batch")).scalar_subquery().label("batch_state")
 _TRANSACTION = cast(func.pg_current_xact_id(), Text).label("transaction")
 _GUARD_ON_POSTGRES = RECORD.returning(_BATCH_STATE, _TRANSACTION)
@@ -116,23 +118,26 @@ def record_entries(
 def _settle(
     connection: Connection, entries: Sequence[Entry], standings: Mapping[Entry, Standing], prices: PriceList
 ) -> frozenset[str]:
-    """Settle what claims with a cap had reserved. Returns the tokens of those whose requests were charged already, as
-    those of a dead worker."""
+    """Settle what claims with a cap had reserved, and charge what they had not. Returns the tokens of those whose
+    requests were charged already, as those of a dead worker."""
     capped = [entry for entry in entries if entry.claim.caps]
     if not capped:
         return frozenset()
-    settlements = {
-        entry.claim.token: Settlement(
-            sum(usage.held for usage in entry.progress.usages),
-            sum(cost_in_nanos(usage, prices) for usage in entry.progress.usages),
-        )
-        for entry in capped
-        if entry.progress.usages
-    }
+    settlements: dict[str, Settlement] = {}
+    unreserved: Counter[str] = Counter()
+    for entry in capped:
+        held = spent = 0
+        for usage in entry.progress.usages:
+            cost = cost_in_nanos(usage, prices)
+            if usage.held:
+                held, spent = held + usage.held, spent + cost
+            else:
+                unreserved.update({cap.scope: cost for cap in entry.claim.caps})
+        if held:
+            settlements[entry.claim.holder] = settlements.get(entry.claim.holder, _NOTHING).plus(held, spent)
     ended = [entry.claim.token for entry in capped if entry.done and standings[entry] is not Standing.LOST]
-    known = settle(connection, settlements, ended)
-    # a free call reserves nothing
-    return frozenset(key for key, settled in settlements.items() if settled.held and key not in known)
+    known = settle(connection, settlements, ended=ended, unreserved=unreserved)
+    return frozenset(entry.claim.token for entry in capped if entry.claim.holder in settlements.keys() - known)
 
 
 def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
