@@ -71,6 +71,8 @@ class Calls:
         descriptions: Mapping[str, str] | None = None,
         shots: int | None = None,
         shot_selection: str | None = None,
+        texts_per_prompt: int | str | None = None,
+        candidates: int | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
         idempotency_key: str | None = None,
@@ -82,7 +84,8 @@ class Calls:
 
         `mode`: `realtime` or `batch`, of its requests. `optimize`: what multi-label thresholds are tuned for, `micro`,
         `macro` or `precision`. `target_precision`: target, TARGET.LABEL or `*` for all → the precision that is to be
-        certified.
+        certified. `texts_per_prompt`: a number, or `auto`. `candidates`: how many labels of a target a prompt names,
+        those nearest to its text; None: all.
 
         >>> training = client.train("calls", "calls", max_cost=0.5, idempotency_key="calls in November")
         >>> training.wait()["model"]
@@ -108,6 +111,8 @@ class Calls:
             descriptions=descriptions,
             shots=shots,
             shot_selection=shot_selection,
+            texts_per_prompt=texts_per_prompt,
+            candidates=candidates,
             optimize=optimize,
             target_precision=target_precision,
             idempotency_key=idempotency_key,

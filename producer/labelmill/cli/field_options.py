@@ -43,6 +43,7 @@ OPTION_OF: Mapping[str, str] = {
     "shots": "--shots",
     "shot_selection": "--shot-selection",
     "texts_per_prompt": "--texts-per-prompt",
+    "candidates": "--candidates",
     "optimize": "--optimize",
     "target_precision": "--target-precision",
     # every submission

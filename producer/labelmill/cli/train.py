@@ -102,6 +102,15 @@ def train(
             rich_help_panel=PROMPT,
         ),
     ] = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(
+            metavar="K",
+            help="Labels of each target in a prompt: those nearest to its text, by vectors.",
+            show_default="all",
+            rich_help_panel=PROMPT,
+        ),
+    ] = None,
     optimize: Annotated[
         Aim | None,
         typer.Option(
@@ -147,6 +156,7 @@ def train(
         shots=shots,
         shot_selection=shot_selection,
         texts_per_prompt=parse_count(texts_per_prompt),
+        candidates=candidates,
         optimize=optimize,
         target_precision=parse_precisions(target_precision or []),
         idempotency_key=idempotency_key,

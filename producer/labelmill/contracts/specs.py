@@ -130,6 +130,7 @@ class TrainSpec(_Spec):
     shots: int = Field(default=0, ge=0, le=20)  #: Examples per label.
     shot_selection: Literal["balanced", "nearest"] = "balanced"
     texts_per_prompt: Annotated[int, Field(ge=1, le=MAX_TEXTS_PER_PROMPT)] | Literal["auto"] = 1
+    candidates: Annotated[int, Field(ge=2, le=1_000)] | None = None  #: Labels of a target that a prompt names.
 
 
 class ClassifySpec(_Spec):

@@ -35,6 +35,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
             }
         ),
         *_losses(document),
+        *_candidates(document["details"] or {}),
         *_texts_per_prompt(document["details"] or {}),
         *_tuning(document["details"] or {}),
         *_suspects(connection, document),
@@ -53,6 +54,22 @@ def _losses(document: dict[str, Any]) -> list[Part]:
     }
     drawn = {title: points for title, points in series.items() if points}
     return [Heading("Loss"), Curves("loss", "Loss by step", drawn, ("step", "loss"))] if drawn else []
+
+
+def _candidates(details: dict[str, Any]) -> list[Part]:
+    """How often the right labels are among those that a prompt names."""
+    found = details.get("candidates")
+    if found is None:
+        return []
+    rows = [(name, found["rows"][name], share) for name, share in found["found"].items()]
+    note = (
+        f"A prompt names the {found['count']:,} labels of each target that are nearest to its text. A row whose label "
+    )
+    return [
+        Heading("Labels in a prompt"),
+        Note(f"{note}is not among them is answered wrongly."),
+        Grid(("target", "rows of validation", "right labels among them"), rows),
+    ]
 
 
 def _texts_per_prompt(details: dict[str, Any]) -> list[Part]:

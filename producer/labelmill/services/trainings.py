@@ -38,6 +38,7 @@ _ONLY = {
     "shots": "prompt",
     "shot_selection": "prompt",
     "texts_per_prompt": "prompt",
+    "candidates": "prompt",
 }
 
 
@@ -78,6 +79,7 @@ class TrainRequest:
         shots: int | None = None,
         shot_selection: str | None = None,
         texts_per_prompt: int | str | None = None,
+        candidates: int | None = None,
         optimize: str | None = None,
         target_precision: Mapping[str, float] | None = None,
         idempotency_key: str | None = None,
@@ -96,6 +98,7 @@ class TrainRequest:
             "shots": shots,
             "shot_selection": shot_selection,
             "texts_per_prompt": texts_per_prompt,
+            "candidates": candidates,
             "optimize": optimize,
             "target_precision": dict(target_precision or {}),
         }

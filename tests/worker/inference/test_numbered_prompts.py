@@ -28,7 +28,7 @@ from labelmill_worker.inference.models.numbered_prompt import (
     numbered_request_body,
     texts_per_prompt,
 )
-from labelmill_worker.inference.models.prompt import answer_schema, request_body, system_message
+from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
@@ -133,7 +133,6 @@ def test_a_text_alone_is_asked_as_without_numbers() -> None:
     plain = ChatPrompt(ModelVersion("m@1", "prompt", "m", TOPICS, _recipe(TOPICS, 4) | {"numbered": None}), None)
     call = _strategy(4).call(Request([7], ["alone"]), None)
     assert orjson.dumps(call.body) == orjson.dumps(plain.call(Request([7], ["alone"]), None).body)
-    assert call.body == request_body("m", _recipe(TOPICS, 4), TOPICS, "alone", [])
 
 
 def test_requests_are_cut_by_number_and_by_tokens_and_the_estimate_counts_the_prompt_once() -> None:

@@ -1,8 +1,8 @@
 """The method `prompt`: nothing is trained; the whole prompt is made once and stored with the version.
 
 queued → validating (choose examples, weigh what has to be paid for) → running → succeeded. What costs something goes
-through the engine: with `--shot-selection nearest` the examples to choose from are embedded, and the prompt is tried on
-rows of validation for `--texts-per-prompt auto` and `--target-precision` (`prompt_trials`).
+through the engine: for `--shot-selection nearest` and `--candidates` examples and labels are embedded, and the prompt
+is tried on rows of validation for `--texts-per-prompt auto` and `--target-precision` (`prompt_trials`).
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
-
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import EMBEDDING_MODEL, MAX_TEXTS_PER_PROMPT
 from labelmill.contracts.states import TrainingState
 from labelmill.core.storage.references import model_file
 from labelmill_worker.inference.models.example_pool import ExamplePool
+from labelmill_worker.inference.models.nearest_labels import NearestLabels, label_texts
 from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 from labelmill_worker.store.inner_models import trial_recipe
 from labelmill_worker.train import embedding
-from labelmill_worker.train.dataset_rows import holds_chats, read_rows
+from labelmill_worker.train.candidates import candidates_found, label_vectors, matrix_of
+from labelmill_worker.train.dataset_rows import BLOCK_ROWS, Row, holds_chats, in_blocks, read_rows
 from labelmill_worker.train.logprobs import find_out
 from labelmill_worker.train.prompt_trials import Trials, require_probabilities
 from labelmill_worker.train.sampling import sample_per_label
@@ -38,8 +38,8 @@ def validate(step: StepContext) -> NextPoll:
     spec = step.spec
     needed = embedding.Needed(0, 0, 0.0, "")
     with step.long_slot():
-        if _is_nearest(step):
-            needed = embedding.count_unembedded(step, EMBEDDING_MODEL, _pool_texts(step, schema))
+        if _needs_vectors(step):
+            needed = embedding.count_unembedded(step, EMBEDDING_MODEL, _texts_to_embed(step, schema))
         if spec.texts_per_prompt == "auto" or spec.target_precision:
             trials = Trials(step, schema, _prompt(step, schema) | _shown_at_random(step, schema))
             needed = _with_trials(needed, trials)
@@ -64,8 +64,8 @@ def run(step: StepContext) -> NextPoll:
     """running → succeeded: make the prompt, and try it where it is asked for."""
     schema = LabelSchema.from_json(step.dataset.label_schema or [])
     holds_chats(step.split_file("train"))  # a file that is not there is told of before anything is paid for
-    if _is_nearest(step):
-        wait_s = embedding.embed(step, EMBEDDING_MODEL, lambda: _pool_texts(step, schema))
+    if _needs_vectors(step):
+        wait_s = embedding.embed(step, EMBEDDING_MODEL, lambda: _texts_to_embed(step, schema))
         if wait_s is not None:
             return wait_s
     logprobs = find_out(step)
@@ -83,6 +83,9 @@ def run(step: StepContext) -> NextPoll:
         details["texts_per_prompt"] = choice.document(len(trials.rows))
         step.note(choice.said)
         recipe = _with_texts(recipe, choice.texts)
+    if (found := recipe.get("candidates_found")) is not None:
+        details["candidates"] = found
+        step.note(found["said"])
     with embedding.discarded_if_cancelled(step):
         embedding.succeed(step, recipe, thresholds, details)
     return None
@@ -96,11 +99,11 @@ def _with_texts(recipe: dict[str, Any], texts: int) -> dict[str, Any]:
 def _recipe(step: StepContext, schema: LabelSchema, *, logprobs: bool) -> dict[str, Any]:
     """The whole prompt, and the file of the version."""
     recipe = _prompt(step, schema) | {"logprobs": logprobs}
-    if _is_nearest(step):
-        with step.long_slot():
-            return recipe | _pool_file(step, schema) | {"embedding_model": EMBEDDING_MODEL}
-    if step.spec.shots:
+    if step.spec.shots and not _is_nearest(step):
         recipe["examples"] = _sample(step, schema, step.spec.shots, MAX_EXAMPLES)
+    if _needs_vectors(step):
+        with step.long_slot():
+            recipe |= _file(step, schema) | {"embedding_model": EMBEDDING_MODEL}
     return recipe
 
 
@@ -114,6 +117,8 @@ def _prompt(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
         "shot_selection": spec.shot_selection,
         "chats": holds_chats(step.split_file("train")),
     }
+    if spec.candidates is not None:
+        recipe |= {"candidates": spec.candidates, "descriptions": spec.descriptions}
     texts = MAX_TEXTS_PER_PROMPT if spec.texts_per_prompt == "auto" else spec.texts_per_prompt
     if texts > 1:
         recipe["numbered"] = numbered_recipe(schema, spec.descriptions, texts)
@@ -122,14 +127,18 @@ def _prompt(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
 
 def _shown_at_random(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     """Examples about as long as those that will be shown, for an estimate."""
-    if not step.spec.shots:
-        return {}
-    embedding_model = {"embedding_model": EMBEDDING_MODEL} if _is_nearest(step) else {}
-    return {"examples": _sample(step, schema, step.spec.shots, MAX_EXAMPLES)} | embedding_model
+    shown: dict[str, Any] = {"embedding_model": EMBEDDING_MODEL} if _needs_vectors(step) else {}
+    if step.spec.shots:
+        shown["examples"] = _sample(step, schema, step.spec.shots, MAX_EXAMPLES)
+    return shown
 
 
 def _is_nearest(step: StepContext) -> bool:
     return step.spec.shots > 0 and step.spec.shot_selection == "nearest"
+
+
+def _needs_vectors(step: StepContext) -> bool:
+    return _is_nearest(step) or step.spec.candidates is not None
 
 
 def _sample(step: StepContext, schema: LabelSchema, per_label: int, max_rows: int) -> list[dict[str, Any]]:
@@ -139,23 +148,46 @@ def _sample(step: StepContext, schema: LabelSchema, per_label: int, max_rows: in
     return sample_per_label(read_rows(train), schema, per_label, max_rows)
 
 
-def _pool_texts(step: StepContext, schema: LabelSchema) -> Iterator[list[str]]:
-    pool = _sample(step, schema, POOL_PER_LABEL, MAX_POOL)
-    for start in range(0, len(pool), 4_096):
-        yield [row["text"] for row in pool[start : start + 4_096]]
+def _texts_to_embed(step: StepContext, schema: LabelSchema) -> Iterator[list[str]]:
+    """Examples; where prompts name the nearest labels also these, and validation, to see how often they are right."""
+    pool = _pool_rows(step, schema)
+    for start in range(0, len(pool), BLOCK_ROWS):
+        yield [text for text, _ in pool[start : start + BLOCK_ROWS]]
+    if step.spec.candidates is None:
+        return
+    yield label_texts(schema, step.spec.descriptions)
+    if (validation := step.split_file("validation")) is not None:
+        for block in in_blocks(read_rows(validation)):
+            yield [text for text, _ in block]
 
 
-def _pool_file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
-    rows = ((row["text"], row["labels"]) for row in _sample(step, schema, POOL_PER_LABEL, MAX_POOL))
-    vectors = list(embedding.vectors_of(step, EMBEDDING_MODEL, rows))
-    if not vectors:
+def _pool_rows(step: StepContext, schema: LabelSchema) -> list[Row]:
+    if not _is_nearest(step) and step.split_file("train") is None:
+        return []  # labels alone, by their names
+    return [(row["text"], row["labels"]) for row in _sample(step, schema, POOL_PER_LABEL, MAX_POOL)]
+
+
+def _file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
+    """The file of what is chosen by vectors, as the recipe names it."""
+    found = list(embedding.vectors_of(step, EMBEDDING_MODEL, iter(_pool_rows(step, schema))))
+    rows = [{"text": text, "labels": labels} for _, labels, text in found]
+    labels, of_recipe = None, dict[str, Any]()
+    if step.spec.candidates is not None:
+        names = label_vectors(step, schema)
+        vectors = matrix_of([data for data, _, _ in found], names.shape[1])
+        labels = NearestLabels.of(schema, names, rows, vectors)
+        of_recipe["candidates_found"] = candidates_found(step, labels, step.spec.candidates)
+    elif not found:
         raise Permanent("none of the examples could be embedded")
-    matrix = np.frombuffer(b"".join(data for data, _, _ in vectors), "<f2").reshape(len(vectors), -1).astype(np.float32)
-    pool = ExamplePool.of(schema, [{"text": text, "labels": labels} for _, labels, text in vectors], matrix)
+    else:
+        vectors = matrix_of([data for data, _, _ in found])
+    if not _is_nearest(step):
+        rows, vectors = [], vectors[:0]
+    pool = ExamplePool.of(schema, rows, vectors, labels)
     step.confirm_lease()
     embedding.delete_leftovers(step)
     file = model_file(step.row.id)
-    return {"file": file, "sha256": pool.save(step.storage, file)}
+    return of_recipe | {"file": file, "sha256": pool.save(step.storage, file)}
 
 
 STEPS: dict[TrainingState, Callable[[StepContext], NextPoll]] = {

@@ -44,9 +44,14 @@ def system_message(schema: LabelSchema, descriptions: Mapping[str, str], task: s
         rule = "every label that applies, none if none does" if target.multi else "the one label that fits best"
         lines += ["", f'"{target.name}": {rule}. Its labels:']
         for label in target.labels:
-            meaning = descriptions.get(f"{target.name}.{label}", descriptions.get(label))
+            meaning = meaning_of(label, target, descriptions)
             lines.append(f"- {label}: {meaning}" if meaning else f"- {label}")
     return "\n".join(lines)
+
+
+def meaning_of(label: str, target: Target, descriptions: Mapping[str, str]) -> str | None:
+    """A label's description: one of this target's label goes before one for all targets."""
+    return descriptions.get(f"{target.name}.{label}", descriptions.get(label))
 
 
 def answer_schema(schema: LabelSchema) -> dict[str, Any]:
@@ -100,6 +105,15 @@ def shown_text(example: Example) -> str:
     """An example's text, shortened where it is long."""
     text = transcript(example["text"])
     return text if len(text) <= _MAX_EXAMPLE_CHARS else text[:_MAX_EXAMPLE_CHARS] + "…"
+
+
+def has_labels_of(example: Example, schema: LabelSchema) -> bool:
+    """Whether all of an example's labels are among those of the schema."""
+    for target in schema.targets:
+        value = example["labels"].get(target.name)
+        if not set(value if isinstance(value, list) else [value]) <= set(target.labels):
+            return False
+    return True
 
 
 def shown_answer(example: Example, schema: LabelSchema) -> dict[str, Any]:
