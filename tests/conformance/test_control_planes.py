@@ -43,7 +43,7 @@ def plane(request: pytest.FixtureRequest) -> Iterator[ControlPlane]:
 def file_id(plane: ControlPlane, tmp_path: Path) -> str:
     path = tmp_path / "train.jsonl"
     path.write_bytes(ROWS)
-    return plane.upload_file(path, "train_1-train.jsonl")
+    return plane.upload_file(path, "train_1-train.jsonl", 24)
 
 
 def job_in(plane: ControlPlane, job_id: str, status: str) -> RemoteJob:
@@ -109,6 +109,8 @@ ANSWER_FORMAT = {"response_format": {"json_schema": {"schema": SCHEMA}}}
 ANSWERS: dict[Endpoint, tuple[dict[str, Any], Any]] = {
     Endpoint.CLASSIFICATIONS: ({"input": ["play"]}, models.ClassificationResponse),
     Endpoint.CHAT_CLASSIFICATIONS: ({"input": [CHAT]}, models.ClassificationResponse),
+    Endpoint.MODERATIONS: ({"input": ["play"]}, models.ModerationResponse),
+    Endpoint.CHAT_MODERATIONS: ({"input": [CHAT["messages"]]}, models.ModerationResponse),
     Endpoint.EMBEDDINGS: ({"input": ["play"]}, models.EmbeddingResponse),
     Endpoint.CHAT_COMPLETIONS: (CHAT | ANSWER_FORMAT, models.ChatCompletionResponse),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aiohttp import web
-from mistral_answers import KEY, completed, embedded, ok, prompted_texts, result_of
+from mistral_answers import KEY, completed, embedded, moderated, ok, prompted_texts, result_of
 from mistral_answers import Reply as Fault
 
 from labelmill.contracts.errors import RemoteFailed, RequestRefused
@@ -89,6 +89,8 @@ class MemoryMistral:
                 return embedded(texts)
             if call.endpoint is Endpoint.CHAT_COMPLETIONS:
                 return completed(body)
+            if call.endpoint in (Endpoint.MODERATIONS, Endpoint.CHAT_MODERATIONS):
+                return ok([moderated(text) for text in texts])
             return ok([result_of(text) for text in texts])
         finally:
             self.concurrent -= 1
@@ -233,4 +235,6 @@ def texts_of(call: Call) -> list[str]:
         return prompted_texts(dict(call.body))
     if call.endpoint is Endpoint.CHAT_CLASSIFICATIONS:
         return [chat["messages"][-1]["content"] for chat in call.body["input"]]
+    if call.endpoint is Endpoint.CHAT_MODERATIONS:
+        return [chat[-1]["content"] for chat in call.body["input"]]
     return list(call.body["input"])

@@ -26,6 +26,12 @@ def result_of(text: str) -> dict[str, Any]:
     return {"intent": {"scores": scores}}
 
 
+def moderated(text: str) -> dict[str, Any]:
+    """The text's label is the category that holds."""
+    scores = result_of(text)["intent"]["scores"]
+    return {"categories": {name: score > 0.5 for name, score in scores.items()}, "category_scores": scores}
+
+
 def vector_of(text: str) -> list[float]:
     """1024 numbers in which the text's label can be read."""
     vector = [float(digit) / 255 for digit in hashlib.shake_128(text.encode()).digest(1024)]

@@ -20,6 +20,8 @@ CALLS: dict[tuple[str, str], str] = {
     ("POST", "/v1/chat/classifications"): "classify-chats",
     ("POST", "/v1/embeddings"): "embed",
     ("POST", "/v1/chat/completions"): "chat",
+    ("POST", "/v1/moderations"): "moderate",
+    ("POST", "/v1/chat/moderations"): "moderate-chats",
     ("POST", "/v1/files"): "upload",
     ("GET", "/v1/files"): "list-files",
     ("GET", "/v1/files/{file_id}"): "get-file",
@@ -40,7 +42,7 @@ CALLS: dict[tuple[str, str], str] = {
 }
 BATCH_LINE = "batch-line"  #: A request within a batch job; what strikes all calls does not strike it.
 CALL_NAMES = (*CALLS.values(), BATCH_LINE)
-INFERENCE = frozenset({"classify", "classify-chats", "embed", "chat"})
+INFERENCE = frozenset({"classify", "classify-chats", "embed", "chat", "moderate", "moderate-chats"})
 CHAT = frozenset({"chat"})
 CREATE_JOB = frozenset({"create-job"})
 CREATE_BATCH = frozenset({"create-batch"})

@@ -36,10 +36,10 @@ def inference_answerers(config: EmulatorConfig, executor: Executor, store: Store
             texts = [chat_text(chat.get("messages") if isinstance(chat, dict) else None) for chat in chats]
         except ValueError as error:
             raise unprocessable("input", str(error)) from error
-        return await _classify(body, _checked(texts, config))
+        return await _classify(body, checked_texts(texts, config))
 
     async def _classify(body: dict[str, Any], texts: list[str]) -> Answered:
-        name = _model_name(body)
+        name = model_name(body)
         try:
             classifier = store.classifier_of(name)
         except KeyError as error:
@@ -51,7 +51,7 @@ def inference_answerers(config: EmulatorConfig, executor: Executor, store: Store
         return Answered(reply, texts, sum(map(estimated_tokens, texts)))
 
     async def embeddings(body: dict[str, Any]) -> Answered:
-        name = _model_name(body)
+        name = model_name(body)
         if name != EMBEDDING_MODEL:
             raise invalid_model(name)
         texts = _texts(body, config)
@@ -82,7 +82,8 @@ def inference_answerers(config: EmulatorConfig, executor: Executor, store: Store
     }
 
 
-def _model_name(body: dict[str, Any]) -> str:
+def model_name(body: dict[str, Any]) -> str:
+    """The model that a request names, or a refusal."""
     name = body.get("model")
     if not isinstance(name, str) or not name:
         raise unprocessable("model", "Field required", "missing")
@@ -91,10 +92,11 @@ def _model_name(body: dict[str, Any]) -> str:
 
 def _texts(body: dict[str, Any], config: EmulatorConfig) -> list[str]:
     texts = body.get("input")
-    return _checked([texts] if isinstance(texts, str) else texts, config)
+    return checked_texts([texts] if isinstance(texts, str) else texts, config)
 
 
-def _checked(texts: Any, config: EmulatorConfig) -> list[str]:
+def checked_texts(texts: Any, config: EmulatorConfig) -> list[str]:
+    """The texts, or a refusal of what Mistral refuses."""
     if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
         raise unprocessable("input", "Input should be a string or a list of strings", "string_type")
     if not texts:

@@ -14,6 +14,7 @@ BASE_MODELS: dict[str, dict[str, bool]] = {
     "ministral-8b-latest": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
     "mistral-small-latest": {"completion_chat": True, "function_calling": True, "reasoning": True},
     "mistral-embed": {},
+    "mistral-moderation-2603": {"moderation": True},
 }
 
 

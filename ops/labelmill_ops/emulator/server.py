@@ -18,6 +18,7 @@ from labelmill_ops.emulator.injection import PLAN, inject_faults
 from labelmill_ops.emulator.jobs import JOBS, JobRunner
 from labelmill_ops.emulator.listener import LISTENER, Listener
 from labelmill_ops.emulator.model_limits import MODEL_WINDOWS, ModelWindows
+from labelmill_ops.emulator.moderation import moderation_answerers
 from labelmill_ops.emulator.replies import refusals_as_json
 from labelmill_ops.emulator.routes_batches import batch_routes
 from labelmill_ops.emulator.routes_chat import chat_answerers
@@ -50,7 +51,11 @@ def create_app(config: EmulatorConfig) -> web.Application:
     app[PLAN] = FaultPlan(config.faults, config.fault_seed)
     app[MODEL_WINDOWS] = ModelWindows(config.model_limits)
     app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
-    answerers = app[ANSWERERS] = {**inference_answerers(config, executor, app[STORE]), **chat_answerers(executor)}
+    answerers = app[ANSWERERS] = {
+        **inference_answerers(config, executor, app[STORE]),
+        **chat_answerers(executor),
+        **moderation_answerers(config),
+    }
     app[BATCHES] = BatchRunner(config, app[STORE], app[PLAN], app[STATS], answerers)
     app.add_routes(
         [

@@ -33,6 +33,12 @@ def _results(document: Document) -> list[Any]:
     return []
 
 
+def _scores_in(entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """The scores of each target of a classification, or those of a moderation."""
+    answers = [answer.get("scores") for answer in entry.values() if isinstance(answer, dict)]
+    return [scores for scores in (*answers, entry.get("category_scores")) if isinstance(scores, dict) and scores]
+
+
 def _too_few(document: Document) -> bytes:
     del _results(document)[-1:]
     return orjson.dumps(document)
@@ -49,9 +55,8 @@ def _unknown_label(document: Document) -> bytes:
         if isinstance(message := entry.get("message"), dict):  # a chat: its labels stand in a JSON text
             message["content"] = _other_labels(message.get("content"))
             continue
-        for answer in entry.values():
-            if isinstance(answer, dict) and isinstance(scores := answer.get("scores"), dict) and scores:
-                scores[_NOT_A_LABEL] = scores.pop(next(iter(scores)))
+        for scores in _scores_in(entry):
+            scores[_NOT_A_LABEL] = scores.pop(next(iter(scores)))
     return orjson.dumps(document)
 
 
@@ -103,9 +108,8 @@ def _with_score(written: str) -> Callable[[Document], bytes]:
             if isinstance(vector := entry.get("embedding"), list) and vector:
                 vector[0] = _MARK[1:-1]
                 continue
-            for answer in entry.values():
-                if isinstance(answer, dict) and isinstance(scores := answer.get("scores"), dict) and scores:
-                    scores[next(iter(scores))] = _MARK[1:-1]
+            for scores in _scores_in(entry):
+                scores[next(iter(scores))] = _MARK[1:-1]
         return orjson.dumps(document).replace(_MARK.encode(), written.encode())
 
     return spoil

@@ -62,7 +62,8 @@ def classify(
     model: Annotated[
         str,
         typer.Option(
-            metavar="REF", help="intents (the promoted version), intents@2, or a Mistral id: ft:classifier:…."
+            metavar="REF",
+            help="intents (the promoted version), intents@2, or a Mistral id: ft:classifier:… or mistral-moderation-….",
         ),
     ],
     text: Annotated[str, typer.Option(metavar="COL", help="Column of the texts.")] = "text",

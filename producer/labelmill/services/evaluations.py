@@ -15,6 +15,7 @@ from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import DATASET
+from labelmill.contracts.moderation import MODERATION, MODERATION_TARGET
 from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.specs import INNER_MODES, EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
@@ -196,6 +197,12 @@ def check_targets(model: ModelRow, dataset: DatasetRow) -> tuple[str, ...]:
     answer.
     """
     labelled = {target["name"]: bool(target.get("multi")) for target in dataset.label_schema or []}
+    if model.method == MODERATION and MODERATION_TARGET not in labelled:
+        raise InvalidInput(
+            f"dataset {dataset.name!r} has labels for {', '.join(labelled) or 'nothing'}, {ref_of(model)} answers "
+            f"{MODERATION_TARGET}: prepare it with {named('targets', f'{MODERATION_TARGET}=COLUMN:multi')}",
+            field="dataset",
+        )
     if model.label_schema is None:
         return tuple(name for name, multi in labelled.items() if multi)
     answered = {target["name"]: bool(target.get("multi")) for target in model.label_schema}

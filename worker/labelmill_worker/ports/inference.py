@@ -25,6 +25,8 @@ class Endpoint(StrEnum):
     CHAT_CLASSIFICATIONS = "/v1/chat/classifications"
     EMBEDDINGS = "/v1/embeddings"
     CHAT_COMPLETIONS = "/v1/chat/completions"
+    MODERATIONS = "/v1/moderations"
+    CHAT_MODERATIONS = "/v1/chat/moderations"
 
 
 @dataclass(frozen=True, slots=True)

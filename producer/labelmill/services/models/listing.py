@@ -31,7 +31,7 @@ from labelmill.core.database.tables import (
     PromotionRow,
     TrainingRow,
 )
-from labelmill.services.models.resolving import ARCHIVED, RAW_PREFIX, READY, find_version, ref_of, resolve_model
+from labelmill.services.models.resolving import ARCHIVED, READY, find_version, is_raw, ref_of, resolve_model
 
 _LATEST = 20
 
@@ -53,7 +53,7 @@ def lineage(connection: Connection, ref: str) -> ModelDocument:
 
     An archived version is found by its number. Raises NotFound, InvalidInput.
     """
-    by_number = ref.startswith(RAW_PREFIX) or "@" in ref
+    by_number = is_raw(ref) or "@" in ref
     row = find_version(connection, ref) if by_number else resolve_model(connection, ref)
     aliases = connection.scalars(
         select(ModelAliasRow.alias).where(ModelAliasRow.model_no == row.no).order_by(ModelAliasRow.alias)

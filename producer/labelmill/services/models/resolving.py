@@ -22,6 +22,7 @@ from labelmill.contracts.bounds import (
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.field_names import named
 from labelmill.contracts.job_kinds import TRAINING
+from labelmill.contracts.moderation import MODERATION, MODERATION_PREFIX
 from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.states import RemoteAction, TrainingState
 from labelmill.core.database import lock_name
@@ -31,13 +32,15 @@ READY, ARCHIVED, DELETED = "ready", "archived", "deleted"
 
 _MAX_REF_CHARS = 2 * MAX_NAME_CHARS  #: A name, and after `@` a version or an alias.
 RAW_PREFIX = "ft:"  #: Begins the ids that Mistral gives to trained models.
+_RAW_METHODS = {RAW_PREFIX: "factory", MODERATION_PREFIX: MODERATION}  #: What a raw id begins with → how it is asked.
 
 
 def resolve_model(connection: Connection, ref: str) -> ModelRow:
     """The model that `ref` names: `intents` (the promoted version), `intents@2`, `intents@champion` (an alias), or a
-    Mistral id such as `ft:classifier:…`, which becomes a row of its own (version 0) on first use and therefore needs a
-    connection that may write. Raises NotFound, InvalidInput for versions that were archived or deleted."""
-    if ref.startswith(RAW_PREFIX):
+    Mistral id such as `ft:classifier:…` or `mistral-moderation-2603`, which becomes a row of its own (version 0) on
+    first use and therefore needs a connection that may write. Raises NotFound, InvalidInput for versions that were
+    archived or deleted."""
+    if is_raw(ref):
         return _raw_model(connection, ref)
     check_text("the model", ref, _MAX_REF_CHARS, field="model")
     name, at, _ = ref.partition("@")
@@ -53,13 +56,15 @@ def resolve_model(connection: Connection, ref: str) -> ModelRow:
 def register(
     connection: Connection, name: str, remote_id: str, *, multi: Sequence[str] = (), chats: bool = False
 ) -> ModelRow:
-    """Give a classifier that was fine-tuned elsewhere a name: it is the next version of `name`.
+    """Give a classifier that was fine-tuned elsewhere, or a moderation model, a name: it is the next version of `name`.
 
     Its labels are learnt from its first good answer. Raises InvalidInput."""
     check_plain_name("model", name)
-    if not remote_id.startswith(RAW_PREFIX):
+    if not is_raw(remote_id):
         raise InvalidInput(
-            f"{shown(remote_id)} is not the id of a fine-tuned model: it begins with {RAW_PREFIX}", field="remote_id"
+            f"{shown(remote_id)} is not the id of a fine-tuned or a moderation model: these begin with {RAW_PREFIX} "
+            f"and {MODERATION_PREFIX}",
+            field="remote_id",
         )
     _check_raw_id(remote_id)
     for target in multi:
@@ -76,7 +81,7 @@ def register(
             version=version,
             state=READY,
             promoted=version == 1,
-            method="factory",
+            method=_raw_method(remote_id),
             remote_model=remote_id,
             recipe=recipe,
             created_at=utc_now(),
@@ -92,7 +97,7 @@ def find_version(connection: Connection, ref: str) -> ModelRow:
     wrong version. Raises NotFound, InvalidInput."""
     check_text("the model", ref, _MAX_REF_CHARS, field="model")
     name, at, _ = ref.partition("@")
-    if ref.startswith(RAW_PREFIX):
+    if is_raw(ref):
         row = _first(connection, ModelRow.name == ref, ModelRow.version == 0)
     elif at:
         row = _numbered(connection, ref)
@@ -101,6 +106,15 @@ def find_version(connection: Connection, ref: str) -> ModelRow:
     if row is None or row.state == DELETED:
         raise NotFound(f"there is no model {plain(ref)}; `labelmill models` lists them")
     return row
+
+
+def is_raw(ref: str) -> bool:
+    """Whether a model is named by its id at Mistral."""
+    return "@" not in ref and ref.startswith(tuple(_RAW_METHODS))
+
+
+def _raw_method(remote_id: str) -> str:
+    return next(method for prefix, method in _RAW_METHODS.items() if remote_id.startswith(prefix))
 
 
 def ref_of(row: ModelRow) -> str:
@@ -178,7 +192,7 @@ def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
             version=0,
             state=READY,
             promoted=False,
-            method="factory",
+            method=_raw_method(remote_id),
             remote_model=remote_id,
             created_at=utc_now(),
         )

@@ -9,6 +9,7 @@ from typing import Any
 from labelmill.contracts.errors import WorkerUnable
 from labelmill.contracts.inner_methods import LOGPROBS, VECTORS
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.moderation import MODERATION
 from labelmill.core.storage.base import Storage
 from labelmill.core.storage.references import MODELS
 from labelmill_worker.inference.models.example_pool import ExamplePool
@@ -20,6 +21,7 @@ from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.embedding_head import EmbeddingHead
 from labelmill_worker.inference.strategies.list_classification import ListClassification
 from labelmill_worker.inference.strategies.logprobs_probe import LogprobsProbe
+from labelmill_worker.inference.strategies.moderation import ChatModeration, Moderation
 from labelmill_worker.inference.strategies.strategy import Strategy
 
 
@@ -46,11 +48,20 @@ def strategy_for(
         return Embedding(model, texts_per_request)
     if model.method == LOGPROBS:
         return LogprobsProbe(model)
-    if model.method != "factory":
+    if model.method not in ("factory", MODERATION):
         raise WorkerUnable(
             f"model {model.name} was made by the method {model.method!r}, which this worker does not know"
         )
     multi = (*options.get("multi", ()), *recipe.get("multi", ()))
-    kind = ChatClassification if options.get("chats") or recipe.get("chats") else ListClassification
+    are_chats = bool(options.get("chats") or recipe.get("chats"))
+    kind = _OF_LISTS[model.method, are_chats]
     named = (*options.get("multi", ()), *options.get("thresholds", {}))
     return kind(model, texts_per_request, multi, named, temperatures)
+
+
+_OF_LISTS: dict[tuple[str, bool], type[ListClassification]] = {
+    ("factory", False): ListClassification,
+    ("factory", True): ChatClassification,
+    (MODERATION, False): Moderation,
+    (MODERATION, True): ChatModeration,
+}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill_worker.inference.answers import check_scores, learn_schema, require_targets
+from labelmill_worker.inference.answers import Scores, check_scores, learn_schema, require_targets
 from labelmill_worker.inference.models.temperature import at_temperatures
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
@@ -50,6 +50,7 @@ class ListClassification(Strategy):
 
     def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:
         scores = check_scores(reply.document.get("results"), len(request), schema)
-        if self._temperatures:
-            scores = at_temperatures(scores, schema, self._temperatures)
-        return Answer(request, schema, scores, reply.tokens)
+        return Answer(request, schema, self._at_temperatures(scores, schema), reply.tokens)
+
+    def _at_temperatures(self, scores: Scores, schema: LabelSchema) -> Scores:
+        return at_temperatures(scores, schema, self._temperatures) if self._temperatures else scores
