@@ -97,7 +97,7 @@ def _cancel_batch(connection: Connection, job_id: str) -> bool:
     # also one that is on its way to realtime
     statement = update(BatchRow).where(BatchRow.id == job_id, is_runnable(BatchRow)).values(stopping=Stopping.CANCEL)
     if not connection.execute(statement).rowcount:
-        return False
+        return _end(connection, job_id, BatchState.CANCELLED)  # a paused one: workers stop its remote batches already
     batch_no = select(BatchRow.no).where(BatchRow.id == job_id).scalar_subquery()
     due = update(RemoteBatchRow).where(RemoteBatchRow.batch_no == batch_no, holds_rows())
     connection.execute(due.values(next_look_at=db_now()))

@@ -21,7 +21,7 @@ from labelmill.core.jobs.remote_batches import HOLDS_ROWS
 from labelmill_worker.inference.batch_mode.schedule import backoff_s
 from labelmill_worker.inference.batch_mode.steps import NextStep, take_step
 from labelmill_worker.inference.batch_mode.work import BatchModeContext, RemoteWork
-from labelmill_worker.process.ability import WORKER_ID
+from labelmill_worker.process.ability import MISTRAL, WORKER_ID
 from labelmill_worker.process.delays import reason_of
 from labelmill_worker.process.draining import ShuttingDown
 from labelmill_worker.process.long_work import NoFreeSlot
@@ -44,6 +44,7 @@ from labelmill_worker.store.remote_batches import (
 log = structlog.get_logger()
 
 _SLOT_PAUSE_S = 1.0
+_ASKS_MISTRAL = (RemoteStep.CREATING, RemoteStep.WAITING)
 _MAX_ATTEMPTS = 60  #: In a row in vain, of a step that the batch does not need any more: about an hour.
 _NEXT_POLL_S = 10.0  #: How long a poll itself may take: a delay counts until the next one has ended.
 
@@ -129,6 +130,9 @@ def _attempt(work: RemoteWork) -> _Taken:
     except Exception as fault:
         _after_unforeseen(work, fault)
         raise
+    if step in _ASKS_MISTRAL:
+        for subject in (MISTRAL, model_subject(batch.model.no)):
+            work.context.ability.succeeded(subject)
     if work.claim.row.attempts > 1:  # the first try after one that met a fault
         end_delays_of_job(work.engine, batch.id)
     return _Taken(wait_s)
