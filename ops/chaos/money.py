@@ -44,7 +44,12 @@ def money(rig: Rig, works: Sequence[Work]) -> list[str]:
             f"paid twice: {dict(twice)} texts, of which {dict(counts.spoilt)} answers were spoilt: {needed:g} requests,"
             f" where {slots} may have been under way"
         )
-    for what, jobs in (("created", rig.mistral.jobs.created), ("started", rig.mistral.jobs.started)):
+    made = (
+        ("created", rig.mistral.jobs.created),
+        ("started", rig.mistral.jobs.started),
+        ("created", rig.mistral.batches.created),
+    )
+    for what, jobs in made:
         found += [f"{times} jobs were {what} for {name}" for name, times in jobs.items() if times > 1]
     expected, again = (
         _expected(works),

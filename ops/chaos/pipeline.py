@@ -12,7 +12,7 @@ from answers import label_of, tags_of
 from preparations import PREPARATIONS, Preparations
 from rig import Rig
 from stand_in import CLASSIFICATIONS, COMPLETIONS, EMBEDDINGS
-from workload import ENDED, Classify, Expected, Work
+from workload import ENDED, IN_BATCH_MODE, Classify, Expected, Work
 
 STEPS = ("preparation", "training", "evaluation", "batch")  #: A pipeline's jobs, in order.
 
@@ -127,7 +127,9 @@ class Pipeline(Work):
 
 
 def make_work(kind: str, rig: Rig, name: str, rng: random.Random) -> Work:
-    """`classify`, `preparations` or one of `KINDS`."""
+    """`classify`, the same in batch mode, `preparations` or one of `KINDS`."""
+    if kind == IN_BATCH_MODE:
+        return Classify(rig, name, rng, mode="batch")
     if kind == PREPARATIONS:
         return Preparations(rig, name, rng)
     return Classify(rig, name, rng) if kind == "classify" else Pipeline(rig, name, rng, KINDS[kind])

@@ -22,6 +22,7 @@ class RemoteJobs:
         self.started: Counter[str] = Counter()
         self.fate: str | None = None
         self._files: dict[str, dict[str, Any]] = {}
+        self._contents: dict[str, bytes] = {}
         self._jobs: dict[str, dict[str, Any]] = {}
 
     def reset(self) -> None:
@@ -39,6 +40,7 @@ class RemoteJobs:
         return [
             web.post("/v1/files", self._upload),
             web.get("/v1/files", self._list_files),
+            web.get("/v1/files/{id}/content", self._download),
             web.delete("/v1/files/{id}", self._delete_file),
             web.post(jobs, self._create_job),
             web.get(jobs, self._list_jobs),
@@ -52,29 +54,53 @@ class RemoteJobs:
         form = await request.post()
         upload = form["file"]
         assert isinstance(upload, web.FileField)  # noqa: S101 - a form's file
-        content = upload.file.read()
+        if form.get("visibility") != "user" or not str(form.get("expiry", "")).isdecimal():
+            return answer({"message": "texts that everybody may read, for ever"}, 422)
+        file_id = self.keep(upload.filename, str(form["purpose"]), upload.file.read())
+        return answer(self._files[file_id])
+
+    def keep(self, name: str, purpose: str, content: bytes) -> str:
+        """Keep a file. Returns its id."""
         entry: dict[str, Any] = {
             "id": str(uuid.uuid4()),
             "object": "file",
             "bytes": len(content),
             "created_at": int(time.time()),
-            "filename": upload.filename,
-            "purpose": "fine-tune",
-            "sample_type": "instruct",
+            "filename": name,
+            "purpose": purpose,
+            "sample_type": "batch_request" if purpose == "batch" else "instruct",
             "source": "upload",
         }
-        self._files[entry["id"]] = entry
-        return answer(entry)
+        self._files[entry["id"]], self._contents[entry["id"]] = entry, content
+        return str(entry["id"])
+
+    def content_of(self, file_id: str) -> bytes | None:
+        """None: there is no such file."""
+        return self._contents.get(file_id)
+
+    def forget(self, file_id: str) -> None:
+        """A file is gone."""
+        self._files.pop(file_id, None)
+        self._contents.pop(file_id, None)
+
+    async def _download(self, request: web.Request) -> web.Response:
+        content = self.content_of(request.match_info["id"])
+        if content is None:
+            return answer({"message": "no such file"}, 404)
+        return web.Response(body=content, content_type="application/octet-stream")
 
     async def _list_files(self, request: web.Request) -> web.Response:
         wanted = request.query.get("search", "")
-        found = [entry for entry in self._files.values() if wanted in entry["filename"]]
+        purpose = request.query.get("purpose")
+        entries = self._files.values()
+        found = [one for one in entries if wanted in one["filename"] and purpose in (None, one["purpose"])]
         return answer({"data": _page(request, found), "object": "list", "total": len(found)})
 
     async def _delete_file(self, request: web.Request) -> web.Response:
-        found = self._files.pop(request.match_info["id"], None)
+        found = self._files.get(request.match_info["id"])
         if found is None:
             return answer({"message": "no such file"}, 404)
+        self.forget(found["id"])
         return answer({"id": found["id"], "object": "file", "deleted": True})
 
     async def _create_job(self, request: web.Request) -> web.Response:

@@ -32,6 +32,7 @@ from pipeline import KINDS
 from preparations import PREPARATIONS
 from scenario import scenario_of
 from seed_run import Outcome
+from workload import IN_BATCH_MODE
 
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill_ops.embedded_postgres import find_programs
@@ -53,7 +54,7 @@ def main() -> int:
     arguments.add_argument("--lanes", type=int, default=6, help="stacks side by side")
     arguments.add_argument("--database", choices=("sqlite", "postgresql"), help="default: both, in turn")
     arguments.add_argument("--fault", action="append", default=[], help="draw from these alone; repeatable")
-    kinds = ("classify", PREPARATIONS, *KINDS)
+    kinds = ("classify", IN_BATCH_MODE, PREPARATIONS, *KINDS)
     arguments.add_argument("--work", action="append", default=[], choices=kinds, help="repeatable")
     arguments.add_argument("--lease", type=float, default=LEASE_S)
     arguments.add_argument("--sweep", type=float, default=SWEEP_S)

@@ -19,6 +19,7 @@ import orjson
 from aiohttp import web
 from answers import REFUSED_WORD, completed, embedded, result_of
 from proxy import LoopThread
+from remote_batches import RemoteBatches
 from remote_jobs import RemoteJobs, answer
 
 KEY = "chaos-key"
@@ -62,6 +63,7 @@ class StandIn:
         self._rng = rng
         self.counts = Counts()
         self.jobs = RemoteJobs()
+        self.batches = RemoteBatches(self.jobs, self._work_on_call, self._note_spoilt)
         self.latency_s = 0.2
         self.troubles: list[Trouble] = []
         self._runner: web.AppRunner | None = None
@@ -81,6 +83,7 @@ class StandIn:
         self.troubles = []
         self.counts = Counts()
         self.jobs.reset()
+        self.batches.reset(rng)
 
     def refuse(self) -> None:
         """Refuse connections, and reset those there are: what is under way there is paid for and lost."""
@@ -103,6 +106,7 @@ class StandIn:
                 web.post(EMBEDDINGS, self._embed),
                 web.post(COMPLETIONS, self._complete),
                 *self.jobs.routes(),
+                *self.batches.routes(),
             ]
         )
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
@@ -156,6 +160,24 @@ class StandIn:
             return web.Response(status=500)
         else:
             return response
+
+    def _note_spoilt(self, path: str, texts: int) -> None:
+        self.counts.spoilt[path] += texts
+
+    def _work_on_call(self, path: str, body: dict[str, Any]) -> tuple[int, dict[str, Any], list[str]]:
+        """Answer a call of a batch job: its status, its document, and the texts that it is paid for."""
+        texts = [body["messages"][-1]["content"]] if path == COMPLETIONS else body["input"]
+        texts = [texts] if isinstance(texts, str) else texts
+        if any(REFUSED_WORD in text for text in texts):
+            return 422, {"message": "Input text refused"}, []
+        self.counts.billed[path].update(texts)
+        self.counts.requests[f"BATCH {path}"] += 1
+        if path == EMBEDDINGS:
+            return 200, embedded(body["model"], texts), texts
+        if path == COMPLETIONS:
+            return 200, completed(body), texts
+        targets = ("intent",) if body["model"] == KNOWN_MODEL else self.jobs.targets_of(body["model"]) or ()
+        return 200, {"id": "c", "model": body["model"], "results": [result_of(text, targets) for text in texts]}, texts
 
     async def _classify(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())

@@ -18,6 +18,7 @@ from stand_in import CLASSIFICATIONS, KNOWN_MODEL
 from labelmill.core.database import reading
 
 ENDED = {"ready", "succeeded", "completed", "failed", "cancelled", "paused"}
+IN_BATCH_MODE = "classify, batch mode"
 SLOWEST_SUBMISSION_S = 45.0  #: A producer has its answer by then; SQLite's lock is waited for up to 30 s.
 
 Expected = dict[str, Counter[str]]
@@ -77,9 +78,10 @@ class Classify(Work):
         path: str = CLASSIFICATIONS,
         count: tuple[int, int] = (1400, 2400),
         targets: tuple[str, ...] = ("intent",),
+        mode: str = "realtime",
     ) -> None:
         super().__init__(rig, name, rng)
-        self.model, self.path, self.targets = model, path, targets
+        self.model, self.path, self.targets, self.mode = model, path, targets, mode
         self.rows = [(f"{name}-{number}", one) for number, one in enumerate(_texts(name, rng, rng.randint(*count)))]
         self.source = rig.folder / f"{name}.jsonl"
         self.source.write_bytes(b"".join(orjson.dumps({"id": i, "text": t}) + b"\n" for i, t in self.rows))
@@ -88,7 +90,7 @@ class Classify(Work):
         if not self.jobs:
             with self.submitting():
                 batch = self.rig.client.classify(
-                    str(self.source), self.model, id_column="id", idempotency_key=self.name, multi=()
+                    str(self.source), self.model, id_column="id", idempotency_key=self.name, multi=(), mode=self.mode
                 )
             self.jobs.append(batch.id)
             self.truth[batch.id] = self.rows

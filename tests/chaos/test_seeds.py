@@ -19,11 +19,14 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("chaos"), pytest.m
         ("kill one worker", "kill all workers", "SIGTERM to one worker", "freeze a worker past its lease"),
         ("FLUSHALL", "Redis killed", "PostgreSQL restarted", "SQLite locked by another process", "disk full"),
         ("Mistral: answers are lost", "Mistral: 503", "messages come twice", "entries that are not messages"),
+        ("Mistral: batch jobs expire", "Mistral: batch jobs drop lines", "kill all workers"),
     ],
-    ids=["processes", "servers and disk", "Mistral and messages"],
+    ids=["processes", "servers and disk", "Mistral and messages", "batch jobs"],
 )
 def test_every_promise_holds_under_a_few_random_schedules(faults: tuple[str, ...]) -> None:
     chosen = [part for name in faults for part in ("--fault", name)]
+    if any("batch jobs" in name for name in faults):
+        chosen += ["--work", "classify, batch mode"]
     ended = subprocess.run(
         [sys.executable, str(_RUN), "--seeds", "2", "--lanes", "2", *chosen],
         capture_output=True,

@@ -24,7 +24,7 @@ class InjectedFault:
 
 def all_faults() -> dict[str, InjectedFault]:
     """Every fault by its name."""
-    from faults import broker, clock, database, disk, messages, mistral, processes, remote_jobs_end  # noqa: PLC0415 - they import this
+    from faults import batch_jobs_end, broker, clock, database, disk, messages, mistral, processes, remote_jobs_end  # noqa: PLC0415 - they import this
 
-    families = (processes, broker, database, mistral, remote_jobs_end, messages, disk, clock)
+    families = (processes, broker, database, mistral, remote_jobs_end, batch_jobs_end, messages, disk, clock)
     return {fault.name: fault for family in families for fault in family.FAULTS}

@@ -14,7 +14,7 @@ from stand_in import PAID, Dropped, Trouble
 
 from faults import Heal, InjectedFault
 
-_CONTROL = ("/v1/files", "/v1/fine_tuning")
+_CONTROL = ("/v1/files", "/v1/fine_tuning", "/v1/batch")
 
 Entries = list[Any]
 
