@@ -195,6 +195,17 @@ def test_sources_are_copied_all_or_none(storage: Storage, tmp_path: Path) -> Non
     assert again.digest != copies.digest
 
 
+@pytest.mark.parametrize(
+    "name", [b"a\nb.jsonl", b"\xff.jsonl", "ü 'quoted' & <x>.jsonl".encode(), b"x" * 240 + b".jsonl"]
+)
+def test_a_source_of_any_name_is_copied(storage: Storage, tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    path.write_text('{"text": "a"}\n')
+    (reference,) = copy_into_storage([as_source(path, ["text"])], storage, "prep_1", lambda _: None).references
+    assert reference.endswith(".jsonl")
+    assert get(storage, reference, "sources/prep_1") == b'{"text": "a"}\n'
+
+
 def test_a_storage_can_be_checked_and_nothing_is_left_of_it(storage: Storage) -> None:
     storage.check()
     assert not [one for folder in ("datasets", "models", "sources", "doctor") for one in storage.entries(folder)]

@@ -20,6 +20,7 @@ from labelmill.core.storage.new_files import make_private_folder
 
 _PART, _LOCK, _WORK = ".part", ".lock", "work-"
 _DOWNLOAD_S = 3600.0  #: A part that nothing was written to for so long is of a dead process.
+_UNUSED_S = 24 * 3600.0  #: A copy that nobody read for so long goes: its file may have been purged.
 
 Download = Callable[[BinaryIO], None]
 
@@ -92,12 +93,12 @@ class FileCache:
                     lock.unlink(missing_ok=True)
 
     def _make_room(self, size: int) -> None:
-        copies = sorted(self._copies())
+        copies, now = sorted(self._copies()), time.time()
         total = sum(copy_size for _, copy_size, _ in copies)
         for used_at, copy_size, path in copies:
-            if total + size <= self.max_bytes:
+            if total + size <= self.max_bytes and now - used_at < _UNUSED_S:
                 return
-            if path.name.endswith(_PART) and time.time() - used_at < _DOWNLOAD_S:
+            if path.name.endswith(_PART) and now - used_at < _DOWNLOAD_S:
                 continue
             path.unlink(missing_ok=True)  # whoever reads it has it open
             total -= copy_size

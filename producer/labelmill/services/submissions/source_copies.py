@@ -25,6 +25,7 @@ _OF_A_STREAM, _OF_ROWS = "piped", "rows.jsonl"  #: The names of the copies of a 
 #: Dates as in files: not in ISO form.
 _LINE_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 _BLOCK_BYTES = 1 << 20
+_NAME_CHARS = 100  #: Of a copy; the suffix is at the end.
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ def copy_into_storage(
         if isinstance(source.input, ReadableFile):
             check(source)
     storage.prepare()
-    names = [source.input.name if isinstance(source.input, ReadableFile) else _OF_A_STREAM for source in sources]
+    names = [_name_of_copy(source) for source in sources]
     if len(set(names)) < len(names):
         names = [f"{number:04}-{name}" for number, name in enumerate(names)]
     content = hashlib.blake2b(digest_size=16)
@@ -55,6 +56,13 @@ def copy_into_storage(
         for source, name in zip(sources, names, strict=True):
             content.update(_copy(source, folder, name, check))
     return Copies(tuple(folder.reference(name) for name in names), content.hexdigest())
+
+
+def _name_of_copy(source: Source) -> str:
+    """The name of the original, in characters that every storage keeps."""
+    if not isinstance(source.input, ReadableFile):
+        return _OF_A_STREAM
+    return "".join(sign if sign.isprintable() else "_" for sign in source.input.name[-_NAME_CHARS:])
 
 
 def copy_rows_into_storage(

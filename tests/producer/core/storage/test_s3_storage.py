@@ -203,10 +203,12 @@ def test_a_local_copy_that_was_damaged_is_downloaded_again(storage: S3Storage) -
 def test_local_copies_are_bounded_and_the_oldest_use_goes_first(s3_server: S3Server, tmp_path: Path) -> None:
     storage = storage_of(s3_server.options(), tmp_path, cache_bytes=100)
     digests = {name: put(storage, name, name.encode() * 3) for name in ("models/a.zip", "models/b.zip", "models/c.zip")}
-    for number, (name, digest) in enumerate(digests.items()):  # 36 bytes each: two fit
+    known: set[Path] = set()
+    for age_s, (name, digest) in zip((300, 200, 100), digests.items(), strict=True):  # 36 bytes each: two fit
         read(storage, name, digest)
-        for copy in storage.cache.folder.iterdir():
-            os.utime(copy, (number, number)) if copy.stat().st_mtime > 1000 else None
+        for copy in set(storage.cache.folder.iterdir()) - known:
+            os.utime(copy, (time.time() - age_s,) * 2)
+        known = set(storage.cache.folder.iterdir())
     assert sum(copy.stat().st_size for copy in storage.cache.folder.iterdir()) == 72
     s3_server.requests.clear()
     for name in ("models/b.zip", "models/c.zip"):
@@ -257,6 +259,17 @@ def test_workspaces_of_dead_processes_are_deleted(storage: S3Storage) -> None:
         assert second.is_dir()
         assert not list(storage.cache.folder.glob("work-*/left"))
     assert list(storage.cache.folder.iterdir()) == []
+
+
+def test_copies_that_nobody_reads_do_not_stay(storage: S3Storage) -> None:
+    digests = {name: put(storage, name, name.encode()) for name in ("models/a.zip", "models/b.zip", "models/c.zip")}
+    for name in ("models/a.zip", "models/b.zip"):
+        read(storage, name, digests[name])
+    old, _ = storage.cache.folder.iterdir()
+    os.utime(old, (time.time() - 90_000,) * 2)
+    read(storage, "models/c.zip", digests["models/c.zip"])
+    assert not old.exists()
+    assert len(list(storage.cache.folder.iterdir())) == 2
 
 
 def test_a_time_of_use_is_kept_with_the_copy(storage: S3Storage) -> None:
