@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         Permanent,
         Retryable,
     )
+    from labelmill.contracts.sources import AsyncSource, Source
     from labelmill.handles import Batch, Evaluation, Job, Preparation, Training
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "AsyncEvaluation",
     "AsyncJob",
     "AsyncPreparation",
+    "AsyncSource",
     "AsyncTraining",
     "Batch",
     "BatchDocument",
@@ -73,6 +75,7 @@ __all__ = [
     "ResultRow",
     "Retryable",
     "RowError",
+    "Source",
     "Training",
     "TrainingDocument",
     "__version__",
@@ -91,6 +94,7 @@ _MODULES = {
         "TrainingDocument",
     ),
     "contracts.documents.results": ("Prediction", "ResultRow", "RowError"),
+    "contracts.sources": ("AsyncSource", "Source"),
     "handles": ("Batch", "Evaluation", "Job", "Preparation", "Training"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-from collections import deque
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -19,10 +18,10 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from concurrent.futures import Future
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
+from labelmill.async_sources import AsynchronousRows, in_own_thread
 from labelmill.calls import rows_of
 from labelmill.client import Client, Submitting
 from labelmill.contracts.documents.jobs import (
@@ -33,7 +32,6 @@ from labelmill.contracts.documents.jobs import (
     JobEntry,
     TrainingDocument,
 )
-from labelmill.contracts.errors import Permanent
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.sources import AsyncSource
 from labelmill.core.settings import Settings
@@ -47,7 +45,6 @@ D_co = TypeVar("D_co", bound=JobDocument, covariant=True)
 
 Awaited = Coroutine[object, None, R]
 _Given = Submitting[AsyncSource]  #: The calls, with the sources that they take here.
-_ROWS_AT_ONCE = 1_000  #: Rows of an asynchronous source that a thread gets in one piece.
 
 
 def _awaited(call: Callable[Concatenate[_Given, P], R]) -> Callable[Concatenate[AsyncClient, P], Awaited[R]]:
@@ -259,22 +256,20 @@ class AsyncClient:
     async def _run(self, call: Callable[Concatenate[_Given, P], R], /, *arguments: P.args, **options: P.kwargs) -> R:
         """Make the call in a thread. Asynchronous iterables among its arguments are read in this loop meanwhile."""
         client = cast("_Given", await self.opened())
-        loop = asyncio.get_running_loop()
         sources: list[AsynchronousRows] = []
 
         def bridged(value: object) -> object:
             if not isinstance(value, AsyncIterable) or isinstance(value, Iterable):
                 return value
-            sources.append(AsynchronousRows(value, loop))
+            sources.append(AsynchronousRows(value, asyncio.get_running_loop()))
             return sources[-1]
 
         positional = map(bridged, arguments)
         named = {name: bridged(value) for name, value in options.items()}
-        try:
-            return await asyncio.to_thread(call, client, *positional, **named)  # type: ignore[arg-type] # as they were
-        finally:
-            for source in sources:
-                await source.close()
+        made = functools.partial(cast("Callable[..., R]", call), client, *positional, **named)
+        if not sources:
+            return await asyncio.to_thread(made)
+        return await in_own_thread(made, sources)
 
     prepare = _preparation(_Given.prepare)
     train = _training(_Given.train)
@@ -375,42 +370,3 @@ _HANDLES: dict[Kind, type[AsyncJob[JobDocument]]] = {
     Kind.BATCH: AsyncBatch,
     Kind.EVALUATION: AsyncEvaluation,
 }
-
-
-class AsynchronousRows(Iterator[object]):
-    """Rows of an asynchronous iterable for a thread, which waits while the loop that they come from gets the next."""
-
-    def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
-        self._source, self._loop = aiter(source), loop
-        self._piece: deque[object] = deque()
-        self._next: Future[list[object]] | None = None
-        self._is_exhausted = self._is_closed = False
-
-    def __next__(self) -> object:
-        while not self._piece:
-            if self._is_closed:
-                raise Permanent("the caller stopped waiting before all rows were read")
-            if self._is_exhausted:
-                raise StopIteration
-            self._next = asyncio.run_coroutine_threadsafe(self._some(), self._loop)
-            self._piece.extend(self._next.result())
-        return self._piece.popleft()
-
-    async def _some(self) -> list[object]:
-        piece: list[object] = []
-        while len(piece) < _ROWS_AT_ONCE:
-            try:
-                piece.append(await anext(self._source))
-            except StopAsyncIteration:
-                self._is_exhausted = True
-                break
-        return piece
-
-    async def close(self) -> None:
-        """Read no more rows."""
-        self._is_closed = True
-        if self._next is not None:
-            self._next.cancel()
-        if isinstance(self._source, AsyncGenerator):
-            with contextlib.suppress(RuntimeError):  # it still ends because of the cancellation
-                await self._source.aclose()

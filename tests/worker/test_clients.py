@@ -6,6 +6,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -240,6 +241,24 @@ def test_texts_that_come_asynchronously_are_read_in_pieces(
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(mine.classify(stay_away(), "m"), 0.5)
         assert [job["state"] for job in await mine.jobs("batch")] == ["queued"]
+
+    asyncio.run(main())
+
+
+def test_results_may_be_the_source_of_many_submissions_at_once(shop: Workshop, client: Client) -> None:
+    async def main() -> None:
+        mine = AsyncClient.of(client)
+        first = await mine.classify([f"text {number}" for number in range(30)], "m")
+        await asyncio.to_thread(shop.run, first.id)
+
+        async def texts() -> AsyncIterator[str]:
+            async for row in first.results():
+                yield f"again {row['text']}"
+
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))  # fewer threads than submissions
+        async with asyncio.timeout(60):
+            again = await asyncio.gather(*(mine.classify(texts(), "m") for _ in range(5)))
+        assert [(await batch.status())["rows"]["submitted"] for batch in again] == [30] * 5
 
     asyncio.run(main())
 
