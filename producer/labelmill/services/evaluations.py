@@ -58,6 +58,8 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
         "split": request.split,
         "calibrate": request.calibrate,
     }
+    if request.mode != "realtime":
+        asked["mode"] = request.mode
     if request.max_cost is not None:
         asked["max_cost"] = request.max_cost
     if request.mode not in INNER_MODES:

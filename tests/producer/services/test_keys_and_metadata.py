@@ -23,6 +23,7 @@ from labelmill.core.settings import load_settings
 
 SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
 Submit = Callable[..., Any]
+Submissions = dict[Kind, tuple[Submit, list[dict[str, Any]]]]
 
 
 class Quiet:
@@ -51,7 +52,14 @@ def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
                 )
             )
             connection.execute(
-                insert(ModelRow).values(name="m", version=1, promoted=True, method="embedding", label_schema=SCHEMA)
+                insert(ModelRow).values(
+                    name="m",
+                    version=1,
+                    promoted=True,
+                    method="embedding",
+                    remote_model="mistral-embed",
+                    label_schema=SCHEMA,
+                )
             )
         made.context = replace(made.context, sender=Quiet())  # type: ignore[arg-type]
         yield made
@@ -65,11 +73,11 @@ def rows(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def submissions(client: Client, rows: Path) -> dict[Kind, tuple[Submit, dict[str, Any]]]:
-    """For each kind how such a job is submitted, and an option that makes it another request."""
+def submissions(client: Client, rows: Path) -> Submissions:
+    """For each kind how such a job is submitted, and options that make it another request."""
 
     def prepare(**options: Any) -> Any:
-        return client.prepare("n", str(rows), **{"targets": ["intent=label"]} | options)
+        return client.prepare(source=str(rows), **{"name": "n", "targets": ["intent=label"]} | options)
 
     def train(**options: Any) -> Any:
         return client.train("m", "d", **options)
@@ -81,10 +89,10 @@ def submissions(client: Client, rows: Path) -> dict[Kind, tuple[Submit, dict[str
         return client.evaluate("m", "d", **options)
 
     return {
-        Kind.DATASET: (prepare, {"seed": 7}),
-        Kind.TRAINING: (train, {"max_cost": 3.0}),
-        Kind.BATCH: (classify, {"thresholds": {"*": 0.5}}),
-        Kind.EVALUATION: (evaluate, {"split": "train"}),
+        Kind.DATASET: (prepare, [{"seed": 7}, {"name": "other"}, {"where": ["label=a"]}]),
+        Kind.TRAINING: (train, [{"max_cost": 3.0}, {"method": "prompt"}, {"yes": True}, {"mode": "batch"}]),
+        Kind.BATCH: (classify, [{"thresholds": {"*": 0.5}}, {"max_cost": 3.0}, {"mode": "batch"}, {"priority": "low"}]),
+        Kind.EVALUATION: (evaluate, [{"split": "train"}, {"max_cost": 3.0}, {"mode": "batch"}]),
     }
 
 
@@ -99,23 +107,22 @@ def _count(client: Client, kind: Kind) -> int:
 
 
 def test_the_same_request_under_a_key_is_one_job_and_another_one_is_refused(
-    client: Client, submissions: dict[Kind, tuple[Submit, dict[str, Any]]], kind: Kind
+    client: Client, submissions: Submissions, kind: Kind
 ) -> None:
-    submit, other = submissions[kind]
+    submit, others = submissions[kind]
     before = _count(client, kind)
     first = submit(idempotency_key="k")
     assert submit(idempotency_key="k").id == first.id
-    with pytest.raises(KeyTaken, match=first.id) as refused:
-        submit(idempotency_key="k", **other)
-    assert (refused.value.exit_code, refused.value.field) == (2, "idempotency_key")
+    for other in others:
+        with pytest.raises(KeyTaken, match=first.id) as refused:
+            submit(idempotency_key="k", **other)
+        assert (refused.value.exit_code, refused.value.field) == (2, "idempotency_key")
     assert _count(client, kind) == before + 1
     assert submit(idempotency_key="k2").id != first.id
     assert submit().id != submit().id
 
 
-def test_a_key_stands_for_one_job_of_any_kind(
-    client: Client, submissions: dict[Kind, tuple[Submit, dict[str, Any]]], kind: Kind
-) -> None:
+def test_a_key_stands_for_one_job_of_any_kind(client: Client, submissions: Submissions, kind: Kind) -> None:
     submit, _ = submissions[kind]
     job = submit(idempotency_key="k")
     for other, (submit_other, _) in submissions.items():
@@ -127,10 +134,8 @@ def test_a_key_stands_for_one_job_of_any_kind(
 
 
 @pytest.mark.parametrize("kind", [Kind.TRAINING, Kind.BATCH, Kind.EVALUATION], ids=lambda kind: kind.value)
-def test_a_cancelled_job_gives_its_key_up(
-    client: Client, submissions: dict[Kind, tuple[Submit, dict[str, Any]]], kind: Kind
-) -> None:
-    submit, other = submissions[kind]
+def test_a_cancelled_job_gives_its_key_up(client: Client, submissions: Submissions, kind: Kind) -> None:
+    submit, (other, *_) = submissions[kind]
     first = submit(idempotency_key="k")
     first.cancel()
     second = submit(idempotency_key="k", **other)
@@ -139,7 +144,7 @@ def test_a_cancelled_job_gives_its_key_up(
 
 
 def test_requests_under_one_key_at_the_same_moment_make_one_job(
-    client: Client, submissions: dict[Kind, tuple[Submit, dict[str, Any]]], kind: Kind
+    client: Client, submissions: Submissions, kind: Kind
 ) -> None:
     submit, _ = submissions[kind]
     before, together = _count(client, kind), threading.Barrier(4)
@@ -177,7 +182,7 @@ def test_other_rows_under_the_key_of_a_preparation_are_refused_and_leave_no_copy
 
 
 def test_metadata_stays_with_a_job_of_any_kind_and_finds_it(
-    client: Client, submissions: dict[Kind, tuple[Submit, dict[str, Any]]], kind: Kind
+    client: Client, submissions: Submissions, kind: Kind
 ) -> None:
     submit, _ = submissions[kind]
     metadata = {"team": "search", "order": "7 = seven"}
@@ -209,7 +214,7 @@ def test_metadata_stays_with_a_job_of_any_kind_and_finds_it(
     ids=lambda metadata: repr(metadata)[:20],
 )
 def test_metadata_that_no_database_should_keep_is_refused_before_anything_is_written(
-    client: Client, submissions: dict[Kind, tuple[Submit, dict[str, Any]]], metadata: Any
+    client: Client, submissions: Submissions, metadata: Any
 ) -> None:
     for kind, (submit, _) in submissions.items():
         before = _count(client, kind)

@@ -27,8 +27,8 @@ from labelmill.services.submissions.accepted import Accepted
 
 @dataclass(frozen=True)
 class KeyedJob:
-    """The job that a key stands for. `request_digest`: of the request that made it; None: a batch's, which is compared
-    by its columns."""
+    """The job that a key stands for. `request_digest`: of the request that made it; of a batch, which is compared by
+    its columns, only of what these do not keep."""
 
     id: str
     kind: Kind

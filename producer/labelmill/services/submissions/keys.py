@@ -18,7 +18,7 @@ from labelmill.core.database import writing
 from labelmill.core.database.tables import BatchRow, utc_now
 from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.readers import TextBlock
-from labelmill.services.submissions.idempotency import KeyedJob, find_by_key
+from labelmill.services.submissions.idempotency import KeyedJob, digest_of_request, find_by_key, keyed
 
 SUBMISSION_BROKEN = "submission_broken"  #: The error code of a batch whose rows were never all written.
 
@@ -32,7 +32,12 @@ class Order:
     spec: ClassifySpec
     mode: str
     priority: str
-    max_cost: float | None = None  #: Not fixed by a key: `retry` may change it.
+    max_cost: float | None = None
+
+    @property
+    def request_digest(self) -> str | None:
+        """Of what a later command may change in the batch's row: `retry` its `max_cost`."""
+        return None if self.max_cost is None else digest_of_request(Kind.BATCH, max_cost=self.max_cost)
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def open_batch(connection: Connection, order: Order, key: str | None, metadata: 
         "priority": order.priority,
         "max_cost": order.max_cost,
         "options": order.spec.model_dump(mode="json"),
-        "idempotency_key": key,
+        **keyed(key, order.request_digest),
     }
     batch_no = create_job(connection, batch_id, BatchState.SUBMITTING, "submitted", metadata=metadata, **values)
     return OpenedBatch(batch_no, batch_id, BatchState.SUBMITTING.value, has_key=key is not None)
@@ -81,8 +86,8 @@ def _same_batch(connection: Connection, order: Order, job: KeyedJob) -> OpenedBa
     # model version's settings at submission do not matter
     same = {name: getattr(order.spec, name) for name in ("source", "formats", "temperatures", "model_thresholds")}
     options = ClassifySpec(**existing.options).model_copy(update=same)
-    requested = (order.model_no, order.mode, order.priority, order.spec)
-    if (existing.model_no, existing.mode, existing.priority, options) != requested:
+    requested = (order.model_no, order.mode, order.priority, order.spec, order.request_digest)
+    if (existing.model_no, existing.mode, existing.priority, options, job.request_digest) != requested:
         raise job.taken("another model or other options")
     return OpenedBatch(existing.no, job.id, job.state, existing.content_digest, is_new=False)
 
