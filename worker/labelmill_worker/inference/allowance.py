@@ -24,7 +24,7 @@ Reserve = Callable[[int], Cap | None]
 """Reserves an amount in SQL; returns the cap that has less left. Raises LeaseLost, DatabaseUnavailable."""
 
 
-def upper_bound(call: Call, prices: PriceList) -> int:
+def upper_bound(call: Call, prices: PriceList, mode: str = "realtime") -> int:
     """What a call can cost at most, in billionths: no tokenizer makes more than one token of a byte, and a chat model
     writes no more than `max_tokens`. Raises Permanent where no price is known."""
     price = prices.price_of(priced_model(call.model, prices))
@@ -35,7 +35,7 @@ def upper_bound(call: Call, prices: PriceList) -> int:
         )
     parts = call.body.get("input") or call.body.get("messages") or ()
     asked = len(orjson.dumps(call.body)) + _TEMPLATE_TOKENS * (1 + len(parts))
-    return nanos_at_least(price.amount(asked, int(call.body.get("max_tokens") or 0)))
+    return nanos_at_least(price.amount(asked, int(call.body.get("max_tokens") or 0), mode=mode))
 
 
 class Allowance:

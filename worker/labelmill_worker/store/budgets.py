@@ -220,6 +220,28 @@ def _is_claimed(batch_no: Any, chunk: Any, token: Any) -> ColumnElement[bool]:
     )
 
 
+def least_left(engine: Engine, caps: Sequence[Cap]) -> tuple[Cap, int]:
+    """The cap that has least left, and how much."""
+    left = []
+    with writing(engine) as connection:
+        for cap in caps:
+            _open(connection, cap)
+            used = select(BudgetRow.spent + BudgetRow.reserved).where(BudgetRow.scope == cap.scope)
+            left.append((cap, cap.limit - int(connection.scalar(used) or 0)))
+    return min(left, key=lambda one: one[1])
+
+
+def charge_holder(engine: Engine, key: str, batch_no: int, mode: str) -> None:
+    """Count as spent all that a holder has reserved and not settled: it may have been paid for, and no answer will say
+    what it cost."""
+    with writing(engine) as connection:
+        held = _end_reservations(connection, ReservationRow.holder == key)
+        amounts = Counter({row.scope: row.amount for row in held})
+        if max(amounts.values(), default=0) > 0:
+            _write_estimate(connection, batch_no, max(amounts.values()), mode)
+        _change_budgets(connection, amounts, amounts)
+
+
 def charge_dead_holders(engine: Engine) -> int:
     """Count as spent what workers had reserved whose claim is gone: their requests may have been sent, and no answer
     will say what they cost. Returns the number of claims."""
@@ -240,7 +262,7 @@ def charge_dead_holders(engine: Engine) -> int:
     return len(dead)
 
 
-def _write_estimate(connection: Connection, batch_no: int | None, amount: int) -> None:
+def _write_estimate(connection: Connection, batch_no: int | None, amount: int, mode: str = "realtime") -> None:
     batch = connection.execute(
         select(BatchRow.id, BatchRow.owner_id, ModelRow.remote_model)
         .join(ModelRow, ModelRow.no == BatchRow.model_no)
@@ -256,7 +278,7 @@ def _write_estimate(connection: Connection, batch_no: int | None, amount: int) -
         "job_id": batch.owner_id or batch.id,
         "batch_id": batch.id,
         "model": batch.remote_model or "",
-        "mode": "realtime",
+        "mode": mode,
         "amount": amount_of(amount),
         "currency": CURRENCY,
         "estimated": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sqlalchemy import exists, insert, select, update
@@ -119,9 +119,12 @@ class ChunkBusy(Retryable):
     code = "chunk_busy"
 
 
-def claim_chunk_of_remote(engine: Engine, batch_id: str, number: int, lease_s: float) -> Claim | None:
+def claim_chunk_of_remote(
+    engine: Engine, batch_id: str, number: int, lease_s: float, *, reserved_by: str, monthly_cap: float | None
+) -> Claim | None:
     """Take the lease on a chunk of a batch in mode batch, whose rows nobody else sends. The batch may have ended: what
-    it has paid for is recorded all the same. None: the chunk is done, or cannot be read. Raises ChunkBusy."""
+    it has paid for is recorded all the same. `reserved_by`: the holder of what is reserved for its requests. None: the
+    chunk is done, or cannot be read. Raises ChunkBusy."""
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
         batch = connection.execute(select(*_OF_BATCH).where(BatchRow.id == batch_id)).one()
@@ -131,7 +134,8 @@ def claim_chunk_of_remote(engine: Engine, batch_id: str, number: int, lease_s: f
                 raise ChunkBusy(f"chunk {number} is held by another worker", 1.0)
             return None
     try:
-        return _counted(engine, _read_claim(engine, batch_id, number, token, batch, asked_at, None))
+        claim = _read_claim(engine, batch_id, number, token, batch, asked_at, monthly_cap)
+        return _counted(engine, replace(claim, reserved_by=reserved_by))
     except ValueError as error:
         fail_chunk(engine, batch.no, batch_id, number, token, str(error))
         return None

@@ -20,6 +20,7 @@ from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, RemoteB
 from labelmill.core.jobs import events, leases
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.remote_batches import holds_rows, is_on_trial, is_unheld
+from labelmill_worker.store.budgets import Cap, Holder, is_reached
 from labelmill_worker.store.transitions import move_job
 
 MAX_PENDING_REQUESTS = 1_000_000  #: Of all remote batches of the installation: what Mistral allows a workspace.
@@ -43,7 +44,14 @@ class BatchOfRemote:
     priority: str
     options: dict[str, Any]
     model: ModelRow
+    owner_id: str | None  #: The training or evaluation that it runs for.
+    max_cost: float | None
     deadline_s: float | None  #: Seconds from now, by the worker's clock.
+
+    @property
+    def charged_to(self) -> str:
+        """The job that was asked for, and pays."""
+        return self.owner_id or self.id
 
     @property
     def is_wanted(self) -> bool:
@@ -59,6 +67,11 @@ class RemoteClaim:
     token: str
     batch: BatchOfRemote
     now: float  #: When it was read, by the database's clock.
+
+    @property
+    def holder(self) -> Holder:
+        """Under which key its requests are reserved."""
+        return Holder(f"remote:{self.row.marker}")
 
     @property
     def step(self) -> RemoteStep:
@@ -95,6 +108,8 @@ def read_remote_batch(engine: Engine, no: int, token: str) -> RemoteClaim | None
         batch["priority"],
         batch["options"],
         ModelRow(**model),
+        batch["owner_id"],
+        batch["max_cost"],
         (deadline - utc_now()).total_seconds() if deadline else None,
     )
     return RemoteClaim(RemoteBatchRow(**row), token, of_batch, now)
@@ -297,6 +312,22 @@ def stop_batch_of(engine: Engine, claim: RemoteClaim, error: LabelmillError) -> 
             claim.batch.id,
             BatchState.PAUSED if is_paused else BatchState.FAILED,
             old=BatchState.RUNNING if is_paused else BATCH.runnable,
+            message=error.stored,
+            error=error.stored,
+            error_code=error.code,
+        )
+
+
+def pause_at_cap(engine: Engine, claim: RemoteClaim, cap: Cap, next_amount: int) -> bool:
+    """Pause the batch whose next request may cost more than is left of a cap. False: a reservation is outstanding that
+    could come back."""
+    error = cap.reached(can_be_retried=claim.batch.owner_id is None)
+    with writing(engine) as connection:
+        return is_reached(connection, cap, next_amount) and move_job(
+            connection,
+            claim.batch.id,
+            BatchState.PAUSED,
+            old=BatchState.RUNNING,
             message=error.stored,
             error=error.stored,
             error_code=error.code,

@@ -20,7 +20,7 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ChunkRow, EventRow, LedgerRow, ModelRow, ModelTargetRow, RemoteBatchRow
 from labelmill.services.jobs.actions import cancel, retry
-from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.jobs.requests import JobRequest, RetryRequest
 from labelmill_worker.inference.batch_mode import packing
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
@@ -170,7 +170,7 @@ def test_lines_that_failed_for_now_are_sent_again_and_at_last_fail(mill: RemoteM
     assert mill.errors(batch) == {40: "remote_unavailable"}
     assert mill.memory.billed == Counter(some_texts(40))
     mill.memory.faults = []
-    retry(mill.context, JobRequest(batch))
+    retry(mill.context, RetryRequest(batch))
     assert mill.run(batch)["rows"]["labelled"] == 41
 
 
@@ -227,7 +227,7 @@ def test_without_billing_the_batch_fails_and_says_what_to_do(mill: RemoteMill) -
     assert (status["state"], status["error_code"]) == ("failed", "billing_required")
     assert status["rows"]["pending"] == 20
     mill.jobs.has_billing = True
-    retry(mill.context, JobRequest(status["id"]))
+    retry(mill.context, RetryRequest(status["id"]))
     assert mill.run(status["id"])["rows"]["labelled"] == 20
 
 

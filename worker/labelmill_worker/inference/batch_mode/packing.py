@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 import orjson
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.states import Mode
 from labelmill.contracts.text_digests import digest_of
 from labelmill.core.database import reading, writing
 from labelmill.core.jobs import chunk_transitions
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.core.money.prices import PriceList
+from labelmill_worker.inference.allowance import upper_bound
 from labelmill_worker.inference.batch_mode.calls import CallMaker
 from labelmill_worker.inference.batch_mode.verdicts import ChunkHistory
 from labelmill_worker.inference.batch_mode.work import RemoteWork
@@ -27,7 +30,7 @@ from labelmill_worker.inference.unanswered_rows import RowsToSend, unanswered_ro
 from labelmill_worker.ports.batch_jobs import NumberedCall
 from labelmill_worker.ports.inference import Endpoint
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
-from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote
+from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.progress import ChunkProgress, Entry, Standing, record_entries
 from labelmill_worker.store.remote_batches import chunks_to_pack
 from labelmill_worker.store.vectors import known_digests
@@ -53,6 +56,9 @@ class Packed:
     lists: int = 0  #: Requests with several texts.
     rows: int = 0
     size_bytes: int = 0
+    left: int | None = None  #: That its requests may cost at most, in billionths; None: there is no cap.
+    bound: int = 0  #: What they cost at most, where there is a cap.
+    too_dear: int = 0  #: What the next request may cost, which is more than is left.
     tries: int | None = None  #: The fewest that any of its chunks had in vain.
 
     @property
@@ -61,9 +67,10 @@ class Packed:
         return self.count <= MAX_INLINE_REQUESTS and self.size_bytes <= MAX_INLINE_BYTES
 
 
-def pack(work: RemoteWork, *, on_trial: bool) -> Packed:
-    """Choose rows. Raises ChunkBusy, LeaseLost, ShuttingDown, and what strategies raise."""
-    packed = Packed()
+def pack(work: RemoteWork, *, on_trial: bool, left: int | None = None) -> Packed:
+    """Choose rows, whose requests cost no more than what is `left` of a cap. Raises ChunkBusy, LeaseLost, ShuttingDown,
+    and what strategies raise."""
+    packed = Packed(left=left)
     maker = work.call_maker(embeds=False, one_text=on_trial)
     max_requests = MAX_TRIAL_REQUESTS if on_trial else MAX_REQUESTS
     for number, failures in chunks_to_pack(work.engine, work.claim.batch.no):
@@ -78,7 +85,7 @@ def pack(work: RemoteWork, *, on_trial: bool) -> Packed:
         packed.embeds = bool(lacking.rows)
         maker.embeds = packed.embeds
         requests = _requests_of(maker, lacking if lacking.rows else to_send, history)
-        if not _add(packed, number, requests, maker.calls_of(number, requests), max_requests):
+        if not _add(packed, number, requests, maker.calls_of(number, requests), max_requests, work.prices):
             break
         tries = max(history.tries.values(), default=0)
         packed.tries = tries if packed.tries is None else min(packed.tries, tries)
@@ -87,7 +94,7 @@ def pack(work: RemoteWork, *, on_trial: bool) -> Packed:
 
 def _rows_to_send(work: RemoteWork, maker: CallMaker, number: int) -> RowsToSend:
     """The rows of a chunk that need a call, once the outcomes of the others are recorded."""
-    claim = claim_chunk_of_remote(work.engine, work.claim.batch.id, number, work.lease_s)
+    claim = work.claim_chunk(number)
     if claim is None:
         return RowsToSend([], [])
     to_send, failed = unanswered_rows(claim)
@@ -154,31 +161,40 @@ def _requests_of(maker: CallMaker, to_send: RowsToSend, history: ChunkHistory) -
 
 
 def _add(
-    packed: Packed, number: int, requests: Sequence[Request], calls: Sequence[NumberedCall], max_requests: int
+    packed: Packed,
+    number: int,
+    requests: Sequence[Request],
+    calls: Sequence[NumberedCall],
+    max_requests: int,
+    prices: PriceList,
 ) -> bool:
     """Add a chunk if there is room for it, or what fits of it if it is the first. False: the remote batch is full."""
-    kept, size_bytes = 0, 0
-    texts = packed.rows
+    kept = size_bytes = texts = bound = 0
     for request, call in zip(requests, calls, strict=True):
         line_bytes = len(line_of(call))
-        texts += len(request)
-        if packed.count + kept >= max_requests or packed.size_bytes + size_bytes + line_bytes > MAX_FILE_BYTES:
+        cost = upper_bound(call.call, prices, Mode.BATCH.value) if packed.left is not None else 0
+        if packed.left is not None and packed.bound + bound + cost > packed.left:
+            packed.too_dear = cost
             break
-        if call.call.endpoint is Endpoint.EMBEDDINGS and texts > MAX_EMBEDDED_TEXTS:
+        # the first goes whatever its size: Mistral says what it thinks of a line that is too long
+        is_first = not packed.count + kept
+        if not is_first and (
+            packed.count + kept >= max_requests
+            or packed.size_bytes + size_bytes + line_bytes > MAX_FILE_BYTES
+            or (call.call.endpoint is Endpoint.EMBEDDINGS and packed.rows + texts + len(request) > MAX_EMBEDDED_TEXTS)
+        ):
             break
-        kept += 1
-        size_bytes += line_bytes
-    if not kept or (kept < len(requests) and packed.count):
-        if not packed.count:
-            kept, size_bytes = 1, len(line_of(calls[0]))  # Mistral says what it thinks of a line that is too long
-        else:
-            return False
+        kept, size_bytes, texts, bound = kept + 1, size_bytes + line_bytes, texts + len(request), bound + cost
+    # near a cap the money decides, not the chunk
+    if not kept or (kept < len(requests) and packed.count and not packed.too_dear):
+        return False
     packed.endpoint, packed.model = calls[0].call.endpoint, calls[0].call.model
     packed.requests[number] = [list(request.rows) for request in requests[:kept]]
     packed.count += kept
     packed.lists += sum(len(request) > 1 for request in requests[:kept])
-    packed.rows += sum(map(len, requests[:kept]))
+    packed.rows += texts
     packed.size_bytes += size_bytes
+    packed.bound += bound
     return kept == len(requests)
 
 

@@ -20,6 +20,7 @@ from labelmill.contracts.states import Mode
 from labelmill.contracts.usage import Usage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
+from labelmill_worker.inference.allowance import upper_bound
 from labelmill_worker.inference.batch_mode.custom_ids import Place, place_of
 from labelmill_worker.inference.batch_mode.packing import record_held
 from labelmill_worker.inference.batch_mode.verdicts import ChunkHistory, LineFailure, refusal_of_all
@@ -32,7 +33,7 @@ from labelmill_worker.inference.unanswered_rows import unanswered_rows
 from labelmill_worker.mistral.http_errors import error_for_status
 from labelmill_worker.ports.batch_jobs import ResultLine
 from labelmill_worker.ports.inference import Endpoint, Reply
-from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote, has_answers, save_learned_schema
+from labelmill_worker.store.chunks import Claim, has_answers, save_learned_schema
 from labelmill_worker.store.progress import ChunkProgress
 from labelmill_worker.store.remote_batches import decode_requests, failures_of, held_chunks, let_go
 from labelmill_worker.store.vectors import rows_with_vectors
@@ -135,7 +136,7 @@ class ResultReader:
         record_held(self._work, claim, self._progress(claim, answers, usages), done=False)
 
     def _claim(self, chunk: int) -> Claim | None:
-        claim = claim_chunk_of_remote(self._work.engine, self._work.claim.batch.id, chunk, self._work.lease_s)
+        claim = self._work.claim_chunk(chunk)
         if claim is not None and self._vector_model is not None:
             return replace(claim, model=self._vector_model)  # whose vectors are kept, and paid for
         return claim
@@ -156,8 +157,12 @@ class ResultReader:
 
     def _usage(self, request: Request, reply: Reply) -> Usage:
         mode = Mode.BATCH.value
-        reported = reply.usage(self._strategy.model, mode)
-        return reported or counted_usage(self._strategy.call(request, None), request, mode)
+        usage = reply.usage(self._strategy.model, mode)
+        if usage is not None and not self._row.reserved:
+            return usage
+        call = self._strategy.call(request, None)
+        usage = usage or counted_usage(call, request, mode)
+        return replace(usage, held=upper_bound(call, self._work.prices, mode)) if self._row.reserved else usage
 
     def _progress(self, claim: Claim, answers: list[Answer], usages: list[Usage]) -> ChunkProgress:
         if self._vector_model is None:

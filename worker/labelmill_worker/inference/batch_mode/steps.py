@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from labelmill.contracts.errors import Permanent, RemoteFailed, RemoteUnavailable, WorkerUnable
-from labelmill.contracts.states import RemoteStep, Stopping
+from labelmill.contracts.states import Mode, RemoteStep, Stopping
 from labelmill.core.database import db_now
 from labelmill_worker.inference.batch_mode.moving import move_in_time, stop_patience_s
 from labelmill_worker.inference.batch_mode.packing import line_of, pack
@@ -21,6 +21,7 @@ from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports import batch_jobs as port
 from labelmill_worker.ports.inference import Endpoint
 from labelmill_worker.process.long_work import long_slot
+from labelmill_worker.store.budgets import charge_holder, least_left, release, reserve
 from labelmill_worker.store.remote_batches import (
     advance,
     drop_remote_batch,
@@ -28,6 +29,7 @@ from labelmill_worker.store.remote_batches import (
     keep_packed,
     let_all_go,
     open_for_packing,
+    pause_at_cap,
     reserve_requests,
     save_remote,
     stop_batch_of,
@@ -42,6 +44,7 @@ _FILE_EXPIRY_HOURS = 7 * 24  #: Of uploaded files, should they not be deleted.
 _LATE_S = 3600.0  #: A job that Mistral has not ended so long after its time-out is stopped.
 #: A job that was asked to stop and has not ended: what it was answered until then is not waited for any longer.
 STOP_PATIENCE_S = 900.0
+_CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
 _ROOM_PAUSE_S = 30.0  #: While Mistral's limit of pending requests is reached.
 _MAX_FAILED_READS = 5  #: Of result files; then the rows without a result are sent again.
 _MARKER = "labelmill"  #: The key of the marker in a job's metadata.
@@ -62,14 +65,21 @@ def take_step(work: RemoteWork) -> NextStep:
 
 
 def _pack(work: RemoteWork) -> NextStep:
+    release(work.engine, work.claim.holder.key)  # of an attempt that died before it could say what it packed
+    caps = work.caps
+    cap, left = least_left(work.engine, caps) if caps else (None, None)
     with long_slot(work.engine, work.context.sender):
-        packed = pack(work, on_trial=open_for_packing(work.engine, work.claim))
+        packed = pack(work, on_trial=open_for_packing(work.engine, work.claim), left=left)
+    if not packed.count and packed.too_dear and cap is not None:
+        return 0 if pause_at_cap(work.engine, work.claim, cap, packed.too_dear) else _CAP_PAUSE_S
     if not packed.count:
         drop_remote_batch(work.engine, work.claim)
         return None
     waits_s = retry_pause_s(packed.tries or 0, work.poll_s) - (work.claim.now - work.claim.row.begun_at)
     if waits_s > 0:
         return waits_s
+    if caps and reserve(work.engine, caps, work.claim.holder, packed.bound) is not None:
+        return _CAP_PAUSE_S  # others were quicker
     keep_packed(
         work.engine,
         work.claim,
@@ -82,6 +92,7 @@ def _pack(work: RemoteWork) -> NextStep:
         requests=packed.count,
         lists=packed.lists,
         rows=packed.rows,
+        reserved=packed.bound,
     )
     return 0
 
@@ -249,6 +260,7 @@ def _clean(work: RemoteWork) -> NextStep:
             raise
         except Permanent as error:
             log.warning("something could not be deleted at Mistral", what=delete.args[0], reason=error.message)
+    release(work.engine, work.claim.holder.key)
     advance(work.engine, work.claim, RemoteStep.DONE)
     return None
 
@@ -257,6 +269,7 @@ def _clean(work: RemoteWork) -> NextStep:
 
 
 def _drop(work: RemoteWork) -> NextStep:
+    release(work.engine, work.claim.holder.key)
     drop_remote_batch(work.engine, work.claim)
     return None
 
@@ -294,6 +307,7 @@ def _stop(work: RemoteWork) -> NextStep:
         return _read_what_is_there(work, f"batch job {job.id} ended {job.status}", job)
     if job is None or waited_s >= patience_s:
         lost = f"batch job {row.remote_id} did not end after it was stopped: its results are not waited for"
+        charge_holder(work.engine, work.claim.holder.key, work.claim.batch.no, Mode.BATCH.value)
         let_all_go(work.engine, work.claim, RemoteStep.CLEANING, lost)
         return 0
     return next_poll_s(waited_s, min(1.0, work.poll_s))

@@ -20,6 +20,8 @@ from labelmill_worker.inference.batch_mode.calls import CallMaker
 from labelmill_worker.ports.batch_jobs import BatchJobs
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.draining import ShuttingDown, is_draining
+from labelmill_worker.store.budgets import Cap, caps_of
+from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote
 from labelmill_worker.store.remote_batches import RemoteClaim, renew_remote_batch, takes_lists
 
 _FOLDER = "remote_batches"  #: Of the data folder: files on their way to Mistral.
@@ -66,6 +68,23 @@ class RemoteWork:
     @property
     def prices(self) -> PriceList:
         return PriceList.of(self.context.settings)
+
+    @property
+    def caps(self) -> tuple[Cap, ...]:
+        """On what may be spent."""
+        batch = self.claim.batch
+        return caps_of(batch.charged_to, batch.max_cost, self.context.settings.monthly_cap)
+
+    def claim_chunk(self, number: int) -> Claim | None:
+        """Claim a chunk of the batch. None: it is done. Raises ChunkBusy."""
+        return claim_chunk_of_remote(
+            self.engine,
+            self.claim.batch.id,
+            number,
+            self.lease_s,
+            reserved_by=self.claim.holder.key,
+            monthly_cap=self.context.settings.monthly_cap,
+        )
 
     @property
     def file_name(self) -> str:

@@ -34,6 +34,9 @@ class RemoteBatchRow(Leased, Base):
     answered: Mapped[int] = mapped_column(Integer, default=0)  #: Requests whose reply was read or counted by Mistral.
     single_answers: Mapped[int] = mapped_column(Integer, default=0)  #: Replies to requests with one text.
     refused_lists: Mapped[int] = mapped_column(Integer, default=0)
+    reserved: Mapped[int] = mapped_column(
+        Number, default=0, server_default="0"
+    )  #: Under caps, for all of its requests; in billionths of the currency.
     begun_at: Mapped[float] = mapped_column(Double)
     made_at: Mapped[float | None] = mapped_column(Double)  #: When it was created at Mistral.
     stop_asked_at: Mapped[float | None] = mapped_column(Double)  #: When Mistral was asked to stop it.
