@@ -123,7 +123,7 @@ def jobs(run: Run) -> dict[str, str]:
             **ended,
         }
         add(BatchRow, no=1, id=BATCH, state="completed", rows=20_000, duplicates=1, skipped=4, **batch)
-        add(BatchRow, no=2, id=INNER, state="completed", rows=0, **batch)
+        add(BatchRow, no=2, id=INNER, owner_id=EVAL, state="completed", rows=0, **batch)
         add(
             ChunkRow,
             batch_no=1,

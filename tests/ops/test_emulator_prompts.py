@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from emulator_thread import EmulatorThread
 
-from labelmill.contracts.errors import UnusableContent
+from labelmill.contracts.errors import RequestRefused, UnusableContent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
@@ -35,7 +35,9 @@ def emulator() -> Iterator[EmulatorThread]:
         yield running
 
 
-def ask(emulator: EmulatorThread, *faults: str) -> Answer:
+def ask(
+    emulator: EmulatorThread, *faults: str, model: str = "ministral-8b-latest", logprobs: bool = False, texts: int = 3
+) -> Answer:
     armed = httpx2.put(f"{emulator.url}/_control/faults", json={"faults": list(faults), "seed": 1})
     assert armed.status_code == 200, armed.text
     recipe = {
@@ -43,9 +45,10 @@ def ask(emulator: EmulatorThread, *faults: str) -> Answer:
         "answer_schema": answer_schema(SCHEMA),
         "numbered": numbered_recipe(SCHEMA, {}, 4),
         "examples": EXAMPLES,
+        "logprobs": logprobs,
     }
-    strategy = ChatPrompt(ModelVersion("m@1", "prompt", "ministral-8b-latest", SCHEMA, recipe), None)
-    request = Request(range(len(TEXTS)), TEXTS)
+    strategy = ChatPrompt(ModelVersion("m@1", "prompt", model, SCHEMA, recipe), None)
+    request = Request(range(texts), TEXTS[:texts])
 
     async def send() -> Answer:
         client = RealtimeInference(emulator.url, "key", timeout_s=20.0)
@@ -66,6 +69,20 @@ def test_every_text_of_a_prompt_is_answered_whatever_the_order(
     assert answer.scores[0].argmax(axis=1).tolist() == RIGHT
     assert emulator.stats()["texts"] - before == len(TEXTS)
     assert answer.tokens > 0
+
+
+@pytest.mark.parametrize("texts", [1, 3])
+def test_log_probabilities_make_scores_of_those_labels_that_were_chosen(emulator: EmulatorThread, texts: int) -> None:
+    (scores,) = ask(emulator, logprobs=True, texts=texts).scores
+    assert scores.argmax(axis=1).tolist() == RIGHT[:texts]
+    assert scores.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    assert (scores.max(axis=1) < 1).all()
+
+
+def test_a_model_without_log_probabilities_refuses_the_fields(emulator: EmulatorThread) -> None:
+    with pytest.raises(RequestRefused, match="not permitted"):
+        ask(emulator, model="mistral-small-latest", logprobs=True)
+    assert ask(emulator, model="mistral-small-latest").scores[0].argmax(axis=1).tolist() == RIGHT
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow
 from labelmill.core.paired_loss import largest_loss
+from labelmill.report.parts import Grid, Part
+from labelmill.report.training import parts_of
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.listing import JobsRequest, list_jobs
 from labelmill.services.models import resolve_model
@@ -95,6 +97,11 @@ def school(
     made.close()
 
 
+def parts_of_page(school: School, training_id: str) -> list[Part]:
+    with reading(school.engine) as connection:
+        return parts_of(connection, school.status(training_id))
+
+
 def errs_above(texts_at_once: int) -> Any:
     """A model that reads no more than so many texts of a prompt."""
 
@@ -111,7 +118,11 @@ def errs_above(texts_at_once: int) -> Any:
 
 def test_auto_tries_numbers_on_validation_and_the_version_keeps_the_one_that_holds(school: School) -> None:
     school.mistral.faults.append(errs_above(4))
-    training = school.run(school.train(method="prompt", dataset="topics", texts_per_prompt="auto"))
+    training_id = school.train(method="prompt", dataset="topics", texts_per_prompt="auto")
+    phases = set()
+    while (training := school.status(training_id))["state"] != "succeeded":
+        phases.add((training["progress"] or {}).get("phase"))
+        school.step()
     found = training["details"]["texts_per_prompt"]
     assert (training["state"], found["chosen"], found["rows"]) == ("succeeded", 4, 90)
     assert [one["texts"] for one in found["tried"]] == [1, 2, 4, 8, 16, 32, 64]
@@ -119,6 +130,11 @@ def test_auto_tries_numbers_on_validation_and_the_version_keeps_the_one_that_hol
     assert found["said"] in school.history(training["id"])
     assert training["cost"]["tokens"] == 55 * (1 + 90 + 45 + 23 + 12 + 6 + 3 + 2)
     assert training["cost"]["amount"] <= training["estimate"]["amount"]
+    assert {"trying log-probabilities", "trying 1 texts a prompt", "trying 64 texts a prompt"} <= phases
+    (table,) = [
+        part for part in parts_of_page(school, training_id) if isinstance(part, Grid) and part.headings[0] == "texts"
+    ]
+    assert [row[0] for row in table.rows] == [1, 2, 4, 8, 16, 32, 64]
     batch = school.run(school.classify([f"new {number} {'x' * (number % 4)}" for number in range(10)]))
     assert batch["requests"] == 3
     jobs = list_jobs(ServiceContext(school.engine, school.sender), JobsRequest(limit=100))

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from labelmill.contracts.states import BatchState
 from labelmill.core.database import writing
-from labelmill_worker.inference.strategies.logprobs_probe import PROBE_SCHEMA, PROBE_TEXT, PROBE_TOKENS
+from labelmill_worker.inference.strategies.logprobs_check import CHECK_SCHEMA, CHECK_TEXT, CHECK_TOKENS
 from labelmill_worker.store.inner_batches import InnerBatch, first_error_code, read_scores
 from labelmill_worker.store.inner_models import logprobs_model, remember_logprobs, tells_logprobs
 from labelmill_worker.train.inner_batch import run_named_batch
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
-_NAME = "log-probabilities"  #: Of the batch, among those of the training.
+_NAME = "log-probabilities"  #: Of the batch, among those of the training; progress says `trying log-probabilities`.
+_NOT_TOLD = "{} tells no log-probabilities, so labels score 1 and 0"
 
 
 def find_out(step: StepContext) -> bool | NextPoll:
@@ -25,8 +26,8 @@ def find_out(step: StepContext) -> bool | NextPoll:
     if not _may_ask(step):
         return False
     with writing(step.engine) as connection:
-        model_no = logprobs_model(connection, model, PROBE_SCHEMA)
-    batch = run_named_batch(step, _NAME, model_no, model, lambda: [[PROBE_TEXT]])
+        model_no = logprobs_model(connection, model, CHECK_SCHEMA)
+    batch = run_named_batch(step, _NAME, model_no, model, lambda: [[CHECK_TEXT]])
     if not isinstance(batch, InnerBatch):
         return batch
     told = _answer(step, batch)
@@ -38,12 +39,9 @@ def find_out(step: StepContext) -> bool | NextPoll:
     return told
 
 
-_NOT_TOLD = "{} tells no log-probabilities, so labels score 1 and 0"
-
-
 def _may_ask(step: StepContext) -> bool:
     cap = step.row.max_cost
-    price = step.prices.cost_of(step.spec.base_model, PROBE_TOKENS)
+    price = step.prices.cost_of(step.spec.base_model, CHECK_TOKENS)
     return step.row.approved or cap is None or (price is not None and price["amount"] <= cap)
 
 

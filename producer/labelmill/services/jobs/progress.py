@@ -10,6 +10,7 @@ from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.documents.parts import Progress
 from labelmill.contracts.ids import Kind
+from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.job_kinds import ENDED, KINDS
 from labelmill.contracts.states import BatchState, EvaluationState, State, TrainingState
 from labelmill.core.database.tables import BatchRow, ChunkRow
@@ -88,14 +89,22 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
     if any(inner.state == BatchState.SUBMITTING.value for inner in working):
         return _progress("submitting", sum(inner.rows for inner in working))
     if working:
-        classifies = kind is Kind.EVALUATION or row["method"] == "factory"
-        return _of_batches("classifying" if classifies else "embedding", batches)
+        return _of_batches(_phase_of_batches(kind, row), batches)
     if kind is Kind.EVALUATION:
         return _progress("measuring" if batches else state)
     checkpoints = row["checkpoints"] or []
     if row["method"] == "factory":
         return _progress("training at Mistral", checkpoints[-1]["step"] if checkpoints else None)
     return _progress("fitting" if row["method"] == "embedding" else "making the prompt")
+
+
+def _phase_of_batches(kind: Kind, row: RowMapping) -> str:
+    """What the batches of an evaluation, or the batch of a training, are for."""
+    if kind is Kind.EVALUATION or row["method"] == "factory":
+        return "classifying"
+    named = (row["details"] or {}).get("batches", {})
+    name = next((name for name, batch in named.items() if batch == row["batch_id"]), VECTORS)
+    return "embedding" if name == VECTORS else f"trying {name}"
 
 
 def _of_batches(phase: str, batches: Iterable[BatchSums]) -> Progress:

@@ -20,7 +20,7 @@ from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.embedding_head import EmbeddingHead
 from labelmill_worker.inference.strategies.list_classification import ListClassification
-from labelmill_worker.inference.strategies.logprobs_probe import LogprobsProbe
+from labelmill_worker.inference.strategies.logprobs_check import LogprobsCheck
 from labelmill_worker.inference.strategies.moderation import ChatModeration, Moderation
 from labelmill_worker.inference.strategies.strategy import Strategy
 
@@ -47,7 +47,7 @@ def strategy_for(
     if model.method == VECTORS:
         return Embedding(model, texts_per_request)
     if model.method == LOGPROBS:
-        return LogprobsProbe(model)
+        return LogprobsCheck(model)
     if model.method not in ("factory", MODERATION):
         raise WorkerUnable(
             f"model {model.name} was made by the method {model.method!r}, which this worker does not know"

@@ -20,24 +20,24 @@ from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
-PROBE_TEXT = "A coin was tossed."
-PROBE_TOKENS = 200  #: Of question and answer, at most.
-PROBE_SCHEMA = LabelSchema((Target("log-probabilities", ("told", "not told")),))
+CHECK_TEXT = "A coin was tossed."
+CHECK_TOKENS = 200  #: Of question and answer, at most.
+CHECK_SCHEMA = LabelSchema((Target("log-probabilities", ("told", "not told")),))
 
 _ASKED = LabelSchema((Target("side", ("heads", "tails")),))
 _PROMPT = {"system": system_message(_ASKED, {}), "answer_schema": answer_schema(_ASKED)}
 
 
-class LogprobsProbe(Strategy):
+class LogprobsCheck(Strategy):
     """Asks one question with two answers."""
 
     def __init__(self, model: ModelVersion) -> None:
         self.model = model.remote_model
-        self.schema = PROBE_SCHEMA
+        self.schema = CHECK_SCHEMA
 
     def plan(self, rows: Sequence[int], texts: Sequence[str]) -> Iterator[Request]:
         for index in range(len(rows)):
-            yield Request(rows[index : index + 1], texts[index : index + 1], PROBE_TOKENS)
+            yield Request(rows[index : index + 1], texts[index : index + 1], CHECK_TOKENS)
 
     def call(self, request: Request, vectors: Vectors | None) -> Call:
         del vectors
