@@ -25,7 +25,8 @@ from aiohttp import web
 from labelmill.contracts.errors import RateLimited
 from labelmill.core.settings import Settings
 from labelmill_ops.embedded_redis import EmbeddedRedis
-from labelmill_ops.emulator.model_limits import ModelLimit, ModelWindows
+from labelmill_ops.emulator.limit_option import ModelLimit
+from labelmill_ops.emulator.model_limits import ModelWindows
 from labelmill_ops.emulator.replies import RefusedError
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, NoPermitInTime
 from labelmill_worker.mistral.realtime import RealtimeInference

@@ -9,7 +9,8 @@ import pytest
 from emulator_thread import EmulatorThread
 
 from labelmill_ops.emulator.config import EmulatorConfig
-from labelmill_ops.emulator.model_limits import WINDOW_S, ModelLimit, ModelWindows, parse_limit
+from labelmill_ops.emulator.limit_option import ModelLimit, parse_limit
+from labelmill_ops.emulator.model_limits import WINDOW_S, ModelWindows
 from labelmill_ops.emulator.replies import RefusedError
 
 KEY = {"Authorization": "Bearer any"}

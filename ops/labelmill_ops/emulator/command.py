@@ -9,7 +9,7 @@ from labelmill.cli.context import print_json, say, wants_json
 from labelmill.cli.options import AsJson
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
-from labelmill_ops.emulator.model_limits import parse_limit
+from labelmill_ops.emulator.limit_option import parse_limit
 
 
 def check_faults(written: list[str] | None) -> list[str] | None:

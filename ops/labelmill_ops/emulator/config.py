@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labelmill_ops.emulator.fault_kinds import Fault
-from labelmill_ops.emulator.model_limits import ModelLimit
+from labelmill_ops.emulator.limit_option import ModelLimit
 
 DEFAULT_PORT = 8377
 

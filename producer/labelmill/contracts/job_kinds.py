@@ -12,7 +12,7 @@ A new kind of job touches these eight files, and a missing one is an error at im
 8. `worker/labelmill_worker/runtime/tasks/<task>.py`: the task of the same name, which calls the work
 
 Ids, queues, the checks of messages, listing, leases, recovery and `purge` need no change. People who ask for such jobs
-need a command in `cli/` and a method of `client.py`, as for anything that services offer.
+need a command in `cli/` and a method of `calls.py`, as for anything that services offer.
 """
 
 from __future__ import annotations
