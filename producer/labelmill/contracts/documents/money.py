@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal, NotRequired
+
 from typing_extensions import TypedDict
 
 from labelmill.contracts.documents.parts import Number
@@ -32,3 +34,37 @@ class SpendDocument(SpentInCurrency):
     """What was spent, in the currency of the price list and in those that Mistral named for fine-tunings."""
 
     other_currencies: list[SpentInCurrency]
+
+
+class CostRange(TypedDict):
+    """What a job costs at least and at most."""
+
+    min: Number
+    max: Number
+    currency: str
+
+
+class QuoteOption(TypedDict):
+    """One way to do a job. `output_tokens` are the least and the most. `tokens_by`: `tokenizer`, Mistral's own, or
+    `estimate`. `cost` is null where no price is known, `seconds` where no limit is set. `example` is one of the
+    requests, as it would be sent; null: none is."""
+
+    mode: NotRequired[str]
+    method: NotRequired[str]
+    requests: int
+    input_tokens: int
+    output_tokens: list[int]
+    tokens_by: Literal["tokenizer", "estimate"]
+    cost: CostRange | None
+    seconds: float | None
+    example: dict[str, Any] | None
+
+
+class QuoteDocument(TypedDict):
+    """What a job would cost. `texts`: distinct ones that would be sent."""
+
+    kind: str
+    model: str
+    rows: int
+    texts: int
+    options: list[QuoteOption]

@@ -27,7 +27,7 @@ from labelmill.contracts.documents.models import (
     RegisteredModelDocument,
     RemovedAliasDocument,
 )
-from labelmill.contracts.documents.money import SpendDocument
+from labelmill.contracts.documents.money import QuoteDocument, SpendDocument
 
 #: Every document that a command prints about jobs, datasets and models.
 DOCUMENTS: tuple[Any, ...] = (
@@ -46,6 +46,7 @@ DOCUMENTS: tuple[Any, ...] = (
     RemovedAliasDocument,
     ComparisonDocument,
     SpendDocument,
+    QuoteDocument,
 )
 
 

@@ -1,0 +1,104 @@
+"""`labelmill quote classify` and `labelmill quote train`: with the arguments of `classify` and `train`."""
+
+from __future__ import annotations
+
+from functools import wraps
+from typing import Any
+
+import orjson
+import typer
+
+from labelmill.cli import classify as classify_command
+from labelmill.cli import train as train_command
+from labelmill.cli.context import connected, print_json, settings, tables, wants_json
+from labelmill.cli.figures import duration, money
+from labelmill.cli.options import MAIN
+from labelmill.cli.tables import print_rows
+from labelmill.contracts.documents.money import CostRange, QuoteDocument
+from labelmill.services.batches import ClassifyRequest
+from labelmill.services.trainings import TrainRequest
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    quote = typer.Typer(no_args_is_help=True, help="What a job would cost: calls nobody and writes nothing.")
+    same = "with the same arguments, before anything is sent."
+    quote.command("classify", help=f"What `classify` would cost and how long it would take, {same}")(_quote_classify)
+    quote.command("train", help=f"What `train` would cost by each method, {same}")(_quote_train)
+    app.add_typer(quote, name="quote", rich_help_panel=MAIN)
+
+
+@wraps(classify_command.classify)
+def _quote_classify(**given: Any) -> None:
+    same = ("text", "id_column", "cache", "chats", "encoding", "delimiter", "quoting")
+    request = ClassifyRequest.of(
+        given["source"],
+        given["model"],
+        multi=given["multi"] or (),
+        thresholds=classify_command.parse_thresholds(given["threshold"] or []),
+        on_bad_row=given["on_bad_row"].value,
+        **{name: given[name] for name in same},
+    )
+    from labelmill_ops.quote.quoting import quote_batch  # noqa: PLC0415 - the worker's code, which the help spares
+
+    _show(quote_batch(_context(), request), as_json=given["as_json"])
+
+
+@wraps(train_command.train)
+def _quote_train(**given: Any) -> None:
+    same = ("steps", "learning_rate", "suffix", "wandb_project", "shots", "shot_selection", "optimize")
+    request = TrainRequest.of(
+        given["name"],
+        given["dataset"],
+        method=given["method"],
+        base_model=given["model"],
+        **{name: given[name] for name in same},
+    )
+    from labelmill_ops.quote.quoting import quote_training  # noqa: PLC0415 - as above
+
+    _show(quote_training(_context(), request), as_json=given["as_json"])
+
+
+def _context() -> Any:
+    from labelmill.core.money.tokenizers import token_counter  # noqa: PLC0415 - as above
+    from labelmill_ops.quote.quoting import QuoteContext  # noqa: PLC0415 - as above
+    from labelmill_ops.quote.tally import AccountLimits  # noqa: PLC0415 - as above
+
+    used = settings()
+    limits = AccountLimits(used.requests_per_second, used.tokens_per_minute, used.model_limits)
+    return QuoteContext(connected(), token_counter(), limits, used.texts_per_request)
+
+
+def _show(document: QuoteDocument, *, as_json: bool) -> None:
+    if wants_json(as_json):
+        print_json(document)
+        return
+    console = tables()
+    console.print(f"{document['model']}: {document['rows']:,} rows, {document['texts']:,} texts to send")
+    rows = [
+        [
+            option.get("mode") or option.get("method") or "",
+            f"{option['requests']:,}",
+            f"{option['input_tokens']:,}",
+            " to ".join(f"{count:,}" for count in sorted(set(option["output_tokens"]))),
+            _cost(option["cost"]),
+            duration(option["seconds"]) if option["seconds"] is not None else "no limit is set",
+        ]
+        for option in document["options"]
+    ]
+    print_rows(console, ["by", "requests", "input tokens", "output tokens", "cost", "at least"], rows)
+    if any(option["tokens_by"] == "estimate" for option in document["options"]):
+        console.print("some tokens are estimated: labelmill[tokens] counts embeddings and prompts as Mistral does")
+    example = next((option["example"] for option in document["options"] if option["example"]), None)
+    if example is not None:
+        shown = orjson.dumps(example["body"], option=orjson.OPT_INDENT_2).decode()
+        console.print(f"one of the requests, to {example['path']}:")
+        console.print(shown, highlight=False)
+
+
+def _cost(cost: CostRange | None) -> str:
+    if cost is None:
+        return "not known"
+    least = money({"amount": cost["min"], "currency": cost["currency"]})
+    most = money({"amount": cost["max"], "currency": cost["currency"]})
+    return least if least == most else f"{least} to {most}"
