@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,6 +29,7 @@ from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.embedding_head import EmbeddingHead
 from labelmill_worker.inference.strategies.list_classification import ListClassification
 from labelmill_worker.inference.strategies.strategy import Strategy
+from labelmill_worker.mistral.batch_jobs import SdkBatchJobs
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.http_errors import error_for_status, retry_after_s
 from labelmill_worker.mistral.realtime import RealtimeInference
@@ -64,6 +65,15 @@ _NAMES = st.sampled_from(
         "status",
         "created_at",
         "training_files",
+        "input_files",
+        "endpoint",
+        "total_requests",
+        "errors",
+        "output_file",
+        "outputs",
+        "custom_id",
+        "response",
+        "body",
         "metadata",
         "events",
         "checkpoints",
@@ -262,6 +272,35 @@ def test_the_control_plane_raises_nothing_else(
         with contextlib.suppress(LabelmillError):
             call()
     plane.close()
+
+
+@given(answer=_ANSWERS)
+@settings(max_examples=25, deadline=None)
+def test_the_adapter_of_batch_jobs_raises_nothing_else(
+    raw: _Raw, tmp_path_factory: pytest.TempPathFactory, answer: bytes
+) -> None:
+    raw.answer = answer
+    file = tmp_path_factory.getbasetemp() / "calls.jsonl"
+    file.write_bytes(b"{}")
+    requests = SdkRequests("key", raw.url, timeout_s=5, read_attempts=1)
+    jobs = SdkBatchJobs(requests)
+    calls: list[Callable[[], object]] = [
+        lambda: jobs.get("job"),
+        lambda: jobs.find({"mark": "m"}, 1.0),
+        lambda: jobs.find_files("name"),
+        lambda: jobs.upload(file, "name", 1),
+        lambda: jobs.create(Endpoint.EMBEDDINGS, "m", file_id="f", metadata={}, timeout_hours=1),
+        lambda: jobs.cancel("job"),
+        lambda: jobs.delete_job("job"),
+        lambda: list(jobs.results("file")),
+        lambda: list(jobs.inline_results("job")),
+        jobs.check_billing,
+    ]
+    for call in calls:
+        requests._breaker._faults = 0  # every call is to be made
+        with contextlib.suppress(LabelmillError):
+            call()
+    jobs.close()
 
 
 def test_a_job_with_a_time_or_an_id_that_cannot_be_one_is_a_malformed_answer(raw: _Raw) -> None:
