@@ -52,6 +52,10 @@ class _Job:
     error_file: str | None = None
     is_known: bool = True
 
+    @property
+    def marker(self) -> str:
+        return str((self.body.get("metadata") or {}).get(MARKER, "without a marker"))
+
 
 class RemoteBatches:
     """Knows every job. `spoilt` is told of texts that were paid for and whose answers nobody can read."""
@@ -86,7 +90,7 @@ class RemoteBatches:
             return answer({"message": "no such file"}, 404)
         job = _Job(body)
         self._jobs[job.id] = job
-        self.created[(body.get("metadata") or {}).get(MARKER, "without a marker")] += 1
+        self.created[job.marker] += 1
         return answer(self._shown(job))
 
     async def _list(self, request: web.Request) -> web.Response:
@@ -165,7 +169,9 @@ class RemoteBatches:
             files[is_answer] += lines
         if trouble.loses:
             self._spoilt(endpoint, paid)
-        job.is_known = trouble.loses != "job"
+        if trouble.loses == "job":
+            job.is_known = False
+            self.created[job.marker] -= 1  # nobody can find it any more: another one may be made
         if trouble.loses not in ("files", "job"):
             job.output_file, job.error_file = self._written(job, files[True]), self._written(job, files[False])
         if trouble.loses == "contents":

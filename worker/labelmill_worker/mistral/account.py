@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from labelmill.contracts.errors import CredentialsRefused, FactoryClosed, LabelmillError, WorkerUnable
+from labelmill.contracts.errors import BillingRequired, CredentialsRefused, FactoryClosed, LabelmillError, WorkerUnable
+from labelmill_worker.ports.batch_jobs import BatchJobs
 from labelmill_worker.ports.control_plane import ControlPlane
 
 _EMBEDDINGS = "embed"
 AccountCheck = dict[str, Any]
 
 
-def check_account(plane: ControlPlane) -> AccountCheck:
-    """`status`, `summary`, `remedy`, and `refused` where the key is. Two requests; never raises a LabelmillError."""
+def check_account(plane: ControlPlane, jobs: BatchJobs) -> AccountCheck:
+    """`status`, `summary`, `remedy`, and `refused` where the key is. Three requests; never raises a LabelmillError."""
     try:
         models = plane.list_models()
     except LabelmillError as error:
@@ -33,9 +34,20 @@ def check_account(plane: ControlPlane) -> AccountCheck:
     summary = f"the key is accepted; {len(models)} models; can train by {', '.join(able) or 'no method'}"
     if unable:
         summary += f", not by {', '.join(unable)}"
+    summary += _words_about_batch_jobs(jobs)
     if not able:
         return {"status": "warning", "summary": summary, "remedy": "ask Mistral which models the workspace may use"}
     return {"status": "ok", "summary": summary, "remedy": ""}
+
+
+def _words_about_batch_jobs(jobs: BatchJobs) -> str:
+    try:
+        jobs.check_billing()
+    except BillingRequired:
+        return "; runs no batch jobs: the account has no billing for them"
+    except LabelmillError:
+        return ""  # an endpoint that does not know them
+    return "; runs batch jobs"
 
 
 def failed_check(error: LabelmillError) -> AccountCheck:

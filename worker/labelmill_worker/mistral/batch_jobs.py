@@ -15,7 +15,7 @@ from labelmill.core.settings import Settings
 from labelmill_worker.mistral.decoding import batch_of
 from labelmill_worker.mistral.remote_files import RemoteFiles
 from labelmill_worker.mistral.result_lines import lines_of, read_entry, read_line
-from labelmill_worker.mistral.sdk_requests import PAGE_SIZE, Listed, SdkRequests
+from labelmill_worker.mistral.sdk_requests import PAGE_SIZE, READ_ATTEMPTS, Listed, SdkRequests
 from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, NumberedCall, RemoteBatch, ResultLine
 from labelmill_worker.ports.control_plane import RemoteFile
 from labelmill_worker.ports.inference import Endpoint
@@ -35,9 +35,9 @@ class SdkBatchJobs:
         return f"{type(self).__name__}(…)"
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> SdkBatchJobs:
+    def from_settings(cls, settings: Settings, *, read_attempts: int = READ_ATTEMPTS) -> SdkBatchJobs:
         """Wire the adapter with the fleet's rate limit. Raises CredentialsRefused when there is no usable key."""
-        return cls(SdkRequests.from_settings(settings))
+        return cls(SdkRequests.from_settings(settings, read_attempts=read_attempts))
 
     def close(self) -> None:
         """Close the connections."""

@@ -60,16 +60,19 @@ class MistralCheck:
 
 def _ask(settings: Settings) -> dict[str, Any]:
     from labelmill_worker.mistral.account import check_account, failed_check  # noqa: PLC0415 - the SDK is slow
+    from labelmill_worker.mistral.batch_jobs import SdkBatchJobs  # noqa: PLC0415 - as above
     from labelmill_worker.mistral.control_plane import SdkControlPlane  # noqa: PLC0415 - as above
 
     quick = settings.model_copy(update={"request_timeout_s": min(_REQUEST_S, settings.request_timeout_s)})
     try:
         plane = SdkControlPlane.from_settings(quick, read_attempts=1)
+        jobs = SdkBatchJobs.from_settings(quick, read_attempts=1)
     except LabelmillError as error:
         return failed_check(error)
     try:
-        return check_account(plane)
+        return check_account(plane, jobs)
     finally:
+        jobs.close()
         plane.close()
 
 
