@@ -233,8 +233,11 @@ def texts_of(call: Call) -> list[str]:
     """The texts that a call asks about: of a chat those of its last message."""
     if call.endpoint is Endpoint.CHAT_COMPLETIONS:
         return prompted_texts(dict(call.body))
+    inputs = call.body["input"]
+    if isinstance(inputs, str | dict) or (call.endpoint is Endpoint.CHAT_MODERATIONS and isinstance(inputs[0], dict)):
+        inputs = [inputs]  # one alone
     if call.endpoint is Endpoint.CHAT_CLASSIFICATIONS:
-        return [chat["messages"][-1]["content"] for chat in call.body["input"]]
+        return [chat["messages"][-1]["content"] for chat in inputs]
     if call.endpoint is Endpoint.CHAT_MODERATIONS:
-        return [chat[-1]["content"] for chat in call.body["input"]]
-    return list(call.body["input"])
+        return [chat[-1]["content"] for chat in inputs]
+    return list(inputs)

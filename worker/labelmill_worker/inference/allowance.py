@@ -34,7 +34,7 @@ def upper_bound(call: Call, prices: PriceList, mode: str = "realtime") -> int:
             code="price_unknown",
         )
     parts = call.body.get("input") or call.body.get("messages") or ()
-    asked = len(orjson.dumps(call.body)) + _TEMPLATE_TOKENS * (1 + len(parts))
+    asked = len(orjson.dumps(call.body)) + _TEMPLATE_TOKENS * (2 if isinstance(parts, str) else 1 + len(parts))
     return nanos_at_least(price.amount(asked, int(call.body.get("max_tokens") or 0), mode=mode))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
@@ -21,6 +22,7 @@ from labelmill_worker.inference.strategies import strategy_for
 from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.ports.batch_jobs import NumberedCall
+from labelmill_worker.ports.inference import Call
 from labelmill_worker.store.chunks import read_chunk_input
 from labelmill_worker.store.inner_models import embedding_model
 from labelmill_worker.store.remote_batches import BatchOfRemote, decode_requests
@@ -70,9 +72,13 @@ class CallMaker:
             digests = [digest_of(text) for request in requests for text in request.texts]
             vectors = read_vectors(self._engine, self.vector_model_no, digests)
         return [
-            NumberedCall(custom_id(Place(chunk, number)), self.asking.call(request, _vectors_of(request, vectors)))
+            NumberedCall(custom_id(Place(chunk, number)), self.call(request, _vectors_of(request, vectors)))
             for number, request in enumerate(requests)
         ]
+
+    def call(self, request: Request, vectors: Vectors | None) -> Call:
+        """The call of one request."""
+        return _alone(request, self.asking.call(request, vectors))
 
     def held_calls(self, held: Mapping[int, bytes]) -> Iterator[NumberedCall]:
         """The calls of all rows that a remote batch holds: chunk → its requests, compressed."""
@@ -80,6 +86,14 @@ class CallMaker:
             first_row, texts = read_chunk_input(self._engine, self._batch.no, chunk)
             requests = [Request(rows, [texts[row - first_row] for row in rows]) for rows in decode_requests(data)]
             yield from self.calls_of(chunk, requests)
+
+
+def _alone(request: Request, call: Call) -> Call:
+    """A call for one text names it as it is, not in a list: an endpoint may refuse lists of any length."""
+    inputs = call.body.get("input")
+    if len(request) > 1 or not isinstance(inputs, Sequence) or isinstance(inputs, str) or len(inputs) != 1:
+        return call
+    return replace(call, body={**call.body, "input": inputs[0]})
 
 
 def _vectors_of(request: Request, stored: Mapping[bytes, bytes]) -> Vectors | None:

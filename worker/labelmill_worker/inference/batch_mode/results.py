@@ -160,7 +160,7 @@ class ResultReader:
         usage = reply.usage(self._strategy.model, mode)
         if usage is not None and not self._row.reserved:
             return usage
-        call = self._strategy.call(request, None)
+        call = self._maker.call(request, None)
         usage = usage or counted_usage(call, request, mode)
         return replace(usage, held=upper_bound(call, self._work.prices, mode)) if self._row.reserved else usage
 
