@@ -176,6 +176,17 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_is_read(
     assert s3_server.uploads() == []
 
 
+def test_a_late_attempt_at_a_dataset_overwrites_nothing_that_was_recorded(storage: S3Storage, tmp_path: Path) -> None:
+    stored = []
+    for content in ("recorded", "late"):
+        made = tmp_path / content
+        made.mkdir()
+        (made / "train.jsonl").write_text(content)
+        stored.append(storage.put_folder(made, "datasets/prep_1")["train.jsonl"])
+    with storage.file(stored[0], "datasets/prep_1").open("rb") as file:
+        assert file.read() == b"recorded"
+
+
 def test_a_model_is_downloaded_once(s3_server: S3Server, storage: S3Storage) -> None:
     digest = put(storage, MODEL, b"model")
     assert read(storage, MODEL, digest) == b"model"
