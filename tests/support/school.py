@@ -16,6 +16,8 @@ from workshop import Workshop
 from labelmill.contracts.messages import TRAIN, JobMessage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import EventRow, ModelRow, TrainingRow
+from labelmill.report.parts import Part
+from labelmill.report.training import parts_of
 from labelmill.services import models as registry
 from labelmill.services.results.reading import read_results
 from labelmill_worker.ports.control_plane import ControlPlane
@@ -77,3 +79,9 @@ def open_school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path
         validation=[made_up_row(n) for n in range(1000, 1040)],
     )
     return made
+
+
+def parts_of_page(school: School, training_id: str) -> list[Part]:
+    """The parts of a training's report."""
+    with reading(school.engine) as connection:
+        return parts_of(connection, school.status(training_id))

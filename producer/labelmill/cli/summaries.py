@@ -106,7 +106,9 @@ def _of_training(document: Document) -> Summary:
     if document["state"] != "succeeded":
         return Summary(_headline(document), facts, [_details(document)])
     model = document["model"]
-    for name, target in ((document["details"] or {}).get("targets") or {}).items():
+    found = document["details"] or {}
+    facts += [("prompt", found[name]["said"]) for name in ("candidates", "texts_per_prompt") if name in found]
+    for name, target in (found.get("targets") or {}).items():
         facts += [("precision", precision["said"]) for precision in target.get("precisions", ())]
         if suspected := (target.get("suspects") or {}).get("suspected"):
             facts.append(

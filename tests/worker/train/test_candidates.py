@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from mistral_answers import label_of
-from school import SCHEMA, School, made_up_row, open_school
+from school import SCHEMA, School, made_up_row, open_school, parts_of_page
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral
 
+from labelmill.cli.summaries import summary_of
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.report.parts import Grid
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.nearest_labels import NearestLabels, label_texts, longest_labels
 from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
@@ -97,6 +99,10 @@ def test_a_version_asks_with_the_nearest_labels_and_says_how_often_they_are_righ
     assert (training["state"], found["count"], found["found"]["intent"]) == ("succeeded", 2, 1.0)
     assert found["rows"] == {"intent": 40, "tags": 40}
     assert found["said"] in school.history(training["id"])
+    assert ("prompt", found["said"]) in summary_of(training).facts
+    parts = parts_of_page(school, training["id"])
+    (table,) = [part for part in parts if isinstance(part, Grid) and "right labels among them" in part.headings]
+    assert ("intent", 40, 1.0) in table.rows
     assert training["cost"]["amount"] > 0
     school.mistral.bodies.clear()
     texts = [made_up_row(n)["text"] for n in range(2000, 2012)]
