@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from asked import submit_batch, submit_training
+from memory_mistral import MemoryMistral
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of
@@ -20,7 +21,6 @@ from labelmill.report.parts import Part
 from labelmill.report.training import parts_of
 from labelmill.services import models as registry
 from labelmill.services.results.reading import read_results
-from labelmill_worker.ports.control_plane import ControlPlane
 
 SCHEMA = [
     {"name": "intent", "labels": sorted(LABELS), "multi": False},
@@ -70,7 +70,7 @@ class School(Workshop):
 
 
 def open_school(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> School:
-    no_files_no_jobs = cast("ControlPlane", object())  # neither vectors nor prompts need them
+    no_files_no_jobs = MemoryMistral()  # neither vectors nor prompts need them
     made = School(engine, mistral, redis_url, tmp_path, no_files_no_jobs)
     made.dataset(
         "small",

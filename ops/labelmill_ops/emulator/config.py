@@ -21,6 +21,7 @@ class EmulatorConfig:
     latency_s: float = 0.0  #: added to every `/v1` request
     requests_per_second: float | None = None  #: above it requests get 429; None: no limit
     model_limits: Mapping[str, ModelLimit] = field(default_factory=dict)  #: model, or `*` for any other → its limits
+    deprecated: Mapping[str, str] = field(default_factory=dict)  #: dated name → the model that is to replace it
     validate_s: float = 0.5  #: a job's validation lasts at least this long
     train_s: float = 1.5  #: a job's training lasts at least this long
     batch_queue_s: float = 0.3  #: a batch job waits so long before it runs

@@ -18,7 +18,7 @@ from labelmill_ops.emulator.token_logprobs import Part, content_of, logprobs_of
 from labelmill_ops.emulator.training_data import estimated_tokens
 
 #: Models that refuse to tell the log-probabilities of tokens.
-WITHOUT_LOGPROBS = frozenset({"mistral-small-latest"})
+WITHOUT_LOGPROBS = frozenset({"mistral-small-latest", "mistral-small-2603"})
 
 
 class _Part(BaseModel):

@@ -15,7 +15,7 @@ from labelmill_ops.emulator.replies import PROMPT_TOO_LONG, invalid_model, refus
 from labelmill_ops.emulator.store import Store
 from labelmill_ops.emulator.training_data import chat_text, estimated_tokens
 
-EMBEDDING_MODEL = "mistral-embed"
+EMBEDDING_MODELS = ("mistral-embed", "mistral-embed-2312")
 MAX_EMBEDDED_TEXTS, MAX_EMBEDDED_TOKENS, MAX_EMBEDDED_TEXT_TOKENS = 512, 16_384, 8_192  #: of one request, of one text
 Answer = TypeVar("Answer")
 
@@ -52,7 +52,7 @@ def inference_answerers(config: EmulatorConfig, executor: Executor, store: Store
 
     async def embeddings(body: dict[str, Any]) -> Answered:
         name = model_name(body)
-        if name != EMBEDDING_MODEL:
+        if name not in EMBEDDING_MODELS:
             raise invalid_model(name)
         texts = _texts(body, config)
         counts = list(map(estimated_tokens, texts))

@@ -1,5 +1,6 @@
 """`/v1/models` and `/v1/fine_tuning/models`: list, get, delete, update, archive, unarchive."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import web
@@ -8,14 +9,23 @@ from labelmill_ops.emulator.jobs import WORKSPACE
 from labelmill_ops.emulator.replies import invalid_model, json_body, json_reply, refusal
 from labelmill_ops.emulator.store import STORE, StoredModel
 
-#: The base models there are, with what each can do.
-BASE_MODELS: dict[str, dict[str, bool]] = {
-    "ministral-3b-latest": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
-    "ministral-8b-latest": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
-    "mistral-small-latest": {"completion_chat": True, "function_calling": True, "reasoning": True},
-    "mistral-embed": {},
+DEPRECATED: web.AppKey[Mapping[str, str]] = web.AppKey("deprecated models", Mapping)
+_CAPABILITIES: dict[str, dict[str, bool]] = {
+    "ministral-3b-2512": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
+    "ministral-8b-2512": {"completion_chat": True, "function_calling": True, "fine_tuning": True},
+    "mistral-small-2603": {"completion_chat": True, "function_calling": True, "reasoning": True},
+    "mistral-embed-2312": {},
     "mistral-moderation-2603": {"moderation": True},
 }
+_ALIASES = {
+    "ministral-3b-latest": "ministral-3b-2512",
+    "ministral-8b-latest": "ministral-8b-2512",
+    "mistral-small-latest": "mistral-small-2603",
+    "mistral-embed": "mistral-embed-2312",
+    "mistral-moderation-latest": "mistral-moderation-2603",
+}
+#: Every name of the base models there are, with what each can do.
+BASE_MODELS = {**_CAPABILITIES, **{alias: _CAPABILITIES[name] for alias, name in _ALIASES.items()}}
 
 
 def model_routes() -> list[web.RouteDef]:
@@ -31,14 +41,14 @@ def model_routes() -> list[web.RouteDef]:
 
 
 async def _list_models(request: web.Request) -> web.Response:
-    cards = [_base_card(name) for name in BASE_MODELS]
+    cards = [_base_card(request, name) for name in BASE_MODELS]
     cards += [_card(model) for model in request.app[STORE].models.values()]
     return json_reply({"object": "list", "data": cards})
 
 
 async def _retrieve(request: web.Request) -> web.Response:
     model_id = request.match_info["model_id"]
-    return json_reply(_base_card(model_id) if model_id in BASE_MODELS else _card(_found(request)))
+    return json_reply(_base_card(request, model_id) if model_id in BASE_MODELS else _card(_found(request)))
 
 
 async def _delete(request: web.Request) -> web.Response:
@@ -82,8 +92,20 @@ def _found(request: web.Request) -> StoredModel:
         raise invalid_model(model_id) from error
 
 
-def _base_card(name: str) -> dict[str, Any]:
-    return {"id": name, "object": "model", "type": "base", "owned_by": "mistralai", "capabilities": BASE_MODELS[name]}
+def _base_card(request: web.Request, name: str) -> dict[str, Any]:
+    dated = _ALIASES.get(name, name)
+    names = [dated, *(alias for alias, meant in _ALIASES.items() if meant == dated)]
+    replacement = request.app[DEPRECATED].get(dated)
+    return {
+        "id": name,
+        "object": "model",
+        "type": "base",
+        "owned_by": "mistralai",
+        "capabilities": BASE_MODELS[name],
+        "aliases": [other for other in names if other != name],
+        "deprecation": "2027-01-31T00:00:00Z" if replacement else None,
+        "deprecation_replacement_model": replacement,
+    }
 
 
 def _card(model: StoredModel) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from labelmill_ops.emulator.routes_chat import chat_answerers
 from labelmill_ops.emulator.routes_files import file_routes
 from labelmill_ops.emulator.routes_inference import inference_answerers
 from labelmill_ops.emulator.routes_jobs import job_routes
-from labelmill_ops.emulator.routes_models import model_routes
+from labelmill_ops.emulator.routes_models import DEPRECATED, model_routes
 from labelmill_ops.emulator.stats import STATS, Stats, count_requests
 from labelmill_ops.emulator.store import STORE, Store
 from labelmill_ops.emulator.throttling import latency, rate_limit
@@ -49,6 +49,7 @@ def create_app(config: EmulatorConfig) -> web.Application:
     app[STATS] = Stats()
     app[STORE] = Store(config.state_dir)
     app[PLAN] = FaultPlan(config.faults, config.fault_seed)
+    app[DEPRECATED] = config.deprecated
     app[MODEL_WINDOWS] = ModelWindows(config.model_limits)
     app[JOBS] = JobRunner(config, app[STORE], app[PLAN])
     answerers = app[ANSWERERS] = {

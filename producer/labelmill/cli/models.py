@@ -11,6 +11,7 @@ from labelmill.cli.options import STORED, AsJson
 from labelmill.cli.tables import print_details, print_rows
 from labelmill.contracts.documents.models import ModelEntry
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import Notice
 from labelmill.services.models import registry
 from labelmill.services.models.registry import (
     AliasRequest,
@@ -79,6 +80,7 @@ def list_models(
             )
         )
     print_rows(tables(), headings, rows, flowing=("targets", "measured", "state", "note"))
+    say_warnings([Notice(said) for entry in entries for said in entry["warnings"]])
 
 
 def _measured(model: ModelEntry) -> str:

@@ -15,21 +15,30 @@ from labelmill.core.database.tables import (
     ChunkRow,
     DeadLetterRow,
     LockRow,
+    ModelRow,
     utc_now,
 )
 from labelmill.core.jobs.tables import LEASED, is_runnable
+from labelmill.core.remote_models import read_list, warnings_of
 from labelmill.doctor.checks import Check, ok, warning
 
 LATE_S = 60.0  #: A sweep, or the recovery of an expired lease, that is later than this counts as missing.
 _RECENT = timedelta(days=1)
 _ABANDONED = timedelta(hours=1)
+_SHOWN_MODELS = 3
 _START_A_WORKER = "start a worker, and look at the logs of those that run: each of them sweeps"
 
 
 def check_work(engine: Engine) -> list[Check]:
     """Read the state of the work. Raises DatabaseUnavailable."""
     with reading(engine) as connection:
-        return [_sweeps(connection), _leases(connection), _jobs(connection), _dropped(connection)]
+        return [
+            _sweeps(connection),
+            _leases(connection),
+            _jobs(connection),
+            _dropped(connection),
+            _models(connection),
+        ]
 
 
 def _sweeps(connection: Connection) -> Check:
@@ -114,3 +123,22 @@ def _dropped(connection: Connection) -> Check:
         summary = f"workers dropped {count} messages in the last 24 hours"
         return warning("dead letters", summary, "see `labelmill dead-letters`: who else writes to this Redis?")
     return ok("dead letters", "no message was dropped in the last 24 hours")
+
+
+def _models(connection: Connection) -> Check:
+    """Versions whose model Mistral retires, or whose name means another model by now, as workers saw its list last."""
+    listed = read_list(connection)
+    rows = connection.execute(
+        select(ModelRow.__table__).where(ModelRow.state == "ready").order_by(ModelRow.no)
+    ).mappings()
+    warnings = [said for row in rows for said in warnings_of(ModelRow(**row), listed)]
+    if not warnings:
+        told = (
+            "Mistral's list of models has not been read yet" if not listed else "no model in use is about to be retired"
+        )
+        return ok("models", told)
+    more = f"; and {len(warnings) - _SHOWN_MODELS} more" if len(warnings) > _SHOWN_MODELS else ""
+    summary = "; ".join(warnings[:_SHOWN_MODELS]) + more
+    return warning(
+        "models", summary, "train these versions again, and archive the old ones: `labelmill models archive REF`"
+    )

@@ -34,6 +34,7 @@ from labelmill.core.readers import (
     read_text_blocks,
     refuse_file_options,
 )
+from labelmill.core.remote_models import read_list, warnings_of
 from labelmill.core.storage.remote import is_url
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
@@ -146,8 +147,10 @@ def accept_batch(
         row = resolve_model(connection, request.model)
         _check_targets(spec, row)
         check_max_cost(request.max_cost, models_asked(row), context.prices)
-        as_it_stands = {"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
-        spec = spec.model_copy(update=as_it_stands)
+        about_model = warnings_of(row, read_list(connection))
+        spec = spec.model_copy(
+            update={"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
+        )
     sources: list[Source | PythonRows] = []
     if request.rows is not None:
         sources.append(request.rows)
@@ -184,7 +187,7 @@ def accept_batch(
         if (words := data_error_message(error)) is not None:
             raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
         raise
-    warnings = []
+    warnings = [Notice(said) for said in about_model]
     if skipped is not None and skipped.count:
         warnings.append(Notice(str(skipped)))
     if repeated.example is not None:

@@ -23,6 +23,7 @@ from labelmill.core.database import writing
 from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, ModelRow
 from labelmill.core.jobs.tables import is_open
 from labelmill.core.jobs.transitions import create_job
+from labelmill.core.remote_models import read_list, warnings_of
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
@@ -76,6 +77,7 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
         check_split(dataset_row, request.split)
         multi = check_targets(model_row, dataset_row)
         check_max_cost(request.max_cost, models_asked(model_row), context.prices)
+        warnings = tuple(Notice(said) for said in warnings_of(model_row, read_list(connection)))
         if request.calibrate:
             check_split(dataset_row, "validation")
             if request.split == "validation":
@@ -84,7 +86,7 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
                 )
             if model_row.method == "prompt" and not (model_row.recipe or {}).get("logprobs"):
                 scores = f"{ref_of(model_row)} scores 1 and 0, as prompts do without log-probabilities"
-                warnings = (Notice(f"{scores}: a temperature cannot change that"),)
+                warnings += (Notice(f"{scores}: a temperature cannot change that"),)
         spec = EvaluateSpec(
             mode="batch" if request.mode == "batch" else "realtime",
             calibrate=request.calibrate,

@@ -10,13 +10,14 @@ from sqlalchemy import select
 
 from labelmill.contracts.bounds import check_plain_name, shown
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.contracts.field_names import named
+from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, kind_of, new_id
 from labelmill.contracts.specs import BASE_MODELS, EMBEDDING_MODEL, TrainSpec, specify
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import DatasetRow, TrainingRow
 from labelmill.core.jobs.transitions import create_job, move_job
+from labelmill.core.remote_models import deprecation_of, meaning_of, read_list
 from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import ready_dataset
 from labelmill.services.jobs.requests import JobRequest
@@ -129,6 +130,8 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
         check_thresholds(spec, dataset_row)
         if request.method == "prompt":
             check_precisions_of_prompts(spec, dataset_row.label_schema or [])
+        listed = read_list(connection)
+        deprecated = deprecation_of(meaning_of(spec.base_model, listed), listed)
         values: dict[str, Any] = {
             "name": request.name,
             "method": request.method,
@@ -140,7 +143,8 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
         }
         values |= keyed(key, digest)
         create_job(connection, job_id, TrainingState.QUEUED, "submitted", metadata=request.metadata, **values)
-    return Accepted(job_id, Kind.TRAINING, TrainingState.QUEUED.value)
+    warnings = (Notice(f"the training asks {deprecated}"),) if deprecated is not None else ()
+    return Accepted(job_id, Kind.TRAINING, TrainingState.QUEUED.value, warnings)
 
 
 def _digest_of(request: TrainRequest) -> str:

@@ -28,7 +28,6 @@ from labelmill.report.parts import Note
 from labelmill.services import models as registry
 from labelmill.services.results.reading import read_results
 from labelmill_worker.inference.answers import abstain_under, decide
-from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.train.heads.certified import DELTA, NEVER_REACHED, certified_threshold, rows_needed
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 
@@ -123,7 +122,7 @@ def test_a_multi_label_target_gives_labels_from_the_certified_score_on() -> None
 
 @pytest.fixture
 def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
-    made = Workshop(engine, mistral, redis_url, tmp_path, cast("ControlPlane", object()))
+    made = Workshop(engine, mistral, redis_url, tmp_path, MemoryMistral())
 
     def rows(first: int, count: int) -> list[dict[str, Any]]:
         texts = [f"text {number} {'x' * (number % 4)}" for number in range(first, first + count)]

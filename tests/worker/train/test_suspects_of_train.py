@@ -6,11 +6,12 @@ import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
 from asked import gather_report, submit_evaluation, submit_training
+from memory_mistral import MemoryMistral
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, refuse_texts_with
 from workshop import SCHEMA, Workshop
@@ -23,7 +24,6 @@ from labelmill.report.parts import Grid, Note
 from labelmill.report.suspects import write_suspects
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.requests import JobRequest
-from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.train.heads import fit as fitting
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
@@ -97,7 +97,7 @@ def labelled(number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
-    made = Workshop(engine, mistral, redis_url, tmp_path, cast("ControlPlane", object()))
+    made = Workshop(engine, mistral, redis_url, tmp_path, MemoryMistral())
     made.dataset(
         "small",
         SCHEMA,

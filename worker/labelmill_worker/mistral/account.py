@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from labelmill.contracts.errors import BillingRequired, CredentialsRefused, FactoryClosed, LabelmillError, WorkerUnable
 from labelmill_worker.ports.batch_jobs import BatchJobs
-from labelmill_worker.ports.control_plane import ControlPlane
+from labelmill_worker.ports.control_plane import ControlPlane, RemoteModel
 
 _EMBEDDINGS = "embed"
 AccountCheck = dict[str, Any]
 
 
-def check_account(plane: ControlPlane, jobs: BatchJobs) -> AccountCheck:
-    """`status`, `summary`, `remedy`, and `refused` where the key is. Three requests; never raises a LabelmillError."""
+def check_account(
+    plane: ControlPlane, jobs: BatchJobs, on_models: Callable[[list[RemoteModel]], None] = lambda _: None
+) -> AccountCheck:
+    """`status`, `summary`, `remedy`, and `refused` where the key is. Three requests; never raises a LabelmillError.
+    `on_models` gets the list of models."""
     try:
         models = plane.list_models()
+        on_models(models)
     except LabelmillError as error:
         return failed_check(error)
     can = {

@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
-from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER
+from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER, fault_of_name
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
 from labelmill_worker.ports.batch_jobs import RemoteBatch
@@ -90,6 +91,9 @@ def model_of(card: Any) -> RemoteModel:
         id=id_of(card),
         can_chat=bool(_field(capabilities, "completion_chat")),
         is_archived=bool(_field(card, "archived")),
+        aliases=tuple(alias for alias in map(str, _list(_field(card, "aliases"))) if fault_of_name(alias) is None),
+        deprecated_at=_date(_field(card, "deprecation")),
+        replacement=_name(_field(card, "deprecation_replacement_model")),
     )
 
 
@@ -105,6 +109,15 @@ def _key(value: Any, max_chars: int) -> str:
     if not key or len(key) > max_chars or storable(key) != key:
         raise MalformedAnswer("Mistral's answer holds an id or a status that cannot be one")
     return key
+
+
+def _name(value: Any) -> str | None:
+    """A model's name; None where it cannot be one."""
+    return value if isinstance(value, str) and value and fault_of_name(value) is None else None
+
+
+def _date(value: Any) -> str | None:
+    return value.isoformat() if isinstance(value, datetime) else None
 
 
 def _optional(value: Any, max_chars: int) -> str | None:

@@ -102,6 +102,9 @@ class RemoteModel:
     id: str
     can_chat: bool = False
     is_archived: bool = False
+    aliases: tuple[str, ...] = ()  #: Other names of the same model.
+    deprecated_at: str | None = None  #: When Mistral retires it, ISO 8601.
+    replacement: str | None = None  #: What Mistral names in its place.
 
 
 class ControlPlane(Protocol):

@@ -6,6 +6,7 @@ for some seconds, so that somebody with access to Redis cannot make workers call
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from importlib.metadata import version
@@ -16,9 +17,12 @@ from celery.worker.control import inspect_command
 
 from labelmill.contracts.errors import LabelmillError
 from labelmill.contracts.messages import INSPECT
+from labelmill.core.database import connect_to_existing
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings, load_settings
+from labelmill_worker.ports.control_plane import RemoteModel
 from labelmill_worker.runtime.storage_check import bucket_trouble, folder_trouble
+from labelmill_worker.store.remote_models import keep_models
 
 log = structlog.get_logger()
 _KEPT_S = 10.0
@@ -70,10 +74,20 @@ def _ask(settings: Settings) -> dict[str, Any]:
     except LabelmillError as error:
         return failed_check(error)
     try:
-        return check_account(plane, jobs)
+        return check_account(plane, jobs, lambda models: _keep(settings, models))
     finally:
         jobs.close()
         plane.close()
+
+
+def _keep(settings: Settings, models: list[RemoteModel]) -> None:
+    """Keep the list of models where the database takes it."""
+    with contextlib.suppress(LabelmillError):
+        engine = connect_to_existing(settings, max_connections=1)
+        try:
+            keep_models(engine, models)
+        finally:
+            engine.dispose()
 
 
 _mistral = MistralCheck()

@@ -47,6 +47,7 @@ from labelmill_worker.train.heads.decisions import Wanted
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 from labelmill_worker.train.inner_batch import named_batches, require_completed, run_named_batch
+from labelmill_worker.train.pinning import pinned
 from labelmill_worker.train.polling_schedule import next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
@@ -270,7 +271,7 @@ def succeed(
     analysis: dict[str, Any] | None = None,
 ) -> None:
     """Register the model version and end the training, in one transaction. Raises LeaseLost."""
-    remote_model = step.spec.base_model
+    remote_model, recipe = pinned(step, recipe)
     details = found or None  # how far the batch is was only of interest while it ran
     with writing(step.engine) as connection:
         update_held(connection, step.row.id, step.token, remote_model=remote_model, details=details)

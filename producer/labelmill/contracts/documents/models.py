@@ -19,7 +19,8 @@ class Measured(TypedDict):
 
 
 class ModelFacts(TypedDict):
-    """The fields that every document about a version has. `targets`: target → number of labels."""
+    """The fields that every document about a version has. `targets`: target → number of labels; `warnings`: of its
+    model at Mistral, such as that it will be retired."""
 
     model: str
     name: str
@@ -36,6 +37,7 @@ class ModelFacts(TypedDict):
     multi_label: list[str]
     evaluated: Measured | None
     note: str | None
+    warnings: list[str]
 
 
 class ModelEntry(ModelFacts):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from sqlalchemy import func, select
 from sqlalchemy.engine import Connection
@@ -31,6 +32,7 @@ from labelmill.core.database.tables import (
     PromotionRow,
     TrainingRow,
 )
+from labelmill.core.remote_models import Listed, read_list, warnings_of
 from labelmill.services.models.resolving import ARCHIVED, READY, find_version, is_raw, ref_of, resolve_model
 
 _LATEST = 20
@@ -45,7 +47,8 @@ def list_models(connection: Connection, *, everything: bool = False) -> list[Mod
     for alias, number in connection.execute(select(ModelAliasRow.alias, ModelAliasRow.model_no)):
         aliases[number].append(alias)
     measured = _latest_evaluations(connection)
-    return [_entry(row, sorted(aliases[row.no]), measured.get(row.no)) for row in rows]
+    listed = read_list(connection)
+    return [_entry(row, sorted(aliases[row.no]), measured.get(row.no), listed) for row in rows]
 
 
 def lineage(connection: Connection, ref: str) -> ModelDocument:
@@ -58,7 +61,8 @@ def lineage(connection: Connection, ref: str) -> ModelDocument:
     aliases = connection.scalars(
         select(ModelAliasRow.alias).where(ModelAliasRow.model_no == row.no).order_by(ModelAliasRow.alias)
     ).all()
-    facts = _facts(row, list(aliases), _latest_evaluations(connection, row.no).get(row.no))
+    measured = _latest_evaluations(connection, row.no).get(row.no)
+    facts = _facts(row, list(aliases), measured, read_list(connection))
     promotions = connection.execute(
         select(PromotionRow.at, PromotionRow.undone).where(PromotionRow.model_no == row.no).order_by(PromotionRow.no)
     )
@@ -79,9 +83,9 @@ def lineage(connection: Connection, ref: str) -> ModelDocument:
     }
 
 
-def _entry(row: ModelRow, aliases: list[str], measured: Measured | None) -> ModelEntry:
+def _entry(row: ModelRow, aliases: list[str], measured: Measured | None, listed: Sequence[Listed]) -> ModelEntry:
     return {
-        **_facts(row, aliases, measured),
+        **_facts(row, aliases, measured, listed),
         "training": row.training_id,
         "dataset": row.dataset_id,
         "dataset_fingerprint": row.dataset_fingerprint,
@@ -89,7 +93,7 @@ def _entry(row: ModelRow, aliases: list[str], measured: Measured | None) -> Mode
     }
 
 
-def _facts(row: ModelRow, aliases: list[str], measured: Measured | None) -> ModelFacts:
+def _facts(row: ModelRow, aliases: list[str], measured: Measured | None, listed: Sequence[Listed]) -> ModelFacts:
     schema = row.label_schema or []
     return {
         "model": ref_of(row),
@@ -107,6 +111,7 @@ def _facts(row: ModelRow, aliases: list[str], measured: Measured | None) -> Mode
         "multi_label": [target["name"] for target in schema if target.get("multi")],
         "evaluated": measured,
         "note": row.note,
+        "warnings": warnings_of(row, listed),
     }
 
 

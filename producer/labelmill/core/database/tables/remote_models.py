@@ -1,0 +1,21 @@
+"""Mistral's own models, as workers saw them listed last."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import JSON, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from labelmill.core.database.tables.base import Base, UtcDateTime, utc_now
+
+
+class RemoteModelRow(Base):
+    """A name that Mistral lists. All are replaced whenever a worker reads the list."""
+
+    __tablename__ = "remote_models"
+    id: Mapped[str] = mapped_column(String(200), primary_key=True)
+    aliases: Mapped[list[str]] = mapped_column(JSON)  #: Other names of the same model.
+    deprecated_at: Mapped[str | None] = mapped_column(String(40))  #: When it stops to answer, as Mistral writes it.
+    replacement: Mapped[str | None] = mapped_column(String(200))
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
