@@ -60,6 +60,8 @@ def test_a_training_an_evaluation_and_a_batch_pay_for_what_mistral_billed(worksh
     assert payers == {training["id"], evaluation["id"], batch["id"]}, "inner batches pay nothing themselves"
     assert {row.model for row in lines(engine, LedgerRow.model)} == {"mistral-embed"}
     assert training["cost"]["estimated"] is True, "two answers told nothing of tokens"
+    assert batch["estimate"]["texts"] == 2, "one text is repeated"
+    assert 0 < batch["estimate"]["amount"] < 3 * batch["cost"]["amount"]
     assert batch["cost"]["amount"] == pytest.approx(2 * TOKENS_OF_A_TEXT * 0.1 / 1e6)
     assert workshop.status(evaluation["id"])["cost"]["tokens"] == 60 * TOKENS_OF_A_TEXT
     inner = workshop.status(evaluation["batch"])

@@ -42,6 +42,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
                 "answered by the cache": document["cached"],
                 "requests": document["requests"],
                 "tokens": document["tokens"],
+                "estimate": money(document["estimate"]),
                 "cost": money(document["cost"]),
             }
         ),

@@ -110,6 +110,7 @@ class BatchDocument(RunningHead):
     cached: int
     requests: int
     tokens: int
+    estimate: Estimate | None
     max_cost: float | None
     cost: Cost | None
     started_at: str | None

@@ -19,7 +19,7 @@ class Money(TypedDict):
 
 
 class Estimate(TypedDict):
-    """What a training is expected to cost, known before it spends anything."""
+    """What a training or a batch is expected to cost, known before it spends anything."""
 
     amount: Number
     currency: str

@@ -20,6 +20,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow
 from labelmill.core.jobs.transitions import move_job
+from labelmill.core.money.token_counts import count_all
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,6 +38,7 @@ CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
 _CUTS_AHEAD = 4  # chunks that wait for compression, which reduces them to a seventh
 _CHUNKS_PER_COMMIT = 16
+_SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the tokens of all.
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
 
@@ -78,6 +80,7 @@ class BatchWriter:
         self._batch_no = batch_no
         self._batch_id = batch_id
         self._max_texts = chunk_texts
+        self._sampled_texts = self._sampled_tokens = 0
         self._guard = guard
         self._np = np
         self._distinct = DistinctTexts()
@@ -116,6 +119,9 @@ class BatchWriter:
         np = self._np
         chars = sum(map(len, texts)) if max_chars is None else max_chars
         self._add_ids(len(texts), ids)
+        sample = texts[::_SAMPLED]
+        self._sampled_texts += len(sample)
+        self._sampled_tokens += count_all(sample)
         self._texts += texts
         self._max_chars += chars
         self._firsts = np.concatenate([self._firsts, self._distinct.first_rows(texts)])
@@ -149,6 +155,7 @@ class BatchWriter:
                 message=f"{self.rows} rows",
                 rows=self.rows,
                 duplicates=self.duplicates,
+                text_tokens=self.rows * self._sampled_tokens // max(1, self._sampled_texts),
                 content_digest=self._encoder.hexdigest(),
             )
             if not opened:

@@ -20,7 +20,7 @@ from labelmill.contracts.documents.jobs import (
     RunningHead,
     TrainingDocument,
 )
-from labelmill.contracts.documents.parts import Cost, RowCounts
+from labelmill.contracts.documents.parts import Cost, Estimate, RowCounts
 from labelmill.contracts.errors import NotFound
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import ENDED
@@ -35,6 +35,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs.metadata import in_order, metadata_of
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.money.costs import cost_of_texts, priced_model
+from labelmill.core.money.estimates import estimate_of_texts
 from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.services.context import ServiceContext
@@ -200,6 +201,7 @@ def _batch(job: _Job) -> BatchDocument:
         "cached": sums.cached,
         "requests": sums.requests,
         "tokens": sums.tokens,
+        "estimate": None,
         "max_cost": row["max_cost"],
         "cost": None,
         "started_at": _moment(row["started_at"]),
@@ -210,7 +212,24 @@ def _batch(job: _Job) -> BatchDocument:
     model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
     costs = costs_of_batches(connection, {row["id"]: row["owner_id"]})
     document["cost"] = costs.get(row["id"]) or cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
+    document["estimate"] = _estimate(row, model, job.prices)
     return document
+
+
+def _estimate(row: RowMapping, model: RowMapping, prices: PriceList) -> Estimate | None:
+    """Of all of its texts that repeat no other; in mode `auto`, as if all were sent in realtime."""
+    if row["text_tokens"] is None or not row["rows"]:
+        return None
+    texts = row["rows"] - row["duplicates"]
+    return estimate_of_texts(
+        model["remote_model"] or "",
+        model["recipe"] or {},
+        LabelSchema.from_json(model["label_schema"] or []),
+        prices,
+        texts=texts,
+        tokens=row["text_tokens"] * texts // row["rows"],
+        mode=row["mode"],
+    )
 
 
 def cost_of_batch(model: ModelRow, sums: BatchSums, duplicates: int, prices: PriceList) -> Cost | None:

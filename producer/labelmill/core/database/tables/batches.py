@@ -24,6 +24,7 @@ class BatchRow(JobRow):
     rows: Mapped[int] = mapped_column(Number, default=0)  #: Rows written so far, duplicates included.
     duplicates: Mapped[int] = mapped_column(Number, default=0)
     skipped: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Rows of the source left out.
+    text_tokens: Mapped[int | None] = mapped_column(Number)  #: About those of the texts of all rows.
     owner_id: Mapped[str | None] = mapped_column(String(64))  #: The training or evaluation that it runs for.
     max_cost: Mapped[float | None] = mapped_column(Double)  #: Of it, or of the job that it runs for. None: no limit.
     runs_in: Mapped[str] = mapped_column(String(12), default="realtime", server_default="realtime")  #: A `Mode`, now.
