@@ -21,7 +21,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ChunkRow, EventRow, LedgerRow, ModelRow, ModelTargetRow, RemoteBatchRow
 from labelmill.services.jobs.actions import cancel, retry
 from labelmill.services.jobs.requests import JobRequest, RetryRequest
-from labelmill_worker.inference.batch_mode import packing
+from labelmill_worker.inference.batch_mode import packing, verdicts
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
 
@@ -218,7 +218,7 @@ def test_jobs_that_never_answer_anything_are_not_made_for_ever(mill: RemoteMill)
     mill.jobs.statuses, mill.jobs.answered_share = ["FAILED"], 0.0
     status = mill.run(mill.submit(some_texts(20)))
     assert (status["state"], status["rows"]["failed"]) == ("completed", 20)
-    assert len(mill.jobs.created) == 5
+    assert len(mill.jobs.created) == verdicts.MAX_TRIES
 
 
 def test_without_billing_the_batch_fails_and_says_what_to_do(mill: RemoteMill) -> None:

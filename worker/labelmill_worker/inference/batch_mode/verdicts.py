@@ -18,7 +18,7 @@ from labelmill.contracts.errors import (
 from labelmill.contracts.usage import Usage
 from labelmill_worker.inference.outcomes import RowFailed
 
-MAX_TRIES = 5  #: Of a row, in as many remote batches.
+MAX_TRIES = 8  #: Of a row, in as many remote batches.
 MAX_UNUSABLE_TRIES = 3  #: Of a row to which a chat model said nothing usable: each of them is paid.
 
 
