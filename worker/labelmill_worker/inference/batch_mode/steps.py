@@ -47,6 +47,7 @@ STOP_PATIENCE_S = 900.0
 _CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
 _ROOM_PAUSE_S = 30.0  #: While Mistral's limit of pending requests is reached.
 _MAX_FAILED_READS = 5  #: Of result files; then the rows without a result are sent again.
+READING_PATIENCE_S = 3600.0  #: But not sooner after the job's end, while no deadline presses: its results are paid for.
 _MARKER = "labelmill"  #: The key of the marker in a job's metadata.
 
 
@@ -209,7 +210,7 @@ def _read(work: RemoteWork) -> NextStep:
         try:
             _read_results(work, reader)
         except RemoteUnavailable:
-            if row.failed_reads < _MAX_FAILED_READS:
+            if row.failed_reads < _MAX_FAILED_READS or _may_wait_for_results(work):
                 save_remote(work.engine, work.claim, failed_reads=row.failed_reads + 1)
                 raise
             log.warning("the results of a batch job could not be read to their end", remote_job=row.remote_id)
@@ -228,6 +229,14 @@ def _read(work: RemoteWork) -> NextStep:
         reader.let_chunks_go(counts_missing=counts_missing, is_wanted=batch.is_wanted and refusal is None)
     advance(work.engine, work.claim, RemoteStep.CLEANING)
     return 0
+
+
+def _may_wait_for_results(work: RemoteWork) -> bool:
+    batch, now = work.claim.batch, work.claim.now
+    if batch.deadline_s is not None:
+        return False
+    patience_s = READING_PATIENCE_S if batch.is_wanted else STOP_PATIENCE_S
+    return now - (work.claim.row.ended_at or now) < patience_s
 
 
 def _read_results(work: RemoteWork, reader: ResultReader) -> None:
