@@ -44,6 +44,13 @@ def holds_rows() -> ColumnElement[bool]:
     return RemoteBatchRow.step.in_([step.value for step in HOLDS_ROWS])
 
 
+def remote_batches_of(engine: Engine, batch_id: str) -> list[int]:
+    """The remote batches that hold rows of a batch."""
+    of_batch = RemoteBatchRow.batch_no == select(BatchRow.no).where(BatchRow.id == batch_id).scalar_subquery()
+    with reading(engine) as connection:
+        return list(connection.scalars(select(RemoteBatchRow.no).where(of_batch, holds_rows())))
+
+
 def is_unheld() -> ColumnElement[bool]:
     """The chunk may be packed: it is pending, and no remote batch holds it."""
     holder = aliased(RemoteChunkRow)

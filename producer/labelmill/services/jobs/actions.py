@@ -29,8 +29,9 @@ from labelmill.core.database.tables import (
     TrainingRow,
 )
 from labelmill.core.jobs import chunk_transitions
+from labelmill.core.jobs.dispatch import send_remote_batch
 from labelmill.core.jobs.inner_batches import cancel_inner_batches
-from labelmill.core.jobs.remote_batches import holds_rows
+from labelmill.core.jobs.remote_batches import holds_rows, remote_batches_of
 from labelmill.core.jobs.tables import TABLE_OF, is_open, is_runnable
 from labelmill.core.jobs.transitions import move_job
 from labelmill.services.context import ServiceContext
@@ -68,9 +69,12 @@ def cancel(context: ServiceContext, request: JobRequest) -> Cancelled:
             raise no_job(job_id)
         if not done:
             raise InvalidInput(f"{job_id} is {state}: there is nothing left to cancel", field="job_id")
-    if kind is Kind.TRAINING:
-        with contextlib.suppress(BrokerUnavailable):  # a worker sees it when it polls next
+    with contextlib.suppress(BrokerUnavailable):  # a worker sees it when it polls next
+        if kind is Kind.TRAINING:
             context.sender.send(TRAIN, [JobMessage(job_id=job_id)])
+        elif kind is Kind.BATCH and state != cancelled:
+            for number in remote_batches_of(context.engine, job_id):
+                send_remote_batch(context.sender, number)
     return Cancelled(job_id, kind, state)
 
 

@@ -258,7 +258,9 @@ def test_cancelling_keeps_what_the_job_had_answered(mill: RemoteMill) -> None:
     mill.until_step(batch, "waiting")
     waiting = mill.status(batch)["waiting_for"]
     assert waiting["reason"] == "remote_batch"
+    mill.waiting.clear()
     assert cancel(mill.context, JobRequest(batch)).state == "running"
+    assert len(mill.waiting) == 1, "a worker stops the job at once"
     assert mill.status(batch)["progress"]["phase"] == "cancelling"
     status = mill.run(batch)
     assert status["state"] == "cancelled"
