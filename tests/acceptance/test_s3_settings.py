@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+import json
 from pathlib import Path
 
 import pytest
@@ -19,15 +17,6 @@ def test_a_command_without_a_database_says_that_s3_needs_one(run: Run) -> None:
         ended = run(*command, **NO_DATABASE)
         assert ended.code == 2
         assert "LABELMILL_DATABASE_URL: name a database, for LABELMILL_DATA_DIR is s3://bucket/ours" in ended.err
-
-
-def test_a_worker_without_a_database_ends_at_once() -> None:
-    command = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", "worker", "--pool", "threads"]
-    ended = subprocess.run(
-        command, env=os.environ | NO_DATABASE, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert ended.returncode == 2
-    assert "error: setting LABELMILL_DATABASE_URL: name a database" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -59,3 +48,22 @@ def test_a_source_in_s3_that_the_key_may_not_read_is_refused(run: Run, s3_server
         ended = run(*command, f"s3://{BUCKET}/in.jsonl", *options, **settings)
         assert ended.code == 2
         assert "may not be read or written with this key" in ended.err
+
+
+def test_a_batch_is_read_from_s3_and_its_results_are_written_there(run: Run, s3_server: S3Server) -> None:
+    settings = s3_server.environment()
+    s3_server.put("in/a.jsonl", b'{"text": "one"}\n{"text": "two"}\n')
+    s3_server.put("in/b.jsonl", b'{"text": "three"}\n')
+    submitted = run("classify", f"s3://{BUCKET}/in/*.jsonl", "--model", "ft:classifier:x", **settings)
+    assert submitted.code == 0, submitted.err
+    batch = json.loads(submitted.out)["id"]
+    status = json.loads(run("status", batch, **settings).out)
+    assert status["rows"]["submitted"] == 3
+    ended = run("results", batch, "-o", f"s3://{BUCKET}/out/results.csv", **settings)
+    assert (ended.code, f"s3://{BUCKET}/out/results.csv" in ended.err) == (0, True), ended.err
+    assert s3_server.get("out/results.csv").startswith(b"row,id,text")
+    refused = run("results", batch, "-o", "s3://nobodys/results.csv", **settings)
+    assert (refused.code, "there is no bucket s3://nobodys" in refused.err) == (2, True)
+    source = run("results", batch, "-o", f"s3://{BUCKET}/in/a.jsonl", **settings)
+    assert (source.code, "is the source itself" in source.err) == (2, True), source.err
+    assert s3_server.get("in/b.jsonl") == b'{"text": "three"}\n'

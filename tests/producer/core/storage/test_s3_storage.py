@@ -176,6 +176,15 @@ def test_a_kill_in_the_middle_of_an_upload_leaves_nothing_that_is_read(
     assert s3_server.uploads() == []
 
 
+def test_a_bucket_needs_no_prefix(s3_server: S3Server, tmp_path: Path) -> None:
+    storage = storage_of(s3_server.options(), tmp_path, prefix="")
+    put(storage, MODEL, b"x")
+    assert s3_server.keys() == [MODEL]
+    assert [entry.reference for entry in storage.entries(MODELS)] == [MODEL]
+    assert storage.shown(MODEL) == f"s3://{BUCKET}/{MODEL}"
+    assert storage.delete(MODEL) == Measured(1, 1)
+
+
 def test_a_late_attempt_at_a_dataset_overwrites_nothing_that_was_recorded(storage: S3Storage, tmp_path: Path) -> None:
     stored = []
     for content in ("recorded", "late"):
