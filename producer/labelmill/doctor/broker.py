@@ -14,6 +14,7 @@ from labelmill.contracts.messages import PRIORITY_OF, QUEUES
 from labelmill.core.addresses.broker import redis_arguments
 from labelmill.core.queue.redis_faults import refusal_in
 from labelmill.doctor.checks import Check, failed, ok, warning
+from labelmill.doctor.limits import check_limits
 
 SOCKET_TIMEOUT_S = 3.0
 _OLDEST = (6, 2)
@@ -78,7 +79,7 @@ def _ask(client: redis.Redis) -> BrokerResult:
         )
         for queue in QUEUES
     }
-    checks = _state(client)
+    checks = [*_state(client), *check_limits(client)]
     return BrokerResult(
         checks, is_up=True, waiting=waiting, ahead_s=seconds + microseconds / 1e6 - (before + after) / 2
     )
