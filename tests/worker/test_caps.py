@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,7 @@ from labelmill.core.settings import Settings
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs import actions
 from labelmill.services.jobs.requests import RetryRequest
+from labelmill.services.purging import PurgeRequest, purge
 from labelmill_worker.store.budgets import Cap, Holder, Settlement, charge_dead_holders, release, reserve, settle
 from labelmill_worker.store.chunks import claim_chunk
 from labelmill_worker.store.stalled import return_expired_chunks
@@ -99,6 +101,19 @@ def test_a_cap_below_the_first_request_pauses_at_once_and_nothing_is_sent(priced
     batch = limit(priced, priced.submit(some_texts(20)), 0.001)
     assert priced.run(batch)["state"] == "paused"
     assert priced.mistral.requests == requests
+
+
+def test_purge_keeps_what_a_job_has_cost_and_drops_its_budget(priced: Mill) -> None:
+    batch = limit(priced, priced.submit(some_texts(20)), 5.0)
+    assert priced.run(batch)["state"] == "completed"
+    paid = spent(priced.engine, batch)
+    with writing(priced.engine) as connection:
+        connection.execute(update(BatchRow).values(finished_at=datetime(2020, 1, 1, tzinfo=UTC)))
+    purge(ServiceContext(priced.engine, priced.sender), PurgeRequest("1d"))
+    with reading(priced.engine) as connection:
+        assert connection.scalar(select(func.count()).select_from(BatchRow)) == 0
+        assert connection.scalar(select(func.count()).select_from(BudgetRow)) == 0
+    assert spent(priced.engine, batch) == paid > 0
 
 
 def test_many_chunks_at_once_stay_below_one_cap(priced: Mill) -> None:

@@ -18,6 +18,7 @@ from labelmill.core.database.tables import (
     AnswerIndexRow,
     Base,
     BatchRow,
+    BudgetRow,
     ChunkInputRow,
     ChunkRepeatsRow,
     ChunkRow,
@@ -119,6 +120,7 @@ def _delete_what_tells_of(connection: Connection, job_id: str, deleted: Deleted)
     deleted.delete(connection, AnalysisRow, AnalysisRow.job_id == job_id)
     deleted.delete(connection, JobMetadataRow, JobMetadataRow.job_id == job_id)
     deleted.delete(connection, EventRow, EventRow.job_id == job_id, _is_not_newest())
+    deleted.delete(connection, BudgetRow, BudgetRow.scope == job_id)  # the ledger keeps what was spent
     deleted.delete(connection, DelayRow, DelayRow.subject == job_id)
     deleted.delete(connection, UnableWorkerRow, UnableWorkerRow.subject == job_id)
 
@@ -247,6 +249,7 @@ def count_all(engine: Engine, before: datetime) -> Deleted:
         ids = [select(TABLE_OF[kind].id).where(condition) for kind, condition in going.items()]
         for of_job in (AnalysisRow, JobMetadataRow):
             deleted.count(connection, of_job, or_(*(of_job.job_id.in_(job_ids) for job_ids in ids)))
+        deleted.count(connection, BudgetRow, or_(*(BudgetRow.scope.in_(job_ids) for job_ids in ids)))
         of_jobs = or_(*(EventRow.job_id.in_(job_ids) for job_ids in ids))
         newest = connection.scalar(
             select(EventRow.no).order_by(
