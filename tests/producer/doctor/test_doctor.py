@@ -142,6 +142,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
         "leases": Status.OK,
         "jobs": Status.OK,
         "dead letters": Status.OK,
+        "models": Status.OK,
     }
     with writing(engine) as connection:
         connection.execute(insert(LockRow).values(name="sweep", until=db_now() + 1))
