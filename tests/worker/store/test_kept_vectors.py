@@ -14,8 +14,8 @@ from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, VectorRow
 from labelmill_worker.store.chunks import Claim, claim_chunk
+from labelmill_worker.store.inner_models import embedding_model
 from labelmill_worker.store.progress import ChunkProgress, Entry, record_entries
-from labelmill_worker.store.vectors import embedding_model
 
 _FIRST, _LAST = bytes(16), b"\xff" * 16
 _OTHER_WAITS_S = 1.0
