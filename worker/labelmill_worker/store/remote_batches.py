@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import zstandard
-from sqlalchemy import ColumnElement, case, delete, func, select, update
+from sqlalchemy import ColumnElement, case, delete, func, literal_column, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import BudgetReached, LabelmillError
@@ -285,7 +285,7 @@ def overdue_remote_batches(engine: Engine, late_s: float) -> list[tuple[int, str
     overdue = (
         select(RemoteBatchRow.no, BatchRow.priority)
         .join(BatchRow, BatchRow.no == RemoteBatchRow.batch_no)
-        .where(RemoteBatchRow.step != RemoteStep.DONE.value, leases.is_free(RemoteBatchRow), late)
+        .where(RemoteBatchRow.step != literal_column("'done'"), leases.is_free(RemoteBatchRow), late)
     )
     with reading(engine) as connection:
         found = connection.execute(overdue.order_by(RemoteBatchRow.next_look_at).limit(_AT_ONCE)).all()
@@ -355,13 +355,6 @@ def end_stopping(engine: Engine, batch_id: str) -> Stopping | None:
         )
         events.note(connection, batch_id, "goes on in realtime")
         return Stopping.REALTIME
-
-
-def stopping_batches(engine: Engine) -> list[str]:
-    """Running batches whose remote batches are being stopped."""
-    is_stopping = BatchRow.state.in_(sorted(state.value for state in BATCH.runnable)) & BatchRow.stopping.is_not(None)
-    with reading(engine) as connection:
-        return list(connection.scalars(select(BatchRow.id).where(is_stopping)))
 
 
 def ask_to_stop(engine: Engine, batch_id: str, stopping: Stopping, reason: str | None = None) -> bool:

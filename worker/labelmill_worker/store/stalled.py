@@ -34,6 +34,7 @@ class RunnableBatch:
 
     no: int
     id: str
+    is_stopping: bool = False  #: Its remote batches are being stopped.
 
 
 def overdue_jobs(engine: Engine, table: JobTable) -> list[str]:
@@ -129,8 +130,9 @@ def runnable_batches(engine: Engine) -> list[RunnableBatch]:
     """Batches whose chunks may be worked on, the oldest first."""
     with reading(engine) as connection:
         # sorted here: told to sort, SQLite reads every batch there ever was in order instead of using the index
-        rows = sorted(connection.execute(select(BatchRow.no, BatchRow.id).where(is_runnable(BatchRow))).all())
-    return [RunnableBatch(no, batch_id) for no, batch_id in rows]
+        columns = (BatchRow.no, BatchRow.id, BatchRow.stopping.is_not(None))
+        rows = sorted(connection.execute(select(*columns).where(is_runnable(BatchRow))).all())
+    return [RunnableBatch(no, batch_id, bool(is_stopping)) for no, batch_id, is_stopping in rows]
 
 
 def overdue_chunks(engine: Engine, batch_no: int) -> list[int]:

@@ -28,7 +28,6 @@ from labelmill_worker.store.remote_batches import (
     defer_remote_batches,
     end_stopping,
     overdue_remote_batches,
-    stopping_batches,
 )
 from labelmill_worker.store.uploaded_files import defer_trainings, trainings_with_files
 
@@ -68,6 +67,9 @@ def sweep(
         log.warning("what dead workers had reserved counts as spent", claims=charged)
     batches = stalled.runnable_batches(engine)
     stalled.complete_finished_batches(engine, batches)
+    for batch in batches:
+        if batch.is_stopping:  # the worker of its last remote batch may have died before it could say so
+            end_stopping(engine, batch.id)
     waiting = WaitingMessages(settings.broker_url)
     for task, table in LEASED_TASKS:
         _send_overdue_jobs(engine, sender, waiting, task, table)
@@ -127,8 +129,6 @@ def _send_trainings_with_files(engine: Engine, sender: MessageSender, waiting: W
 
 
 def _send_overdue_remote_batches(engine: Engine, sender: MessageSender, waiting: WaitingMessages) -> None:
-    for batch_id in stopping_batches(engine):  # their last remote batch's worker may have died before it could say so
-        end_stopping(engine, batch_id)
     overdue = overdue_remote_batches(engine, stalled.LOST_AFTER_S)
     if not overdue or waiting.jobs is None:
         return
