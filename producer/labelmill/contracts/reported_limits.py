@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MONTHLY_FIELDS = ("tokens_per_month", "tokens_left_of_month")
-
 
 @dataclass(frozen=True, slots=True)
 class ReportedLimits:
