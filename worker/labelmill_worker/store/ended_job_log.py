@@ -13,6 +13,7 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow
 from labelmill.core.money.costs import cost_of_texts
+from labelmill.core.money.ledger import costs_of_batches
 from labelmill.core.money.prices import PriceList
 from labelmill.core.settings import load_settings
 
@@ -40,14 +41,15 @@ def log_ended_batch(engine: Engine, batch_id: str) -> None:
 
 
 def batch_totals(connection: Connection, batch_id: str, prices: PriceList) -> dict[str, Any]:
-    """What a batch came to: how its rows stand, what was sent for them, and what that costs by the price list where
-    Mistral reports tokens and the price is known."""
+    """What a batch came to: how its rows stand, what was sent for them, and what that has cost by the ledger, or for
+    one from before the ledger by the price list."""
     batch = connection.execute(
         select(
             BatchRow.no,
             BatchRow.state,
             BatchRow.error,
             BatchRow.duplicates,
+            BatchRow.owner_id,
             ModelRow.remote_model,
             ModelRow.method,
             ModelRow.label_schema,
@@ -62,7 +64,10 @@ def batch_totals(connection: Connection, batch_id: str, prices: PriceList) -> di
     )
     texts = max(0, found["labelled"] + found["abstained"] - batch.duplicates - found["cached"])
     schema = LabelSchema.from_json(batch.label_schema or [])
-    if found["tokens"] and (
+    paid = costs_of_batches(connection, {batch_id: batch.owner_id}).get(batch_id)
+    if paid is not None and paid["amount"] is not None:
+        found["cost"] = {"amount": paid["amount"], "currency": paid["currency"]}
+    elif found["tokens"] and (
         cost := cost_of_texts(batch.remote_model or "", batch.method, found["tokens"], texts, schema, prices)
     ):
         found["cost"] = cost
