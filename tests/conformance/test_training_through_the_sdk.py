@@ -27,6 +27,7 @@ from labelmill.contracts.errors import (
 )
 from labelmill.core.settings import Settings
 from labelmill_ops.emulator.config import EmulatorConfig
+from labelmill_ops.emulator.fault_kinds import parse_fault
 from labelmill_worker.mistral.control_plane import SdkControlPlane
 from labelmill_worker.mistral.sdk_requests import READ_ATTEMPTS, SdkRequests
 from labelmill_worker.ports.control_plane import JobOrder, OrderedTarget, RemoteJob, RemoteModel
@@ -283,6 +284,16 @@ def test_an_account_without_the_factory_is_told_the_remedies(status: int) -> Non
         ):
             with pytest.raises(FactoryClosed, match=rf"{REMEDIES}.*not available for this type"):
                 call()
+        plane.close()
+
+
+def test_the_emulator_can_have_retired_fine_tuning() -> None:
+    config = EmulatorConfig(port=0, faults=(parse_fault("410@create-job,list-jobs"),))
+    with EmulatorThread(config) as emulator:
+        plane = plane_for(emulator.url)
+        with pytest.raises(FactoryClosed, match=REMEDIES):
+            plane.check_factory()
+        plane.check_key()
         plane.close()
 
 

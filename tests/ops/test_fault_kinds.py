@@ -21,7 +21,7 @@ def test_a_fault_is_narrowed_to_calls_times_and_probability() -> None:
 @pytest.mark.parametrize(
     ("written", "complaint"),
     [
-        ("explode", "there is no fault 'explode'; there are 429, "),
+        ("explode", "there is no fault 'explode'; there are 410, 429, "),
         ("", "there is no fault ''"),
         ("502@nowhere", "there is no call 'nowhere'; there are classify, "),
         ("502:2", "probability"),

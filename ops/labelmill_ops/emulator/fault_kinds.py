@@ -100,6 +100,7 @@ def _one_of(*words: str) -> Callable[[str], bool]:
 
 
 KINDS: dict[str, FaultKind] = {
+    "410": FaultKind("retired: gone for good", Stage.BEFORE),
     "429": FaultKind("refused for its rate; PARAMETER: Retry-After in s, or none", Stage.BEFORE, "1", _seconds_or_none),
     "429-storm": FaultKind(
         "for PARAMETER s everything is refused for its rate, without Retry-After", Stage.BEFORE, "5", _seconds

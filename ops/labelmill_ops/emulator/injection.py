@@ -60,6 +60,8 @@ async def _strike(request: web.Request, plan: FaultPlan, fault: Fault) -> web.St
     if fault.kind in {"429-storm", "outage"} and _storm(plan) is None:
         plan.storm = fault, asyncio.get_running_loop().time() + fault.seconds
     match fault.kind:
+        case "410":
+            raise refusal(410, "This endpoint was retired", ("gone", "1900"))
         case "429" | "429-storm":
             raise refusal(429, "Requests rate limit exceeded", RATE_LIMITED, _retry_after(fault))
         case "402":
