@@ -1,4 +1,4 @@
-"""A few of `make chaos`'s seeds, which between them meet every family of faults on both databases."""
+"""A few of `make chaos`'s seeds, with faults of every family, on both databases."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("chaos"), pytest.m
 @pytest.mark.parametrize(
     "faults",
     [
-        ("kill one worker", "kill all workers", "SIGTERM to one worker", "freeze a worker past its lease"),
-        ("FLUSHALL", "Redis killed", "PostgreSQL restarted", "SQLite locked by another process", "disk full"),
+        ("kill one worker", "freeze a worker past its lease", "FLUSHALL", "PostgreSQL restarted", "disk full"),
         ("Mistral: answers are lost", "Mistral: 503", "messages come twice", "entries that are not messages"),
         ("Mistral: batch jobs expire", "Mistral: batch jobs drop lines", "kill all workers"),
     ],
-    ids=["processes", "servers and disk", "Mistral and messages", "batch jobs"],
+    ids=["processes and servers", "Mistral and messages", "batch jobs"],
 )
 def test_every_promise_holds_under_a_few_random_schedules(faults: tuple[str, ...]) -> None:
     chosen = [part for name in faults for part in ("--fault", name)]

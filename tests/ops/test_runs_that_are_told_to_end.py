@@ -82,6 +82,7 @@ def test_nothing_is_left_running(command: list[str], code: int, tmp_path: Path, 
     started |= descendants(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait(DEADLINE_S) == code, (tmp_path / "log").read_text()
+    deadline = time.monotonic() + DEADLINE_S
     while left := {pid: name for pid, name in started.items() if runs(pid)}:
         assert time.monotonic() < deadline, left
         time.sleep(0.05)

@@ -10,7 +10,6 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, cast
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.contracts.field_names import named
 from labelmill.services.context import ServiceContext
 from labelmill.services.results.arrow_batches import BATCH_ROWS, arrow_batches, arrow_schema, require_pyarrow
 from labelmill.services.results.rows import ResultsRequest, result_pieces, targets_of
@@ -97,7 +96,7 @@ class _Results:
 
     def batches(self, batch_rows: int) -> Iterator[pa.RecordBatch]:
         if batch_rows < 1:
-            raise InvalidInput(f"{named('batch_rows')} is 1 or more, not {batch_rows}")
+            raise InvalidInput(f"batch_rows is 1 or more, not {batch_rows}")
         pieces = result_pieces(self.context, self.request)
         rows = cast("Iterator[dict[str, Any]]", chain.from_iterable(pieces))
         return arrow_batches(rows, self.table, batch_rows)
