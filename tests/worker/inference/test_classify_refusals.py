@@ -96,7 +96,7 @@ def test_a_retry_of_rows_that_are_refused_again_ends_as_the_batch_did(
 
 @pytest.mark.parametrize(
     ("status", "code"),
-    [(401, "credentials_refused"), (403, "credentials_refused"), (404, "remote_failed"), (402, "permanent")],
+    [(401, "credentials_refused"), (403, "credentials_refused"), (404, "remote_failed"), (402, "billing_required")],
 )
 def test_a_fault_that_will_not_pass_stops_the_batch_at_once(mill: Mill, status: int, code: str) -> None:
     mill.mistral.faults = [

@@ -178,7 +178,6 @@ def test_rows_under_a_certified_threshold_abstain(shop: Workshop) -> None:
         ),
         (["intent.nothing=0.9"], {}, r"not a target or TARGET\.LABEL"),
         (["0.9"], {"dataset": "unchecked"}, "has none: prepare it with some"),
-        (["0.9"], {"method": "prompt"}, "the scores of prompts are 1 and 0"),
         (["95"], {}, r"is not between 0 and 1: 0\.95 is 95 %"),
         (["intent=high"], {}, "is not a NUMBER"),
         ([], {"optimize": "macro"}, "is for multi-label targets, and the dataset has none"),

@@ -22,6 +22,7 @@ from labelmill.core.database.tables import (
     EvaluationRow,
     LockRow,
     ModelRow,
+    RemoteBatchRow,
     TrainingRow,
 )
 from labelmill.core.database.tables.base import LeaseColumns
@@ -49,6 +50,7 @@ _ROWS: dict[type[LeaseColumns], dict[str, Any]] = {
     ChunkRow: {"batch_no": 1, "number": 0, "state": "claimed", "first_row": 0, "rows": 1, "texts": 1},
     ModelRow: {"no": 1, "name": "m", "version": 1, "method": "factory"},
     LockRow: {"name": "sweep"},
+    RemoteBatchRow: {"batch_no": 1, "step": "waiting", "marker": "m", "begun_at": 0.0},
 }
 
 

@@ -67,7 +67,7 @@ def test_whatever_a_library_raises_is_one_sentence_about_the_file(
     def fail(_: Any) -> Any:
         raise fault
 
-    monkeypatch.setattr(parquet_batches, "_values_of", fail)
+    monkeypatch.setattr(parquet_batches, "values_of", fail)
     with pytest.raises(InvalidInput, match=r"^far\.parquet (cannot be read|is damaged): "):
         submit(engine, far_dates)
     with reading(engine) as connection:
