@@ -55,6 +55,11 @@ class RemoteMill(Mill):
         self.settings = self.settings.model_copy(update={"mistral_url": url})
         self.resources = ProcessResources(self.settings, self.engine, self.sender, batch_jobs_override=self.jobs)
 
+    def set_prices(self, prices: dict[str, tuple[float, float]]) -> None:
+        """As if the worker had been started anew with other prices."""
+        self.settings = self.settings.model_copy(update={"prices": prices})
+        self.resources = ProcessResources(self.settings, self.engine, self.sender, batch_jobs_override=self.jobs)
+
     def send(
         self, task: str, messages: Sequence[JobMessage], *, priority: str = "normal", countdown_s: float | None = None
     ) -> None:

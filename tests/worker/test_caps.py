@@ -28,6 +28,7 @@ from labelmill.core.database.tables import (
     LedgerRow,
     ReservationRow,
     TrainingRow,
+    utc_now,
 )
 from labelmill.core.money.nanos import amount_of, nanos
 from labelmill.core.money.prices import PriceList
@@ -36,7 +37,16 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.jobs import actions
 from labelmill.services.jobs.requests import RetryRequest
 from labelmill.services.purging import PurgeRequest, purge
-from labelmill_worker.store.budgets import Cap, Holder, Settlement, charge_dead_holders, release, reserve, settle
+from labelmill_worker.store.budgets import (
+    Cap,
+    Holder,
+    Settlement,
+    charge_dead_holders,
+    charge_holder,
+    release,
+    reserve,
+    settle,
+)
 from labelmill_worker.store.chunks import claim_chunk
 from labelmill_worker.store.stalled import return_expired_chunks
 
@@ -206,6 +216,45 @@ def test_reservations_of_several_caps_are_all_or_none(engine: Engine) -> None:
     assert budget(engine, "month:2026-11") == (0.2, 0.0)
 
 
+def test_settling_more_than_is_reserved_takes_nothing_of_what_others_reserved(engine: Engine) -> None:
+    cap = Cap("batch_1", nanos(5.0))
+    assert reserve(engine, [cap], Holder("one"), nanos(0.6)) is None
+    assert reserve(engine, [cap], Holder("two"), nanos(0.6)) is None
+    with writing(engine) as connection:
+        assert settle(connection, {"one": Settlement(nanos(2.0), nanos(0.2))}) == {"one"}
+    assert budget(engine, "batch_1") == (0.2, 0.6)
+    with reading(engine) as connection:
+        held = dict(connection.execute(select(ReservationRow.holder, ReservationRow.amount)).all())
+    assert held == {"one": 0, "two": nanos(0.6)}
+
+
+def test_what_workers_without_the_cap_spend_counts_for_the_month(
+    engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    texts = some_texts(300)
+    capped, capped_runtime = open_mill(engine, mistral, redis_url, prices=PRICE, monthly_cap=1.0)
+    assert capped.run(capped.submit(texts[:20]))["state"] == "completed"
+    free, free_runtime = open_mill(engine, mistral, redis_url, prices=PRICE)
+    assert free.run(free.submit(texts[20:60]))["state"] == "completed"
+    assert free.run(limit(free, free.submit(texts[60:80]), 5.0))["state"] == "completed"
+    month = f"month:{utc_now():%Y-%m}"
+    assert budget(engine, month) == (pytest.approx(spent_by_all(engine)), 0.0)
+    claim = claim_chunk(engine, limit(free, free.submit(texts[80:90]), 5.0), 0, 15)
+    assert claim is not None
+    assert reserve(engine, claim.caps, Holder(claim.token, (claim.batch_no, claim.number)), nanos(0.05)) is None
+    charge_holder(engine, claim.token, claim.batch_no, "realtime")
+    assert budget(engine, month) == (pytest.approx(spent_by_all(engine)), 0.0)
+    assert capped.run(capped.submit(texts[100:]))["state"] == "paused"
+    assert 0.7 < spent_by_all(engine) <= 1.0
+    capped_runtime.close()
+    free_runtime.close()
+
+
+def spent_by_all(engine: Engine) -> float:
+    with reading(engine) as connection:
+        return float(connection.scalar(select(func.sum(LedgerRow.amount))) or 0.0)
+
+
 class PollingWorkshop(Workshop):
     """Polls trainings and evaluations at once when no message is left, as a sweep would."""
 
@@ -269,3 +318,11 @@ def test_the_error_of_a_cap_says_how_to_go_on() -> None:
     error = Cap("batch_1", nanos(2.5)).reached()
     assert isinstance(error, CapReached)
     assert error.message.startswith("the cap of 2.5 USD is reached")
+
+
+@pytest.mark.parametrize("scope", ["train_1", "month:2026-11"])
+def test_the_error_of_a_cap_says_what_a_new_submission_need_not_pay_again(scope: str) -> None:
+    cap = Cap(scope, nanos(2.5))
+    assert cap.reached("train_1").message.endswith("vectors that were paid for are kept")
+    assert "kept" not in cap.reached("eval_1").message
+    assert "submit it again" in cap.reached("eval_1").message

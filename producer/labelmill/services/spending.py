@@ -47,8 +47,9 @@ class SpendRequest:
 
 def _day(field: str, given: str) -> date:
     try:
-        if len(given) == len("2026-11-27"):
-            return date.fromisoformat(given)
+        day = date.fromisoformat(given)
+        if day.isoformat() == given:  # days are compared as text, and 2026-W48-5 is a day in ISO 8601 too
+            return day
     except ValueError:
         pass
     raise InvalidInput(f"{named(field)} is a day such as 2026-11-27, not {shown(given)}")

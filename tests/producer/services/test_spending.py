@@ -14,9 +14,10 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.documents.money import SpendDocument
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import BatchState
-from labelmill.core.database import writing
+from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import LedgerRow, ModelRow
 from labelmill.core.jobs.transitions import create_job
+from labelmill.core.money.ledger import costs_of_jobs
 from labelmill.core.queue.sender import MessageSender
 from labelmill.report.parts import Curves, Grid
 from labelmill.services.context import ServiceContext
@@ -77,6 +78,7 @@ def test_both_days_count_and_euros_are_apart(context: ServiceContext) -> None:
     [
         ({"by": "year"}, "one of job, model, day, month"),
         ({"since": "yesterday"}, "a day such as 2026-11-27"),
+        ({"since": "2026-W48-5"}, "a day such as 2026-11-27"),
         ({"until": "2026-02-30"}, "a day such as 2026-11-27"),
         ({"since": "2026-12-01", "until": "2026-11-01"}, "later than"),
     ],
@@ -86,6 +88,14 @@ def test_what_is_no_way_to_group_or_no_day_is_refused(
 ) -> None:
     with pytest.raises(InvalidInput, match=words):
         spend(context, SpendRequest(**request_fields))
+
+
+def test_the_cost_of_a_job_is_not_known_if_one_of_its_models_has_no_price(context: ServiceContext) -> None:
+    pay(context.engine, "2026-12-01", "batch_1", "unheard-of", None)
+    with reading(context.engine) as connection:
+        costs = costs_of_jobs(connection, ["batch_1", "train_1"])
+    assert (costs["batch_1"]["amount"], costs["batch_1"]["tokens"]) == (None, 360)
+    assert costs["train_1"]["amount"] == 1.0
 
 
 def test_a_report_shows_what_a_job_has_cost_and_how_that_grew(context: ServiceContext) -> None:

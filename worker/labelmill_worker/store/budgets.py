@@ -20,6 +20,7 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import CapReached
+from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.states import ChunkState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
@@ -35,6 +36,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.nanos import amount_of, nanos
 from labelmill.core.money.prices import CURRENCY
+from labelmill_worker.store.ledger import FINE_TUNING
 
 _MONTH = "month:"
 
@@ -46,21 +48,28 @@ class Cap:
     scope: str
     limit: int
 
-    def reached(self, *, can_be_retried: bool = True) -> CapReached:
-        """The error of what waits for a higher cap. `can_be_retried`: not a training's or an evaluation's own batch."""
+    def reached(self, owner_id: str | None = None) -> CapReached:
+        """The error of what waits for a higher cap. `owner_id`: the training or evaluation whose own batch it is."""
         amount = f"{amount_of(self.limit):g} {CURRENCY}"
-        again = "then `labelmill retry` it" if can_be_retried else "then submit it again: what was paid for is kept"
+        kept = ": vectors that were paid for are kept" if owner_id and kind_of(owner_id) is Kind.TRAINING else ""
+        again = "then `labelmill retry` it" if owner_id is None else f"then submit it again{kept}"
         if self.scope.startswith(_MONTH):
             month = self.scope.removeprefix(_MONTH)
             return CapReached(
                 f"the installation's cap of {amount} for {month} is reached (LABELMILL_MONTHLY_CAP): raise it or wait "
                 f"for the next month, {again}"
             )
-        if can_be_retried:
+        if owner_id is None:
             again = "`labelmill retry ID --max-cost AMOUNT` goes on, with AMOUNT for the whole job"
         else:
-            again = "submit it again with a higher one: what was paid for is kept"
+            again = f"submit it again with a higher one{kept}"
         return CapReached(f"the cap of {amount} is reached, for the next request may cost more than is left: {again}")
+
+
+def month_scope() -> str:
+    """The scope of what the installation spends in this month of UTC. It has a budget once a worker with
+    `LABELMILL_MONTHLY_CAP` has asked for it."""
+    return f"{_MONTH}{utc_now():%Y-%m}"
 
 
 def caps_of(job_id: str, max_cost: float | None, monthly_cap: float | None) -> tuple[Cap, ...]:
@@ -69,7 +78,7 @@ def caps_of(job_id: str, max_cost: float | None, monthly_cap: float | None) -> t
     if max_cost is not None:
         caps.append(Cap(job_id, nanos(max_cost)))
     if monthly_cap is not None:
-        caps.append(Cap(f"{_MONTH}{utc_now():%Y-%m}", nanos(monthly_cap)))
+        caps.append(Cap(month_scope(), nanos(monthly_cap)))
     return tuple(sorted(caps, key=lambda cap: cap.scope))
 
 
@@ -125,7 +134,8 @@ def _open(connection: Connection, cap: Cap) -> bool:
     was one."""
     if connection.scalar(select(BudgetRow.scope).where(BudgetRow.scope == cap.scope)) is not None:
         return False
-    before = connection.scalar(select(func.sum(LedgerRow.amount)).where(_lines_of(cap), LedgerRow.currency == CURRENCY))
+    by_the_token = (LedgerRow.currency == CURRENCY) & (LedgerRow.mode != FINE_TUNING)
+    before = connection.scalar(select(func.sum(LedgerRow.amount)).where(_lines_of(cap), by_the_token))
     values = {"scope": cap.scope, "spent": nanos(before or 0.0), "reserved": 0}
     connection.execute(dialect_of(connection).insert_or_ignore(BudgetRow).values(values))
     return True
@@ -154,10 +164,12 @@ def settle(
     *,
     ended: Sequence[str] = (),
     unreserved: Mapping[str, int] | None = None,
+    month: str | None = None,
 ) -> frozenset[str]:
     """Replace reservations by what was spent, within the connection's transaction. `settlements`: by the holder's key;
-    `ended`: holders that give the rest back too; `unreserved`: what was spent without a reservation, by scope. Returns
-    the holders that are known: what another one held was charged already, in full."""
+    `ended`: holders that give the rest back too; `unreserved`: what was spent without a reservation, by scope; `month`:
+    the scope that counts all of it, also what holders spend that have reserved nothing of it. Returns the holders that
+    are known: what another one held was charged already, in full."""
     known = set()
     held: Counter[str] = Counter()
     spent: Counter[str] = Counter(unreserved)
@@ -166,17 +178,31 @@ def settle(
             update(ReservationRow)
             .where(ReservationRow.holder == key)
             .values(amount=ReservationRow.amount - settlement.held)
-            .returning(ReservationRow.scope)
+            .returning(ReservationRow.scope, ReservationRow.amount)
         )
-        for scope in connection.scalars(reduced).all():
-            known.add(key)
-            held[scope] += settlement.held
+        scopes = set()
+        for scope, left in connection.execute(reduced).all():
+            scopes.add(scope)
+            over = max(0, -left)
+            if over:
+                _empty_reservation(connection, key, scope)
+            held[scope] += settlement.held - over
             spent[scope] += settlement.spent
+        if scopes:
+            known.add(key)
+            if month is not None and month not in scopes:
+                spent[month] += settlement.spent
     if ended:
         for row in _end_reservations(connection, ReservationRow.holder.in_(ended)):
             held[row.scope] += row.amount
     _change_budgets(connection, held, spent)
     return frozenset(known)
+
+
+def _empty_reservation(connection: Connection, key: str, scope: str) -> None:
+    """More was settled than is reserved: what is missing must not be taken from what others have reserved."""
+    own = and_(ReservationRow.holder == key, ReservationRow.scope == scope)
+    connection.execute(update(ReservationRow).where(own).values(amount=0))
 
 
 def release(engine: Engine, key: str) -> None:
@@ -235,11 +261,7 @@ def charge_holder(engine: Engine, key: str, batch_no: int, mode: str) -> None:
     """Count as spent all that a holder has reserved and not settled: it may have been paid for, and no answer will say
     what it cost."""
     with writing(engine) as connection:
-        held = _end_reservations(connection, ReservationRow.holder == key)
-        amounts = Counter({row.scope: row.amount for row in held})
-        if max(amounts.values(), default=0) > 0:
-            _write_estimate(connection, batch_no, max(amounts.values()), mode)
-        _change_budgets(connection, amounts, amounts)
+        _charge(connection, _end_reservations(connection, ReservationRow.holder == key), batch_no, mode)
 
 
 def charge_dead_holders(engine: Engine) -> int:
@@ -254,12 +276,17 @@ def charge_dead_holders(engine: Engine) -> int:
         ).all()
     for key, batch_no in dead:
         with writing(engine) as connection:
-            held = _end_reservations(connection, (ReservationRow.holder == key) & is_dead)
-            amounts = Counter({row.scope: row.amount for row in held})
-            if max(amounts.values(), default=0) > 0:
-                _write_estimate(connection, batch_no, max(amounts.values()))
-            _change_budgets(connection, amounts, amounts)
+            _charge(connection, _end_reservations(connection, (ReservationRow.holder == key) & is_dead), batch_no)
     return len(dead)
+
+
+def _charge(connection: Connection, ended: Sequence[Any], batch_no: int | None, mode: str = "realtime") -> None:
+    held = Counter({row.scope: row.amount for row in ended})
+    spent = Counter(held)
+    if (amount := max(held.values(), default=0)) > 0:
+        _write_estimate(connection, batch_no, amount, mode)
+        spent.setdefault(month_scope(), amount)
+    _change_budgets(connection, held, spent)
 
 
 def _write_estimate(connection: Connection, batch_no: int | None, amount: int, mode: str = "realtime") -> None:

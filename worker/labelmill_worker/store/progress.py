@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from sqlalchemy import Text, bindparam, cast, func, null, select
+from sqlalchemy import Text, bindparam, cast, exists, func, null, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.states import BatchState
 from labelmill.contracts.usage import Usage
 from labelmill.core.database import writing
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import BatchRow
+from labelmill.core.database.tables import BatchRow, BudgetRow
 from labelmill.core.jobs.chunk_transitions import COUNTERS, RECORD
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import LISTED, PriceList
-from labelmill_worker.store.budgets import Settlement, settle
+from labelmill_worker.store.budgets import Settlement, month_scope, settle
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.ledger import Charged, cost_in_nanos, write_lines
 from labelmill_worker.store.predictions import PredictionBlock, insert_predictions
@@ -76,9 +76,11 @@ class Recorded:
 
 _NOTHING = Settlement(0, 0)
 _BATCH_STATE = select(BatchRow.state).where(BatchRow.no == bindparam("of_batch")).scalar_subquery().label("batch_state")
+#: Whether this month has a budget: told with the guard, so that installations without a cap pay no statement for it.
+_HAS_MONTH = exists().where(BudgetRow.scope == bindparam("of_month")).label("has_month")
 _TRANSACTION = cast(func.pg_current_xact_id(), Text).label("transaction")
-_GUARD_ON_POSTGRES = RECORD.returning(_BATCH_STATE, _TRANSACTION)
-_GUARD_ON_SQLITE = RECORD.returning(_BATCH_STATE, null())
+_GUARD_ON_POSTGRES = RECORD.returning(_BATCH_STATE, _TRANSACTION, _HAS_MONTH)
+_GUARD_ON_SQLITE = RECORD.returning(_BATCH_STATE, null(), _HAS_MONTH)
 
 
 def record_entries(
@@ -95,7 +97,8 @@ def record_entries(
     in_order = sorted(entries, key=lambda entry: (entry.claim.batch_no, entry.claim.number))
     dialect = dialect_of(connection)
     guard = dialect.choose(sqlite=_GUARD_ON_SQLITE, postgres=_GUARD_ON_POSTGRES)
-    answers = dialect.rows_at_once(connection, guard, [_guard_values(entry, lease_s) for entry in in_order])
+    month = month_scope()
+    answers = dialect.rows_at_once(connection, guard, [_guard_values(entry, lease_s, month) for entry in in_order])
     standings = {entry: _standing(row and row[0]) for entry, row in zip(in_order, answers, strict=True)}
     kept = [entry for entry in entries if standings[entry] is not Standing.LOST]
     insert_predictions(connection, [(entry.claim.batch_no, block) for entry in kept for block in entry.progress.blocks])
@@ -103,7 +106,8 @@ def record_entries(
     if errors:
         dialect.bulk_insert(connection, "error_rows", _ERROR_COLUMNS, errors)
     keep_vectors(connection, [(entry.claim.model.no, *vector) for entry in kept for vector in entry.progress.vectors])
-    charged_already = _settle(connection, entries, standings, prices)
+    has_month = any(row is None or row[2] for row in answers)  # a chunk that was lost does not tell
+    charged_already = _settle(connection, entries, standings, prices, month if has_month else None)
     charges = (
         Charged(entry.claim.charged_to, entry.claim.batch_id, usage)
         for entry in entries
@@ -116,11 +120,16 @@ def record_entries(
 
 
 def _settle(
-    connection: Connection, entries: Sequence[Entry], standings: Mapping[Entry, Standing], prices: PriceList
+    connection: Connection,
+    entries: Sequence[Entry],
+    standings: Mapping[Entry, Standing],
+    prices: PriceList,
+    month: str | None,
 ) -> frozenset[str]:
-    """Settle what claims with a cap had reserved, and charge what they had not. Returns the tokens of those whose
-    requests were charged already, as those of a dead worker."""
-    capped = [entry for entry in entries if entry.claim.caps]
+    """Settle what claims with a cap had reserved, and charge what they had not. `month`: the scope of the month if it
+    has a budget, which counts what claims without a cap spend too. Returns the tokens of those whose requests were
+    charged already, as those of a dead worker."""
+    capped = [entry for entry in entries if entry.claim.caps or month is not None]
     if not capped:
         return frozenset()
     settlements: dict[str, Settlement] = {}
@@ -132,15 +141,18 @@ def _settle(
             if usage.held:
                 held, spent = held + usage.held, spent + cost
             else:
-                unreserved.update({cap.scope: cost for cap in entry.claim.caps})
+                scopes = {cap.scope for cap in entry.claim.caps}
+                if month is not None:
+                    scopes.add(month)
+                unreserved.update(dict.fromkeys(scopes, cost))
         if held:
             settlements[entry.claim.holder] = settlements.get(entry.claim.holder, _NOTHING).plus(held, spent)
     ended = [entry.claim.token for entry in capped if entry.done and standings[entry] is not Standing.LOST]
-    known = settle(connection, settlements, ended=ended, unreserved=unreserved)
+    known = settle(connection, settlements, ended=ended, unreserved=unreserved, month=month)
     return frozenset(entry.claim.token for entry in capped if entry.claim.holder in settlements.keys() - known)
 
 
-def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
+def _guard_values(entry: Entry, lease_s: float, month: str) -> dict[str, Any]:
     claim, progress = entry.claim, entry.progress
     return {f"more_{name}": getattr(progress, name) for name in COUNTERS} | {
         "of_batch": claim.batch_no,
@@ -149,6 +161,7 @@ def _guard_values(entry: Entry, lease_s: float) -> dict[str, Any]:
         "done": entry.done,
         "progressed": progress.has_rows,
         "lease_s": lease_s,
+        "of_month": month,
     }
 
 

@@ -321,7 +321,7 @@ def stop_batch_of(engine: Engine, claim: RemoteClaim, error: LabelmillError) -> 
 def pause_at_cap(engine: Engine, claim: RemoteClaim, cap: Cap, next_amount: int) -> bool:
     """Pause the batch whose next request may cost more than is left of a cap. False: a reservation is outstanding that
     could come back."""
-    error = cap.reached(can_be_retried=claim.batch.owner_id is None)
+    error = cap.reached(claim.batch.owner_id)
     with writing(engine) as connection:
         return is_reached(connection, cap, next_amount) and move_job(
             connection,

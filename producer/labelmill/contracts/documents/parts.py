@@ -29,7 +29,7 @@ class Estimate(TypedDict):
 
 class Cost(TypedDict):
     """What was paid, by the ledger. `estimated`: tokens were counted here, because Mistral did not report all of them.
-    `amount` is null where no price is known."""
+    `amount` is null where no price is known of a model that was asked, for the others would be a part of the cost."""
 
     amount: Number | None
     currency: str | None

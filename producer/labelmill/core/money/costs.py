@@ -11,8 +11,10 @@ from labelmill.core.money.token_counts import count_tokens
 
 
 def priced_model(remote_model: str, prices: PriceList = LISTED) -> str:
-    """The model whose price applies: for a fine-tuned one (`ft:classifier:ministral-3b-latest:…`) its base model."""
-    return next((part for part in remote_model.split(":") if prices.price_of(part)), remote_model)
+    """The model whose price applies: of a fine-tuned one (`ft:classifier:ministral-3b-latest:…`) its own, where
+    `LABELMILL_PRICES` names one, else that of its base model."""
+    names = (remote_model, *remote_model.split(":"))
+    return next((name for name in names if prices.price_of(name)), remote_model)
 
 
 def cost_of_texts(

@@ -39,16 +39,17 @@ def _costs(connection: Connection, key: InstrumentedAttribute[Any], ids: Sequenc
                 func.max(cast(LedgerRow.estimated, Integer)),
                 func.max(LedgerRow.prices_as_of),
                 func.sum(LedgerRow.input_tokens + LedgerRow.output_tokens),
+                func.count() - func.count(LedgerRow.amount),
             )
             .where(LedgerRow.job_id.in_(ids[start : start + _IDS_AT_ONCE]), key.is_not(None))
             .group_by(key, LedgerRow.currency)
             .order_by(LedgerRow.currency.desc())  # of a job that paid in two, the one of the price list
         )
-        for job_id, currency, amount, estimated, as_of, tokens in connection.execute(statement):
+        for job_id, currency, amount, estimated, as_of, tokens, unpriced in connection.execute(statement):
             costs.setdefault(
                 job_id,
                 {
-                    "amount": None if amount is None else round(amount, 8),
+                    "amount": None if unpriced else round(amount, 8),
                     "currency": currency,
                     "estimated": bool(estimated),
                     "prices_as_of": as_of,

@@ -41,6 +41,12 @@ def test_an_override_of_a_dated_name_applies_to_the_undated_one() -> None:
     assert prices.as_of("mistral-medium-latest") == "LABELMILL_PRICES"
 
 
+def test_a_fine_tuned_model_costs_what_the_setting_says_of_its_own_id() -> None:
+    prices = PriceList({"ft:classifier:ministral-3b-latest:x:y": (7.0, 0.0)})
+    assert prices.price_of(priced_model("ft:classifier:ministral-3b-latest:x:y", prices)) == Price(7.0)
+    assert priced_model("ft:classifier:ministral-3b-latest:x:z", prices) == "ministral-3b-latest"
+
+
 def test_batch_halves_the_price_and_cached_tokens_cost_a_tenth_but_not_both() -> None:
     price = Price(1.0, 2.0)
     assert price.amount(1_000_000, 1_000_000) == 3.0

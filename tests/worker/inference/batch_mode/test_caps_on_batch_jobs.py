@@ -68,6 +68,17 @@ def test_a_cap_below_the_first_request_pauses_at_once_and_sends_nothing(mill: Re
     assert not mill.jobs.created
 
 
+def test_answers_are_kept_whose_price_is_not_known_any_more(mill: RemoteMill) -> None:
+    batch = mill.submit(some_texts(20))
+    _set_cap(mill, batch, 1.0)
+    mill.until_step(batch, "waiting")
+    mill.set_prices({})
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 20)
+    assert _reserved(mill) == (0, 0)
+    assert sum(mill.memory.billed.values()) == 20
+
+
 def test_a_job_whose_results_never_come_counts_as_spent(mill: RemoteMill, monkeypatch: pytest.MonkeyPatch) -> None:
     mill.jobs.statuses = ["RUNNING"] * 10_000
     monkeypatch.setattr(mill.jobs, "cancel", lambda job_id: mill.jobs.jobs[job_id])

@@ -20,7 +20,6 @@ from labelmill.contracts.states import Mode
 from labelmill.contracts.usage import Usage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
-from labelmill_worker.inference.allowance import upper_bound
 from labelmill_worker.inference.batch_mode.custom_ids import Place, place_of
 from labelmill_worker.inference.batch_mode.packing import record_held
 from labelmill_worker.inference.batch_mode.verdicts import ChunkHistory, LineFailure, refusal_of_all
@@ -158,11 +157,12 @@ class ResultReader:
     def _usage(self, request: Request, reply: Reply) -> Usage:
         mode = Mode.BATCH.value
         usage = reply.usage(self._strategy.model, mode)
-        if usage is not None and not self._row.reserved:
+        if usage is None:
+            usage = counted_usage(self._maker.call(request, None), request, mode)
+        if not self._row.reserved:
             return usage
-        call = self._maker.call(request, None)
-        usage = usage or counted_usage(call, request, mode)
-        return replace(usage, held=upper_bound(call, self._work.prices, mode)) if self._row.reserved else usage
+        # its share of what was reserved: the call made anew, without vectors or at other prices, has another bound
+        return replace(usage, held=max(1, self._row.reserved // max(1, self._row.requests)))
 
     def _progress(self, claim: Claim, answers: list[Answer], usages: list[Usage]) -> ChunkProgress:
         if self._vector_model is None:
