@@ -167,6 +167,17 @@ def test_the_files_of_a_workspace_are_moved_together_and_replace_those_of_an_ear
     assert storage.measure(OWN) == Measured(1, 14)
 
 
+def test_an_attempt_whose_workspace_is_gone_replaces_nothing(storage: Storage) -> None:
+    with storage.workspace(OWN) as work:
+        made = work / "dataset"
+        made.mkdir()
+        (made / "train.jsonl").write_text("whole")
+        stored = storage.put_folder(made, OWN)
+        with pytest.raises(FileNotFoundError):
+            storage.put_folder(made / "gone", OWN)
+    assert get(storage, stored["train.jsonl"]) == b"whole"
+
+
 def test_only_the_named_file_or_folder_is_measured_and_deleted(storage: Storage) -> None:
     for name in ("prep_1/a", "prep_1/b/c", "prep_10/a", "prep_1.part/a"):
         put(storage, f"datasets/{name}")

@@ -87,6 +87,7 @@ class LocalStorage(Storage):
 
     def put_folder(self, folder: Path, reference: str) -> dict[str, str]:
         target = self.root / reference
+        folder.stat()  # an attempt that was frozen may find its own folder gone, and replaces nothing with nothing
         shutil.rmtree(target, ignore_errors=True)  # what a dead worker may have left
         folder.rename(target)
         return {path.name: f"{reference}/{path.name}" for path in target.iterdir()}
