@@ -19,6 +19,9 @@ TOKENS, TOKENS_LEFT = "x-ratelimit-limit-tokens-minute", "x-ratelimit-remaining-
         ({REQUESTS: "60"}, ReportedLimits(60)),
         ({TOKENS: "20000", TOKENS_LEFT: "0"}, ReportedLimits(None, None, 20_000, 0)),
         ({REQUESTS: "0", REQUESTS_LEFT: "0"}, ReportedLimits(0, 0)),
+        ({REQUESTS: "0.4", REQUESTS_LEFT: "0"}, ReportedLimits(1, 0)),
+        ({"x-ratelimit-limit-tokens-5-minute": "4"}, ReportedLimits(None, None, 1)),
+        ({"x-ratelimit-limit-tokens-5-minute": "0"}, ReportedLimits(None, None, 0)),
         ({"ratelimitbysize-limit": "500", "ratelimitbysize-remaining": "400"}, ReportedLimits(None, None, 500, 400)),
         (
             {"x-ratelimitbysize-limit-minute": "500", "x-ratelimitbysize-remaining-minute": "400"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 from labelmill.contracts.reported_limits import ReportedLimits
@@ -31,7 +32,8 @@ def read_limits(header: GetHeader) -> ReportedLimits | None:
     month = _first(header, _TOKENS_OF_MONTH)
     if of_five is not None and (tokens[0] is None or of_five < 5 * tokens[0]):
         # the mean that it allows: what is left of it in this minute is the lower of both
-        tokens = (of_five // 5, None if left_of_five is None else min(left_of_five, of_five // 5))
+        mean = -(-of_five // 5)  # rounded up: only a limit of 0 forbids all
+        tokens = (mean, None if left_of_five is None else min(left_of_five, mean))
     if requests[0] is None and tokens[0] is None and month[0] is None:
         return None
     return ReportedLimits(*requests, *tokens, *month)
@@ -52,4 +54,4 @@ def _number(header: GetHeader, name: str) -> int | None:
         number = float(text) if text and len(text) <= 20 else -1.0
     except ValueError:
         return None
-    return int(number) if 0 <= number <= _MAX_LIMIT else None  # not a number compares false
+    return math.ceil(number) if 0 <= number <= _MAX_LIMIT else None  # not a number compares false
