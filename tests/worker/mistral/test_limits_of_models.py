@@ -212,7 +212,7 @@ def test_a_permit_that_was_returned_does_not_count_as_sent(redis_url: str, prefi
         for _ in range(4):
             await model.wait_for_permit(1, 5)
         for _ in range(3):
-            model.return_permit()
+            model.return_permit(1)
         await model.wait_for_permit(1, 5)
         with redis.Redis.from_url(redis_url) as client:
             counted = [int(slot.split(b":")[1]) for slot in client.hvals(f"{prefix}:model:{FAST}:started")]

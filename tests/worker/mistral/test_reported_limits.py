@@ -53,7 +53,7 @@ async def spacing_of(limiter: ModelLimiter) -> float:
 
 def test_the_first_request_to_a_model_goes_alone_until_its_answer_tells_the_limits(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
-        assert not one.is_open()
+        assert not one.is_open(1)
         assert await one.wait_for_permit(1, 5)
         with pytest.raises(NoPermitInTime):
             await other.wait_for_permit(1, 0.2)
@@ -79,9 +79,9 @@ def test_a_model_without_reported_limits_is_open_to_all_after_its_first_answer(r
 def test_where_the_first_request_fails_or_is_not_sent_another_goes_alone(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         assert await one.wait_for_permit(1, 5)
-        one.note_no_answer()
+        one.note_no_answer(1)
         assert await other.wait_for_permit(1, 2)
-        other.return_permit()
+        other.return_permit(1)
         assert await one.wait_for_permit(1, 2)
 
     with_two(redis_url, prefix, talk)
@@ -161,6 +161,87 @@ def test_no_request_is_started_that_the_months_tokens_do_not_suffice_for(redis_u
         with pytest.raises(MonthlyLimitReached, match=MODEL):
             await other.wait_for_permit(60, 5)
         assert await other.wait_for_permit(40, 5)
+
+    with_two(redis_url, prefix, talk)
+
+
+End = Callable[[ModelLimiter, int], Awaitable[None] | None]
+
+
+async def _refused(limiter: ModelLimiter, tokens: int) -> None:
+    await limiter.pause(0.001, 0.0, None, tokens)
+
+
+async def _answered(limiter: ModelLimiter, tokens: int) -> None:
+    limiter._reports._next_at = 0.0
+    await reported(limiter, ReportedLimits(tokens_per_month=1000, tokens_left_of_month=100), used=0, reserved=tokens)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [ModelLimiter.note_no_answer, ModelLimiter.return_permit, _refused, _answered],
+    ids=["fault", "not used", "429", "answer"],
+)
+def test_a_request_that_has_ended_holds_no_tokens_of_the_month(redis_url: str, prefix: str, end: End) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(10, 5)
+        await reported(one, ReportedLimits(tokens_per_month=1000, tokens_left_of_month=100), used=10, reserved=10)
+        for _ in range(4):  # each needs more than half of what is left
+            assert await one.wait_for_permit(60, 5)
+            ended = end(one, 60)
+            if ended is not None:
+                await ended
+        one._reports._next_at = 0.0  # a report is due
+        await reported(one, None)
+        assert one._under_way == 0
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_report_that_is_lost_leaves_no_tokens_of_the_month_reserved(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        month = ReportedLimits(tokens_per_month=1000, tokens_left_of_month=100)
+        assert await one.wait_for_permit(10, 5)
+        await reported(one, month, used=10, reserved=10)
+        assert await one.wait_for_permit(60, 5)
+        scripts, one._scripts = one._scripts, {"report": _unreachable}  # type: ignore[dict-item]
+        one._reports._next_at = 0.0
+        await reported(one, month, used=60, reserved=60)
+        one._scripts = scripts
+        assert await one.wait_for_permit(60, 5)
+
+    with_two(redis_url, prefix, talk)
+
+
+async def _unreachable(**_: object) -> None:
+    raise redis.ConnectionError
+
+
+def test_what_a_killed_process_had_reserved_of_the_month_counts_for_two_minutes(redis_url: str, prefix: str) -> None:
+    async def talk(killed: ModelLimiter, other: ModelLimiter) -> None:
+        assert await killed.wait_for_permit(10, 5)
+        await reported(killed, ReportedLimits(tokens_per_month=1000, tokens_left_of_month=100), used=10, reserved=10)
+        assert await killed.wait_for_permit(60, 5)
+        with pytest.raises(MonthlyLimitReached):
+            await other.wait_for_permit(60, 5)
+        with redis.Redis.from_url(redis_url) as client:
+            (process,) = client.hkeys(f"{prefix}:model:{MODEL}:under_way")
+            seconds, _ = client.time()
+            said = f"{seconds - LAW.under_way_kept_s - 2}.000:60"
+            client.hset(f"{prefix}:model:{MODEL}:under_way", process, said)
+        assert await other.wait_for_permit(60, 5)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_request_that_was_refused_used_no_tokens_of_the_minute(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(None, None, 6000, 5999), used=1, reserved=1)
+        assert await one.wait_for_permit(50, 5)
+        await one.pause(0.001, 0.0, ReportedLimits(None, None, 6000, 5000), 50)  # 999 were used by others
+        with redis.Redis.from_url(redis_url) as client:
+            assert client.hget(f"{prefix}:model:{MODEL}:reported", "of_others") == b"999"
 
     with_two(redis_url, prefix, talk)
 

@@ -70,11 +70,13 @@ class Admission:
         self._changed = asyncio.Event()
         self._pump_task: asyncio.Task[None] | None = None
         self._asking: dict[str, asyncio.Task[None]] = {}  # for a permit, by model: one that must wait holds up no other
-        self._permits: dict[str, float] = {}  # a permit that is not yet taken: since when, by the loop's clock
+        self._permits: dict[
+            str, tuple[float, int]
+        ] = {}  # not yet taken: since when, by the loop's clock, and its tokens
 
     async def acquire(self, flow: Flow, tokens: int, until: float) -> bool:
         """Take a slot and a permit to start. Raises NoPermitInTime, BrokerUnavailable; no slot is taken then."""
-        if self.free > 0 and self._waiting.keys() <= {flow} and self.limiter.of(flow.model).is_open():
+        if self.free > 0 and self._waiting.keys() <= {flow} and self.limiter.of(flow.model).is_open(tokens):
             self.free -= 1
             return True
         return await self._wait(flow, tokens, until, needs_slot=True)
@@ -82,7 +84,7 @@ class Admission:
     async def reacquire(self, flow: Flow, tokens: int, until: float) -> bool:
         """A permit to start once more, for a request that holds a slot already. Raises NoPermitInTime,
         BrokerUnavailable."""
-        if not self._waiting and self.limiter.of(flow.model).is_open():
+        if not self._waiting and self.limiter.of(flow.model).is_open(tokens):
             return True
         return await self._wait(flow, tokens, until, needs_slot=False)
 
@@ -119,6 +121,8 @@ class Admission:
         except asyncio.CancelledError:
             if waiter.done.done() and not waiter.done.cancelled() and not waiter.done.exception():
                 self.release(int(needs_slot and waiter.done.result()))  # it was admitted at the same time
+                if needs_permit and waiter.done.result():
+                    self.limiter.of(flow.model).note_no_answer(tokens)
             raise
 
     async def _pump(self) -> None:
@@ -134,7 +138,7 @@ class Admission:
                 waiter.done.set_result(False)
                 continue
             model = waiter.flow.model
-            if waiter.needs_permit and not (self._take_permit(model) or self.limiter.of(model).is_open()):
+            if waiter.needs_permit and not (self._take_permit(waiter) or self.limiter.of(model).is_open(waiter.tokens)):
                 self._asking[model] = asyncio.create_task(self._ask_for_permit(waiter))
                 continue
             if waiter.needs_slot:
@@ -148,7 +152,7 @@ class Admission:
         model = waiter.flow.model
         try:
             if await self.limiter.of(model).wait_for_permit(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.flow.rank):
-                self._permits[model] = asyncio.get_running_loop().time()
+                self._permits[model] = asyncio.get_running_loop().time(), waiter.tokens
             self._requeue(waiter)
         except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent
             if not waiter.done.done():
@@ -157,13 +161,15 @@ class Admission:
             del self._asking[model]
             self._changed.set()
 
-    def _take_permit(self, model: str) -> bool:
-        got_at = self._permits.pop(model, None)
-        if got_at is None:
+    def _take_permit(self, waiter: _Waiter) -> bool:
+        model = waiter.flow.model
+        if model not in self._permits:
             return False
+        got_at, tokens = self._permits.pop(model)
         if asyncio.get_running_loop().time() - got_at <= LATE_S:
+            self.limiter.of(model).change_request(tokens, waiter.tokens)
             return True
-        self.limiter.of(model).return_permit()  # no slot was free, or the request that asked for it is gone
+        self.limiter.of(model).return_permit(tokens)  # no slot was free, or the request that asked for it is gone
         return False
 
     async def _wait_for_change(self) -> None:

@@ -157,14 +157,12 @@ class ChunkSender:
         vectors: Vectors | None = None
         while True:
             try:
-                may_start = may_start or await self._readmit(flow, request)
-                if not may_start or self._is_late():
-                    self._forgo_permit(flow)
+                if not await self._may_start(flow, request, is_admitted=may_start):
                     # each malformed reply was paid for, and a slow limit leaves no slice room for all tries: such
                     # claims are counted
                     return [Deferred(malformed[-1] if malformed else None, 0.0)]
                 may_start = False
-                self._check_breaker(flow)
+                self._check_breaker(flow, request)
                 if vector_call is not None and vectors is None:  # a later try of the request pays for it no more
                     vectors = await self._vectors_for(request, vector_call)
                     flow = self._flow
@@ -203,28 +201,33 @@ class ChunkSender:
                 return [Deferred(error, 0.0) if isinstance(error, CapReached) else Stop(error)]
             tries += 1
 
-    def _forgo_permit(self, flow: Flow) -> None:
+    def _forgo_permit(self, flow: Flow, request: Request) -> None:
         """A request that was admitted is not sent: it tells nothing of its model's limits."""
-        self._admission.limiter.of(flow.model).note_no_answer()
+        self._admission.limiter.of(flow.model).note_no_answer(request.tokens)
 
-    def _check_breaker(self, flow: Flow) -> None:
+    def _check_breaker(self, flow: Flow, request: Request) -> None:
         try:
             self._admission.breaker.check()
         except LabelmillError:
-            self._forgo_permit(flow)
+            self._forgo_permit(flow, request)
             raise
 
-    async def _readmit(self, flow: Flow, request: Request) -> bool:
-        """A permit to start once more, unless the time is up."""
-        if self._is_late():
+    async def _may_start(self, flow: Flow, request: Request, *, is_admitted: bool) -> bool:
+        """Whether it has a permit to start, if need be one to start once more. False: the time is up."""
+        if not is_admitted:
+            if self._is_late():
+                return False
+            is_admitted = await self._admission.reacquire(flow, request.tokens, self._window.deadline)
+        if is_admitted and self._is_late():
+            self._forgo_permit(flow, request)
             return False
-        return await self._admission.reacquire(flow, request.tokens, self._window.deadline)
+        return is_admitted
 
     async def _ask(self, request: Request, vectors: Vectors | None) -> Answer:
         """Send a request once. Raises LabelmillError."""
         breaker, limiter = self._admission.breaker, self._admission.limiter.of(self._strategy.model)
         try:
-            answer = await self._answer_to(request, self._strategy.call(request, vectors))
+            answer = await self._answer_to(request, self._call_of(request, vectors))
         except (CapReached, DatabaseUnavailable, LeaseLost):
             breaker.abandon()  # it was not sent
             raise
@@ -240,6 +243,13 @@ class ChunkSender:
         if limiter.counts_tokens and answer.tokens:  # 0: Mistral does not report them, and the estimate stands
             await limiter.settle(request.tokens, answer.tokens)
         return answer
+
+    def _call_of(self, request: Request, vectors: Vectors | None) -> Call:
+        try:
+            return self._strategy.call(request, vectors)
+        except BaseException:
+            self._forgo_permit(self._flow, request)
+            raise
 
     async def _answer_to(self, request: Request, call: Call) -> Answer:
         reply = await self._send_call(call, request)
@@ -285,7 +295,7 @@ class ChunkSender:
         try:
             held = await allowance.take(call)
         except BaseException:
-            self._admission.limiter.of(call.model).note_no_answer()  # it was not sent
+            self._admission.limiter.of(call.model).note_no_answer(request.tokens)  # it was not sent
             raise
         try:
             return await self._send_paid(call, request, held)
@@ -303,7 +313,7 @@ class ChunkSender:
             reply = await self._inference.send(call)
         except RateLimited as error:
             if error.limits is not None and error.limits.forbids_all:
-                limiter.note_no_answer()
+                limiter.note_no_answer(request.tokens)
                 raise ModelUnavailable(
                     f"the account's plan at Mistral allows no request to {call.model} (its limit is 0); "
                     "choose another model, or have Mistral raise the limit"
@@ -313,7 +323,7 @@ class ChunkSender:
             await limiter.pause(pause_s, time.monotonic() - began, error.limits, request.tokens)
             raise
         except BaseException as error:
-            limiter.note_no_answer()
+            limiter.note_no_answer(request.tokens)
             if isinstance(error, Unanswered | MalformedAnswer):
                 self._usages.append(counted_usage(call, request, held=held))
             raise

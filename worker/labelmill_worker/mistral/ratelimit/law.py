@@ -29,6 +29,7 @@ class ControlLaw:
     shared_share: float = 0.02  #: Beyond this share of a limit, what others use is not an error of counting.
     low_left_share: float = 0.03  #: Beside others, tokens wait a little where less than this is left.
     month_kept_s: float = 10  #: After so long without an answer, one request asks whether the month has tokens again.
+    under_way_kept_s: int = 120  #: What a process said so long ago to have under way is forgotten: it was killed.
     reported_kept_s: int = 120  #: After so long without an answer, the limits count as unknown again.
     first_kept_s: int = 30  #: For so long a model's first request is waited for, if its outcome never comes …
     first_poll_s: float = 0.05  #: … and so often others ask whether it was answered.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import secrets
 from collections import deque
 from collections.abc import Coroutine
 from typing import Any
@@ -106,8 +107,10 @@ class ModelLimiter:
         self._adaptive_keys = [f"{own}:{name}" for name in ("pause", "adaptation", "started")]
         self._reported_keys = [f"{own}:{name}" for name in ("reported", "first", "window")]
         self._reported_key, self._first_key, self._window_key = self._reported_keys
-        self._used_key = f"{own}:used"
-        self._permits: deque[float] = deque()  # reserved ahead, by the loop's clock
+        self._used_key, self._under_way_key = f"{own}:used", f"{own}:under_way"
+        self._process = secrets.token_hex(6)  # what Redis knows this process by
+        self._under_way = 0  # tokens of permits and of requests that are neither given up nor reported as answered
+        self._permits: deque[tuple[float, int]] = deque()  # reserved ahead: the loop's clock, tokens
         self._unused = 0  # of the reserved permits, since the last reservation
         self._paused_until = 0.0  # by the loop's clock; the model's pause as far as this process knows
         self._first_alone = first_alone
@@ -125,14 +128,15 @@ class ModelLimiter:
         """Whether requests are limited by their tokens too."""
         return self._limits_tokens
 
-    def is_open(self) -> bool:
-        """Whether a request may start at once without asking Redis; it is counted as started then."""
+    def is_open(self, tokens: int) -> bool:
+        """Whether a request of so many tokens may start without asking Redis; it is counted as started then."""
         if self._has_limit or not self._knows_limits:
             return False
         now = asyncio.get_running_loop().time()
         if now >= self._check_at or now < self._paused_until:
             return False
         self._uncounted += 1
+        self._under_way += tokens
         return True
 
     async def wait_for_permit(self, tokens: int, max_wait_s: float, rank: int | None = None) -> bool:
@@ -147,6 +151,7 @@ class ModelLimiter:
             self._check_if_due()
             await self._wait_out_pause(max_wait_s)
             self._uncounted += 1
+            self._under_way += tokens
             return True
         loop = asyncio.get_running_loop()
         was_late = False
@@ -157,7 +162,11 @@ class ModelLimiter:
             if start is None:
                 return False
             if (wait_s := start - loop.time()) > 0:
-                await asyncio.sleep(wait_s)
+                try:
+                    await asyncio.sleep(wait_s)
+                except asyncio.CancelledError:
+                    self.return_permit(tokens)
+                    raise
             if self._reports.is_first:
                 return True  # no other request is under way that it could start beside
             if self._paused_until <= max(known_pause, start + LATE_S):
@@ -165,10 +174,16 @@ class ModelLimiter:
                     return True
                 was_late = True
             # else another request was refused while this one slept: it waits as long as that one
+            self._under_way -= tokens
             self._return_permits(1)
 
-    def return_permit(self) -> None:
-        """A permit that `wait_for_permit` gave is not used."""
+    def change_request(self, asked: int, used: int) -> None:
+        """A permit that was asked for a request of `asked` tokens is used for another one."""
+        self._under_way += used - asked
+
+    def return_permit(self, tokens: int) -> None:
+        """A permit that `wait_for_permit` gave for so many tokens is not used."""
+        self._under_way -= tokens
         if self._has_limit or not self._knows_limits:
             self._unused += 1
         else:
@@ -182,8 +197,10 @@ class ModelLimiter:
         until = loop.time() + max_wait_s
         while True:
             while self._permits:
-                permit = self._permits.popleft()
+                permit, reserved = self._permits.popleft()
+                self._under_way -= reserved
                 if loop.time() - permit <= LATE_S and permit >= self._paused_until:
+                    self._under_way += tokens
                     return permit
                 self._unused += 1
             count = 1
@@ -196,7 +213,7 @@ class ModelLimiter:
                 await asyncio.sleep(min(wait_s, _YIELD_S))
                 return None
             if what in (b"reserved", b"first"):
-                return self._permits.popleft()
+                return self._permits.popleft()[0]
             if what == b"month":
                 raise MonthlyLimitReached(
                     f"Mistral's limit of tokens for {self._model} this month leaves too few for another request; "
@@ -215,6 +232,7 @@ class ModelLimiter:
         loop = asyncio.get_running_loop()
         asked_at = loop.time()
         unused, self._unused = self._unused, 0
+        shared = (*self._fleet_keys, *self._model_keys)
         limits = (
             self._fleet.requests_per_s,
             self._fleet.tokens_per_s,
@@ -223,8 +241,18 @@ class ModelLimiter:
         )
         try:
             what, wait_us, spacing_us, limits_tokens = await self._scripts["reserve"](
-                keys=[*self._fleet_keys, *self._model_keys, *self._adaptive_keys, *self._reported_keys],
-                args=[*limits, tokens, max_wait_s, count, unused, -1 if rank is None else rank, int(self._first_alone)],
+                keys=[*shared, *self._adaptive_keys, *self._reported_keys, self._under_way_key],
+                args=[
+                    *limits,
+                    tokens,
+                    max_wait_s,
+                    count,
+                    unused,
+                    -1 if rank is None else rank,
+                    int(self._first_alone),
+                    self._process,
+                    self._under_way,
+                ],
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
@@ -238,11 +266,13 @@ class ModelLimiter:
         self._has_limit = bool(self._limit or spacing_us or limits_tokens)  # or a guess was dropped: no 429 for long
         # Redis read its clock between asking and answering: taken as late as it can have been, no permit comes early
         first = (loop.time() if wait_us else asked_at) + wait_s
-        self._permits.extend(first + index * spacing_us / 1e6 for index in range(count))
+        self._permits.extend((first + index * spacing_us / 1e6, tokens) for index in range(count))
+        self._under_way += tokens * count
         return what, wait_s
 
     def _return_permits(self, taken: int = 0) -> None:
         self._unused += taken + len(self._permits)
+        self._under_way -= sum(tokens for _, tokens in self._permits)
         self._permits.clear()
 
     async def _wait_out_pause(self, max_wait_s: float) -> None:
@@ -281,9 +311,10 @@ class ModelLimiter:
         loop = asyncio.get_running_loop()
         self._paused_until = max(self._paused_until, loop.time() + seconds)
         self._return_permits()
+        self._under_way -= tokens
         count, self._uncounted = self._uncounted, 0
         limit, is_explained = self._limit, limits is not None and limits.explain_refusal(tokens)
-        self._reports.note(limits, 0, tokens, loop.time())
+        self._reports.note(limits, 0, 0, loop.time())  # Mistral does not count what it refuses
         try:
             if limits is not None or self._reports.is_first:
                 await self._report(since_start_s)
@@ -304,18 +335,21 @@ class ModelLimiter:
         self._has_limit = True
 
     def note_answer(self, limits: ReportedLimits | None, used: int, reserved: int, since_start_s: float) -> None:
-        """Take note of an answer: what it tells of the limits, the tokens that it used and that were reserved for it.
-        A few reports a second are enough for Redis."""
+        """Take note of an answer: what it tells of the limits, the tokens that it used (0: not told, and those that
+        were reserved stand for them) and that were reserved for it. A few reports a second are enough for Redis."""
         reports = self._reports
         if limits is None and not self._has_limit and not reports.is_first:
+            self._under_way -= reserved
             return
         now = asyncio.get_running_loop().time()
-        reports.note(limits, used, reserved, now)
+        reports.note(limits, used or reserved, reserved, now)
         if reports.is_due(now, limits):
             self._keep_task(self._report_unless_gone(since_start_s))
 
-    def note_no_answer(self) -> None:
-        """A request met a fault that tells nothing about limits: where it went alone, the next one does."""
+    def note_no_answer(self, tokens: int) -> None:
+        """A request of so many tokens met a fault that tells nothing about limits, or was not sent: where it went
+        alone, the next one does."""
+        self._under_way -= tokens
         if self._reports.is_first:
             self._reports.is_first = False
             self._keep_task(self._forget_first())
@@ -326,9 +360,11 @@ class ModelLimiter:
 
     async def _report(self, since_start_s: float) -> None:
         was_first = self._reports.is_first
-        arguments = self._reports.take(asyncio.get_running_loop().time())
-        keys = [self._reported_key, self._first_key, self._window_key, self._used_key, self._model_keys[1]]
-        await self._scripts["report"](keys=keys, args=[*arguments[:5], since_start_s, *arguments[5:]])
+        arguments, reserved = self._reports.take(asyncio.get_running_loop().time())
+        self._under_way -= reserved
+        keys = [*self._reported_keys, self._used_key, self._model_keys[1], self._under_way_key]
+        args: list[str | float] = [*arguments[:5], since_start_s, *arguments[5:], self._process, self._under_way]
+        await self._scripts["report"](keys=keys, args=args)
         if was_first:
             self._knows_limits = True
         self._has_limit = self._has_limit or any(argument >= 0 for argument in arguments[:5])

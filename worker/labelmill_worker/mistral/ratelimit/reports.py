@@ -20,14 +20,15 @@ class Reports:
         self._bounds: tuple[int | None, int | None] = (None, None)
 
     def note(self, limits: ReportedLimits | None, used: int, reserved: int, now: float) -> None:
-        """Add an answer that came now. `used`: its tokens; 0: not told, and those that were reserved stand for them."""
+        """Add an answer that came now. `used`: its tokens, as Mistral counts them; `reserved`: those that were reserved
+        for it and count as under way until what is left of the month is reported."""
         before, self._latest = self._latest, limits or self._latest
         is_old = self.is_first or now >= self._next_at
         if before is not None and limits is not None and not is_old:
             # answers come in any order, and of the month the lowest is the truth
             left = [part for part in (before.tokens_left_of_month, limits.tokens_left_of_month) if part is not None]
             self._latest = replace(limits, tokens_left_of_month=min(left, default=None))
-        self._used += used or reserved
+        self._used += used
         self._reserved += reserved
 
     def is_due(self, now: float, limits: ReportedLimits | None) -> bool:
@@ -36,8 +37,9 @@ class Reports:
             return True
         return limits is not None and (limits.requests_per_minute, limits.tokens_per_minute) != self._bounds
 
-    def take(self, now: float) -> list[int]:
-        """The report, as the script's arguments but the age of the request, -1 being not told; begins a new one."""
+    def take(self, now: float) -> tuple[list[int], int]:
+        """Begins a new report. Returns the script's first arguments but the age of the request, -1 being not told, and
+        the tokens that were reserved for its answers."""
         latest, used, reserved = self._latest or ReportedLimits(), self._used, self._reserved
         self._latest, self._used, self._reserved, self.is_first = None, 0, 0, False
         self._next_at = now + REPORT_EVERY_S
@@ -49,4 +51,4 @@ class Reports:
             latest.tokens_left,
             latest.tokens_left_of_month,
         )
-        return [*(-1 if number is None else number for number in told), used, reserved]
+        return [*(-1 if number is None else number for number in told), used], reserved

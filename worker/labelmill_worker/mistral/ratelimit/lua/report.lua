@@ -6,13 +6,15 @@
 --   3 model window    sorted set of starts, see reserve.lua
 --   4 model used      hash: a ring of the seconds of a minute, `second:tokens`
 --   5 model tokens    time at which all tokens that were reserved are paid off
+--   6 model under way hash: tokens that each process has under way, see shared.lua
 -- Arguments
 --   1, 2  requests a minute, and how many of them are left (-1: not told)
 --   3, 4  tokens a minute, and how many are left
 --   5     tokens that are left of the month
 --   6     how long ago the answered request started (s)
 --   7     tokens that answers used since the caller's last report
---   8     tokens that were reserved for them
+--   8     what the caller is known by
+--   9     tokens that it has under way
 -- Result: 0
 
 local reported_key, first_key, window_key, used_key, tokens_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -22,8 +24,7 @@ local function told(argument)
 end
 local requests, requests_left = told(ARGV[1]), told(ARGV[2])
 local tokens, tokens_left, month = told(ARGV[3]), told(ARGV[4]), told(ARGV[5])
-local began, used, settled = now - tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
-local before = read_reported(reported_key)
+local began, used = now - tonumber(ARGV[6]), tonumber(ARGV[7])
 
 redis.call('DEL', first_key)
 redis.call('HSET', reported_key, 'at', string.format('%.6f', now))
@@ -66,5 +67,5 @@ if month and began >= (tonumber(redis.call('HGET', reported_key, 'month_began'))
   keep('month', month)
   keep('month_began', string.format('%.6f', began))
 end
-if before.month or month then keep('pending', math.max(0, before.pending - settled)) end
+write_under_way(KEYS[6], ARGV[8], tonumber(ARGV[9]))
 return 0

@@ -14,6 +14,7 @@
 --  11 model reported    hash, see shared.lua
 --  12 model first       there while the first request to a model whose limits are unknown is under way
 --  13 model window      sorted set: the starts of the last minute and those reserved, by time
+--  14 model under way   hash: tokens that each process has under way, see shared.lua
 -- Arguments
 --   1, 2  the fleet's limit: requests a second, tokens a second (0: none)
 --   3, 4  the model's limit, which is never above the fleet's: requests a second, tokens a second (0: none)
@@ -23,6 +24,8 @@
 --   8     how many of the permits that the caller reserved before were not used
 --   9     rank of the requests, lower goes first (-1: none, they never yield)
 --  10     1: the first request to a model whose limits are unknown goes alone; 7 is 1 then
+--  11     what the caller is known by
+--  12     tokens that it has under way, without these
 -- Result: {what, wait (µs), spacing (µs), 1 where tokens are limited}
 --   'reserved'   the first permit is for `wait` from now, each further one `spacing` later; 0: the limit is gone
 --   'too far'    the first would be for `wait` from now, which is longer than the longest; nothing is reserved
@@ -39,11 +42,15 @@ local fleet_rate, fleet_token_rate = tonumber(ARGV[1]), tonumber(ARGV[2])
 local rate, token_rate = tonumber(ARGV[3]), tonumber(ARGV[4])
 local tokens, max_wait_s = tonumber(ARGV[5]), tonumber(ARGV[6])
 local count, unused, rank = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9])
-local model_reported, model_first, model_window = KEYS[11], KEYS[12], KEYS[13]
+local model_reported, model_first, model_window, model_under_way = KEYS[11], KEYS[12], KEYS[13], KEYS[14]
 
 -- 0. what Mistral reported
 local reported = read_reported(model_reported)
-local is_month_over = reported.month and reported.month - reported.pending < tokens
+local process, own_under_way = ARGV[11], tonumber(ARGV[12])
+local is_month_over = false
+if reported.month then
+  is_month_over = reported.month - under_way_beside(model_under_way, process) - own_under_way < tokens
+end
 if is_month_over and now - reported.at < LAW.month_kept_s then return {'month', 0, 0, 0} end
 -- a batch that is retried after that asks whether the limit was raised
 local is_first = ARGV[10] == '1' and (not reported.at or is_month_over)
@@ -174,6 +181,6 @@ if is_first or own_requests then
   end
   redis.call('EXPIRE', model_window, 2 * LAW.minute_s)
 end
-if reported.month then redis.call('HINCRBYFLOAT', model_reported, 'pending', tokens) end
+if reported.month then write_under_way(model_under_way, process, own_under_way + tokens * count) end
 if is_first then redis.call('SET', model_first, '1', 'EX', LAW.first_kept_s) end
 return {is_first and 'first' or 'reserved', microseconds(wait_s), microseconds(spacing_s), counts_tokens}

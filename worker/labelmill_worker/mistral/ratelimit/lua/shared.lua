@@ -56,15 +56,38 @@ end
 --   requests, tokens        the limits of a minute
 --   by_others, of_others    requests and tokens that other programs used in the minute before the latest answer
 --   knows_left              1 where the answers tell what is left
---   month, pending          tokens left of the month; of these, reserved for requests under way
+--   month                   tokens left of the month
 local function read_reported(key)
-  local found = redis.call('HMGET', key, 'at', 'requests', 'tokens', 'by_others', 'of_others', 'month', 'pending',
-    'knows_left')
+  local found = redis.call('HMGET', key, 'at', 'requests', 'tokens', 'by_others', 'of_others', 'month', 'knows_left')
   return {
     at = tonumber(found[1]), requests = tonumber(found[2]), tokens = tonumber(found[3]),
     by_others = tonumber(found[4]) or 0, of_others = tonumber(found[5]) or 0,
-    month = tonumber(found[6]), pending = tonumber(found[7]) or 0, knows_left = found[8] and true,
+    month = tonumber(found[6]), knows_left = found[7] and true,
   }
+end
+
+-- Tokens of what processes have under way. `key`: hash, process → `time:tokens`, which each writes for itself as one sum:
+-- whatever a process that is killed leaves behind, and a message that is lost, counts for a while and not forever.
+local function under_way_beside(key, process)
+  local total, fields = 0, redis.call('HGETALL', key)
+  for index = 1, #fields, 2 do
+    local at, tokens = string.match(fields[index + 1], '^([%d.]+):(%d+)$')
+    if not at or math.abs(now - at) > LAW.under_way_kept_s then
+      redis.call('HDEL', key, fields[index])
+    elseif fields[index] ~= process then
+      total = total + tokens
+    end
+  end
+  return total
+end
+
+local function write_under_way(key, process, tokens)
+  if tokens > 0 then
+    redis.call('HSET', key, process, string.format('%.3f:%.0f', now, tokens))
+    redis.call('EXPIRE', key, LAW.under_way_kept_s)
+  else
+    redis.call('HDEL', key, process)
+  end
 end
 
 -- How much of a minute's limit may be used here, and the rate (1/s) at which it is; nil, 0 where none is reported.
