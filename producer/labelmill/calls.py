@@ -146,12 +146,23 @@ class Calls:
         accepted = accept_evaluation(self.context, request)
         return Evaluation(self, accepted.id, self._start(accepted))
 
-    def compare(self, models: Sequence[str], dataset: str, split: str = "test") -> list[Evaluation]:
+    def compare(
+        self,
+        models: Sequence[str],
+        dataset: str,
+        split: str = "test",
+        *,
+        idempotency_key: str | None = None,
+        metadata: Mapping[str, str] | None = None,
+        max_cost: float | None = None,
+    ) -> list[Evaluation]:
         """One evaluation of each model on the same rows: an existing one, or a new one. When they have ended,
-        `comparison` compares them. Raises InvalidInput, NotFound, before anything is paid for."""
+        `comparison` compares them. `metadata` and `max_cost` are those of each new one. Raises InvalidInput, NotFound,
+        KeyTaken, before anything is paid for."""
         from labelmill.services.evaluations import CompareRequest, accept_comparison
 
-        comparison = accept_comparison(self.context, CompareRequest(models, dataset, split))
+        request = CompareRequest(models, dataset, split, idempotency_key, metadata or {}, max_cost)
+        comparison = accept_comparison(self.context, request)
         warnings = {accepted.id: self._start(accepted) for accepted in comparison.accepted}
         return [Evaluation(self, job_id, warnings.get(job_id, ())) for job_id in comparison.evaluations]
 

@@ -19,7 +19,7 @@ from labelmill.cli.context import (
     tables,
     wants_json,
 )
-from labelmill.cli.options import MAIN, AsJson, DatasetRef, SplitName
+from labelmill.cli.options import MAIN, AsJson, DatasetRef, IdempotencyKey, Metadata, SplitName, parse_metadata
 from labelmill.cli.progress import follow
 from labelmill.cli.tables import print_rows
 from labelmill.contracts.documents.comparison import AgainstBest, ComparedModel, ComparisonDocument, Judgement
@@ -54,6 +54,12 @@ def compare(
         float | None,
         typer.Option(min=0, max=1, help="Accept a model that surely loses no more accuracy than this, such as 0.02."),
     ] = None,
+    idempotency_key: IdempotencyKey = None,
+    metadata: Metadata = None,
+    max_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Stop each new evaluation before it may cost more.", show_default="no limit"),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait/--no-wait", help="Follow the evaluations to their end; Ctrl-C detaches.")
     ] = True,
@@ -67,8 +73,9 @@ def compare(
     """
     if len(set(refs)) < 2:
         raise InvalidInput("name two models or more: labelmill compare intents@1 intents@2 --dataset NAME")
+    request = CompareRequest(refs, dataset, split, idempotency_key, parse_metadata(metadata), max_cost)
     context = connected()
-    comparable = accept_comparison(context, CompareRequest(refs, dataset, split))
+    comparable = accept_comparison(context, request)
     begun = [submit(context, accepted) for accepted in comparable.accepted]
     say_warnings(warning for evaluation in begun for warning in evaluation.warnings)
     ids = comparable.evaluations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +47,24 @@ class EvaluateRequest:
     idempotency_key: str | None = None  #: The same key and request is the same evaluation.
     metadata: Mapping[str, str] = field(default_factory=dict)  #: Noted with the evaluation.
     max_cost: float | None = None  #: USD; the evaluation fails before it may cost more.
+    compared: tuple[str, ...] = ()  #: The models of the comparison that it belongs to, if that has a key.
+
+    @property
+    def digest(self) -> str:
+        """Of what was asked for, which a key stands for."""
+        asked: dict[str, Any] = {
+            "model": self.model,
+            "dataset": self.dataset,
+            "split": self.split,
+            "calibrate": self.calibrate,
+        }
+        if self.mode != INNER_MODES[0]:
+            asked["mode"] = self.mode
+        if self.max_cost is not None:
+            asked["max_cost"] = self.max_cost
+        if self.compared:
+            asked["compared"] = self.compared
+        return digest_of_request(Kind.EVALUATION, **asked)
 
 
 def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Accepted:
@@ -53,21 +72,9 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
     context.require_tables()
     key = request.idempotency_key
     check_identity(key, request.metadata)
-    asked: dict[str, Any] = {
-        "model": request.model,
-        "dataset": request.dataset,
-        "split": request.split,
-        "calibrate": request.calibrate,
-    }
-    if request.mode != "realtime":
-        asked["mode"] = request.mode
-    if request.max_cost is not None:
-        asked["max_cost"] = request.max_cost
     if request.mode not in INNER_MODES:
         raise InvalidInput(f"{named('mode')} is one of {', '.join(INNER_MODES)}, not {shown(request.mode)}")
-    if request.mode != INNER_MODES[0]:
-        asked["mode"] = request.mode
-    job_id, digest = new_id(Kind.EVALUATION), digest_of_request(Kind.EVALUATION, **asked)
+    job_id, digest = new_id(Kind.EVALUATION), request.digest
     warnings: tuple[Notice, ...] = ()
     with writing(context.engine) as connection:
         if (before := accepted_before(connection, Kind.EVALUATION, key, digest)) is not None:
@@ -110,11 +117,39 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """Models to be measured on the same rows."""
+    """Models to be measured on the same rows. `max_cost` and `metadata` are those of each evaluation that is begun."""
 
     models: Sequence[str]
     dataset: str
     split: str = "test"
+    idempotency_key: str | None = None  #: The same key and request are the same evaluations.
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    max_cost: float | None = None
+
+    @property
+    def evaluations(self) -> tuple[EvaluateRequest, ...]:
+        """One of each model. The first has the comparison's key, the others have keys made of it."""
+        key = self.idempotency_key
+        compared = () if key is None else tuple(self.models)
+        return tuple(
+            EvaluateRequest(
+                model,
+                self.dataset,
+                self.split,
+                idempotency_key=_key_of_part(key, number),
+                metadata=self.metadata,
+                max_cost=self.max_cost,
+                compared=compared,
+            )
+            for number, model in enumerate(self.models)
+        )
+
+
+def _key_of_part(key: str | None, number: int) -> str | None:
+    if key is None or not number:
+        return key
+    digest = hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
+    return f"compare-{digest}-{number}"
 
 
 @dataclass(frozen=True)
@@ -127,23 +162,36 @@ class Comparable:
 
 def accept_comparison(context: ServiceContext, request: CompareRequest) -> Comparable:
     """One evaluation of each model: an existing one, or a new one. When they have ended, `services.comparison` compares
-    them. Raises InvalidInput, NotFound, before anything is written."""
+    them. Raises InvalidInput, NotFound, KeyTaken, before anything is written."""
     context.require_tables()
     models, dataset, split = request.models, request.dataset, request.split
+    check_identity(request.idempotency_key, request.metadata)
+    existing: list[str | None] = []
     with writing(context.engine) as connection:
-        versions = {check_evaluation(connection, model, dataset, split) for model in models}
-    if len(versions) < 2:
-        raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more", field="models")
+        versions = {}
+        for model in models:
+            version = check_evaluation(connection, model, dataset, split)
+            check_max_cost(request.max_cost, models_asked(version), context.prices)
+            versions[version.no] = version
+        if len(versions) < 2:
+            raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more", field="models")
+        for one in request.evaluations:
+            before = accepted_before(connection, Kind.EVALUATION, one.idempotency_key, one.digest)
+            existing.append(before.id if before is not None else None)
     ids: dict[str, None] = {}
-    accepted = []
-    for model in models:
-        with writing(context.engine) as connection:
-            job_id = find_evaluation(connection, model, dataset, split)
-        if job_id is None:
-            accepted.append(accept_evaluation(context, EvaluateRequest(model, dataset, split)))
-            job_id = accepted[-1].id
-        ids[job_id] = None
+    accepted: list[Accepted] = []
+    for one, keyed_id in zip(request.evaluations, existing, strict=True):
+        ids[keyed_id or _existing_or_accepted(context, one, accepted)] = None
     return Comparable(tuple(ids), tuple(accepted))
+
+
+def _existing_or_accepted(context: ServiceContext, request: EvaluateRequest, accepted: list[Accepted]) -> str:
+    with writing(context.engine) as connection:
+        job_id = find_evaluation(connection, request.model, request.dataset, request.split)
+    if job_id is not None:
+        return job_id
+    accepted.append(accept_evaluation(context, request))
+    return accepted[-1].id
 
 
 def find_evaluation(connection: Connection, model: str, dataset: str, split: str) -> str | None:
@@ -174,13 +222,13 @@ def is_of_training_rows(document: Mapping[str, Any]) -> bool:
     return bool(document["split"] == "train" if seen_rows is None else 2 * seen_rows > rows)
 
 
-def check_evaluation(connection: Connection, model: str, dataset: str, split: str) -> int:
-    """The number of the version that `model` names, after checking that it can be measured. Raises NotFound,
+def check_evaluation(connection: Connection, model: str, dataset: str, split: str) -> ModelRow:
+    """The version that `model` names, after checking that it can be measured. Raises NotFound,
     InvalidInput."""
     model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
     check_split(dataset_row, split)
     check_targets(model_row, dataset_row)
-    return model_row.no
+    return model_row
 
 
 def check_split(dataset: DatasetRow, split: str) -> None:

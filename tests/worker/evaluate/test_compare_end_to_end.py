@@ -15,9 +15,10 @@ from strict_mistral import LABELS, StrictMistral, label_of, ok
 from workshop import Workshop
 
 from labelmill.client import Client
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, KeyTaken
 from labelmill.core.database import writing
 from labelmill.core.database.tables import EvaluationRow
+from labelmill.core.money.prices import PriceList
 from labelmill.services import models as registry
 
 SCHEMA = [
@@ -122,6 +123,29 @@ def test_a_version_is_not_compared_with_itself(shop: Workshop, client: Client) -
     with pytest.raises(InvalidInput, match="good and good@1 are the same version"):
         client.compare(["good", "good@1"], "small")
     assert not shop.queue.waiting
+
+
+def test_a_comparison_has_a_key_metadata_and_a_cap(shop: Workshop, client: Client) -> None:
+    asked: dict[str, Any] = {"idempotency_key": "k", "metadata": {"team": "a"}}
+    first = client.compare(["good", "poor"], "small", **asked)
+    assert [job.status()["metadata"] for job in first] == [{"team": "a"}] * 2
+    with writing(shop.engine) as connection:  # so that no equal one is found but by the key
+        connection.execute(update(EvaluationRow).values(options={"thresholds": {"intent": 0.5}}))
+    assert [job.id for job in client.compare(["good", "poor"], "small", **asked)] == [job.id for job in first]
+    for other in (["good", "poor@1"], ["poor", "good"]):
+        with pytest.raises(KeyTaken):
+            client.compare(other, "small", **asked)
+    with pytest.raises(KeyTaken):
+        client.evaluate("good", "small", idempotency_key="k")
+    for refused in ({"max_cost": -1.0}, {"max_cost": 1.0}, {"metadata": {"": "a"}}):
+        with pytest.raises(InvalidInput):
+            client.compare(["good", "poor"], "small", **refused)
+    assert [job["id"] for job in client.jobs("evaluation")] == [job.id for job in reversed(first)]
+    client.context = replace(
+        client.context, prices=PriceList({"ft:classifier:good": (1.0, 0.0), "ft:classifier:poor": (1.0, 0.0)})
+    )
+    new = client.compare(["good", "poor"], "small", max_cost=0.25)
+    assert [job.status()["max_cost"] for job in new] == [0.25] * 2
 
 
 def test_nothing_is_measured_when_one_of_the_models_cannot_be(shop: Workshop, client: Client) -> None:
