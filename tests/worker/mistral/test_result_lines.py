@@ -68,11 +68,32 @@ def test_a_line_that_is_no_object_says_so(line: bytes) -> None:
     assert read.error.startswith("the line is not")
 
 
+def _nested(depth: int) -> Any:
+    said: Any = "deep"
+    for _ in range(depth):
+        said = {"message": said}
+    return said
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (_nested(600), "no reason given (status 500)"),
+        ({"message": "too many", "count": 2**70}, "too many"),
+        ({"message": "x" * 495 + "my-key"}, "x" * 495 + "[secr"),
+    ],
+    ids=["nested deeply", "a number of more than 64 bits", "a key where the words are cut"],
+)
+def test_what_an_inline_result_says_of_its_error_is_read_whatever_it_holds(error: Any, words: str) -> None:
+    entry = {"custom_id": "7", "response": {"status_code": 500}, "error": error}
+    assert read_entry(entry, ["my-key"]) == ResultLine("7", 500, None, words)
+
+
 @given(
     some.recursive(
         some.none()
         | some.booleans()
-        | some.integers(-(2**63), 2**63)
+        | some.integers(-(2**70), 2**70)
         | some.floats(allow_nan=False)
         | some.text(max_size=5),
         lambda inner: (

@@ -80,7 +80,7 @@ class SdkBatchJobs:
             source["requests"] = [{"custom_id": one.custom_id, "body": dict(one.call.body)} for one in calls]
         with _billing_named():
             return self._requests.once(
-                lambda: batch_of(
+                lambda: self._job(
                     self._jobs.create(
                         endpoint=endpoint.value,
                         model=model,
@@ -96,7 +96,7 @@ class SdkBatchJobs:
 
         def page(number: int) -> list[Listed[RemoteBatch]]:
             found = self._jobs.list(page=number, page_size=PAGE_SIZE, created_after=since).data or []
-            return [(job.id, job) for job in map(batch_of, found)]
+            return [(job.id, job) for job in map(self._job, found)]
 
         # The metadata are compared here: that the server filters by them is not documented.
         with _billing_named():
@@ -106,16 +106,19 @@ class SdkBatchJobs:
         return ours
 
     def get(self, job_id: str) -> RemoteBatch:
-        return self._requests.read(lambda: batch_of(self._jobs.get(job_id=job_id)))
+        return self._requests.read(lambda: self._job(self._jobs.get(job_id=job_id)))
 
     def cancel(self, job_id: str) -> RemoteBatch:
         try:
-            return self._requests.once(lambda: batch_of(self._jobs.cancel(job_id=job_id)))
+            return self._requests.once(lambda: self._job(self._jobs.cancel(job_id=job_id)))
         except (RequestRefused, RemoteUnavailable):
             job = self.get(job_id)  # it may have ended in this moment, or an earlier request arrived
             if job.has_ended or job.status == CANCELLATION_REQUESTED:
                 return job
             raise
+
+    def _job(self, answer: Any) -> RemoteBatch:
+        return batch_of(answer, self._requests.secrets)
 
     def delete_job(self, job_id: str) -> None:
         with contextlib.suppress(RemoteFailed):  # gone already: what was asked for

@@ -4,13 +4,14 @@ field with a falsy `Unset`, not None."""
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER, fault_of_name
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
+from labelmill_worker.mistral.http_errors import without_secrets
 from labelmill_worker.ports.batch_jobs import RemoteBatch
 from labelmill_worker.ports.control_plane import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
 
@@ -49,8 +50,8 @@ def _checkpoint(point: Mapping[str, Any]) -> RemoteCheckpoint:
     )
 
 
-def batch_of(answer: Any) -> RemoteBatch:
-    """A batch job. Raises MalformedAnswer for an answer that holds none."""
+def batch_of(answer: Any, secrets: Sequence[str] = ()) -> RemoteBatch:
+    """A batch job, without `secrets` in its errors. Raises MalformedAnswer for an answer that holds none."""
     metadata = _field(answer, "metadata")
     return RemoteBatch(
         id=_key(answer.id, 100),
@@ -67,7 +68,7 @@ def batch_of(answer: Any) -> RemoteBatch:
         failed_requests=_count(answer.failed_requests) or 0,
         output_file=_optional(_field(answer, "output_file") or None, 100),
         error_file=_optional(_field(answer, "error_file") or None, 100),
-        errors=tuple(storable(str(error.message)) for error in answer.errors),
+        errors=tuple(storable(without_secrets(str(error.message), secrets)) for error in answer.errors),
         started_at=_optional_timestamp(_field(answer, "started_at")),
         completed_at=_optional_timestamp(_field(answer, "completed_at")),
     )

@@ -22,7 +22,7 @@ from labelmill.contracts.errors import (
 
 _MAX_WAIT_S = 600.0  #: A Retry-After beyond this is not believed: we ask again then.
 _MAX_BODY = 10_000  #: Characters of a body that are read.
-_MAX_WORDS = 500
+MAX_WORDS = 500
 _MAX_DEPTH = 8  #: Of the lists and objects around Mistral's sentence.
 
 
@@ -75,8 +75,13 @@ def remote_words(body: str) -> str:
         document = json.loads(body)
     except (ValueError, RecursionError):
         # An HTML page of some proxy says nothing to a reader.
-        return "" if body.lstrip().startswith("<") else body.strip()[:_MAX_WORDS]
-    return _sentence(document, _MAX_DEPTH)[:_MAX_WORDS]
+        return "" if body.lstrip().startswith("<") else body.strip()[:MAX_WORDS]
+    return sentence_of(document)[:MAX_WORDS]
+
+
+def sentence_of(document: Any) -> str:
+    """The sentence inside a JSON document, however deep that is; empty where there is none."""
+    return _sentence(document, _MAX_DEPTH)
 
 
 def refused_fields(body: str) -> frozenset[str]:

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from labelmill.contracts.storable_text import storable
-from labelmill_worker.mistral.http_errors import remote_words, without_secrets
+from labelmill_worker.mistral.http_errors import MAX_WORDS, remote_words, sentence_of, without_secrets
 from labelmill_worker.ports.batch_jobs import ResultLine
 
 MAX_LINE_BYTES = 64 << 20  #: A longer line is not kept: some thousand embeddings take a third of it.
@@ -82,5 +82,9 @@ def _status_within(error: Any) -> int | None:
 
 
 def _words(said: Any, status: int | None, secrets: Sequence[str]) -> str:
-    words = without_secrets(remote_words(said if isinstance(said, str) else orjson.dumps(said).decode()), secrets)
+    # secrets go before the words are cut, so that no part of one is left
+    if isinstance(said, str):
+        words = remote_words(without_secrets(said, secrets))
+    else:
+        words = without_secrets(sentence_of(said), secrets)[:MAX_WORDS]
     return storable(words) or (f"no reason given (status {status})" if status else "no reply and no reason given")
