@@ -27,6 +27,7 @@ MAX_PENDING_REQUESTS = 1_000_000  #: Of all remote batches of the installation: 
 _AT_MISTRAL = (RemoteStep.CREATING, RemoteStep.WAITING)
 _AT_ONCE = 200
 _MAX_AHEAD_S = 900.0
+_EARLY_S = 0.5  #: So much before its time a message may come.
 
 #: The rows of each request of a chunk, in the order of their requests.
 Requests = Sequence[Sequence[int]]
@@ -80,8 +81,10 @@ class RemoteClaim:
 
 
 def claim_remote_batch(engine: Engine, no: int, lease_s: float) -> RemoteClaim | None:
-    """Take the lease. None: another worker has it, or nothing is left to do."""
-    is_open = (RemoteBatchRow.no == no, RemoteBatchRow.step != RemoteStep.DONE.value)
+    """Take the lease. None: another worker has it, or nothing is left to do now: a second message of one that waits
+    must not begin a second chain of polls."""
+    is_due = has_passed(RemoteBatchRow.next_look_at, ago_s=-_EARLY_S, max_ahead_s=_MAX_AHEAD_S)
+    is_open = (RemoteBatchRow.no == no, RemoteBatchRow.step != RemoteStep.DONE.value, is_due)
     with writing(engine) as connection:
         token = leases.claim(
             connection, RemoteBatchRow, *is_open, lease_s=lease_s, attempts=RemoteBatchRow.attempts + 1
@@ -255,7 +258,7 @@ def failures_of(connection: Connection, batch_no: int, number: int) -> dict[str,
 def let_all_go(engine: Engine, claim: RemoteClaim, step: RemoteStep, message: str) -> None:
     """Go on to a step in which no row is held: all chunks may be packed again, as they were. Raises LeaseLost."""
     with writing(engine) as connection:
-        write_remote(connection, claim, step=step.value, attempts=0, ended_at=db_now())
+        write_remote(connection, claim, step=step.value, attempts=0, faults=0, ended_at=db_now())
         free = update(RemoteChunkRow).where(RemoteChunkRow.remote_no == claim.row.no)
         connection.execute(free.values(remote_no=None, requests=None))
         events.note(connection, claim.batch.id, message)

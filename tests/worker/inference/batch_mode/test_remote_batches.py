@@ -215,7 +215,7 @@ def test_what_a_job_that_broke_off_had_answered_is_kept(mill: RemoteMill, status
 
 
 def test_jobs_that_never_answer_anything_are_not_made_for_ever(mill: RemoteMill) -> None:
-    mill.jobs.statuses, mill.jobs.answered_share = ["FAILED"], 0.0
+    mill.jobs.statuses, mill.jobs.answered_share = ["TIMEOUT_EXCEEDED"], 0.0
     status = mill.run(mill.submit(some_texts(20)))
     assert (status["state"], status["rows"]["failed"]) == ("completed", 20)
     assert len(mill.jobs.created) == verdicts.MAX_TRIES

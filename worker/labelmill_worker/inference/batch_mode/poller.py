@@ -31,6 +31,7 @@ from labelmill_worker.store.delays import end_delays_of_job, note_delay
 from labelmill_worker.store.faults import UnforeseenFault
 from labelmill_worker.store.lease_keeper import LeaseRenewal
 from labelmill_worker.store.remote_batches import (
+    advance,
     claim_remote_batch,
     count_fault,
     end_stopping,
@@ -45,6 +46,7 @@ log = structlog.get_logger()
 
 _SLOT_PAUSE_S = 1.0
 _ASKS_MISTRAL = (RemoteStep.CREATING, RemoteStep.WAITING)
+_MAY_BE_PAID = (RemoteStep.CREATING, RemoteStep.WAITING, RemoteStep.READING)
 _MAX_ATTEMPTS = 60  #: In a row in vain, of a step that the batch does not need any more: about an hour.
 _NEXT_POLL_S = 10.0  #: How long a poll itself may take: a delay counts until the next one has ended.
 
@@ -123,7 +125,7 @@ def _attempt(work: RemoteWork) -> _Taken:
     except WorkerUnable as error:
         return _after_inability(work, error)
     except Permanent as error:
-        if step is RemoteStep.CLEANING or not batch.is_wanted:  # no reason to stop the batch, or it has ended
+        if _is_unneeded(work):  # no reason to stop the batch, or it has ended
             return _Taken(_after_fault(work, Retryable(error.message)), is_released=True)
         _stop_batch(work, error)
         return _Taken(0.0)
@@ -144,10 +146,8 @@ def _release(work: RemoteWork, wait_s: float, *, progressed: bool = True) -> flo
 
 def _after_fault(work: RemoteWork, error: Retryable) -> NextStep:
     claim, context = work.claim, work.context
-    if claim.row.attempts > _MAX_ATTEMPTS and not claim.batch.is_wanted:
-        step = RemoteStep.DONE if claim.step is RemoteStep.CLEANING else RemoteStep.CLEANING
-        let_all_go(work.engine, claim, step, f"given up in the step {claim.step.value}: {error.message}")
-        settle_batch(context, claim.batch.id, claim.batch.no)
+    if claim.row.attempts > _MAX_ATTEMPTS and _is_unneeded(work):
+        _give_up(work, error.message)
         return _release(work, 0.0)
     wait_s = backoff_s(claim.row.attempts, work.poll_s, context.rng, min_s=error.retry_after_s)
     if (reason := reason_of(error)) is not None:
@@ -172,7 +172,7 @@ def _after_inability(work: RemoteWork, error: WorkerUnable) -> _Taken:
             message = ChunkMessage(job_id=remote_batch_id(claim.row.no), chunk=0)
             requeue(context.sender, CLASSIFY, message, priority=claim.batch.priority)
         return _Taken(None, is_released=True)
-    if not claim.batch.is_wanted:
+    if _is_unneeded(work):
         return _Taken(_after_fault(work, Retryable(error.message)), is_released=True)
     _stop_batch(work, error)
     return _Taken(0.0)
@@ -183,8 +183,28 @@ def _stop_batch(work: RemoteWork, error: Permanent) -> None:
     log.error("batch stopped", reason=error.message)
 
 
+def _is_unneeded(work: RemoteWork) -> bool:
+    """Whether the batch can do without the step."""
+    return work.claim.step is RemoteStep.CLEANING or not work.claim.batch.is_wanted
+
+
+def _give_up(work: RemoteWork, why: str) -> None:
+    """Leave a step undone that is not needed: its rows are let go, and what they may have cost counts as spent."""
+    claim = work.claim
+    message = f"given up in the step {claim.step.value}: {why}"
+    if claim.step is RemoteStep.CLEANING:
+        advance(work.engine, claim, RemoteStep.DONE, message)
+        return
+    if claim.step in _MAY_BE_PAID:
+        work.charge_reserved()
+    let_all_go(work.engine, claim, RemoteStep.CLEANING, message)
+    settle_batch(work.context, claim.batch.id, claim.batch.no)
+
+
 def _after_unforeseen(work: RemoteWork, fault: Exception) -> None:
     unforeseen = UnforeseenFault(fault, count_fault(work.engine, work.claim))
-    if unforeseen.is_last and work.claim.batch.is_wanted:
+    if unforeseen.is_last and _is_unneeded(work):
+        _give_up(work, unforeseen.message)
+    elif unforeseen.is_last:
         _stop_batch(work, unforeseen)
     release_remote_batch(work.engine, work.claim, unforeseen.pause_s, progressed=False)

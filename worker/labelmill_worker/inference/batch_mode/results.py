@@ -13,7 +13,14 @@ from dataclasses import replace
 
 import structlog
 
-from labelmill.contracts.errors import InvalidInput, LabelmillError, MalformedAnswer, RemoteUnavailable, RequestRefused
+from labelmill.contracts.errors import (
+    InvalidInput,
+    LabelmillError,
+    MalformedAnswer,
+    RemoteFailed,
+    RemoteUnavailable,
+    RequestRefused,
+)
 from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import Mode
@@ -22,7 +29,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill_worker.inference.batch_mode.custom_ids import Place, place_of
 from labelmill_worker.inference.batch_mode.packing import record_held
-from labelmill_worker.inference.batch_mode.verdicts import ChunkHistory, LineFailure, refusal_of_all
+from labelmill_worker.inference.batch_mode.verdicts import MAX_FAILED_JOBS, ChunkHistory, LineFailure, refusal_of_all
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.inference.counted_usage import counted_usage
 from labelmill_worker.inference.outcomes import Answer, RowFailed
@@ -87,12 +94,27 @@ class ResultReader:
         error = refusal_of_all(list(self._failures.values()), lists=self.refused_lists)
         return None if error is None or has_answers(self._work.engine, self._row.batch_no) else error
 
-    def let_chunks_go(self, *, counts_missing: bool, is_wanted: bool) -> None:
-        """Decide on every row without an outcome, and let its chunk go. `counts_missing`: a request without a line
-        counts as tried. `is_wanted`: the batch goes on."""
+    @property
+    def has_lines(self) -> bool:
+        """Whether any request was answered or refused."""
+        return bool(self.answers or self._failures)
+
+    def refusal_of_jobs(self, words: str) -> LabelmillError | None:
+        """Why the batch is stopped whose jobs Mistral ends as failed, without a line, one after the other. `words`:
+        what it says of the last. None: it may go well yet, or something of the batch was answered."""
+        chunk, batch_no = next(iter(self._held), -1), self._row.batch_no
+        with reading(self._work.engine) as connection:
+            tries = ChunkHistory.from_json(failures_of(connection, batch_no, chunk)).tries
+        if max(tries.values(), default=0) + 1 < MAX_FAILED_JOBS or has_answers(self._work.engine, batch_no):
+            return None
+        return RemoteFailed(f"Mistral ends its batch jobs as failed: {words or 'it does not say why'}")
+
+    def let_chunks_go(self, *, missing: LabelmillError | None, is_wanted: bool) -> None:
+        """Decide on every row without an outcome, and let its chunk go. `missing`: why a request without a line counts
+        as tried; None: it does not. `is_wanted`: the batch goes on."""
         for chunk, data in self._held.items():
             self._work.check()
-            self._let_go(chunk, decode_requests(data), counts_missing=counts_missing, is_wanted=is_wanted)
+            self._let_go(chunk, decode_requests(data), missing, is_wanted=is_wanted)
 
     def _record_waiting(self) -> None:
         waiting, self._waiting, self._count = self._waiting, defaultdict(list), 0
@@ -180,7 +202,9 @@ class ResultReader:
         """One error for all lines that failed alike: there may be a hundred thousand."""
         return self._known_failures.setdefault((type(error), str(error)), error)
 
-    def _let_go(self, chunk: int, requests: list[list[int]], *, counts_missing: bool, is_wanted: bool) -> None:
+    def _let_go(
+        self, chunk: int, requests: list[list[int]], missing: LabelmillError | None, *, is_wanted: bool
+    ) -> None:
         claim = self._claim(chunk)
         batch_no = self._row.batch_no
         if claim is None:
@@ -201,7 +225,7 @@ class ResultReader:
             if failure is not None:
                 requests_sent += 1
                 usages += [failure.usage] if failure.usage is not None else []
-            failed += history.judge(left, failure, of_list=len(rows) > 1, counts_missing=counts_missing)
+            failed += history.judge(left, failure, of_list=len(rows) > 1, missing=missing)
         if not is_wanted:
             failed = []
         answered = claim.answered | {row.row for row in failed}

@@ -3,31 +3,48 @@ any line. A step returns the seconds until the next one; 0 goes on at once, None
 
 from __future__ import annotations
 
-import contextlib
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
 import structlog
 
-from labelmill.contracts.errors import Permanent, RemoteFailed, RemoteUnavailable, WorkerUnable
-from labelmill.contracts.states import Mode, RemoteStep, Stopping
+from labelmill.contracts.errors import (
+    LabelmillError,
+    MalformedAnswer,
+    Permanent,
+    RemoteFailed,
+    RemoteUnavailable,
+    WorkerUnable,
+)
+from labelmill.contracts.states import RemoteStep
 from labelmill.core.database import db_now
-from labelmill_worker.inference.batch_mode.moving import move_in_time, stop_patience_s
+from labelmill_worker.inference.batch_mode.moving import move_in_time
 from labelmill_worker.inference.batch_mode.packing import line_of, pack
+from labelmill_worker.inference.batch_mode.remote_job import (
+    GONE,
+    MARKER,
+    answered_requests,
+    end_gone_job,
+    end_job,
+    job_made_before,
+    look_at_job,
+    why_it_failed,
+)
 from labelmill_worker.inference.batch_mode.results import ResultReader
 from labelmill_worker.inference.batch_mode.schedule import next_poll_s, retry_pause_s
+from labelmill_worker.inference.batch_mode.stopping import STOP_PATIENCE_S, drop, never_made, stop
+from labelmill_worker.inference.batch_mode.verdicts import no_result
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports import batch_jobs as port
 from labelmill_worker.ports.inference import Endpoint
 from labelmill_worker.process.long_work import long_slot
-from labelmill_worker.store.budgets import charge_holder, least_left, release, reserve
+from labelmill_worker.store.budgets import least_left, release, reserve
 from labelmill_worker.store.remote_batches import (
     advance,
     drop_remote_batch,
     held_chunks,
     keep_packed,
-    let_all_go,
     open_for_packing,
     pause_at_cap,
     reserve_requests,
@@ -42,13 +59,10 @@ NextStep = float | None
 TIMEOUT_HOURS = 24  #: After which Mistral ends a job as it stands.
 _FILE_EXPIRY_HOURS = 7 * 24  #: Of uploaded files, should they not be deleted.
 _LATE_S = 3600.0  #: A job that Mistral has not ended so long after its time-out is stopped.
-#: A job that was asked to stop and has not ended: what it was answered until then is not waited for any longer.
-STOP_PATIENCE_S = 900.0
 _CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
 _ROOM_PAUSE_S = 30.0  #: While Mistral's limit of pending requests is reached.
-_MAX_FAILED_READS = 5  #: Of result files; then the rows without a result are sent again.
+_MAX_FAILED_READS = 5  #: Of results; then the rows without a result are sent again.
 READING_PATIENCE_S = 3600.0  #: But not sooner after the job's end, while no deadline presses: its results are paid for.
-_MARKER = "labelmill"  #: The key of the marker in a job's metadata.
 
 
 def take_step(work: RemoteWork) -> NextStep:
@@ -124,7 +138,7 @@ def _uploaded_file(work: RemoteWork) -> str:
 
 def _create(work: RemoteWork) -> NextStep:
     row = work.claim.row
-    job = _job_made_before(work)
+    job = job_made_before(work)
     if job is None:
         calls = list(work.call_maker().held_calls(held_chunks(work.engine, work.claim))) if row.inline else ()
         work.confirm_lease()
@@ -133,7 +147,7 @@ def _create(work: RemoteWork) -> NextStep:
             row.model or "",
             file_id=row.input_file,
             calls=calls,
-            metadata={_MARKER: row.marker, "batch": work.claim.batch.id},
+            metadata={MARKER: row.marker, "batch": work.claim.batch.id},
             timeout_hours=_timeout_hours(work),
         )
     made = f"batch job {job.id} made at Mistral: {row.requests:,} requests for {row.rows:,} texts"
@@ -145,6 +159,7 @@ def _create(work: RemoteWork) -> NextStep:
         remote_id=job.id,
         remote_status=job.status,
         made_at=db_now(),
+        stop_asked_at=None,
     )
     log.info("batch job made", remote_job=job.id, requests=row.requests, texts=row.rows)
     return work.poll_s
@@ -155,107 +170,86 @@ def _timeout_hours(work: RemoteWork) -> int:
     return TIMEOUT_HOURS if deadline_s is None else max(1, min(168, math.ceil(deadline_s / 3600)))
 
 
-def _job_made_before(work: RemoteWork) -> port.RemoteBatch | None:
-    """The job that an earlier attempt made, whose answer was lost."""
-    row = work.claim.row
-    if not row.attempts:  # this worker has just come to this step: nobody has tried
-        return None
-    found = work.jobs.find({_MARKER: row.marker}, row.begun_at - 3600)
-    for double in found[1:]:
-        log.warning("a second batch job with the same marker is stopped", remote_job=double.id)
-        with contextlib.suppress(Permanent):
-            work.jobs.cancel(double.id)
-    return found[0] if found else None
-
-
 def _wait(work: RemoteWork) -> NextStep:
     row = work.claim.row
-    try:
-        job = work.jobs.get(row.remote_id or "")
-    except WorkerUnable:
-        raise
-    except RemoteFailed as error:
-        log.warning("Mistral does not know a batch job any more", remote_job=row.remote_id, reason=error.message)
-        return _read_what_is_there(work, f"batch job {row.remote_id} is gone at Mistral", None)
-    if job.has_ended:
-        return _read_what_is_there(work, f"batch job {job.id} ended {job.status}", job)
-    answered = job.succeeded_requests + job.failed_requests
-    if job.status != row.remote_status or answered != row.answered:
-        save_remote(work.engine, work.claim, remote_status=job.status, answered=answered)
     waited_s = work.claim.now - (row.made_at or work.claim.now)
     if waited_s > _timeout_hours(work) * 3600 + _LATE_S:
-        return _stop(work)
+        return stop(work)
+    if row.stop_asked_at is not None:  # of a batch that was stopped and goes on; the next stop has its own patience
+        save_remote(work.engine, work.claim, stop_asked_at=None)
+    job = look_at_job(work)
+    if job is None:
+        return end_gone_job(work)
+    if job.has_ended:
+        return end_job(work, job)
+    answered = answered_requests(row, job)
+    if job.status != row.remote_status or answered != row.answered:
+        save_remote(work.engine, work.claim, remote_status=job.status, answered=answered)
     return next_poll_s(waited_s, work.poll_s)
-
-
-def _read_what_is_there(work: RemoteWork, message: str, job: port.RemoteBatch | None) -> NextStep:
-    advance(
-        work.engine,
-        work.claim,
-        RemoteStep.READING,
-        message,
-        remote_status=job.status if job else "GONE",
-        answered=job.succeeded_requests + job.failed_requests if job else 0,
-        output_file=job.output_file if job else None,
-        error_file=job.error_file if job else None,
-        ended_at=db_now(),
-    )
-    return 0
 
 
 def _read(work: RemoteWork) -> NextStep:
     row, batch = work.claim.row, work.claim.batch
     with long_slot(work.engine, work.context.sender):
         reader = ResultReader(work)
-        try:
-            _read_results(work, reader)
-        except RemoteUnavailable:
-            if row.failed_reads < _MAX_FAILED_READS or _may_wait_for_results(work):
-                save_remote(work.engine, work.claim, failed_reads=row.failed_reads + 1)
-                raise
-            log.warning("the results of a batch job could not be read to their end", remote_job=row.remote_id)
+        if not _read_results(work, reader):
+            work.charge_reserved()
         save_remote(
             work.engine,
             work.claim,
             single_answers=max(row.single_answers, reader.single_answers),
             refused_lists=max(row.refused_lists, reader.refused_lists),
         )
-        refusal = reader.refusal() if batch.is_wanted else None
+        failed_as_a_whole = row.remote_status == port.FAILED and not reader.has_lines
+        words = why_it_failed(work) if failed_as_a_whole else ""
+        refusal = None
+        if batch.is_wanted:
+            refusal = reader.refusal_of_jobs(words) if failed_as_a_whole else reader.refusal()
         if refusal is not None:
             stop_batch_of(work.engine, work.claim, refusal)
             log.error("batch stopped", reason=refusal.message)
         # a job that expired or was stopped did not try the rest; one that did nothing at all would do so for ever
         counts_missing = row.remote_status == port.SUCCESS or not reader.answers
-        reader.let_chunks_go(counts_missing=counts_missing, is_wanted=batch.is_wanted and refusal is None)
+        missing = no_result(words) if counts_missing else None
+        reader.let_chunks_go(missing=missing, is_wanted=batch.is_wanted and refusal is None)
     advance(work.engine, work.claim, RemoteStep.CLEANING)
     return 0
 
 
-def _may_wait_for_results(work: RemoteWork) -> bool:
-    batch, now = work.claim.batch, work.claim.now
-    if batch.deadline_s is not None:
-        return False
-    patience_s = READING_PATIENCE_S if batch.is_wanted else STOP_PATIENCE_S
-    return now - (work.claim.row.ended_at or now) < patience_s
-
-
-def _read_results(work: RemoteWork, reader: ResultReader) -> None:
+def _read_results(work: RemoteWork, reader: ResultReader) -> bool:
+    """Returns whether all that the job was answered could be read. Raises RemoteUnavailable when that is to be tried
+    again."""
     row = work.claim.row
     files = [file_id for file_id in (row.output_file, row.error_file) if file_id]
     sources: list[Callable[[], Iterable[port.ResultLine]]] = [partial(work.jobs.results, file_id) for file_id in files]
-    if not files and row.remote_id:  # some results come with the job alone
+    if not files and row.remote_id and row.remote_status != GONE:  # some results come with the job alone
         sources = [partial(work.jobs.inline_results, row.remote_id)]
+    is_complete = True
     for results_of in sources:
         try:
             reader.read(results_of())
-        except WorkerUnable:
-            raise
-        except RemoteFailed as error:  # the file or the job is gone: what it held counts as missing
-            log.warning("results are gone", remote_job=row.remote_id, reason=error.message)
+        except (RemoteFailed, RemoteUnavailable, MalformedAnswer) as error:
+            if _may_read_again(work, error):
+                save_remote(work.engine, work.claim, failed_reads=row.failed_reads + 1)
+                raise RemoteUnavailable(error.message) from error
+            log.warning("results could not be read to their end", remote_job=row.remote_id, reason=error.message)
+            is_complete = False
+    return is_complete
+
+
+def _may_read_again(work: RemoteWork, error: LabelmillError) -> bool:
+    batch, row, now = work.claim.batch, work.claim.row, work.claim.now
+    if row.failed_reads < _MAX_FAILED_READS:
+        return True
+    if batch.deadline_s is not None or isinstance(error, RemoteFailed):
+        return False
+    patience_s = READING_PATIENCE_S if batch.is_wanted else STOP_PATIENCE_S
+    return now - (row.ended_at or now) < patience_s
 
 
 def _clean(work: RemoteWork) -> NextStep:
     row = work.claim.row
+    release(work.engine, work.claim.holder.key)  # first: what Mistral does not delete must not keep a cap taken
     files = [file_id for file_id in (row.input_file, row.output_file, row.error_file) if file_id]
     if not row.inline and row.input_file is None:  # its upload may have reached Mistral all the same
         files += [file.id for file in work.jobs.find_files(work.file_name)]
@@ -269,57 +263,8 @@ def _clean(work: RemoteWork) -> NextStep:
             raise
         except Permanent as error:
             log.warning("something could not be deleted at Mistral", what=delete.args[0], reason=error.message)
-    release(work.engine, work.claim.holder.key)
     advance(work.engine, work.claim, RemoteStep.DONE)
     return None
-
-
-# of a batch that has ended, or is being stopped
-
-
-def _drop(work: RemoteWork) -> NextStep:
-    release(work.engine, work.claim.holder.key)
-    drop_remote_batch(work.engine, work.claim)
-    return None
-
-
-def _never_made(work: RemoteWork) -> NextStep:
-    """It is not made any more, unless an attempt before has made it."""
-    job = _job_made_before(work) if work.claim.step is RemoteStep.CREATING else None
-    if job is not None:
-        advance(work.engine, work.claim, RemoteStep.WAITING, remote_id=job.id, made_at=db_now())
-        return 0
-    let_all_go(work.engine, work.claim, RemoteStep.CLEANING, "a batch job was not made: the batch was stopped")
-    return 0
-
-
-def _stop(work: RemoteWork) -> NextStep:
-    """Have Mistral stop it, and wait for its end: what it was answered so far is read."""
-    row = work.claim.row
-    if row.stop_asked_at is None:
-        with contextlib.suppress(RemoteFailed):  # it has ended, or is gone: the next look tells
-            work.jobs.cancel(row.remote_id or "")
-        save_remote(work.engine, work.claim, stop_asked_at=db_now())
-        return min(1.0, work.poll_s)
-    waited_s = work.claim.now - row.stop_asked_at
-    moves = work.claim.batch.stopping == Stopping.REALTIME.value
-    patience_s = stop_patience_s(work) if moves else STOP_PATIENCE_S
-    try:
-        job = work.jobs.get(row.remote_id or "")
-    except WorkerUnable:
-        raise
-    except (RemoteFailed, RemoteUnavailable) as error:
-        if waited_s < patience_s and not isinstance(error, RemoteFailed):
-            raise
-        job = None
-    if job is not None and job.has_ended:
-        return _read_what_is_there(work, f"batch job {job.id} ended {job.status}", job)
-    if job is None or waited_s >= patience_s:
-        lost = f"batch job {row.remote_id} did not end after it was stopped: its results are not waited for"
-        charge_holder(work.engine, work.claim.holder.key, work.claim.batch.no, Mode.BATCH.value)
-        let_all_go(work.engine, work.claim, RemoteStep.CLEANING, lost)
-        return 0
-    return next_poll_s(waited_s, min(1.0, work.poll_s))
 
 
 _STEPS: dict[RemoteStep, Callable[[RemoteWork], NextStep]] = {
@@ -331,8 +276,8 @@ _STEPS: dict[RemoteStep, Callable[[RemoteWork], NextStep]] = {
     RemoteStep.CLEANING: _clean,
 }
 _UNWANTED: dict[RemoteStep, Callable[[RemoteWork], NextStep]] = {
-    RemoteStep.PACKING: _drop,
-    RemoteStep.UPLOADING: _never_made,
-    RemoteStep.CREATING: _never_made,
-    RemoteStep.WAITING: _stop,
+    RemoteStep.PACKING: drop,
+    RemoteStep.UPLOADING: never_made,
+    RemoteStep.CREATING: never_made,
+    RemoteStep.WAITING: stop,
 }

@@ -19,6 +19,8 @@ from labelmill.contracts.usage import Usage
 from labelmill_worker.inference.outcomes import RowFailed
 
 MAX_TRIES = 8  #: Of a row, in as many remote batches.
+#: Jobs, one after the other, that Mistral ended as failed without a line, of a batch of which nothing was answered.
+MAX_FAILED_JOBS = 3
 MAX_UNUSABLE_TRIES = 3  #: Of a row to which a chat model said nothing usable: each of them is paid.
 
 
@@ -49,15 +51,12 @@ class ChunkHistory:
         return {"single": single, "tries": tries} if single or tries else None
 
     def judge(
-        self, rows: Sequence[int], failure: LineFailure | None, *, of_list: bool, counts_missing: bool
+        self, rows: Sequence[int], failure: LineFailure | None, *, of_list: bool, missing: LabelmillError | None
     ) -> list[RowFailed]:
         """The rows of one request that fail now; the others are sent again. `failure`: None where no line came of it,
-        which counts as a try if `counts_missing`. `of_list`: it held several texts."""
+        which counts as a try that failed by `missing`, or as none without that. `of_list`: it held several texts."""
         if failure is None:
-            if not counts_missing:
-                return []
-            nothing = RemoteUnavailable("Mistral's batch jobs brought no result for this text")
-            return self._after_try(rows, nothing, MAX_TRIES)
+            return [] if missing is None else self._after_try(rows, missing, MAX_TRIES)
         error = failure.error
         if of_list and isinstance(error, RequestRefused | MalformedAnswer):
             self.single.update(rows)
@@ -74,6 +73,12 @@ class ChunkHistory:
             if self.tries[row] >= max_tries:
                 failed.append(RowFailed(row, error))
         return failed
+
+
+def no_result(words: str) -> LabelmillError:
+    """The error of a row of which no line came. `words`: what Mistral says of the job as a whole, if anything."""
+    said = f": {words}" if words else ""
+    return RemoteUnavailable(f"Mistral's batch jobs brought no result for this text{said}")
 
 
 def refusal_of_all(failures: Sequence[LineFailure], *, lists: int) -> LabelmillError | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import Engine
 
+from labelmill.contracts.states import Mode
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
@@ -20,7 +21,7 @@ from labelmill_worker.inference.batch_mode.calls import CallMaker
 from labelmill_worker.ports.batch_jobs import BatchJobs
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.draining import ShuttingDown, is_draining
-from labelmill_worker.store.budgets import Cap, caps_of
+from labelmill_worker.store.budgets import Cap, caps_of, charge_holder
 from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote
 from labelmill_worker.store.remote_batches import RemoteClaim, renew_remote_batch, takes_lists
 
@@ -85,6 +86,10 @@ class RemoteWork:
             reserved_by=self.claim.holder.key,
             monthly_cap=self.context.settings.monthly_cap,
         )
+
+    def charge_reserved(self) -> None:
+        """Count as spent what is still reserved for it: it may have been paid for, and no answer will say."""
+        charge_holder(self.engine, self.claim.holder.key, self.claim.batch.no, Mode.BATCH.value)
 
     @property
     def file_name(self) -> str:

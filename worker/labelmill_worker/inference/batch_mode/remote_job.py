@@ -1,0 +1,114 @@
+"""The job at Mistral that a remote batch made: whether there is one, how it stands, and how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+
+import structlog
+
+from labelmill.contracts.errors import LabelmillError, Permanent, RemoteFailed, RemoteUnavailable, WorkerUnable
+from labelmill.contracts.states import RemoteStep
+from labelmill.core.database import db_now
+from labelmill.core.database.tables import RemoteBatchRow
+from labelmill_worker.inference.batch_mode.work import RemoteWork
+from labelmill_worker.ports.batch_jobs import RemoteBatch
+from labelmill_worker.store.remote_batches import advance
+
+log = structlog.get_logger()
+
+MARKER = "labelmill"  #: The key of the marker in a job's metadata.
+GONE = "GONE"  #: The status of a job that Mistral does not know any more.
+#: A job counts as gone when so many looks in a row found none, and it was made so long ago: Mistral may know a new job
+#: a little later, and one wrong answer must not have a job's rows paid for twice.
+GONE_LOOKS, GONE_AFTER_S = 5, 30.0
+_MAX_WORDS = 500
+
+
+def answered_requests(row: RemoteBatchRow, job: RemoteBatch) -> int:
+    """How many requests Mistral says are done, of those that the job has."""
+    return min(row.requests, job.succeeded_requests + job.failed_requests)
+
+
+def job_made_before(work: RemoteWork) -> RemoteBatch | None:
+    """The job that an earlier attempt made, whose answer was lost."""
+    row = work.claim.row
+    if not row.attempts:  # this worker has just come to this step: nobody has tried
+        return None
+    found = _jobs_with_marker(work)
+    for double in found[1:]:
+        log.warning("a second batch job with the same marker is stopped", remote_job=double.id)
+        with contextlib.suppress(Permanent):
+            work.jobs.cancel(double.id)
+    return found[0] if found else None
+
+
+def look_at_job(work: RemoteWork) -> RemoteBatch | None:
+    """The job as it is now; None: it is gone. Raises RemoteUnavailable where Mistral may know it again."""
+    row = work.claim.row
+    try:
+        return work.jobs.get(row.remote_id or "")
+    except RemoteFailed as error:
+        age_s = work.claim.now - (row.made_at or work.claim.now)
+        if row.attempts < GONE_LOOKS or age_s < GONE_AFTER_S:
+            raise RemoteUnavailable(f"Mistral does not show batch job {row.remote_id}: {error.message}") from error
+    with contextlib.suppress(RemoteFailed):
+        for job in _jobs_with_marker(work):
+            if job.id == row.remote_id:
+                return job
+    cancel_job(work)  # should it run all the same
+    return None
+
+
+def cancel_job(work: RemoteWork) -> None:
+    """Ask Mistral to stop the job. Where that fails, the next look tells, and it is asked again. Raises
+    WorkerUnable."""
+    remote_id = work.claim.row.remote_id or ""
+    try:
+        work.jobs.cancel(remote_id)
+    except WorkerUnable:
+        raise
+    except LabelmillError as error:
+        log.warning("a batch job could not be stopped", remote_job=remote_id, reason=error.message)
+
+
+def end_job(work: RemoteWork, job: RemoteBatch) -> float:
+    """waiting → reading: the job has ended."""
+    words = _words_of(job)
+    message = f"batch job {job.id} ended {job.status}" + (f": {words}" if words else "")
+    advance(
+        work.engine,
+        work.claim,
+        RemoteStep.READING,
+        message,
+        remote_status=job.status,
+        answered=answered_requests(work.claim.row, job),
+        output_file=job.output_file,
+        error_file=job.error_file,
+        ended_at=db_now(),
+    )
+    return 0
+
+
+def end_gone_job(work: RemoteWork) -> float:
+    """waiting → reading, where nothing is to be read: what the job may have cost counts as spent."""
+    work.charge_reserved()
+    message = f"batch job {work.claim.row.remote_id} is gone at Mistral"
+    log.warning(message)
+    advance(work.engine, work.claim, RemoteStep.READING, message, remote_status=GONE, answered=0, ended_at=db_now())
+    return 0
+
+
+def why_it_failed(work: RemoteWork) -> str:
+    """What Mistral says of an ended job as a whole; empty where it says nothing, or cannot be asked."""
+    with contextlib.suppress(LabelmillError):
+        return _words_of(work.jobs.get(work.claim.row.remote_id or ""))
+    return ""
+
+
+def _words_of(job: RemoteBatch) -> str:
+    return "; ".join(dict.fromkeys(filter(None, job.errors)))[:_MAX_WORDS]
+
+
+def _jobs_with_marker(work: RemoteWork) -> list[RemoteBatch]:
+    row = work.claim.row
+    return work.jobs.find({MARKER: row.marker}, row.begun_at - 3600)
