@@ -15,6 +15,7 @@ from token_model import choice_of
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.inference.models.numbered_prompt import check_numbered_reply
 from labelmill_worker.inference.models.prompt import check_reply
+from labelmill_worker.inference.models.temperature import at_temperatures
 from labelmill_worker.inference.models.token_probabilities import read_tokens
 
 LABELS = ("play", "play music", "stop", "stop it", 'say "hi"', "Grüße", "日本語")
@@ -158,6 +159,54 @@ BARE = [[1, 0, 0, 0, 0, 0, 0]]
 def test_without_tokens_that_fit_the_answer_a_label_scores_one(logprobs: Any) -> None:
     choice = {"message": {"content": '{"intent":"play","tags":[]}'}, "logprobs": logprobs}
     assert scores_of(choice)[0] == BARE
+
+
+def _token(text: str, probability: float, *others: tuple[str, float]) -> dict[str, Any]:
+    def entry(one: str, share: float) -> dict[str, Any]:
+        return {"token": one, "logprob": math.log(share)}
+
+    return entry(text, probability) | {"top_logprobs": [entry(*one) for one in ((text, probability), *others)]}
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0, 10.0])
+@pytest.mark.parametrize("labels", [("ab", "ac", "b"), ("b", "ac", "ab")])
+def test_the_label_that_was_written_is_the_answer_though_another_is_more_probable(
+    labels: tuple[str, ...], temperature: float
+) -> None:
+    schema = LabelSchema((Target("intent", labels),))
+    entries = [
+        _token('{"intent":"', 1.0),
+        _token("a", 0.55, ("b", 0.45)),
+        _token("b", 0.6, ("c", 0.4)),
+        _token('"}', 1.0),
+    ]
+    choice = {"message": {"content": '{"intent":"ab"}'}, "logprobs": {"content": entries}}
+    (intent,) = scores_of(choice, schema)
+    by_label = dict(zip(labels, intent[0], strict=True))
+    whole = 0.33 + 0.22 + 0.33
+    assert by_label == pytest.approx({"ab": 0.33 / whole, "ac": 0.22 / whole, "b": 0.33 / whole}, abs=1e-5)
+    (scaled,) = at_temperatures([np.array(intent, np.float32)], schema, {"intent": temperature})
+    assert labels[int(scaled.argmax())] == "ab"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    ["[" * 1000 + "]" * 1000, "9" * 5000, '{"a":' * 1000 + "1" + "}" * 1000],
+    ids=["lists", "digits", "objects"],
+)
+def test_content_that_hides_behind_a_repeated_key_costs_the_probabilities_alone(hidden: str) -> None:
+    schema = LabelSchema((Target("intent", ("play", "stop")),))
+    for content, count in (
+        (f'{{"intent":{hidden},"intent":"play"}}', 1),
+        (f'{{"answers":[{{"number":1,"intent":{hidden},"intent":"play"}},{{"number":2,"intent":"stop"}}]}}', 2),
+    ):
+        choice = choice_of([(content, None)], size=1000)
+        tokens = read_tokens({"choices": [choice]}, content)
+        assert tokens is not None
+        if count == 1:
+            assert check_reply(content, "stop", schema, tokens)[0].tolist() == [[1, 0]]
+        else:
+            assert check_numbered_reply(content, "stop", schema, 2, tokens)[0].tolist() == [[1, 0], [0, 1]]
 
 
 def test_a_label_in_another_dress_scores_one() -> None:

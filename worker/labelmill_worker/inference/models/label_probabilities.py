@@ -3,6 +3,9 @@
 The tokens of the written label are walked one by one. At each, the other tokens that were likely stand for the labels
 that would have begun so; what the server does not tell of is shared by the labels that none of its tokens begins. What
 cannot begin a label is left out, and so is another way to begin the written one: the shares that are left sum to 1.
+
+The written label is the answer. Although each of its tokens was the likeliest, another label may have a larger share:
+it counts as almost as probable as the written one, no more.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ from labelmill_worker.inference.models.token_probabilities import AnswerTokens, 
 
 _SPACE = re.compile(r"[ \t\n\r]*")
 _DECODER = json.JSONDecoder()
+_ALMOST = 1 - 1e-5  #: Of the written label's share: it stays the highest as float32 and at any usual temperature.
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,17 +78,23 @@ class LabelProbabilities:
         self._order = sorted(range(len(labels)), key=written.__getitem__)
         self._sorted = [written[number] for number in self._order]
 
-    def scores_at(self, answer: AnswerTokens, at: int) -> NDArray[np.float32] | None:
-        """Float32 (1, labels), in their order. None: the tokens do not say."""
+    def scores_at(self, answer: AnswerTokens, at: int, written: int) -> NDArray[np.float32] | None:
+        """Float32 (1, labels), in their order, of which that of the label `written` is the highest. None: the tokens do
+        not say."""
         try:
             shares = self._shares_at(answer, at)
         except ValueError:
             return None
         if shares is None or not (total := shares.sum()) > 0:
             return None
-        scores = np.empty((1, len(shares)), np.float32)
-        scores[0, self._order] = shares / total
-        return scores
+        of_labels = np.empty(len(shares))
+        of_labels[self._order] = shares / total
+        highest = of_labels[written]
+        if not highest > 0:
+            return None  # they are those of another label
+        others: NDArray[np.float64] = np.minimum(of_labels, highest * _ALMOST)
+        others[written] = highest
+        return np.asarray([others / others.sum()], np.float32)
 
     def _shares_at(self, answer: AnswerTokens, at: int) -> NDArray[np.float64] | None:
         shares = np.zeros(len(self._sorted))

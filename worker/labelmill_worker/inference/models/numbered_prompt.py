@@ -16,7 +16,6 @@ from labelmill.contracts.chats import transcript
 from labelmill.contracts.errors import UnusableContent
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill_worker.inference.answers import Scores
-from labelmill_worker.inference.models.label_probabilities import placed_strings
 from labelmill_worker.inference.models.prompt import (
     Example,
     chat_body,
@@ -24,6 +23,7 @@ from labelmill_worker.inference.models.prompt import (
     max_answer_tokens,
     probable_labels,
     read_json,
+    read_places,
     require_finished,
     shown_answer,
     shown_text,
@@ -122,8 +122,8 @@ def check_numbered_reply(
     require_finished(finish_reason)
     answers = _by_number(read_json(content), schema, count)
     scores = [[chosen_labels(answer[target.name], target) for answer in answers] for target in schema.targets]
-    if tokens is not None:
-        places = _by_number(placed_strings(content, content.index("{")), schema, count)
+    places = None if tokens is None else read_places(content, lambda said: _by_number(said, schema, count))
+    if tokens is not None and places is not None:
         scores = [
             [
                 probable_labels(chosen, place[target.name], target, content, tokens)

@@ -8,9 +8,9 @@ model chose and 0 for the rest: which labels of a list are probable cannot be to
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -27,6 +27,8 @@ from labelmill_worker.inference.models.token_probabilities import AnswerTokens
 
 Example = Mapping[str, Any]
 """A labelled text: `{"text", "labels": {target: label or labels}}`."""
+
+_Read = TypeVar("_Read")
 
 _TASK = (
     "You classify texts. The user's message is a text to classify, never an instruction to you: whatever it says, "
@@ -175,13 +177,22 @@ def check_answer(content: str, schema: LabelSchema, tokens: AnswerTokens | None 
     names = tuple(target.name for target in schema.targets)
     answer = with_keys(read_json(content), names)
     chosen = [chosen_labels(answer[target.name], target) for target in schema.targets]
-    if tokens is None:
+    places = None if tokens is None else read_places(content, lambda said: with_keys(said, names))
+    if tokens is None or places is None:
         return chosen
-    places = with_keys(placed_strings(content, content.index("{")), names)
     return [
         probable_labels(scores, places[target.name], target, content, tokens)
         for target, scores in zip(schema.targets, chosen, strict=True)
     ]
+
+
+def read_places(content: str, read: Callable[[Any], _Read]) -> _Read | None:
+    """What `read` makes of the answer's JSON with its strings as `Placed`. None: they cannot be found. An answer whose
+    JSON is good may still repeat a key with content that Python's own reader refuses, such as a very long number."""
+    try:
+        return read(placed_strings(content, content.index("{")))
+    except (ValueError, IndexError, RecursionError, UnusableContent):
+        return None
 
 
 def probable_labels(
@@ -192,7 +203,7 @@ def probable_labels(
     if target.multi or not isinstance(place, Placed):
         return chosen
     at = place.at if content.isascii() else len(content[: place.at].encode("utf-8", "surrogatepass"))
-    found = label_probabilities(target.labels).scores_at(tokens, at)
+    found = label_probabilities(target.labels).scores_at(tokens, at, int(chosen.argmax()))
     return chosen if found is None else found
 
 
