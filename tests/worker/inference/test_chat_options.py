@@ -77,6 +77,16 @@ def test_a_field_that_a_model_refuses_is_left_out_from_then_on() -> None:
     assert "reasoning_effort" in fields.body_of(other)
 
 
+@pytest.mark.parametrize("named", ["logprobs", "top_logprobs"])
+def test_log_probabilities_that_a_model_refuses_are_left_out_with_their_number(named: str) -> None:
+    version = replace(VERSION, recipe={**RECIPE, "logprobs": True})
+    call = Call(Endpoint.CHAT_COMPLETIONS, body_of(version))
+    fields = RefusedFields()
+    with pytest.raises(FieldRefused, match="score 1 and 0"):
+        fields.learn(call, call.body, RequestRefused(f"Mistral refused the request (status 422): body.{named}", 422))
+    assert call.body.keys() - fields.body_of(call).keys() == {"logprobs", "top_logprobs"}
+
+
 def test_a_refusal_of_the_text_stays_its_own() -> None:
     fields = RefusedFields()
     fields.learn(CALL, CALL.body, RequestRefused("Mistral refused the request (status 422): body.messages: bad", 422))

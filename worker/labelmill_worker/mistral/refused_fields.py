@@ -3,16 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
+
+import structlog
 
 from labelmill.contracts.errors import RequestRefused, Retryable
 from labelmill_worker.ports.inference import Call
 
-OPTIONAL_FIELDS = ("reasoning_effort", "prompt_cache_key")
+log = structlog.get_logger()
+
+#: Those of a group mean nothing without each other.
+_GROUPS = (("reasoning_effort",), ("prompt_cache_key",), ("logprobs", "top_logprobs"))
+
+
+def refused_optional_fields(sent: Mapping[str, Any], error: RequestRefused) -> frozenset[str]:
+    """The optional fields of a request that its refusal is about; none where it names none that was sent."""
+    refused: set[str] = set()
+    for group in _GROUPS:
+        if any(name in sent and name in error.message for name in group):
+            refused.update(group)
+    return frozenset(refused)
 
 
 class FieldRefused(Retryable):
     """The request is to be sent again: it goes without the field then."""
+
+    @classmethod
+    def of(cls, model: str, fields: frozenset[str]) -> Self:
+        """For the fields that a model refused."""
+        told = f"{model} refuses {' and '.join(sorted(fields))} and is asked without"
+        if "logprobs" in fields:
+            told += "; labels score 1 and 0 then, for which thresholds mean nothing"
+        return cls(told, 0.0)
 
 
 class RefusedFields:
@@ -30,7 +52,9 @@ class RefusedFields:
 
     def learn(self, call: Call, sent: Mapping[str, Any], error: RequestRefused) -> None:
         """Take note of a refusal. Raises FieldRefused where it names an optional field that was sent."""
-        named = frozenset(name for name in OPTIONAL_FIELDS if name in sent and name in error.message)
+        named = refused_optional_fields(sent, error)
         if named:
             self._by_model[call.model] = self._by_model.get(call.model, frozenset()) | named
-            raise FieldRefused(f"{call.model} is asked without {' and '.join(sorted(named))}", 0.0) from error
+            refusal = FieldRefused.of(call.model, named)
+            log.warning("optional fields of requests are refused", reason=refusal.message)
+            raise refusal from error

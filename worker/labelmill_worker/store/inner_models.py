@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import select, update
 from sqlalchemy.engine import Connection, Engine
 
-from labelmill.contracts.inner_methods import LOGPROBS, VECTORS
+from labelmill.contracts.inner_methods import LOGPROBS, REFUSED_FIELDS, VECTORS
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
@@ -15,6 +15,7 @@ from labelmill.core.database.tables import ModelRow, ModelTargetRow, utc_now
 
 _INNER = "inner"  #: Their state.
 _OF_LOGPROBS = -1  #: The version of the model that asks whether log-probabilities are told.
+_OF_REFUSED_FIELDS = -2  #: Of the one that keeps which fields are refused.
 
 
 def embedding_model(connection: Connection, remote_model: str) -> int:
@@ -55,6 +56,28 @@ def remember_logprobs(engine: Engine, model_no: int, *, told: bool) -> None:
     """Keep the answer for all later trainings."""
     with writing(engine) as connection:
         connection.execute(update(ModelRow).where(ModelRow.no == model_no).values(recipe={"told": told}))
+
+
+def refused_fields_of(engine: Engine, remote_model: str) -> frozenset[str]:
+    """The optional fields of requests that a model's server refused, as `remember_refused_fields` wrote them."""
+    statement = select(ModelRow.recipe).where(
+        ModelRow.name == remote_model, ModelRow.version == _OF_REFUSED_FIELDS, ModelRow.method == REFUSED_FIELDS
+    )
+    with reading(engine) as connection:
+        return frozenset((connection.scalar(statement) or {}).get("refused", ()))
+
+
+def remember_refused_fields(engine: Engine, remote_model: str, fields: frozenset[str]) -> None:
+    """Keep for all later requests what a model's server refused."""
+    known = refused_fields_of(engine, remote_model)
+    if fields <= known:
+        return
+    with writing(engine) as connection:
+        model_no = _inner_model(
+            connection, remote_model, _OF_REFUSED_FIELDS, REFUSED_FIELDS, remote_model, LabelSchema(())
+        )
+        values = {"recipe": {"refused": sorted(fields | known)}}
+        connection.execute(update(ModelRow).where(ModelRow.no == model_no).values(values))
 
 
 def _inner_model(

@@ -24,7 +24,7 @@ from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.ports.batch_jobs import NumberedCall
 from labelmill_worker.ports.inference import Call
 from labelmill_worker.store.chunks import read_chunk_input
-from labelmill_worker.store.inner_models import embedding_model
+from labelmill_worker.store.inner_models import embedding_model, refused_fields_of
 from labelmill_worker.store.remote_batches import BatchOfRemote, decode_requests
 from labelmill_worker.store.vectors import read_vectors
 
@@ -78,7 +78,17 @@ class CallMaker:
 
     def call(self, request: Request, vectors: Vectors | None) -> Call:
         """The call of one request."""
-        return _alone(request, self.asking.call(request, vectors))
+        call = self.asking.call(request, vectors)
+        if self._left_out.isdisjoint(call.body):
+            return _alone(request, call)
+        body = {name: value for name, value in call.body.items() if name not in self._left_out}
+        return _alone(request, replace(call, body=body))
+
+    @cached_property
+    def _left_out(self) -> frozenset[str]:
+        """Optional fields that a line goes without: what the model's server refuses, and the key of a cache that nobody
+        promises for batch jobs."""
+        return refused_fields_of(self._engine, self.asking.model) | {"prompt_cache_key"}
 
     def held_calls(self, held: Mapping[int, bytes]) -> Iterator[NumberedCall]:
         """The calls of all rows that a remote batch holds: chunk → its requests, compressed."""

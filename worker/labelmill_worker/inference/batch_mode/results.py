@@ -37,9 +37,11 @@ from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.tally import tally
 from labelmill_worker.inference.unanswered_rows import unanswered_rows
 from labelmill_worker.mistral.http_errors import error_for_status
+from labelmill_worker.mistral.refused_fields import FieldRefused, refused_optional_fields
 from labelmill_worker.ports.batch_jobs import ResultLine
 from labelmill_worker.ports.inference import Endpoint, Reply
 from labelmill_worker.store.chunks import Claim, has_answers, save_learned_schema
+from labelmill_worker.store.inner_models import remember_refused_fields
 from labelmill_worker.store.progress import ChunkProgress
 from labelmill_worker.store.remote_batches import decode_requests, failures_of, held_chunks, let_go
 from labelmill_worker.store.vectors import rows_with_vectors
@@ -148,8 +150,9 @@ class ResultReader:
             except InvalidInput:
                 raise
             except LabelmillError as error:
-                self.refused_lists += isinstance(error, RequestRefused) and len(rows) > 1
-                self._failures[place] = LineFailure(self._shared(error), usage)
+                shared = self._shared(request, error)
+                self.refused_lists += isinstance(shared, RequestRefused) and len(rows) > 1
+                self._failures[place] = LineFailure(shared, usage)
             else:
                 usages.append(usage)
                 done.update(rows)
@@ -198,9 +201,25 @@ class ResultReader:
             vectors=[vector for answer in answers for vector in answer.vectors],
         )
 
-    def _shared(self, error: LabelmillError) -> LabelmillError:
+    def _shared(self, request: Request, error: LabelmillError) -> LabelmillError:
         """One error for all lines that failed alike: there may be a hundred thousand."""
-        return self._known_failures.setdefault((type(error), str(error)), error)
+        kind = (type(error), str(error))
+        if kind not in self._known_failures:
+            self._known_failures[kind] = self._field_refused(request, error) or error
+        return self._known_failures[kind]
+
+    def _field_refused(self, request: Request, error: LabelmillError) -> FieldRefused | None:
+        """Where a line was refused for an optional field: its rows are sent again without it, as are all later ones."""
+        if not isinstance(error, RequestRefused):
+            return None
+        model = self._strategy.model
+        fields = refused_optional_fields(self._strategy.call(request, None).body, error)
+        if not fields:
+            return None
+        refusal = FieldRefused.of(model, fields)
+        remember_refused_fields(self._work.engine, model, fields)
+        log.warning("optional fields of requests are refused", reason=refusal.message)
+        return refusal
 
     def _let_go(
         self, chunk: int, requests: list[list[int]], missing: LabelmillError | None, *, is_wanted: bool

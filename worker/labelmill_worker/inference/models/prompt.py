@@ -187,8 +187,8 @@ def check_answer(content: str, schema: LabelSchema, tokens: AnswerTokens | None 
 
 
 def read_places(content: str, read: Callable[[Any], _Read]) -> _Read | None:
-    """What `read` makes of the answer's JSON with its strings as `Placed`. None: they cannot be found. An answer whose
-    JSON is good may still repeat a key with content that Python's own reader refuses, such as a very long number."""
+    """What `read` makes of the answer's JSON with its strings as `Placed`. None: they cannot be found. A good answer
+    may repeat a key, with content that is nested deeper than Python reads."""
     try:
         return read(placed_strings(content, content.index("{")))
     except (ValueError, IndexError, RecursionError, UnusableContent):
