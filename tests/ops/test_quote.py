@@ -13,7 +13,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral
-from workshop import SCHEMA, Workshop, intent_rows
+from workshop import SCHEMA, PollingWorkshop, Workshop, intent_rows
 
 from labelmill.contracts.documents.money import QuoteDocument
 from labelmill.contracts.errors import InvalidInput, NotFound
@@ -24,8 +24,9 @@ from labelmill.core.money.tokenizers import EstimatedTokens, MistralTokens, Toke
 from labelmill.services.batches import ClassifyRequest
 from labelmill.services.context import ServiceContext
 from labelmill.services.trainings import TrainRequest
-from labelmill_ops.quote.quoting import QuoteContext, quote_batch, quote_training
+from labelmill_ops.quote.quoting import QuoteContext, quote_batch
 from labelmill_ops.quote.tally import AccountLimits
+from labelmill_ops.quote.trainings import quote_training
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ def counter() -> TokenCounter:
 
 @pytest.fixture
 def workshop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
-    made = Workshop(engine, mistral, redis_url, tmp_path)
+    made = PollingWorkshop(engine, mistral, redis_url, tmp_path)
     made.dataset("small", SCHEMA, **{name: intent_rows(name, 30) for name in ("train", "validation", "test")})
     yield made
     made.close()
@@ -140,9 +141,87 @@ def test_a_training_is_quoted_for_each_method_and_for_texts_without_a_vector_alo
     assert by_method["embedding"]["input_tokens"] == sum(map(counter.of_text, texts))
     assert by_method["embedding"]["requests"] == 6
     assert by_method["embedding"]["cost"] is not None
-    assert (by_method["factory"]["cost"], by_method["prompt"]["requests"]) == (None, 0)
+    assert (by_method["factory"]["cost"], by_method["prompt"]["requests"]) == (None, 1), "it asks for log-probabilities"
     workshop.run(submit_training(workshop.engine, workshop.sender, name="m", dataset="small", yes=True))
     assert quote_training(context, request)["options"][0]["requests"] == 0
+
+
+@pytest.mark.parametrize("options", [{"candidates": 2}, {"shots": 1, "shot_selection": "nearest"}], ids=str)
+def test_a_training_by_prompt_is_quoted_with_what_it_embeds(
+    workshop: Workshop, counter: TokenCounter, options: dict[str, Any]
+) -> None:
+    asked = quote_by_prompt(workshop, counter, **options)
+    training = submit_training(
+        workshop.engine, workshop.sender, name="p", dataset="small", method="prompt", yes=True, **options
+    )
+    assert workshop.run(training)["state"] == "succeeded"
+    sent = list(workshop.mistral.bodies)
+    chats = [body["messages"] for body in sent if "messages" in body]
+    texts = [text for body in sent if "input" in body for text in body["input"]]
+    assert len(chats) == 1, "the question about log-probabilities"
+    assert asked["input_tokens"] == sum(map(counter.of_chat, chats)) + sum(map(counter.of_text, texts))
+
+
+@pytest.mark.parametrize(
+    ("options", "requests"),
+    [
+        ({}, 0),
+        ({"target_precision": {"*": 0.8}}, 30),
+        ({"target_precision": {"*": 0.8}, "texts_per_prompt": 4}, 8),
+        ({"target_precision": {"*": 0.8}, "texts_per_prompt": "auto"}, 30),
+    ],
+    ids=str,
+)
+def test_a_training_by_prompt_is_quoted_with_its_trials(
+    workshop: Workshop, counter: TokenCounter, options: dict[str, Any], requests: int
+) -> None:
+    asked = quote_by_prompt(workshop, counter, **options)
+    batch = quote_by_prompt(workshop, counter, mode="batch", **options)
+    assert asked["requests"] == batch["requests"] == 1 + requests
+    assert asked["output_tokens"][0] > 4 * requests
+    assert asked["cost"]["max"] > asked["cost"]["min"] > 0
+    assert batch["cost"]["max"] == pytest.approx(asked["cost"]["max"] / 2, abs=1e-8)
+
+
+def test_trials_whose_examples_are_chosen_by_vectors_are_quoted_with_these(
+    workshop: Workshop, counter: TokenCounter
+) -> None:
+    precise: dict[str, Any] = {"target_precision": {"*": 0.8}, "candidates": 2}
+    without, asked = quote_by_prompt(workshop, counter, candidates=2), quote_by_prompt(workshop, counter, **precise)
+    assert asked["requests"] == without["requests"] + 2 * 30, "each text is embedded, and asked about"
+    by_batch_jobs = quote_by_prompt(workshop, counter, mode="batch", **precise)
+    assert by_batch_jobs["requests"] == without["requests"] + 30, "validation has its vectors already"
+    assert (without["tokens_by"], asked["tokens_by"]) == ("tokenizer", "estimate")
+
+
+def test_trials_of_several_numbers_of_texts_are_quoted(workshop: Workshop) -> None:
+    rows = {"train": intent_rows("train", 30), "validation": intent_rows("validation", 1_000)}
+    workshop.dataset("large", SCHEMA, **rows)
+    asked = quote_by_prompt(workshop, EstimatedTokens(), dataset="large", texts_per_prompt="auto")
+    assert asked["requests"] >= 1 + 1_000 + 500 + 250, "one text a prompt, two, four, and more"
+    assert asked["cost"]["min"] > 0
+
+
+def quote_by_prompt(workshop: Workshop, counter: TokenCounter, *, dataset: str = "small", **options: Any) -> Any:
+    request = TrainRequest.of("p", dataset, method="prompt", **options)
+    return quote_training(context_of(workshop, counter), request)["options"][0]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"shots": 3, "method": "embedding"}, "goes with"),
+        ({"max_cost": -1.0}, "0 or more"),
+        ({"method": "prompt", "descriptions": {"no such": "label"}}, "no such label"),
+        ({"method": "factory", "target_weights": {"other": 2.0}}, "names"),
+        ({"target_precision": {"other": 0.9}}, "not a target"),
+    ],
+)
+def test_a_quote_refuses_the_training_that_train_refuses(
+    workshop: Workshop, options: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidInput, match=words):
+        quote_training(context_of(workshop, EstimatedTokens()), TrainRequest.of("m", "small", **options))
 
 
 def test_what_a_submission_refuses_a_quote_refuses_too(workshop: Workshop) -> None:
@@ -151,6 +230,9 @@ def test_what_a_submission_refuses_a_quote_refuses_too(workshop: Workshop) -> No
         quote_batch(context, classify(source, "missing@1"))
     with pytest.raises(InvalidInput):
         quote_batch(context, classify(source, "ft:classifier:x", text="no-such-column"))
+    for options in ({"max_cost": -1.0}, {"mode": "auto"}, {"priority": "now"}, {"max_cost": 1.0}):
+        with pytest.raises(InvalidInput):
+            quote_batch(context, classify(source, "ft:classifier:x", **options))
     with pytest.raises(NotFound, match="no dataset"):
         quote_training(context, TrainRequest.of("m", "missing"))
 

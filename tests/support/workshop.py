@@ -13,13 +13,13 @@ from typing import Any, cast
 
 import redis
 from documents import checked
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
 from labelmill.contracts.messages import CLASSIFY, EVALUATE, TRAIN, ChunkMessage, JobMessage
 from labelmill.core.database import connect, reading, writing
-from labelmill.core.database.tables import DatasetRow, ModelRow, ModelTargetRow
+from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow, ModelTargetRow, TrainingRow
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill.core.storage.references import dataset_folder
@@ -164,3 +164,16 @@ def open_workshop(url: str, mistral: StrictMistral, redis_url: str, folder: Path
     yield made
     made.close()
     engine.dispose()
+
+
+class PollingWorkshop(Workshop):
+    """Polls trainings and evaluations at once when no message is left, as a sweep would."""
+
+    def step(self) -> None:
+        with writing(self.engine) as connection:
+            connection.execute(update(TrainingRow).values(due_at=None))
+            if not self.queue.waiting:
+                for task, table in ((TRAIN, TrainingRow), (EVALUATE, EvaluationRow)):
+                    open_jobs = select(table.id).where(table.state.in_(("queued", "validating", "running")))
+                    self.queue.waiting += [(task, JobMessage(job_id=one)) for one in connection.scalars(open_jobs)]
+        super().step()

@@ -14,20 +14,17 @@ from mill import DEADLINE_S, Mill, open_mill, some_texts, until
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, refuse_texts_with
-from workshop import SCHEMA, Workshop, intent_rows
+from workshop import SCHEMA, PollingWorkshop, Workshop, intent_rows
 
 from labelmill.contracts.errors import CapReached, InvalidInput
 from labelmill.contracts.exit_codes import exit_code_of_job
-from labelmill.contracts.messages import EVALUATE, TRAIN, JobMessage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import (
     BatchRow,
     BudgetRow,
     ChunkRow,
-    EvaluationRow,
     LedgerRow,
     ReservationRow,
-    TrainingRow,
     utc_now,
 )
 from labelmill.core.money.nanos import amount_of, nanos
@@ -253,19 +250,6 @@ def test_what_workers_without_the_cap_spend_counts_for_the_month(
 def spent_by_all(engine: Engine) -> float:
     with reading(engine) as connection:
         return float(connection.scalar(select(func.sum(LedgerRow.amount))) or 0.0)
-
-
-class PollingWorkshop(Workshop):
-    """Polls trainings and evaluations at once when no message is left, as a sweep would."""
-
-    def step(self) -> None:
-        with writing(self.engine) as connection:
-            connection.execute(update(TrainingRow).values(due_at=None))
-            if not self.queue.waiting:
-                for task, table in ((TRAIN, TrainingRow), (EVALUATE, EvaluationRow)):
-                    open_jobs = select(table.id).where(table.state.in_(("queued", "validating", "running")))
-                    self.queue.waiting += [(task, JobMessage(job_id=one)) for one in connection.scalars(open_jobs)]
-        super().step()
 
 
 @pytest.fixture

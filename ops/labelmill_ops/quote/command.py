@@ -15,8 +15,6 @@ from labelmill.cli.figures import duration, money
 from labelmill.cli.options import MAIN
 from labelmill.cli.tables import print_rows
 from labelmill.contracts.documents.money import CostRange, QuoteDocument
-from labelmill.services.batches import ClassifyRequest
-from labelmill.services.trainings import TrainRequest
 
 
 def register(app: typer.Typer) -> None:
@@ -30,15 +28,7 @@ def register(app: typer.Typer) -> None:
 
 @wraps(classify_command.classify)
 def _quote_classify(**given: Any) -> None:
-    same = ("text", "id_column", "cache", "chats", "encoding", "delimiter", "quoting")
-    request = ClassifyRequest.of(
-        given["source"],
-        given["model"],
-        multi=given["multi"] or (),
-        thresholds=classify_command.parse_thresholds(given["threshold"] or []),
-        on_bad_row=given["on_bad_row"].value,
-        **{name: given[name] for name in same},
-    )
+    request = classify_command.request_of(given)
     from labelmill_ops.quote.quoting import quote_batch  # noqa: PLC0415 - the worker's code, which the help spares
 
     _show(quote_batch(_context(), request), as_json=given["as_json"])
@@ -46,15 +36,8 @@ def _quote_classify(**given: Any) -> None:
 
 @wraps(train_command.train)
 def _quote_train(**given: Any) -> None:
-    same = ("steps", "learning_rate", "suffix", "wandb_project", "shots", "shot_selection", "optimize")
-    request = TrainRequest.of(
-        given["name"],
-        given["dataset"],
-        method=given["method"],
-        base_model=given["model"],
-        **{name: given[name] for name in same},
-    )
-    from labelmill_ops.quote.quoting import quote_training  # noqa: PLC0415 - as above
+    request = train_command.request_of(given)
+    from labelmill_ops.quote.trainings import quote_training  # noqa: PLC0415 - as above
 
     _show(quote_training(_context(), request), as_json=given["as_json"])
 

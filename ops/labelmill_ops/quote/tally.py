@@ -44,12 +44,12 @@ class _Used:
 class CallTally:
     """What the calls for some texts take."""
 
-    def __init__(self, strategy: Strategy, counter: TokenCounter) -> None:
+    def __init__(self, strategy: Strategy, counter: TokenCounter, *, is_estimated: bool = False) -> None:
         self._strategy = strategy
         self._counter = counter
         self._shortest = counter.of_answer(_shortest_answer(strategy.schema or LabelSchema(())))
         self._used: dict[str, _Used] = {}
-        self._is_estimated = counter.tokens_by == "estimate"
+        self._is_estimated = is_estimated or counter.tokens_by == "estimate"
         self._example: Call | None = None
 
     def add(self, texts: list[str]) -> None:
@@ -64,6 +64,17 @@ class CallTally:
             call = self._strategy.call(request, vectors)
             self._count(call, request)
             self._example = self._example or call
+
+    def include(self, other: CallTally) -> None:
+        """Count what another tally has counted too."""
+        for model, used in other._used.items():
+            total = self._used.setdefault(model, _Used())
+            total.requests += used.requests
+            total.asked += used.asked
+            total.written_min += used.written_min
+            total.written_max += used.written_max
+        self._is_estimated |= other._is_estimated and bool(other._used)
+        self._example = self._example or other._example
 
     def _count(self, call: Call, request: Request) -> None:
         used = self._used.setdefault(call.model, _Used())

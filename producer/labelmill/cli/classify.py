@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
@@ -119,31 +120,13 @@ def classify(
     Tells id, kind and state; with --wait, how it ended, or on a terminal the labels of texts that came on standard
     input.
     """
+    arguments = dict(locals())  # first: the arguments are all that is there
     # everything is checked before anything is written or paid for
     if output is not None and not wait:
         raise InvalidInput("-o goes with --wait; without it, `labelmill results ID -o FILE` writes them later")
     if output is None and (scores or keep):
         raise InvalidInput("--scores and --keep go with -o FILE; `labelmill results ID` takes them too")
-    request = ClassifyRequest.of(
-        source,
-        model,
-        text=text,
-        id_column=id_column,
-        mode=mode,
-        deadline=deadline,
-        priority=priority,
-        thresholds=parse_thresholds(threshold or []),
-        multi=multi or (),
-        chats=chats,
-        cache=cache,
-        on_bad_row=on_bad_row.value,
-        encoding=encoding,
-        delimiter=delimiter,
-        quoting=quoting,
-        idempotency_key=idempotency_key,
-        metadata=parse_metadata(metadata),
-        max_cost=max_cost,
-    )
+    request = request_of(arguments)
     target = None if output is None else output_of(output)
     options = OutputOptions.of(
         target, scores=scores, keep=keep, output_delimiter=output_delimiter, bom=bom, no_escape=no_escape
@@ -168,6 +151,23 @@ def classify(
     else:
         save(context, SaveRequest(submitted.id, target, options), lost)
         finish_wait(document, as_json=as_json, output=target)
+
+
+def request_of(arguments: Mapping[str, Any]) -> ClassifyRequest:
+    """What the arguments of `classify` ask for. Raises InvalidInput."""
+    same = (
+        *("text", "id_column", "mode", "deadline", "priority", "chats", "cache", "encoding", "delimiter", "quoting"),
+        *("idempotency_key", "max_cost"),
+    )
+    return ClassifyRequest.of(
+        arguments["source"],
+        arguments["model"],
+        thresholds=parse_thresholds(arguments["threshold"] or []),
+        multi=arguments["multi"] or (),
+        on_bad_row=arguments["on_bad_row"].value,
+        metadata=parse_metadata(arguments["metadata"]),
+        **{name: arguments[name] for name in same},
+    )
 
 
 def parse_thresholds(items: list[str]) -> dict[str, float]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -139,32 +140,31 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train a model version on a dataset."""
-    request = TrainRequest.of(
-        name,
-        dataset,
-        method=method,
-        mode=mode,
-        max_cost=max_cost,
-        yes=yes,
-        base_model=model,
-        steps=steps,
-        learning_rate=learning_rate,
-        suffix=suffix,
-        target_weights=parse_weights(target_weight or []),
-        wandb_project=wandb_project,
-        descriptions=read_descriptions(describe) | parse_pairs("--label-description", label_description or []),
-        shots=shots,
-        shot_selection=shot_selection,
-        texts_per_prompt=parse_count(texts_per_prompt),
-        candidates=candidates,
-        optimize=optimize,
-        target_precision=parse_precisions(target_precision or []),
-        idempotency_key=idempotency_key,
-        metadata=parse_metadata(metadata),
-    )
+    request = request_of(locals())  # first: the arguments are all that is there
     context = connected()
     submitted = submit(context, accept_training(context, request))
     finish_submission(context, submitted, wait=wait, as_json=as_json)
+
+
+def request_of(arguments: Mapping[str, Any]) -> TrainRequest:
+    """What the arguments of `train` ask for. Raises InvalidInput."""
+    same = (
+        *("mode", "max_cost", "yes", "steps", "learning_rate", "suffix", "wandb_project"),
+        *("shots", "shot_selection", "candidates", "optimize", "idempotency_key"),
+    )
+    return TrainRequest.of(
+        arguments["name"],
+        arguments["dataset"],
+        method=arguments["method"],
+        base_model=arguments["model"],
+        target_weights=parse_weights(arguments["target_weight"] or []),
+        descriptions=read_descriptions(arguments["describe"])
+        | parse_pairs("--label-description", arguments["label_description"] or []),
+        texts_per_prompt=parse_count(arguments["texts_per_prompt"]),
+        target_precision=parse_precisions(arguments["target_precision"] or []),
+        metadata=parse_metadata(arguments["metadata"]),
+        **{name: arguments[name] for name in same},
+    )
 
 
 def parse_pairs(option: str, items: list[str]) -> dict[str, str]:

@@ -129,6 +129,22 @@ class ClassifyRequest:
         return cls(model, spec, mode, priority, idempotency_key, metadata or {}, rows, max_cost)
 
 
+def check_request(request: ClassifyRequest) -> None:
+    """Raise InvalidInput for what no model or source could make right."""
+    if request.priority not in PRIORITY_OF:
+        raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
+    check_mode(request.mode)
+    if (request.mode == AUTO) is not (request.spec.deadline_s is not None):
+        raise InvalidInput(f"{named('mode', AUTO)} needs {named('deadline')}, and no other mode takes one")
+    check_identity(request.idempotency_key, request.metadata)
+
+
+def check_model(context: ServiceContext, request: ClassifyRequest, model: ModelRow) -> None:
+    """Raise InvalidInput for targets that the model does not have, and for a cap on what has no known price."""
+    _check_targets(request.spec, model)
+    check_max_cost(request.max_cost, models_asked(model), context.prices)
+
+
 def accept_batch(
     context: ServiceContext, request: ClassifyRequest, on_progress: Callable[[int], None] = lambda _: None
 ) -> Accepted:
@@ -136,17 +152,11 @@ def accept_batch(
     since its last call. Raises InvalidInput, NotFound."""
     context.require_tables()
     engine, spec, key = context.engine, request.spec, request.idempotency_key
-    if request.priority not in PRIORITY_OF:
-        raise InvalidInput(f"{named('priority')} is one of {', '.join(PRIORITY_OF)}, not {shown(request.priority)}")
-    check_mode(request.mode)
-    if (request.mode == AUTO) is not (spec.deadline_s is not None):
-        raise InvalidInput(f"{named('mode', AUTO)} needs {named('deadline')}, and no other mode takes one")
-    check_identity(key, request.metadata)
+    check_request(request)
     inputs = inputs_of(spec.source, context.remote) if request.rows is None else []
     with writing(engine) as connection:
         row = resolve_model(connection, request.model)
-        _check_targets(spec, row)
-        check_max_cost(request.max_cost, models_asked(row), context.prices)
+        check_model(context, request, row)
         about_model = warnings_of(row, read_list(connection))
         spec = spec.model_copy(
             update={"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}

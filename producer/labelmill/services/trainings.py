@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from sqlalchemy import select
+from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import check_plain_name, shown
 from labelmill.contracts.errors import InvalidInput, NotFound
@@ -17,6 +18,7 @@ from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import DatasetRow, TrainingRow
 from labelmill.core.jobs.transitions import create_job, move_job
+from labelmill.core.money.prices import PriceList
 from labelmill.core.remote_models import deprecation_of, meaning_of, read_list
 from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import ready_dataset
@@ -108,28 +110,38 @@ class TrainRequest:
         return cls(name, dataset, method, max_cost, yes, spec, idempotency_key, metadata or {})
 
 
+def checked_spec(request: TrainRequest, prices: PriceList) -> TrainSpec:
+    """The specification of the training, checked as far as it can be without the dataset. Raises InvalidInput."""
+    check_plain_name("model", request.name)
+    check_method(request.method)
+    check_identity(request.idempotency_key, request.metadata)
+    spec = _spec_of_method(request.method, request.spec)
+    check_max_cost(request.max_cost, _models_asked(request.method, spec), prices)
+    return spec
+
+
+def checked_dataset(connection: Connection, request: TrainRequest, spec: TrainSpec) -> DatasetRow:
+    """The dataset, on which this training is possible. Raises NotFound, InvalidInput."""
+    dataset = ready_dataset(connection, request.dataset)
+    if not (dataset.splits or {}).get("train") and (request.method != "prompt" or spec.shots):
+        raise InvalidInput(f"dataset {shown(request.dataset)} has no rows to train on", field="dataset")
+    check_choice(dataset, request.method)
+    check_labels(spec, dataset.label_schema or [])
+    check_thresholds(spec, dataset)
+    if request.method == "prompt":
+        check_precisions_of_prompts(spec, dataset.label_schema or [])
+    return dataset
+
+
 def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
     """Write the job of a training. Raises NotFound, InvalidInput."""
     context.require_tables()
-    check_plain_name("model", request.name)
-    check_method(request.method)
-    max_cost = request.max_cost
-    key = request.idempotency_key
-    check_identity(key, request.metadata)
-    spec = _spec_of_method(request.method, request.spec)
-    check_max_cost(max_cost, _models_asked(request.method, spec), context.prices)
+    spec, max_cost, key = checked_spec(request, context.prices), request.max_cost, request.idempotency_key
     job_id, digest = new_id(Kind.TRAINING), _digest_of(request)
     with writing(context.engine) as connection:
         if (before := accepted_before(connection, Kind.TRAINING, key, digest)) is not None:
             return before
-        dataset_row = ready_dataset(connection, request.dataset)
-        if not (dataset_row.splits or {}).get("train") and (request.method != "prompt" or spec.shots):
-            raise InvalidInput(f"dataset {shown(request.dataset)} has no rows to train on", field="dataset")
-        check_choice(dataset_row, request.method)
-        check_labels(spec, dataset_row.label_schema or [])
-        check_thresholds(spec, dataset_row)
-        if request.method == "prompt":
-            check_precisions_of_prompts(spec, dataset_row.label_schema or [])
+        dataset_row = checked_dataset(connection, request, spec)
         listed = read_list(connection)
         deprecated = deprecation_of(meaning_of(spec.base_model, listed), listed)
         values: dict[str, Any] = {
@@ -197,7 +209,8 @@ def _models_asked(method: str, spec: TrainSpec) -> list[str]:
     if method == "embedding":
         return [spec.base_model]
     if method == "prompt":
-        return [spec.base_model, *([EMBEDDING_MODEL] if spec.shot_selection == "nearest" else [])]
+        embeds = spec.shot_selection == "nearest" or spec.candidates is not None
+        return [spec.base_model, *([EMBEDDING_MODEL] if embeds else [])]
     return []
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.label_schema import LabelSchema
-from labelmill.contracts.specs import EMBEDDING_MODEL, MAX_TEXTS_PER_PROMPT
+from labelmill.contracts.specs import EMBEDDING_MODEL, MAX_TEXTS_PER_PROMPT, TrainSpec
 from labelmill.contracts.states import TrainingState
+from labelmill.core.storage.base import StoredFile
 from labelmill.core.storage.references import model_file
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.nearest_labels import NearestLabels, label_texts
@@ -38,10 +39,12 @@ def validate(step: StepContext) -> NextPoll:
     spec = step.spec
     needed = embedding.Needed(0, 0, 0.0, "")
     with step.long_slot():
-        if _needs_vectors(step):
-            needed = embedding.count_unembedded(step, EMBEDDING_MODEL, _texts_to_embed(step, schema))
+        if needs_vectors(step.spec):
+            texts = texts_to_embed(spec, schema, step.split_file)
+            needed = embedding.count_unembedded(step, EMBEDDING_MODEL, texts)
         if spec.texts_per_prompt == "auto" or spec.target_precision:
-            trials = Trials(step, schema, _prompt(step, schema) | _shown_at_random(step, schema))
+            train = step.split_file("train")
+            trials = Trials(step, schema, prompt_recipe(spec, schema, train) | shown_at_random(spec, schema, train))
             needed = _with_trials(needed, trials)
     if not needed.said:
         step.save(estimate={"amount": 0.0, "currency": "USD", "texts": 0, "tokens": 0})
@@ -64,8 +67,8 @@ def run(step: StepContext) -> NextPoll:
     """running → succeeded: make the prompt, and try it where it is asked for."""
     schema = LabelSchema.from_json(step.dataset.label_schema or [])
     holds_chats(step.split_file("train"))  # a file that is not there is told of before anything is paid for
-    if _needs_vectors(step):
-        wait_s = embedding.embed(step, EMBEDDING_MODEL, lambda: _texts_to_embed(step, schema))
+    if needs_vectors(step.spec):
+        wait_s = embedding.embed(step, EMBEDDING_MODEL, lambda: texts_to_embed(step.spec, schema, step.split_file))
         if wait_s is not None:
             return wait_s
     logprobs = find_out(step)
@@ -98,24 +101,24 @@ def _with_texts(recipe: dict[str, Any], texts: int) -> dict[str, Any]:
 
 def _recipe(step: StepContext, schema: LabelSchema, *, logprobs: bool) -> dict[str, Any]:
     """The whole prompt, and the file of the version."""
-    recipe = _prompt(step, schema) | {"logprobs": logprobs}
-    if step.spec.shots and not _is_nearest(step):
-        recipe["examples"] = _sample(step, schema, step.spec.shots, MAX_EXAMPLES)
-    if _needs_vectors(step):
+    train = step.split_file("train")
+    recipe = prompt_recipe(step.spec, schema, train) | {"logprobs": logprobs}
+    if step.spec.shots and not is_nearest(step.spec):
+        recipe["examples"] = _sample(train, schema, step.spec.shots, MAX_EXAMPLES)
+    if needs_vectors(step.spec):
         with step.long_slot():
             recipe |= _file(step, schema) | {"embedding_model": EMBEDDING_MODEL}
     return recipe
 
 
-def _prompt(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
+def prompt_recipe(spec: TrainSpec, schema: LabelSchema, train: StoredFile | None) -> dict[str, Any]:
     """What is said in every prompt; of texts in one prompt as many as may be tried."""
-    spec = step.spec
     recipe: dict[str, Any] = {
         "system": system_message(schema, spec.descriptions),
         "answer_schema": answer_schema(schema),
         "shots": spec.shots,
         "shot_selection": spec.shot_selection,
-        "chats": holds_chats(step.split_file("train")),
+        "chats": holds_chats(train),
     }
     if spec.candidates is not None:
         recipe |= {"candidates": spec.candidates, "descriptions": spec.descriptions}
@@ -125,51 +128,55 @@ def _prompt(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     return recipe
 
 
-def _shown_at_random(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
+def shown_at_random(spec: TrainSpec, schema: LabelSchema, train: StoredFile | None) -> dict[str, Any]:
     """Examples about as long as those that will be shown, for an estimate."""
-    shown: dict[str, Any] = {"embedding_model": EMBEDDING_MODEL} if _needs_vectors(step) else {}
-    if step.spec.shots:
-        shown["examples"] = _sample(step, schema, step.spec.shots, MAX_EXAMPLES)
+    shown: dict[str, Any] = {"embedding_model": EMBEDDING_MODEL} if needs_vectors(spec) else {}
+    if spec.shots:
+        shown["examples"] = _sample(train, schema, spec.shots, MAX_EXAMPLES)
     return shown
 
 
-def _is_nearest(step: StepContext) -> bool:
-    return step.spec.shots > 0 and step.spec.shot_selection == "nearest"
+def is_nearest(spec: TrainSpec) -> bool:
+    """Whether a prompt shows the examples that are nearest to its text."""
+    return spec.shots > 0 and spec.shot_selection == "nearest"
 
 
-def _needs_vectors(step: StepContext) -> bool:
-    return _is_nearest(step) or step.spec.candidates is not None
+def needs_vectors(spec: TrainSpec) -> bool:
+    """Whether a part of the prompt is chosen by vectors."""
+    return is_nearest(spec) or spec.candidates is not None
 
 
-def _sample(step: StepContext, schema: LabelSchema, per_label: int, max_rows: int) -> list[dict[str, Any]]:
-    train = step.split_file("train")
+def _sample(train: StoredFile | None, schema: LabelSchema, per_label: int, max_rows: int) -> list[dict[str, Any]]:
     if train is None:
         raise InvalidInput("the dataset has no rows to take examples from")
     return sample_per_label(read_rows(train), schema, per_label, max_rows)
 
 
-def _texts_to_embed(step: StepContext, schema: LabelSchema) -> Iterator[list[str]]:
+def texts_to_embed(
+    spec: TrainSpec, schema: LabelSchema, split_file: Callable[[str], StoredFile | None]
+) -> Iterator[list[str]]:
     """Examples; where prompts name the nearest labels also these, and validation, to see how often they are right."""
-    pool = _pool_rows(step, schema)
+    pool = _pool_rows(spec, schema, split_file("train"))
     for start in range(0, len(pool), BLOCK_ROWS):
         yield [text for text, _ in pool[start : start + BLOCK_ROWS]]
-    if step.spec.candidates is None:
+    if spec.candidates is None:
         return
-    yield label_texts(schema, step.spec.descriptions)
-    if (validation := step.split_file("validation")) is not None:
+    yield label_texts(schema, spec.descriptions)
+    if (validation := split_file("validation")) is not None:
         for block in in_blocks(read_rows(validation)):
             yield [text for text, _ in block]
 
 
-def _pool_rows(step: StepContext, schema: LabelSchema) -> list[Row]:
-    if not _is_nearest(step) and step.split_file("train") is None:
+def _pool_rows(spec: TrainSpec, schema: LabelSchema, train: StoredFile | None) -> list[Row]:
+    if not is_nearest(spec) and train is None:
         return []  # labels alone, by their names
-    return [(row["text"], row["labels"]) for row in _sample(step, schema, POOL_PER_LABEL, MAX_POOL)]
+    return [(row["text"], row["labels"]) for row in _sample(train, schema, POOL_PER_LABEL, MAX_POOL)]
 
 
 def _file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     """The file of what is chosen by vectors, as the recipe names it."""
-    found = list(embedding.vectors_of(step, EMBEDDING_MODEL, iter(_pool_rows(step, schema))))
+    pool_rows = _pool_rows(step.spec, schema, step.split_file("train"))
+    found = list(embedding.vectors_of(step, EMBEDDING_MODEL, iter(pool_rows)))
     rows = [{"text": text, "labels": labels} for _, labels, text in found]
     labels, of_recipe = None, dict[str, Any]()
     if step.spec.candidates is not None:
@@ -181,7 +188,7 @@ def _file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
         raise Permanent("none of the examples could be embedded")
     else:
         vectors = matrix_of([data for data, _, _ in found])
-    if not _is_nearest(step):
+    if not is_nearest(step.spec):
         rows, vectors = [], vectors[:0]
     pool = ExamplePool.of(schema, rows, vectors, labels)
     step.confirm_lease()

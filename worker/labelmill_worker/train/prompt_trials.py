@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
+from labelmill.contracts.specs import TrainSpec
 from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.database import writing
 from labelmill.core.money.token_counts import count_all
+from labelmill.core.storage.base import StoredFile
 from labelmill_worker.inference.models.numbered_prompt import texts_per_prompt
 from labelmill_worker.inference.models.prompt import usual_answer_tokens
 from labelmill_worker.inference.models.version import ModelVersion
@@ -38,6 +40,34 @@ from labelmill_worker.train.texts_per_prompt import (
 _BLOCK_ROWS = 1_000
 
 
+def rows_to_try(validation: StoredFile | None) -> Sequence[Row]:
+    """Those of validation that are asked about: with different texts, and not too many."""
+    if validation is None:
+        return []
+    distinct, rows = DistinctTexts(), list[Row]()
+    for block in in_blocks(read_rows(validation)):
+        first_rows = distinct.first_rows([text for text, _ in block]).tolist()
+        rows += [row for row, first in zip(block, first_rows, strict=True) if first < 0 and row[0].strip()]
+    every = -(-len(rows) // MAX_ROWS) if rows else 1
+    return rows[::every]
+
+
+def most_texts(recipe: Mapping[str, Any], schema: LabelSchema) -> int:
+    """How many texts go into a prompt at most, so that the longest answers fit."""
+    return texts_per_prompt(recipe["numbered"], schema) if "numbered" in recipe else 1
+
+
+def numbers_of_texts(spec: TrainSpec, rows: int, at_most: int) -> Sequence[int]:
+    """The numbers of texts in a prompt that a training tries, smallest first."""
+    if spec.texts_per_prompt == "auto":
+        larger = numbers_to_try(rows, at_most)
+        if larger:
+            return [1, *larger]
+    if not spec.target_precision:
+        return []
+    return [1 if spec.texts_per_prompt == "auto" else spec.texts_per_prompt]
+
+
 @dataclass(frozen=True)
 class Trials:
     """The trials of one training, on the rows of validation that have different texts."""
@@ -49,32 +79,17 @@ class Trials:
     @cached_property
     def rows(self) -> Sequence[Row]:
         """The rows that are asked about."""
-        file = self.step.split_file("validation")
-        if file is None:
-            return []
-        distinct, rows = DistinctTexts(), list[Row]()
-        for block in in_blocks(read_rows(file)):
-            first_rows = distinct.first_rows([text for text, _ in block]).tolist()
-            rows += [row for row, first in zip(block, first_rows, strict=True) if first < 0 and row[0].strip()]
-        every = -(-len(rows) // MAX_ROWS) if rows else 1
-        return rows[::every]
+        return rows_to_try(self.step.split_file("validation"))
 
     @property
     def at_most(self) -> int:
         """Texts in a prompt whose longest answers fit."""
-        return texts_per_prompt(self.recipe["numbered"], self.schema) if "numbered" in self.recipe else 1
+        return most_texts(self.recipe, self.schema)
 
     @cached_property
     def numbers(self) -> Sequence[int]:
         """The numbers of texts that are tried, smallest first."""
-        spec = self.step.spec
-        if spec.texts_per_prompt == "auto":
-            larger = numbers_to_try(len(self.rows), self.at_most)
-            if larger:
-                return [1, *larger]
-        if not spec.target_precision:
-            return []
-        return [1 if spec.texts_per_prompt == "auto" else spec.texts_per_prompt]
+        return numbers_of_texts(self.step.spec, len(self.rows), self.at_most)
 
     def estimate(self) -> tuple[int, float | None]:
         """About how many tokens all trials take, and what they cost in USD; None: the price is not known."""
