@@ -30,7 +30,7 @@ from labelmill.core.database.tables import (
 from labelmill.core.money.nanos import nanos
 from labelmill.services.jobs.actions import cancel
 from labelmill.services.jobs.requests import JobRequest
-from labelmill_worker.inference.batch_mode import remote_job, steps, verdicts
+from labelmill_worker.inference.batch_mode import remote_job, steps, stopping, verdicts
 from labelmill_worker.inference.batch_mode.results import ResultReader
 from labelmill_worker.store.remote_batches import claim_remote_batch
 
@@ -238,6 +238,23 @@ def test_a_job_of_which_nothing_is_said_any_more_is_not_waited_for(
     _set(mill, stop_asked_at=RemoteBatchRow.stop_asked_at - 3600)
     assert mill.run(batch)["state"] == "cancelled"
     assert _charged_without_answer(mill) == reserved > 0
+
+
+def test_a_fault_while_a_job_is_being_stopped_does_not_outlast_the_patience(
+    mill: RemoteMill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill.jobs.statuses = ["RUNNING"] * 100_000
+    batch = mill.submit(some_texts(20))
+    mill.until_step(batch, "waiting")
+    cancel(mill.context, JobRequest(batch))
+    mill.until(lambda: mill.remote()[0].stop_asked_at is not None)
+    failing = _fail(mill, "get", RateLimited("later", retry_after_s=600.0), monkeypatch, times=1)
+    _set(mill, stop_asked_at=db_now() - stopping.STOP_PATIENCE_S + 30)
+    mill.until(lambda: not failing[0])
+    (row,) = mill.remote()
+    assert row.stop_asked_at is not None
+    assert row.next_look_at is not None
+    assert row.next_look_at <= row.stop_asked_at + stopping.STOP_PATIENCE_S + 2
 
 
 def test_a_job_that_may_have_been_made_is_not_looked_for_for_ever(

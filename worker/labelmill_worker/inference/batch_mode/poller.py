@@ -20,6 +20,7 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.remote_batches import HOLDS_ROWS
 from labelmill_worker.inference.batch_mode.schedule import backoff_s
 from labelmill_worker.inference.batch_mode.steps import NextStep, take_step
+from labelmill_worker.inference.batch_mode.stopping import patience_left_s
 from labelmill_worker.inference.batch_mode.work import BatchModeContext, RemoteWork
 from labelmill_worker.process.ability import MISTRAL, WORKER_ID
 from labelmill_worker.process.delays import reason_of
@@ -45,6 +46,7 @@ from labelmill_worker.store.remote_batches import (
 log = structlog.get_logger()
 
 _SLOT_PAUSE_S = 1.0
+_MIN_STOP_PAUSE_S = 1.0
 _ASKS_MISTRAL = (RemoteStep.CREATING, RemoteStep.WAITING)
 _MAY_BE_PAID = (RemoteStep.CREATING, RemoteStep.WAITING, RemoteStep.READING)
 _MAX_ATTEMPTS = 60  #: In a row in vain, of a step that the batch does not need any more: about an hour.
@@ -150,6 +152,8 @@ def _after_fault(work: RemoteWork, error: Retryable) -> NextStep:
         _give_up(work, error.message)
         return _release(work, 0.0)
     wait_s = backoff_s(claim.row.attempts, work.poll_s, context.rng, min_s=error.retry_after_s)
+    if claim.step in _ASKS_MISTRAL and not claim.batch.is_wanted:  # its end is not waited for any longer than that
+        wait_s = min(wait_s, max(_MIN_STOP_PAUSE_S, patience_left_s(work)))
     if (reason := reason_of(error)) is not None:
         note_delay(
             work.engine,

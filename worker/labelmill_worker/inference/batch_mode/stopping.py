@@ -27,7 +27,7 @@ def never_made(work: RemoteWork) -> float:
     """Its job is not made any more, unless an attempt before has made it."""
     message = "a batch job was not made: the batch was stopped"
     if work.claim.step is RemoteStep.CREATING:
-        left_s = _patience_left_s(work)
+        left_s = patience_left_s(work)
         try:
             job = job_made_before(work)
         except WorkerUnable:
@@ -48,7 +48,7 @@ def stop(work: RemoteWork) -> float:
     """Have Mistral stop its job, and wait for the end: what it was answered so far is read."""
     row = work.claim.row
     is_asked = row.stop_asked_at is not None
-    left_s = _patience_left_s(work)
+    left_s = patience_left_s(work)
     if not is_asked:
         cancel_job(work)
         return min(1.0, work.poll_s)
@@ -78,7 +78,7 @@ def _look(work: RemoteWork, left_s: float) -> RemoteBatch | None:
         return None
 
 
-def _patience_left_s(work: RemoteWork) -> float:
+def patience_left_s(work: RemoteWork) -> float:
     """How long the end is waited for from now on. Counts from the first call, whether Mistral could be asked or not."""
     row = work.claim.row
     moves = work.claim.batch.stopping == Stopping.REALTIME.value
