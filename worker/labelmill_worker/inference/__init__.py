@@ -4,9 +4,9 @@
 | --- | --- |
 | `chunk_run.py` | the flow of one chunk, in a task's thread; `claiming.py` finds the chunk, `chunk_end.py` closes it |
 | `strategies/`, `models/` | how a model is asked, a file for each kind of call; what a version keeps in files. Pure |
-| `planning.py`, `rows_to_send.py`, `answers.py`, `chat_replies.py`, `vectors.py`, `tally.py` | pure steps |
-| `runtime.py` | what the chunks of a process share, the event loop among them |
-| `sender.py` | sends a chunk's requests; `retry_policy.py` says when again, `bisection.py` finds a bad row |
+| `planning.py`, `unanswered_rows.py`, `answers.py`, `chat_replies.py`, `vectors.py`, `tally.py` | pure steps |
+| `inference_runtime.py` | what the chunks of a process share, the event loop among them |
+| `sender.py`, `unused_vectors.py` | sends requests; `retry_policy.py` says when again, `bisection.py` finds a bad row |
 | `admission.py`, `sending_window.py` | which request starts next, and until when |
 | `outcomes.py` | what can come of a request |
 | `recorder.py` | the thread that writes: `chunk_record.py` keeps what came of a claim, `entry_writer.py` commits |

@@ -20,6 +20,7 @@ from labelmill_worker.inference.bisection import BatchVerdicts
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.recorder import LoopUpdate, Recorder
 from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
+from labelmill_worker.inference.unused_vectors import UnusedVectors
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.ports.inference import Inference
 from labelmill_worker.process.ability import Ability
@@ -51,6 +52,7 @@ class InferenceRuntime:
         self._inference = inference
         self._limiter = limiter
         self._verdicts = BatchVerdicts()
+        self._unused_vectors = UnusedVectors()
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
@@ -74,7 +76,8 @@ class InferenceRuntime:
         """Send the requests of an order, from any thread. Its last delivery is made when all have their outcome."""
 
         async def send_all() -> None:
-            sender = ChunkSender(self._inference, self.admission, self._verdicts.of(batch_id), order)
+            verdict = self._verdicts.of(batch_id)
+            sender = ChunkSender(self._inference, self.admission, verdict, order, self._unused_vectors)
             await sender.send_all(requests)
 
         return asyncio.run_coroutine_threadsafe(send_all(), self._loop)

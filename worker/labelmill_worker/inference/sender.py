@@ -43,6 +43,7 @@ from labelmill_worker.inference.outcomes import (
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
+from labelmill_worker.inference.unused_vectors import UnusedVectors
 from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
 from labelmill_worker.ports.inference import Call, Inference, Reply
 from labelmill_worker.process.delays import SubjectDelays
@@ -75,9 +76,11 @@ class ChunkSender:
         admission: Admission,
         verdict: BatchVerdict,
         order: ChunkOrder,
+        unused_vectors: UnusedVectors,
         rng: random.Random | None = None,
     ) -> None:
         self._inference = inference
+        self._unused_vectors = unused_vectors
         self._admission = admission
         self._verdict = verdict
         self._order = order
@@ -239,6 +242,8 @@ class ChunkSender:
             raise
         breaker.record(None)
         self._verdict.answered_at = time.monotonic()
+        if vectors is not None:
+            self._unused_vectors.forget(self._strategy.vector_model or "", request.texts)
         self._order.delays.resumed()
         if limiter.counts_tokens and answer.tokens:  # 0: Mistral does not report them, and the estimate stands
             await limiter.settle(request.tokens, answer.tokens)
@@ -266,6 +271,18 @@ class ChunkSender:
     async def _vectors_for(self, request: Request, call: Call) -> Vectors:
         """The vectors that a request needs, and a permit for its own call: the one that it was admitted with was this
         call's. Raises LabelmillError, NoPermitInTime."""
+        vectors = self._unused_vectors.of(call.model, request.texts)
+        if vectors is None:
+            vectors = await self._paid_vectors(request, call)
+            self._unused_vectors.keep(call.model, request.texts, vectors)
+        else:
+            self._forgo_permit(self._first_flow, request)
+        # they are paid for: the end of a slice does not waste them
+        if not await self._admission.reacquire(self._flow, request.tokens, self._window.lease_until):
+            raise NoPermitInTime(0.0)
+        return vectors
+
+    async def _paid_vectors(self, request: Request, call: Call) -> Vectors:
         breaker = self._admission.breaker
         try:
             reply = await self._send_call(call, request)
@@ -283,9 +300,6 @@ class ChunkSender:
         breaker.record(None)
         if reply.tokens:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
-        # they are paid for: the end of a slice does not waste them
-        if not await self._admission.reacquire(self._flow, request.tokens, self._window.lease_until):
-            raise NoPermitInTime(0.0)
         return vectors
 
     async def _send_call(self, call: Call, request: Request) -> Reply:
