@@ -111,7 +111,7 @@ def long_preparations() -> None:
     prepare: Any = prepare_dataset
 
     def held(spec: Any, sources: Any, *arguments: Any, on_progress: Any, **options: Any) -> Any:
-        while any("held" in Path(source).name for source in sources) and Path(os.environ[HOLD]).exists():
+        while any("held" in source.name for source in sources) and Path(os.environ[HOLD]).exists():
             on_progress(0)
             time.sleep(0.05)
         return prepare(spec, sources, *arguments, on_progress=on_progress, **options)

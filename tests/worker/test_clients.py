@@ -152,7 +152,7 @@ def test_rows_of_the_program_are_classified_and_come_back_as_tables(shop: Worksh
     assert list(zip(dataset["id"], dataset["intent"], strict=True)) == expected
     assert [scores[0]["label"] for scores in dataset["intent_scores"]] == [label for _, label in expected]
     assert batch.pandas(only="failed").shape == (0, len(frame.columns))
-    for wrong, field in ((lambda: batch.results(only="bad"), "only"), (lambda: batch.arrow(0), "batch_rows")):  # type: ignore[arg-type]
+    for wrong, field in ((lambda: batch.results(only="bad"), "only"), (lambda: batch.arrow(0), None)):  # type: ignore[arg-type]
         with pytest.raises(InvalidInput) as refused:
             wrong()
         assert refused.value.field == field
