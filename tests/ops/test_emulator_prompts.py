@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from emulator_thread import EmulatorThread
 
-from labelmill.contracts.errors import RequestRefused, UnusableContent
+from labelmill.contracts.errors import UnusableContent
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_ops.emulator.config import EmulatorConfig
 from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
@@ -19,6 +19,7 @@ from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.mistral.realtime import RealtimeInference
+from labelmill_worker.mistral.refused_fields import FieldRefused
 
 SCHEMA = LabelSchema((Target("intent", ("play music", "weather forecast")),))
 TEXTS = ["play me some music", "what is the weather forecast", "music, play it"]
@@ -80,7 +81,7 @@ def test_log_probabilities_make_scores_of_those_labels_that_were_chosen(emulator
 
 
 def test_a_model_without_log_probabilities_refuses_the_fields(emulator: EmulatorThread) -> None:
-    with pytest.raises(RequestRefused, match="not permitted"):
+    with pytest.raises(FieldRefused, match="without logprobs"):  # and the next time the call goes without them
         ask(emulator, model="mistral-small-latest", logprobs=True)
     assert ask(emulator, model="mistral-small-latest").scores[0].argmax(axis=1).tolist() == RIGHT
 
