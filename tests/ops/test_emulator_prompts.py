@@ -81,7 +81,7 @@ def test_log_probabilities_make_scores_of_those_labels_that_were_chosen(emulator
 
 
 def test_a_model_without_log_probabilities_refuses_the_fields(emulator: EmulatorThread) -> None:
-    with pytest.raises(FieldRefused, match="without logprobs"):  # and the next time the call goes without them
+    with pytest.raises(FieldRefused, match="refuses logprobs and top_logprobs"):
         ask(emulator, model="mistral-small-latest", logprobs=True)
     assert ask(emulator, model="mistral-small-latest").scores[0].argmax(axis=1).tolist() == RIGHT
 
