@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from labelmill.contracts.errors import InvalidInput
@@ -157,6 +157,7 @@ def test_a_quoted_cell_of_several_lines_in_tsv_is_not_taken_apart() -> None:
 
 
 @given(ODD)
+@example(', ""a')
 def test_every_line_belongs_to_one_row_or_one_bad_row(body: str) -> None:
     content = f"a,b\n{body}"
     bad: list[BadRow] = []

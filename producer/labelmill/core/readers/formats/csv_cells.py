@@ -32,7 +32,7 @@ class _Patterns(NamedTuple):
 def _patterns(delimiter: str) -> _Patterns:
     cut = re.escape(delimiter)
     return _Patterns(
-        re.compile(r' *+"'),
+        re.compile(rf'"| ++"(?!"[^"{cut}\r\n])'),  # as below: two quotes before a word are an escaped quote
         re.compile(rf" *+(?:({cut})|\r\n|\n|\r|\Z)"),
         re.compile(rf"[^{cut}\r\n]*+({cut})?"),
         re.compile(rf'"([^"]*+(?:""[^"]*+)*+)"(?:({cut})|\Z)'),
