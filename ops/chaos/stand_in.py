@@ -196,6 +196,8 @@ class StandIn:
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
+        if "logprobs" in body:  # as a server that does not know them
+            return answer({"message": "body.logprobs: Extra inputs are not permitted"}, 422)
         return await self._worked_on(request, [body["messages"][-1]["content"]], lambda: completed(body))
 
     async def _worked_on(self, request: web.Request, texts: list[str], made: Callable[[], Any]) -> web.Response:
