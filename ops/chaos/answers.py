@@ -61,7 +61,9 @@ def completed(body: Mapping[str, Any]) -> dict[str, Any]:
     """An answer of `/v1/chat/completions` that keeps to the schema of the request."""
     text = body["messages"][-1]["content"]
     properties = body["response_format"]["json_schema"]["schema"]["properties"]
-    answer: dict[str, Labels] = {name: TRUTH[name](text) for name in properties}
+    answer: dict[str, Labels] = {
+        name: TRUTH[name](text) if name in TRUTH else schema["enum"][0] for name, schema in properties.items()
+    }
     message = {"role": "assistant", "content": orjson.dumps(answer).decode()}
     return {
         "id": "c",

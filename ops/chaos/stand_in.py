@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from answers import REFUSED_WORD, completed, embedded, result_of
+from answers import REFUSED_WORD, TRUTH, completed, embedded, result_of
 from proxy import LoopThread
 from remote_batches import RemoteBatches
 from remote_jobs import RemoteJobs, answer
@@ -198,6 +198,8 @@ class StandIn:
         body = orjson.loads(await request.read())
         if "logprobs" in body:  # as a server that does not know them
             return answer({"message": "body.logprobs: Extra inputs are not permitted"}, 422)
+        if not TRUTH.keys() >= body["response_format"]["json_schema"]["schema"]["properties"].keys():
+            return answer(completed(body))  # the worker's own question, of no text that was submitted
         return await self._worked_on(request, [body["messages"][-1]["content"]], lambda: completed(body))
 
     async def _worked_on(self, request: web.Request, texts: list[str], made: Callable[[], Any]) -> web.Response:
