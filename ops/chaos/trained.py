@@ -72,7 +72,7 @@ def _training(rig: Rig, work: Pipeline) -> list[str]:
     if len(models) != 1 or models[0][0] != "ready":
         found.append(f"{work.name}: its one training left the versions {[state for state, _ in models]}")
     batches = query(rig, "SELECT count(*) FROM events WHERE message = ?", f"for {job}")[0][0]
-    if batches > 1:
+    if batches > 1 + (work.kind.method == "prompt"):  # one for vectors, and one that asks for log-probabilities
         found.append(f"{job} opened {batches} batches")
     recipe = models[0][1]
     found += _artifact(rig, work, orjson.loads(recipe) if isinstance(recipe, str) else recipe)
