@@ -62,7 +62,7 @@ class Job(Generic[D_co]):
         """Wait until it ends or waits for approval. Returns the last status document.
 
         `on_progress` is called with the job's entry, as `jobs` has it, at first and whenever it has changed; a notebook
-        shows a progress bar besides. While the database is unavailable it tries again for a quarter of an hour, which
+        also shows a progress bar. While the database is unavailable it tries again for a quarter of an hour, which
         `warnings` tell. Raises NotFound, TimeoutError, DatabaseUnavailable.
 
         >>> batch.wait(on_progress=lambda job: None)["rows"]["pending"]

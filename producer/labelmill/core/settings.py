@@ -52,7 +52,7 @@ class Settings(BaseSettings):
     data_dir: str = ".labelmill"  #: A folder all workers share, or `s3://bucket/prefix`.
     cache_dir: Path | None = None  #: Of files in S3; None: a private folder in the system's temporary one.
     cache_mb: int = Field(default=2048, ge=1)
-    source_schemes: str = ""  #: Of URLs that producers may read besides `s3`: `gs,https`.
+    source_schemes: str = ""  #: Of URLs that producers may read in addition to `s3`: `gs,https`.
     aws_access_key_id: SecretStr | None = Field(default=None, validation_alias="AWS_ACCESS_KEY_ID")
     aws_secret_access_key: SecretStr | None = Field(default=None, validation_alias="AWS_SECRET_ACCESS_KEY")
     aws_session_token: SecretStr | None = Field(default=None, validation_alias="AWS_SESSION_TOKEN")
@@ -133,7 +133,7 @@ class Settings(BaseSettings):
 
     @property
     def allowed_schemes(self) -> frozenset[str]:
-        """Of URLs that producers may read besides `s3`."""
+        """Of URLs that producers may read in addition to `s3`."""
         return frozenset(filter(None, self.source_schemes.split(",")))
 
     @property

@@ -119,8 +119,8 @@ class BatchJobs(Protocol):
         ...
 
     def results(self, file_id: str) -> Iterator[ResultLine]:
-        """The lines of an output or error file, in the file's order, while they are downloaded. A line that is no JSON
-        object has neither id nor document. Raises RemoteFailed when the file is gone, RemoteUnavailable when the
+        """The lines of an output or error file, in the file's order, while they are downloaded. A line that is not
+        a JSON object has neither id nor document. Raises RemoteFailed when the file is gone, RemoteUnavailable when the
         download breaks off: what was yielded before stays valid."""
         ...
 

@@ -1,7 +1,7 @@
 """Idempotency keys: one key stands for one job, of whatever kind, whose request never changes.
 
 The key of a cancelled job is free: the next submission under it makes a new job. So is the key of a batch whose input
-was refused. Every other job keeps its key. `keys` has what batches need besides, for their rows are a part of them.
+was refused. Every other job keeps its key. `keys` has what batches need as well, for their rows are a part of them.
 """
 
 from __future__ import annotations
