@@ -24,8 +24,8 @@ import psycopg
 
 _BULK_ROWS = 5_000
 _COLUMNS = "(batch_no, row, external_id, label, score, scores)"
-_TABLE = """CREATE TABLE reference_rows (batch_no BIGINT, row BIGINT, external_id TEXT, label TEXT, score REAL,
-scores {blob}, PRIMARY KEY (batch_no, row)) {options}"""
+_TABLE = """CREATE TABLE IF NOT EXISTS reference_rows (batch_no BIGINT, row BIGINT, external_id TEXT, label TEXT,
+score REAL, scores {blob}, PRIMARY KEY (batch_no, row)) {options}"""
 
 Row = tuple[Any, ...]
 Block = list[tuple[int, str, str]]
@@ -45,6 +45,7 @@ def writer(url: str) -> Callable[[list[Row]], None]:
 
         return insert
     postgres = psycopg.connect(url)
+    postgres.execute("SELECT pg_advisory_xact_lock(1)")  # two processes may create the table at the same moment
     postgres.execute(_TABLE.format(blob="BYTEA", options="").encode())
     postgres.commit()
 
@@ -65,7 +66,7 @@ def blocks(path: Path, texts: int) -> Iterator[Block]:
             yield block
 
 
-async def classify_file(path: Path, server: str, database: str, texts: int, concurrency: int) -> int:
+async def classify_file(path: Path, server: str, database: str, *, texts: int, concurrency: int, batch_no: int) -> int:
     """Do it all. Returns the number of rows written."""
     insert = writer(database)
     work = blocks(path, texts)
@@ -81,7 +82,7 @@ async def classify_file(path: Path, server: str, database: str, texts: int, conc
             for (row, external_id, _), result in zip(block, results, strict=True):
                 scores = result["intent"]["scores"]
                 label = max(scores, key=scores.__getitem__)
-                rows.append((1, row, external_id, label, scores[label], array("f", scores.values()).tobytes()))
+                rows.append((batch_no, row, external_id, label, scores[label], array("f", scores.values()).tobytes()))
             await answered.put(rows)
 
     async def write() -> int:
@@ -113,10 +114,18 @@ def main() -> None:
     arguments.add_argument("database")
     arguments.add_argument("--texts", type=int, default=100)
     arguments.add_argument("--concurrency", type=int, default=100)
+    arguments.add_argument("--batch-no", type=int, default=1, help="of its own for each process at one database")
     options = arguments.parse_args()
     start = time.perf_counter()
     rows = asyncio.run(
-        classify_file(options.file, options.server, options.database, options.texts, options.concurrency)
+        classify_file(
+            options.file,
+            options.server,
+            options.database,
+            texts=options.texts,
+            concurrency=options.concurrency,
+            batch_no=options.batch_no,
+        )
     )
     seconds = time.perf_counter() - start
     print(orjson.dumps({"seconds": seconds, "rows": rows, "cpu_s": time.process_time()}).decode())

@@ -47,6 +47,23 @@ def _reference(stack: Stack, plan: Plan, rows: Path, texts: int) -> dict[str, An
     )
 
 
+def _two_references(stack: Stack, plan: Plan, halves: list[Path], texts: int) -> dict[str, float]:
+    """Two processes of the reference at once, half of the rows and of the requests in flight each."""
+    processes = [
+        stack.start(
+            *(REFERENCE, half, plan.machine.server.url, stack.database_url),
+            *("--texts", str(texts), "--concurrency", "50", "--batch-no", str(number)),
+        )
+        for number, half in enumerate(halves)
+    ]
+    printed = [orjson.loads(process.communicate()[0]) for process in processes]
+    return {
+        "seconds": max(one["seconds"] for one in printed),
+        "cpu_s": sum(one["cpu_s"] for one in printed),
+        "rows": sum(one["rows"] for one in printed),
+    }
+
+
 def _labelmill(
     stack: Stack, plan: Plan, rows: Path, *, latency_s: float, rate: float = 0, model: str = RAW_MODEL
 ) -> dict[str, Any]:
@@ -126,6 +143,34 @@ def bulk(plan: Plan) -> list[Figure]:
         Figure(f"{name}, CPU of the database a row", database_cpu, unit="µs"),
         Figure(f"{name}, CPU of the reference a row", reference_cpu, unit="µs"),
         Figure(f"{name}, requests sent over needed", sent, 1.0, at_most=True),
+    ]
+
+
+def two_references(plan: Plan) -> list[Figure]:
+    """As `bulk`, over two processes of the reference with half of the rows each."""
+    rows = input_file(plan.machine.folder, plan.rows)
+    half = plan.rows // 2
+    halves = [
+        input_file(plan.machine.folder, half),
+        input_file(plan.machine.folder, plan.rows - half, first=half),
+    ]
+    ratios, ours, theirs = [], [], []
+    for _ in range(plan.runs):
+        with plan.machine.database_only() as stack:
+            plan.machine.server.reset(0.05)
+            reference = _two_references(stack, plan, halves, 100)
+        if reference["rows"] != plan.rows:
+            raise RuntimeError(f"the references wrote {reference['rows']} of {plan.rows} rows")
+        with plan.machine.running(2, {"LABELMILL_MAX_IN_FLIGHT": 50}) as stack:
+            found = _labelmill(stack, plan, rows, latency_s=0.05)
+        ratios.append(reference["seconds"] / found["work"])
+        ours.append(plan.rows / found["work"])
+        theirs.append(plan.rows / reference["seconds"])
+    name = f"100 texts a request, {plan.rows:,} rows, {plan.machine.database}"
+    return [
+        Figure(f"{name}, over two processes of the reference", ratios, 0.9),
+        Figure(f"{name}, Labelmill beside them, rows/s", ours, unit="rows/s"),
+        Figure(f"{name}, two processes of the reference, rows/s", theirs, unit="rows/s"),
     ]
 
 
@@ -330,6 +375,7 @@ def growth(plan: Plan) -> list[Figure]:
 MEASURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "rate-limit": rate_limit,
     "bulk": bulk,
+    "two-references": two_references,
     "one-text": one_text,
     "celery": celery,
     "memory": memory,

@@ -137,6 +137,10 @@ class Stack:
         printed = done.stdout.strip()
         return dict(orjson.loads(printed if printed.startswith(b"{\n") else printed.splitlines()[-1]))
 
+    def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Start a script whose standard output is read later."""
+        return subprocess.Popen([sys.executable, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE)
+
     def labelmill(self, *arguments: str | Path) -> dict[str, Any]:
         """Run a command that prints one JSON document."""
         return self.python("-m", "labelmill", *arguments)
