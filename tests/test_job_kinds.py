@@ -83,4 +83,5 @@ def test_what_is_open_ended_and_runnable_is_as_the_design_says() -> None:
     assert BATCH.runnable == {BatchState.QUEUED, BatchState.RUNNING}
     assert BATCH.open - BATCH.runnable == {BatchState.SUBMITTING}
     assert BATCH.retried_from == {BatchState.COMPLETED, BatchState.FAILED, BatchState.PAUSED}
+    assert (TRAINING.retried_from, EVALUATION.retried_from) == ({TrainingState.FAILED}, {EvaluationState.FAILED})
     assert EVALUATION.open == {EvaluationState.QUEUED, EvaluationState.RUNNING}

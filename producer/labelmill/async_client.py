@@ -35,7 +35,7 @@ from labelmill.contracts.documents.jobs import (
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.sources import AsyncSource
 from labelmill.core.settings import Settings
-from labelmill.handles import Batch, Evaluation, Preparation, Rows, Training
+from labelmill.handles import Batch, Evaluation, Job, Preparation, Rows, Training
 from labelmill.services.jobs.waiting import OnProgress, Waiting
 
 P = ParamSpec("P")
@@ -102,6 +102,18 @@ def _evaluations(
     async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> list[AsyncEvaluation]:
         jobs = await self._run(call, *arguments, **options)
         return [AsyncEvaluation(self, job.id, job.warnings) for job in jobs]
+
+    return _named(submitted, call)
+
+
+def _job(
+    call: Callable[Concatenate[_Given, P], Job[JobDocument]],
+) -> Callable[Concatenate[AsyncClient, P], Awaited[AsyncJob[JobDocument]]]:
+    async def submitted(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncJob[JobDocument]:
+        job = await self._run(call, *arguments, **options)
+        made = self.job(job.id)
+        made.warnings = job.warnings
+        return made
 
     return _named(submitted, call)
 
@@ -283,7 +295,7 @@ class AsyncClient:
     spend = _awaited(_Given.spend)
     status = _awaited(_Given.status)
     cancel = _awaited(_Given.cancel)
-    retry = _batch(_Given.retry)
+    retry = _job(_Given.retry)
     approve = _training(_Given.approve)
     results = _flattened(_Given._result_pieces)
 
@@ -323,6 +335,10 @@ class AsyncJob(Generic[D_co]):
         """Stop it, as `Job.cancel`."""
         await self.client.cancel(self.id)
 
+    async def retry(self, max_cost: float | None = None) -> None:
+        """Let it go on, as `Job.retry`."""
+        self.warnings += (await self.client.retry(self.id, max_cost)).warnings
+
 
 class AsyncTraining(AsyncJob[TrainingDocument]):
     """A training."""
@@ -350,10 +366,6 @@ class AsyncRows:
 
 class AsyncBatch(AsyncJob[BatchDocument], AsyncRows):
     """A bulk classification."""
-
-    async def retry(self, max_cost: float | None = None) -> None:
-        """Run its failed and unanswered rows again; `max_cost` as for `Client.retry`. Raises InvalidInput."""
-        self.warnings += (await self.client.retry(self.id, max_cost)).warnings
 
 
 class AsyncEvaluation(AsyncJob[EvaluationDocument], AsyncRows):

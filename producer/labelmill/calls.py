@@ -298,13 +298,16 @@ class Calls:
 
         cancel(self.context, JobRequest(job_id))
 
-    def retry(self, job_id: str, max_cost: float | None = None) -> Batch:
-        """Run the failed and unanswered rows of a batch again. `max_cost`, in USD, is of the whole batch, with what was
-        spent before; None: it stays as it is. Raises NotFound, InvalidInput."""
-        from labelmill.services.jobs.actions import retry
+    def retry(self, job_id: str, max_cost: float | None = None) -> Job[JobDocument]:
+        """Run the failed and unanswered rows of a batch again, or let a training or an evaluation go on that failed.
+        `max_cost`, in USD, is of the whole job, with what was spent before; None: it stays as it is. Raises NotFound,
+        InvalidInput."""
         from labelmill.services.jobs.requests import RetryRequest
+        from labelmill.services.jobs.retrying import retry
 
-        return Batch(self, job_id, messages_of(retry(self.context, RetryRequest(job_id, max_cost)).warnings))
+        job = handle_of(self, job_id)
+        job.warnings = messages_of(retry(self.context, RetryRequest(job_id, max_cost)).warnings)
+        return job
 
     def approve(self, training_id: str) -> Training:
         """Approve the cost of a training. Raises NotFound, InvalidInput when it does not wait for approval."""

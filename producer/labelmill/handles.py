@@ -75,6 +75,11 @@ class Job(Generic[D_co]):
         """Stop it; what was paid for is kept. Raises InvalidInput when it has ended."""
         self.client.cancel(self.id)
 
+    def retry(self, max_cost: float | None = None) -> None:
+        """Run a batch's failed and unanswered rows again, or let a training or an evaluation go on that failed;
+        `max_cost` as for `Client.retry`. Raises InvalidInput."""
+        self.warnings += self.client.retry(self.id, max_cost).warnings
+
 
 class Training(Job[TrainingDocument]):
     """A training."""
@@ -156,10 +161,6 @@ class Rows:
 
 class Batch(Job[BatchDocument], Rows):
     """A bulk classification."""
-
-    def retry(self, max_cost: float | None = None) -> None:
-        """Run its failed and unanswered rows again; `max_cost` as for `Client.retry`. Raises InvalidInput."""
-        self.warnings += self.client.retry(self.id, max_cost).warnings
 
 
 class Evaluation(Job[EvaluationDocument], Rows):

@@ -24,6 +24,7 @@ from labelmill.services.datasets import PrepareRequest, accept_preparation
 from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 from labelmill.services.jobs import actions
 from labelmill.services.jobs.requests import JobRequest, RetryRequest
+from labelmill.services.jobs.retrying import retry as retry_job
 from labelmill.services.submissions.accepted import Accepted, start
 from labelmill.services.trainings import TrainRequest, accept_training
 from labelmill.services.trainings import approve as approve_training
@@ -91,7 +92,7 @@ def cancel(engine: Engine, sender: MessageSender, job_id: str) -> None:
 
 
 def retry(engine: Engine, sender: MessageSender, job_id: str, max_cost: float | None = None) -> None:
-    actions.retry(ServiceContext(engine, sender), RetryRequest(job_id, max_cost))
+    retry_job(ServiceContext(engine, sender), RetryRequest(job_id, max_cost))
 
 
 def gather_report(engine: Engine, job_id: str, prices: PriceList = LISTED) -> Report:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from asked import submit_batch, submit_evaluation, submit_training
+from asked import cancel, refused, submit_batch, submit_evaluation, submit_training
+from asked import retry as retry_job
 from mill import DEADLINE_S, Mill, open_mill, some_texts, until
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
@@ -23,6 +24,8 @@ from labelmill.core.database.tables import (
     BatchRow,
     BudgetRow,
     ChunkRow,
+    EvaluationRow,
+    EventRow,
     LedgerRow,
     ReservationRow,
     utc_now,
@@ -30,10 +33,13 @@ from labelmill.core.database.tables import (
 from labelmill.core.money.nanos import amount_of, nanos
 from labelmill.core.money.prices import PriceList
 from labelmill.core.settings import Settings
+from labelmill.core.storage.opening import open_storage
 from labelmill.services.context import ServiceContext
-from labelmill.services.jobs import actions
+from labelmill.services.evaluations import CompareRequest, accept_comparison
 from labelmill.services.jobs.requests import RetryRequest
+from labelmill.services.jobs.retrying import retry
 from labelmill.services.purging import PurgeRequest, purge
+from labelmill.services.submissions.accepted import start
 from labelmill_worker.store.budgets import (
     Cap,
     Holder,
@@ -100,7 +106,7 @@ def test_a_batch_pauses_at_its_cap_and_goes_on_under_a_higher_one(priced: Mill) 
 
 def retry_under(mill: Mill, batch: str, max_cost: float) -> None:
     context = ServiceContext(mill.engine, mill.sender, prices=PriceList(PRICE))
-    actions.retry(context, RetryRequest(batch, max_cost))
+    retry(context, RetryRequest(batch, max_cost))
 
 
 def test_a_cap_below_the_first_request_pauses_at_once_and_nothing_is_sent(priced: Mill) -> None:
@@ -260,21 +266,105 @@ def workshop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: P
     made.close()
 
 
-def test_trainings_and_evaluations_fail_at_their_cap_and_keep_what_was_paid_for(workshop: Workshop) -> None:
+def test_a_training_fails_at_its_cap_and_goes_on_under_a_higher_one(workshop: Workshop) -> None:
     engine, sender = workshop.engine, workshop.sender
     # the estimate passes, and the bounds of requests do not
     estimated = 120 * 8 * 0.1 / 1e6
-    training = workshop.run(submit_training(engine, sender, name="m", dataset="small", max_cost=estimated * 1.1))
+    job_id = submit_training(engine, sender, name="m", dataset="small", max_cost=estimated * 1.1)
+    training = workshop.run(job_id)
     assert (training["state"], training["error_code"], exit_code_of_job(training)) == ("failed", "cap_reached", 4)
+    assert f"`labelmill retry {job_id} --max-cost AMOUNT` goes on" in training["error"]
     assert 0 < training["cost"]["amount"] <= estimated * 1.1
-    paid = sum(workshop.mistral.billed.values())
-    assert workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))["state"] == "succeeded"
+    with refused(f"runs for {job_id}: retry that"):
+        retry_job(engine, sender, training["batch"], 1.0)
+    with refused("0 or more"):
+        retry_job(engine, sender, job_id, -1.0)
+    retry_job(engine, sender, job_id)
+    assert workshop.run(job_id)["error_code"] == "cap_reached", "a total that is spent already"
+    retry_job(engine, sender, job_id, 1.0)
+    training = workshop.run(job_id)
+    assert (training["state"], training["max_cost"], training["error"]) == ("succeeded", 1.0, None)
     assert set(workshop.mistral.billed.values()) == {1}, "vectors that were paid for are kept"
-    assert sum(workshop.mistral.billed.values()) == 120 > paid
-    evaluation = workshop.run(submit_evaluation(engine, sender, model="m", dataset="small", max_cost=0.00001))
-    assert (evaluation["state"], evaluation["error_code"]) == ("failed", "cap_reached")
-    assert evaluation["max_cost"] == 0.00001
-    assert "submit it again with a higher one" in evaluation["error"]
+    assert sum(workshop.mistral.billed.values()) == 120
+    assert training["cost"]["amount"] == pytest.approx(spent(engine, job_id))
+    with refused("succeeded: only a training that failed"):
+        retry_job(engine, sender, job_id)
+
+
+@pytest.mark.parametrize("calibrate", [False, True])
+def test_an_evaluation_fails_at_its_cap_and_goes_on_with_its_answers(workshop: Workshop, *, calibrate: bool) -> None:
+    engine, sender, mistral = workshop.engine, workshop.sender, workshop.mistral
+    workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))
+    mistral.billed.clear()
+    asked = {"model": "m", "dataset": "small", "calibrate": calibrate}
+    job_id = submit_evaluation(engine, sender, **asked, max_cost=0.00005)
+    evaluation = workshop.run(job_id)
+    assert (evaluation["state"], evaluation["error_code"], exit_code_of_job(evaluation)) == ("failed", "cap_reached", 4)
+    assert f"`labelmill retry {job_id} --max-cost AMOUNT` goes on" in evaluation["error"]
+    before = sum(mistral.billed.values())
+    assert 0 < before < 60
+    assert spent(engine, job_id) <= 0.00005
+    with writing(engine) as connection:  # as if it had waited for a person for an hour
+        an_hour_ago = utc_now() - timedelta(hours=1)
+        batch = BatchRow.id == evaluation["batch"]
+        connection.execute(update(BatchRow).where(batch).values(started_at=an_hour_ago, finished_at=an_hour_ago))
+        connection.execute(update(EventRow).where(EventRow.job_id == evaluation["batch"]).values(at=an_hour_ago))
+    retry_job(engine, sender, job_id, 1.0)
+    evaluation = workshop.run(job_id)
+    assert (evaluation["state"], evaluation["max_cost"], evaluation["error"]) == ("completed", 1.0, None)
+    assert evaluation["summary"]["rows"] == 60
+    assert set(mistral.billed.values()) == {1}
+    assert sum(mistral.billed.values()) == (120 if calibrate else 60)
+    assert evaluation["summary"]["seconds"] < 1800, "the time that it waited for a person is not that of its answers"
+
+
+def test_an_evaluation_whose_batch_was_cancelled_begins_another_one(workshop: Workshop) -> None:
+    engine, sender = workshop.engine, workshop.sender
+    workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))
+    job_id = submit_evaluation(engine, sender, model="m", dataset="small")
+    while (batch := workshop.status(job_id)["batch"]) is None:
+        workshop.step()
+    cancel(engine, sender, batch)
+    assert workshop.run(job_id)["state"] == "failed"
+    retry_job(engine, sender, job_id)
+    evaluation = workshop.run(job_id)
+    assert (evaluation["state"], evaluation["summary"]["rows"]) == ("completed", 60)
+    assert evaluation["batch"] != batch
+
+
+def test_a_comparison_goes_on_with_an_evaluation_that_stopped_at_its_cap(workshop: Workshop) -> None:
+    engine, sender, mistral = workshop.engine, workshop.sender, workshop.mistral
+    for _ in range(2):
+        workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))
+    mistral.billed.clear()
+    compared = compare(workshop, max_cost=0.00005)
+    assert {workshop.run(job_id)["error_code"] for job_id in compared} == {"cap_reached"}
+    assert 0 < sum(mistral.billed.values()) < 120
+    assert compare(workshop, max_cost=1.0) == compared
+    assert {workshop.run(job_id)["state"] for job_id in compared} == {"completed"}
+    assert sum(mistral.billed.values()) == 120
+    assert compare(workshop, max_cost=1.0) == compared
+
+
+def compare(workshop: Workshop, max_cost: float) -> tuple[str, ...]:
+    context = ServiceContext(workshop.engine, workshop.sender)
+    comparable = accept_comparison(context, CompareRequest(["m@1", "m@2"], "small", max_cost=max_cost))
+    for accepted in comparable.accepted:
+        start(context, accepted)
+    return comparable.evaluations
+
+
+def test_what_a_failed_evaluation_keeps_is_purged_with_it(workshop: Workshop) -> None:
+    engine, sender = workshop.engine, workshop.sender
+    workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))
+    evaluation = workshop.run(submit_evaluation(engine, sender, model="m", dataset="small", max_cost=0.00005))
+    assert workshop.status(evaluation["batch"])["state"] == "paused"
+    with writing(engine) as connection:
+        for table in (BatchRow, EvaluationRow):
+            connection.execute(update(table).values(finished_at=datetime(2020, 1, 1, tzinfo=UTC)))
+    purge(ServiceContext(engine, sender, open_storage(Settings(data_dir=str(workshop.folder)))), PurgeRequest("1d"))
+    with reading(engine) as connection:
+        assert connection.scalar(select(BatchRow.id).where(BatchRow.id == evaluation["batch"])) is None
 
 
 def test_a_cap_is_refused_that_is_no_amount_or_cannot_be_kept(workshop: Workshop) -> None:
@@ -304,9 +394,8 @@ def test_the_error_of_a_cap_says_how_to_go_on() -> None:
     assert error.message.startswith("the cap of 2.5 USD is reached")
 
 
-@pytest.mark.parametrize("scope", ["train_1", "month:2026-11"])
-def test_the_error_of_a_cap_says_what_a_new_submission_need_not_pay_again(scope: str) -> None:
-    cap = Cap(scope, nanos(2.5))
-    assert cap.reached("train_1").message.endswith("vectors that were paid for are kept")
-    assert "kept" not in cap.reached("eval_1").message
-    assert "submit it again" in cap.reached("eval_1").message
+def test_the_error_of_a_cap_names_the_job_that_goes_on() -> None:
+    assert "`labelmill retry eval_1 --max-cost AMOUNT`" in Cap("eval_1", nanos(2.5)).reached("eval_1").message
+    month = Cap("month:2026-11", nanos(2.5))
+    assert month.reached("eval_1").message.endswith("then `labelmill retry eval_1` goes on")
+    assert month.reached().message.endswith("then `labelmill retry ID` goes on")

@@ -20,7 +20,7 @@ from labelmill.cli.options import ANY_JOB, MOST_LISTED, AsJson, JobId, Wait, par
 from labelmill.cli.tables import print_details
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind
-from labelmill.services.jobs import actions
+from labelmill.services.jobs import actions, retrying
 from labelmill.services.jobs.documents import job_status
 from labelmill.services.jobs.listing import JobsRequest, list_jobs
 from labelmill.services.jobs.requests import JobRequest, RetryRequest
@@ -89,14 +89,17 @@ def retry(
         float | None,
         typer.Option(
             metavar="USD",
-            help="A new cap for the whole batch, with what was spent before.",
+            help="A new cap for the whole job, with what was spent before.",
             show_default="the cap that it has",
         ),
     ] = None,
     wait: Wait = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run the failed and unanswered rows of a batch again, and nothing else."""
+    """Run the failed and unanswered rows of a batch again, and nothing else.
+
+    A training or an evaluation that failed goes on from what it was answered so far.
+    """
     context = connected()
-    submitted = actions.retry(context, RetryRequest(job_id, max_cost))
+    submitted = retrying.retry(context, RetryRequest(job_id, max_cost))
     finish_submission(context, submitted, wait=wait, as_json=as_json)

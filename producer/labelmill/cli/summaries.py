@@ -10,6 +10,7 @@ from rich.console import Console
 
 from labelmill.cli.figures import between, count, counts, duration, money, share
 from labelmill.cli.tables import print_pairs
+from labelmill.contracts.errors import CapReached
 from labelmill.services.evaluations import is_of_training_rows
 from labelmill.services.results.formats import Output
 
@@ -104,7 +105,7 @@ def _of_training(document: Document) -> Summary:
         )
     facts = [("cost", _cost(document["cost"])), ("took", _took(document))]
     if document["state"] != "succeeded":
-        return Summary(_headline(document), facts, [_details(document)])
+        return Summary(_headline(document), facts, [*_go_on(document), _details(document)])
     model = document["model"]
     found = document["details"] or {}
     facts += [("prompt", found[name]["said"]) for name in ("candidates", "texts_per_prompt") if name in found]
@@ -146,7 +147,7 @@ def _of_batch(document: Document, output: Output | None) -> Summary:
     if rows["failed"]:
         steps.append(("failed rows", f"labelmill results {job_id} --only failed"))
     if rows["failed"] or document["state"] in ("failed", "paused"):
-        steps.append(("run them again" if rows["failed"] else "go on", f"labelmill retry {job_id} --wait"))
+        steps.append(("run them again" if rows["failed"] else "go on", _retry(document)))
     if rows["abstained"]:
         steps.append(("abstained rows", f"labelmill results {job_id} --only abstained"))
     return Summary(_headline(document, document["model"]), facts, [*steps, _report(document)])
@@ -173,7 +174,7 @@ def _of_evaluation(document: Document) -> Summary:
     return Summary(
         _headline(document, about),
         facts,
-        [_report(document) if document["state"] == "completed" else _details(document)],
+        [_report(document)] if document["state"] == "completed" else [*_go_on(document), _details(document)],
     )
 
 
@@ -202,6 +203,16 @@ def _cost(cost: Mapping[str, Any] | None) -> str:
 
 def _report(document: Document) -> tuple[str, str]:
     return "report", f"labelmill report {document['id']} -o report.html"
+
+
+def _go_on(document: Document) -> list[tuple[str, str]]:
+    """How a training or an evaluation goes on that stopped at a cap."""
+    return [("go on", _retry(document))] if document["error_code"] == CapReached.code else []
+
+
+def _retry(document: Document) -> str:
+    more = " --max-cost USD" if document["error_code"] == CapReached.code and document["max_cost"] is not None else ""
+    return f"labelmill retry {document['id']}{more} --wait"
 
 
 def _details(document: Document) -> tuple[str, str]:

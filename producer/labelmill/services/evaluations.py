@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 
 from labelmill.contracts.bounds import MAX_NAME_CHARS, check_text, plain, shown, version_of
 from labelmill.contracts.calibration import temperatures_of
-from labelmill.contracts.errors import InvalidInput, NotFound
+from labelmill.contracts.errors import CapReached, InvalidInput, NotFound
 from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import DATASET
@@ -26,6 +26,7 @@ from labelmill.core.jobs.tables import is_open
 from labelmill.core.jobs.transitions import create_job
 from labelmill.core.remote_models import read_list, warnings_of
 from labelmill.services.context import ServiceContext
+from labelmill.services.jobs.retrying import continue_evaluation
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.caps import check_max_cost, models_asked
@@ -117,7 +118,8 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
 
 @dataclass(frozen=True)
 class CompareRequest:
-    """Models to be measured on the same rows. `max_cost` and `metadata` are those of each evaluation that is begun."""
+    """Models to be measured on the same rows. `max_cost` and `metadata` are those of each evaluation that is begun; one
+    that stopped at its cap goes on under `max_cost`."""
 
     models: Sequence[str]
     dataset: str
@@ -161,8 +163,9 @@ class Comparable:
 
 
 def accept_comparison(context: ServiceContext, request: CompareRequest) -> Comparable:
-    """One evaluation of each model: an existing one, or a new one. When they have ended, `services.comparison` compares
-    them. Raises InvalidInput, NotFound, KeyTaken, before anything is written."""
+    """One evaluation of each model: an existing one, one that stopped at its cap and goes on, or a new one. When they
+    have ended, `services.comparison` compares them. Raises InvalidInput, NotFound, KeyTaken, before anything is
+    written."""
     context.require_tables()
     models, dataset, split = request.models, request.dataset, request.split
     check_identity(request.idempotency_key, request.metadata)
@@ -188,23 +191,31 @@ def accept_comparison(context: ServiceContext, request: CompareRequest) -> Compa
 def _existing_or_accepted(context: ServiceContext, request: EvaluateRequest, accepted: list[Accepted]) -> str:
     with writing(context.engine) as connection:
         job_id = find_evaluation(connection, request.model, request.dataset, request.split)
-    if job_id is not None:
-        return job_id
-    accepted.append(accept_evaluation(context, request))
+        if job_id is not None:
+            return job_id
+        stopped_id = find_evaluation(connection, request.model, request.dataset, request.split, stopped=True)
+        if stopped_id is not None:
+            accepted.append(continue_evaluation(connection, stopped_id, request.max_cost))
+    if stopped_id is None:
+        accepted.append(accept_evaluation(context, request))
     return accepted[-1].id
 
 
-def find_evaluation(connection: Connection, model: str, dataset: str, split: str) -> str | None:
+def find_evaluation(
+    connection: Connection, model: str, dataset: str, split: str, *, stopped: bool = False
+) -> str | None:
     """A completed or running evaluation of the same model version, with its current thresholds and temperatures, on the
-    same rows. Raises NotFound, InvalidInput."""
+    same rows; `stopped`: one that stopped at its cap. Raises NotFound, InvalidInput."""
     model_row, dataset_row = resolve_model(connection, model), ready_dataset(connection, dataset)
     has_analysis = select(AnalysisRow.job_id).where(AnalysisRow.job_id == EvaluationRow.id).exists()
+    usable = is_open(EvaluationRow) | ((EvaluationRow.state == EvaluationState.COMPLETED.value) & has_analysis)
+    at_cap = (EvaluationRow.state == EvaluationState.FAILED.value) & (EvaluationRow.error_code == CapReached.code)
     statement = (
         select(EvaluationRow.id, EvaluationRow.options)
         .join(DatasetRow, DatasetRow.id == EvaluationRow.dataset_id)
         .where(EvaluationRow.model_no == model_row.no, EvaluationRow.split == split)
         .where(DatasetRow.fingerprint == dataset_row.fingerprint)
-        .where(is_open(EvaluationRow) | ((EvaluationRow.state == EvaluationState.COMPLETED.value) & has_analysis))
+        .where(at_cap if stopped else usable)
         .order_by(EvaluationRow.no.desc())
     )
     for job_id, options in connection.execute(statement):

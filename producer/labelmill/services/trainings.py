@@ -13,7 +13,7 @@ from labelmill.contracts.bounds import check_plain_name, shown
 from labelmill.contracts.errors import InvalidInput, NotFound
 from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, kind_of, new_id
-from labelmill.contracts.specs import BASE_MODELS, EMBEDDING_MODEL, TrainSpec, specify
+from labelmill.contracts.specs import BASE_MODELS, TrainSpec, specify
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import DatasetRow, TrainingRow
@@ -24,7 +24,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.evaluations import ready_dataset
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.submissions.accepted import Accepted, Submitted, start
-from labelmill.services.submissions.caps import check_max_cost
+from labelmill.services.submissions.caps import check_max_cost, models_of_training
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 METHODS = ("embedding", "factory", "prompt")
@@ -116,7 +116,7 @@ def checked_spec(request: TrainRequest, prices: PriceList) -> TrainSpec:
     check_method(request.method)
     check_identity(request.idempotency_key, request.metadata)
     spec = _spec_of_method(request.method, request.spec)
-    check_max_cost(request.max_cost, _models_asked(request.method, spec), prices)
+    check_max_cost(request.max_cost, models_of_training(request.method, spec), prices)
     return spec
 
 
@@ -202,16 +202,6 @@ def approve(context: ServiceContext, request: JobRequest) -> Submitted:
             what = "being cancelled" if row.cancel_requested else row.state
             raise InvalidInput(f"{training_id} is {what}: it does not wait for approval", field="job_id")
     return start(context, Accepted(training_id, Kind.TRAINING, TrainingState.RUNNING.value))
-
-
-def _models_asked(method: str, spec: TrainSpec) -> list[str]:
-    """The models that a training pays by the token; for a fine-tuning Mistral names its price."""
-    if method == "embedding":
-        return [spec.base_model]
-    if method == "prompt":
-        embeds = spec.shot_selection == "nearest" or spec.candidates is not None
-        return [spec.base_model, *([EMBEDDING_MODEL] if embeds else [])]
-    return []
 
 
 def check_choice(dataset: DatasetRow, method: str) -> None:

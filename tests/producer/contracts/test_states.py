@@ -23,6 +23,6 @@ def test_each_kind_moves_by_its_own_table(old: State, new: State) -> None:
 
 def test_states_of_the_same_word_do_not_lend_each_other_moves() -> None:
     assert not moves_to(TrainingState.QUEUED, TrainingState.RUNNING)
-    assert not moves_to(TrainingState.FAILED, TrainingState.RUNNING)
-    assert moves_to(BatchState.FAILED, BatchState.RUNNING)
+    assert not moves_to(EvaluationState.COMPLETED, EvaluationState.RUNNING)
+    assert moves_to(BatchState.COMPLETED, BatchState.RUNNING)
     assert not moves_to(TrainingState.QUEUED, BatchState.RUNNING)

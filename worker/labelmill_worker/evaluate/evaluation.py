@@ -15,7 +15,6 @@ from labelmill.contracts.calibration import temperatures_of
 from labelmill.contracts.chats import text_of_row
 from labelmill.contracts.documents.parts import Cost
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
-from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec, EvaluateSpec
 from labelmill.contracts.states import BatchState
@@ -103,11 +102,20 @@ def _blocks(split: ReadableFile) -> Iterator[list[str]]:
 def have_ended(context: EvaluateContext, job: EvaluationRow) -> bool:
     """Whether all of its batches go no further by themselves. Raises the reason of one that did not complete."""
     batches = [_batch(context, job, column) for column in batches_of(job)]
+    ended = all(batch.has_ended for batch in batches)
     for batch in batches:
-        if batch.state in ENDED and batch.state != BatchState.COMPLETED.value:
-            why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
-            raise Permanent(why, code=batch.error_code)
-    return all(batch.state in ENDED for batch in batches)
+        if not batch.has_ended or batch.state == BatchState.COMPLETED.value:
+            continue
+        if batch.state == BatchState.PAUSED.value and not ended:
+            continue  # the other one shares its cap: it comes to an end too, and what it is answered is kept
+        why = f"its batch {batch.id} ended {batch.state}: {batch.error or 'no reason is known'}"
+        raise Permanent(why, code=batch.error_code)
+    return ended
+
+
+def has_begun(job: EvaluationRow) -> bool:
+    """Whether each of its batches was submitted."""
+    return all(getattr(job, column) is not None for column in batches_of(job))
 
 
 def conclude(context: EvaluateContext, job: EvaluationRow, token: str, check: Callable[[], None]) -> None:

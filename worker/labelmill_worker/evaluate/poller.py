@@ -78,7 +78,7 @@ def _fail(context: EvaluateContext, job_id: str, token: str, error: Permanent) -
 
 def _step(context: EvaluateContext, job: EvaluationRow, token: str, lease: LeaseKeeper[EvaluationRow]) -> float | None:
     """The next step. Returns when to poll again, in seconds; None: it has ended."""
-    if job.state == _QUEUED.value:
+    if job.state == _QUEUED.value or not evaluation.has_begun(job):
         with long_slot(context.engine, context.sender):
             evaluation.begin(context, job, token)
         with writing(context.engine) as connection:

@@ -20,7 +20,6 @@ from sqlalchemy import ColumnElement, and_, delete, exists, func, insert, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import CapReached
-from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.states import ChunkState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
@@ -50,20 +49,17 @@ class Cap:
 
     def reached(self, owner_id: str | None = None) -> CapReached:
         """The error of what waits for a higher cap. `owner_id`: the training or evaluation whose own batch it is."""
-        amount = f"{amount_of(self.limit):g} {CURRENCY}"
-        kept = ": vectors that were paid for are kept" if owner_id and kind_of(owner_id) is Kind.TRAINING else ""
-        again = "then `labelmill retry` it" if owner_id is None else f"then submit it again{kept}"
+        amount, retry = f"{amount_of(self.limit):g} {CURRENCY}", f"labelmill retry {owner_id or 'ID'}"
         if self.scope.startswith(_MONTH):
             month = self.scope.removeprefix(_MONTH)
             return CapReached(
                 f"the installation's cap of {amount} for {month} is reached (LABELMILL_MONTHLY_CAP): raise it or wait "
-                f"for the next month, {again}"
+                f"for the next month, then `{retry}` goes on"
             )
-        if owner_id is None:
-            again = "`labelmill retry ID --max-cost AMOUNT` goes on, with AMOUNT for the whole job"
-        else:
-            again = f"submit it again with a higher one{kept}"
-        return CapReached(f"the cap of {amount} is reached, for the next request may cost more than is left: {again}")
+        return CapReached(
+            f"the cap of {amount} is reached, for the next request may cost more than is left: "
+            f"`{retry} --max-cost AMOUNT` goes on, with AMOUNT for the whole job"
+        )
 
 
 def month_scope() -> str:

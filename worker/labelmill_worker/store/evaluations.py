@@ -9,8 +9,9 @@ from typing import Any, Literal
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Connection, Engine
 
+from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.specs import ClassifySpec
-from labelmill.contracts.states import EvaluationState
+from labelmill.contracts.states import BatchState, EvaluationState
 from labelmill.core.database import reading, writing
 from labelmill.core.database.analysis_codec import save_analysis
 from labelmill.core.database.dialects import dialect_of
@@ -18,6 +19,7 @@ from labelmill.core.database.tables import (
     BatchRow,
     ChunkRow,
     EvaluationRow,
+    EventRow,
     ModelRow,
     RowErrorRow,
 )
@@ -142,10 +144,10 @@ class SplitBatchFacts:
 
 
 def batch_facts(engine: Engine, batch_no: int) -> SplitBatchFacts:
-    """Counts of an ended batch."""
+    """Counts of an ended batch, and for how long it ran."""
     with reading(engine) as connection:
         batch = connection.execute(
-            select(BatchRow.rows, BatchRow.duplicates, BatchRow.started_at, BatchRow.finished_at).where(
+            select(BatchRow.id, BatchRow.rows, BatchRow.duplicates, BatchRow.started_at, BatchRow.finished_at).where(
                 BatchRow.no == batch_no
             )
         ).one()
@@ -154,7 +156,10 @@ def batch_facts(engine: Engine, batch_no: int) -> SplitBatchFacts:
         failures = connection.execute(
             select(RowErrorRow.code, func.count()).where(RowErrorRow.batch_no == batch_no).group_by(RowErrorRow.code)
         ).all()
-    took = (batch.finished_at - batch.started_at).total_seconds() if batch.started_at and batch.finished_at else None
+        rested_s = _rested_s(connection, batch.id)
+    took = None
+    if batch.started_at and batch.finished_at:
+        took = max(0.0, (batch.finished_at - batch.started_at).total_seconds() - rested_s)
     return SplitBatchFacts(
         batch.rows,
         int(counts[0]),
@@ -164,3 +169,14 @@ def batch_facts(engine: Engine, batch_no: int) -> SplitBatchFacts:
         took,
         {code: int(count) for code, count in failures},
     )
+
+
+def _rested_s(connection: Connection, batch_id: str) -> float:
+    """How long a batch that was retried had ended before it went on, in seconds."""
+    events = select(EventRow.at, EventRow.state).where(EventRow.job_id == batch_id, EventRow.state.is_not(None))
+    rested_s, ended_at = 0.0, None
+    for at, state in connection.execute(events.order_by(EventRow.no)):
+        if ended_at is not None and state == BatchState.RUNNING.value:
+            rested_s += (at - ended_at).total_seconds()
+        ended_at = at if state in ENDED else None
+    return rested_s

@@ -115,7 +115,8 @@ def note_held(engine: Engine, table: JobTable, job_id: str, token: str, message:
 
 
 def fail_job(engine: Engine, job_id: str, old: State, new: State, error: LabelmillError, token: str) -> bool:
-    """End a job with its reason, and its batches with it: nothing more is paid for."""
+    """End a job with its reason, and its batches with it: nothing more is paid for. What is paused stays so, for a
+    retry."""
     with writing(engine) as connection:
         failed = move_job(
             connection,
@@ -128,5 +129,5 @@ def fail_job(engine: Engine, job_id: str, old: State, new: State, error: Labelmi
             error_code=error.code,
         )
         if failed:
-            cancel_inner_batches(connection, job_id, f"{job_id} failed")
+            cancel_inner_batches(connection, job_id, f"{job_id} failed", keep_ended=True)
     return failed

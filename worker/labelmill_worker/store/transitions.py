@@ -42,7 +42,7 @@ def move_job(
     return moved
 
 
-def cancel_inner_batches(connection: Connection, job_id: str, why: str) -> None:
+def cancel_inner_batches(connection: Connection, job_id: str, why: str, *, keep_ended: bool = False) -> None:
     """As `inner_batches.cancel_inner_batches`, with a line in the log for each batch."""
-    for batch_id in inner_batches.cancel_inner_batches(connection, job_id, why):
+    for batch_id in inner_batches.cancel_inner_batches(connection, job_id, why, keep_ended=keep_ended):
         after_commit(connection, partial(log_ended_batch, connection.engine, batch_id))

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from labelmill.contracts.errors import BrokerUnavailable, Permanent
-from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, Mode
 from labelmill.core.database import writing
 from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs.dispatch import dispatch_batch
+from labelmill.core.jobs.inner_batches import named_batches_of
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, open_inner_batch, read_inner_batch
 from labelmill_worker.store.trainings import record_poll, update_held
 from labelmill_worker.train.polling_schedule import has_stalled, next_poll_s
@@ -31,10 +31,7 @@ def submit_inner_batch(step: StepContext, batch_id: str, blocks: Iterable[list[s
 
 def named_batches(step: StepContext) -> dict[str, str]:
     """The training's batches by what they are for, as `run_named_batch` opened them."""
-    batches: dict[str, str] | None = (step.row.details or {}).get("batches")
-    if batches is None and step.row.batch_id is not None:
-        return {VECTORS: step.row.batch_id}  # an earlier Labelmill's training had one batch
-    return batches or {}
+    return named_batches_of(step.row.details, step.row.batch_id)
 
 
 def run_named_batch(

@@ -11,7 +11,7 @@ from labelmill.core.database import writing
 from labelmill_worker.inference.strategies.logprobs_check import CHECK_SCHEMA, CHECK_TEXT, CHECK_TOKENS
 from labelmill_worker.store.inner_batches import InnerBatch, first_error_code, read_scores
 from labelmill_worker.store.inner_models import logprobs_model, remember_logprobs, tells_logprobs
-from labelmill_worker.train.inner_batch import run_named_batch
+from labelmill_worker.train.inner_batch import require_completed, run_named_batch
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
 _NAME = "log-probabilities"  #: Of the batch, among those of the training; progress says `trying log-probabilities`.
@@ -32,6 +32,8 @@ def find_out(step: StepContext) -> bool | NextPoll:
         return batch
     told = _answer(step, batch)
     if told is None:
+        if step.spec.target_precision:
+            require_completed(batch)  # without the answer nothing can be certified
         step.note(f"{model} could not be asked for log-probabilities, so labels score 1 and 0 ({batch.id})")
         return False
     remember_logprobs(step.engine, model_no, told=told)

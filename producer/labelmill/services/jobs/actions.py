@@ -1,34 +1,22 @@
-"""Cancelling a job, and retrying the failed rows of a batch."""
+"""Cancelling a job."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
-from sqlalchemy import ColumnElement, delete, exists, or_, select, update
+from sqlalchemy import ColumnElement, exists, or_, select, update
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.bounds import shown
-from labelmill.contracts.errors import BrokerUnavailable, InvalidInput, NotFound
+from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.contracts.field_names import Notice
 from labelmill.contracts.ids import Kind, kind_of
-from labelmill.contracts.job_kinds import BATCH, KINDS
+from labelmill.contracts.job_kinds import KINDS
 from labelmill.contracts.messages import TRAIN, JobMessage
-from labelmill.contracts.states import BatchState, ChunkState, State, Stopping, TrainingState
+from labelmill.contracts.states import BatchState, State, Stopping, TrainingState
 from labelmill.core.database import db_now, writing
-from labelmill.core.database.tables import (
-    BatchRow,
-    ChunkRow,
-    IndexedChunkRow,
-    ModelRow,
-    RemoteBatchRow,
-    RemoteChunkRow,
-    RowErrorRow,
-    TrainingRow,
-)
-from labelmill.core.jobs import chunk_transitions
+from labelmill.core.database.tables import BatchRow, RemoteBatchRow, TrainingRow
 from labelmill.core.jobs.dispatch import send_remote_batch
 from labelmill.core.jobs.inner_batches import cancel_inner_batches
 from labelmill.core.jobs.remote_batches import holds_rows, remote_batches_of
@@ -36,10 +24,7 @@ from labelmill.core.jobs.tables import TABLE_OF, is_open, is_runnable
 from labelmill.core.jobs.transitions import move_job
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import no_job
-from labelmill.services.jobs.requests import JobRequest, RetryRequest
-from labelmill.services.submissions.accepted import Accepted, Submitted, start
-from labelmill.services.submissions.caps import check_max_cost, models_asked
-from labelmill.services.submissions.keys import SUBMISSION_BROKEN
+from labelmill.services.jobs.requests import JobRequest
 
 
 @dataclass(frozen=True)
@@ -117,61 +102,3 @@ def _end(connection: Connection, job_id: str, cancelled: State, *conditions: Col
 
 
 _CANCEL: dict[Kind, Callable[[Connection, str], bool]] = {Kind.TRAINING: _cancel_training, Kind.BATCH: _cancel_batch}
-
-
-def retry(context: ServiceContext, request: RetryRequest) -> Submitted:
-    """Run the failed and unanswered rows of a batch again, under another cap if one is named. Raises NotFound,
-    InvalidInput."""
-    job_id = request.job_id
-    if kind_of(job_id) is not Kind.BATCH:
-        raise NotFound(f"no batch has the id {shown(job_id)}")
-    with writing(context.engine) as connection:
-        batch = connection.execute(
-            select(
-                BatchRow.no,
-                BatchRow.state,
-                BatchRow.error_code,
-                BatchRow.started_at,
-                BatchRow.purging,
-                BatchRow.model_no,
-            ).where(BatchRow.id == job_id)
-        ).first()
-        if batch is None or batch.purging:
-            raise NotFound(f"no batch has the id {shown(job_id)}")
-        if batch.state not in BATCH.retried_from:
-            raise InvalidInput(
-                f"{job_id} is {batch.state}: only a batch that completed, failed or is paused is retried",
-                field="job_id",
-            )
-        of_batch = ChunkRow.batch_no == batch.no
-        to_run = or_(ChunkRow.failed > 0, ChunkRow.state != ChunkState.DONE.value)
-        if batch.started_at is None and batch.error_code in (InvalidInput.code, SUBMISSION_BROKEN):
-            raise InvalidInput(f"{job_id} failed at submission: submit it again", field="job_id")
-        changes: dict[str, Any] = {}
-        if request.max_cost is not None:
-            model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
-            check_max_cost(request.max_cost, models_asked(ModelRow(**model)), context.prices)
-            changes["max_cost"] = request.max_cost
-        if connection.scalar(select(ChunkRow.number).where(of_batch, to_run).limit(1)) is None:
-            raise InvalidInput(f"{job_id} has no failed row", field="job_id")
-        if not move_job(
-            connection,
-            job_id,
-            BatchState.RUNNING,
-            BatchRow.purging.is_(False),
-            old=BatchState(batch.state),
-            message="failed rows are run again",
-            stopping=None,
-            **changes,
-        ):
-            raise InvalidInput(f"{job_id} is being retried by another command", field="job_id")
-        chunk_transitions.run_again(connection, of_batch & to_run)
-        # rows get their tries anew
-        connection.execute(update(RemoteChunkRow).where(RemoteChunkRow.batch_no == batch.no).values(failures=None))
-        connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch.no))
-        # the new answers of these rows must be added to the cache too
-        run_again = select(ChunkRow.number).where(of_batch, ChunkRow.state == ChunkState.PENDING.value)
-        connection.execute(
-            delete(IndexedChunkRow).where(IndexedChunkRow.batch_no == batch.no, IndexedChunkRow.number.in_(run_again))
-        )
-    return start(context, Accepted(job_id, Kind.BATCH, BatchState.RUNNING.value))

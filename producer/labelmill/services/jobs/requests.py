@@ -14,6 +14,6 @@ class JobRequest:
 
 @dataclass(frozen=True)
 class RetryRequest(JobRequest):
-    """A batch to be run again. `max_cost`: of the whole batch, with what was spent before; None: it stays as it is."""
+    """A job to go on with. `max_cost`: of the whole job, with what was spent before; None: it stays as it is."""
 
     max_cost: float | None = None

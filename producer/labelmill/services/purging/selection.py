@@ -2,7 +2,7 @@
 
 A training and a dataset stay as long as a model version that is not deleted came from them; a dataset also while a job
 refers to it that stays; a batch while the training or evaluation that runs it stays for its age. A paused batch has not
-ended: a person may let it go on.
+ended, for a person may let it go on; that of a training or an evaluation goes with this job.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from labelmill.services.models.resolving import DELETED
 
 def ended_before(table: AnyJobTable, before: datetime) -> ColumnElement[bool]:
     """The job is old enough to be purged."""
-    return ~is_open(table) & ~is_cancellable(table) & (table.finished_at < before)
+    waits = is_cancellable(table)
+    if table is BatchRow:
+        waits &= BatchRow.owner_id.is_(None)
+    return ~is_open(table) & ~waits & (table.finished_at < before)
 
 
 def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:

@@ -17,7 +17,8 @@ from labelmill.services.context import ServiceContext
 class Accepted:
     """A job that is written to SQL, so it will run. The caller shows its id and then calls `start`.
 
-    `has_messages`: False where there is nothing to send, as for a batch that was submitted before.
+    `has_messages`: False where there is nothing to send, as for a batch that was submitted before; `inner_batches`:
+    batches of the job that go on with it.
     """
 
     id: str
@@ -25,6 +26,7 @@ class Accepted:
     state: str
     warnings: tuple[Notice, ...] = ()
     has_messages: bool = True
+    inner_batches: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -62,3 +64,5 @@ def _send(context: ServiceContext, accepted: Accepted) -> None:
         dispatch_batch(context.engine, context.sender, accepted.id)
     else:
         context.sender.send(KINDS[accepted.kind].task, [JobMessage(job_id=accepted.id)])
+    for batch_id in accepted.inner_batches:
+        dispatch_batch(context.engine, context.sender, batch_id)

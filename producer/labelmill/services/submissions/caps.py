@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from labelmill.contracts.bounds import MAX_AMOUNT, shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
+from labelmill.contracts.specs import EMBEDDING_MODEL, TrainSpec
 from labelmill.core.database.tables import ModelRow
 from labelmill.core.money.costs import priced_model
 from labelmill.core.money.prices import PriceList
@@ -31,3 +32,13 @@ def models_asked(model: ModelRow) -> list[str]:
     """Mistral's models that are asked when a model version classifies."""
     embeds = (model.recipe or {}).get("embedding_model") if model.method == "prompt" else None
     return [name for name in (model.remote_model, embeds) if name]
+
+
+def models_of_training(method: str, spec: TrainSpec) -> list[str]:
+    """The models that a training pays by the token; for a fine-tuning Mistral names its price."""
+    if method == "embedding":
+        return [spec.base_model]
+    if method == "prompt":
+        embeds = spec.shot_selection == "nearest" or spec.candidates is not None
+        return [spec.base_model, *([EMBEDDING_MODEL] if embeds else [])]
+    return []
