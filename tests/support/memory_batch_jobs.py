@@ -48,6 +48,7 @@ class MemoryBatchJobs:
         self.has_billing = True
         self.statuses = [RUNNING, SUCCESS]
         self.answered_share = 1.0
+        self.ending_polls = 0  #: That still find a job being stopped.
         self.spoil_output: Callable[[list[Line]], list[Line]] = _as_they_are
         self.spoil_errors: Callable[[list[Line]], list[Line]] = _as_they_are
         self.files: dict[str, RemoteFile] = {}
@@ -128,7 +129,7 @@ class MemoryBatchJobs:
         def cancel() -> RemoteBatch:
             job = self._found(job_id)
             if not job.has_ended:
-                self._ahead[job_id] = [CANCELLED]
+                self._ahead[job_id] = [*[CANCELLATION_REQUESTED] * self.ending_polls, CANCELLED]
                 job = self.jobs[job_id] = replace(job, status=CANCELLATION_REQUESTED)
             return job
 

@@ -8,19 +8,21 @@ from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.states import BatchState, Mode
-from labelmill.core.database import reading
+from labelmill.core.database import db_now, reading
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, RemoteBatchRow
 from labelmill.core.jobs.remote_batches import holds_rows
 
-_JOBS = 50  #: The newest so many count.
+_JOBS = 50  #: The newest so many count …
+_MAX_AGE_S = 7 * 86_400.0  #: … while they are so young: else slow days would keep a model from batch jobs for ever.
 _BATCHES = 5
 _MIN_REQUESTS = 20  #: Of a batch whose speed says something.
 
 
 def ended_jobs(engine: Engine, model: str) -> list[tuple[int, float]]:
-    """Requests and seconds of the newest batch jobs that ended well: those of the model, or of any if it has none."""
+    """Requests and seconds of the batch jobs that ended well lately: those of the model, or of any if it has none."""
     took = RemoteBatchRow.ended_at - RemoteBatchRow.made_at
-    ended = select(RemoteBatchRow.requests, took).where(RemoteBatchRow.remote_status == "SUCCESS", took > 0)
+    is_young = RemoteBatchRow.ended_at > db_now() - _MAX_AGE_S
+    ended = select(RemoteBatchRow.requests, took).where(RemoteBatchRow.remote_status == "SUCCESS", took > 0, is_young)
     newest = ended.order_by(RemoteBatchRow.no.desc()).limit(_JOBS)
     with reading(engine) as connection:
         found = connection.execute(newest.where(RemoteBatchRow.model == model)).all()

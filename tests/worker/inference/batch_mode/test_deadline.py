@@ -37,8 +37,15 @@ def test_it_begins_in_realtime_when_that_moment_has_passed() -> None:
     assert _decide(103.0, 60.0, JobProgress(10)).reason is None
 
 
-def test_it_begins_with_batch_jobs_though_they_are_expected_to_be_late() -> None:
-    assert _decide(200.0, 10.0, JobProgress(1000), (PastJob(1000, 4000.0),)).reason is None
+def test_it_begins_in_realtime_when_jobs_were_always_too_slow() -> None:
+    slow = (PastJob(1000, 4000.0),)
+    late = _decide(3900.0, 10.0, JobProgress(1000), slow).reason
+    assert late == "realtime: a batch job is expected to take about 67 min, as earlier ones did, and 65 min are left"
+    assert _decide(4100.0, 10.0, JobProgress(1000), slow).reason is None
+
+
+def test_it_begins_with_batch_jobs_while_it_is_not_known_what_they_take() -> None:
+    assert _decide(60.0, 10.0, JobProgress(1000)).reason is None
 
 
 def test_it_moves_once_a_job_is_expected_to_end_too_late() -> None:

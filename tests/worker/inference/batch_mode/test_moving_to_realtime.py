@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import secrets
 from collections import Counter
 from datetime import timedelta
+from typing import Any
 
 import pytest
-from mill import assert_all_labelled, some_texts
+from mill import MODEL, assert_all_labelled, some_texts
 from remote_mill import RemoteMill
-from sqlalchemy import update
+from sqlalchemy import insert, select, update
 from strict_mistral import StrictMistral
 
 from labelmill.contracts.errors import InvalidInput
-from labelmill.core.database import writing
+from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, RemoteBatchRow, utc_now
 from labelmill.services.batches import read_deadline
 
@@ -28,6 +30,11 @@ def _set_deadline(mill: RemoteMill, batch: str, in_s: float) -> None:
     with writing(mill.engine) as connection:
         at = utc_now() + timedelta(seconds=in_s)
         connection.execute(update(BatchRow).where(BatchRow.id == batch).values(deadline_at=at))
+
+
+def _change(mill: RemoteMill, **values: Any) -> None:
+    with writing(mill.engine) as connection:
+        connection.execute(update(RemoteBatchRow).where(RemoteBatchRow.step != "done").values(**values))
 
 
 def test_batch_jobs_that_end_in_time_do_it_all(mill: RemoteMill, mistral: StrictMistral) -> None:
@@ -80,11 +87,59 @@ def test_a_job_that_does_not_even_stop_is_not_waited_for(
     mill.until_step(batch, "waiting")
     _set_deadline(mill, batch, 31)
     mill.until(lambda: mill.remote()[0].stop_asked_at is not None)
-    with writing(mill.engine) as connection:
-        connection.execute(update(RemoteBatchRow).values(stop_asked_at=RemoteBatchRow.stop_asked_at - 60))
+    _set_deadline(mill, batch, 31 - 60)
+    _change(mill, stop_asked_at=RemoteBatchRow.stop_asked_at - 60)
     status = mill.run(batch)
     assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
     assert mistral.billed == Counter(texts), "no more is paid twice than the job had"
+
+
+def _note_job(mill: RemoteMill, batch: str, took_s: float, *, ago_s: float = 60.0) -> None:
+    """As if an earlier job had taken so long for a request, and ended so long ago."""
+    with writing(mill.engine) as connection:
+        times = {"begun_at": db_now(), "made_at": db_now() - ago_s - took_s, "ended_at": db_now() - ago_s}
+        of_batch = select(BatchRow.no).where(BatchRow.id == batch).scalar_subquery()
+        row = insert(RemoteBatchRow).values(batch_no=of_batch, step="done", marker=secrets.token_hex(12), **times)
+        connection.execute(row.values(model=MODEL, remote_status="SUCCESS", requests=1, rows=1))
+
+
+def test_no_job_is_made_that_would_be_late_as_earlier_ones_were(mill: RemoteMill, mistral: StrictMistral) -> None:
+    texts = some_texts(60)
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 7200)
+    _note_job(mill, batch, 5 * 3600)
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
+    assert status["mode_reason"].startswith("realtime: a batch job is expected to take about 5.")
+    assert not mill.jobs.created
+    assert mistral.billed == Counter(texts)
+
+
+def test_a_slow_day_is_forgotten_after_a_week(mill: RemoteMill) -> None:
+    batch = mill.submit(some_texts(60), mode="auto")
+    _set_deadline(mill, batch, 7200)
+    _note_job(mill, batch, 5 * 3600, ago_s=8 * 86_400)
+    mill.until_step(batch, "waiting")
+    assert len(mill.jobs.created) == 1
+
+
+def test_a_stopped_job_is_waited_for_as_long_as_realtime_has_time_to_spare(
+    mill: RemoteMill, mistral: StrictMistral
+) -> None:
+    texts = some_texts(200)
+    mill.jobs.statuses, mill.jobs.answered_share = ["RUNNING"] * 1000, 0.5
+    mill.jobs.ending_polls = 3  # it takes a while to stop
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 3600)
+    mill.until_step(batch, "waiting")
+    _note_job(mill, batch, 5 * 3600)
+    _change(mill, made_at=RemoteBatchRow.made_at - 3600)  # it is late
+    mill.until(lambda: mill.remote()[0].stop_asked_at is not None)
+    _set_deadline(mill, batch, 50)  # of 130 s that were left then …
+    _change(mill, stop_asked_at=RemoteBatchRow.stop_asked_at - 80)
+    assert mill.run(batch)["rows"]["labelled"] == 200
+    assert sum(mill.memory.billed.values()) == 100, "its partial results are not read"
+    assert mill.memory.billed + mistral.billed == Counter(texts)
 
 
 def test_deadlines_are_read() -> None:

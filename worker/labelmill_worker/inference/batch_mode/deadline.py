@@ -1,7 +1,7 @@
 """The arithmetic of mode auto: whether batch jobs keep a deadline, or the rest is sent in realtime. Pure.
 
-Batch jobs cost half, so a batch begins with them unless realtime would be too late a moment later. It moves to realtime
-when a job is predicted to end after the deadline, and at the latest at
+Batch jobs cost half, so a batch begins with them unless realtime would be too late a moment later, or earlier jobs say
+that one would be late. It moves to realtime when its job is predicted to end after the deadline, and at the latest at
 
     deadline - 1.2 x realtime duration of the remainder - drain
 
@@ -119,8 +119,10 @@ def decide(
         reason = f"realtime: {left}, and the rest takes about {_span(realtime_s)} in realtime"
         return Decision(reason, 0.0, latest_s)
     remaining_s = job_remaining_s(job, history)
-    if job.elapsed_s is not None and remaining_s > deadline_s:
-        reason = f"realtime: its batch job is expected to take {_span(remaining_s)} more, and {left}"
+    is_made = job.elapsed_s is not None
+    if remaining_s > deadline_s and (is_made or history):  # without a history, only trying tells what a job takes
+        expected = f"{_span(remaining_s)} more" if is_made else f"about {_span(remaining_s)}, as earlier ones did"
+        reason = f"realtime: {'its' if is_made else 'a'} batch job is expected to take {expected}, and {left}"
         return Decision(reason, 0.0, latest_s)
     return Decision(None, latest_s, latest_s)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import structlog
 
 from labelmill.contracts.states import RemoteStep, Stopping
@@ -16,6 +18,7 @@ from labelmill_worker.inference.batch_mode.deadline import (
     realtime_per_s,
     reason_to_stay,
 )
+from labelmill_worker.inference.batch_mode.packing import MAX_EMBEDDED_TEXTS, MAX_REQUESTS
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.mistral.ratelimit.limits import RateLimits
 from labelmill_worker.store.batch_pace import ended_jobs, realtime_batches, remainder_of
@@ -38,12 +41,11 @@ def move_in_time(work: RemoteWork) -> float | None:
     return None
 
 
-def stop_patience_s(work: RemoteWork) -> float:
-    """How long the end of a job is waited for that was stopped because its batch moves to realtime."""
+def time_to_spare_s(work: RemoteWork) -> float:
+    """How long from now until the remainder in realtime needs all the time that is left; infinite without a
+    deadline."""
     deadline_s = work.claim.batch.deadline_s
-    if deadline_s is None:
-        return 0.0
-    return max(drain_s(0), deadline_s - SAFETY * _realtime_s(work)[0])
+    return math.inf if deadline_s is None else deadline_s - SAFETY * _realtime_s(work)[0]
 
 
 def _decision(work: RemoteWork, deadline_s: float) -> Decision:
@@ -51,7 +53,7 @@ def _decision(work: RemoteWork, deadline_s: float) -> Decision:
     history = [PastJob(*job) for job in ended_jobs(work.engine, _model(work))]
     realtime_s, requests, rows_at_mistral = _realtime_s(work)
     elapsed_s = None if row.made_at is None else max(0.0, work.claim.now - row.made_at)
-    job = JobProgress(row.requests or requests, row.answered, elapsed_s)
+    job = JobProgress(row.requests or min(requests, _most_requests(work)), row.answered, elapsed_s)
     decision = decide(
         deadline_s=deadline_s, realtime_s=realtime_s, drain=drain_s(rows_at_mistral), job=job, history=history
     )
@@ -78,7 +80,18 @@ def _realtime_s(work: RemoteWork) -> tuple[float, int, int]:
 
 def _texts_per_request(work: RemoteWork) -> int:
     """Before anything is packed."""
-    return 1 if work.claim.batch.model.method == "prompt" else work.context.settings.texts_per_request
+    model = work.claim.batch.model
+    if model.method == "prompt":
+        numbered = (model.recipe or {}).get("numbered")
+        return int(numbered["texts"]) if numbered else 1
+    return work.context.settings.texts_per_request
+
+
+def _most_requests(work: RemoteWork) -> int:
+    """Of one job, before anything is packed: the others run beside it."""
+    if work.claim.batch.model.method == "embedding":
+        return max(1, MAX_EMBEDDED_TEXTS // _texts_per_request(work))
+    return MAX_REQUESTS
 
 
 def _model(work: RemoteWork) -> str:

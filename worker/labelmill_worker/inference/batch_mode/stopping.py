@@ -5,7 +5,8 @@ from __future__ import annotations
 from labelmill.contracts.errors import LabelmillError, WorkerUnable
 from labelmill.contracts.states import RemoteStep, Stopping
 from labelmill.core.database import db_now
-from labelmill_worker.inference.batch_mode.moving import stop_patience_s
+from labelmill_worker.inference.batch_mode.deadline import drain_s
+from labelmill_worker.inference.batch_mode.moving import time_to_spare_s
 from labelmill_worker.inference.batch_mode.remote_job import cancel_job, end_job, job_made_before, look_at_job
 from labelmill_worker.inference.batch_mode.schedule import next_poll_s
 from labelmill_worker.inference.batch_mode.work import RemoteWork
@@ -82,8 +83,11 @@ def patience_left_s(work: RemoteWork) -> float:
     """How long the end is waited for from now on. Counts from the first call, whether Mistral could be asked or not."""
     row = work.claim.row
     moves = work.claim.batch.stopping == Stopping.REALTIME.value
-    patience_s = stop_patience_s(work) if moves else STOP_PATIENCE_S
+    elapsed_s = 0.0
     if row.stop_asked_at is None:
         save_remote(work.engine, work.claim, stop_asked_at=db_now())
-        return patience_s
-    return patience_s - (work.claim.now - row.stop_asked_at)
+    else:
+        elapsed_s = work.claim.now - row.stop_asked_at
+    if moves:
+        return max(drain_s(0) - elapsed_s, time_to_spare_s(work))
+    return STOP_PATIENCE_S - elapsed_s
