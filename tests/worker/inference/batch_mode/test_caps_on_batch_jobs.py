@@ -14,8 +14,9 @@ from sqlalchemy.engine import Engine
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, BudgetRow, LedgerRow, RemoteBatchRow, ReservationRow
 from labelmill.core.money.nanos import nanos
-from labelmill.services.jobs.actions import cancel, retry
+from labelmill.services.jobs.actions import cancel
 from labelmill.services.jobs.requests import JobRequest, RetryRequest
+from labelmill.services.jobs.retrying import retry
 
 
 @pytest.fixture

@@ -19,8 +19,9 @@ from labelmill.contracts.errors import RemoteUnavailable
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ChunkRow, EventRow, LedgerRow, ModelRow, ModelTargetRow, RemoteBatchRow
-from labelmill.services.jobs.actions import cancel, retry
+from labelmill.services.jobs.actions import cancel
 from labelmill.services.jobs.requests import JobRequest, RetryRequest
+from labelmill.services.jobs.retrying import retry
 from labelmill_worker.inference.batch_mode import packing, verdicts
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
