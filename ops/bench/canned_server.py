@@ -6,6 +6,7 @@ sliding window of one second: a request more than `rate` within any second gets 
     python ops/bench/canned_server.py --port 9000
 
 `GET /stats` tells what was asked; `POST /reset` with `{"latency_s": 0.05, "rate": 0}` starts anew (rate 0: no limit).
+It remembers a hash of each text to count the distinct ones; not so with `"keep_texts": false`.
 """
 
 from __future__ import annotations
@@ -31,8 +32,9 @@ class Canned:
     def __init__(self) -> None:
         self.reset(0.0, 0.0)
 
-    def reset(self, latency_s: float, rate: float) -> None:
+    def reset(self, latency_s: float, rate: float, *, keep_texts: bool = True) -> None:
         """Forget what was asked."""
+        self.keep_texts = keep_texts
         self.latency_s = latency_s
         self.rate = rate
         self.requests = self.rejected = self.texts = 0
@@ -64,7 +66,8 @@ class Canned:
         texts = [texts] if isinstance(texts, str) else texts
         self.requests += 1
         self.texts += len(texts)
-        self.hashes.update(map(hash, texts))
+        if self.keep_texts:
+            self.hashes.update(map(hash, texts))
         self.first_s = now if self.first_s is None else self.first_s
         self.last_s = now
         variant = self.requests % _VARIANTS

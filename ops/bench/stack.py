@@ -99,9 +99,9 @@ class CannedServer:
                     raise
                 time.sleep(0.05)
 
-    def reset(self, latency_s: float, rate: float = 0) -> None:
+    def reset(self, latency_s: float, rate: float = 0, *, keep_texts: bool = True) -> None:
         """Forget what was asked; answer so from now on."""
-        self._call("/reset", orjson.dumps({"latency_s": latency_s, "rate": rate}))
+        self._call("/reset", orjson.dumps({"latency_s": latency_s, "rate": rate, "keep_texts": keep_texts}))
 
     def stats(self) -> dict[str, Any]:
         """What was asked since the last reset."""
@@ -171,6 +171,14 @@ class Stack:
             found = connection.scalar(text(f"SELECT count(*) FROM {table}"))  # noqa: S608 - our own names
         engine.dispose()
         return int(found or 0)
+
+    def database_bytes(self) -> int:
+        """The size of the PostgreSQL database on disk."""
+        engine = connect(self.database_url)
+        with engine.connect().execution_options(read_only=True) as connection:
+            size = connection.scalar(text("SELECT pg_database_size(current_database())"))
+        engine.dispose()
+        return int(size or 0)
 
     def worker_cpu_s(self) -> float:
         """CPU seconds of all worker processes so far."""
@@ -281,21 +289,8 @@ class Machine:
         with self.database_only() as stack, EmbeddedRedis(self.folder / f"redis-{secrets.token_hex(4)}") as redis:
             stack.env |= {"LABELMILL_BROKER_URL": redis.url, "BENCH_BROKER": redis.url}
             stack.env |= {name: str(value) for name, value in (settings or {}).items()}
-            log = (self.folder / "workers.log").open("ab")
-
-            def celery(*arguments: str) -> subprocess.Popen[bytes]:
-                command = [sys.executable, "-m", "celery", *arguments]
-                return subprocess.Popen(command, env=stack.env, cwd=HERE, stdout=log, stderr=log)
-
             try:
-                for number in range(workers):
-                    name = ("-n", f"bench{number}@localhost", "--loglevel", "WARNING")
-                    if naive:
-                        one = celery("-A", "celery_per_text", "worker", "--pool", "threads", "-c", "100", *name)
-                    else:
-                        queues = ("-Q", "prepare,train,classify", "-c", "4")
-                        one = celery("-A", "labelmill_worker.app", "worker", *queues, *name)
-                    stack.workers.append(one)
+                stack.workers += [self.start_worker(stack, number, naive=naive) for number in range(workers)]
                 _wait_until_ready(redis.url, workers)
                 if not naive:
                     self._warm_up(stack)
@@ -309,7 +304,17 @@ class Machine:
                     except subprocess.TimeoutExpired:
                         process.kill()
                         process.wait()
-                log.close()
+
+    def start_worker(self, stack: Stack, number: int, *, naive: bool = False) -> subprocess.Popen[bytes]:
+        """One more worker process, which need not be ready yet."""
+        arguments = ["-A", "labelmill_worker.app", "worker", "-Q", "prepare,train,classify", "-c", "4"]
+        if naive:
+            arguments = ["-A", "celery_per_text", "worker", "--pool", "threads", "-c", "100"]
+        command = [sys.executable, "-m", "celery", *arguments, "-n", f"bench{number}@localhost"]
+        with (self.folder / "workers.log").open("ab") as log:
+            return subprocess.Popen(
+                [*command, "--loglevel", "WARNING"], env=stack.env, cwd=HERE, stdout=log, stderr=log
+            )
 
     def _warm_up(self, stack: Stack) -> None:
         """Let every process connect to what it needs, and the model's labels be learnt."""
