@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.cli.field_options import words_of
 from labelmill.contracts.errors import InvalidInput, LabelmillError
+from labelmill.contracts.ids import Kind
 from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
@@ -30,6 +31,7 @@ from labelmill.services.trainings import TrainRequest, accept_training
 from labelmill.services.trainings import approve as approve_training
 
 Warn = Callable[[str], None]
+Submissions = dict[Kind, tuple[Callable[..., Any], list[dict[str, Any]]]]  #: How to submit, and options that differ.
 
 
 def ignore_warning(_: str) -> None:

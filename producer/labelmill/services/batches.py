@@ -45,6 +45,7 @@ from labelmill.services.submissions.keys import (
     OpenedBatch,
     Order,
     end_broken_submission,
+    model_submitted_before,
     open_batch,
     require_same_content,
 )
@@ -155,8 +156,12 @@ def accept_batch(
     check_request(request)
     inputs = inputs_of(spec.source, context.remote) if request.rows is None else []
     with writing(engine) as connection:
-        row = resolve_model(connection, request.model)
-        check_model(context, request, row)
+        # the key first: a name may mean another version than when the same batch was submitted before
+        row = None if key is None else model_submitted_before(connection, key, request.model)
+        is_repeated = row is not None
+        if row is None:
+            row = resolve_model(connection, request.model)
+            check_model(context, request, row)
         about_model = warnings_of(row, read_list(connection))
         spec = spec.model_copy(
             update={"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
@@ -178,6 +183,7 @@ def accept_batch(
             Order(row.no, request.model, spec, request.mode, request.priority, request.max_cost),
             key,
             request.metadata,
+            is_repeated=is_repeated,
         )
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Self
 
 from sqlalchemy import select
-from sqlalchemy.engine import RowMapping
+from sqlalchemy.engine import Connection, RowMapping
 
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.documents.datasets import DatasetEntry
@@ -21,7 +21,7 @@ from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import PrepareSpec, ReadOptions, TargetSpec, specify
 from labelmill.contracts.states import DatasetState
-from labelmill.core.database import reading, writing
+from labelmill.core.database import reading
 from labelmill.core.database.tables import DatasetRow
 from labelmill.core.jobs.transitions import create_job
 from labelmill.core.readers import (
@@ -38,6 +38,7 @@ from labelmill.core.readers import (
 from labelmill.core.storage.references import source_folder
 from labelmill.services.context import ServiceContext
 from labelmill.services.submissions.accepted import Accepted
+from labelmill.services.submissions.commits import accept_job
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 from labelmill.services.submissions.source_copies import COPY_FORMAT, Copies, copy_into_storage, copy_rows_into_storage
 
@@ -130,15 +131,20 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
         sources = detect_sources(inputs_of(spec.source, context.remote), spec.reading, _columns_of(spec))
         copies = copy_into_storage(sources, context.storage, job_id, check_copy)
         spec = spec.model_copy(update={"files": copies.references, "formats": formats_of(sources)})
-    is_kept = False
     try:
         accepted = _insert(context, request, job_id, spec, copies)
-        is_kept = accepted.id == job_id
-    finally:
-        if not is_kept:
-            with contextlib.suppress(StorageUnavailable, StorageRefused):  # `purge` deletes them
-                context.storage.delete(source_folder(job_id))
+    except InvalidInput:
+        _delete_copies(context, job_id)
+        raise
+    # after any other error the job may exist, and then it needs them; if it does not, `purge` deletes them
+    if accepted.id != job_id:
+        _delete_copies(context, job_id)
     return accepted
+
+
+def _delete_copies(context: ServiceContext, job_id: str) -> None:
+    with contextlib.suppress(StorageUnavailable, StorageRefused):  # `purge` deletes them
+        context.storage.delete(source_folder(job_id))
 
 
 def parse_target(text: str) -> TargetSpec:
@@ -215,11 +221,14 @@ def _insert(
     key = request.idempotency_key
     digest = None if key is None else _digest_of(spec, copies)
     values = {"name": spec.name, "spec": spec.model_dump(mode="json"), **keyed(key, digest)}
-    with writing(context.engine) as connection:
+
+    def write(connection: Connection) -> Accepted:
         if (before := accepted_before(connection, Kind.DATASET, key, digest)) is not None:
             return before
         create_job(connection, job_id, DatasetState.QUEUED, "submitted", metadata=request.metadata, **values)
-    return Accepted(job_id, Kind.DATASET, DatasetState.QUEUED.value)
+        return Accepted(job_id, Kind.DATASET, DatasetState.QUEUED.value)
+
+    return accept_job(context.engine, job_id, write)
 
 
 def _digest_of(spec: PrepareSpec, copies: Copies) -> str:

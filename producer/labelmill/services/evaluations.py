@@ -30,6 +30,7 @@ from labelmill.services.jobs.retrying import continue_evaluation
 from labelmill.services.models import ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.caps import check_max_cost, models_asked
+from labelmill.services.submissions.commits import accept_job
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 
@@ -76,8 +77,8 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
     if request.mode not in INNER_MODES:
         raise InvalidInput(f"{named('mode')} is one of {', '.join(INNER_MODES)}, not {shown(request.mode)}")
     job_id, digest = new_id(Kind.EVALUATION), request.digest
-    warnings: tuple[Notice, ...] = ()
-    with writing(context.engine) as connection:
+
+    def write(connection: Connection) -> Accepted:
         if (before := accepted_before(connection, Kind.EVALUATION, key, digest)) is not None:
             return before
         model_row = resolve_model(connection, request.model)
@@ -113,7 +114,9 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
             **keyed(key, digest),
         }
         create_job(connection, job_id, EvaluationState.QUEUED, "submitted", metadata=request.metadata, **values)
-    return Accepted(job_id, Kind.EVALUATION, EvaluationState.QUEUED.value, warnings)
+        return Accepted(job_id, Kind.EVALUATION, EvaluationState.QUEUED.value, warnings)
+
+    return accept_job(context.engine, job_id, write)
 
 
 @dataclass(frozen=True)
@@ -171,16 +174,18 @@ def accept_comparison(context: ServiceContext, request: CompareRequest) -> Compa
     check_identity(request.idempotency_key, request.metadata)
     existing: list[str | None] = []
     with writing(context.engine) as connection:
-        versions = {}
-        for model in models:
-            version = check_evaluation(connection, model, dataset, split)
-            check_max_cost(request.max_cost, models_asked(version), context.prices)
-            versions[version.no] = version
-        if len(versions) < 2:
-            raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more", field="models")
+        # keys first: a name may mean another version than when the same was asked for before
         for one in request.evaluations:
             before = accepted_before(connection, Kind.EVALUATION, one.idempotency_key, one.digest)
             existing.append(before.id if before is not None else None)
+        versions = {}
+        for model, keyed_id in zip(models, existing, strict=True):
+            if keyed_id is None:
+                version = check_evaluation(connection, model, dataset, split)
+                check_max_cost(request.max_cost, models_asked(version), context.prices)
+                versions[version.no] = version
+        if len(versions) < 2 and not any(existing):
+            raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more", field="models")
     ids: dict[str, None] = {}
     accepted: list[Accepted] = []
     for one, keyed_id in zip(request.evaluations, existing, strict=True):

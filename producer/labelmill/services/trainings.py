@@ -25,6 +25,7 @@ from labelmill.services.evaluations import ready_dataset
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.submissions.accepted import Accepted, Submitted, start
 from labelmill.services.submissions.caps import check_max_cost, models_of_training
+from labelmill.services.submissions.commits import accept_job
 from labelmill.services.submissions.idempotency import accepted_before, check_identity, digest_of_request, keyed
 
 METHODS = ("embedding", "factory", "prompt")
@@ -138,7 +139,8 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
     context.require_tables()
     spec, max_cost, key = checked_spec(request, context.prices), request.max_cost, request.idempotency_key
     job_id, digest = new_id(Kind.TRAINING), _digest_of(request)
-    with writing(context.engine) as connection:
+
+    def write(connection: Connection) -> Accepted:
         if (before := accepted_before(connection, Kind.TRAINING, key, digest)) is not None:
             return before
         dataset_row = checked_dataset(connection, request, spec)
@@ -155,8 +157,10 @@ def accept_training(context: ServiceContext, request: TrainRequest) -> Accepted:
         }
         values |= keyed(key, digest)
         create_job(connection, job_id, TrainingState.QUEUED, "submitted", metadata=request.metadata, **values)
-    warnings = (Notice(f"the training asks {deprecated}"),) if deprecated is not None else ()
-    return Accepted(job_id, Kind.TRAINING, TrainingState.QUEUED.value, warnings)
+        warnings = (Notice(f"the training asks {deprecated}"),) if deprecated is not None else ()
+        return Accepted(job_id, Kind.TRAINING, TrainingState.QUEUED.value, warnings)
+
+    return accept_job(context.engine, job_id, write)
 
 
 def _digest_of(request: TrainRequest) -> str:

@@ -2,103 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import threading
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
+from asked import Submissions
 from documents import checked
 from sqlalchemy import func, insert, select, update
 
 from labelmill import Client
-from labelmill.contracts.errors import InvalidInput, KeyTaken
+from labelmill.contracts.errors import InvalidInput, KeyTaken, NotFound
+from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import DatasetRow, JobMetadataRow, ModelRow
+from labelmill.core.database.tables import BatchRow, DatasetRow, JobMetadataRow, ModelRow
 from labelmill.core.jobs.tables import TABLE_OF, Kind
-from labelmill.core.settings import load_settings
-
-SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
-Submit = Callable[..., Any]
-Submissions = dict[Kind, tuple[Submit, list[dict[str, Any]]]]
-
-
-class Quiet:
-    def send(self, *_: Any, **__: Any) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-@pytest.fixture
-def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
-    with Client(load_settings(database_url=database_url, data_dir=str(tmp_path / "data"))) as made:
-        with writing(made.context.engine) as connection:
-            connection.execute(
-                insert(DatasetRow).values(
-                    id="prep_0000000001",
-                    name="d",
-                    version=1,
-                    state="ready",
-                    spec={},
-                    splits={"train": 4, "test": 4},
-                    label_schema=SCHEMA,
-                    files={},
-                    fingerprint="f",
-                )
-            )
-            connection.execute(
-                insert(ModelRow).values(
-                    name="m",
-                    version=1,
-                    promoted=True,
-                    method="embedding",
-                    remote_model="mistral-embed",
-                    label_schema=SCHEMA,
-                )
-            )
-        made.context = replace(made.context, sender=Quiet())  # type: ignore[arg-type]
-        yield made
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> Path:
-    path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps({"text": f"t{row}", "label": "ab"[row % 2]}) + "\n" for row in range(6)))
-    return path
-
-
-@pytest.fixture
-def submissions(client: Client, rows: Path) -> Submissions:
-    """For each kind how such a job is submitted, and options that make it another request."""
-
-    def prepare(**options: Any) -> Any:
-        return client.prepare(source=str(rows), **{"name": "n", "targets": ["intent=label"]} | options)
-
-    def train(**options: Any) -> Any:
-        return client.train("m", "d", **options)
-
-    def classify(**options: Any) -> Any:
-        return client.classify(str(rows), "m", **options)
-
-    def evaluate(**options: Any) -> Any:
-        return client.evaluate("m", "d", **options)
-
-    return {
-        Kind.DATASET: (prepare, [{"seed": 7}, {"name": "other"}, {"where": ["label=a"]}]),
-        Kind.TRAINING: (train, [{"max_cost": 3.0}, {"method": "prompt"}, {"yes": True}, {"mode": "batch"}]),
-        Kind.BATCH: (classify, [{"thresholds": {"*": 0.5}}, {"max_cost": 3.0}, {"mode": "batch"}, {"priority": "low"}]),
-        Kind.EVALUATION: (evaluate, [{"split": "train"}, {"max_cost": 3.0}, {"mode": "batch"}]),
-    }
-
-
-@pytest.fixture(params=list(Kind), ids=lambda kind: kind.value)
-def kind(request: pytest.FixtureRequest) -> Kind:
-    return Kind(request.param)
 
 
 def _count(client: Client, kind: Kind) -> int:
@@ -232,3 +152,50 @@ def test_the_longest_metadata_is_kept(client: Client) -> None:
     assert job.status()["metadata"] == metadata
     (listed,) = client.jobs(metadata=metadata)
     assert listed["id"] == job.id
+
+
+def _promote_a_second_version(client: Client) -> None:
+    with writing(client.context.engine) as connection:
+        row = dict(connection.execute(select(ModelRow.__table__).where(ModelRow.name == "m")).mappings().one())
+        del row["no"]
+        connection.execute(update(ModelRow).values(promoted=False))
+        connection.execute(insert(ModelRow).values(**row | {"version": 2, "promoted": True}))
+
+
+def test_a_batch_under_a_key_is_the_same_after_another_version_was_promoted(client: Client) -> None:
+    first = client.classify(["a", "b"], "m", idempotency_key="k", max_cost=1.0)
+    _promote_a_second_version(client)
+    for model in ("m", "m@1"):
+        assert client.classify(["a", "b"], model, idempotency_key="k", max_cost=1.0).id == first.id
+    with pytest.raises(KeyTaken):
+        client.classify(["a", "b"], "m@2", idempotency_key="k", max_cost=1.0)
+    with writing(client.context.engine) as connection:
+        connection.execute(update(ModelRow).values(promoted=False))  # the name means nothing any more
+    assert client.classify(["a", "b"], "m", idempotency_key="k", max_cost=1.0).id == first.id
+    first.cancel()
+    with pytest.raises(NotFound):
+        client.classify(["a", "b"], "m", idempotency_key="k", max_cost=1.0)
+
+
+def test_an_interrupted_batch_goes_on_with_the_version_that_it_was_submitted_to(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchWriter, "finish", Mock(side_effect=KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            client.classify(["a", "b"], "m", idempotency_key="k")
+    _promote_a_second_version(client)
+    batch = client.classify(["a", "b"], "m", idempotency_key="k")
+    assert batch.status()["state"] == "queued"
+    with reading(client.context.engine) as connection:
+        version = select(ModelRow.version).join(BatchRow, BatchRow.model_no == ModelRow.no)
+        assert connection.scalar(version) == 1
+
+
+def test_a_comparison_under_a_key_is_the_same_after_another_version_was_promoted(client: Client) -> None:
+    _promote_a_second_version(client)
+    first = client.compare(["m", "m@1"], "d", idempotency_key="k")
+    with writing(client.context.engine) as connection:
+        connection.execute(update(ModelRow).values(promoted=ModelRow.version == 1))
+    again = client.compare(["m", "m@1"], "d", idempotency_key="k")
+    assert [job.id for job in again] == [job.id for job in first]

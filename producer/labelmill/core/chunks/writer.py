@@ -13,7 +13,7 @@ from sqlalchemy import func, insert, select, update
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import IntegrityError
 
-from labelmill.contracts.errors import KeyTaken
+from labelmill.contracts.errors import DatabaseUnavailable, KeyTaken
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_chunk, encode_repeats
 from labelmill.core.database import reading, writing
@@ -138,7 +138,7 @@ class BatchWriter:
         """Write the remaining rows and make the batch available to workers (`queued`).
 
         Raises KeyTaken where another submission of the batch, earlier or at the same time, wrote other rows or more;
-        BatchEnded.
+        BatchEnded; DatabaseUnavailable, which names the batch if workers may have it nevertheless.
         """
         if self._texts:
             self._cut(0, len(self._texts))
@@ -146,25 +146,50 @@ class BatchWriter:
         self._hand_over()
         while self._commits:
             self._commits.popleft().result()
-        with writing(self._engine) as connection:
-            self._guard(connection)
-            opened = move_job(
-                connection,
-                self._batch_id,
-                BatchState.QUEUED,
-                message=f"{self.rows} rows",
-                rows=self.rows,
-                duplicates=self.duplicates,
-                text_tokens=self.rows * self._sampled_tokens // max(1, self._sampled_texts),
-                content_digest=self._encoder.hexdigest(),
-            )
-            if not opened:
+        is_committing = False
+        try:
+            with writing(self._engine) as connection:
+                self._guard(connection)
+                self._open_for_workers(connection)
+                is_committing = True
+        except DatabaseUnavailable as error:
+            if not (is_committing and self._was_committed(error)):
+                raise
+
+    def _open_for_workers(self, connection: Connection) -> None:
+        opened = move_job(
+            connection,
+            self._batch_id,
+            BatchState.QUEUED,
+            message=f"{self.rows} rows",
+            rows=self.rows,
+            duplicates=self.duplicates,
+            text_tokens=self.rows * self._sampled_tokens // max(1, self._sampled_texts),
+            content_digest=self._encoder.hexdigest(),
+        )
+        if not opened:
+            self._require_same_batch(connection)
+            return
+        # after the update: another submission that still writes waits for it, and then finds the batch queued
+        self._refuse_further_chunks(connection)
+        if repeats := self._repeats_of_chunks():
+            connection.execute(insert(ChunkRepeatsRow), repeats)
+
+    def _was_committed(self, error: DatabaseUnavailable) -> bool:
+        """Whether the batch was queued by a commit whose answer was lost: it must not look refused, or it is submitted
+        and paid for again."""
+        try:
+            with writing(self._engine) as connection:
+                # waits where the server is still committing
+                of_batch = select(BatchRow.state).where(BatchRow.no == self._batch_no).with_for_update()
+                if connection.scalar(of_batch) == BatchState.SUBMITTING.value:
+                    return False
                 self._require_same_batch(connection)
-            else:
-                # after the update: another submission that still writes waits for it, and then finds the batch queued
-                self._refuse_further_chunks(connection)
-                if repeats := self._repeats_of_chunks():
-                    connection.execute(insert(ChunkRepeatsRow), repeats)
+        except DatabaseUnavailable:
+            raise DatabaseUnavailable(
+                f"{error.message}; {self._batch_id} may have been accepted: labelmill status {self._batch_id}"
+            ) from error
+        return True
 
     def _require_same_batch(self, connection: Connection) -> None:
         """Another submission queued the batch, or it has ended: its rows must be exactly those written here."""

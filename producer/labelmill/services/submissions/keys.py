@@ -11,11 +11,12 @@ from sqlalchemy import select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError
+from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, Mode
 from labelmill.core.database import writing
-from labelmill.core.database.tables import BatchRow, utc_now
+from labelmill.core.database.tables import BatchRow, ModelRow, utc_now
 from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.readers import TextBlock
 from labelmill.services.submissions.idempotency import KeyedJob, digest_of_request, find_by_key, keyed
@@ -52,10 +53,31 @@ class OpenedBatch:
     has_key: bool = True
 
 
-def open_batch(connection: Connection, order: Order, key: str | None, metadata: Mapping[str, str]) -> OpenedBatch:
-    """Make the batch, or find the one that has this key. Raises KeyTaken if it has another model or other options."""
+def model_submitted_before(connection: Connection, key: str, model_ref: str) -> ModelRow | None:
+    """The model version of the batch that the key stands for, if it was submitted with this reference. Raises
+    KeyTaken."""
+    if (existing := find_by_key(connection, key, Kind.BATCH)) is None:
+        return None
+    statement = (
+        select(ModelRow.__table__)
+        .join(BatchRow, BatchRow.model_no == ModelRow.no)
+        .where(BatchRow.id == existing.id, BatchRow.model_ref == model_ref)
+    )
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else ModelRow(**row)
+
+
+def open_batch(
+    connection: Connection, order: Order, key: str | None, metadata: Mapping[str, str], *, is_repeated: bool = False
+) -> OpenedBatch:
+    """Make the batch, or find the one that has this key. Raises KeyTaken if it has another model or other options.
+
+    `is_repeated`: there was one a moment ago, whose model the order names.
+    """
     if key is not None and (existing := find_by_key(connection, key, Kind.BATCH)) is not None:
         return _same_batch(connection, order, existing)
+    if is_repeated:
+        raise InvalidInput(f"the batch under this {named('idempotency_key')} has just been cancelled: submit it again")
     batch_id, deadline_s = new_id(Kind.BATCH), order.spec.deadline_s
     values = {
         "model_no": order.model_no,
@@ -78,6 +100,7 @@ def _same_batch(connection: Connection, order: Order, job: KeyedJob) -> OpenedBa
         BatchRow.content_digest,
         BatchRow.options,
         BatchRow.model_no,
+        BatchRow.model_ref,
         BatchRow.mode,
         BatchRow.priority,
     )
@@ -86,8 +109,10 @@ def _same_batch(connection: Connection, order: Order, job: KeyedJob) -> OpenedBa
     # model version's settings at submission do not matter
     same = {name: getattr(order.spec, name) for name in ("source", "formats", "temperatures", "model_thresholds")}
     options = ClassifySpec(**existing.options).model_copy(update=same)
-    requested = (order.model_no, order.mode, order.priority, order.spec, order.request_digest)
-    if (existing.model_no, existing.mode, existing.priority, options, job.request_digest) != requested:
+    requested = (order.mode, order.priority, order.spec, order.request_digest)
+    # a name may mean another version by now, and a version may be named in two ways
+    is_same_model = existing.model_ref == order.model_ref or existing.model_no == order.model_no
+    if not is_same_model or (existing.mode, existing.priority, options, job.request_digest) != requested:
         raise job.taken("another model or other options")
     return OpenedBatch(existing.no, job.id, job.state, existing.content_digest, is_new=False)
 
