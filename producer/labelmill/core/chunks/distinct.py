@@ -67,7 +67,9 @@ class DistinctTexts:
         left = np.arange(rows.size)  # the indices of rows without a result yet
         hashes = known.take(rows)  # their hashes
         at = hashes & last  # the slots to probe for them
+        step = 0  # grows by one each time: all slots of a power of two are probed, and clusters are soon left
         while left.size:
+            step += 1
             taken = slots.take(at)
             free = np.flatnonzero(taken == 0)
             free_slots = at.take(free)
@@ -77,7 +79,7 @@ class DistinctTexts:
             first_row = _LAST_ROW - taken.astype(np.int64)
             firsts[left] = first_row
             others = np.flatnonzero(known.take(first_row) != hashes)
-            left, hashes, at = left.take(others), hashes.take(others), at.take(others) + 1 & last
+            left, hashes, at = left.take(others), hashes.take(others), at.take(others) + step & last
         return firsts
 
     def _make_room(self, count: int) -> None:
