@@ -267,6 +267,14 @@ def let_all_go(engine: Engine, claim: RemoteClaim, step: RemoteStep, message: st
 # at Mistral
 
 
+def needs_remote_job(engine: Engine, no: int, remote_id: str) -> bool:
+    """Whether a job that was made for a remote batch is its own, or may be found by whoever has it now."""
+    made = select(RemoteBatchRow.remote_id, RemoteBatchRow.step).where(RemoteBatchRow.no == no)
+    with reading(engine) as connection:
+        row = connection.execute(made).first()
+    return row is not None and (row.remote_id == remote_id or row.step == RemoteStep.CREATING.value)
+
+
 def reserve_requests(engine: Engine, claim: RemoteClaim) -> bool:
     """uploading → creating, if Mistral's limit of pending requests allows it. Raises LeaseLost."""
     with writing(engine) as connection:

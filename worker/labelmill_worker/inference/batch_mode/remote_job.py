@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 
 import structlog
 
-from labelmill.contracts.errors import LabelmillError, Permanent, RemoteFailed, RemoteUnavailable, WorkerUnable
+from labelmill.contracts.errors import LabelmillError, RemoteFailed, RemoteUnavailable, Retryable, WorkerUnable
 from labelmill.contracts.states import RemoteStep
 from labelmill.core.database import db_now
 from labelmill.core.database.tables import RemoteBatchRow
 from labelmill_worker.inference.batch_mode.work import RemoteWork
-from labelmill_worker.ports.batch_jobs import RemoteBatch
+from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, RemoteBatch
 from labelmill_worker.store.remote_batches import advance
 
 log = structlog.get_logger()
@@ -29,22 +30,26 @@ def answered_requests(row: RemoteBatchRow, job: RemoteBatch) -> int:
     return min(row.requests, job.succeeded_requests + job.failed_requests)
 
 
-def job_made_before(work: RemoteWork) -> RemoteBatch | None:
-    """The job that an earlier attempt made, whose answer was lost."""
+def jobs_with_marker(work: RemoteWork) -> list[RemoteBatch]:
+    """The jobs that were made for this remote batch, the oldest first: more than one where a creation was repeated."""
     row = work.claim.row
-    if not row.attempts:  # this worker has just come to this step: nobody has tried
-        return None
-    found = _jobs_with_marker(work)
-    for double in found[1:]:
-        log.warning("a second batch job with the same marker is stopped", remote_job=double.id)
-        with contextlib.suppress(Permanent):
-            work.jobs.cancel(double.id)
-    return found[0] if found else None
+    return work.jobs.find({MARKER: row.marker}, row.begun_at - 3600)
+
+
+def stop_doubles(work: RemoteWork, doubles: Iterable[RemoteBatch]) -> None:
+    """Have jobs stopped in whose place another one is kept."""
+    for double in doubles:
+        if not double.has_ended and double.status != CANCELLATION_REQUESTED:
+            log.warning("a second batch job with the same marker is stopped", remote_job=double.id)
+            cancel_job(work, double.id)
 
 
 def look_at_job(work: RemoteWork) -> RemoteBatch | None:
     """The job as it is now; None: it is gone. Raises RemoteUnavailable where Mistral may know it again."""
     row = work.claim.row
+    if row.creations > 1:  # another one may be listed by now
+        with contextlib.suppress(Retryable):
+            stop_doubles(work, (job for job in jobs_with_marker(work) if job.id != row.remote_id))
     try:
         return work.jobs.get(row.remote_id or "")
     except RemoteFailed as error:
@@ -52,17 +57,15 @@ def look_at_job(work: RemoteWork) -> RemoteBatch | None:
         if row.attempts < GONE_LOOKS or age_s < GONE_AFTER_S:
             raise RemoteUnavailable(f"Mistral does not show batch job {row.remote_id}: {error.message}") from error
     with contextlib.suppress(RemoteFailed):
-        for job in _jobs_with_marker(work):
+        for job in jobs_with_marker(work):
             if job.id == row.remote_id:
                 return job
-    cancel_job(work)  # should it run all the same
+    cancel_job(work, row.remote_id or "")  # should it run all the same
     return None
 
 
-def cancel_job(work: RemoteWork) -> None:
-    """Ask Mistral to stop the job. Where that fails, the next look tells, and it is asked again. Raises
-    WorkerUnable."""
-    remote_id = work.claim.row.remote_id or ""
+def cancel_job(work: RemoteWork, remote_id: str) -> None:
+    """Ask Mistral to stop a job. Where that fails, the next look tells, and it is asked again. Raises WorkerUnable."""
     try:
         work.jobs.cancel(remote_id)
     except WorkerUnable:
@@ -107,8 +110,3 @@ def why_it_failed(work: RemoteWork) -> str:
 
 def _words_of(job: RemoteBatch) -> str:
     return "; ".join(dict.fromkeys(filter(None, job.errors)))[:_MAX_WORDS]
-
-
-def _jobs_with_marker(work: RemoteWork) -> list[RemoteBatch]:
-    row = work.claim.row
-    return work.jobs.find({MARKER: row.marker}, row.begun_at - 3600)

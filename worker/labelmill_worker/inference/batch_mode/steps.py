@@ -3,7 +3,6 @@ any line. A step returns the seconds until the next one; 0 goes on at once, None
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from functools import partial
 
@@ -18,17 +17,17 @@ from labelmill.contracts.errors import (
     WorkerUnable,
 )
 from labelmill.contracts.states import RemoteStep
-from labelmill.core.database import db_now
+from labelmill_worker.inference.batch_mode.creation import create, timeout_hours
 from labelmill_worker.inference.batch_mode.moving import move_in_time
 from labelmill_worker.inference.batch_mode.packing import line_of, pack
 from labelmill_worker.inference.batch_mode.remote_job import (
     GONE,
-    MARKER,
     answered_requests,
     end_gone_job,
     end_job,
-    job_made_before,
+    jobs_with_marker,
     look_at_job,
+    stop_doubles,
     why_it_failed,
 )
 from labelmill_worker.inference.batch_mode.results import ResultReader
@@ -37,7 +36,6 @@ from labelmill_worker.inference.batch_mode.stopping import STOP_PATIENCE_S, drop
 from labelmill_worker.inference.batch_mode.verdicts import no_result
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports import batch_jobs as port
-from labelmill_worker.ports.inference import Endpoint
 from labelmill_worker.process.long_work import long_slot
 from labelmill_worker.store.budgets import least_left, release, reserve
 from labelmill_worker.store.remote_batches import (
@@ -56,7 +54,6 @@ log = structlog.get_logger()
 
 NextStep = float | None
 
-TIMEOUT_HOURS = 24  #: After which Mistral ends a job as it stands.
 _FILE_EXPIRY_HOURS = 7 * 24  #: Of uploaded files, should they not be deleted.
 _LATE_S = 3600.0  #: A job that Mistral has not ended so long after its time-out is stopped.
 _CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
@@ -136,44 +133,10 @@ def _uploaded_file(work: RemoteWork) -> str:
         return work.jobs.upload(path, work.file_name, _FILE_EXPIRY_HOURS)
 
 
-def _create(work: RemoteWork) -> NextStep:
-    row = work.claim.row
-    job = job_made_before(work)
-    if job is None:
-        calls = list(work.call_maker().held_calls(held_chunks(work.engine, work.claim))) if row.inline else ()
-        work.confirm_lease()
-        job = work.jobs.create(
-            Endpoint(row.endpoint or ""),
-            row.model or "",
-            file_id=row.input_file,
-            calls=calls,
-            metadata={MARKER: row.marker, "batch": work.claim.batch.id},
-            timeout_hours=_timeout_hours(work),
-        )
-    made = f"batch job {job.id} made at Mistral: {row.requests:,} requests for {row.rows:,} texts"
-    advance(
-        work.engine,
-        work.claim,
-        RemoteStep.WAITING,
-        made,
-        remote_id=job.id,
-        remote_status=job.status,
-        made_at=db_now(),
-        stop_asked_at=None,
-    )
-    log.info("batch job made", remote_job=job.id, requests=row.requests, texts=row.rows)
-    return work.poll_s
-
-
-def _timeout_hours(work: RemoteWork) -> int:
-    deadline_s = work.claim.batch.deadline_s
-    return TIMEOUT_HOURS if deadline_s is None else max(1, min(168, math.ceil(deadline_s / 3600)))
-
-
 def _wait(work: RemoteWork) -> NextStep:
     row = work.claim.row
     waited_s = work.claim.now - (row.made_at or work.claim.now)
-    if waited_s > _timeout_hours(work) * 3600 + _LATE_S:
+    if waited_s > timeout_hours(work) * 3600 + _LATE_S:
         return stop(work)
     if row.stop_asked_at is not None:  # of a batch that was stopped and goes on; the next stop has its own patience
         save_remote(work.engine, work.claim, stop_asked_at=None)
@@ -253,9 +216,15 @@ def _clean(work: RemoteWork) -> NextStep:
     files = [file_id for file_id in (row.input_file, row.output_file, row.error_file) if file_id]
     if not row.inline and row.input_file is None:  # its upload may have reached Mistral all the same
         files += [file.id for file in work.jobs.find_files(work.file_name)]
+    jobs = [row.remote_id] if row.remote_id else []
+    if row.creations > len(jobs):
+        doubles = [job for job in jobs_with_marker(work) if job.id != row.remote_id]
+        stop_doubles(work, doubles)
+        files += [file_id for job in doubles for file_id in (job.output_file, job.error_file) if file_id]
+        jobs += [job.id for job in doubles]
     deletions = [partial(work.jobs.delete_file, file_id) for file_id in files]
-    if row.inline and row.remote_id:
-        deletions.append(partial(work.jobs.delete_job, row.remote_id))
+    if row.inline:
+        deletions += [partial(work.jobs.delete_job, job_id) for job_id in jobs]
     for delete in deletions:
         try:
             delete()
@@ -270,7 +239,7 @@ def _clean(work: RemoteWork) -> NextStep:
 _STEPS: dict[RemoteStep, Callable[[RemoteWork], NextStep]] = {
     RemoteStep.PACKING: _pack,
     RemoteStep.UPLOADING: _upload,
-    RemoteStep.CREATING: _create,
+    RemoteStep.CREATING: create,
     RemoteStep.WAITING: _wait,
     RemoteStep.READING: _read,
     RemoteStep.CLEANING: _clean,

@@ -5,9 +5,10 @@ from __future__ import annotations
 from labelmill.contracts.errors import LabelmillError, WorkerUnable
 from labelmill.contracts.states import RemoteStep, Stopping
 from labelmill.core.database import db_now
+from labelmill_worker.inference.batch_mode.creation import job_made_before
 from labelmill_worker.inference.batch_mode.deadline import drain_s
 from labelmill_worker.inference.batch_mode.moving import time_to_spare_s
-from labelmill_worker.inference.batch_mode.remote_job import cancel_job, end_job, job_made_before, look_at_job
+from labelmill_worker.inference.batch_mode.remote_job import cancel_job, end_job, look_at_job
 from labelmill_worker.inference.batch_mode.schedule import next_poll_s
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, RemoteBatch
@@ -51,7 +52,7 @@ def stop(work: RemoteWork) -> float:
     is_asked = row.stop_asked_at is not None
     left_s = patience_left_s(work)
     if not is_asked:
-        cancel_job(work)
+        cancel_job(work, row.remote_id or "")
         return min(1.0, work.poll_s)
     job = _look(work, left_s)
     if job is not None and job.has_ended:
@@ -62,7 +63,7 @@ def stop(work: RemoteWork) -> float:
         let_all_go(work.engine, work.claim, RemoteStep.CLEANING, lost)
         return 0
     if job.status != CANCELLATION_REQUESTED:
-        cancel_job(work)
+        cancel_job(work, row.remote_id or "")
     waited_s = work.claim.now - (row.stop_asked_at or work.claim.now)
     return min(next_poll_s(waited_s, min(1.0, work.poll_s)), left_s)
 

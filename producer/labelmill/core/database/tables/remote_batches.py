@@ -38,6 +38,10 @@ class RemoteBatchRow(Leased, Base):
         Number, default=0, server_default="0"
     )  #: Under caps, for all of its requests; in billionths of the currency.
     begun_at: Mapped[float] = mapped_column(Double)
+    creations: Mapped[int] = mapped_column(
+        Integer, default=0, server_default="0"
+    )  #: Requests that may have made a job.
+    creation_sent_at: Mapped[float | None] = mapped_column(Double)  #: When the last of them was sent.
     made_at: Mapped[float | None] = mapped_column(Double)  #: When it was created at Mistral.
     stop_asked_at: Mapped[float | None] = mapped_column(Double)  #: When Mistral was asked to stop it.
     ended_at: Mapped[float | None] = mapped_column(Double)  #: When it was seen to have ended.
