@@ -5,16 +5,20 @@ Workers read the list and keep it in SQL; the producer, which never calls Mistra
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, insert, select
+from sqlalchemy import delete, insert, select, update
 from sqlalchemy.engine import Connection
+from sqlalchemy.exc import IntegrityError
 
+from labelmill.contracts.ids import model_work_id
 from labelmill.core.database.tables import ModelRow, RemoteModelRow, utc_now
+from labelmill.core.jobs import events
 
-ASKED_AS = "asked_as"  #: Of a version's recipe: the name that its training was given, where it was pinned to another.
+ASKED_AS = "asked_as"  #: Of a version's recipe: the name that a person gave, where it was pinned to another.
 _DATED = re.compile(r"-\d{4}$")
 _LATEST = "-latest"
 
@@ -70,18 +74,51 @@ def meaning_of(name: str, models: Sequence[Listed]) -> str:
     return fixed.pop() if len(fixed) == 1 else name
 
 
+def pin(connection: Connection, row: ModelRow, meant: str) -> None:
+    """Have a version, which asks its model by a name that may move, ask the model that the name means.
+
+    A model that is used by its id alone becomes the one of the other id, with its labels and thresholds, unless that
+    one is in use already; then its open batches are pinned, and later ones belong to the other. Nothing happens where
+    that one comes into use at the same moment.
+    """
+    asked_as = row.remote_model or ""
+    values = {"remote_model": meant, "recipe": {**(row.recipe or {}), ASKED_AS: asked_as}}
+    if not row.version:
+        other = select(ModelRow.no).where(ModelRow.name == meant, ModelRow.version == 0)
+        values["name"] = meant if connection.scalar(other) is None else row.name
+    unchanged = (ModelRow.no == row.no, ModelRow.remote_model == asked_as)
+    with contextlib.suppress(IntegrityError), connection.begin_nested():
+        if connection.execute(update(ModelRow).where(*unchanged).values(values)).rowcount:
+            said = f"asks {meant} from now on, which {asked_as} means at Mistral"
+            events.note(connection, model_work_id(row.no), said)
+
+
 def warnings_of(row: ModelRow, models: Sequence[Listed]) -> list[str]:
     """What a user of a version should know of its model at Mistral."""
-    ref = f"{row.name}@{row.version}" if row.version else row.name
-    warnings = []
+    moved = moved_name_of(row, models)
+    return [*([moved] if moved is not None else []), *retirements_of(row, models)]
+
+
+def moved_name_of(row: ModelRow, models: Sequence[Listed]) -> str | None:
+    """That the name by which a person asked for the model means another one by now; None: it does not."""
     asked_as, remote = (row.recipe or {}).get(ASKED_AS), row.remote_model or ""
-    if asked_as and (now := meaning_of(asked_as, models)) not in (remote, asked_as):
-        warnings.append(
-            f"{asked_as} means {now} at Mistral by now; {ref} goes on asking {remote}: train it again to move"
-        )
+    if not asked_as or (now := meaning_of(asked_as, models)) in (remote, asked_as):
+        return None
+    if not row.version:
+        return f"{asked_as} means {now} at Mistral by now, and jobs under this name asked {remote} so far"
+    return f"{asked_as} means {now} at Mistral by now; {_ref(row)} goes on asking {remote}: train it again to move"
+
+
+def retirements_of(row: ModelRow, models: Sequence[Listed]) -> list[str]:
+    """That Mistral will retire what a version asks."""
+    remote = row.remote_model or ""
     names = dict.fromkeys((remote, (row.recipe or {}).get("embedding_model") or remote))
     retired = (deprecation_of(name, models) for name in names)
-    return [*warnings, *(f"{ref} asks {said}" for said in retired if said is not None)]
+    return [f"{_ref(row)} asks {said}" for said in retired if said is not None]
+
+
+def _ref(row: ModelRow) -> str:
+    return f"{row.name}@{row.version}" if row.version else row.name
 
 
 def deprecation_of(name: str, models: Sequence[Listed]) -> str | None:

@@ -23,6 +23,7 @@ from labelmill.contracts.states import BatchState, Mode
 from labelmill.core.chunks.writer import BatchEnded, BatchWriter
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
+from labelmill.core.jobs import events
 from labelmill.core.readers import (
     PythonRows,
     Source,
@@ -34,10 +35,9 @@ from labelmill.core.readers import (
     read_text_blocks,
     refuse_file_options,
 )
-from labelmill.core.remote_models import read_list, warnings_of
 from labelmill.core.storage.remote import is_url
 from labelmill.services.context import ServiceContext
-from labelmill.services.models import ref_of, resolve_model
+from labelmill.services.models import asked_model, ref_of
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.caps import check_max_cost, models_asked
 from labelmill.services.submissions.idempotency import check_identity
@@ -158,11 +158,11 @@ def accept_batch(
     with writing(engine) as connection:
         # the key first: a name may mean another version than when the same batch was submitted before
         row = None if key is None else model_submitted_before(connection, key, request.model)
-        is_repeated = row is not None
+        is_repeated, asked = row is not None, None
         if row is None:
-            row = resolve_model(connection, request.model)
+            asked = asked_model(connection, request.model)
+            row = asked.row
             check_model(context, request, row)
-        about_model = warnings_of(row, read_list(connection))
         spec = spec.model_copy(
             update={"temperatures": temperatures_of(row.calibration), "model_thresholds": row.thresholds or {}}
         )
@@ -185,6 +185,8 @@ def accept_batch(
             request.metadata,
             is_repeated=is_repeated,
         )
+        if batch.is_new and asked is not None and asked.pinned is not None:
+            events.note(connection, batch.id, asked.pinned)
     if batch.state != BatchState.SUBMITTING.value:
         require_same_content(batch, blocks, on_progress)
         return Accepted(batch.id, Kind.BATCH, batch.state, has_messages=False)
@@ -203,7 +205,7 @@ def accept_batch(
         if (words := data_error_message(error)) is not None:
             raise InvalidInput(f"the database cannot keep what was submitted: {words}") from error
         raise
-    warnings = [Notice(said) for said in about_model]
+    warnings = [*asked.warnings] if asked is not None else []
     if skipped is not None and skipped.count:
         warnings.append(Notice(str(skipped)))
     if repeated.example is not None:

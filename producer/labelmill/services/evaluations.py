@@ -22,12 +22,12 @@ from labelmill.contracts.specs import INNER_MODES, EvaluateSpec
 from labelmill.contracts.states import DatasetState, EvaluationState
 from labelmill.core.database import writing
 from labelmill.core.database.tables import AnalysisRow, DatasetRow, EvaluationRow, ModelRow
+from labelmill.core.jobs import events
 from labelmill.core.jobs.tables import is_open
 from labelmill.core.jobs.transitions import create_job
-from labelmill.core.remote_models import read_list, warnings_of
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.retrying import continue_evaluation
-from labelmill.services.models import ref_of, resolve_model
+from labelmill.services.models import asked_model, ref_of, resolve_model
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.caps import check_max_cost, models_asked
 from labelmill.services.submissions.commits import accept_job
@@ -81,12 +81,13 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
     def write(connection: Connection) -> Accepted:
         if (before := accepted_before(connection, Kind.EVALUATION, key, digest)) is not None:
             return before
-        model_row = resolve_model(connection, request.model)
+        asked = asked_model(connection, request.model)
+        model_row = asked.row
         dataset_row = ready_dataset(connection, request.dataset)
         check_split(dataset_row, request.split)
         multi = check_targets(model_row, dataset_row)
         check_max_cost(request.max_cost, models_asked(model_row), context.prices)
-        warnings = tuple(Notice(said) for said in warnings_of(model_row, read_list(connection)))
+        warnings = asked.warnings
         if request.calibrate:
             check_split(dataset_row, "validation")
             if request.split == "validation":
@@ -114,6 +115,8 @@ def accept_evaluation(context: ServiceContext, request: EvaluateRequest) -> Acce
             **keyed(key, digest),
         }
         create_job(connection, job_id, EvaluationState.QUEUED, "submitted", metadata=request.metadata, **values)
+        if asked.pinned is not None:
+            events.note(connection, job_id, asked.pinned)
         return Accepted(job_id, Kind.EVALUATION, EvaluationState.QUEUED.value, warnings)
 
     return accept_job(context.engine, job_id, write)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.engine import Engine
 
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
+from labelmill.core.jobs.events import read_events
 from labelmill.core.remote_models import (
     ASKED_AS,
     Listed,
@@ -16,6 +18,8 @@ from labelmill.core.remote_models import (
     read_list,
     warnings_of,
 )
+from labelmill.services.models import asked_model, find_version, list_models, register
+from labelmill.services.models.asked import AskedModel
 
 LIST = [
     Listed("mistral-small-2603", ("mistral-small-latest",)),
@@ -70,3 +74,76 @@ def test_the_list_is_replaced_as_a_whole(engine: Engine) -> None:
         keep_list(connection, [*LIST[:2], LIST[0]])
     with reading(engine) as connection:
         assert sorted(read_list(connection), key=lambda model: model.id) == LIST[:2]
+
+
+MODERATION = [
+    Listed("mistral-moderation-2603", ("mistral-moderation-latest",)),
+    Listed("mistral-moderation-latest", ("mistral-moderation-2603",)),
+]
+MOVED = [
+    Listed("mistral-moderation-2603"),
+    Listed("mistral-moderation-2609", ("mistral-moderation-latest",)),
+    Listed("mistral-moderation-latest", ("mistral-moderation-2609",)),
+]
+
+
+def know(engine: Engine, models: list[Listed]) -> None:
+    with writing(engine) as connection:
+        keep_list(connection, models)
+
+
+def asked(engine: Engine, ref: str) -> AskedModel:
+    with writing(engine) as connection:
+        return asked_model(connection, ref)
+
+
+def said_by(model: AskedModel) -> list[str]:
+    return [warning.sentence for warning in model.warnings]
+
+
+def test_a_submission_by_a_moving_name_asks_the_model_that_it_means_and_tells_when_that_changes(engine: Engine) -> None:
+    know(engine, MODERATION)
+    first = asked(engine, "mistral-moderation-latest")
+    assert (first.row.name, first.row.remote_model) == ("mistral-moderation-2603", "mistral-moderation-2603")
+    assert first.pinned == "asks mistral-moderation-2603, which mistral-moderation-latest means at Mistral now"
+    assert said_by(first) == []
+    know(engine, MOVED)
+    with reading(engine) as connection:
+        (entry,) = list_models(connection)
+    (said,) = entry["warnings"]
+    assert said.endswith("at Mistral by now, and jobs under this name asked mistral-moderation-2603 so far")
+    assert asked(engine, "mistral-moderation-2603").warnings == (), "asked for by its own id it is what it was"
+    second = asked(engine, "mistral-moderation-latest")
+    assert second.row.name == "mistral-moderation-2609"
+    moved = (
+        "mistral-moderation-latest means mistral-moderation-2609 at Mistral by now; earlier jobs asked "
+        "mistral-moderation-2603"
+    )
+    assert said_by(second) == [moved]
+    assert moved in [event.message for event in read_events(engine)]
+    assert said_by(asked(engine, "mistral-moderation-latest")) == [], "it is told once"
+    with reading(engine) as connection:
+        assert [entry["warnings"] for entry in list_models(connection)] == [[], []]
+
+
+def test_a_model_that_was_used_by_a_moving_name_keeps_its_thresholds_when_it_is_pinned(engine: Engine) -> None:
+    unknown = asked(engine, "mistral-moderation-latest")
+    assert (unknown.row.remote_model, unknown.pinned) == ("mistral-moderation-latest", None)
+    with writing(engine) as connection:
+        values = {"thresholds": {"moderation": 0.7}}
+        connection.execute(update(ModelRow).where(ModelRow.no == unknown.row.no).values(values))
+    know(engine, MODERATION)
+    pinned = asked(engine, "mistral-moderation-latest").row
+    assert (pinned.no, pinned.name, pinned.remote_model) == (unknown.row.no, *["mistral-moderation-2603"] * 2)
+    with writing(engine) as connection:
+        assert find_version(connection, "mistral-moderation-latest").thresholds == {"moderation": 0.7}
+
+
+def test_a_registered_model_is_pinned_and_told_of_too(engine: Engine) -> None:
+    know(engine, MODERATION)
+    with writing(engine) as connection:
+        row = register(connection, "safety", "mistral-moderation-latest")
+    assert (row.remote_model, row.recipe) == ("mistral-moderation-2603", {ASKED_AS: "mistral-moderation-latest"})
+    know(engine, MOVED)
+    (said,) = said_by(asked(engine, "safety"))
+    assert said.startswith("mistral-moderation-latest means mistral-moderation-2609")

@@ -20,6 +20,8 @@ from labelmill.core.chunks.codec import decode_chunk
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRow
+from labelmill.core.jobs.events import read_events
+from labelmill.core.remote_models import Listed, keep_list
 from labelmill.services.jobs.documents import status_document
 
 MOST_COMMITS = 40
@@ -70,6 +72,26 @@ def source(folder: Path, texts: Sequence[str]) -> str:
 def submit(engine: Engine, folder: Path, texts: Sequence[str], **options: Any) -> str:
     given = {"source": source(folder, texts), "model": "ft:classifier:test", "id_column": "id"} | options
     return submit_batch(engine, Quiet(), **given)
+
+
+def test_the_batch_of_a_key_keeps_the_model_that_its_moving_name_meant_then(engine: Engine, tmp_path: Path) -> None:
+    name, before, now = "mistral-moderation-latest", "mistral-moderation-2603", "mistral-moderation-2609"
+
+    def submit_when_it_means(meant: str, **options: Any) -> str:
+        with writing(engine) as connection:
+            keep_list(connection, [Listed(meant, (name,)), Listed(name, (meant,))])
+        return submit(engine, tmp_path, ["a", "b"], model=name, **options)
+
+    batch = submit_when_it_means(before, idempotency_key="moderated")
+    assert submit_when_it_means(now, idempotency_key="moderated") == batch
+    other = submit_when_it_means(now)
+    with reading(engine) as connection:
+        asked = [status_document(connection, job)["remote_model"] for job in (batch, other)]  # type: ignore[typeddict-item]
+    assert asked == [before, now]
+    said = [event.message for event in read_events(engine) if event.job_id == batch]
+    assert said.count(f"asks {before}, which {name} means at Mistral now") == 1
+    with pytest.raises(KeyTaken):
+        submit(engine, tmp_path, ["a", "b"], model="mistral-moderation-2411", idempotency_key="moderated")
 
 
 def rows_of(engine: Engine, batch_id: str) -> list[str]:

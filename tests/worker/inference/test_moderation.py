@@ -15,8 +15,9 @@ from sqlalchemy import select, text
 from strict_mistral import LABELS, label_of, ok
 
 from labelmill.contracts.chats import chat_as_text
-from labelmill.core.database import reading
+from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
+from labelmill.core.remote_models import Listed, keep_list
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies.list_classification import ListClassification
@@ -39,6 +40,24 @@ def test_a_batch_of_a_moderation_model_has_the_categories_as_labels_of_one_targe
     assert schema == [{"name": "moderation", "labels": sorted(LABELS), "multi": True}]
     given = [(row.target, orjson.loads(row.labels) if isinstance(row.labels, str) else row.labels) for row in rows]
     assert given == [("moderation", [label_of(content)]) for content in some_texts(40)]
+
+
+def test_a_batch_asks_the_model_that_its_name_means_at_its_submission(mill: Mill) -> None:
+    name = "mistral-moderation-latest"
+    with writing(mill.engine) as connection:
+        keep_list(connection, [Listed(MODEL, (name,)), Listed(name, (MODEL,))])
+    batch = mill.submit(some_texts(3), model=name)
+    with writing(mill.engine) as connection:
+        keep_list(connection, [Listed("mistral-moderation-2609", (name,)), Listed(name, ("mistral-moderation-2609",))])
+    asked = set()
+
+    def note(_: list[str], body: dict[str, Any]) -> None:
+        asked.add(body["model"])
+
+    mill.mistral.faults = [note]
+    document = mill.run(batch)
+    assert (document["model"], document["remote_model"], document["rows"]["labelled"]) == (MODEL, MODEL, 3)
+    assert asked == {MODEL}
 
 
 def test_an_answer_without_scores_is_malformed_and_a_threshold_may_name_the_target(mill: Mill) -> None:

@@ -95,10 +95,11 @@ class TrainingDocument(RunningHead):
 
 class BatchDocument(RunningHead):
     """The status of a batch. `failures`: error code → rows, once it has ended; `mode_reason`: why it runs as it does
-    now."""
+    now; `remote_model`: what Mistral is asked for."""
 
     kind: Literal["batch"]  # type: ignore[misc] # of all kinds, this one
     model: str
+    remote_model: str | None
     mode: str
     deadline_at: str | None
     mode_reason: str | None
@@ -118,10 +119,11 @@ class BatchDocument(RunningHead):
 
 
 class EvaluationDocument(RunningHead):
-    """The status of an evaluation. `metrics`: target → figures."""
+    """The status of an evaluation. `metrics`: target → figures; `remote_model`: what Mistral is asked for."""
 
     kind: Literal["evaluation"]  # type: ignore[misc] # of all kinds, this one
     model: str
+    remote_model: str | None
     dataset: str
     split: str
     batch: str | None

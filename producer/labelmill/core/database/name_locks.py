@@ -10,6 +10,6 @@ from sqlalchemy.engine import Connection
 from labelmill.core.database.dialects import dialect_of
 
 
-def lock_name(connection: Connection, kind: Literal["dataset", "model", "idempotency key"], name: str) -> None:
+def lock_name(connection: Connection, kind: Literal["dataset", "model", "idempotency key", "list"], name: str) -> None:
     """Lock the name until the end of this transaction; waits while another transaction holds the lock."""
     dialect_of(connection).lock_name(connection, f"{kind} {name}")

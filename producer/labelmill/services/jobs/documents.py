@@ -152,8 +152,12 @@ def cost_of_training(row: RowMapping, costs: Mapping[str, Cost]) -> Cost | None:
 
 def model_ref(connection: Connection, model_no: int) -> str:
     """`intents@1`, or a raw id as it is."""
-    model = connection.execute(select(ModelRow.name, ModelRow.version).where(ModelRow.no == model_no)).one()
-    return f"{model.name}@{model.version}" if model.version else str(model.name)
+    columns = select(ModelRow.name, ModelRow.version)
+    return _ref(connection.execute(columns.where(ModelRow.no == model_no)).mappings().one())
+
+
+def _ref(model: RowMapping) -> str:
+    return f"{model['name']}@{model['version']}" if model["version"] else str(model["name"])
 
 
 def _counts(batch: RowMapping, sums: BatchSums) -> RowCounts:
@@ -187,9 +191,11 @@ def _batch(job: _Job) -> BatchDocument:
     connection, row = job.connection, job.row
     sums = sums_of_batches(connection, [row["id"]])[row["id"]]
     rows = _counts(row, sums)
+    model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
     document: BatchDocument = {
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
-        "model": model_ref(connection, row["model_no"]),
+        "model": _ref(model),
+        "remote_model": model["remote_model"],
         "mode": row["mode"],
         "deadline_at": _moment(row["deadline_at"]),
         "mode_reason": row["mode_reason"],
@@ -209,7 +215,6 @@ def _batch(job: _Job) -> BatchDocument:
     }
     if document["progress"] is not None and (phase := remote_phase(connection, row)) is not None:
         document["progress"] = {**document["progress"], "phase": phase}
-    model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
     costs = costs_of_batches(connection, {row["id"]: row["owner_id"]})
     document["cost"] = costs.get(row["id"]) or cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
     document["estimate"] = _estimate(row, model, job.prices)
@@ -253,9 +258,12 @@ def cost_of_batch(model: ModelRow, sums: BatchSums, duplicates: int, prices: Pri
 
 def _evaluation(job: _Job) -> EvaluationDocument:
     row = job.row
+    columns = select(ModelRow.name, ModelRow.version, ModelRow.remote_model)
+    model = job.connection.execute(columns.where(ModelRow.no == row["model_no"])).mappings().one()
     return {
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
-        "model": model_ref(job.connection, row["model_no"]),
+        "model": _ref(model),
+        "remote_model": model["remote_model"],
         "dataset": row["dataset_ref"],
         "split": row["split"],
         "batch": row["batch_id"],

@@ -1,8 +1,9 @@
-"""Models: finding one by what a person writes (`resolving`), listing them and the origin of each
+"""Models: finding one by what a person writes (`resolving`), for a job (`asked`), listing them and the origin of each
 (`listing`), promoting, archiving and deleting versions (`versions`), their aliases, notes and thresholds
 (`settings_of`), sending the messages of remote actions (`at_mistral`).
 """
 
+from labelmill.services.models.asked import asked_model
 from labelmill.services.models.at_mistral import send_remote_action
 from labelmill.services.models.listing import lineage, list_models
 from labelmill.services.models.resolving import find_version, ref_of, register, resolve_model
@@ -17,6 +18,7 @@ from labelmill.services.models.versions import archive, delete, promote, rollbac
 
 __all__ = [
     "archive",
+    "asked_model",
     "clear_thresholds",
     "delete",
     "find_version",

@@ -27,6 +27,7 @@ from labelmill.contracts.near_matches import did_you_mean
 from labelmill.contracts.states import RemoteAction, TrainingState
 from labelmill.core.database import lock_name
 from labelmill.core.database.tables import ModelAliasRow, ModelRow, TrainingRow, utc_now
+from labelmill.core.remote_models import ASKED_AS, meaning_of, pin, read_list
 
 READY, ARCHIVED, DELETED = "ready", "archived", "deleted"
 
@@ -38,7 +39,8 @@ _RAW_METHODS = {RAW_PREFIX: "factory", MODERATION_PREFIX: MODERATION}  #: What a
 def resolve_model(connection: Connection, ref: str) -> ModelRow:
     """The model that `ref` names: `intents` (the promoted version), `intents@2`, `intents@champion` (an alias), or a
     Mistral id such as `ft:classifier:…` or `mistral-moderation-2603`, which becomes a row of its own (version 0) on
-    first use and therefore needs a connection that may write. Raises NotFound, InvalidInput for versions that were
+    first use and therefore needs a connection that may write; one that moves, such as `mistral-moderation-latest`, is
+    the id that it means now. Raises NotFound, InvalidInput for versions that were
     archived or deleted."""
     if is_raw(ref):
         return _raw_model(connection, ref)
@@ -69,12 +71,15 @@ def register(
     _check_raw_id(remote_id)
     for target in multi:
         check_name(named("multi"), target)
+    asked_as, remote_id = remote_id, _meant(connection, remote_id)
     lock_name(connection, "model", name)
     same = (ModelRow.name == name, ModelRow.remote_model == remote_id, ModelRow.state == READY)
     if (existing := _first(connection, *same)) is not None:
         return existing
     version = (connection.scalar(select(func.max(ModelRow.version)).where(ModelRow.name == name)) or 0) + 1
-    recipe = {"multi": list(multi), "chats": chats} if multi or chats else None
+    recipe: dict[str, Any] = {"multi": list(multi), "chats": chats} if multi or chats else {}
+    if remote_id != asked_as:
+        recipe[ASKED_AS] = asked_as
     connection.execute(
         insert(ModelRow).values(
             name=name,
@@ -83,7 +88,7 @@ def register(
             promoted=version == 1,
             method=_raw_method(remote_id),
             remote_model=remote_id,
-            recipe=recipe,
+            recipe=recipe or None,
             created_at=utc_now(),
         )
     )
@@ -98,7 +103,7 @@ def find_version(connection: Connection, ref: str) -> ModelRow:
     check_text("the model", ref, _MAX_REF_CHARS, field="model")
     name, at, _ = ref.partition("@")
     if is_raw(ref):
-        row = _first(connection, ModelRow.name == ref, ModelRow.version == 0)
+        row = _raw(connection, _meant(connection, ref)) or _raw(connection, ref)
     elif at:
         row = _numbered(connection, ref)
     else:
@@ -183,9 +188,25 @@ def _check_raw_id(remote_id: str) -> None:
         raise InvalidInput(f"the model id {shown(remote_id)} holds white space", field="model")
 
 
-def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
-    _check_raw_id(remote_id)
-    row = _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
+def _meant(connection: Connection, remote_id: str) -> str:
+    """The id that a raw id which may move means now, as far as it is known here."""
+    if not remote_id.startswith(MODERATION_PREFIX):
+        return remote_id  # a fine-tuned model has one id for good
+    meant = meaning_of(remote_id, read_list(connection))
+    return meant if meant.startswith(MODERATION_PREFIX) else remote_id
+
+
+def _raw(connection: Connection, remote_id: str) -> ModelRow | None:
+    return _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
+
+
+def _raw_model(connection: Connection, asked_as: str) -> ModelRow:
+    _check_raw_id(asked_as)
+    remote_id = _meant(connection, asked_as)
+    row = _raw(connection, remote_id)
+    if row is None and remote_id != asked_as and (unpinned := _raw(connection, asked_as)) is not None:
+        pin(connection, unpinned, remote_id)
+        row = _raw(connection, remote_id)
     if row is None:
         new_row = insert(ModelRow).values(
             name=remote_id,
@@ -199,7 +220,7 @@ def _raw_model(connection: Connection, remote_id: str) -> ModelRow:
         # two submissions may use a new id at the same time: the later one takes the earlier one's row
         with contextlib.suppress(IntegrityError), connection.begin_nested():
             connection.execute(new_row)
-        row = _first(connection, ModelRow.name == remote_id, ModelRow.version == 0)
+        row = _raw(connection, remote_id)
         if row is None:
             raise NotFound(f"the model {remote_id} cannot be recorded")
     _check_usable(row)

@@ -23,6 +23,7 @@ from labelmill.core.jobs.delays import REDIS_SUBJECT
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
 from labelmill_worker.process.delays import Delays
+from labelmill_worker.runtime.recovery.model_list import ModelListReader
 from labelmill_worker.runtime.recovery.sweep import LEASE, sweep
 from labelmill_worker.runtime.recovery.waiting import WaitingMessages
 from labelmill_worker.store.locks import Held, Taken, release_lease, take_lease
@@ -54,6 +55,7 @@ class RecoveryThread:
         self._told = 0.0
         self._unserved_looked_at = 0.0
         self._delays: Delays | None = None
+        self._models = ModelListReader(settings)
 
     def start(self) -> None:
         """Begin; returns at once, whatever is out of reach."""
@@ -95,6 +97,7 @@ class RecoveryThread:
                 # not every sweep needs Redis: without this question an outage would seem to end with each that does not
                 _ = WaitingMessages(self._settings.broker_url).for_chunks
             self._warn_of_unserved_queues(engine)
+            self._models.read_if_due(engine)
         except LabelmillError as error:
             self._begin_trouble(error.code, error.message)
             if isinstance(error, BrokerUnavailable) and self._delays is not None:
