@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 
+import pytest
+
 from labelmill_worker.inference.admission import Admission, Flow
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, NoPermitInTime
 from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 
 FLOW = Flow(1, 3)
@@ -160,6 +162,24 @@ def test_a_permit_that_finds_no_slot_is_not_used_late(redis_url: str) -> None:
             admission.release()
             assert await waits
             assert admission.free == 0
+        finally:
+            await limiter.close()
+
+    asyncio.run(story())
+
+
+def test_a_request_that_cannot_start_before_its_time_is_up_takes_no_permit_from_others(redis_url: str) -> None:
+    async def story() -> None:
+        limiter = FleetLimiter(redis_url, "test:end-of-a-slice", RateLimits(Limit.of(1, None)))
+        admission, far = Admission(limiter, 10), time.monotonic() + 60
+        try:
+            assert await admission.acquire(FLOW, 1, far)
+            first_at = time.monotonic()
+            with pytest.raises(NoPermitInTime) as refused:
+                await admission.acquire(FLOW, 1, time.monotonic() + 0.3)
+            assert 0.5 < refused.value.wait_s < 1.1
+            assert await admission.acquire(FLOW, 1, far)
+            assert time.monotonic() - first_at < 1.6
         finally:
             await limiter.close()
 

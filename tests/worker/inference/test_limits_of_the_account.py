@@ -24,6 +24,23 @@ def test_a_model_whose_limit_is_0_fails_the_batch_with_the_reason(mill: Mill) ->
     assert mill.mistral.requests <= 8
 
 
+def test_a_request_larger_than_a_minutes_tokens_is_sent_in_parts_and_a_text_that_is_fails_alone(mill: Mill) -> None:
+    minute = 3_000
+
+    def answer(texts: list[str], body: dict[str, Any]) -> web.Response:
+        headers = {"x-ratelimit-limit-tokens-minute": str(minute), "x-ratelimit-remaining-tokens-minute": str(minute)}
+        if sum(len(text) // 4 + 1 for text in texts) > minute:
+            return web.Response(status=429, headers=headers, body=b'{"message":"Rate limit exceeded"}')
+        response = ok([result_of(text) for text in texts])
+        response.headers.update(headers)
+        return response
+
+    mill.mistral.faults = [answer]
+    document = mill.run(mill.submit([*some_texts(4), "word " * 2_600]))
+    assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 4, 1)
+    assert document["failures"] == {"request_refused": 1}
+
+
 def test_a_batch_pauses_before_the_months_tokens_are_exceeded_and_goes_on_by_retry(mill: Mill) -> None:
     left = 10_000
     asked: list[int] = []

@@ -31,6 +31,7 @@ TOKENS, TOKENS_LEFT = "x-ratelimit-limit-tokens-minute", "x-ratelimit-remaining-
             {"x-ratelimit-limit-tokens-month": "900", "x-ratelimit-remaining-tokens-month": "7"},
             ReportedLimits(tokens_per_month=900, tokens_left_of_month=7),
         ),
+        ({"x-ratelimit-remaining-tokens-month": "0"}, ReportedLimits(tokens_left_of_month=0)),
         (
             {"x-ratelimit-limit-tokens-5-minute": "1000", "x-ratelimit-remaining-tokens-5-minute": "150"},
             ReportedLimits(None, None, 200, 150),

@@ -150,8 +150,10 @@ class Admission:
         """Get a permit for the waiter's model. The waiter is queued again: a request that came meanwhile may be
         entitled to the permit first."""
         model = waiter.flow.model
+        # no longer than the waiter stays: a permit for later would be lost, and with a slow limit it is one of a few
+        max_wait_s = min(MAX_LIMIT_WAIT_S, max(0.0, waiter.until - time.monotonic()))
         try:
-            if await self.limiter.of(model).wait_for_permit(waiter.tokens, MAX_LIMIT_WAIT_S, waiter.flow.rank):
+            if await self.limiter.of(model).wait_for_permit(waiter.tokens, max_wait_s, waiter.flow.rank):
                 self._permits[model] = asyncio.get_running_loop().time(), waiter.tokens
             self._requeue(waiter)
         except Exception as error:  # noqa: BLE001 - it is raised again where the request is sent

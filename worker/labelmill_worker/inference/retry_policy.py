@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 
 from labelmill.contracts.errors import MalformedAnswer, RateLimited, UnusableContent
+from labelmill.contracts.reported_limits import ReportedLimits
 
 UNAVAILABLE_BASE_S = 0.5  #: Before a request is sent again that met a 5xx, a time-out or a cut connection …
 UNAVAILABLE_CAP_S = 30.0  #: … and at most, however often it did.
@@ -28,6 +29,7 @@ UNUSABLE_CLAIMS = 3
 #: Claims without any progress; then the rows left get the last error. About an hour of faults.
 MAX_FRUITLESS_CLAIMS = 60
 MAX_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
+_ALL_LEFT_SHARE = 0.95  #: Of the tokens of a minute: what was used besides does not explain a refusal.
 
 
 def next_delay_s(
@@ -54,6 +56,15 @@ def malformed_delay_s(tries: int, rng: random.Random, *, is_unusable_text: bool 
 def pause_after_429_s(error: RateLimited) -> float:
     """How long the fleet sends nothing after a 429."""
     return error.retry_after_s or PAUSE_S
+
+
+def never_fits(limits: ReportedLimits | None, tokens: int, *, texts: int) -> bool:
+    """Whether a request of about so many tokens that met a 429 would meet one for ever: it needs more than the tokens
+    of a minute. Several texts are tried in parts; of one text it is believed once all of a minute was left."""
+    if limits is None or limits.tokens_per_minute is None or tokens <= limits.tokens_per_minute:
+        return False
+    was_all_left = (limits.tokens_left or 0) >= _ALL_LEFT_SHARE * limits.tokens_per_minute
+    return texts > 1 or (was_all_left and limits.requests_left != 0)
 
 
 def defers_malformed(claims: int) -> bool:

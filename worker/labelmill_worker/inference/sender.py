@@ -332,6 +332,10 @@ class ChunkSender:
                     f"the account's plan at Mistral allows no request to {call.model} (its limit is 0); "
                     "choose another model, or have Mistral raise the limit"
                 ) from error
+            if retry_policy.never_fits(error.limits, request.tokens, texts=len(request)):
+                await limiter.note_never_fits(error.limits, request.tokens, time.monotonic() - began)
+                refusal = f"a request of {request.tokens:,} tokens is more than {call.model} may get in a minute"
+                raise RequestRefused(refusal, 413) from error
             self._order.delays.blocked(error)
             pause_s = retry_policy.pause_after_429_s(error)
             await limiter.pause(pause_s, time.monotonic() - began, error.limits, request.tokens)

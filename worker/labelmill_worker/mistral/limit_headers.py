@@ -30,11 +30,14 @@ def read_limits(header: GetHeader) -> ReportedLimits | None:
     tokens = _first(header, _TOKENS)
     of_five, left_of_five = _first(header, _TOKENS_OF_FIVE_MINUTES)
     month = _first(header, _TOKENS_OF_MONTH)
+    if month[0] is None:  # what is left says enough
+        left_of_month = (_number(header, left_name) for _, left_name in _TOKENS_OF_MONTH)
+        month = (None, next((left for left in left_of_month if left is not None), None))
     if of_five is not None and (tokens[0] is None or of_five < 5 * tokens[0]):
         # the mean that it allows: what is left of it in this minute is the lower of both
         mean = -(-of_five // 5)  # rounded up: only a limit of 0 forbids all
         tokens = (mean, None if left_of_five is None else min(left_of_five, mean))
-    if requests[0] is None and tokens[0] is None and month[0] is None:
+    if requests[0] is None and tokens[0] is None and month == (None, None):
         return None
     return ReportedLimits(*requests, *tokens, *month)
 

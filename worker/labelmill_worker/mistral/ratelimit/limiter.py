@@ -346,6 +346,14 @@ class ModelLimiter:
         if reports.is_due(now, limits):
             self._keep_task(self._report_unless_gone(since_start_s))
 
+    async def note_never_fits(self, limits: ReportedLimits | None, tokens: int, since_start_s: float) -> None:
+        """A request of so many tokens met a 429 that no waiting helps: it is larger than a minute's tokens. Its parts
+        wait for nothing that it had reserved."""
+        self._under_way -= tokens
+        self._reports.note(limits, 0, 0, asyncio.get_running_loop().time())  # Mistral does not count what it refuses
+        await self._report_unless_gone(since_start_s)
+        await self.settle(tokens, 0)
+
     def note_no_answer(self, tokens: int) -> None:
         """A request of so many tokens met a fault that tells nothing about limits, or was not sent: where it went
         alone, the next one does."""
