@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import replace
 from typing import Any
 
 import orjson
 import pytest
 from emulator_thread import EmulatorThread
+from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import RequestRefused
+from labelmill.contracts.errors import DatabaseUnavailable, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.inference.models.chat_options import prompt_cache_key, reasons_by_default
 from labelmill_worker.inference.models.prompt import answer_schema, system_message
@@ -20,6 +22,7 @@ from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.mistral.realtime import RealtimeInference
 from labelmill_worker.mistral.refused_fields import FieldRefused, RefusedFields
 from labelmill_worker.ports.inference import Call, Endpoint
+from labelmill_worker.store.refused_fields import StoredRefusedFields
 
 SCHEMA = LabelSchema((Target("intent", ("music", "weather")),))
 RECIPE = {"system": system_message(SCHEMA, {}), "answer_schema": answer_schema(SCHEMA)}
@@ -67,12 +70,11 @@ REFUSAL = RequestRefused("Mistral refused the request (status 422): body.reasoni
 
 def test_a_field_that_a_model_refuses_is_left_out_from_then_on() -> None:
     fields = RefusedFields()
-    with pytest.raises(FieldRefused):
-        fields.learn(CALL, fields.body_of(CALL), REFUSAL)
+    assert isinstance(fields.refusal(CALL.model, fields.body_of(CALL), REFUSAL), FieldRefused)
     body = fields.body_of(CALL)
     assert "reasoning_effort" not in body
     assert "prompt_cache_key" in body
-    fields.learn(CALL, body, REFUSAL)  # it was not sent: the refusal is the request's own
+    assert fields.refusal(CALL.model, body, REFUSAL) is None, "it was not sent: the refusal is the request's own"
     other = Call(Endpoint.CHAT_COMPLETIONS, {**CALL.body, "model": "mistral-large-4"})
     assert "reasoning_effort" in fields.body_of(other)
 
@@ -82,14 +84,48 @@ def test_log_probabilities_that_a_model_refuses_are_left_out_with_their_number(n
     version = replace(VERSION, recipe={**RECIPE, "logprobs": True})
     call = Call(Endpoint.CHAT_COMPLETIONS, body_of(version))
     fields = RefusedFields()
-    with pytest.raises(FieldRefused, match="score 1 and 0"):
-        fields.learn(call, call.body, RequestRefused(f"Mistral refused the request (status 422): body.{named}", 422))
+    error = RequestRefused(f"Mistral refused the request (status 422): body.{named}", 422)
+    refusal = fields.refusal(call.model, call.body, error)
+    assert refusal is not None
+    assert "score 1 and 0" in refusal.message
     assert call.body.keys() - fields.body_of(call).keys() == {"logprobs", "top_logprobs"}
+
+
+def test_what_one_worker_was_refused_no_other_sends_until_it_is_long_ago(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    RefusedFields(StoredRefusedFields(engine)).refusal(CALL.model, CALL.body, REFUSAL)
+    other = RefusedFields(StoredRefusedFields(engine))
+    assert not other.knows(CALL.model)
+    assert "reasoning_effort" not in other.body_of(CALL)
+    assert other.knows(CALL.model)
+    cache_key = RequestRefused("Mistral refused the request (status 422): body.prompt_cache_key: Extra", 422)
+    other.refusal(CALL.model, other.body_of(CALL), cache_key)
+    both = {"reasoning_effort", "prompt_cache_key"}
+    assert StoredRefusedFields(engine).read(CALL.model) == both
+    in_a_year = time.time() + 365 * 24 * 3600
+    monkeypatch.setattr(time, "time", lambda: in_a_year)
+    assert RefusedFields(StoredRefusedFields(engine)).body_of(CALL) is CALL.body
+
+
+def test_a_worker_without_a_database_learns_what_is_refused_by_itself() -> None:
+    class Away:
+        def read(self, model: str) -> frozenset[str]:
+            raise DatabaseUnavailable("the database is away")
+
+        def add(self, model: str, fields: frozenset[str]) -> None:
+            raise DatabaseUnavailable("the database is away")
+
+    fields = RefusedFields(Away())
+    assert fields.body_of(CALL) is CALL.body
+    assert fields.refusal(CALL.model, CALL.body, REFUSAL) is not None
+    assert "reasoning_effort" not in fields.body_of(CALL)
 
 
 def test_a_refusal_of_the_text_stays_its_own() -> None:
     fields = RefusedFields()
-    fields.learn(CALL, CALL.body, RequestRefused("Mistral refused the request (status 422): body.messages: bad", 422))
+    error = RequestRefused("Mistral refused the request (status 422): body.messages: bad", 422)
+    assert fields.refusal(CALL.model, CALL.body, error) is None
     assert fields.body_of(CALL) is CALL.body
 
 

@@ -5,6 +5,7 @@ A conformance test holds what this reads to what the SDK decodes.
 
 from __future__ import annotations
 
+import asyncio
 from datetime import timedelta
 
 import orjson
@@ -24,7 +25,7 @@ from labelmill_worker.mistral.client_config import (
 )
 from labelmill_worker.mistral.endpoint import usable_key, usable_url
 from labelmill_worker.mistral.limit_headers import read_limits
-from labelmill_worker.mistral.refused_fields import RefusedFields
+from labelmill_worker.mistral.refused_fields import RefusalStore, RefusedFields
 from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
@@ -35,22 +36,27 @@ _UNSENT = (BuilderError, ConnectError, ConnectTimeoutError, PoolTimeoutError)
 class RealtimeInference:
     """An `Inference` that sends a call and waits for its reply. Belongs to one event loop."""
 
-    def __init__(self, base_url: str, api_key: str, *, timeout_s: float) -> None:
-        """Raises UnusableConnection when the environment names no usable way there."""
+    def __init__(self, base_url: str, api_key: str, *, timeout_s: float, refusals: RefusalStore | None = None) -> None:
+        """`refusals`: where it is kept which fields a model refuses. Raises UnusableConnection when the environment
+        names no usable way there."""
         base = base_url.rstrip("/")
         self._urls = {endpoint: Url(base + endpoint) for endpoint in Endpoint}  # parsed once, not for every call
         self._key = api_key
-        self._refused_fields = RefusedFields()
+        self._refused_fields = RefusedFields(refusals)
         self._config = read_client_config(base, timeout_s)
         self._client: Client | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings) -> RealtimeInference:
+    def from_settings(cls, settings: Settings, refusals: RefusalStore | None = None) -> RealtimeInference:
         """Raises CredentialsRefused without a key, InvalidInput without an address."""
-        return cls(usable_url(settings), usable_key(settings), timeout_s=settings.request_timeout_s)
+        timeout_s = settings.request_timeout_s
+        return cls(usable_url(settings), usable_key(settings), timeout_s=timeout_s, refusals=refusals)
 
     async def send(self, call: Call) -> Reply:
-        body = self._refused_fields.body_of(call)
+        refused = self._refused_fields
+        if not refused.knows(call.model):
+            await asyncio.to_thread(refused.of, call.model)  # once in a process: it may ask the database
+        body = refused.body_of(call)
         try:
             response = (
                 await self._opened().post(self._urls[call.endpoint]).body_bytes(orjson.dumps(body)).build().send()
@@ -69,7 +75,9 @@ class RealtimeInference:
         try:
             return read_reply(response.status, payload, retry_after, [self._key], read_limits(response.get_header))
         except RequestRefused as error:
-            self._refused_fields.learn(call, body, error)
+            of_field = await asyncio.to_thread(refused.refusal, call.model, body, error)
+            if of_field is not None:
+                raise of_field from error
             raise
 
     async def close(self) -> None:

@@ -97,11 +97,12 @@ class ProcessResources:
     def _inference(self) -> InferenceRuntime:
         from labelmill_worker.inference.inference_runtime import InferenceRuntime  # noqa: PLC0415 - only where texts are classified
         from labelmill_worker.mistral.realtime import RealtimeInference  # noqa: PLC0415 - as above
+        from labelmill_worker.store.refused_fields import StoredRefusedFields  # noqa: PLC0415 - as above
 
         runtime = InferenceRuntime.from_settings(
             self.settings,
             self.engine,
-            RealtimeInference.from_settings(self.settings),
+            RealtimeInference.from_settings(self.settings, StoredRefusedFields(self.engine)),
             self.ability,
             self.storage,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.inner_methods import LOGPROBS, REFUSED_FIELDS, VECTORS
@@ -58,26 +58,18 @@ def remember_logprobs(engine: Engine, model_no: int, *, told: bool) -> None:
         connection.execute(update(ModelRow).where(ModelRow.no == model_no).values(recipe={"told": told}))
 
 
-def refused_fields_of(engine: Engine, remote_model: str) -> frozenset[str]:
-    """The optional fields of requests that a model's server refused, as `remember_refused_fields` wrote them."""
-    statement = select(ModelRow.recipe).where(
-        ModelRow.name == remote_model, ModelRow.version == _OF_REFUSED_FIELDS, ModelRow.method == REFUSED_FIELDS
+def refused_fields_model(connection: Connection, remote_model: str) -> int:
+    """The key of the inner model that keeps which fields a model's server refuses, made on its first use."""
+    return _inner_model(connection, remote_model, _OF_REFUSED_FIELDS, REFUSED_FIELDS, remote_model, LabelSchema(()))
+
+
+def is_of_refused_fields(remote_model: str) -> tuple[ColumnElement[bool], ...]:
+    """The conditions that select this inner model."""
+    return (
+        ModelRow.name == remote_model,
+        ModelRow.version == _OF_REFUSED_FIELDS,
+        ModelRow.method == REFUSED_FIELDS,
     )
-    with reading(engine) as connection:
-        return frozenset((connection.scalar(statement) or {}).get("refused", ()))
-
-
-def remember_refused_fields(engine: Engine, remote_model: str, fields: frozenset[str]) -> None:
-    """Keep for all later requests what a model's server refused."""
-    known = refused_fields_of(engine, remote_model)
-    if fields <= known:
-        return
-    with writing(engine) as connection:
-        model_no = _inner_model(
-            connection, remote_model, _OF_REFUSED_FIELDS, REFUSED_FIELDS, remote_model, LabelSchema(())
-        )
-        values = {"recipe": {"refused": sorted(fields | known)}}
-        connection.execute(update(ModelRow).where(ModelRow.no == model_no).values(values))
 
 
 def _inner_model(

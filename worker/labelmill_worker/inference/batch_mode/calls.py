@@ -21,10 +21,12 @@ from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies import strategy_for
 from labelmill_worker.inference.strategies.embedding import Embedding
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
+from labelmill_worker.mistral.refused_fields import RefusedFields
 from labelmill_worker.ports.batch_jobs import NumberedCall
 from labelmill_worker.ports.inference import Call
 from labelmill_worker.store.chunks import read_chunk_input
-from labelmill_worker.store.inner_models import embedding_model, refused_fields_of
+from labelmill_worker.store.inner_models import embedding_model
+from labelmill_worker.store.refused_fields import StoredRefusedFields
 from labelmill_worker.store.remote_batches import BatchOfRemote, decode_requests
 from labelmill_worker.store.vectors import read_vectors
 
@@ -37,6 +39,7 @@ class CallMaker:
     def __init__(self, engine: Engine, batch: BatchOfRemote, strategy: Strategy, *, embeds: bool) -> None:
         self._engine, self._batch = engine, batch
         self.answering = strategy
+        self.refused_fields = RefusedFields(StoredRefusedFields(engine))
         self.embeds = embeds
 
     @classmethod
@@ -88,7 +91,7 @@ class CallMaker:
     def _left_out(self) -> frozenset[str]:
         """Optional fields that a line goes without: what the model's server refuses, and the key of a cache that nobody
         promises for batch jobs."""
-        return refused_fields_of(self._engine, self.asking.model) | {"prompt_cache_key"}
+        return self.refused_fields.of(self.asking.model) | {"prompt_cache_key"}
 
     def held_calls(self, held: Mapping[int, bytes]) -> Iterator[NumberedCall]:
         """The calls of all rows that a remote batch holds: chunk → its requests, compressed."""

@@ -37,11 +37,10 @@ from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.tally import tally
 from labelmill_worker.inference.unanswered_rows import unanswered_rows
 from labelmill_worker.mistral.http_errors import error_for_status
-from labelmill_worker.mistral.refused_fields import FieldRefused, refused_optional_fields
+from labelmill_worker.mistral.refused_fields import FieldRefused
 from labelmill_worker.ports.batch_jobs import ResultLine
 from labelmill_worker.ports.inference import Endpoint, Reply
 from labelmill_worker.store.chunks import Claim, has_answers, save_learned_schema
-from labelmill_worker.store.inner_models import remember_refused_fields
 from labelmill_worker.store.progress import ChunkProgress
 from labelmill_worker.store.remote_batches import decode_requests, failures_of, held_chunks, let_go
 from labelmill_worker.store.vectors import rows_with_vectors
@@ -212,14 +211,8 @@ class ResultReader:
         """Where a line was refused for an optional field: its rows are sent again without it, as are all later ones."""
         if not isinstance(error, RequestRefused):
             return None
-        model = self._strategy.model
-        fields = refused_optional_fields(self._strategy.call(request, None).body, error)
-        if not fields:
-            return None
-        refusal = FieldRefused.of(model, fields)
-        remember_refused_fields(self._work.engine, model, fields)
-        log.warning("optional fields of requests are refused", reason=refusal.message)
-        return refusal
+        sent = self._strategy.call(request, None).body
+        return self._maker.refused_fields.refusal(self._strategy.model, sent, error)
 
     def _let_go(
         self, chunk: int, requests: list[list[int]], missing: LabelmillError | None, *, is_wanted: bool
