@@ -122,7 +122,8 @@ def _global_options(
     ] = False,
 ) -> None:
     del version
-    gc.enable()  # all is imported
+    gc.freeze()  # what is imported stays, and is not looked through again
+    gc.enable()
     flags = Flags(database_url=database_url, broker_url=broker_url, mistral_url=mistral_url, data_dir=data_dir)
     remember_flags(flags, ctx.with_resource(ExitStack()))
 
@@ -139,6 +140,7 @@ def run() -> NoReturn:
     except OSError:
         discard(sys.stdout)
         code = code or 1
+    gc.freeze()  # else Python looks through all objects for garbage before it ends
     sys.exit(code)
 
 

@@ -6,14 +6,26 @@ Only commands and the Python client read the fourth: a worker holds keys, and no
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import AliasChoices, Field, NonNegativeFloat, SecretStr, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from labelmill.contracts.bounds import MAX_AMOUNT
 from labelmill.contracts.errors import InvalidInput
@@ -29,16 +41,17 @@ Given = TypeVar("Given")
 Value = TypeVar("Value")
 
 
-class Settings(BaseSettings):
-    """Everything that differs between a laptop, a test and production. Immutable once made."""
+class Settings(BaseModel):
+    """Everything that differs between a laptop, a test and production. Immutable once made.
 
-    model_config = SettingsConfigDict(
-        env_prefix="LABELMILL_",
-        env_file=".env",
-        env_ignore_empty=True,
+    Made with some values, it takes the others from the environment and `.env` (`_env_file=None`: from the former).
+    """
+
+    model_config = ConfigDict(
         extra="ignore",
         frozen=True,
         populate_by_name=True,
+        validate_default=True,
         hide_input_in_errors=True,
         allow_inf_nan=False,
     )
@@ -158,22 +171,58 @@ class Settings(BaseSettings):
         path = str((self.data_path / "labelmill.db").absolute())
         return URL.create("sqlite", database=path).render_as_string(hide_password=False)
 
+    @model_validator(mode="before")
     @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Read no folder of secret files."""
-        del settings_cls, file_secret_settings
-        return init_settings, env_settings, dotenv_settings
+    def _gather(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Add what the environment, `.env` and `_last_source` say of fields that were not given."""
+        variables = _variables(given.get("_env_file", ".env"))
+        values = dict(given)
+        for name, field in cls.model_fields.items():
+            names = _variables_of(name, field)
+            value = next((variables[each.lower()] for each in names if each.lower() in variables), None)
+            if value is not None and given.keys().isdisjoint((name, *names)):
+                values[name] = _read_json(names[0], value) if name in _IN_JSON else value
+        return {**cls._last_source(values), **values}
+
+    @classmethod
+    def _last_source(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Values that count where neither the caller nor the environment has one."""
+        del values
+        return {}
 
 
 _LOCAL_FOLDER = ".labelmill"
 _ADDRESSES = {"broker_url", "database_url", "mistral_url", "flower_url"}
+_IN_JSON = {"model_limits", "prices"}  #: Fields whose environment variables are JSON.
+
+
+def _variables_of(name: str, field: FieldInfo) -> list[str]:
+    """The environment variables of a field, the preferred one first."""
+    alias = field.validation_alias
+    if isinstance(alias, AliasChoices):
+        return [str(choice) for choice in alias.choices]
+    return [str(alias or f"LABELMILL_{name.upper()}")]
+
+
+def _variables(env_file: str | None) -> dict[str, str]:
+    """What the environment and, behind it, `env_file` hold: by names in small letters, without empty values. Raises
+    InvalidInput."""
+    sources: list[Mapping[str, str | None]] = [os.environ]
+    try:
+        if env_file is not None and Path(env_file).exists():
+            from dotenv import dotenv_values  # noqa: PLC0415 - most processes have no such file
+
+            sources.insert(0, dotenv_values(env_file, encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"the file .env cannot be read: {error}") from error
+    return {name.lower(): value for source in sources for name, value in source.items() if value}
+
+
+def _read_json(variable: str, raw: str) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError as error:
+        raise InvalidInput(f"setting {variable}: it is not valid JSON") from error
 
 
 def _read(reader: Callable[[Given], Value], raw: Given) -> Value:
@@ -197,25 +246,10 @@ class _ProducerSettings(Settings):
         return Settings.__name__
 
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], *sources: PydanticBaseSettingsSource, **named: PydanticBaseSettingsSource
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Put `stack.json` behind the environment and before the defaults."""
-        return (*super().settings_customise_sources(settings_cls, *sources, **named), _StackFile(settings_cls))
-
-
-class _StackFile(PydanticBaseSettingsSource):
-    """What a running `labelmill up` wrote."""
-
-    def get_field_value(self, field: Any, field_name: str) -> tuple[Any, str, bool]:
-        del field
-        return None, field_name, False
-
-    def __call__(self) -> dict[str, Any]:
-        folder = self.current_state.get("data_dir") or _LOCAL_FOLDER
-        if "://" in str(folder):
-            return {}
-        return running_stack(Path(_expand(str(folder)))) or {}
+    def _last_source(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What a running `labelmill up` wrote."""
+        folder = str(values.get("data_dir") or _LOCAL_FOLDER)
+        return {} if "://" in folder else running_stack(Path(_expand(folder))) or {}
 
 
 def _expand(folder: str) -> str:
@@ -238,11 +272,6 @@ def _load(kind: type[Settings], flags: dict[str, Any]) -> Settings:
     values = {name: value for name, value in flags.items() if value is not None}
     try:
         return kind(**values)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"the file .env cannot be read: {error}") from error
-    except SettingsError as error:
-        field = next((name for name in Settings.model_fields if f'"{name}"' in str(error)), "")
-        raise InvalidInput(f"setting LABELMILL_{field.upper()}: it is not valid JSON") from error
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = str(first["loc"][0]).upper()

@@ -52,6 +52,33 @@ def test_the_nearest_source_of_a_setting_wins(monkeypatch: pytest.MonkeyPatch, s
     assert settings.broker_url == BROKERS[winner]
 
 
+def test_a_variable_counts_in_small_letters_and_not_when_it_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(".env").write_text(f"LABELMILL_BROKER_URL={BROKERS['dotenv']}\nlabelmill_sweep_s=7\nLABELMILL_LEASE_S=\n")
+    monkeypatch.setenv("LABELMILL_BROKER_URL", "")
+    monkeypatch.setenv("labelmill_max_in_flight", "5")
+    settings = load_settings()
+    assert (settings.broker_url, settings.sweep_s, settings.max_in_flight) == (BROKERS["dotenv"], 7, 5)
+    assert settings.lease_s == Settings.model_fields["lease_s"].default
+    assert Settings(_env_file=None).broker_url == DEFAULT  # type: ignore[call-arg]
+
+
+@pytest.mark.parametrize("given", ["AWS_REGION", "aws_region", "AWS_DEFAULT_REGION"])
+def test_what_is_given_comes_before_the_environment_under_any_of_its_names(
+    monkeypatch: pytest.MonkeyPatch, given: str
+) -> None:
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "other")
+    assert load_settings().aws_region == "other"
+    monkeypatch.setenv("AWS_REGION", "preferred")
+    assert load_settings().aws_region == "preferred"
+    assert load_settings(**{given: "given"}).aws_region == "given"
+
+
+def test_a_dotenv_file_that_is_not_text_is_refused_in_one_sentence() -> None:
+    Path(".env").write_bytes(b"LABELMILL_BROKER_URL=\xff\n")
+    with pytest.raises(InvalidInput, match=r"the file \.env cannot be read"):
+        load_settings()
+
+
 def test_without_any_source_there_is_a_default() -> None:
     assert load_settings().broker_url == DEFAULT
     assert load_settings().sql_url == f"sqlite:///{Path('.labelmill/labelmill.db').absolute()}"

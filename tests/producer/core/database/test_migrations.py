@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -40,6 +41,7 @@ from labelmill.core.database.tables import (
 )
 from labelmill.services.models import resolve_model
 
+_ADDED_BY_POSTGRESQL = {"any", "array", "character", "in", "text", "varying"}  #: To an index's condition.
 _UPGRADE = "import sys; from labelmill.core.database import connect, upgrade; upgrade(connect(sys.argv[1]))"
 
 
@@ -71,6 +73,25 @@ def test_migrated_tables_are_the_ones_in_the_code(engine: Engine) -> None:
     with reading(engine) as connection:
         context = MigrationContext.configure(connection, opts={"compare_type": True, "render_as_batch": True})
         assert compare_metadata(context, Base.metadata) == []
+
+
+def test_migrated_indexes_have_the_conditions_in_the_code(engine: Engine) -> None:
+    written = {
+        "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql LIKE '% WHERE %'",
+        "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE indexdef LIKE '% WHERE %'",
+    }
+    expected = {
+        index.name: sorted(re.findall(r"\w+", index.info["where"].lower().replace(" in ", " ")))
+        for table in Base.metadata.tables.values()
+        for index in table.indexes
+        if "where" in index.info
+    }
+    with reading(engine) as connection:
+        found = {
+            name: sorted(set(re.findall(r"\w+", definition.rsplit(" WHERE ", 1)[1].lower())) - _ADDED_BY_POSTGRESQL)
+            for name, definition in connection.execute(text(written[engine.dialect.name]))
+        }
+    assert found == expected
 
 
 @pytest.mark.postgres

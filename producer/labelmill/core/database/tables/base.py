@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import BigInteger, DateTime, Double, Integer, String, Text, TypeDecorator
+from sqlalchemy import BigInteger, DateTime, Double, Index, Integer, String, Text, TypeDecorator
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -30,6 +30,15 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value is None:
             return None
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+def partial_index(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index of the rows that meet `where`, a condition in SQL.
+
+    Migrations make the tables, so the condition is only noted here: given to SQLAlchemy as `sqlite_where` and
+    `postgresql_where`, it would load both dialects, of which a process uses one.
+    """
+    return Index(name, *columns, unique=unique, info={"where": where})
 
 
 def utc_now() -> datetime:

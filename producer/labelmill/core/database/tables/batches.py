@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, Text, false, literal_column, text
+from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, Text, false, literal_column
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Base, JobRow, Json, LeaseColumns, Number, UtcDateTime
+from labelmill.core.database.tables.base import Base, JobRow, Json, LeaseColumns, Number, UtcDateTime, partial_index
 
 
 class BatchRow(JobRow):
@@ -56,14 +56,7 @@ class ChunkRow(LeaseColumns, Base):
     tokens: Mapped[int] = mapped_column(Number, default=0, server_default="0")
     cached: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Of those answered, by the cache.
     __table_args__ = (
-        Index(
-            "ix_chunks_open",
-            "batch_no",
-            "state",
-            "number",
-            sqlite_where=text("state IN ('pending', 'claimed')"),
-            postgresql_where=text("state IN ('pending', 'claimed')"),
-        ),
+        partial_index("ix_chunks_open", "batch_no", "state", "number", where="state IN ('pending', 'claimed')"),
     )
 
 

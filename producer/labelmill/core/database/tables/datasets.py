@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Index, Integer, String, text
+from sqlalchemy import JSON, Index, Integer, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.contracts.job_kinds import Kind
-from labelmill.core.database.tables.base import Json, LeasedJobRow
+from labelmill.core.database.tables.base import Json, LeasedJobRow, partial_index
 
 
 class DatasetRow(LeasedJobRow):
@@ -26,14 +26,7 @@ class DatasetRow(LeasedJobRow):
         JSON(none_as_null=True)
     )  #: Bad rows by line and what else a reader wants to know.
     __table_args__ = (
-        Index(
-            "ix_datasets_name_version",
-            "name",
-            "version",
-            unique=True,
-            sqlite_where=text("repeats IS NULL"),
-            postgresql_where=text("repeats IS NULL"),
-        ),
+        partial_index("ix_datasets_name_version", "name", "version", where="repeats IS NULL", unique=True),
         Index("ix_datasets_state", "state"),
         Index("ix_datasets_idempotency_key", "idempotency_key", unique=True),
     )

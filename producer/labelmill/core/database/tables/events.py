@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import BigInteger, Index, Integer, String, Text, text
+from sqlalchemy import BigInteger, Index, Integer, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from labelmill.core.database.tables.base import Base, Number, UtcDateTime, utc_now
+from labelmill.core.database.tables.base import Base, Number, UtcDateTime, partial_index, utc_now
 
 
 class EventRow(Base):
@@ -25,12 +25,7 @@ class EventRow(Base):
     position: Mapped[int | None] = mapped_column(BigInteger)
     __table_args__ = (
         Index("ix_events_position", "position", unique=True),
-        Index(
-            "ix_events_unnumbered",
-            "no",
-            sqlite_where=text("position IS NULL"),
-            postgresql_where=text("position IS NULL"),
-        ),
+        partial_index("ix_events_unnumbered", "no", where="position IS NULL"),
     )
 
 

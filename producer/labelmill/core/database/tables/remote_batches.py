@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String, text
+from sqlalchemy import JSON, Double, ForeignKey, Index, Integer, LargeBinary, String
 from sqlalchemy.orm import Mapped, mapped_column
 
-from labelmill.core.database.tables.base import Base, Json, Leased, Number
-
-_IS_LIVE = text("step <> 'done'")
+from labelmill.core.database.tables.base import Base, Json, Leased, Number, partial_index
 
 
 class RemoteBatchRow(Leased, Base):
@@ -48,7 +46,7 @@ class RemoteBatchRow(Leased, Base):
     failed_reads: Mapped[int] = mapped_column(Integer, default=0)
     __table_args__ = (
         Index("ix_remote_batches_batch_no", "batch_no"),
-        Index("ix_remote_batches_live", "next_look_at", sqlite_where=_IS_LIVE, postgresql_where=_IS_LIVE),
+        partial_index("ix_remote_batches_live", "next_look_at", where="step <> 'done'"),
     )
 
 
