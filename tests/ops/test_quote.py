@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,11 @@ from workshop import SCHEMA, PollingWorkshop, Workshop, intent_rows
 
 from labelmill.contracts.documents.money import QuoteDocument
 from labelmill.contracts.errors import InvalidInput, NotFound
-from labelmill.core.database import reading
+from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, EventRow, ModelRow
 from labelmill.core.model_limits import ModelLimit
 from labelmill.core.money.tokenizers import EstimatedTokens, MistralTokens, TokenCounter
+from labelmill.core.reported_limits import KnownLimits, keep_limits
 from labelmill.services.batches import ClassifyRequest
 from labelmill.services.context import ServiceContext
 from labelmill.services.trainings import TrainRequest
@@ -126,6 +128,21 @@ def test_seconds_are_those_of_the_tightest_limit_that_is_set(workshop: Workshop)
     assert seconds(AccountLimits(requests_per_second=2)) == 5.0
     limits = {model: ModelLimit(requests_per_minute=30), "another": ModelLimit(requests_per_minute=1)}
     assert seconds(AccountLimits(requests_per_second=2, of_models=limits)) == 20.0
+
+
+def test_limits_that_mistral_told_workers_count_like_those_that_are_set(workshop: Workshop) -> None:
+    source = source_of(workshop, [f"text {number}" for number in range(100)])
+    model = "ft:classifier:ministral-3b-latest:x"
+    told = {model: KnownLimits(time.time(), 30, None), "another": KnownLimits(time.time(), 1, 1)}
+    with writing(workshop.engine) as connection:
+        keep_limits(connection, told)
+    for limits, seconds in (
+        (AccountLimits(), 20.0),
+        (AccountLimits(of_models={model: ModelLimit(requests_per_minute=15)}), 40.0),
+        (AccountLimits(of_models={model: ModelLimit(requests_per_minute=60)}), 20.0),
+    ):
+        quote = quote_batch(context_of(workshop, EstimatedTokens(), limits), classify(source, model))
+        assert quote["options"][0]["seconds"] == seconds
 
 
 def test_a_training_is_quoted_for_each_method_and_for_texts_without_a_vector_alone(

@@ -65,7 +65,7 @@ def _show(document: QuoteDocument, *, as_json: bool) -> None:
             f"{option['input_tokens']:,}",
             " to ".join(f"{count:,}" for count in sorted(set(option["output_tokens"]))),
             _cost(option["cost"]),
-            duration(option["seconds"]) if option["seconds"] is not None else "no limit is set",
+            duration(option["seconds"]) if option["seconds"] is not None else "no limit is known",
         ]
         for option in document["options"]
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from labelmill.contracts.documents.money import QuoteDocument, QuoteOption
@@ -11,9 +11,12 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.chunks.writer import CHUNK_TEXTS
+from labelmill.core.database import reading
 from labelmill.core.database.tables import ModelRow
+from labelmill.core.model_limits import ModelLimit
 from labelmill.core.money.tokenizers import TokenCounter
 from labelmill.core.readers import detect_sources, inputs_of, read_text_blocks
+from labelmill.core.reported_limits import known_limits
 from labelmill.services.batches import ClassifyRequest, check_model, check_request
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import ref_of, resolve_model
@@ -51,10 +54,9 @@ def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocumen
     tally, counted = CallTally(strategy, context.counter), Counted()
     for chunk in chunks_of(distinct_of(_texts(request.spec), counted)):
         tally.add(chunk)
-    prices = context.services.prices
+    prices, limits = context.services.prices, limits_in_force(context)
     options = [
-        cast("QuoteOption", {"mode": mode, **tally.option(prices, context.limits, mode=mode)})
-        for mode in ("realtime", "batch")
+        cast("QuoteOption", {"mode": mode, **tally.option(prices, limits, mode=mode)}) for mode in ("realtime", "batch")
     ]
     return {
         "kind": "batch",
@@ -63,6 +65,24 @@ def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocumen
         "texts": counted.texts,
         "options": options,
     }
+
+
+def limits_in_force(context: QuoteContext) -> AccountLimits:
+    """The limits that are set, and those that Mistral told workers where they are lower."""
+    with reading(context.services.engine) as connection:
+        told = known_limits(connection)
+    of_models = dict(context.limits.of_models or {})
+    for model, known in told.items():
+        of_model = of_models.get(model, ModelLimit())
+        of_models[model] = ModelLimit(
+            _lower(of_model.requests_per_minute, known.requests_per_minute),
+            _lower(of_model.tokens_per_minute, known.tokens_per_minute),
+        )
+    return replace(context.limits, of_models=of_models)
+
+
+def _lower(left: float | None, right: float | None) -> float | None:
+    return min(left, right) if left and right else left or right
 
 
 def _model(context: QuoteContext, ref: str) -> ModelRow:

@@ -26,7 +26,7 @@ _DIMENSIONS = 1024  #: Of a vector whose model is not known here.
 
 @dataclass(frozen=True)
 class AccountLimits:
-    """The limits that are set, of all calls and of single models; None: none."""
+    """The limits of all calls and of single models; None: none."""
 
     requests_per_second: float | None = None
     tokens_per_minute: float | None = None

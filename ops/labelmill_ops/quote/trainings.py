@@ -17,7 +17,7 @@ from labelmill.core.database import reading
 from labelmill.core.database.tables import DatasetRow, ModelRow
 from labelmill.core.storage.base import StoredFile
 from labelmill.services.trainings import TrainRequest, checked_dataset, checked_spec
-from labelmill_ops.quote.quoting import Counted, QuoteContext, chunks_of, distinct_of
+from labelmill_ops.quote.quoting import Counted, QuoteContext, chunks_of, distinct_of, limits_in_force
 from labelmill_ops.quote.tally import CallTally
 from labelmill_worker.inference.models.nearest_labels import longest_labels
 from labelmill_worker.inference.models.prompt import has_labels_of
@@ -71,7 +71,7 @@ class _QuotedMethod:
         if self._method == "prompt":
             for part in (self._logprobs_question(), *self._trials()):
                 tally.include(part)
-        option = tally.option(self._context.services.prices, self._context.limits, mode=self._spec.mode)
+        option = tally.option(self._context.services.prices, limits_in_force(self._context), mode=self._spec.mode)
         if self._method == "factory":
             option["cost"] = None
             option["tokens_by"] = "estimate"

@@ -127,7 +127,7 @@ def _of_training(document: Document) -> Summary:
 
 
 def _of_batch(document: Document, output: Output | None) -> Summary:
-    job_id, rows = document["id"], document["rows"]
+    job_id, rows, left = document["id"], document["rows"], document["tokens_left_of_month"]
     parts = [f"{rows[name]:,} {name}" for name in _PARTS if rows[name]]
     seconds = between(document.get("started_at"), document.get("finished_at"))
     done = rows["labelled"] + rows["abstained"] + rows["failed"]
@@ -138,6 +138,7 @@ def _of_batch(document: Document, output: Output | None) -> Summary:
         ("left out", count(document["skipped"], "rows") + " that could not be read" if document["skipped"] else ""),
         ("requests", _requests(document)),
         ("cost", _cost(document["cost"])),
+        ("this month", "" if left is None else f"{left:,} tokens left for {document['remote_model']}"),
         ("took", "" if seconds is None else f"{duration(seconds)}{rate}"),
         ("written", str(output) if output is not None else ""),
     ]

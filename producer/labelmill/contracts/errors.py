@@ -32,6 +32,8 @@ LabelmillError                  one clear sentence, and the exit code of a comma
 
 from __future__ import annotations
 
+from typing import Self
+
 from labelmill.contracts import exit_codes
 from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, write_names
 from labelmill.contracts.reported_limits import ReportedLimits
@@ -163,6 +165,14 @@ class BudgetReached(Permanent):
 
 class MonthlyLimitReached(BudgetReached):
     code = "monthly_limit"
+
+    @classmethod
+    def of(cls, model: str | None) -> Self:
+        """For requests to a model."""
+        return cls(
+            f"Mistral's limit of tokens for {model} this month leaves too few for another request; "
+            "retry the batch when the month is over or the limit is raised"
+        )
 
 
 class CapReached(BudgetReached):

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 import zstandard
-from sqlalchemy import ColumnElement, case, delete, func, literal_column, select, update
+from sqlalchemy import ColumnElement, case, delete, func, literal_column, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import BudgetReached, LabelmillError
@@ -20,6 +20,7 @@ from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, RemoteB
 from labelmill.core.jobs import events, leases
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.remote_batches import holds_rows, is_on_trial, is_unheld
+from labelmill.core.reported_limits import rest_of_month
 from labelmill_worker.store.budgets import Cap, Holder, is_reached
 from labelmill_worker.store.transitions import move_job
 
@@ -312,6 +313,21 @@ def defer_remote_batches(engine: Engine, numbers: Sequence[int]) -> None:
 
 
 # the batch
+
+
+def tokens_left_of_month(engine: Engine, claim: RemoteClaim) -> int | None:
+    """Tokens of the month that are left for the batch's model, less those of jobs that were made since Mistral told
+    it. None: it did not tell in this month."""
+    model = claim.batch.model.remote_model or ""
+    with reading(engine) as connection:
+        if (rest := rest_of_month(connection, model)) is None:
+            return None
+        is_new = or_(
+            RemoteBatchRow.made_at > rest.seen_at,
+            RemoteBatchRow.step.in_([RemoteStep.UPLOADING.value, RemoteStep.CREATING.value]),
+        )
+        since = select(func.coalesce(func.sum(RemoteBatchRow.tokens), 0)).where(RemoteBatchRow.model == model, is_new)
+        return max(0, (rest.tokens_left_of_month or 0) - int(connection.scalar(since) or 0))
 
 
 def stop_batch_of(engine: Engine, claim: RemoteClaim, error: LabelmillError) -> None:

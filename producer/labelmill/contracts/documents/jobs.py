@@ -95,11 +95,13 @@ class TrainingDocument(RunningHead):
 
 class BatchDocument(RunningHead):
     """The status of a batch. `failures`: error code → rows, once it has ended; `mode_reason`: why it runs as it does
-    now; `remote_model`: what Mistral is asked for."""
+    now; `remote_model`: what Mistral is asked for; `tokens_left_of_month`: of that model's monthly limit, where Mistral
+    told it in this month."""
 
     kind: Literal["batch"]  # type: ignore[misc] # of all kinds, this one
     model: str
     remote_model: str | None
+    tokens_left_of_month: int | None
     mode: str
     deadline_at: str | None
     mode_reason: str | None

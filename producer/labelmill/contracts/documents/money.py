@@ -46,7 +46,7 @@ class CostRange(TypedDict):
 
 class QuoteOption(TypedDict):
     """One way to do a job. `output_tokens` are the least and the most. `tokens_by`: `tokenizer`, Mistral's own, or
-    `estimate`. `cost` is null where no price is known, `seconds` where no limit is set. `example` is one of the
+    `estimate`. `cost` is null where no price is known, `seconds` where no limit is known. `example` is one of the
     requests, as it would be sent; null: none is."""
 
     mode: NotRequired[str]

@@ -38,6 +38,7 @@ from labelmill.core.money.costs import cost_of_texts, priced_model
 from labelmill.core.money.estimates import estimate_of_texts
 from labelmill.core.money.ledger import costs_of_batches, costs_of_jobs
 from labelmill.core.money.prices import LISTED, PriceList
+from labelmill.core.reported_limits import rest_of_month
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.progress import BatchSums, batches_of, progress_of, sums_of_batches
 from labelmill.services.jobs.remote_jobs import remote_jobs_of, remote_phase
@@ -192,10 +193,12 @@ def _batch(job: _Job) -> BatchDocument:
     sums = sums_of_batches(connection, [row["id"]])[row["id"]]
     rows = _counts(row, sums)
     model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
+    rest = rest_of_month(connection, model["remote_model"] or "")
     document: BatchDocument = {
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": _ref(model),
         "remote_model": model["remote_model"],
+        "tokens_left_of_month": rest.tokens_left_of_month if rest is not None else None,
         "mode": row["mode"],
         "deadline_at": _moment(row["deadline_at"]),
         "mode_reason": row["mode_reason"],

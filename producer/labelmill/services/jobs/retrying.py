@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, delete, or_, select, update
 from sqlalchemy.engine import Connection
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, MonthlyLimitReached
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import BATCH, EVALUATION, TRAINING
 from labelmill.contracts.specs import TrainSpec
@@ -28,6 +28,7 @@ from labelmill.core.jobs.inner_batches import named_batches_of
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.jobs.transitions import move_job
 from labelmill.core.money.prices import PriceList
+from labelmill.core.reported_limits import forget_month
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import no_job
 from labelmill.services.jobs.requests import RetryRequest
@@ -204,6 +205,9 @@ def _run_batch_again(connection: Connection, batch: RowMapping, **changes: Any) 
         **changes,
     )
     _require(moved, batch["id"])
+    if batch["error_code"] == MonthlyLimitReached.code:
+        remote_model = connection.scalar(select(ModelRow.remote_model).where(ModelRow.no == batch["model_no"]))
+        forget_month(connection, remote_model or "")  # whoever retries knows of another limit, or asks
     chunk_transitions.run_again(connection, _to_run(batch_no))
     connection.execute(update(RemoteChunkRow).where(RemoteChunkRow.batch_no == batch_no).values(failures=None))
     connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch_no))

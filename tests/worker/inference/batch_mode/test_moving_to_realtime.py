@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import secrets
+import time
 from collections import Counter
 from datetime import timedelta
 from typing import Any
@@ -16,6 +18,7 @@ from strict_mistral import StrictMistral
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, RemoteBatchRow, utc_now
+from labelmill.core.reported_limits import KnownLimits, keep_limits
 from labelmill.services.batches import read_deadline
 
 
@@ -53,9 +56,22 @@ def test_without_time_for_batch_jobs_it_begins_in_realtime(mill: RemoteMill, mis
     _set_deadline(mill, batch, 20)
     status = mill.run(batch)
     assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
-    assert status["mode_reason"].startswith("realtime: 20 s are left")
+    assert re.match("realtime: [12][0-9] s are left", status["mode_reason"]), "it was busy before it decided"
     assert not mill.jobs.created
     assert mistral.billed == Counter(texts)
+
+
+def test_limits_that_mistral_told_make_realtime_slow_enough_to_begin_with_it(
+    mill: RemoteMill, mistral: StrictMistral
+) -> None:
+    texts = some_texts(200)
+    with writing(mill.engine) as connection:
+        keep_limits(connection, {"ft:classifier:stand-in": KnownLimits(time.time(), requests_per_minute=6)})
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 240)  # 20 requests take 200 s
+    status = mill.run(batch)
+    assert status["mode_reason"].startswith("realtime: 4 min are left, and the rest takes about 3 min")
+    assert not mill.jobs.created
 
 
 def test_a_job_that_stalls_half_way_is_stopped_and_only_the_rest_sent_in_realtime(

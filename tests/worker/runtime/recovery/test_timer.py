@@ -3,6 +3,7 @@ it."""
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterator, MutableMapping
@@ -17,9 +18,12 @@ from structlog.testing import capture_logs
 
 from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable
 from labelmill.contracts.ids import Kind, new_id
+from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LockRow, ModelRow
+from labelmill.core.reported_limits import KnownLimits, known_limits
 from labelmill.core.settings import Settings
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.runtime.recovery.sweep import sweep
 from labelmill_worker.runtime.recovery.timer import RecoveryThread
 
@@ -45,10 +49,11 @@ def begin(engine: Engine, redis_url: str) -> Iterator[Callable[..., RecoveryThre
     begun: list[RecoveryThread] = []
 
     def start(
-        sweeps: Callable[..., None], *, every_s: float, url: str = "", broker_url: str = redis_url
+        sweeps: Callable[..., None], *, every_s: float, url: str = "", broker_url: str = redis_url, **given: Any
     ) -> RecoveryThread:
         url = url or engine.url.render_as_string(hide_password=False)
-        recovery = RecoveryThread(Settings(database_url=url, broker_url=broker_url, sweep_s=every_s), sweep=sweeps)
+        settings = Settings(database_url=url, broker_url=broker_url, sweep_s=every_s, **given)
+        recovery = RecoveryThread(settings, sweep=sweeps)
         begun.append(recovery)
         recovery.start()
         return recovery
@@ -90,6 +95,35 @@ def test_when_the_one_that_sweeps_ends_another_goes_on_at_once(
         assert connection.scalar(select(LockRow.lease_token).where(LockRow.name == "sweep")) is None
     begin(second, every_s=60)
     wait_for(lambda: second.at)
+
+
+def test_what_answers_told_of_limits_is_kept_for_when_redis_has_forgotten_it(
+    begin: Callable[..., RecoveryThread], engine: Engine, redis_url: str
+) -> None:
+    url = f"http://127.0.0.1:1/{new_id(Kind.BATCH)}"  # limits of its own
+    settings = Settings(broker_url=redis_url, mistral_url=url, MISTRAL_API_KEY="any", _env_file=None)  # type: ignore[call-arg]
+
+    async def answer() -> None:
+        fleet = FleetLimiter.from_settings(settings)
+        for model, limits in (("some", ReportedLimits(60, 59, tokens_left_of_month=7)), ("another", None)):
+            limiter = fleet.of(model)
+            await limiter.wait_for_permit(1, 5)
+            limiter.note_answer(limits, 1, 1, 0.0)
+            await asyncio.gather(*limiter._tasks)
+        await fleet.close()
+
+    asyncio.run(answer())
+    begin(Sweeps(), every_s=0.1, mistral_url=url, MISTRAL_API_KEY="any")
+
+    def kept() -> dict[str, KnownLimits]:
+        with reading(engine) as connection:
+            return known_limits(connection)
+
+    wait_for(kept)
+    (known,) = kept().values()
+    assert kept().keys() == {"some"}
+    assert (known.requests_per_minute, known.tokens_per_minute, known.tokens_left_of_month) == (60, None, 7)
+    assert abs(known.seen_at - time.time()) < 60
 
 
 def test_it_stops_at_once_however_long_the_interval(begin: Callable[..., RecoveryThread]) -> None:

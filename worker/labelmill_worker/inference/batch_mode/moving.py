@@ -7,6 +7,8 @@ import math
 import structlog
 
 from labelmill.contracts.states import RemoteStep, Stopping
+from labelmill.core.database import reading
+from labelmill.core.reported_limits import known_limits
 from labelmill_worker.inference.batch_mode.deadline import (
     SAFETY,
     Decision,
@@ -20,7 +22,7 @@ from labelmill_worker.inference.batch_mode.deadline import (
 )
 from labelmill_worker.inference.batch_mode.packing import MAX_EMBEDDED_TEXTS, MAX_REQUESTS
 from labelmill_worker.inference.batch_mode.work import RemoteWork
-from labelmill_worker.mistral.ratelimit.limits import RateLimits
+from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 from labelmill_worker.store.batch_pace import ended_jobs, realtime_batches, remainder_of
 from labelmill_worker.store.remote_batches import ask_to_stop, explain_mode
 
@@ -68,7 +70,7 @@ def _realtime_s(work: RemoteWork) -> tuple[float, int, int]:
     left = remainder_of(work.engine, work.claim.batch.no)
     texts_per_request = row.rows / row.requests if row.requests else _texts_per_request(work)
     requests = max(1, round(left.texts / max(1.0, texts_per_request)))
-    limit = RateLimits.from_settings(settings).of(_model(work))
+    limit = RateLimits.from_settings(settings).of(_model(work)).at_most(_reported(work))
     per_s = realtime_per_s(
         [PastBatch(*batch) for batch in realtime_batches(work.engine, _model(work))],
         requests_per_s=limit.requests_per_s,
@@ -76,6 +78,15 @@ def _realtime_s(work: RemoteWork) -> tuple[float, int, int]:
         in_flight=settings.max_in_flight,
     )
     return requests / per_s, requests, left.rows_at_mistral
+
+
+def _reported(work: RemoteWork) -> Limit:
+    """What Mistral told of the model's limits."""
+    with reading(work.engine) as connection:
+        known = known_limits(connection, [_model(work)]).get(_model(work))
+    if known is None:
+        return Limit()
+    return Limit.of(known.requests_per_minute and known.requests_per_minute / 60, known.tokens_per_minute)
 
 
 def _texts_per_request(work: RemoteWork) -> int:

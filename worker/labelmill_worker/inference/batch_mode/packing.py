@@ -58,6 +58,9 @@ class Packed:
     size_bytes: int = 0
     left: int | None = None  #: That its requests may cost at most, in billionths; None: there is no cap.
     bound: int = 0  #: What they cost at most, where there is a cap.
+    tokens_left: int | None = None  #: Of the month; None: it is not known.
+    tokens: int = 0  #: Of its requests, by an upper estimate.
+    exceeds_month: bool = False  #: The next request may need more than is left of the month.
     too_dear: int = 0  #: What the next request may cost, which is more than is left.
     tries: int | None = None  #: The fewest that any of its chunks had in vain.
 
@@ -67,10 +70,11 @@ class Packed:
         return self.count <= MAX_INLINE_REQUESTS and self.size_bytes <= MAX_INLINE_BYTES
 
 
-def pack(work: RemoteWork, *, on_trial: bool, left: int | None = None) -> Packed:
-    """Choose rows, whose requests cost no more than what is `left` of a cap. Raises ChunkBusy, LeaseLost, ShuttingDown,
+def pack(work: RemoteWork, *, on_trial: bool, left: int | None = None, tokens_left: int | None = None) -> Packed:
+    """Choose rows, whose requests cost no more than what is `left` of a cap, and need no more than the tokens that are
+    left of the month. Raises ChunkBusy, LeaseLost, ShuttingDown,
     and what strategies raise."""
-    packed = Packed(left=left)
+    packed = Packed(left=left, tokens_left=tokens_left)
     maker = work.call_maker(embeds=False, one_text=on_trial)
     max_requests = MAX_TRIAL_REQUESTS if on_trial else MAX_REQUESTS
     for number, failures in chunks_to_pack(work.engine, work.claim.batch.no):
@@ -84,6 +88,8 @@ def pack(work: RemoteWork, *, on_trial: bool, left: int | None = None) -> Packed
             continue  # a remote batch of its own: these are other calls
         packed.embeds = bool(lacking.rows)
         maker.embeds = packed.embeds
+        if maker.asking.model != work.claim.batch.model.remote_model:
+            packed.tokens_left = None  # it is of another model
         requests = _requests_of(maker, lacking if lacking.rows else to_send, history)
         if not _add(packed, number, requests, maker.calls_of(number, requests), max_requests, work.prices):
             break
@@ -169,12 +175,15 @@ def _add(
     prices: PriceList,
 ) -> bool:
     """Add a chunk if there is room for it, or what fits of it if it is the first. False: the remote batch is full."""
-    kept = size_bytes = texts = bound = 0
+    kept = size_bytes = texts = bound = tokens = 0
     for request, call in zip(requests, calls, strict=True):
         line_bytes = len(line_of(call))
         cost = upper_bound(call.call, prices, Mode.BATCH.value) if packed.left is not None else 0
         if packed.left is not None and packed.bound + bound + cost > packed.left:
             packed.too_dear = cost
+            break
+        if packed.tokens_left is not None and packed.tokens + tokens + request.tokens > packed.tokens_left:
+            packed.exceeds_month = True
             break
         # the first goes whatever its size: Mistral says what it thinks of a line that is too long
         is_first = not packed.count + kept
@@ -185,8 +194,10 @@ def _add(
         ):
             break
         kept, size_bytes, texts, bound = kept + 1, size_bytes + line_bytes, texts + len(request), bound + cost
-    # near a cap the money decides, not the chunk
-    if not kept or (kept < len(requests) and packed.count and not packed.too_dear):
+        tokens += request.tokens
+    # near a limit that limit decides, not the chunk
+    is_near_limit = bool(packed.too_dear) or packed.exceeds_month
+    if not kept or (kept < len(requests) and packed.count and not is_near_limit):
         return False
     packed.endpoint, packed.model = calls[0].call.endpoint, calls[0].call.model
     packed.requests[number] = [list(request.rows) for request in requests[:kept]]
@@ -195,6 +206,7 @@ def _add(
     packed.rows += texts
     packed.size_bytes += size_bytes
     packed.bound += bound
+    packed.tokens += tokens
     return kept == len(requests)
 
 

@@ -11,6 +11,7 @@ import structlog
 from labelmill.contracts.errors import (
     LabelmillError,
     MalformedAnswer,
+    MonthlyLimitReached,
     Permanent,
     RemoteFailed,
     RemoteUnavailable,
@@ -48,6 +49,7 @@ from labelmill_worker.store.remote_batches import (
     reserve_requests,
     save_remote,
     stop_batch_of,
+    tokens_left_of_month,
 )
 
 log = structlog.get_logger()
@@ -81,9 +83,13 @@ def _pack(work: RemoteWork) -> NextStep:
     caps = work.caps
     cap, left = least_left(work.engine, caps) if caps else (None, None)
     with long_slot(work.engine, work.context.sender):
-        packed = pack(work, on_trial=open_for_packing(work.engine, work.claim), left=left)
+        on_trial = open_for_packing(work.engine, work.claim)
+        packed = pack(work, on_trial=on_trial, left=left, tokens_left=tokens_left_of_month(work.engine, work.claim))
     if not packed.count and packed.too_dear and cap is not None:
         return 0 if pause_at_cap(work.engine, work.claim, cap, packed.too_dear) else _CAP_PAUSE_S
+    if not packed.count and packed.exceeds_month:
+        stop_batch_of(work.engine, work.claim, MonthlyLimitReached.of(work.claim.batch.model.remote_model))
+        return 0
     if not packed.count:
         drop_remote_batch(work.engine, work.claim)
         return None
@@ -105,6 +111,7 @@ def _pack(work: RemoteWork) -> NextStep:
         lists=packed.lists,
         rows=packed.rows,
         reserved=packed.bound,
+        tokens=packed.tokens,
     )
     return 0
 

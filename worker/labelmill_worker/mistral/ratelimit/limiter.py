@@ -44,6 +44,13 @@ class NoPermitInTime(Exception):
         super().__init__(f"held back for {wait_s:.1f} s")
 
 
+def prefix_of(settings: Settings) -> str:
+    """What all keys in Redis begin with for the workspace that the key belongs to. It tells nothing about the key."""
+    key = settings.mistral_api_key.get_secret_value() if settings.mistral_api_key else ""
+    digest = hashlib.sha256(f"{settings.mistral_url}\n{key}".encode()).hexdigest()
+    return f"labelmill:limit:{digest[:12]}"
+
+
 class FleetLimiter:
     """Has a limiter for each model; all of them stay within the fleet's limit too. Belongs to one event loop."""
 
@@ -59,11 +66,9 @@ class FleetLimiter:
 
     @classmethod
     def from_settings(cls, settings: Settings) -> FleetLimiter:
-        """The limiter of the workspace that the key belongs to. The name in Redis tells nothing about the key."""
-        key = settings.mistral_api_key.get_secret_value() if settings.mistral_api_key else ""
-        name = hashlib.sha256(f"{settings.mistral_url}\n{key}".encode()).hexdigest()[:12]
+        """The limiter of the workspace that the key belongs to."""
         limits = RateLimits.from_settings(settings)
-        return cls(settings.broker_url, f"labelmill:limit:{name}", limits, first_alone=True)
+        return cls(settings.broker_url, prefix_of(settings), limits, first_alone=True)
 
     def of(self, model: str | None) -> ModelLimiter:
         """The limiter of one model, by the id that Mistral is asked for. None: of calls that concern no model."""
@@ -107,6 +112,7 @@ class ModelLimiter:
         self._adaptive_keys = [f"{own}:{name}" for name in ("pause", "adaptation", "started")]
         self._reported_keys = [f"{own}:{name}" for name in ("reported", "first", "window")]
         self._reported_key, self._first_key, self._window_key = self._reported_keys
+        self._models_key = f"{prefix}:models"
         self._used_key, self._under_way_key = f"{own}:used", f"{own}:under_way"
         self._process = secrets.token_hex(6)  # what Redis knows this process by
         self._under_way = 0  # tokens of permits and of requests that are neither given up nor reported as answered
@@ -215,10 +221,7 @@ class ModelLimiter:
             if what in (b"reserved", b"first"):
                 return self._permits.popleft()[0]
             if what == b"month":
-                raise MonthlyLimitReached(
-                    f"Mistral's limit of tokens for {self._model} this month leaves too few for another request; "
-                    "retry the batch when the month is over or the limit is raised"
-                )
+                raise MonthlyLimitReached.of(self._model)
             if what == b"unknown":
                 if loop.time() + wait_s > until:
                     raise NoPermitInTime(_CHECK_EVERY_S, self._model)
@@ -370,8 +373,9 @@ class ModelLimiter:
         was_first = self._reports.is_first
         arguments, reserved = self._reports.take(asyncio.get_running_loop().time())
         self._under_way -= reserved
-        keys = [*self._reported_keys, self._used_key, self._model_keys[1], self._under_way_key]
-        args: list[str | float] = [*arguments[:5], since_start_s, *arguments[5:], self._process, self._under_way]
+        keys = [*self._reported_keys, self._used_key, self._model_keys[1], self._under_way_key, self._models_key]
+        told: list[str | float] = [*arguments[:5], since_start_s, *arguments[5:]]
+        args = [*told, self._process, self._under_way, self._model or ""]
         await self._scripts["report"](keys=keys, args=args)
         if was_first:
             self._knows_limits = True

@@ -24,13 +24,17 @@ class Limit:
         """What is sent under these limits, None being none: a little less than they allow."""
         return cls((requests_per_s or 0.0) / MARGIN, (tokens_per_minute or 0.0) / 60 / MARGIN)
 
+    def at_most(self, other: Limit) -> Limit:
+        """Where both have a limit, the lower one."""
+        return Limit(_lower(self.requests_per_s, other.requests_per_s), _lower(self.tokens_per_s, other.tokens_per_s))
+
     def __bool__(self) -> bool:
         return self.requests_per_s > 0 or self.tokens_per_s > 0
 
 
 @dataclass(frozen=True)
 class RateLimits:
-    """What the settings allow. A limit that Mistral's answers tell would be one more that `of` takes into account."""
+    """What the settings allow; Mistral's answers tell what is allowed besides."""
 
     fleet: Limit = Limit()
     models: Mapping[str, Limit] = field(default_factory=dict)
@@ -47,9 +51,7 @@ class RateLimits:
     def of(self, model: str | None) -> Limit:
         """What one model may be sent: its own limit, and never more than the fleet's. None: calls without a model."""
         own = self.models.get(model, _NONE) if model is not None else _NONE
-        return Limit(
-            _lower(own.requests_per_s, self.fleet.requests_per_s), _lower(own.tokens_per_s, self.fleet.tokens_per_s)
-        )
+        return own.at_most(self.fleet)
 
 
 _NONE = Limit()

@@ -18,10 +18,12 @@ import structlog
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError
-from labelmill.core.database import RECOVERY_CONNECTIONS, check_tables, connect_to_existing
+from labelmill.core.database import RECOVERY_CONNECTIONS, check_tables, connect_to_existing, writing
 from labelmill.core.jobs.delays import REDIS_SUBJECT
 from labelmill.core.queue.sender import MessageSender
+from labelmill.core.reported_limits import keep_limits
 from labelmill.core.settings import Settings
+from labelmill_worker.mistral.ratelimit.reading import read_reported
 from labelmill_worker.process.delays import Delays
 from labelmill_worker.runtime.recovery.model_list import ModelListReader
 from labelmill_worker.runtime.recovery.sweep import LEASE, sweep
@@ -33,6 +35,7 @@ log = structlog.get_logger()
 
 _FIRST_S = 0.5  #: The first try comes within so much of a worker's start …
 _TOLD_EVERY_S = 60.0
+_LIMITS_EVERY_S = 10.0
 _JITTER = 0.1  #: … and every later one by up to this share of the interval late, so that a fleet does not ask as one.
 
 
@@ -53,7 +56,7 @@ class RecoveryThread:
         self._trouble: str | None = None
         self._trouble_since = 0.0
         self._told = 0.0
-        self._unserved_looked_at = 0.0
+        self._unserved_looked_at = self._limits_kept_at = 0.0
         self._delays: Delays | None = None
         self._models = ModelListReader(settings)
 
@@ -98,6 +101,7 @@ class RecoveryThread:
                 _ = WaitingMessages(self._settings.broker_url).for_chunks
             self._warn_of_unserved_queues(engine)
             self._models.read_if_due(engine)
+            self._keep_reported_limits(engine)
         except LabelmillError as error:
             self._begin_trouble(error.code, error.message)
             if isinstance(error, BrokerUnavailable) and self._delays is not None:
@@ -121,6 +125,16 @@ class RecoveryThread:
             self._delays = Delays(engine, is_logged=False)
             self._engine, self._sender = engine, MessageSender.connect(self._settings)
         return self._engine, self._sender
+
+    def _keep_reported_limits(self, engine: Engine) -> None:
+        """Now and then: what answers told of limits, which Redis keeps for two minutes."""
+        now = time.monotonic()
+        if self._lease is None or now - self._limits_kept_at < _LIMITS_EVERY_S:
+            return
+        self._limits_kept_at = now
+        if told := read_reported(self._settings):
+            with writing(engine) as connection:
+                keep_limits(connection, told)
 
     def _warn_of_unserved_queues(self, engine: Engine) -> None:
         """Once a minute: work waits in a queue that no worker serves."""

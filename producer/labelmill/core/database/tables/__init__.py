@@ -27,7 +27,7 @@ from labelmill.core.database.tables.metadata import JobMetadataRow
 from labelmill.core.database.tables.models import ModelAliasRow, ModelRow, ModelTargetRow, PromotionRow
 from labelmill.core.database.tables.predictions import PREDICTIONS_VIEW, ROW_ERRORS_VIEW, PredictionRow, RowErrorRow
 from labelmill.core.database.tables.remote_batches import RemoteBatchRow, RemoteChunkRow
-from labelmill.core.database.tables.remote_models import RemoteModelRow
+from labelmill.core.database.tables.remote_models import RemoteModelRow, ReportedLimitsRow
 from labelmill.core.database.tables.trainings import TrainingRow
 from labelmill.core.database.tables.workers import DelayRow, UnableWorkerRow, WorkerRow
 
@@ -63,6 +63,7 @@ __all__ = [
     "RemoteBatchRow",
     "RemoteChunkRow",
     "RemoteModelRow",
+    "ReportedLimitsRow",
     "ReservationRow",
     "RowErrorRow",
     "TrainingRow",

@@ -35,6 +35,7 @@ class RemoteBatchRow(Leased, Base):
     reserved: Mapped[int] = mapped_column(
         Number, default=0, server_default="0"
     )  #: Under caps, for all of its requests; in billionths of the currency.
+    tokens: Mapped[int] = mapped_column(Number, default=0, server_default="0")  #: Of its requests, estimated.
     begun_at: Mapped[float] = mapped_column(Double)
     creations: Mapped[int] = mapped_column(
         Integer, default=0, server_default="0"

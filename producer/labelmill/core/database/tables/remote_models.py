@@ -1,10 +1,10 @@
-"""Mistral's own models, as workers saw them listed last."""
+"""Mistral's own models, as workers saw them listed last, and what its answers told of their limits."""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import JSON, String
+from sqlalchemy import JSON, BigInteger, Double, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from labelmill.core.database.tables.base import Base, UtcDateTime, utc_now
@@ -19,3 +19,14 @@ class RemoteModelRow(Base):
     deprecated_at: Mapped[str | None] = mapped_column(String(40))  #: When it stops to answer, as Mistral writes it.
     replacement: Mapped[str | None] = mapped_column(String(200))
     seen_at: Mapped[datetime] = mapped_column(UtcDateTime, default=utc_now)
+
+
+class ReportedLimitsRow(Base):
+    """The limits of a model, as an answer told them last; null: it did not."""
+
+    __tablename__ = "reported_limits"
+    model: Mapped[str] = mapped_column(String(200), primary_key=True)
+    requests_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_per_minute: Mapped[int | None] = mapped_column(BigInteger)
+    tokens_left_of_month: Mapped[int | None] = mapped_column(BigInteger)
+    seen_at: Mapped[float] = mapped_column(Double)  #: Seconds since 1970, by Redis' clock.
