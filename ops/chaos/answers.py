@@ -75,5 +75,10 @@ def completed(body: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def is_own_question(body: Mapping[str, Any]) -> bool:
+    """Whether a worker asks about no text that was submitted, but about the model."""
+    return not TRUTH.keys() >= body["response_format"]["json_schema"]["schema"]["properties"].keys()
+
+
 def _digest(text: str) -> bytes:
     return hashlib.md5(text.encode()).digest()  # noqa: S324 - no secret

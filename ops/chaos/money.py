@@ -9,7 +9,7 @@ from pipeline import Pipeline
 from queries import query
 from rig import MAX_IN_FLIGHT, PER_REQUEST, Rig
 from stand_in import COMPLETIONS, EMBEDDINGS
-from workload import Classify, Work
+from workload import Work
 
 _EXPIRED = "SELECT count(*) FROM events WHERE message LIKE 'its worker''s lease%' AND job_id = ?"
 
@@ -38,7 +38,7 @@ def money(rig: Rig, works: Sequence[Work]) -> list[str]:
     if expired:
         rig.notes.append(f"{expired} leases of chunks ran out")
     # results of batch jobs wait at Mistral for the next worker
-    in_batch_mode = all(isinstance(work, Classify) and work.mode == "batch" for work in works)
+    in_batch_mode = all(work.mode == "batch" for work in works)
     slots = 0 if in_batch_mode else max(rig.lost_slots, expired * MAX_IN_FLIGHT)
     needed = sum(max(0, twice[path] - counts.spoilt[path]) / _texts_of_a_request(path) for path in twice)
     if needed > slots:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -12,7 +12,7 @@ from answers import label_of, tags_of
 from preparations import PREPARATIONS, Preparations
 from rig import Rig
 from stand_in import CLASSIFICATIONS, COMPLETIONS, EMBEDDINGS
-from workload import ENDED, IN_BATCH_MODE, Classify, Expected, Work
+from workload import BATCH_MODE, ENDED, IN_BATCH_MODE, Classify, Expected, Work
 
 STEPS = ("preparation", "training", "evaluation", "batch")  #: A pipeline's jobs, in order.
 
@@ -27,6 +27,7 @@ class PipelineKind:
     rows: int  #: Of the dataset.
     texts: tuple[int, int]  #: Of the batch.
     options: dict[str, Any]
+    mode: str = "realtime"
 
     @property
     def is_nearest(self) -> bool:
@@ -46,6 +47,7 @@ KINDS = {
         "prompt", ("intent",), COMPLETIONS, 300, (60, 120), {"shots": 1, "shot_selection": "nearest"}
     ),
 }
+KINDS |= {f"{name}{BATCH_MODE}": replace(KINDS[name], mode="batch") for name in ("embedding", "prompt")}
 
 
 class Pipeline(Work):
@@ -53,7 +55,7 @@ class Pipeline(Work):
 
     def __init__(self, rig: Rig, name: str, rng: random.Random, kind: PipelineKind) -> None:
         super().__init__(rig, name, rng)
-        self.kind, self.targets = kind, kind.targets
+        self.kind, self.targets, self.mode = kind, kind.targets, kind.mode
         self.calibrates = rng.random() < 0.5
         self.source = rig.folder / f"{name}.jsonl"
         self.texts = [f"{name} say {at} {rng.choice('abcdefgh') * rng.randint(1, 30)}" for at in range(kind.rows)]
@@ -76,14 +78,23 @@ class Pipeline(Work):
             with self.submitting():
                 self.jobs.append(
                     self.found("trainings")
-                    or client.train(self.name, self.name, method=self.kind.method, yes=True, **self.kind.options).id
+                    or client.train(
+                        self.name, self.name, method=self.kind.method, yes=True, mode=self.mode, **self.kind.options
+                    ).id
                 )
         if len(self.jobs) == 2 and self._has_ended_well(1):
             with self.submitting():
-                self.jobs.append(client.evaluate(self.name, self.name, calibrate=self.calibrates).id)
+                self.jobs.append(client.evaluate(self.name, self.name, calibrate=self.calibrates, mode=self.mode).id)
         if len(self.jobs) >= 3 and (self._classify is not None or self._has_ended_well(2)):
             self._classify = self._classify or Classify(
-                self.rig, f"{self.name}-texts", self.rng, self.name, self.kind.path, self.kind.texts, self.targets
+                self.rig,
+                f"{self.name}-texts",
+                self.rng,
+                self.name,
+                self.kind.path,
+                self.kind.texts,
+                self.targets,
+                self.mode,
             )
             self._classify.advance()
             self.jobs[3:] = self._classify.jobs

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from faults import all_faults
 from pipeline import KINDS, STEPS
 from preparations import PREPARATIONS
-from workload import IN_BATCH_MODE
+from workload import BATCH_MODE, IN_BATCH_MODE
 
 _WORK = (
     ("classify",),
@@ -25,6 +25,8 @@ _WORK = (
     (PREPARATIONS, "classify"),
     (IN_BATCH_MODE,),
     (IN_BATCH_MODE, "classify"),
+    (f"embedding{BATCH_MODE}",),
+    (f"prompt{BATCH_MODE}",),
 )
 _FIRST_S, _LAST_S = 0.2, 3.5  #: Faults begin within this span of a batch …
 _INTO_STEP_S = 2.5  #: … and within so much of a pipeline's step.
@@ -77,7 +79,7 @@ def scenario_of(seed: int, databases: Sequence[str], only: Sequence[str] = (), w
     names = [name for name, fault in faults.items() if name in only or not (only or fault.needs_clock)]
     if not any("factory" in job for job in chosen):
         names = [name for name in names if ": jobs " not in name] or names
-    if IN_BATCH_MODE not in chosen:
+    if not any(job.endswith(BATCH_MODE) for job in chosen):
         names = [name for name in names if ": batch jobs " not in name] or names
     injections = []
     for _ in range(1 if len(names) == 1 else rng.choice((1, 2, 2, 3, 4))):

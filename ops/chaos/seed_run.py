@@ -75,7 +75,9 @@ class SeedRun:
         self._stopping = stopping
         self._command = command
         self._scenario = scenario
-        self._recovery_s = recovery_s
+        faults = all_faults()
+        longer_s = [faults[one.fault].recovery_s for one in scenario.injections if one.fault in faults]
+        self._recovery_s = recovery_s + max(longer_s, default=0.0)
         self._rows_seen: dict[str, int] = {}
         self._check_at = 0.0
         self._progress_at: float | None = None

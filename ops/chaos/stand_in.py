@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from answers import REFUSED_WORD, TRUTH, completed, embedded, result_of
+from answers import REFUSED_WORD, completed, embedded, is_own_question, result_of
 from proxy import LoopThread
 from remote_batches import RemoteBatches
 from remote_jobs import RemoteJobs, answer
@@ -26,6 +26,7 @@ KEY = "chaos-key"
 KNOWN_MODEL = "ft:classifier:chaos:known"  #: A model that was trained long ago.
 GIVES_UP_AFTER_S = 4.5  #: On a busy machine the stand-in can be too slow itself: clients wait for 5 s.
 CLASSIFICATIONS, EMBEDDINGS, COMPLETIONS = "/v1/classifications", "/v1/embeddings", "/v1/chat/completions"
+NO_LOGPROBS = {"message": "body.logprobs: Extra inputs are not permitted"}  #: Of a server that does not know them.
 PAID = (CLASSIFICATIONS, EMBEDDINGS, COMPLETIONS)  #: The calls that carry texts.
 
 
@@ -168,10 +169,14 @@ class StandIn:
         """Answer a call of a batch job: its status, its document, and the texts that it is paid for."""
         texts = [body["messages"][-1]["content"]] if path == COMPLETIONS else body["input"]
         texts = [texts] if isinstance(texts, str) else texts
+        if path == COMPLETIONS and "logprobs" in body:
+            return 422, NO_LOGPROBS, []
         if any(REFUSED_WORD in text for text in texts):
             return 422, {"message": "Input text refused"}, []
-        self.counts.billed[path].update(texts)
         self.counts.requests[f"BATCH {path}"] += 1
+        if path == COMPLETIONS and is_own_question(body):
+            return 200, completed(body), []
+        self.counts.billed[path].update(texts)
         if path == EMBEDDINGS:
             return 200, embedded(body["model"], texts), texts
         if path == COMPLETIONS:
@@ -196,10 +201,10 @@ class StandIn:
 
     async def _complete(self, request: web.Request) -> web.Response:
         body = orjson.loads(await request.read())
-        if "logprobs" in body:  # as a server that does not know them
-            return answer({"message": "body.logprobs: Extra inputs are not permitted"}, 422)
-        if not TRUTH.keys() >= body["response_format"]["json_schema"]["schema"]["properties"].keys():
-            return answer(completed(body))  # the worker's own question, of no text that was submitted
+        if "logprobs" in body:
+            return answer(NO_LOGPROBS, 422)
+        if is_own_question(body):
+            return answer(completed(body))
         return await self._worked_on(request, [body["messages"][-1]["content"]], lambda: completed(body))
 
     async def _worked_on(self, request: web.Request, texts: list[str], made: Callable[[], Any]) -> web.Response:

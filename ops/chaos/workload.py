@@ -18,7 +18,8 @@ from stand_in import CLASSIFICATIONS, KNOWN_MODEL
 from labelmill.core.database import reading
 
 ENDED = {"ready", "succeeded", "completed", "failed", "cancelled", "paused"}
-IN_BATCH_MODE = "classify, batch mode"
+BATCH_MODE = ", batch mode"  #: Ends the name of work whose requests go by batch jobs.
+IN_BATCH_MODE = f"classify{BATCH_MODE}"
 SLOWEST_SUBMISSION_S = 45.0  #: A producer has its answer by then; SQLite's lock is waited for up to 30 s.
 
 Expected = dict[str, Counter[str]]
@@ -29,6 +30,7 @@ class Work(ABC):
     """Something submitted step by step. `jobs` are those of it that exist; `truth` is what each batch must hold."""
 
     targets: tuple[str, ...] = ("intent",)
+    mode = "realtime"  #: How its texts are sent.
 
     def __init__(self, rig: Rig, name: str, rng: random.Random) -> None:
         self.rig = rig

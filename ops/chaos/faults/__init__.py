@@ -20,6 +20,7 @@ class InjectedFault:
     lasts_s: tuple[float, float] = (0.0, 0.0)  #: Shortest and longest.
     databases: tuple[str, ...] = ("sqlite", "postgresql")
     needs_clock: bool = False  #: Only for a stack whose clock can be set.
+    recovery_s: float = 0.0  #: So much longer than after others everything may take to end.
 
 
 def all_faults() -> dict[str, InjectedFault]:

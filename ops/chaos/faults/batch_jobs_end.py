@@ -39,8 +39,9 @@ def _failed(line: Line) -> list[Line]:
     return [line | {"response": response, "error": "rate limited"}]
 
 
-def _fault(name: str, **trouble: Any) -> InjectedFault:
-    return InjectedFault(f"Mistral: batch jobs {name}", _with(lambda _: BatchTrouble(name, **trouble)), (1.0, 4.0))
+def _fault(name: str, *, recovery_s: float = 0.0, **trouble: Any) -> InjectedFault:
+    made = _with(lambda _: BatchTrouble(name, **trouble))
+    return InjectedFault(f"Mistral: batch jobs {name}", made, (1.0, 4.0), recovery_s=recovery_s)
 
 
 def _early(name: str, status: str) -> InjectedFault:
@@ -52,7 +53,8 @@ FAULTS = (
     _early("expire", "TIMEOUT_EXCEEDED"),
     _early("fail", "FAILED"),
     _early("are cancelled elsewhere", "CANCELLED"),
-    _fault("vanish", loses="job"),
+    # a job counts as gone after half a minute, and the pauses between looks double
+    _fault("vanish", loses="job", recovery_s=90.0),
     _fault("end without files", loses="files"),
     _fault("lose their results", loses="contents"),
     _fault("drop lines", spoil=_dropped, is_spoilt=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,10 @@ from mill import some_texts
 from remote_mill import RemoteMill
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine
+from strict_mistral import StrictMistral
 
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import BatchRow, BudgetRow, LedgerRow, RemoteBatchRow, ReservationRow
+from labelmill.core.database.tables import BatchRow, BudgetRow, LedgerRow, RemoteBatchRow, ReservationRow, utc_now
 from labelmill.core.money.nanos import nanos
 from labelmill.services.jobs.actions import cancel
 from labelmill.services.jobs.requests import JobRequest, RetryRequest
@@ -29,6 +31,12 @@ def mill(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[RemoteMill]
 def _set_cap(mill: RemoteMill, batch: str, usd: float) -> None:
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).where(BatchRow.id == batch).values(max_cost=usd))
+
+
+def _set_deadline(mill: RemoteMill, batch: str, in_s: float) -> None:
+    with writing(mill.engine) as connection:
+        at = utc_now() + timedelta(seconds=in_s)
+        connection.execute(update(BatchRow).where(BatchRow.id == batch).values(deadline_at=at))
 
 
 def _paid(mill: RemoteMill) -> float:
@@ -94,4 +102,38 @@ def test_a_job_whose_results_never_come_counts_as_spent(mill: RemoteMill, monkey
         connection.execute(update(RemoteBatchRow).values(stop_asked_at=RemoteBatchRow.stop_asked_at - 3600))
     assert mill.run(batch)["state"] == "cancelled"
     assert nanos(_paid(mill)) == reserved
+    assert _reserved(mill) == (0, 0)
+
+
+def test_a_cap_holds_over_both_modes_of_a_batch_that_moves(mill: RemoteMill, mistral: StrictMistral) -> None:
+    mill.serve_realtime(mistral.url)
+    mill.jobs.statuses, mill.jobs.answered_share = ["RUNNING"] * 1000, 0.5
+    batch = mill.submit(some_texts(200), mode="auto")
+    _set_cap(mill, batch, 1.0)
+    _set_deadline(mill, batch, 3600)
+    mill.until_step(batch, "waiting")
+    _set_deadline(mill, batch, 31)
+    mill.until(lambda: mill.batch_row(batch).runs_in == "realtime", batch)
+    assert _reserved(mill) == (0, 0), "what the stopped job did not use is free again"
+    by_batch_jobs = _paid(mill)
+    _set_cap(mill, batch, by_batch_jobs * 2)  # in realtime each request costs twice as much
+    status = mill.run(batch)
+    assert (status["state"], status["error_code"]) == ("paused", "cap_reached")
+    assert by_batch_jobs < _paid(mill) <= by_batch_jobs * 2
+    assert 100 < status["rows"]["labelled"] < 200
+    _set_cap(mill, batch, 1.0)
+    retry(mill.context, RetryRequest(batch))
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 200)
+    assert sum((mill.memory.billed + mistral.billed).values()) == 200
+    assert _reserved(mill) == (0, 0)
+
+
+def test_an_auto_batch_pauses_at_its_cap_before_it_moves(mill: RemoteMill) -> None:
+    batch = mill.submit(some_texts(200), mode="auto")
+    _set_cap(mill, batch, 0.0004)
+    _set_deadline(mill, batch, 3600)
+    status = mill.run(batch)
+    assert (status["state"], status["error_code"]) == ("paused", "cap_reached")
+    assert 0 < _paid(mill) <= 0.0004
     assert _reserved(mill) == (0, 0)

@@ -15,7 +15,7 @@ from remote_mill import RemoteMill
 from sqlalchemy import insert, select, update
 from strict_mistral import StrictMistral
 
-from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.errors import InvalidInput, RateLimited
 from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, RemoteBatchRow, utc_now
 from labelmill.core.reported_limits import KnownLimits, keep_limits
@@ -156,6 +156,38 @@ def test_a_stopped_job_is_waited_for_as_long_as_realtime_has_time_to_spare(
     assert mill.run(batch)["rows"]["labelled"] == 200
     assert sum(mill.memory.billed.values()) == 100, "its partial results are not read"
     assert mill.memory.billed + mistral.billed == Counter(texts)
+
+
+def _limited(_: str) -> None:
+    raise RateLimited("Mistral asks for fewer requests", retry_after_s=3600.0)
+
+
+def test_results_that_the_rate_limit_withholds_do_not_cost_the_deadline(
+    mill: RemoteMill, mistral: StrictMistral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mill.jobs, "inline_results", _limited)
+    monkeypatch.setattr(mill.jobs, "results", _limited)
+    texts = some_texts(60)
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 600)
+    mill.until(lambda: any(row.step == "reading" and row.attempts for row in mill.remote()))
+    (row,) = mill.remote()
+    assert row.next_look_at is not None
+    assert row.next_look_at < time.time() + 600, "it is looked at again after the deadline"
+    _set_deadline(mill, batch, 0.1)
+    _change(mill, ended_at=RemoteBatchRow.ended_at - 60)
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
+    assert mistral.billed == Counter(texts)
+
+
+def test_a_long_retry_after_does_not_cost_the_deadline(mill: RemoteMill, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = mill.submit(some_texts(60), mode="auto")
+    _set_deadline(mill, batch, 600)
+    mill.until_step(batch, "waiting")
+    monkeypatch.setattr(mill.jobs, "get", _limited)
+    mill.until(lambda: mill.remote()[0].next_look_at > time.time() + 60)
+    assert mill.remote()[0].next_look_at < time.time() + 600
 
 
 def test_deadlines_are_read() -> None:

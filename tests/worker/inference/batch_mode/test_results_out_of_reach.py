@@ -12,7 +12,7 @@ from mill import some_texts
 from remote_mill import RemoteMill
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import RemoteUnavailable
+from labelmill.contracts.errors import RateLimited, RemoteUnavailable
 from labelmill_worker.inference.batch_mode import steps
 
 
@@ -23,14 +23,18 @@ def mill(engine: Engine, redis_url: str, tmp_path: Path) -> Iterator[RemoteMill]
     made.close()
 
 
-def away_for(mill: RemoteMill, downloads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """So many downloads of results find nobody."""
+AWAY = RemoteUnavailable("nobody answers")
+LIMITED = RateLimited("Mistral asks for fewer requests")
+
+
+def away_for(mill: RemoteMill, downloads: int, monkeypatch: pytest.MonkeyPatch, error: Exception = AWAY) -> None:
+    """So many downloads of results fail."""
     whole, left = mill.jobs.results, [downloads]
 
     def results(file_id: str) -> Any:
         if left[0]:
             left[0] -= 1
-            raise RemoteUnavailable("nobody answers")
+            raise error
         yield from whole(file_id)
 
     monkeypatch.setattr(mill.jobs, "results", results)
@@ -49,4 +53,23 @@ def test_results_that_stay_out_of_reach_are_asked_for_again(mill: RemoteMill, mo
     away_for(mill, 6, monkeypatch)
     texts = some_texts(60)
     assert mill.run(mill.submit(texts))["rows"]["labelled"] == 60
+    assert len(mill.jobs.created) == 2
+
+
+def test_results_that_only_the_rate_limit_withholds_are_waited_for_longer(
+    mill: RemoteMill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "READING_PATIENCE_S", 0.0)
+    away_for(mill, 12, monkeypatch, LIMITED)
+    assert mill.run(mill.submit(some_texts(60)))["rows"]["labelled"] == 60
+    assert len(mill.jobs.created) == 1
+    assert [row.failed_reads for row in mill.remote()] == [0]
+
+
+def test_results_that_the_rate_limit_withholds_for_a_day_are_asked_for_again(
+    mill: RemoteMill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(steps, "LIMITED_READING_PATIENCE_S", 0.0)
+    away_for(mill, 1, monkeypatch, LIMITED)
+    assert mill.run(mill.submit(some_texts(60)))["rows"]["labelled"] == 60
     assert len(mill.jobs.created) == 2

@@ -43,11 +43,22 @@ def move_in_time(work: RemoteWork) -> float | None:
     return None
 
 
-def time_to_spare_s(work: RemoteWork) -> float:
-    """How long from now until the remainder in realtime needs all the time that is left; infinite without a
-    deadline."""
+def patience_to_move_s(work: RemoteWork, since_s: float) -> float:
+    """How much longer partial results are waited for: until the remainder in realtime needs all the time that is left,
+    but 30 s at least from `since_s` seconds ago on. Infinite without a deadline."""
     deadline_s = work.claim.batch.deadline_s
-    return math.inf if deadline_s is None else deadline_s - SAFETY * _realtime_s(work)[0]
+    if deadline_s is None:
+        return math.inf
+    return max(drain_s(0) - since_s, deadline_s - SAFETY * _realtime_s(work)[0])
+
+
+def latest_move_s(work: RemoteWork) -> float:
+    """Seconds until the latest moment to move; infinite without a deadline."""
+    deadline_s = work.claim.batch.deadline_s
+    if deadline_s is None:
+        return math.inf
+    realtime_s, _, rows_at_mistral = _realtime_s(work)
+    return deadline_s - SAFETY * realtime_s - drain_s(rows_at_mistral)
 
 
 def _decision(work: RemoteWork, deadline_s: float) -> Decision:

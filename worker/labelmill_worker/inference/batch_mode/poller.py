@@ -18,6 +18,7 @@ from labelmill.core.jobs.delays import model_subject
 from labelmill.core.jobs.dispatch import dispatch_batch, send_remote_batch
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.remote_batches import HOLDS_ROWS
+from labelmill_worker.inference.batch_mode.moving import latest_move_s
 from labelmill_worker.inference.batch_mode.schedule import backoff_s
 from labelmill_worker.inference.batch_mode.steps import NextStep, take_step
 from labelmill_worker.inference.batch_mode.stopping import patience_left_s
@@ -154,6 +155,8 @@ def _after_fault(work: RemoteWork, error: Retryable) -> NextStep:
     wait_s = backoff_s(claim.row.attempts, work.poll_s, context.rng, min_s=error.retry_after_s)
     if claim.step in _ASKS_MISTRAL and not claim.batch.is_wanted:  # its end is not waited for any longer than that
         wait_s = min(wait_s, max(_MIN_STOP_PAUSE_S, patience_left_s(work)))
+    if claim.step in HOLDS_ROWS:  # the deadline does not wait, whatever Mistral asks for
+        wait_s = min(wait_s, max(_MIN_STOP_PAUSE_S, latest_move_s(work)))
     if (reason := reason_of(error)) is not None:
         note_delay(
             work.engine,

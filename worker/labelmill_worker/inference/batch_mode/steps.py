@@ -13,13 +13,14 @@ from labelmill.contracts.errors import (
     MalformedAnswer,
     MonthlyLimitReached,
     Permanent,
+    RateLimited,
     RemoteFailed,
     RemoteUnavailable,
     WorkerUnable,
 )
-from labelmill.contracts.states import RemoteStep
+from labelmill.contracts.states import RemoteStep, Stopping
 from labelmill_worker.inference.batch_mode.creation import create, timeout_hours
-from labelmill_worker.inference.batch_mode.moving import move_in_time
+from labelmill_worker.inference.batch_mode.moving import move_in_time, patience_to_move_s
 from labelmill_worker.inference.batch_mode.packing import line_of, pack
 from labelmill_worker.inference.batch_mode.remote_job import (
     GONE,
@@ -62,6 +63,7 @@ _CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
 _ROOM_PAUSE_S = 30.0  #: While Mistral's limit of pending requests is reached.
 _MAX_FAILED_READS = 5  #: Of results; then the rows without a result are sent again.
 READING_PATIENCE_S = 3600.0  #: But not sooner after the job's end, while no deadline presses: its results are paid for.
+LIMITED_READING_PATIENCE_S = 24 * 3600.0  #: Where Mistral only asks for fewer requests: it keeps results for a day.
 
 
 def take_step(work: RemoteWork) -> NextStep:
@@ -187,8 +189,8 @@ def _read(work: RemoteWork) -> NextStep:
 
 
 def _read_results(work: RemoteWork, reader: ResultReader) -> bool:
-    """Returns whether all that the job was answered could be read. Raises RemoteUnavailable when that is to be tried
-    again."""
+    """Returns whether all that the job was answered could be read. Raises RemoteUnavailable, RateLimited when that is
+    to be tried again."""
     row = work.claim.row
     files = [file_id for file_id in (row.output_file, row.error_file) if file_id]
     sources: list[Callable[[], Iterable[port.ResultLine]]] = [partial(work.jobs.results, file_id) for file_id in files]
@@ -198,8 +200,10 @@ def _read_results(work: RemoteWork, reader: ResultReader) -> bool:
     for results_of in sources:
         try:
             reader.read(results_of())
-        except (RemoteFailed, RemoteUnavailable, MalformedAnswer) as error:
+        except (RemoteFailed, RemoteUnavailable, MalformedAnswer, RateLimited) as error:
             if _may_read_again(work, error):
+                if isinstance(error, RateLimited):
+                    raise  # says nothing of the results
                 save_remote(work.engine, work.claim, failed_reads=row.failed_reads + 1)
                 raise RemoteUnavailable(error.message) from error
             log.warning("results could not be read to their end", remote_job=row.remote_id, reason=error.message)
@@ -209,12 +213,15 @@ def _read_results(work: RemoteWork, reader: ResultReader) -> bool:
 
 def _may_read_again(work: RemoteWork, error: LabelmillError) -> bool:
     batch, row, now = work.claim.batch, work.claim.row, work.claim.now
-    if row.failed_reads < _MAX_FAILED_READS:
+    is_limited, since_end_s = isinstance(error, RateLimited), now - (row.ended_at or now)
+    if not is_limited and row.failed_reads < _MAX_FAILED_READS:
         return True
+    if is_limited and batch.deadline_s is not None and batch.stopping != Stopping.CANCEL.value:
+        return patience_to_move_s(work, since_end_s) > 0
     if batch.deadline_s is not None or isinstance(error, RemoteFailed):
         return False
-    patience_s = READING_PATIENCE_S if batch.is_wanted else STOP_PATIENCE_S
-    return now - (row.ended_at or now) < patience_s
+    patience_s = LIMITED_READING_PATIENCE_S if is_limited else READING_PATIENCE_S
+    return since_end_s < (patience_s if batch.is_wanted else STOP_PATIENCE_S)
 
 
 def _clean(work: RemoteWork) -> NextStep:

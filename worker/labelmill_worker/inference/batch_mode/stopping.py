@@ -6,8 +6,7 @@ from labelmill.contracts.errors import LabelmillError, WorkerUnable
 from labelmill.contracts.states import RemoteStep, Stopping
 from labelmill.core.database import db_now
 from labelmill_worker.inference.batch_mode.creation import job_made_before
-from labelmill_worker.inference.batch_mode.deadline import drain_s
-from labelmill_worker.inference.batch_mode.moving import time_to_spare_s
+from labelmill_worker.inference.batch_mode.moving import patience_to_move_s
 from labelmill_worker.inference.batch_mode.remote_job import cancel_job, end_job, look_at_job
 from labelmill_worker.inference.batch_mode.schedule import next_poll_s
 from labelmill_worker.inference.batch_mode.work import RemoteWork
@@ -90,5 +89,5 @@ def patience_left_s(work: RemoteWork) -> float:
     else:
         elapsed_s = work.claim.now - row.stop_asked_at
     if moves:
-        return max(drain_s(0) - elapsed_s, time_to_spare_s(work))
+        return patience_to_move_s(work, elapsed_s)
     return STOP_PATIENCE_S - elapsed_s
