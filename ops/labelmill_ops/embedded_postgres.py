@@ -69,6 +69,12 @@ class EmbeddedPostgres:
         self._folder: Path | None = None
         self.port = 0
 
+    @property
+    def version(self) -> int:
+        """The server's major version, once it was started."""
+        assert self._folder is not None  # noqa: S101 - `start` made it
+        return int((self._folder / "cluster" / "PG_VERSION").read_text())
+
     def url(self, database: str = _USER) -> str:
         """Where clients connect."""
         return f"postgresql://{_USER}@{LOOPBACK}:{self.port}/{database}"

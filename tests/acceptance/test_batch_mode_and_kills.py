@@ -16,7 +16,7 @@ import orjson
 import pytest
 from emulator_thread import EmulatorThread
 from fleet import wait_for
-from forked_workers import ForkedWorkers
+from forked_workers import ForkedCelery
 from sqlalchemy import text
 
 from labelmill.core.database import connect, reading, upgrade
@@ -32,6 +32,30 @@ ROWS, TEXTS_PER_REQUEST = 20_000, 10
 KEY = "a-key"
 WORDS = {"music": "play a song", "weather": "will it rain"}
 HUNG = ("upload", "create-batch", "download", "delete-file")  #: Their first answers never come: time to kill a worker.
+
+
+class OneAfterTheOther:
+    """One worker process after the other, with logs of their own in a folder."""
+
+    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
+        self._folder, self._environment = folder, os.environ | environment
+        self._processes: list[ForkedCelery] = []
+
+    def start(self) -> None:
+        name = f"w{len(self._processes)}"
+        options = ["-Q", "prepare,train,classify", "-c", "2", "--pool", "threads", "-n", f"{name}@%h"]
+        command = ["-A", "labelmill_worker.app", "worker", *options]
+        log = self._folder / f"worker-{name}.log"
+        self._processes.append(ForkedCelery(command, self._environment, log, self._folder))
+
+    def kill(self) -> None:
+        if self._processes:
+            self._processes[-1].kill()
+            self._processes[-1].wait(10)
+
+    def logs(self) -> str:
+        """The ends of their logs."""
+        return "\n".join(path.read_text()[-1500:] for path in sorted(self._folder.glob("worker-*.log")))
 
 
 @pytest.fixture
@@ -108,7 +132,7 @@ def test_a_kill_in_every_step_of_a_batch_job_costs_no_row_no_second_job_and_no_s
         found: list[Any] = httpx2.get(f"{emulator.url}/v1/files", headers=headers).json()["data"]
         return found
 
-    workers = ForkedWorkers(tmp_path, environment)
+    workers = OneAfterTheOther(tmp_path, environment)
     try:
         batch = json.loads(labelmill("classify", str(source), "--model", model, "--mode", "batch"))["id"]
         for phase in (

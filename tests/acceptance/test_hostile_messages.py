@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +13,7 @@ from typing import Any
 import pytest
 import redis
 from crafted import body_of, envelope
+from forked_workers import ForkedCelery
 from hostile import events, fuzzed, publications, task_messages
 from strict_mistral import KEY, StrictMistral, label_of
 
@@ -53,9 +52,7 @@ def mistral() -> Iterator[StrictMistral]:
 
 
 @pytest.fixture
-def worker(
-    tmp_path: Path, broker: EmbeddedRedis, database_url: str, mistral: StrictMistral
-) -> Iterator[subprocess.Popen[bytes]]:
+def worker(tmp_path: Path, broker: EmbeddedRedis, database_url: str, mistral: StrictMistral) -> Iterator[ForkedCelery]:
     environment = {
         "LABELMILL_BROKER_URL": broker.url,
         "LABELMILL_DATABASE_URL": database_url,
@@ -65,25 +62,8 @@ def worker(
         "LABELMILL_TEXTS_PER_REQUEST": "10",
         "MISTRAL_API_KEY": KEY,
     }
-    with (tmp_path / "worker.log").open("wb") as log:
-        process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "celery",
-                "-A",
-                "labelmill_worker.app",
-                "worker",
-                "-Q",
-                "prepare,train,classify",
-                "-c",
-                "2",
-            ],
-            env=os.environ | environment,
-            stdout=log,
-            stderr=log,
-            cwd=tmp_path,
-        )
+    command = ["-A", "labelmill_worker.app", "worker", "-Q", "prepare,train,classify", "-c", "2"]
+    process = ForkedCelery(command, os.environ | environment, tmp_path / "worker.log", tmp_path)
     yield process
     process.terminate()
     assert process.wait(20) == 0
@@ -98,7 +78,7 @@ def _until(condition: Callable[[], Any], what: Callable[[], Any]) -> Any:
 
 
 def test_hostile_messages_run_nothing_read_nothing_and_are_kept_as_dead_letters(
-    tmp_path: Path, broker: EmbeddedRedis, database_url: str, worker: subprocess.Popen[bytes]
+    tmp_path: Path, broker: EmbeddedRedis, database_url: str, worker: ForkedCelery
 ) -> None:
     sign = tmp_path / "it-ran"
     shell = pickle.dumps(_Shell(f"touch {sign}"))
@@ -161,13 +141,13 @@ _SEED, _FUZZED = 20261127, 400
 _TEXTS = [f"text {'x' * (number % 4)} {number:05d}" for number in range(3_000)]
 
 
-def _peak_mb(process: subprocess.Popen[bytes]) -> int:
+def _peak_mb(process: ForkedCelery) -> int:
     status = Path(f"/proc/{process.pid}/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) // 1024
 
 
 def test_a_batch_ends_as_if_nothing_was_there_beside_hostile_messages_of_every_kind(
-    tmp_path: Path, broker: EmbeddedRedis, database_url: str, worker: subprocess.Popen[bytes], mistral: StrictMistral
+    tmp_path: Path, broker: EmbeddedRedis, database_url: str, worker: ForkedCelery, mistral: StrictMistral
 ) -> None:
     mistral.per_second = 40  # the batch takes as long as the messages do
     settings = Settings(broker_url=broker.url, database_url=database_url)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +12,7 @@ from typing import Any, TypeVar
 
 import orjson
 import pytest
+from forked_workers import ForkedCelery
 from pgbouncer import PgBouncer
 from sqlalchemy import make_url, text
 from strict_mistral import KEY, StrictMistral, label_of
@@ -50,13 +49,11 @@ def client(
             "LABELMILL_MAX_IN_FLIGHT": "4",
             "MISTRAL_API_KEY": KEY,
         }
-        celery = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app"]
-        commands = [[*celery, "worker", "-Q", "prepare,train,classify", "-c", "4", "-n", f"p{n}@%h"] for n in range(2)]
-        with (tmp_path / "log").open("wb") as log:
-            processes = [
-                subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=tmp_path)
-                for command in (*commands, [*celery, "beat"])
-            ]
+        worker = ["worker", "-Q", "prepare,train,classify", "-c", "4"]
+        processes = [
+            ForkedCelery(["-A", "labelmill_worker.app", *command], environment, tmp_path / "log", tmp_path)
+            for command in ([*worker, "-n", "p0@%h"], [*worker, "-n", "p1@%h"], ["beat"])
+        ]
         settings = Settings(broker_url=redis_url, database_url=url, data_dir=str(tmp_path), lease_s=2, sweep_s=1)
         with Client(settings) as made:
             yield made, mistral

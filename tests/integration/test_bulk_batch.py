@@ -11,6 +11,7 @@ from fleet import MAX_IN_FLIGHT, PER_REQUEST, ROWS, Fleet, wait_for
 from sqlalchemy import text
 from strict_mistral import StrictMistral
 
+from labelmill import Batch
 from labelmill.core.database import reading
 
 
@@ -24,6 +25,18 @@ def fleet(tmp_path: Path, database_url: str) -> Iterator[Fleet]:
         finally:
             made.stop()
             made.client.close()
+
+
+def submit_to_a_mistral_that_hangs(fleet: Fleet) -> Batch:
+    """A batch, whose requests are answered at first, for a worker asks a model's first one alone. Then all that are
+    under way take longer than a graceful shutdown waits."""
+    batch = fleet.submit()
+    wait_for(lambda: fleet.billed() > 0, fleet.logs)
+    quick = fleet.mistral.requests
+    fleet.mistral.latency_s = 20
+    wait_for(lambda: fleet.mistral.requests >= quick + MAX_IN_FLIGHT, fleet.logs)
+    wait_for(lambda: fleet.mistral.concurrent >= MAX_IN_FLIGHT, fleet.logs)
+    return batch
 
 
 def test_a_killed_worker_costs_no_more_than_what_it_had_in_flight(fleet: Fleet) -> None:
@@ -53,9 +66,7 @@ def test_a_worker_told_to_end_at_once_waits_for_no_request_and_hands_back(
     fleet: Fleet, tmp_path: Path, told: tuple[signal.Signals, ...]
 ) -> None:
     victim = fleet.start_worker(queues="classify")
-    fleet.mistral.latency_s = 20  # longer than a graceful shutdown waits
-    batch = fleet.submit()
-    wait_for(lambda: fleet.mistral.concurrent == MAX_IN_FLIGHT, fleet.logs)
+    batch = submit_to_a_mistral_that_hangs(fleet)
     for number in told:
         victim.send_signal(number)
         wait_for(lambda: "Hitting Ctrl+C again" in fleet.logs(), fleet.logs)  # the second one is another signal then
@@ -72,9 +83,7 @@ def test_processes_that_carry_out_tasks_are_killed_when_their_worker_is_told_to_
     fleet: Fleet, tmp_path: Path
 ) -> None:
     victim = fleet.start_worker("prefork", queues="classify")
-    fleet.mistral.latency_s = 20
-    batch = fleet.submit()
-    wait_for(lambda: fleet.mistral.concurrent >= MAX_IN_FLIGHT, fleet.logs)
+    batch = submit_to_a_mistral_that_hangs(fleet)
     victim.send_signal(signal.SIGQUIT)
     assert victim.wait(15) == 0
     assert "Traceback" not in (tmp_path / "process-0.log").read_text()

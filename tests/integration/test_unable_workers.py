@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from forked_workers import ForkedCelery
 from sqlalchemy import func, insert, select
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
@@ -56,22 +57,16 @@ class Fleet:
             "LABELMILL_POLL_S": "0.2",
             "MISTRAL_API_KEY": KEY,
         }
-        self._processes: list[subprocess.Popen[bytes]] = []
+        self._processes: list[ForkedCelery] = []
         given = Settings(broker_url=self.redis.url, database_url=database_url, data_dir=str(self.data))
         self.client = Client(given)
 
     def start(self, queues: str = "classify", **environment: str) -> None:
         number = len(self._processes)
-        command = ["worker", "-Q", queues, "-c", "2", "-n", f"w{number}@%h"]
-        with (self._folder / f"process-{number}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *command],
-                env=os.environ | self.environment | environment,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-            )
-        self._processes.append(process)
+        command = ["-A", "labelmill_worker.app", "worker", "-Q", queues, "-c", "2", "-n", f"w{number}@%h"]
+        log = self._folder / f"process-{number}.log"
+        variables = os.environ | self.environment | environment
+        self._processes.append(ForkedCelery(command, variables, log, self._folder))
 
     def until_alive(self, workers: int) -> None:
         def alive() -> bool:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_workers import ForkedCelery
 from s3_server import BUCKET, KEY, SECRET, S3Server
 from sqlalchemy import select
 from strict_mistral import KEY as MISTRAL_KEY
@@ -38,7 +37,7 @@ class Hosts:
         self.folder, self.s3 = folder, s3
         self.redis = EmbeddedRedis(folder / "redis")
         self.redis.start()
-        self.workers: list[subprocess.Popen[bytes]] = []
+        self.workers: list[ForkedCelery] = []
         self._environment = s3.environment() | {
             "LABELMILL_BROKER_URL": self.redis.url,
             "LABELMILL_DATABASE_URL": database_url,
@@ -67,17 +66,10 @@ class Hosts:
         """Start another worker."""
         host = self._host(len(self.workers))
         host.mkdir()
-        with (host / "log").open("wb") as log:
-            command = ["worker", "-Q", "prepare,train,classify", "-c", "2", "--pool", pool, "-n", f"{host.name}@%h"]
-            worker = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", "labelmill_worker.app", *command],
-                env=os.environ | self._environment | {"LABELMILL_CACHE_DIR": str(host / "cache")},
-                stdout=log,
-                stderr=log,
-                cwd=host,
-                start_new_session=True,
-            )
-        self.workers.append(worker)
+        options = ["-Q", "prepare,train,classify", "-c", "2", "--pool", pool, "-n", f"{host.name}@%h"]
+        command = ["-A", "labelmill_worker.app", "worker", *options]
+        environment = os.environ | self._environment | {"LABELMILL_CACHE_DIR": str(host / "cache")}
+        self.workers.append(ForkedCelery(command, environment, host / "log", host))
 
     def kill_the_one_that_prepares(self) -> None:
         """Kill the worker that has begun to write, with its children."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import orjson
+from forked_workers import ForkedCelery
 from sqlalchemy import text
 from strict_mistral import KEY, StrictMistral, label_of
 
@@ -48,7 +47,7 @@ class Fleet:
             "LABELMILL_PRICES": orjson.dumps(prices or {}).decode(),
             "MISTRAL_API_KEY": KEY,
         }
-        self.processes: list[subprocess.Popen[bytes]] = []
+        self.processes: list[ForkedCelery] = []
         self.client = Client(
             Settings(
                 broker_url=self.redis.url,
@@ -67,20 +66,13 @@ class Fleet:
         slots: int = 4,
         queues: str = "prepare,train,classify",
         app: str = "labelmill_worker.app",
-    ) -> subprocess.Popen[bytes]:
+    ) -> ForkedCelery:
         number = len(self.processes)
         return self.start(app, "worker", "-Q", queues, "-c", str(slots), "--pool", pool, "-n", f"w{number}@%h")
 
-    def start(self, app: str, *arguments: str) -> subprocess.Popen[bytes]:
-        support = str(Path(__file__).parent)
-        with (self._folder / f"process-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "celery", "-A", app, *arguments],
-                env=os.environ | self.environment | {"PYTHONPATH": support},
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-            )
+    def start(self, app: str, *arguments: str) -> ForkedCelery:
+        log = self._folder / f"process-{len(self.processes)}.log"
+        process = ForkedCelery(["-A", app, *arguments], os.environ | self.environment, log, self._folder)
         self.processes.append(process)
         return process
 

@@ -49,6 +49,13 @@ async def _as_usual(request: web.Request) -> None:
     del request
 
 
+async def _cancel_the_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
 class StrictMistral(MemoryMistral):
     """Serves in a thread of its own, and only requests with the key."""
 
@@ -85,6 +92,7 @@ class StrictMistral(MemoryMistral):
         self._ready.set()
         self._loop.run_forever()
         self._loop.run_until_complete(runner.cleanup())
+        self._loop.run_until_complete(_cancel_the_others())  # answers that nobody waits for
         self._loop.close()
 
     async def _post(self, request: web.Request) -> web.Response:
