@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from forked_workers import ForkedCelery
 from strict_mistral import StrictMistral
 
 from labelmill_ops.embedded_redis import EmbeddedRedis
@@ -44,26 +45,21 @@ _LOOKS = {"answers": _answers, "refuses": _refuses, "hangs": _hangs}
 @contextlib.contextmanager
 def _worker(folder: Path, variables: dict[str, str], *, so_many: int = 1) -> Iterator[None]:
     """A worker of the name that Celery gives one that has none; it ends when it is told to. `so_many` write the log."""
-    celery = [sys.executable, "-m", "celery", "-A", "labelmill_worker.app"]
-    command = [*celery, "worker", "-Q", "prepare,classify", "-c", "1"]
-    keyed = variables | {"MISTRAL_API_KEY": KEY}
-    with (
-        (folder / "worker.log").open("ab") as log,
-        subprocess.Popen(command, env=keyed, stdout=log, stderr=log, cwd=folder) as worker,
-    ):
-        try:
-            _wait_until_ready(folder / "worker.log", so_many)
-            yield
-            worker.terminate()
-            assert worker.wait(60) == 0
-        finally:
-            worker.kill()
+    command = ["-A", "labelmill_worker.app", "worker", "-Q", "prepare,classify", "-c", "1"]
+    worker = ForkedCelery(command, variables | {"MISTRAL_API_KEY": KEY}, folder / "worker.log", folder)
+    try:
+        _wait_until_ready(folder / "worker.log", so_many)
+        yield
+        worker.terminate()
+        assert worker.wait(60) == 0
+    finally:
+        worker.kill()
 
 
 def _wait_until_ready(log: Path, count: int) -> None:
     """Earlier a signal would end a worker as if it had no handler for it."""
     deadline = time.monotonic() + 120
-    while log.read_text().count(" ready.") < count:
+    while not log.exists() or log.read_text().count(" ready.") < count:
         assert time.monotonic() < deadline, log.read_text()
         time.sleep(0.1)
 
