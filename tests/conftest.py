@@ -29,7 +29,7 @@ _TEMPLATE = "labelmill_template"
 _KEYS = {"MISTRAL_API_KEY", "WANDB_API_KEY"}
 _numbers = itertools.count(1)
 
-# Each process of pytest and each that a test starts would have a BLAS thread for every core, and on a busy machine these
+# Each process of pytest, and each that a test starts, would have a BLAS thread for every core. On a busy machine these
 # wait for each other: a fit of 1 s took 45 s. The processes of pytest-xdist start after this line.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
