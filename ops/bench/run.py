@@ -17,14 +17,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
 from canned_server import LABELS
 from report import Figure, keep, show
 from stack import Machine, Stack, environment, input_file, labelled_file
+from start_up import cpu_s, processes
 
 REFERENCE = Path(__file__).parent / "reference.py"
+LATENCY = Path(__file__).parent / "latency.py"
 CLIENTS = Path(__file__).parent / "public_clients.py"
 PUBLIC_CLIENTS = {"flexllm": "flexllm==0.17.10", "curator": "bespokelabs-curator==0.1.31"}
 RAW_MODEL = "ft:classifier:bench:x"
@@ -230,6 +233,43 @@ def clients(plan: Plan) -> list[Figure]:
     return figures
 
 
+def latency(plan: Plan) -> list[Figure]:
+    """One text through `Client.classify`, `wait` and `results`, over the API's own 50 ms; 50 texts, two workers."""
+    bound_ms = {"sqlite": 100, "postgresql": 150}[plan.machine.database]
+    middles, tails = [], []
+    for _ in range(plan.runs):
+        with plan.machine.running(2) as stack:
+            plan.machine.server.reset(0.05)
+            seconds = sorted(stack.python(LATENCY, RAW_MODEL, "50")["seconds"])
+        over_ms = [(each - 0.05) * 1e3 for each in seconds]
+        middles.append(median(over_ms))
+        tails.append(over_ms[len(over_ms) * 9 // 10 - 1])
+    name = f"one text through the client, {plan.machine.database}, over the API's 50 ms"
+    return [
+        Figure(f"{name}, median of 50", middles, bound_ms, at_most=True, unit="ms"),
+        Figure(f"{name}, 90th percentile", tails, unit="ms"),
+    ]
+
+
+def start_up(plan: Plan) -> list[Figure]:
+    """CPU time of short processes, ten of each kind. Only a quiet machine measures it: others' load makes it longer."""
+    row = input_file(plan.machine.folder, 1)
+    bounds = {"Client": 0.6, "--version": 0.35}
+    with plan.machine.without_workers() as stack:
+        batch_id = stack.producer("submit", row)["batch"]
+        return [
+            Figure(
+                f"CPU of {name}, {plan.machine.database}",
+                cpu_s(command, stack.env, 10),
+                next((bound for word, bound in bounds.items() if word in name), None),
+                at_most=True,
+                unit="s",
+                note="ten processes",
+            )
+            for name, command in processes(batch_id, row, RAW_MODEL).items()
+        ]
+
+
 def celery(plan: Plan) -> list[Figure]:
     """One Celery task per text, against Labelmill with one text a request and with 100."""
     count = min(plan.rows, 3_000)
@@ -377,6 +417,8 @@ MEASURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "bulk": bulk,
     "two-references": two_references,
     "one-text": one_text,
+    "latency": latency,
+    "start-up": start_up,
     "celery": celery,
     "memory": memory,
     "clients": clients,
@@ -386,7 +428,7 @@ MEASURES: dict[str, Callable[[Plan], list[Figure]]] = {
     "growth": growth,
     "cache": cache,
 }
-_ON_BOTH = {"bulk", "cache"}  # the others are the same story on either database
+_ON_BOTH = {"bulk", "cache", "latency", "start-up"}  # the others are the same story on either database
 
 
 def main() -> None:
