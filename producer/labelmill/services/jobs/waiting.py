@@ -15,7 +15,8 @@ from labelmill.services.jobs.listing import entries_of, states_of
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.jobs.requests import JobRequest
 
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGER = 0.02, 1.0, 1.3
+#: A pause takes at most 20 ms and a tenth of the time waited so far: no more does a wait add to the time of a job.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGER = 0.02, 1.0, 1.1
 _NAMED = 5  #: Jobs in the message of a time-out.
 
 OnProgress = Callable[[JobEntry], None]
