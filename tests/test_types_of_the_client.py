@@ -57,6 +57,17 @@ def classify(client: Client) -> list[Job[JobDocument]]:
     return jobs
 
 
+def manage(client: Client) -> str:
+    changed = client.promote("m@2")
+    notes = [changed["note"], *client.alias("m@2", "next")["warnings"], *client.model("m")["aliases"]]
+    client.threshold("m", {"intent": 0.5})
+    client.register("old", "ft:classifier:old", multi=["tags"])
+    client.archive("m@1", here_only=True)
+    for entry in client.watch("batch_1", timeout_s=60):
+        print(entry["progress"], notes)
+    return client.report("batch_1")
+
+
 def read(batch: Batch) -> int:
     labels = [label_of(row) for row in batch.results(only="abstained", scores="top:2")]
     frame: pl.DataFrame = batch.polars()
@@ -69,6 +80,9 @@ async def main() -> float | None:
         async for row in batch.results(follow=True):
             print(label_of(row))
         evaluation = await client.evaluate("m", "d")
+        print((await client.rollback("m"))["model"], await batch.report())
+        async for entry in batch.watch():
+            print(entry["state"])
         await client.wait([batch, evaluation.id], timeout_s=60, on_progress=lambda job: print(job["progress"]))
         metrics = (await evaluation.status())["metrics"] or {}
         return metrics["intent"]["accuracy"]
@@ -86,6 +100,9 @@ async def wrong(client: Client, later: AsyncClient) -> None:
     await later.classify(["a"], model=3)  # wrong
     client.classify(["a"], "m").wait()["metrics"]  # wrong
     client.results("batch_1", only="good")  # wrong
+    client.threshold("m", {"intent": "high"})  # wrong
+    client.report("batch_1").write("report.html")  # wrong
+    (await later.archive("m@1"))["archived"]  # wrong
 """
 
 

@@ -9,20 +9,19 @@ import asyncio
 import contextlib
 import functools
 from collections.abc import (
-    AsyncGenerator,
     AsyncIterable,
     AsyncIterator,
     Callable,
     Coroutine,
-    Generator,
     Iterable,
     Iterator,
 )
 from types import TracebackType
 from typing import Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
+from labelmill.async_results import OwnThread, pieces_of
 from labelmill.async_sources import AsynchronousRows, in_own_thread
-from labelmill.calls import rows_of
+from labelmill.calls import Watching, rows_of
 from labelmill.client import Client, Submitting
 from labelmill.contracts.documents.jobs import (
     BatchDocument,
@@ -141,6 +140,22 @@ def _waited(
     return _named(waited, call)
 
 
+def _watched(
+    call: Callable[Concatenate[_Given, P], Watching],
+) -> Callable[Concatenate[AsyncClient, P], AsyncIterator[JobEntry]]:
+    """The entries of a job, of which each is read in a thread; between them no thread waits."""
+
+    async def watched(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[JobEntry]:
+        steps = call(cast("_Given", await self.opened()), *arguments, **options)
+        while (step := await asyncio.to_thread(next, steps, None)) is not None:
+            if isinstance(step, float):
+                await asyncio.sleep(step)
+            else:
+                yield step
+
+    return _named(watched, call)
+
+
 def _step(steps: Waiting) -> float | list[JobDocument]:
     """The seconds to pause before the next step, or the result."""
     try:
@@ -155,7 +170,8 @@ def _flattened(
     """A call that gives pieces of rows, as an asynchronous iterator of rows."""
 
     async def rows(self: AsyncClient, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[R]:
-        async with contextlib.aclosing(_pieces(self, lambda given: call(given, *arguments, **options))) as pieces:
+        given = cast("_Given", await self.opened())
+        async with contextlib.aclosing(pieces_of(lambda: call(given, *arguments, **options))) as pieces:
             async for piece in pieces:
                 for row in piece:
                     yield row
@@ -167,7 +183,8 @@ def _rows_flattened(
     call: Callable[Concatenate[Rows, P], Iterator[list[R]]],
 ) -> Callable[Concatenate[AsyncRows, P], AsyncIterator[R]]:
     async def rows(self: AsyncRows, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[R]:
-        async with contextlib.aclosing(self._pieces(lambda rows: call(rows, *arguments, **options))) as pieces:
+        given = rows_of(await self.client.opened(), self.id)
+        async with contextlib.aclosing(pieces_of(lambda: call(given, *arguments, **options))) as pieces:
             async for piece in pieces:
                 for row in piece:
                     yield row
@@ -179,7 +196,8 @@ def _rows_streamed(
     call: Callable[Concatenate[Rows, P], Iterator[R]],
 ) -> Callable[Concatenate[AsyncRows, P], AsyncIterator[R]]:
     async def batches(self: AsyncRows, /, *arguments: P.args, **options: P.kwargs) -> AsyncIterator[R]:
-        async with contextlib.aclosing(self._pieces(lambda rows: call(rows, *arguments, **options))) as pieces:
+        given = rows_of(await self.client.opened(), self.id)
+        async with contextlib.aclosing(pieces_of(lambda: call(given, *arguments, **options))) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -188,22 +206,11 @@ def _rows_streamed(
 
 def _rows_awaited(call: Callable[Concatenate[Rows, P], R]) -> Callable[Concatenate[AsyncRows, P], Awaited[R]]:
     async def awaited(self: AsyncRows, /, *arguments: P.args, **options: P.kwargs) -> R:
-        rows = rows_of(await self.client.opened(), self.id)
-        return await asyncio.to_thread(call, rows, *arguments, **options)
+        given = rows_of(await self.client.opened(), self.id)
+        async with OwnThread() as thread:
+            return await thread.run(lambda: call(given, *arguments, **options))
 
     return _named(awaited, call)
-
-
-async def _pieces(client: AsyncClient, make: Callable[[_Given], Iterator[R]]) -> AsyncGenerator[R, None]:
-    """What an iterator gives, each piece made in a thread."""
-    iterator = await asyncio.to_thread(make, cast("_Given", await client.opened()))
-    try:
-        while (piece := await asyncio.to_thread(next, iterator, None)) is not None:
-            yield piece
-    finally:
-        if isinstance(iterator, Generator):
-            with contextlib.suppress(ValueError):  # a thread still reads for a caller that was cancelled
-                await asyncio.to_thread(iterator.close)
 
 
 def _named(made: T, call: Callable[..., object]) -> T:
@@ -290,6 +297,17 @@ class AsyncClient:
     compare = _evaluations(_Given.compare)
     comparison = _awaited(_Given.comparison)
     models = _awaited(_Given.models)
+    model = _awaited(_Given.model)
+    promote = _awaited(_Given.promote)
+    rollback = _awaited(_Given.rollback)
+    register = _awaited(_Given.register)
+    alias = _awaited(_Given.alias)
+    remove_alias = _awaited(_Given.remove_alias)
+    note = _awaited(_Given.note)
+    threshold = _awaited(_Given.threshold)
+    clear_thresholds = _awaited(_Given.clear_thresholds)
+    archive = _awaited(_Given.archive)
+    delete = _awaited(_Given.delete)
     datasets = _awaited(_Given.datasets)
     jobs = _awaited(_Given.jobs)
     spend = _awaited(_Given.spend)
@@ -297,7 +315,9 @@ class AsyncClient:
     cancel = _awaited(_Given.cancel)
     retry = _job(_Given.retry)
     approve = _training(_Given.approve)
+    report = _awaited(_Given.report)
     results = _flattened(_Given._result_pieces)
+    watch = _watched(_Given._watching)
 
     wait = _waited(_Given._waiting)
 
@@ -331,6 +351,14 @@ class AsyncJob(Generic[D_co]):
         (document,) = await self.client.wait([self], timeout_s, on_progress=on_progress)
         return cast("D_co", document)
 
+    def watch(self, timeout_s: float | None = None) -> AsyncIterator[JobEntry]:
+        """Follow it until it ends or waits for approval, as `Client.watch`."""
+        return self.client.watch(self, timeout_s)
+
+    async def report(self) -> str:
+        """The page about it, as `Client.report`."""
+        return await self.client.report(self.id)
+
     async def cancel(self) -> None:
         """Stop it, as `Job.cancel`."""
         await self.client.cancel(self.id)
@@ -359,9 +387,6 @@ class AsyncRows:
     pandas = _rows_awaited(Rows.pandas)
     polars = _rows_awaited(Rows.polars)
     dataset = _rows_awaited(Rows.dataset)
-
-    def _pieces(self, make: Callable[[Rows], Iterator[R]]) -> AsyncGenerator[R, None]:
-        return _pieces(self.client, lambda given: make(rows_of(given, self.id)))
 
 
 class AsyncBatch(AsyncJob[BatchDocument], AsyncRows):

@@ -1,4 +1,5 @@
-"""What both Python clients can do, except for calls that take a source: a thin translation to the services.
+"""What both Python clients can do, except for calls that take a source: a thin translation to the services. Calls about
+models are in `registry_calls`.
 
 A call imports the services that it needs, so that a program that asks for a status loads nothing that submits.
 """
@@ -6,23 +7,26 @@ A call imports the services that it needs, so that a program that asks for a sta
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from labelmill.contracts.documents.comparison import ComparisonDocument
 from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.documents.jobs import JobDocument, JobEntry
-from labelmill.contracts.documents.models import ModelEntry
 from labelmill.contracts.documents.money import SpendDocument
 from labelmill.contracts.documents.results import ResultRow
 from labelmill.core.settings import Settings, load_producer_settings
 from labelmill.handles import Batch, Evaluation, Job, Rows, Training, handle_of
+from labelmill.registry_calls import RegistryCalls
 
 if TYPE_CHECKING:
     from labelmill.contracts.field_names import Notice
     from labelmill.services.jobs.waiting import OnProgress, Waiting
     from labelmill.services.results.reading import OnlyName
     from labelmill.services.submissions.accepted import Accepted
+
+
+Watching = Generator[JobEntry | float, None, None]  #: Entries of a job, and the seconds to pause before the next step.
 
 
 class Waitable(Protocol):
@@ -32,7 +36,7 @@ class Waitable(Protocol):
     warnings: tuple[str, ...]
 
 
-class Calls:
+class Calls(RegistryCalls):
     """The calls of both clients. Use `Client` or `AsyncClient`."""
 
     def __init__(
@@ -175,16 +179,6 @@ class Calls:
 
         return comparison(self.context, ComparisonRequest(evaluations, level, margin))
 
-    def models(self, *, archived: bool = False) -> list[ModelEntry]:
-        """All models, by name and version; with `archived` also archived ones.
-
-        >>> [model["model"] for model in client.models() if model["name"] == "requests"]
-        ['requests@1']
-        """
-        from labelmill.services.models.registry import ModelsRequest, list_models
-
-        return list_models(self.context, ModelsRequest(archived))
-
     def datasets(self, limit: int = 100) -> list[DatasetEntry]:
         """The latest datasets, newest first."""
         from labelmill.services.datasets import DatasetsRequest, list_datasets
@@ -277,6 +271,45 @@ class Calls:
             on_progress=also_in_notebook(on_progress),
             say=warn,
         )
+
+    def watch(self, job: Waitable | str, timeout_s: float | None = None) -> Iterator[JobEntry]:
+        """Follow a job, a handle or an id, until it ends or waits for approval: its entry, as `jobs` has it, at first
+        and whenever it has changed. Through outages of the database as `wait`. Raises NotFound at the first entry,
+        TimeoutError, DatabaseUnavailable.
+
+        >>> [entry["state"] for entry in client.watch(batch)]
+        ['completed']
+        """
+        for step in self._watching(job, timeout_s):
+            if isinstance(step, float):
+                time.sleep(step)
+            else:
+                yield step
+
+    def _watching(self, job: Waitable | str, timeout_s: float | None = None) -> Watching:
+        """Follow a job, a handle or an id, until it ends or waits for approval, as `Client.watch`."""
+        entries: list[JobEntry] = []
+        steps = self._waiting([job], timeout_s, on_progress=entries.append)
+        while True:
+            pause_s = next(steps, None)
+            yield from entries
+            entries.clear()
+            if pause_s is None:
+                return
+            yield pause_s
+
+    def report(self, job_id: str) -> str:
+        """The page about a job that `labelmill report` writes: HTML that loads nothing. Raises NotFound, InvalidInput
+        without Matplotlib.
+
+        >>> client.report(batch.id)[:15]
+        '<!DOCTYPE html>'
+        """
+        from labelmill.report.gather import gather_report
+        from labelmill.report.page import page_of
+        from labelmill.services.jobs.requests import JobRequest
+
+        return page_of(gather_report(self.context, JobRequest(job_id)))
 
     def results(
         self, job_id: str, *, only: OnlyName | None = None, follow: bool = False, scores: str = "all"

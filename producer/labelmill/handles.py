@@ -11,6 +11,7 @@ from labelmill.contracts.documents.jobs import (
     DatasetDocument,
     EvaluationDocument,
     JobDocument,
+    JobEntry,
     TrainingDocument,
 )
 from labelmill.contracts.ids import Kind, kind_of
@@ -70,6 +71,14 @@ class Job(Generic[D_co]):
         """
         (document,) = self.client.wait([self], timeout_s, on_progress=on_progress)
         return cast("D_co", document)
+
+    def watch(self, timeout_s: float | None = None) -> Iterator[JobEntry]:
+        """Follow it until it ends or waits for approval, as `Client.watch`."""
+        return self.client.watch(self, timeout_s)
+
+    def report(self) -> str:
+        """The page about it, as `Client.report`."""
+        return self.client.report(self.id)
 
     def cancel(self) -> None:
         """Stop it; what was paid for is kept. Raises InvalidInput when it has ended."""

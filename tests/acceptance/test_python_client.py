@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from labelmill import Client, calls, handles
+from labelmill import Client, calls, handles, registry_calls
 from labelmill import client as client_module
 from labelmill_ops.sample import SAMPLE_PATH
 
@@ -39,7 +39,7 @@ def _in_a_stack(stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 @pytest.mark.usefixtures("_in_a_stack")
 def test_the_examples_of_the_client_run(capsys: pytest.CaptureFixture[str]) -> None:
-    first, waiting, service, notebook = _examples()
+    first, waiting, registry, service, notebook = _examples()
     namespace: dict[str, Any] = {}
     exec(compile(notebook, "notebook.py", "exec"), namespace)
     assert "requests@1" in capsys.readouterr().out
@@ -54,6 +54,10 @@ def test_the_examples_of_the_client_run(capsys: pytest.CaptureFixture[str]) -> N
     exec(compile(waiting, "waiting.py", "exec"), {})
     told = capsys.readouterr().out.splitlines()
     assert [line.rpartition(" ")[2] for line in told[-3:]] == ["completed", "completed", "2"]
+
+    exec(compile(registry, "registry.py", "exec"), {})
+    assert capsys.readouterr().out.splitlines() == ["requests@1 ['champion']"]
+    assert Path("report.html").read_text().startswith("<!DOCTYPE html>")
 
     _serve(service)
     with Client() as client:
@@ -84,7 +88,11 @@ def _run_docstrings(client: Client) -> None:
     batch.wait()
     known = {"client": client, "batch": batch, "database_url": client.settings.sql_url}
     finder, runner = doctest.DocTestFinder(), doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
-    tests = [test for module in (client_module, calls, handles) for test in finder.find(module, extraglobs=known)]
+    tests = [
+        test
+        for module in (client_module, calls, registry_calls, handles)
+        for test in finder.find(module, extraglobs=known)
+    ]
     examples = [test for test in tests if test.examples]
     assert len(examples) >= 10
     for test in examples:

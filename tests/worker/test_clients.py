@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -276,6 +277,112 @@ def test_an_asynchronous_client_reads_tables_and_tells_progress_in_its_loop(shop
         assert (await batch.polars())["text"].to_list() == ["a", "b"]
 
     asyncio.run(main())
+
+
+def test_results_that_are_followed_leave_the_threads_of_the_program_free(shop: Workshop, client: Client) -> None:
+    async def main() -> None:
+        mine = AsyncClient.of(client)
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))  # fewer threads than readers
+        first, never = await mine.classify(["a", "b"], "m"), await mine.classify(["c"], "m")
+
+        async def rows(batch: AsyncBatch) -> int:
+            return len([row async for row in batch.results(follow=True)])
+
+        async def arrow(batch: AsyncBatch) -> int:
+            return sum([each.num_rows async for each in batch.arrow(follow=True)])
+
+        async def polars(batch: AsyncBatch) -> int:
+            return (await batch.polars(follow=True)).height
+
+        followers = [asyncio.create_task(call(first)) for call in (rows, arrow, polars) * 2]
+        waiters = [asyncio.create_task(call(never)) for call in (rows, arrow, polars)]
+        async with asyncio.timeout(60):
+            assert [entry["id"] for entry in await mine.jobs(limit=1)] == [never.id]
+            await asyncio.to_thread(shop.run, first.id)
+            assert await asyncio.gather(*followers) == [2] * 6
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.gather(*waiters, return_exceptions=True)
+
+    asyncio.run(main())
+    end = time.monotonic() + 30
+    while any(thread.name.startswith(("labelmill-results", "results")) for thread in threading.enumerate()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_job_is_watched_to_its_end(shop: Workshop, client: Client) -> None:
+    batch = client.classify(["a", "b"], "m")
+    entries = client.watch(batch)
+    states = [next(entries)["state"]]
+    shop.run(batch.id)
+    states += [entry["state"] for entry in entries]
+    assert (states[0], states[-1]) == ("queued", "completed")
+    assert [entry["state"] for entry in batch.watch()] == ["completed"]
+    with pytest.raises(TimeoutError):
+        list(client.watch(client.classify(["c"], "m").id, timeout_s=0))
+    with pytest.raises(NotFound):
+        next(client.watch("batch_0"))
+
+    async def main() -> None:
+        other = await AsyncClient.of(client).classify(["c"], "m")
+        worker = threading.Thread(target=shop.run, args=(other.id,))
+        worker.start()
+        seen = [entry["state"] async for entry in other.watch(60)]
+        worker.join()
+        assert seen[-1] == "completed"
+
+    asyncio.run(main())
+
+
+def test_models_are_promoted_named_and_retired_from_a_program(shop: Workshop, client: Client) -> None:
+    shop.model("m", SCHEMA, version=2, promoted=False)
+    assert client.promote("m@2") == {
+        "model": "m@2",
+        "state": "ready",
+        "promoted": True,
+        "note": None,
+        "remote_wish": None,
+        "warnings": [],
+    }
+    assert client.rollback("m")["model"] == "m@1"
+    assert client.alias("m@2", "next")["model"] == "m@2"
+    assert client.model("m@next")["aliases"] == ["next"]
+    assert client.remove_alias("m@next") == {"alias": "m@next", "removed": True}
+    assert client.note("m@2", "too slow")["note"] == "too slow"
+    assert client.threshold("m", {"*": 0.5})["thresholds"] == {"intent": 0.5}
+    assert client.threshold("m", {"intent": 0.75})["thresholds"] == {"intent": 0.75}
+    assert client.threshold("m") == {"model": "m@1", "thresholds": {"intent": 0.75}}
+    assert client.clear_thresholds("m")["thresholds"] == {}
+    assert client.register("old", "ft:classifier:old:1", multi=["tags"])["model"] == "old@1"
+    assert client.archive("m@2", here_only=True)["state"] == "archived"
+    assert client.delete("m@2", here_only=True)["state"] == "deleted"
+    with pytest.raises(InvalidInput, match="not between 0 and 1") as refused:
+        client.threshold("m", {"intent": 2})
+    assert refused.value.field == "thresholds"
+    with pytest.raises(NotFound):
+        client.promote("nothing@1")
+
+    async def main() -> None:
+        mine = AsyncClient.of(client)
+        assert (await mine.alias("m@1", "champion"))["model"] == "m@1"
+        assert (await mine.threshold("m@champion", {"intent": 0.25}))["thresholds"] == {"intent": 0.25}
+
+    asyncio.run(main())
+    client.context = replace(client.context, sender=DeadRedis())  # type: ignore[arg-type]
+    (warning,) = client.archive("old@1")["warnings"]
+    assert "is made when Redis is back" in warning
+
+
+def test_the_report_of_a_job_is_a_page_for_a_program(shop: Workshop, client: Client) -> None:
+    batch = client.classify(["a", "b"], "m")
+    shop.run(batch.id)
+    page = client.report(batch.id)
+    assert page.startswith("<!DOCTYPE html>")
+    assert batch.id in page
+    assert asyncio.run(AsyncClient.of(client).job(batch.id).report()) == batch.report() == page
+    with pytest.raises(NotFound):
+        client.report("batch_0")
 
 
 class Shell:

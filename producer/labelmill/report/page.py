@@ -57,7 +57,7 @@ td.label { max-width: 24rem; overflow-wrap: break-word; }
 def page_of(report: Report) -> str:
     """The whole file. Raises InvalidInput without Matplotlib, when the report has figures."""
     title = escape(report.title)
-    return (
+    page = (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
@@ -65,6 +65,7 @@ def page_of(report: Report) -> str:
         f"<title>{title}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n"
         f'<p class="subtitle">{escape(report.subtitle)}</p>\n{_body(report)}</body>\n</html>\n'
     )
+    return page.encode("utf-8", errors="replace").decode()  # a file's name may hold what no page can
 
 
 def _body(report: Report) -> str:

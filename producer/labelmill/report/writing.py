@@ -25,7 +25,7 @@ def write_report(report: Report, output: Path, assets: Path | None = None) -> li
     page = page_of(report)
     written = [output]
     try:
-        _write(output, page.encode("utf-8", errors="replace"))
+        _write(output, page.encode())
         if assets is not None:
             assets.mkdir(parents=True, exist_ok=True)
             for number, figure in enumerate(report.figures(), 1):

@@ -149,10 +149,12 @@ class RegisteredModelDocument(TypedDict):
 
 
 class ChangedModelDocument(TypedDict):
-    """A version after a change; `remote_wish`: the remote action that a worker will do at Mistral."""
+    """A version after a change; `remote_wish`: the remote action that a worker will do at Mistral; `warnings`: such as
+    that it is done when Redis is back."""
 
     model: str
     state: str
     promoted: bool
     note: str | None
     remote_wish: str | None
+    warnings: list[str]

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill.services.jobs.pausing import pause
 
 PATIENCE_S = 15 * 60.0  #: From the first lost read on.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0
@@ -27,7 +28,7 @@ class LostReads:
         *,
         patience_s: float = PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
-        sleep: Callable[[float], None] = time.sleep,
+        sleep: Callable[[float], None] = pause,
     ) -> None:
         self._job_id, self._say, self._patience_s = job_id, say, patience_s
         self._clock, self._sleep = clock, sleep

@@ -185,5 +185,6 @@ def _change(context: ServiceContext, act: Callable[[Connection], ModelRow]) -> C
         "promoted": now.promoted,
         "note": now.note,
         "remote_wish": row.remote_wish,
+        "warnings": [warning.message for warning in warnings],
     }
     return ChangedModel(document, warnings)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -35,6 +34,7 @@ from labelmill.core.database.tables import (
 )
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.services.jobs.lost_reads import LostReads
+from labelmill.services.jobs.pausing import pause
 from labelmill.services.results.scores import ALL, ScoreChoice
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def read_result_lines(
             if chunk.is_end:
                 break
             if chunk.is_early:
-                time.sleep(_LOOK_S)
+                pause(_LOOK_S)
                 coming.appendleft(look(number))
                 continue
             coming.append(look(number + _AHEAD))
@@ -162,7 +162,7 @@ def facts_of_batch(
         may_come = follow and needs_targets and facts.state not in ENDED
         if facts.label_schema is not None or not may_come:
             return ResultFacts(facts.options, [target["name"] for target in facts.label_schema or []])
-        time.sleep(_LOOK_S)
+        pause(_LOOK_S)
 
 
 def _await_batch(engine: Engine, job_id: str, *, follow: bool, lost: LostReads | None) -> str | None:
@@ -177,7 +177,7 @@ def _await_batch(engine: Engine, job_id: str, *, follow: bool, lost: LostReads |
         batch_id, state = lost.read(look) if lost is not None else look()
         if batch_id is not None or not follow or state is None or state in ENDED:
             return batch_id
-        time.sleep(_LOOK_S)
+        pause(_LOOK_S)
 
 
 @dataclass(frozen=True, slots=True)
