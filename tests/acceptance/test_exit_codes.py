@@ -49,6 +49,8 @@ _EVALUATION = {
         (BatchRow, _BATCH, {"state": "cancelled", "failed": 1}, 6),
         (BatchRow, _BATCH, {"state": "paused"}, 4),
         (EvaluationRow, _EVALUATION, {"state": "completed"}, 0),
+        (EvaluationRow, _EVALUATION, {"state": "completed", "summary": {"rows": 4, "failed": 0}}, 0),
+        (EvaluationRow, _EVALUATION, {"state": "completed", "summary": {"rows": 4, "failed": 1}}, 3),
         (EvaluationRow, _EVALUATION, {"state": "failed", "error": "no", "error_code": "permanent"}, 1),
         (EvaluationRow, _EVALUATION, {"state": "cancelled"}, 6),
     ],

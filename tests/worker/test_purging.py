@@ -13,7 +13,7 @@ from typing import Any, cast
 import pytest
 from asked import retry, submit_evaluation
 from mill import MODEL, Mill, some_texts
-from sqlalchemy import func, insert, select, update
+from sqlalchemy import delete, func, insert, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, refuse_texts_with
 from workshop import SCHEMA, Workshop, intent_rows
@@ -25,6 +25,7 @@ from labelmill.core.database.tables import (
     AnswerIndexRow,
     Base,
     BatchRow,
+    ChunkInputRow,
     ChunkRow,
     DatasetRow,
     DeadLetterRow,
@@ -33,6 +34,7 @@ from labelmill.core.database.tables import (
     EventRow,
     JobMetadataRow,
     ModelRow,
+    PredictionRow,
     TrainingRow,
     WorkerRow,
     utc_now,
@@ -50,6 +52,7 @@ from labelmill.services.jobs.listing import JobsRequest, list_jobs
 from labelmill.services.purging import Purged, PurgeRequest, purge, rows
 from labelmill.services.purging.purge import cutoff_of
 from labelmill.services.results.reading import read_results
+from labelmill.services.results.saving import SaveRequest, save_results
 
 _LONG_AGO = timedelta(days=200)
 
@@ -169,6 +172,27 @@ def test_a_purge_that_is_killed_anywhere_is_finished_by_the_next(
     _purge(mill.engine, tmp_path)
     left = _counts(mill.engine)
     assert not any(left[name] for name in ("batches", "chunks", "chunk_inputs", "prediction_rows", "duplicate_rows"))
+
+
+@pytest.mark.parametrize("is_deleted", [False, True])
+def test_results_that_are_read_during_a_purge_do_not_look_complete(mill: Mill, *, is_deleted: bool) -> None:
+    batch = mill.submit(some_texts(40), chunk_texts=4)
+    mill.run(batch)
+    output = Path("all.jsonl")
+    output.write_text("of before")
+
+    def purge_meanwhile(_: int) -> None:
+        with writing(mill.engine) as connection:
+            connection.execute(update(BatchRow).values(purging=True))
+            for table in (ChunkInputRow, ChunkRow):
+                connection.execute(delete(table).where(is_deleted or table.number >= 5))
+            if is_deleted:
+                connection.execute(delete(PredictionRow))
+                connection.execute(delete(BatchRow))
+
+    with pytest.raises(NotFound, match=f"no job has the id '{batch}'"):
+        save_results(ServiceContext(mill.engine, mill.sender), SaveRequest(batch, output), on_progress=purge_meanwhile)
+    assert output.read_text() == "of before"
 
 
 def test_transactions_are_bounded(mill: Mill, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

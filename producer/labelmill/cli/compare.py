@@ -106,8 +106,12 @@ def compare(
         tables().print(document["verdict"] or "nothing could be compared", soft_wrap=True)
         if any(evaluation["method"] == "factory" for evaluation in document["models"]):
             tables().print(_STORAGE, soft_wrap=True)
-    for evaluation in documents:
+    for evaluation in sorted(documents, key=_is_measured):  # one that failed counts more than failed rows
         exit_for(evaluation)
+
+
+def _is_measured(evaluation: Mapping[str, Any]) -> bool:
+    return bool(evaluation["state"] == "completed")
 
 
 def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[Mapping[str, Any]]:

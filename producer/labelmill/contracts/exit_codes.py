@@ -32,6 +32,7 @@ def exit_code_of_job(document: Mapping[str, Any]) -> int:
     state = document["state"]
     if state == "failed":
         return _OF_ERROR.get(str(document.get("error_code")), FAILED)
-    if state == "completed" and document.get("rows", {}).get("failed"):
+    # a batch has `rows`; an evaluation a `summary`, once it has one
+    if state == "completed" and any((document.get(counts) or {}).get("failed") for counts in ("rows", "summary")):
         return FAILED_ROWS
     return _OF_STATE.get(state, DONE)

@@ -40,6 +40,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.models import asked_model, ref_of
 from labelmill.services.submissions.accepted import Accepted
 from labelmill.services.submissions.caps import check_max_cost, models_asked
+from labelmill.services.submissions.heartbeat import heartbeat
 from labelmill.services.submissions.idempotency import check_identity
 from labelmill.services.submissions.keys import (
     OpenedBatch,
@@ -276,7 +277,10 @@ def _write(
 ) -> RepeatedIds:
     rows = 0
     repeated = RepeatedIds()
-    with BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer:
+    with (
+        heartbeat(engine, batch.no, at_once=not batch.is_new),
+        BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer,
+    ):
         for block in blocks:
             writer.add(block.texts, block.ids, max_chars=block.max_chars)
             if block.ids is not None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from aiohttp import web
+from command_line import NOBODY_REDIS
 from sqlalchemy import update
 from sqlalchemy.engine import Engine
-from strict_mistral import LABELS, StrictMistral, label_of, ok
+from strict_mistral import LABELS, StrictMistral, label_of, ok, refuse_texts_with
 from workshop import Workshop
 
+from labelmill.cli.compare import compare
+from labelmill.cli.context import Flags, remember_flags
 from labelmill.client import Client
 from labelmill.contracts.errors import InvalidInput, KeyTaken
 from labelmill.core.database import writing
@@ -117,6 +122,18 @@ def test_a_split_that_a_model_was_trained_on_says_nothing(shop: Workshop, client
     document = comparison_with_one_trained_on(shop, client, 90)
     assert document["targets"]["intent"]["rows"] == 90
     assert "say nothing about texts to come" in document["warnings"][0]
+
+
+def test_a_comparison_with_failed_rows_ends_with_3(shop: Workshop, client: Client, database_url: str) -> None:
+    shop.mistral.faults.insert(0, refuse_texts_with("text 5 x"))
+    for job in client.compare(["good", "poor"], "small"):
+        assert shop.run(job.id)["summary"]["failed"] == 1
+    with ExitStack() as at_the_end:
+        remember_flags(Flags(database_url=database_url, broker_url=NOBODY_REDIS), at_the_end)
+        with pytest.raises(typer.Exit) as ended:
+            compare(["good", "poor"], "small", wait=False)
+    remember_flags(Flags(), ExitStack())
+    assert ended.value.exit_code == 3
 
 
 def test_a_version_is_not_compared_with_itself(shop: Workshop, client: Client) -> None:

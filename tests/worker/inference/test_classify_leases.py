@@ -14,7 +14,11 @@ from strict_mistral import label_of, refuse_texts_with
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow
+from labelmill.core.jobs.dispatch import dispatch_batch
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.services.context import ServiceContext
+from labelmill.services.jobs import retrying
+from labelmill.services.jobs.requests import RetryRequest
 from labelmill_worker.store.chunks import claim_chunk, release_chunk
 from labelmill_worker.store.progress import ChunkProgress, record_progress
 from labelmill_worker.store.stalled import return_expired_chunks
@@ -110,24 +114,48 @@ def test_retry_runs_the_failed_rows_alone(mill: Mill) -> None:
         retry(mill.engine, mill.sender, batch)
 
 
-def test_retry_of_a_stopped_batch_takes_over_chunks_that_are_still_held(mill: Mill) -> None:
-    """The counts hold although a chunk with a failed row was in another worker's hands when the batch was retried."""
+def test_retry_leaves_chunks_to_the_workers_that_still_finish_them(mill: Mill) -> None:
+    """Their answers are recorded, for they are paid for; the counts hold although a chunk has a failed row."""
+    texts = [*some_texts(39), ""]
+    batch = mill.submit(texts, chunk_texts=20)
+    mill.fake.waiting.clear()
+    first, second = claim_chunk(mill.engine, batch, 0, 15), claim_chunk(mill.engine, batch, 1, 15)
+    assert first is not None
+    assert second is not None
+    error = (second.batch_no, 39, None, "empty_text", "it is empty")
+    record_progress(mill.engine, second, ChunkProgress(errors=[error], failed=1), 15, done=False)
+    with writing(mill.engine) as connection:
+        connection.execute(update(BatchRow).values(state="failed", error="the key was refused"))
+    context = ServiceContext(mill.engine, mill.sender)
+    (warning,) = retrying.retry(context, RetryRequest(batch)).warnings
+    assert warning.message.startswith("1 failed rows are in chunks that workers are still finishing")
+
+    answered = ChunkProgress(blocks=[answers_of([label_of(text) for text in texts[:20]])], labelled=20)
+    record_progress(mill.engine, first, answered, 15, done=True)
+    release_chunk(mill.engine, second)
+    dispatch_batch(mill.engine, mill.sender, batch)  # as recovery does
+    document = mill.run(batch)
+    assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 39, 1)
+    assert mill.mistral.billed == Counter(texts[20:39])
+    assert mill.errors(batch).keys() == {39}
+
+    retry(mill.engine, mill.sender, batch)  # nobody holds it now
+    assert mill.run(batch)["rows"]["failed"] == 1
+
+
+def test_retry_takes_over_chunks_of_dead_workers(mill: Mill) -> None:
     texts = ["", *some_texts(39)]
     batch = mill.submit(texts)
     mill.fake.waiting.clear()
-    held = claim_chunk(mill.engine, batch, 0, 15)
-    assert held is not None
-    record_progress(
-        mill.engine,
-        held,
-        ChunkProgress(errors=[(held.batch_no, 0, None, "empty_text", "it is empty")], failed=1),
-        15,
-        done=False,
-    )
+    dead = claim_chunk(mill.engine, batch, 0, 15)
+    assert dead is not None
+    error = (dead.batch_no, 0, None, "empty_text", "it is empty")
+    record_progress(mill.engine, dead, ChunkProgress(errors=[error], failed=1), 15, done=False)
     with writing(mill.engine) as connection:
         connection.execute(update(BatchRow).values(state="failed", error="the key was refused"))
+        connection.execute(update(ChunkRow).values(lease_until=1.0))
     retry(mill.engine, mill.sender, batch)
     with pytest.raises(LeaseLost):
-        record_progress(mill.engine, held, ChunkProgress(), 15, done=False)
+        record_progress(mill.engine, dead, ChunkProgress(), 15, done=False)
     document = mill.run(batch)
     assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 39, 1)

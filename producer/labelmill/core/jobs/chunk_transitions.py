@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, bindparam, case, null, update
+from sqlalchemy import Boolean, ColumnElement, bindparam, case, null, select, update
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.states import ChunkState
@@ -90,9 +90,16 @@ def fail(connection: Connection, batch_no: int, number: int, token: str, failed_
     return _move(connection, is_claimed(batch_no, number, token), ChunkState.FAILED, values)
 
 
+def lock_held(connection: Connection, which: ColumnElement[bool]) -> list[int]:
+    """The numbers of the chunks that workers hold, who can neither record nor release them before this transaction
+    ends."""
+    held = (ChunkRow.state == ChunkState.CLAIMED.value) & ~leases.is_free(ChunkRow)
+    return list(connection.scalars(select(ChunkRow.number).where(which, held).with_for_update()))
+
+
 def run_again(connection: Connection, which: ColumnElement[bool]) -> None:
-    """done, failed → pending, by a retry of the batch. A chunk that a worker of the stopped batch still holds is
-    released too: its errors are deleted, so its counters must be reset."""
+    """done, failed → pending, and claimed by a worker that died, by a retry of the batch. What a live worker holds must
+    not be among them: it still records answers that were paid for."""
     values = {"failed": 0, "attempts": 0, "faults": 0, "sent_at": None}
     _move(connection, which, ChunkState.PENDING, values)
 

@@ -33,9 +33,9 @@ class FileCache:
         self.max_bytes = max_bytes
 
     def open(self, version: str, size_of: Callable[[], int], download: Download) -> BinaryIO | None:
-        """A copy of the file of this version, which `download` writes where there is none; None: it is too large to be
-        kept. `version` names the bytes: another content must have another one. Raises OSError, StorageRefused, and
-        what `size_of` and `download` raise."""
+        """A copy of the file of this version, which `download` writes where there is none; None: there is no room for
+        it, perhaps because others download. `version` names the bytes: another content must have another one. Raises
+        OSError, StorageRefused, and what `size_of` and `download` raise."""
         self._require_own_folder()
         path = self.folder / _name_of(version)
         with contextlib.suppress(FileNotFoundError):
@@ -45,15 +45,14 @@ class FileCache:
         size = size_of()
         if size > self.max_bytes:
             return None
-        self._make_room(size)
         part = self.folder / f"{path.name}.{secrets.token_hex(4)}{_PART}"
-        handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        stream = os.fdopen(handle, "w+b")
+        stream = self._reserved(part, size)
+        if stream is None:
+            return None
         try:
-            os.truncate(handle, size)  # counts at once in what other processes see
             download(stream)
             stream.flush()
-            os.truncate(handle, stream.tell())
+            os.truncate(stream.fileno(), stream.tell())
             part.replace(path)
         except BaseException:
             stream.close()
@@ -61,6 +60,26 @@ class FileCache:
             raise
         stream.seek(0)
         return stream
+
+    def _reserved(self, part: Path, size: int) -> BinaryIO | None:
+        """A new file of this size, for which room was made; None: downloads of others leave too little. One process at
+        a time counts and takes its room, or several would take the same."""
+        folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX)
+            if not self._make_room(size):
+                return None
+            handle = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            stream = os.fdopen(handle, "w+b")
+            try:
+                os.truncate(handle, size)  # counts at once in what others see
+            except BaseException:
+                stream.close()
+                part.unlink(missing_ok=True)
+                raise
+            return stream
+        finally:
+            os.close(folder)
 
     def forget(self, version: str) -> None:
         """Delete the copy of a version."""
@@ -92,16 +111,18 @@ class FileCache:
                     shutil.rmtree(lock.with_name(lock.name.removesuffix(_LOCK)), ignore_errors=True)
                     lock.unlink(missing_ok=True)
 
-    def _make_room(self, size: int) -> None:
+    def _make_room(self, size: int) -> bool:
+        """Whether so many bytes fit, after the deletion of copies that were not used for long."""
         copies, now = sorted(self._copies()), time.time()
         total = sum(copy_size for _, copy_size, _ in copies)
         for used_at, copy_size, path in copies:
             if total + size <= self.max_bytes and now - used_at < _UNUSED_S:
-                return
+                break
             if path.name.endswith(_PART) and now - used_at < _DOWNLOAD_S:
                 continue
             path.unlink(missing_ok=True)  # whoever reads it has it open
             total -= copy_size
+        return total + size <= self.max_bytes
 
     def _copies(self) -> Iterator[tuple[float, int, Path]]:
         for path in self.folder.iterdir():

@@ -12,6 +12,7 @@ import glob
 import importlib
 import io
 import os
+import posixpath
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -61,6 +62,16 @@ def is_url(text: str) -> bool:
     """Whether a source or an output is a URL and not a path."""
     scheme, separator, _ = text.partition("://")
     return bool(separator) and scheme.isascii() and scheme.replace("+", "").replace("-", "").isalnum()
+
+
+def s3_object(url: str) -> tuple[str, str] | None:
+    """The bucket and the key that a URL names, to be compared: the same for keys that servers may take for one, such as
+    `a//b` and `a/b`. None: it is not an address of S3."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in ("s3", "s3a"):
+        return None
+    bucket, _, key = rest.partition("/")
+    return bucket, posixpath.normpath(f"/{key}").lstrip("/")
 
 
 class RemoteFile:
@@ -170,7 +181,8 @@ class RemoteFiles:
         if scheme == "s3":
             self._require_bucket(url)
         system = self._system(scheme)
-        return system, str(system._strip_protocol(url))
+        # fsspec knows schemes in small letters alone
+        return system, str(system._strip_protocol(scheme + url[len(scheme) :]))
 
     @staticmethod
     def _require_bucket(url: str) -> None:

@@ -6,10 +6,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from sqlalchemy import ColumnElement, RowMapping, delete, or_, select, update
+from sqlalchemy import ColumnElement, RowMapping, delete, exists, func, or_, select, update
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.errors import InvalidInput, MonthlyLimitReached
+from labelmill.contracts.field_names import Notice
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import BATCH, EVALUATION, TRAINING
 from labelmill.contracts.specs import TrainSpec
@@ -72,8 +73,8 @@ def _retry_batch(connection: Connection, request: RetryRequest, prices: PriceLis
         changes["max_cost"] = request.max_cost
     if not _has_rows_to_run(connection, batch["no"]):
         raise InvalidInput(f"{job_id} has no failed row", field="job_id")
-    _run_batch_again(connection, batch, **changes)
-    return Accepted(job_id, Kind.BATCH, BatchState.RUNNING.value)
+    warnings = _run_batch_again(connection, batch, **changes)
+    return Accepted(job_id, Kind.BATCH, BatchState.RUNNING.value, warnings)
 
 
 def _retry_training(connection: Connection, request: RetryRequest, prices: PriceList) -> Accepted:
@@ -190,9 +191,10 @@ def _has_rows_to_run(connection: Connection, batch_no: int) -> bool:
     return connection.scalar(select(ChunkRow.number).where(_to_run(batch_no)).limit(1)) is not None
 
 
-def _run_batch_again(connection: Connection, batch: RowMapping, **changes: Any) -> None:
-    """Its failed and unanswered rows are pending again, and have their tries anew. Raises InvalidInput when another
-    command was quicker."""
+def _run_batch_again(connection: Connection, batch: RowMapping, **changes: Any) -> tuple[Notice, ...]:
+    """Its failed and unanswered rows are pending again, and have their tries anew. What workers still finish is left to
+    them: they record answers that were paid for, and then release the rest. Returns warnings; raises InvalidInput when
+    another command was quicker."""
     batch_no = batch["no"]
     moved = move_job(
         connection,
@@ -208,14 +210,31 @@ def _run_batch_again(connection: Connection, batch: RowMapping, **changes: Any) 
     if batch["error_code"] == MonthlyLimitReached.code:
         remote_model = connection.scalar(select(ModelRow.remote_model).where(ModelRow.no == batch["model_no"]))
         forget_month(connection, remote_model or "")  # whoever retries knows of another limit, or asks
-    chunk_transitions.run_again(connection, _to_run(batch_no))
+    held = chunk_transitions.lock_held(connection, ChunkRow.batch_no == batch_no)
+    in_held = (ChunkRow.batch_no == batch_no) & ChunkRow.number.in_(held)
+    chunk_transitions.run_again(connection, _to_run(batch_no) & ChunkRow.number.not_in(held))
     connection.execute(update(RemoteChunkRow).where(RemoteChunkRow.batch_no == batch_no).values(failures=None))
-    connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch_no))
+    # counters and errors of a chunk belong together
+    stays = exists().where(in_held, RowErrorRow.row >= ChunkRow.first_row, RowErrorRow.row < _end_of_chunk())
+    connection.execute(delete(RowErrorRow).where(RowErrorRow.batch_no == batch_no, ~stays))
     # the new answers of these rows must be added to the cache too
     run_again = select(ChunkRow.number).where(ChunkRow.batch_no == batch_no, ChunkRow.state == ChunkState.PENDING.value)
     connection.execute(
         delete(IndexedChunkRow).where(IndexedChunkRow.batch_no == batch_no, IndexedChunkRow.number.in_(run_again))
     )
+    failed = connection.scalar(select(func.sum(ChunkRow.failed)).where(in_held)) or 0
+    if not failed:
+        return ()
+    return (
+        Notice(
+            f"{failed} failed rows are in chunks that workers are still finishing, and are not run again: retry "
+            f"{batch['id']} once more when it has ended"
+        ),
+    )
+
+
+def _end_of_chunk() -> ColumnElement[int]:
+    return ChunkRow.first_row + ChunkRow.rows
 
 
 def _require(moved: bool, job_id: str) -> None:  # noqa: FBT001 - what the caller was told

@@ -25,6 +25,7 @@ from labelmill.core.jobs.delays import REDIS_SUBJECT, DelayReason, describe_dela
 from labelmill.core.jobs.tables import LEASED, is_open, is_runnable
 from labelmill.services.jobs.progress import batches_of
 from labelmill.services.jobs.remote_jobs import waiting_for_jobs
+from labelmill.services.submissions.heartbeat import INTERRUPTED_S
 
 _LIVE_S = 30.0  #: A worker renews its row every 5 s.
 _SHOWN = 3
@@ -33,11 +34,13 @@ _MAX_DELAY_S = 600.0  #: No delay is recorded for longer: a later end was writte
 
 def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingFor | None:
     """`{"reason", "message", "since"}`; None: the job has ended, or makes progress. Reasons: `approval`,
-    `no_worker`, `worker_unable`, `other_work`, `remote_batch`, those of `DelayReason`. `since` is null where it is not
-    known."""
+    `submission_interrupted`, `no_worker`, `worker_unable`, `other_work`, `remote_batch`, those of `DelayReason`.
+    `since` is null where it is not known."""
     state = row["state"]
-    if state in ENDED or state == BatchState.SUBMITTING.value:
+    if state in ENDED:
         return None
+    if state == BatchState.SUBMITTING.value:
+        return _interrupted(connection, row)
     if state == TrainingState.AWAITING_APPROVAL.value:
         return _waiting("approval", f"somebody has to approve it: labelmill approve {row['id']}")
     job_id = row["id"]
@@ -55,6 +58,19 @@ def waiting_for(connection: Connection, kind: Kind, row: RowMapping) -> WaitingF
             "no_worker", f"no worker serves the queue {queue}: start one; `labelmill doctor` tells what runs"
         )
     return _why_unable(connection, kind, row, workers) or _other_work(connection, kind, row)
+
+
+def _interrupted(connection: Connection, row: RowMapping) -> WaitingFor | None:
+    """A batch whose submission was killed: nothing else writes the rest of its rows."""
+    seen_at = row["submitter_seen_at"]
+    if seen_at is None or not connection.scalar(select(db_now() - INTERRUPTED_S > seen_at)):
+        return None
+    resume = "submit it again under its key, or " if row["idempotency_key"] is not None else ""
+    return _waiting(
+        "submission_interrupted",
+        f"its submission was interrupted: {resume}cancel it: labelmill cancel {row['id']}",
+        datetime.fromtimestamp(seen_at, UTC),
+    )
 
 
 def _waiting(reason: str, message: str, since: datetime | None = None) -> WaitingFor:

@@ -16,7 +16,7 @@ from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.readers import Input
 from labelmill.core.storage.base import ReadableFile, StoredFile
 from labelmill.core.storage.new_files import is_same_file, replacing
-from labelmill.core.storage.remote import RemoteFile, RemoteFiles, RemoteUrl
+from labelmill.core.storage.remote import RemoteFile, RemoteFiles, RemoteUrl, s3_object
 from labelmill.services.results.arrow_batches import require_pyarrow
 from labelmill.services.results.csv_files import CsvOptions, write_csv
 from labelmill.services.results.formats import JSONL, PARQUET, Output, format_of
@@ -53,7 +53,7 @@ def check_output(output: Output, sources: Iterable[Input] = (), remote: RemoteFi
 def _is_same(output: Output, source: Input) -> bool:
     if isinstance(output, RemoteUrl):
         address = source.address if isinstance(source, StoredFile) else source
-        return isinstance(address, str | RemoteFile) and str(address) == output.url
+        return isinstance(address, str | RemoteFile) and s3_object(str(address)) == s3_object(output.url)
     if isinstance(source, StoredFile):
         return isinstance(source.address, Path) and is_same_file(output, source.address)
     return (isinstance(source, Path) or not isinstance(source, ReadableFile)) and is_same_file(output, source)

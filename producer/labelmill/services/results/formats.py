@@ -29,7 +29,13 @@ def output_of(text: str) -> Output:
         return Path(text)
     if not text.lower().startswith("s3://"):
         raise InvalidInput(f"{plain(text)}: results are written to a file or to s3://bucket/key", field="output")
-    return RemoteUrl(text)
+    bucket, _, key = text.partition("://")[2].partition("/")
+    if not bucket or any(part in ("", ".", "..") for part in key.split("/")):
+        raise InvalidInput(
+            "the output in S3 names no file: write s3://bucket/key, the key of plain names with / between them",
+            field="output",
+        )
+    return RemoteUrl(f"s3://{bucket}/{key}")
 
 
 JSONL = OutputFormat(".jsonl", is_table=False)

@@ -69,8 +69,12 @@ def batch_behind(connection: Connection, job_id: str) -> str | None:
         no_rows = select(null()).where(TABLE_OF[kind].id == job_id)
         job = connection.execute(statements.get(kind, no_rows)).first()
     if job is None:
-        raise NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
+        raise _no_job(job_id)
     return job[0]
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"no job has the id {shown(job_id)}; `labelmill status` lists the latest")
 
 
 def read_results(
@@ -104,7 +108,7 @@ def read_result_lines(
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="results") as ahead:  # read while one before them is shown
 
         def look(number: int) -> Future[_Look]:
-            return ahead.submit(_look, engine, batch_id, number, scores, follow=follow)
+            return ahead.submit(_look, engine, job_id, batch_id, number, scores, follow=follow)
 
         number = 0
         coming = deque(look(ahead_by) for ahead_by in range(_AHEAD))
@@ -154,11 +158,13 @@ def facts_of_batch(
             return connection.execute(
                 select(BatchRow.options, BatchRow.state, ModelRow.label_schema)
                 .join(ModelRow, BatchRow.model_no == ModelRow.no)
-                .where(BatchRow.id == batch_id)
-            ).one()
+                .where(BatchRow.id == batch_id, BatchRow.purging.is_(False))
+            ).first()
 
     while True:
         facts = lost.read(look) if lost is not None else look()
+        if facts is None:
+            raise _no_job(job_id)
         may_come = follow and needs_targets and facts.state not in ENDED
         if facts.label_schema is not None or not may_come:
             return ResultFacts(facts.options, [target["name"] for target in facts.label_schema or []])
@@ -189,11 +195,11 @@ class _Look:
     is_end: bool = False
 
 
-def _look(engine: Engine, batch_id: str, number: int, scores: ScoreChoice, *, follow: bool) -> _Look:
+def _look(engine: Engine, job_id: str, batch_id: str, number: int, scores: ScoreChoice, *, follow: bool) -> _Look:
     with reading(engine) as connection:
         batch = connection.execute(_BATCH, {"id": batch_id}).first()
-        if batch is None:
-            raise NotFound(f"no batch has the id {batch_id!r}")
+        if batch is None or batch.purging:  # rows of it may be gone: what is left would look like all
+            raise _no_job(job_id)
         chunk = connection.execute(_CHUNK, {"of_batch": batch.no, "number": number}).first()
         ended = batch.state in ENDED
         if chunk is None:
@@ -205,7 +211,7 @@ def _look(engine: Engine, batch_id: str, number: int, scores: ScoreChoice, *, fo
 
 
 # built once: building a statement for every chunk takes longer than running it
-_BATCH = select(BatchRow.no, BatchRow.state, BatchRow.model_no).where(BatchRow.id == bindparam("id"))
+_BATCH = select(BatchRow.no, BatchRow.state, BatchRow.model_no, BatchRow.purging).where(BatchRow.id == bindparam("id"))
 _CHUNK = (
     select(ChunkRow.state, ChunkRow.first_row, ChunkRow.rows, ChunkInputRow.data)
     .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number))

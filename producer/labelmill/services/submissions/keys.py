@@ -15,7 +15,7 @@ from labelmill.contracts.field_names import named
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState, Mode
-from labelmill.core.database import writing
+from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, ModelRow, utc_now
 from labelmill.core.jobs.transitions import create_job, move_job
 from labelmill.core.readers import TextBlock
@@ -88,6 +88,7 @@ def open_batch(
         "priority": order.priority,
         "max_cost": order.max_cost,
         "options": order.spec.model_dump(mode="json"),
+        "submitter_seen_at": db_now(),
         **keyed(key, order.request_digest),
     }
     batch_no = create_job(connection, batch_id, BatchState.SUBMITTING, "submitted", metadata=metadata, **values)

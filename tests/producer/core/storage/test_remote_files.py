@@ -16,7 +16,7 @@ from labelmill.contracts.errors import InvalidInput, StorageRefused
 from labelmill.core.readers import detect_sources, inputs_of, read_rows, read_text_blocks
 from labelmill.core.settings import load_settings
 from labelmill.core.storage.opening import remote_files
-from labelmill.core.storage.remote import RemoteFiles, RemoteUrl
+from labelmill.core.storage.remote import RemoteFile, RemoteFiles, RemoteUrl
 from labelmill.services.results.export import check_output, write_results
 from labelmill.services.results.formats import output_of
 
@@ -151,9 +151,15 @@ def test_results_that_break_off_leave_what_was_there(s3_server: S3Server, remote
     [
         ("s3://nobodys/a.jsonl", StorageRefused, "there is no bucket"),
         ("s3://bucket/a.txt", InvalidInput, "results are written as .jsonl, .csv, .parquet"),
-        ("s3://bucket", InvalidInput, "results are written as"),
+        ("s3://bucket", InvalidInput, "names no file"),
+        ("s3://bucket.csv", InvalidInput, "names no file"),
+        ("s3:///a.csv", InvalidInput, "names no file"),
+        ("s3://bucket/a.csv/", InvalidInput, "names no file"),
+        ("s3://bucket//a.csv", InvalidInput, "names no file"),
+        ("s3://bucket/x/../a.csv", InvalidInput, "names no file"),
         ("https://example.com/a.jsonl", InvalidInput, "results are written to a file or to s3://bucket/key"),
         ("s3://bucket/in.jsonl", InvalidInput, "is the source itself"),
+        ("S3://bucket/in.jsonl", InvalidInput, "is the source itself"),
     ],
 )
 def test_an_output_that_cannot_be_written_is_refused_beforehand(
@@ -165,6 +171,19 @@ def test_an_output_that_cannot_be_written_is_refused_beforehand(
     assert (refused.value.exit_code, SECRET in refused.value.message) == (2, False)
     assert s3_server.keys() == ["in.jsonl"]
     assert s3_server.uploads() == []
+
+
+@pytest.mark.parametrize("given", ["S3://bucket/in.jsonl", "s3://bucket//in.jsonl", "s3://bucket/./in.jsonl"])
+def test_an_output_is_compared_by_bucket_and_key(remote: RemoteFiles, given: str) -> None:
+    with pytest.raises(InvalidInput, match="is the source itself"):
+        check_output(output_of("s3://bucket/in.jsonl"), [RemoteFile(remote, given)], remote)
+
+
+def test_a_scheme_may_be_written_in_capitals(s3_server: S3Server, remote: RemoteFiles) -> None:
+    s3_server.put("in.jsonl", LINES)
+    assert len(texts(f"S3://{BUCKET}/in.jsonl", remote)) == 1000
+    write_results(iter(ROWS), ["intent"], output_of(f"S3://{BUCKET}/out.jsonl"), remote=remote)
+    assert s3_server.keys() == ["in.jsonl", "out.jsonl"]
 
 
 def test_a_file_on_this_machine_is_still_a_path(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ class BatchRow(JobRow):
     deadline_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     mode_reason: Mapped[str | None] = mapped_column(Text)  #: Why it runs in this mode.
     started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    #: While it is submitted: the latest heartbeat of its submission, by the database's clock.
+    submitter_seen_at: Mapped[float | None] = mapped_column(Double)
     purging: Mapped[bool] = mapped_column(default=False, server_default=false())  #: Its rows are being deleted.
     __table_args__ = (Index("ix_batches_state", "state"), Index("ix_batches_model_no", "model_no"))
 
