@@ -74,9 +74,9 @@ def _counts(engine: Engine) -> dict[str, int]:
         }
 
 
-def _purge(engine: Engine, folder: Path, *, dry_run: bool = False) -> Purged:
+def _purge(engine: Engine, folder: Path, older_than: str = "90d", *, dry_run: bool = False) -> Purged:
     nobody = cast("MessageSender", None)
-    return purge(ServiceContext(engine, nobody, LocalStorage(folder)), PurgeRequest("90d", dry_run))
+    return purge(ServiceContext(engine, nobody, LocalStorage(folder)), PurgeRequest(older_than, dry_run))
 
 
 def _status(engine: Engine, job_id: str) -> dict[str, Any]:
@@ -356,6 +356,21 @@ def test_a_dataset_stays_for_an_open_training_and_the_training_of_a_live_model_f
     with reading(shop.engine) as connection:
         assert list(connection.scalars(select(TrainingRow.id))) == ["train_0000000001"]
         assert list(connection.scalars(select(DatasetRow.id))) == [needed]
+
+
+def test_a_training_stays_while_its_files_are_to_be_deleted_at_mistral(shop: Workshop) -> None:
+    dataset_id = shop.dataset("d", SCHEMA, train=intent_rows("t", 9))
+    _training(shop.engine, "train_0000000001", TrainingState.CANCELLED, dataset_id, remote_files={"train": "file-1"})
+    with writing(shop.engine) as connection:
+        days_ago = utc_now() - timedelta(days=3)
+        connection.execute(update(DatasetRow).values(finished_at=days_ago))
+        connection.execute(update(TrainingRow).values(finished_at=days_ago))
+    done = _purge(shop.engine, shop.folder, "1d")
+    assert not any(done.jobs.values())
+    assert (done.kept["training"], done.kept["dataset"]) == (1, 1)
+    with writing(shop.engine) as connection:  # longer ago than Mistral keeps a file
+        connection.execute(update(TrainingRow).values(finished_at=utc_now() - timedelta(days=31)))
+    assert _purge(shop.engine, shop.folder, "1d").jobs["training"] == 1
 
 
 def test_a_dataset_whose_files_a_younger_one_shares_stays(shop: Workshop) -> None:

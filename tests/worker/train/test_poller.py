@@ -20,9 +20,12 @@ from workshop import Killed
 from labelmill.contracts.errors import (
     CredentialsRefused,
     FactoryClosed,
+    LabelmillError,
     Permanent,
     RateLimited,
+    RemoteFailed,
     RemoteUnavailable,
+    RequestRefused,
     WorkerUnable,
 )
 from labelmill.contracts.messages import JobMessage
@@ -274,6 +277,48 @@ def test_a_file_whose_upload_got_no_answer_is_deleted_too(bench: Bench) -> None:
     assert bench.mistral.files == {}
 
 
+@pytest.mark.parametrize(
+    ("error", "pause_s"),
+    [(RequestRefused("the file is in use", 422), 3600), (RemoteUnavailable("conflict"), 300), (Permanent("no"), 3600)],
+)
+def test_a_file_that_cannot_be_deleted_keeps_no_other_one_at_mistral(
+    bench: Bench, error: LabelmillError, pause_s: float
+) -> None:
+    training_id = training_awaiting_approval(bench)
+    refused: list[str] = []
+
+    def refuse_first(name: str) -> None:
+        if name == "delete_file" and not refused:
+            refused.append(name)
+            raise error
+
+    bench.mistral.before_call = refuse_first
+    bench.poll(training_id)
+    assert (bench.row(training_id).state, len(bench.mistral.files)) == ("cancelled", 1)
+    assert trainings_with_files(bench.engine) == []
+    with reading(bench.engine) as connection:
+        wait_s = connection.scalar(select(TrainingRow.next_look_at - db_now()))
+    assert wait_s == pytest.approx(pause_s, abs=60)
+    bench.poll(training_id)
+    assert (bench.mistral.files, bench.row(training_id).remote_files) == ({}, None)
+
+
+def test_a_limit_that_is_reached_while_files_are_deleted_is_kept(bench: Bench) -> None:
+    training_id = training_awaiting_approval(bench)
+    asked: list[str] = []
+
+    def hold_back(name: str) -> None:
+        if name == "delete_file":
+            asked.append(name)
+            raise RateLimited("slow down", 900.0)
+
+    bench.mistral.before_call = hold_back
+    bench.poll(training_id)
+    assert len(asked) == 1
+    bench.change(next_look_at=TrainingRow.next_look_at - 800)
+    assert trainings_with_files(bench.engine) == []
+
+
 def test_files_wait_for_a_worker_with_a_key(bench: Bench) -> None:
     training_id = bench.submit()
     bench.look_until_it_stops(training_id)
@@ -467,6 +512,88 @@ def test_a_cancelled_training_is_cancelled_at_mistral_and_says_so(bench: Bench) 
     bench.change(cancel_requested=True)
     row = bench.look_until_it_stops(training_id)
     assert (row.state, bench.mistral.cancels) == ("cancelled", ["job-0"])
+
+
+def training_awaiting_approval(bench: Bench) -> str:
+    """A training that was cancelled while it waits for approval."""
+    training_id = bench.submit()
+    assert bench.look_until_it_stops(training_id).state == "awaiting_approval"
+    bench.change(cancel_requested=True)
+    return training_id
+
+
+@pytest.mark.parametrize("call", ["get_job", "cancel_job"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        FactoryClosed("no longer"),
+        RemoteFailed("Mistral knows no such thing (status 404)"),
+        Permanent("Mistral refused (status 402)"),
+        CredentialsRefused("not this key"),
+        RemoteUnavailable("away"),
+    ],
+)
+def test_a_cancel_before_anything_was_started_needs_no_answer_of_mistrals(
+    bench: Bench, call: str, error: LabelmillError
+) -> None:
+    training_id = training_awaiting_approval(bench)
+
+    def refuse(name: str) -> None:
+        if name == call:
+            raise error
+
+    bench.mistral.before_call = refuse
+    for _ in range(5):
+        bench.poll(training_id)
+    row = bench.row(training_id)
+    assert (row.state, row.error) == ("cancelled", None)
+    assert bench.mistral.files == {}
+
+
+def test_a_cancelled_training_whose_job_cannot_be_looked_for_is_cancelled(bench: Bench) -> None:
+    def lose(name: str) -> None:
+        if name == "create_job":
+            bench.change(cancel_requested=True)
+            raise RemoteUnavailable("connection cut")
+
+    def close(name: str) -> None:
+        if name == "find_job" and bench.mistral.orders:
+            raise FactoryClosed("no longer")
+
+    bench.mistral.after_call, bench.mistral.before_call = lose, close
+    training_id = bench.submit(yes=True)
+    assert bench.look_until_it_stops(training_id).state == "cancelled"
+
+
+def test_a_single_fault_does_not_end_a_cancel_before_mistral_was_asked(bench: Bench) -> None:
+    training_id = training_awaiting_approval(bench)
+    faults = [RemoteUnavailable("away")]
+
+    def fail_once(name: str) -> None:
+        if name == "get_job" and faults:
+            raise faults.pop()
+
+    bench.mistral.before_call = fail_once
+    assert bench.look_until_it_stops(training_id, most=1).state == "awaiting_approval"
+    bench.poll(training_id)
+    assert (bench.row(training_id).state, bench.mistral.cancels) == ("cancelled", ["job-0"])
+
+
+def test_a_job_that_was_started_by_hand_is_stopped_at_mistral_before_its_training_is_cancelled(bench: Bench) -> None:
+    training_id = training_awaiting_approval(bench)
+    bench.mistral.ahead = ["RUNNING"]
+    asked: list[str] = []
+
+    def fail_once(name: str) -> None:
+        if name == "cancel_job" and not asked:
+            asked.append(name)
+            raise RemoteUnavailable("away")
+
+    bench.mistral.before_call = fail_once
+    bench.poll(training_id)
+    assert bench.row(training_id).state == "running"
+    bench.poll(training_id)
+    assert (bench.row(training_id).state, bench.mistral.cancels) == ("cancelled", ["job-0"])
 
 
 def test_a_cancel_that_comes_after_success_keeps_the_model_that_was_paid_for(bench: Bench) -> None:

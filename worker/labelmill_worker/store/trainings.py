@@ -16,6 +16,7 @@ from labelmill.core.jobs import events as history
 from labelmill.core.jobs import leases
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.store.jobs import write_held
+from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
 
 def read_training(engine: Engine, training_id: str) -> tuple[TrainingRow, float] | None:
@@ -60,6 +61,24 @@ def update_held(connection: Connection, training_id: str, token: str, **values: 
     """Write facts under the lease. Raises LeaseLost."""
     if not write_held(connection, TrainingRow, training_id, token, **values):
         raise LeaseLost(f"the lease on {training_id} was lost")
+
+
+def cancel_training(engine: Engine, row: TrainingRow, token: str, message: str) -> None:
+    """End the training as cancelled, its batches with it. Raises LeaseLost when it was moved meanwhile."""
+    with writing(engine) as connection:
+        moved = move_job(
+            connection,
+            row.id,
+            TrainingState.CANCELLED,
+            old=TrainingState(row.state),
+            token=token,
+            message=message,
+            changed_at=db_now(),
+            attempts=0,
+        )
+        if not moved:
+            raise LeaseLost(f"{row.id} was moved by a person or another worker")
+        cancel_inner_batches(connection, row.id, f"cancelled with {row.id}")
 
 
 def restart_wait(engine: Engine, training_id: str, token: str) -> None:

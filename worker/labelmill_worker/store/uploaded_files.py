@@ -1,21 +1,17 @@
-"""Files that trainings uploaded to Mistral and that nobody needs any more, in SQL.
-
-A training that may have files there has `remote_files`, be it empty; NULL says that there are none.
-"""
+"""Files that trainings uploaded to Mistral and that nobody needs any more, in SQL."""
 
 from __future__ import annotations
-
-from datetime import timedelta
 
 from sqlalchemy import ColumnElement, and_, or_, select, update
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.job_kinds import KINDS, Kind
-from labelmill.core.database import MAX_POLL_DELAY_S, db_now, has_passed, reading, writing
-from labelmill.core.database.tables import TrainingRow, utc_now
+from labelmill.core.database import db_now, has_passed, reading, writing
+from labelmill.core.database.tables import TrainingRow
 from labelmill.core.jobs import leases
+from labelmill.core.jobs.uploaded_files import has_uploaded_files
 
-FILE_EXPIRY_HOURS = 30 * 24  #: Mistral deletes an upload after so long, as long as a training may wait for approval.
+MAX_PAUSE_S = 3600.0  #: Between two tries to delete them. A time further ahead was written before a clock was set back.
 _AT_ONCE = 50
 
 
@@ -23,7 +19,7 @@ def trainings_with_files(engine: Engine, late_s: float = 0.0) -> list[str]:
     """Ended trainings with files, whose turn to be deleted has been for `late_s`."""
     late = or_(
         TrainingRow.next_look_at.is_(None),
-        has_passed(TrainingRow.next_look_at, ago_s=late_s, max_ahead_s=MAX_POLL_DELAY_S),
+        has_passed(TrainingRow.next_look_at, ago_s=late_s, max_ahead_s=MAX_PAUSE_S),
     )
     with reading(engine) as connection:
         return list(connection.scalars(select(TrainingRow.id).where(_has_files(), late).limit(_AT_ONCE)))
@@ -45,9 +41,9 @@ def forget_files(engine: Engine, training_id: str, token: str) -> None:
 
 
 def defer_files(engine: Engine, training_id: str, token: str, again_in_s: float) -> None:
-    """Release the lease; recovery sends the training again."""
+    """Release the lease; recovery sends the training again, after `MAX_PAUSE_S` at the latest."""
     with writing(engine) as connection:
-        _release(connection, training_id, token, next_look_at=db_now() + again_in_s)
+        _release(connection, training_id, token, next_look_at=db_now() + min(again_in_s, MAX_PAUSE_S))
 
 
 def defer_trainings(engine: Engine, training_ids: list[str]) -> None:
@@ -65,7 +61,6 @@ def _has_files() -> ColumnElement[bool]:
     ended = sorted(state.value for state in KINDS[Kind.TRAINING].ended)
     return and_(
         TrainingRow.state.in_(ended),
-        TrainingRow.remote_files.is_not(None),
-        TrainingRow.finished_at > utc_now() - timedelta(hours=FILE_EXPIRY_HOURS),
+        has_uploaded_files(),
         leases.is_free(TrainingRow),
     )

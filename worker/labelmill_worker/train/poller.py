@@ -40,7 +40,7 @@ from labelmill_worker.store.faults import MAX_FAULTS, record_job_fault
 from labelmill_worker.store.jobs import claim_job, fail_job, read_job, release_job, save_job
 from labelmill_worker.store.lease_keeper import LeaseKeeper
 from labelmill_worker.store.stalled import give_to_recovery
-from labelmill_worker.store.trainings import read_training, release_training, restart_wait
+from labelmill_worker.store.trainings import cancel_training, read_training, release_training, restart_wait
 from labelmill_worker.train.factory.stopping import stop_at_mistral
 from labelmill_worker.train.factory.uploaded_files import delete_uploaded_files
 from labelmill_worker.train.polling_schedule import MAX_PAUSE_S, backoff_s, has_stalled, was_unwatched
@@ -50,6 +50,8 @@ from labelmill_worker.train.steps import take_step
 log = structlog.get_logger()
 
 _NEXT_POLL_S = 10.0  #: How long a poll itself may take: a delay counts until the next one has ended.
+#: Polls, one after the other, that may fail before a cancelled training ends whose job was never started.
+_MAX_CANCEL_TRIES = 5
 
 
 class TrainingPoller:
@@ -146,6 +148,9 @@ class TrainingPoller:
         )
 
     def _after_fault(self, row: TrainingRow, now: float, token: str, error: Retryable) -> NextPoll:
+        if _costs_nothing_more(row) and row.attempts >= _MAX_CANCEL_TRIES:
+            self._cancel_here(row, token, error)
+            return None
         unchanged_s = now - (row.changed_at or now)
         if has_stalled(unchanged_s) and row.state != TrainingState.AWAITING_APPROVAL:
             why = Permanent(f"given up after {unchanged_s / 3600:.0f} hours: {error.message}")
@@ -167,6 +172,9 @@ class TrainingPoller:
             release_training(self._engine, row, token, 0.0)
             requeue(self._sender, TRAIN, JobMessage(job_id=row.id))
             return None
+        if _costs_nothing_more(row):
+            self._cancel_here(row, token, error)
+            return None
         # A key or a proxy that is being replaced must not cost a model that is being paid for.
         at_mistral = row.state == TrainingState.RUNNING and row.remote_job is not None
         paid = at_mistral and not has_stalled(now - (row.changed_at or now))
@@ -187,6 +195,12 @@ class TrainingPoller:
             self._fail(row, token, _left_running(row, unforeseen))
             return
         release_training(self._engine, row, token, unforeseen.pause_s)
+
+    def _cancel_here(self, row: TrainingRow, token: str, error: LabelmillError) -> None:
+        """End a cancelled training without Mistral: a job that was never started costs nothing, and may lie."""
+        log.warning("cancelled without Mistral", reason=error.message)
+        message = f"cancelled; nothing of it was started at Mistral, which could not be asked again ({error.stored})"
+        cancel_training(self._engine, row, token, message)
 
     def _begin_giving_up(self, row: TrainingRow, token: str, error: Permanent) -> NextPoll:
         """From now on the training only waits for what is left of it at Mistral to be stopped."""
@@ -235,6 +249,11 @@ class TrainingPoller:
             return  # long countdowns pile up in workers; recovery sends it then
         with contextlib.suppress(BrokerUnavailable):  # `next_look_at` stands in SQL: recovery sends it
             self._sender.send(TRAIN, [JobMessage(job_id=training_id)], countdown_s=wait_s or None)
+
+
+def _costs_nothing_more(row: TrainingRow) -> bool:
+    """Whether the training was cancelled before anything of it was started at Mistral."""
+    return row.cancel_requested and row.state != TrainingState.RUNNING
 
 
 def _cannot_ask(error: LabelmillError) -> bool:

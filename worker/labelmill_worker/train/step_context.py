@@ -27,8 +27,8 @@ from labelmill_worker.ports import control_plane as port
 from labelmill_worker.process.long_work import long_slot
 from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.jobs import note_held, renew_job, require_held
-from labelmill_worker.store.trainings import update_held
-from labelmill_worker.store.transitions import cancel_inner_batches, move_job
+from labelmill_worker.store.trainings import cancel_training, update_held
+from labelmill_worker.store.transitions import move_job
 
 NextPoll = float | None
 
@@ -121,20 +121,7 @@ class StepContext:
 
     def cancel(self) -> None:
         """End the training as cancelled, its batch with it. Raises LeaseLost when it was moved meanwhile."""
-        with writing(self.engine) as connection:
-            moved = move_job(
-                connection,
-                self.row.id,
-                TrainingState.CANCELLED,
-                old=self.state,
-                token=self.token,
-                message="cancelled",
-                changed_at=db_now(),
-                attempts=0,
-            )
-            if not moved:
-                raise LeaseLost(f"{self.row.id} was moved by a person or another worker")
-            cancel_inner_batches(connection, self.row.id, f"cancelled with {self.row.id}")
+        cancel_training(self.engine, self.row, self.token, "cancelled")
 
     def remote_job(self, job_id: str) -> port.RemoteJob:
         """The job at Mistral. Raises RemoteFailed when it is gone."""

@@ -1,6 +1,7 @@
 """Which jobs may be purged: those that ended before a given time and that no remaining job or model needs.
 
-A training and a dataset stay as long as a model version that is not deleted came from them; a dataset also while a job
+A training and a dataset stay as long as a model version that is not deleted came from them; a training also while files
+that it uploaded are to be deleted at Mistral, for nothing else leads to them; a dataset also while a job
 refers to it that stays; a batch while the training or evaluation that runs it stays for its age. A paused batch has not
 ended, for a person may let it go on; that of a training or an evaluation goes with this job.
 """
@@ -16,6 +17,7 @@ from labelmill.contracts.ids import Kind
 from labelmill.contracts.job_kinds import KINDS
 from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
 from labelmill.core.jobs.tables import TABLE_OF, AnyJobTable, is_cancellable, is_open
+from labelmill.core.jobs.uploaded_files import has_uploaded_files
 from labelmill.services.models.resolving import DELETED
 
 
@@ -30,7 +32,8 @@ def ended_before(table: AnyJobTable, before: datetime) -> ColumnElement[bool]:
 def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:
     """A remaining job or model needs the job, however old it is."""
     if kind is Kind.TRAINING:
-        return exists().where(ModelRow.training_id == TrainingRow.id, ModelRow.state != DELETED)
+        made = exists().where(ModelRow.training_id == TrainingRow.id, ModelRow.state != DELETED)
+        return made | has_uploaded_files()
     if kind is Kind.DATASET:
         repeating = aliased(DatasetRow)
         return or_(

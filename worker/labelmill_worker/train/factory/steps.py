@@ -11,18 +11,18 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from labelmill.contracts.errors import InvalidInput, RemoteFailed, RequestRefused
+from labelmill.contracts.errors import InvalidInput, LabelmillError, RemoteFailed, RequestRefused
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import TrainingState
 from labelmill.core.database import writing
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.core.jobs.uploaded_files import FILE_EXPIRY_HOURS
 from labelmill.core.storage.base import StoredFile
 from labelmill_worker.ports import control_plane as port
 from labelmill_worker.store.ledger import write_price
 from labelmill_worker.store.models import publish_version, register_version
 from labelmill_worker.store.trainings import record_poll, update_held
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
-from labelmill_worker.store.uploaded_files import FILE_EXPIRY_HOURS
 from labelmill_worker.train.dataset_rows import holds_chats, missing_here
 from labelmill_worker.train.factory.remote_job import (
     SPLITS,
@@ -119,14 +119,15 @@ def follow(step: StepContext) -> NextPoll:
 
 
 def cancel(step: StepContext) -> NextPoll:
-    """Any state → cancelled, at Mistral as well. A job that Mistral finished before that keeps its end."""
+    """Any state → cancelled, at Mistral as well. A job that Mistral finished before that keeps its end. Raises what the
+    port raises, where Mistral cannot tell of the job."""
     job_id = step.row.remote_job or _job_without_record(step)
     if job_id is None:
         step.cancel()
         return None
     job = step.remote_job(job_id)
     record(step, job)
-    if step.state is not TrainingState.RUNNING and job.status == port.SUCCESS:
+    if step.state is not TrainingState.RUNNING and job.status in (port.STARTED, port.RUNNING, port.SUCCESS):
         step.move(TrainingState.RUNNING, "was started at Mistral")
         return 0.0
     if end_with(step, job):
@@ -139,9 +140,11 @@ def cancel(step: StepContext) -> NextPoll:
     if job.status != port.CANCELLATION_REQUESTED:
         try:
             step.plane.cancel_job(job.id)
-        except RequestRefused:
-            if step.state is TrainingState.RUNNING:  # ended in this moment; the next poll shows how
-                return next_poll_s(step.state, 0, step.poll_s)
+        except LabelmillError as error:
+            if step.state is TrainingState.RUNNING:
+                if isinstance(error, RequestRefused):  # ended in this moment; the next poll shows how
+                    return next_poll_s(step.state, 0, step.poll_s)
+                raise
             # a job that was never started costs nothing: let it lie
     step.cancel()
     return None

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import LabelmillError, Retryable, WorkerUnable
+from labelmill.contracts.errors import LabelmillError, RateLimited, Retryable, WorkerUnable
 from labelmill_worker.ports.control_plane import ControlPlane
-from labelmill_worker.store.uploaded_files import claim_files, defer_files, forget_files
+from labelmill_worker.store.uploaded_files import MAX_PAUSE_S, claim_files, defer_files, forget_files
 
 log = structlog.get_logger()
 
@@ -24,9 +24,7 @@ def delete_uploaded_files(engine: Engine, plane_of: Callable[[], ControlPlane], 
     if token is None:
         return
     try:
-        plane = plane_of()
-        for file in plane.find_files_of(training_id):
-            plane.delete_file(file.id)
+        left = _delete_files(plane_of(), training_id)
     except (Retryable, WorkerUnable) as error:
         log.warning("uploaded files are deleted later", job_id=training_id, reason=error.message)
         defer_files(engine, training_id, token, max(_PAUSE_S, getattr(error, "retry_after_s", None) or 0.0))
@@ -34,4 +32,25 @@ def delete_uploaded_files(engine: Engine, plane_of: Callable[[], ControlPlane], 
         log.error("uploaded files are left to expire", job_id=training_id, reason=error.message)
         forget_files(engine, training_id, token)
     else:
-        forget_files(engine, training_id, token)
+        if not left:
+            forget_files(engine, training_id, token)
+            return
+        will_pass = any(isinstance(error, Retryable) for error in left)
+        log.warning("uploaded files are deleted later", job_id=training_id, files=len(left), reason=left[0].message)
+        defer_files(engine, training_id, token, _PAUSE_S if will_pass else MAX_PAUSE_S)
+
+
+def _delete_files(plane: ControlPlane, training_id: str) -> list[LabelmillError]:
+    """Delete each file that can be deleted. Returns why others cannot: one that is in use must not keep the rest.
+    Raises what concerns all of them."""
+    left: list[LabelmillError] = []
+    for file in plane.find_files_of(training_id):
+        try:
+            plane.delete_file(file.id)
+        except RateLimited:
+            raise
+        except LabelmillError as error:
+            if isinstance(error, WorkerUnable) and error.is_about_mistral:
+                raise
+            left.append(error)
+    return left
