@@ -227,3 +227,27 @@ def test_an_order_that_mistral_would_refuse_is_refused(
     response = requests.http.post(f"{requests._url}/v1/batch/jobs", json=order, headers=requests._headers)
     assert response.status_code == 422
     assert any(field in detail["loc"] for detail in response.json()["detail"])
+
+
+class _Page:
+    """In place of the answers of a list: the same page, however often it is asked for."""
+
+    def __init__(self, *entries: object) -> None:
+        self.entries = entries
+
+    def __call__(self, method: str, path: str, body: object = None, query: object = None) -> object:
+        del method, path, body, query
+        return {"object": "list", "data": [*self.entries]}
+
+
+def test_jobs_of_others_need_not_be_readable_for_ours_to_be_found(
+    sdk_jobs: SdkBatchJobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours: dict[str, object] = {"id": "ours", "input_files": [], "endpoint": "/v1/embeddings", "errors": []}
+    ours |= {"status": "RUNNING", "created_at": 7, "metadata": {"mark": "m", "also": "x"}}
+    ours |= dict.fromkeys(("total_requests", "completed_requests", "succeeded_requests", "failed_requests"), 1)
+    foreign = ({"id": "a", "created_at": None, "metadata": {"mark": "n"}}, {"metadata": ["mark"]}, {"id": 1}, None)
+    monkeypatch.setattr(sdk_jobs._requests, "json", _Page(*foreign, ours))
+    sdk_jobs.check_billing()
+    assert [job.id for job in sdk_jobs.find({"mark": "m"}, 1.0)] == ["ours"]
+    assert sdk_jobs.find({"mark": "other"}, 1.0) == []

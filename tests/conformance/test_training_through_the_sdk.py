@@ -287,6 +287,81 @@ def test_an_account_without_the_factory_is_told_the_remedies(status: int) -> Non
         plane.close()
 
 
+@pytest.mark.parametrize(("status", "field"), [(410, "model"), (422, "model"), (422, "steps")])
+def test_remedies_are_told_by_an_answer_that_repeats_the_key_too(status: int, field: str) -> None:
+    body = orjson.dumps({"detail": [{"loc": ["body", field], "msg": f"not for {KEY}"}]})
+    with Misbehaving(status, body, {}) as server:
+        plane = plane_for(server.url)
+        expected = RequestRefused if field == "steps" else FactoryClosed
+        with pytest.raises(expected, match="not for") as refused:
+            plane.create_job(JobOrder("ministral-3b-latest", ("f",)))
+        plane.close()
+    assert KEY not in f"{refused.value} {refused.value.__cause__!r}"
+
+
+OURS: dict[str, object] = {"id": "ours", "status": "VALIDATED", "created_at": 7.0, "training_files": ["file"]}
+FOREIGN_JOBS: list[object] = [
+    {"id": "a", "status": "RUNNING", "created_at": None, "training_files": ["other"]},
+    {"id": "b" * 101, "status": "s" * 41, "created_at": 1.5, "training_files": ["other"]},
+    {"id": None, "training_files": [{"file_id": "file"}]},
+    {"id": "d", "training_files": "file"},
+    {"id": "e"},
+    None,
+    "file",
+]
+
+
+def test_jobs_of_others_need_not_be_readable_for_ours_to_be_found() -> None:
+    with Misbehaving(200, orjson.dumps({"data": [*FOREIGN_JOBS, OURS]}), {}) as server:
+        plane = plane_for(server.url)
+        plane.check_factory()
+        assert plane.find_job("nobody's") is None
+        found = plane.find_job("file")
+        plane.close()
+    assert found is not None
+    assert (found.id, found.created_at) == ("ours", 7)
+
+
+def test_a_list_of_jobs_that_is_none_is_not_taken_for_an_empty_one() -> None:
+    for body in (b"[]", b'{"data": {"id": "job"}}', b'"data"'):
+        with Misbehaving(200, body, {}) as server:
+            plane = plane_for(server.url)
+            with pytest.raises(MalformedAnswer):
+                plane.find_job("file")
+            plane.close()
+
+
+def test_an_event_with_a_time_that_cannot_be_one_keeps_no_job_from_being_followed() -> None:
+    events = [{"name": "odd", "created_at": at} for at in (None, "now", -1, 1.5)]
+    events.append({"name": "good", "created_at": 5.0})
+    with Misbehaving(200, orjson.dumps({**OURS, "events": events}), {}) as server:
+        plane = plane_for(server.url)
+        job = plane.get_job("ours")
+        plane.close()
+    assert [(event.name, event.created_at) for event in job.events] == [("good", 5)]
+
+
+def test_files_of_others_need_not_be_readable_for_ours_to_be_found() -> None:
+    ours = {"id": "f", "object": "file", "bytes": 3, "created_at": 1, "filename": "train_1-train.jsonl"}
+    ours |= {"purpose": "fine-tune", "sample_type": "instruct", "source": "upload"}
+    foreign = [{"id": "g", "filename": None}, {"id": 5}, None, ours | {"filename": "train_12", "bytes": None}]
+    with Misbehaving(200, orjson.dumps({"data": [*foreign, ours]}), {}) as server:
+        plane = plane_for(server.url)
+        assert [file.id for file in plane.find_files("train_1-train.jsonl")] == ["f"]
+        assert [file.size_bytes for file in plane.find_files_of("train_1")] == [3]
+        plane.close()
+
+
+def test_a_model_whose_card_cannot_be_read_hides_no_other_model() -> None:
+    card = {"id": "mistral-small-2603", "capabilities": {"completion_chat": True}, "type": "base", "aliases": ["small"]}
+    odd = [{"id": "new", "type": "base", "capabilities": 7, "created": "x"}, {"id": 3}, None, {"id": "a\nb"}, "model"]
+    with Misbehaving(200, orjson.dumps({"data": [*odd, card]}), {}) as server:
+        plane = plane_for(server.url)
+        models = plane.list_models()
+        plane.close()
+    assert models == [RemoteModel("new"), RemoteModel("mistral-small-2603", can_chat=True, aliases=("small",))]
+
+
 def test_the_emulator_can_have_retired_fine_tuning() -> None:
     config = EmulatorConfig(port=0, faults=(parse_fault("410@create-job,list-jobs"),))
     with EmulatorThread(config) as emulator:

@@ -32,12 +32,22 @@ LabelmillError                  one clear sentence, and the exit code of a comma
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Self
 
 from labelmill.contracts import exit_codes
 from labelmill.contracts.field_names import Naming, as_option, as_parameter, first_field, write_names
 from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill.contracts.storable_text import storable
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What tells an HTTP answer that refuses something apart from others."""
+
+    status: int
+    fields: frozenset[str]  #: Of the request, those that it names.
+    is_of_model: bool  #: It says that the model is not valid.
 
 
 class LabelmillError(Exception):
@@ -48,6 +58,7 @@ class LabelmillError(Exception):
 
     exit_code = exit_codes.FAILED
     code = "error"
+    refusal: Refusal | None = None  #: Where it stands for an answer of Mistral's control plane.
 
     def __init__(self, message: str) -> None:
         self._sentence = storable(message)  # it may quote outside text, and is usually written to the database

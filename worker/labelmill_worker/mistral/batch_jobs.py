@@ -10,16 +10,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from mistralai.client.models import BatchJob
+
 from labelmill.contracts.errors import BillingRequired, RemoteFailed, RemoteUnavailable, RequestRefused
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.decoding import batch_of
 from labelmill_worker.mistral.remote_files import RemoteFiles
 from labelmill_worker.mistral.result_lines import lines_of, read_entry, read_line
-from labelmill_worker.mistral.sdk_requests import PAGE_SIZE, READ_ATTEMPTS, Listed, SdkRequests
+from labelmill_worker.mistral.sdk_requests import READ_ATTEMPTS, SdkRequests
 from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, NumberedCall, RemoteBatch, ResultLine
 from labelmill_worker.ports.control_plane import RemoteFile
 from labelmill_worker.ports.inference import Endpoint
 
+_JOBS = "/v1/batch/jobs"
 _CLOCKS_APART = timedelta(hours=1)  #: By so much Mistral's clock may be behind the caller's.
 
 
@@ -94,13 +97,16 @@ class SdkBatchJobs:
     def find(self, metadata: Mapping[str, str], created_after: float) -> list[RemoteBatch]:
         since = datetime.fromtimestamp(created_after, UTC) - _CLOCKS_APART
 
-        def page(number: int) -> list[Listed[RemoteBatch]]:
-            found = self._jobs.list(page=number, page_size=PAGE_SIZE, created_after=since).data or []
-            return [(job.id, job) for job in map(self._job, found)]
-
         # The metadata are compared here: that the server filters by them is not documented.
+        def decode(entry: Mapping[str, Any]) -> RemoteBatch | None:
+            theirs = entry.get("metadata")
+            is_ours = isinstance(theirs, dict) and metadata.items() <= theirs.items()
+            return self._job(BatchJob.model_validate(entry)) if is_ours else None
+
         with _billing_named():
-            ours = [job for job in self._requests.pages(page) if metadata.items() <= job.metadata.items()]
+            ours = list(
+                self._requests.listed(_JOBS, decode, {"created_after": since.isoformat().replace("+00:00", "Z")})
+            )
         ours.reverse()  # of one second, too, the oldest comes first
         ours.sort(key=lambda job: job.created_at)
         return ours
@@ -131,7 +137,7 @@ class SdkBatchJobs:
 
     def check_billing(self) -> None:
         with _billing_named():
-            self._requests.read(lambda: self._jobs.list(page=0, page_size=1))
+            self._requests.read(lambda: self._requests.entries(_JOBS, {"page": 0, "page_size": 1}))
 
 
 @contextlib.contextmanager

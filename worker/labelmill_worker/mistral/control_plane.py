@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from labelmill.core.settings import Settings
-from labelmill_worker.mistral.decoding import model_of
+from labelmill_worker.mistral.decoding import listed_model, model_of
 from labelmill_worker.mistral.fine_tuning import FineTuningJobs
 from labelmill_worker.mistral.remote_files import RemoteFiles
 from labelmill_worker.mistral.sdk_requests import READ_ATTEMPTS, SdkRequests
@@ -77,7 +77,10 @@ class SdkControlPlane:
     # models
 
     def list_models(self) -> list[RemoteModel]:
-        return self._requests.read(lambda: [model_of(card) for card in self._models.list().data or []])
+        def read() -> list[RemoteModel]:
+            return [model for model in map(listed_model, self._requests.entries("/v1/models")) if model is not None]
+
+        return self._requests.read(read)
 
     def get_model(self, model_id: str) -> RemoteModel:
         return self._requests.read(lambda: model_of(self._models.retrieve(model_id=model_id)))

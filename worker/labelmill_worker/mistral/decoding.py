@@ -3,10 +3,14 @@ field with a falsy `Unset`, not None."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+
+from mistralai.client.models import ModelListData
+from pydantic import TypeAdapter, ValidationError
 
 from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER, fault_of_name
 from labelmill.contracts.errors import MalformedAnswer
@@ -15,6 +19,7 @@ from labelmill_worker.mistral.http_errors import without_secrets
 from labelmill_worker.ports.batch_jobs import RemoteBatch
 from labelmill_worker.ports.control_plane import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
 
+_CARD: TypeAdapter[Any] = TypeAdapter(ModelListData)
 _MAX_TIMESTAMP = 253_402_300_799  #: The end of the year 9999.
 
 
@@ -35,12 +40,16 @@ def job_of(answer: Any) -> RemoteJob:
         expected_duration_s=_count(metadata.get("expected_duration_seconds")),
         train_tokens=_count(metadata.get("train_tokens")),
         data_tokens=_count(metadata.get("data_tokens")),
-        events=tuple(
-            RemoteEvent(storable(str(event.get("name"))), _timestamp(event.get("created_at")), _said_of(event))
-            for event in map(_mapping, _list(answer.get("events")))
-        ),
+        events=tuple(_events(answer.get("events"))),
         checkpoints=tuple(map(_checkpoint, map(_mapping, _list(answer.get("checkpoints"))))),
     )
+
+
+def _events(entries: Any) -> Iterator[RemoteEvent]:
+    """Those whose time can be one: what is told of a job must not keep it from being followed."""
+    for event in map(_mapping, _list(entries)):
+        with contextlib.suppress(MalformedAnswer):
+            yield RemoteEvent(storable(str(event.get("name"))), _timestamp(event.get("created_at")), _said_of(event))
 
 
 def _checkpoint(point: Mapping[str, Any]) -> RemoteCheckpoint:
@@ -98,6 +107,16 @@ def model_of(card: Any) -> RemoteModel:
     )
 
 
+def listed_model(card: Any) -> RemoteModel | None:
+    """A model of a list, of whose card nothing but the id is certain; None for one without a usable id."""
+    if not isinstance(card, Mapping) or (model_id := _name(card.get("id"))) is None:
+        return None
+    try:
+        return model_of(_CARD.validate_python(card))
+    except ValidationError:
+        return RemoteModel(model_id)
+
+
 def _field(answer: Any, name: str) -> Any:
     """A field's value; None where it is absent, null or `Unset`."""
     value = getattr(answer, name, None)
@@ -131,6 +150,8 @@ def _words(value: Any) -> str | None:
 
 def _timestamp(value: Any) -> int:
     """Seconds since 1970. Raises MalformedAnswer for a time outside the calendar."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if not isinstance(value, int) or not 0 <= value <= _MAX_TIMESTAMP:
         raise MalformedAnswer("Mistral's answer holds a time that cannot be one")
     return value

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import httpx2
 from mistralai.client.errors import MistralError, NoResponseError, ResponseValidationError
 
-from labelmill.contracts.errors import InvalidInput, LabelmillError, MalformedAnswer, RemoteUnavailable
+from labelmill.contracts.errors import InvalidInput, LabelmillError, MalformedAnswer, Refusal, RemoteUnavailable
 from labelmill_worker.mistral.client_config import proxy_refuses_credentials, unknown_authority
-from labelmill_worker.mistral.http_errors import error_for_status, without_secrets
+from labelmill_worker.mistral.http_errors import error_for_status, refused_fields, without_secrets
 
 #: What `translate_error` understands; anything else is a fault of ours.
 REMOTE_ERRORS = (MistralError, NoResponseError, httpx2.HTTPError, httpx2.InvalidURL, httpx2.StreamError)
@@ -22,7 +22,9 @@ def translate_error(error: Exception, secrets: Sequence[str] = ()) -> LabelmillE
     if isinstance(error, ResponseValidationError):
         return MalformedAnswer(f"Mistral's answer cannot be read (status {error.status_code})")
     if isinstance(error, MistralError):
-        return error_for_status(error.status_code, error.body, error.headers.get("retry-after"), secrets)
+        translated = error_for_status(error.status_code, error.body, error.headers.get("retry-after"), secrets)
+        translated.refusal = Refusal(error.status_code, refused_fields(error.body), "invalid_model" in error.body)
+        return translated
     if isinstance(error, (httpx2.UnsupportedProtocol, httpx2.InvalidURL)):
         return InvalidInput("LABELMILL_MISTRAL_URL is not an http:// or https:// address")
     if isinstance(error, httpx2.TimeoutException):

@@ -4,15 +4,12 @@ They stay for endpoints that offer them, the emulator among these."""
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mistralai.client.errors import MistralError
-
-from labelmill.contracts.errors import FactoryClosed, InvalidInput, LabelmillError, MalformedAnswer
+from labelmill.contracts.errors import FactoryClosed, InvalidInput, LabelmillError
 from labelmill_worker.mistral.decoding import job_of
-from labelmill_worker.mistral.http_errors import refused_fields
-from labelmill_worker.mistral.sdk_requests import PAGE_SIZE, Listed, SdkRequests
+from labelmill_worker.mistral.sdk_requests import SdkRequests
 from labelmill_worker.ports.control_plane import JobOrder, RemoteJob
 
 _JOBS = "/v1/fine_tuning/jobs"
@@ -36,21 +33,18 @@ class FineTuningJobs:
     def find(self, training_file_id: str) -> RemoteJob | None:
         """See `ControlPlane.find_job`."""
 
-        def page(number: int) -> list[Listed[RemoteJob]]:
-            # jobs of another kind may have no training files, and are none of ours
-            return [
-                (str(entry.get("id")), job_of(entry) if "training_files" in entry else None)
-                for entry in self._listed(number, PAGE_SIZE)
-            ]
+        def decode(entry: Mapping[str, Any]) -> RemoteJob | None:
+            files = entry.get("training_files")  # jobs of another kind may have none
+            return job_of(entry) if isinstance(files, list) and training_file_id in files else None
 
         with _naming_remedies(_CLOSED):
-            ours = [job for job in self._requests.pages(page) if training_file_id in job.training_files]
+            ours = list(self._requests.listed(_JOBS, decode, {}))
         return min(ours, key=lambda job: job.created_at) if ours else None
 
     def check(self) -> None:
         """See `ControlPlane.check_factory`."""
         with _naming_remedies(_CLOSED):
-            self._requests.read(lambda: self._listed(0, 1))
+            self._requests.read(lambda: self._requests.entries(_JOBS, {"page": 0, "page_size": 1}))
 
     def get(self, job_id: str) -> RemoteJob:
         """See `ControlPlane.get_job`."""
@@ -68,13 +62,6 @@ class FineTuningJobs:
     def _act(self, job_id: str, action: str) -> None:
         with _naming_remedies(_GONE):
             self._requests.once(lambda: self._requests.json("POST", f"{_JOBS}/{job_id}/{action}"))
-
-    def _listed(self, page: int, page_size: int) -> list[dict[str, Any]]:
-        answer = self._requests.json("GET", _JOBS, query={"page": page, "page_size": page_size})
-        entries = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(entries or [], list) or not all(isinstance(entry, dict) for entry in entries or []):
-            raise MalformedAnswer("Mistral's answer holds no list of fine-tuning jobs")
-        return entries or []
 
     def _body(self, order: JobOrder) -> dict[str, Any]:
         hyperparameters = {"training_steps": order.steps, "learning_rate": order.learning_rate}
@@ -113,14 +100,11 @@ def _naming_remedies(closed: frozenset[int]) -> Iterator[None]:
     try:
         yield
     except LabelmillError as error:
-        cause = error.__cause__
-        if not isinstance(cause, MistralError) or cause.status_code not in closed:
+        refusal = error.refusal
+        if refusal is None or refusal.status not in closed:
             raise
-        if cause.status_code == 422:
-            # since March 2026 every model was refused so; of another field it is that field's fault
-            if refused_fields(cause.body) - {"model"}:
-                raise
-        elif "invalid_model" in cause.body:
+        # since March 2026 every model was refused with 422; of another field it is that field's fault
+        if refusal.fields - {"model"} if refusal.status == 422 else refusal.is_of_model:
             raise
         raise FactoryClosed(
             "Mistral does not let this account fine-tune classifiers any more; train with --method embedding or "

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from mistralai.client.models import File
+from mistralai.client.models import File, FileSchema
 
 from labelmill.contracts.errors import InvalidInput, RemoteFailed
 from labelmill_worker.mistral.decoding import file_of
-from labelmill_worker.mistral.sdk_requests import PAGE_SIZE, Listed, SdkRequests
+from labelmill_worker.mistral.sdk_requests import SdkRequests
 from labelmill_worker.ports.control_plane import RemoteFile
 
 UPLOAD_BYTES_PER_S = 100_000  #: An upload may take so much longer than other requests.
@@ -41,11 +41,11 @@ class RemoteFiles:
 
     def find(self, name: str) -> list[RemoteFile]:
         """Files of exactly that name."""
-        return [file for file in self._found(name) if file.name == name]
+        return self._found(name, lambda found: found == name)
 
     def find_beginning_with(self, beginning: str) -> list[RemoteFile]:
         """Files whose names begin so."""
-        return [file for file in self._found(beginning) if file.name.startswith(beginning)]
+        return self._found(beginning, lambda found: found.startswith(beginning))
 
     def delete(self, file_id: str) -> None:
         """Delete a file; nothing happens when it is gone already."""
@@ -54,9 +54,9 @@ class RemoteFiles:
         except RemoteFailed:
             return  # gone already: what was asked for
 
-    def _found(self, part_of_name: str) -> Iterator[RemoteFile]:
-        def page(number: int) -> list[Listed[RemoteFile]]:
-            found = self._files.list(page=number, page_size=PAGE_SIZE, search=part_of_name, purpose=self._purpose)
-            return [(file.id, file) for file in map(file_of, found.data)]
+    def _found(self, part_of_name: str, is_meant: Callable[[str], bool]) -> list[RemoteFile]:
+        def decode(entry: Mapping[str, Any]) -> RemoteFile | None:
+            name = entry.get("filename")
+            return file_of(FileSchema.model_validate(entry)) if isinstance(name, str) and is_meant(name) else None
 
-        return self._requests.pages(page)
+        return list(self._requests.listed("/v1/files", decode, {"search": part_of_name, "purpose": self._purpose}))

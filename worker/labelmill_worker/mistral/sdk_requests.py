@@ -29,7 +29,6 @@ from labelmill_worker.mistral.ratelimit.blocking import fleet_gate, no_gate
 
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
-Listed = tuple[str, Entry | None]  #: The id of what a page lists, and what it is; None: nothing that is of use here.
 
 READ_ATTEMPTS = 3  #: Requests for one read, at most; the job's polling schedule takes over after that.
 PAGE_SIZE = 100
@@ -109,11 +108,15 @@ class SdkRequests:
                 self._sleep(self._rng.uniform(0, 0.25 * 2**attempt))
         return self.once(call)
 
-    def pages(self, page: Callable[[int], list[Listed[Entry]]]) -> Iterator[Entry]:
-        """Read a list to its end: `page` reads the page of a number, from 0 on."""
+    def listed(
+        self, path: str, decode: Callable[[Mapping[str, Any]], Entry | None], query: Mapping[str, str | int]
+    ) -> Iterator[Entry]:
+        """Read a list to its end. `decode` makes of an entry what it is, and None of one that is of no use here: it
+        alone knows which entries must be readable, for the list holds those of other programs too."""
         seen: set[str] = set()
         for number in range(_MAX_PAGES):
-            entries = self.read(lambda number=number: page(number))  # type: ignore[misc]
+            page = {**query, "page": number, "page_size": PAGE_SIZE}
+            entries = self.read(lambda page=page: self._decoded(path, decode, page))  # type: ignore[misc]
             ids = {entry_id for entry_id, _ in entries}
             # A short page is no sign of the end: a server may cap `page_size`, and a job that is overlooked is paid
             # twice. The end is an empty page, or the same page again.
@@ -121,6 +124,23 @@ class SdkRequests:
                 return
             yield from (entry for entry_id, entry in entries if entry is not None and entry_id not in seen)
             seen |= ids
+
+    def _decoded(
+        self, path: str, decode: Callable[[Mapping[str, Any]], Entry | None], query: Mapping[str, str | int]
+    ) -> list[tuple[str, Entry | None]]:
+        return [
+            (str(entry.get("id")), decode(entry)) if isinstance(entry, Mapping) else (repr(entry), None)
+            for entry in self.entries(path, query)
+        ]
+
+    def entries(self, path: str, query: Mapping[str, str | int] | None = None) -> list[Any]:
+        """A list's entries, or those of a page, as plain JSON: the SDK reads all of a page or nothing of it. To be
+        called inside `read`."""
+        answer = self.json("GET", path, query=query)
+        entries = (answer.get("data") or []) if isinstance(answer, dict) else None
+        if not isinstance(entries, list):
+            raise MalformedAnswer(f"Mistral's answer holds no list (of {path})")
+        return entries
 
     def json(self, method: str, path: str, body: Any = None, query: Mapping[str, str | int] | None = None) -> Any:
         """The JSON answer of a route that the SDK does not know. To be called inside `once`, `read` and `pages`."""
