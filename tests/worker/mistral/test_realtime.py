@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from labelmill.contracts.errors import RemoteUnavailable
+from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable
+from labelmill_worker.mistral import realtime
 from labelmill_worker.mistral.realtime import RealtimeInference
 from labelmill_worker.ports.inference import Call, Endpoint
 
@@ -74,4 +75,32 @@ def test_an_answer_that_is_cut_short_is_asked_for_again() -> None:
         await writer.drain()
 
     with pytest.raises(RemoteUnavailable, match="cannot be reached"):
+        _ask(listener)
+
+
+def test_an_answer_without_an_end_is_not_read_into_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(realtime, "MAX_ANSWER_BYTES", 100_000)
+    sent = 0
+
+    async def listener(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(_HEAD.replace(b"10000", b"9000000000"))
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(b" " * 10_000)
+                sent += 10_000
+                await writer.drain()
+
+    with pytest.raises(MalformedAnswer, match="longer than 100,000 bytes"):
+        _ask(listener)
+    assert sent < 20_000_000  # what buffers on the way take
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_an_answer_without_a_body_is_a_fault_of_the_server(status: int) -> None:
+    async def listener(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 {status} Said\r\nContent-Length: 0\r\n\r\n".encode())
+        await writer.drain()
+
+    with pytest.raises((MalformedAnswer, RemoteUnavailable), match=r"not valid JSON|has trouble"):
         _ask(listener)

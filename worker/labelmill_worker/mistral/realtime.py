@@ -15,7 +15,7 @@ from pyreqwest.http import Url
 from pyreqwest.proxy import ProxyBuilder
 from pyreqwest.response import Response
 
-from labelmill.contracts.errors import RemoteUnavailable, RequestRefused, Unanswered
+from labelmill.contracts.errors import MalformedAnswer, RemoteUnavailable, RequestRefused, Unanswered
 from labelmill.core.settings import Settings
 from labelmill_worker.mistral.client_config import (
     ClientConfig,
@@ -29,6 +29,7 @@ from labelmill_worker.mistral.refused_fields import RefusalStore, RefusedFields
 from labelmill_worker.mistral.replies import read_reply
 from labelmill_worker.ports.inference import Call, Endpoint, Reply
 
+MAX_ANSWER_BYTES = 1 << 26  #: Several times what the vectors of the largest request take.
 #: The request was not sent: nothing is paid for.
 _UNSENT = (BuilderError, ConnectError, ConnectTimeoutError, PoolTimeoutError)
 
@@ -58,10 +59,9 @@ class RealtimeInference:
             await asyncio.to_thread(refused.of, call.model)  # once in a process: it may ask the database
         body = refused.body_of(call)
         try:
-            response = (
-                await self._opened().post(self._urls[call.endpoint]).body_bytes(orjson.dumps(body)).build().send()
-            )
-            payload = memoryview(await response.bytes())
+            request = self._opened().post(self._urls[call.endpoint]).body_bytes(orjson.dumps(body))
+            async with request.build_streamed() as response:
+                payload = memoryview(await response.body_reader.read(MAX_ANSWER_BYTES + 1) or b"")
         except TimeoutError as error:
             raise _fault_of(error)(f"Mistral did not answer within {self._config.timeout_s:g} s") from error
         except (PyreqwestError, OSError) as error:
@@ -71,6 +71,8 @@ class RealtimeInference:
             if "proxy auth" in cause:
                 raise proxy_refuses_credentials() from error
             raise _fault_of(error)(f"Mistral cannot be reached: {cause}") from error
+        if len(payload) > MAX_ANSWER_BYTES:
+            raise MalformedAnswer(f"Mistral's answer is longer than {MAX_ANSWER_BYTES:,} bytes")
         retry_after = None if response.status == 200 else _retry_after(response)
         try:
             return read_reply(response.status, payload, retry_after, [self._key], read_limits(response.get_header))
