@@ -13,7 +13,9 @@ from mill import Mill, assert_all_labelled, assert_billed_once, open_mill, some_
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, first_times, ok, refuse_texts_with, result_of
 
+from labelmill.contracts.errors import RequestRefused
 from labelmill_worker.inference import retry_policy
+from labelmill_worker.inference.bisection import REFUSED_TEXTS, BatchVerdict
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -53,6 +55,56 @@ def test_a_slow_batch_that_is_refused_as_a_whole_stops_within_one_slice(
     assert mistral.most_concurrent <= 16
     assert mill.free_slots() == 16
     runtime.close()
+
+
+def test_a_batch_of_one_text_a_request_stops_once_the_first_texts_are_refused_alike(
+    engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    mill, runtime = open_mill(engine, mistral, redis_url, texts_per_request=1, max_in_flight=8)
+    mistral.faults = [refuse_texts_with("", 422)]
+    batch = mill.submit(some_texts(400), chunk_texts=100)
+    document = mill.run(batch)
+    runtime.close()
+    assert (document["state"], document["error_code"]) == ("failed", "request_refused")
+    assert mistral.requests < REFUSED_TEXTS + 8
+    assert len(mill.errors(batch)) == REFUSED_TEXTS - 1
+    assert document["rows"]["pending"] == 400 - (REFUSED_TEXTS - 1)
+
+
+def test_a_small_batch_of_one_text_a_request_has_a_reason_for_each_text(
+    engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    mill, runtime = open_mill(engine, mistral, redis_url, texts_per_request=1)
+    mistral.faults = [refuse_texts_with("", 422)]
+    batch = mill.submit(some_texts(REFUSED_TEXTS - 1))
+    document = mill.run(batch)
+    runtime.close()
+    assert (document["state"], document["rows"]["failed"]) == ("completed", REFUSED_TEXTS - 1)
+    assert set(mill.errors(batch).values()) == {"request_refused"}
+
+
+def test_texts_that_are_refused_one_by_one_do_not_stop_a_batch_of_which_another_process_was_answered(
+    mill: Mill, engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    other, runtime = open_mill(engine, mistral, redis_url, texts_per_request=1)
+    mistral.faults = [refuse_texts_with("poison")]
+    batch = mill.submit([*some_texts(30), *(f"poison {number}" for number in range(30))], chunk_texts=30)
+    mill.work(batch, 0)
+    other.work(batch, 1)
+    assert mill.status(batch)["state"] == "running"
+    other.fake.waiting.extend(mill.fake.waiting)
+    document = other.run(batch)
+    runtime.close()
+    assert document["state"] == "completed"
+    assert set(mill.errors(batch)) == set(range(30, 60))
+
+
+def test_texts_that_are_refused_for_different_reasons_say_nothing_of_their_batch() -> None:
+    verdict = BatchVerdict()
+    reasons = [RequestRefused(f"reason {number // 10}", 422) for number in range(100)]
+    assert not any(verdict.note_refused_text(reason) for reason in reasons)
+    alike = [verdict.note_refused_text(RequestRefused("no such schema", 422)) for _ in range(REFUSED_TEXTS)]
+    assert alike == [False] * (REFUSED_TEXTS - 1) + [True]
 
 
 def test_refused_rows_do_not_stop_a_batch_that_has_answers(mill: Mill) -> None:

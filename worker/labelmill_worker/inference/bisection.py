@@ -16,6 +16,8 @@ from labelmill_worker.inference.outcomes import Answer, Deferred, Outcome, RowFa
 from labelmill_worker.inference.planning import Request
 
 _MAX_KNOWN = 1_000  #: Batches. What is forgotten is found out again.
+#: Texts, asked alone and refused alike while none is answered, by which a batch counts as refused as a whole.
+REFUSED_TEXTS = 20
 
 Failed = Callable[[Request, LabelmillError], Outcome]
 
@@ -29,12 +31,22 @@ class SendPart(Protocol):
 @dataclass
 class BatchVerdict:
     """What this process knows of a batch as a whole: until something of it was answered, one request at a time is
-    bisected, because a batch whose first refused request is refused row by row alike is refused as a whole."""
+    bisected, because a batch whose first refused request is refused row by row alike is refused as a whole. Where
+    requests hold one text each, so is one of whose texts the first ones are refused alike."""
 
     answered: bool = False
+    refused_texts: int = 0  #: Asked alone and refused in the words of `last_refusal`, one after the other.
+    last_refusal: str = ""
     answered_at: float = 0.0  #: When a reply was last usable, and …
     malformed: int = 0  #: … how many were not, so far.
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+
+    def note_refused_text(self, error: RequestRefused) -> bool:
+        """Whether the refusal of one more text that was asked alone tells that the batch is refused as a whole."""
+        words = str(error)
+        self.refused_texts = self.refused_texts + 1 if words == self.last_refusal else 1
+        self.last_refusal = words
+        return self.refused_texts >= REFUSED_TEXTS
 
 
 class BatchVerdicts:
@@ -90,6 +102,8 @@ async def bisect_refused(
     """Find the rows that are refused; `Stop` where the batch is refused as a whole."""
     if verdict.answered:
         return await bisect(request, error, send, admission, fail_row)
+    if len(request) == 1:
+        return [Stop(error)] if verdict.note_refused_text(error) else [fail_row(request, error)]
     # a request that waits for the verdict lends its slot to the one that is bisected
     is_lent = True
     admission.release()
@@ -108,7 +122,7 @@ async def bisect_refused(
 
 def _is_refused_as_a_whole(request: Request, outcomes: list[Outcome], verdict: BatchVerdict) -> bool:
     failures = [outcome.error for outcome in outcomes if isinstance(outcome, RowFailed)]
-    alike = len(failures) == len(request) > 1 and len({str(failure) for failure in failures}) == 1
+    alike = len(failures) == len(request) and len({str(failure) for failure in failures}) == 1
     if alike and not verdict.answered:
         return True
     verdict.answered = verdict.answered or any(isinstance(outcome, Answer) for outcome in outcomes)
