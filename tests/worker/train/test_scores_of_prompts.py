@@ -16,6 +16,8 @@ from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral
 from token_model import choice_of
 
+from labelmill.core.database import writing
+from labelmill.core.remote_models import Listed, keep_list
 from labelmill.services.results.reading import read_results
 
 
@@ -87,6 +89,41 @@ def test_a_model_is_asked_once_whatever_it_says(school: School) -> None:
     assert (_scores(school, batch["id"]), "logprobs" in school.mistral.bodies[-1]) == ([1.0], False)
     batch = school.run(school.classify(["text 7 xx"], model="m@4"))
     assert _scores(school, batch["id"]) == pytest.approx([_sure("text 7 xx")], abs=1e-5)
+
+
+def _list_models(school: School, dated: str) -> None:
+    """From now on `chat-latest` means the model of that name, and workers know."""
+    capabilities = {"completion_chat": True}
+    card = {"id": dated, "object": "model", "type": "base", "capabilities": capabilities, "aliases": ["chat-latest"]}
+
+    async def listed(request: web.Request) -> web.Response | None:
+        return web.json_response({"object": "list", "data": [card]}) if request.path == "/v1/models" else None
+
+    school.mistral.control_plane_reply = listed
+    with writing(school.engine) as connection:
+        keep_list(connection, [Listed(dated, ("chat-latest",))])
+
+
+def test_what_was_found_out_of_a_model_is_not_believed_of_the_next_one_of_its_name(school: School) -> None:
+    for dated, said, told in (("chat-2606", refuses, False), ("chat-2609", tells, True)):
+        school.mistral.faults = [said]
+        _list_models(school, dated)
+        training = school.run(school.train(method="prompt", base_model="chat-latest"))
+        history = school.history(training["id"])
+        assert (f"{dated} tells log-probabilities" in history) is told
+        assert {body["model"] for body in school.mistral.bodies if "logprobs" in body} == {dated}
+        school.mistral.bodies.clear()
+
+
+def test_a_refusal_that_is_not_about_log_probabilities_is_not_remembered(school: School) -> None:
+    refused = web.Response(status=422, body=b'{"message":"no structured answers today"}')
+    school.mistral.faults = [lambda texts, body: refused if "logprobs" in body else None]
+    training = school.run(school.train(method="prompt"))
+    assert training["state"] == "succeeded"
+    assert "could not be asked for log-probabilities" in school.history(training["id"])
+    school.mistral.faults = [tells]
+    training = school.run(school.train(method="prompt"))
+    assert "scores are probabilities" in school.history(training["id"])
 
 
 def test_a_cap_below_the_price_of_asking_is_kept(school: School) -> None:

@@ -142,14 +142,6 @@ def first_row_error(engine: Engine, batch_no: int) -> str | None:
         )
 
 
-def first_error_code(engine: Engine, batch_no: int) -> str | None:
-    """The code of the first failed row's error."""
-    with reading(engine) as connection:
-        return connection.scalar(
-            select(RowErrorRow.code).where(RowErrorRow.batch_no == batch_no).order_by(RowErrorRow.row).limit(1)
-        )
-
-
 def read_scores(engine: Engine, batch_no: int, target: int, rows: int) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """`(row, scores)` of a target's answers, duplicates filled in; failed rows are left out."""
     with reading(engine) as connection:

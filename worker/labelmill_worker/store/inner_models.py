@@ -11,7 +11,7 @@ from labelmill.contracts.inner_methods import LOGPROBS, REFUSED_FIELDS, VECTORS
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
-from labelmill.core.database.tables import ModelRow, ModelTargetRow, utc_now
+from labelmill.core.database.tables import BatchRow, ModelRow, ModelTargetRow, utc_now
 
 _INNER = "inner"  #: Their state.
 _OF_LOGPROBS = -1  #: The version of the model that asks whether log-probabilities are told.
@@ -52,10 +52,11 @@ def tells_logprobs(engine: Engine, remote_model: str) -> bool | None:
         return (connection.scalar(statement) or {}).get("told")
 
 
-def remember_logprobs(engine: Engine, model_no: int, *, told: bool) -> None:
-    """Keep the answer for all later trainings."""
+def remember_logprobs(engine: Engine, batch_no: int, *, told: bool) -> None:
+    """Keep the answer for all later trainings, of the model that the batch asked."""
+    asked = select(BatchRow.model_no).where(BatchRow.no == batch_no).scalar_subquery()
     with writing(engine) as connection:
-        connection.execute(update(ModelRow).where(ModelRow.no == model_no).values(recipe={"told": told}))
+        connection.execute(update(ModelRow).where(ModelRow.no == asked).values(recipe={"told": told}))
 
 
 def refused_fields_model(connection: Connection, remote_model: str) -> int:
