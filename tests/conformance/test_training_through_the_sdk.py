@@ -355,11 +355,18 @@ def test_files_of_others_need_not_be_readable_for_ours_to_be_found() -> None:
 def test_a_model_whose_card_cannot_be_read_hides_no_other_model() -> None:
     card = {"id": "mistral-small-2603", "capabilities": {"completion_chat": True}, "type": "base", "aliases": ["small"]}
     odd = [{"id": "new", "type": "base", "capabilities": 7, "created": "x"}, {"id": 3}, None, {"id": "a\nb"}, "model"]
+    odd.append({"id": "old-2411", "type": None, "aliases": ["old", 5], "deprecation": "2026-12-31T00:00:00Z"})
+    odd.append({"id": "undated", "deprecation": "soon", "deprecation_replacement_model": "new"})
     with Misbehaving(200, orjson.dumps({"data": [*odd, card]}), {}) as server:
         plane = plane_for(server.url)
         models = plane.list_models()
         plane.close()
-    assert models == [RemoteModel("new"), RemoteModel("mistral-small-2603", can_chat=True, aliases=("small",))]
+    assert models == [
+        RemoteModel("new"),
+        RemoteModel("old-2411", aliases=("old", "5"), deprecated_at="2026-12-31T00:00:00+00:00"),
+        RemoteModel("undated", replacement="new"),
+        RemoteModel("mistral-small-2603", can_chat=True, aliases=("small",)),
+    ]
 
 
 def test_the_emulator_can_have_retired_fine_tuning() -> None:

@@ -9,9 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from mistralai.client.models import ModelListData
-from pydantic import TypeAdapter, ValidationError
-
 from labelmill.contracts.bounds import MAX_AMOUNT, MAX_NUMBER, fault_of_name
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.storable_text import storable
@@ -19,7 +16,6 @@ from labelmill_worker.mistral.http_errors import without_secrets
 from labelmill_worker.ports.batch_jobs import RemoteBatch
 from labelmill_worker.ports.control_plane import RemoteCheckpoint, RemoteEvent, RemoteFile, RemoteJob, RemoteModel
 
-_CARD: TypeAdapter[Any] = TypeAdapter(ModelListData)
 _MAX_TIMESTAMP = 253_402_300_799  #: The end of the year 9999.
 
 
@@ -108,18 +104,13 @@ def model_of(card: Any) -> RemoteModel:
 
 
 def listed_model(card: Any) -> RemoteModel | None:
-    """A model of a list, of whose card nothing but the id is certain; None for one without a usable id."""
-    if not isinstance(card, Mapping) or (model_id := _name(card.get("id"))) is None:
-        return None
-    try:
-        return model_of(_CARD.validate_python(card))
-    except ValidationError:
-        return RemoteModel(model_id)
+    """A model from a list's plain JSON; None for one without a usable id."""
+    return model_of(card) if isinstance(card, Mapping) and _name(card.get("id")) is not None else None
 
 
 def _field(answer: Any, name: str) -> Any:
     """A field's value; None where it is absent, null or `Unset`."""
-    value = getattr(answer, name, None)
+    value = answer.get(name) if isinstance(answer, Mapping) else getattr(answer, name, None)
     return None if type(value).__name__ == "Unset" else value
 
 
@@ -137,6 +128,9 @@ def _name(value: Any) -> str | None:
 
 
 def _date(value: Any) -> str | None:
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            value = datetime.fromisoformat(value)
     return value.isoformat() if isinstance(value, datetime) else None
 
 
