@@ -10,12 +10,14 @@ from labelmill.contracts.errors import (
     CredentialsRefused,
     LabelmillError,
     MalformedAnswer,
+    Permanent,
     RemoteFailed,
     RemoteUnavailable,
     RequestRefused,
     UnusableContent,
 )
 from labelmill.contracts.usage import Usage
+from labelmill_worker.inference.bisection import REFUSED_TEXTS
 from labelmill_worker.inference.outcomes import RowFailed
 
 MAX_TRIES = 8  #: Of a row, in as many remote batches.
@@ -84,9 +86,12 @@ def no_result(words: str) -> LabelmillError:
 def refusal_of_all(failures: Sequence[LineFailure], *, lists: int) -> LabelmillError | None:
     """Why the batch is refused as a whole, by the lines of a remote batch of which none was answered; None: it is not.
     `lists`: how many of them held several texts; refused for their content, they say nothing of single texts."""
-    if not failures or len({str(failure.error) for failure in failures}) > 1:
+    lasting = [failure.error for failure in failures if isinstance(failure.error, Permanent)]
+    if len({str(error) for error in lasting}) != 1:
         return None
-    error = failures[0].error
+    if len(lasting) < min(len(failures), REFUSED_TEXTS):
+        return None  # faults that pass, such as a 429, say nothing; too few lines are left that do
+    error = lasting[0]
     if isinstance(error, CredentialsRefused | RemoteFailed):
         return error
-    return error if isinstance(error, RequestRefused) and len(failures) > 1 and not lists else None
+    return error if isinstance(error, RequestRefused) and len(lasting) > 1 and not lists else None
