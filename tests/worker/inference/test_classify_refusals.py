@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +17,7 @@ from strict_mistral import KEY, LABELS, StrictMistral, first_times, ok, refuse_t
 from labelmill.contracts.errors import RequestRefused
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.bisection import REFUSED_TEXTS, BatchVerdict
+from labelmill_worker.ports.inference import Call
 
 
 @pytest.mark.parametrize("status", [400, 413, 422])
@@ -97,6 +99,26 @@ def test_texts_that_are_refused_one_by_one_do_not_stop_a_batch_of_which_another_
     runtime.close()
     assert document["state"] == "completed"
     assert set(mill.errors(batch)) == set(range(30, 60))
+
+
+def test_refusals_that_come_before_the_first_answers_do_not_stop_a_batch(
+    engine: Engine, mistral: StrictMistral, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mill, runtime = open_mill(engine, mistral, redis_url, texts_per_request=1, max_in_flight=64)
+    answer = mistral.answer
+
+    async def slow_unless_refused(call: Call, *, has_key: bool = True) -> web.Response:
+        if "poison" not in str(call.body["input"]):
+            await asyncio.sleep(0.3)
+        return await answer(call, has_key=has_key)
+
+    monkeypatch.setattr(mistral, "answer", slow_unless_refused)
+    mistral.faults = [refuse_texts_with("poison")]
+    batch = mill.submit([*(f"poison {number}" for number in range(30)), *some_texts(50)])
+    document = mill.run(batch)
+    runtime.close()
+    assert document["state"] == "completed"
+    assert set(mill.errors(batch)) == set(range(30))
 
 
 def test_texts_that_are_refused_for_different_reasons_say_nothing_of_their_batch() -> None:
