@@ -60,7 +60,7 @@ def test_the_first_request_to_a_model_goes_alone_until_its_answer_tells_the_limi
         waiting = asyncio.create_task(other.wait_for_permit(1, 5))
         await reported(one, ReportedLimits(600, 599))
         assert await waiting
-        assert other._spacing_s == pytest.approx(60 / 600 * LAW.lone_margin_factor, rel=0.01)
+        assert other._spacing_s == pytest.approx(60 / 600 * LAW.minute_margin_factor, rel=0.01)
 
     with_two(redis_url, prefix, talk)
 
@@ -91,7 +91,41 @@ def test_what_another_program_uses_is_left_to_it(redis_url: str, prefix: str) ->
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         assert await one.wait_for_permit(1, 5)
         await reported(one, ReportedLimits(1200, 1200 - 1 - 600))  # 600 of those gone were not sent from here
-        assert await spacing_of(other) == pytest.approx(60 / 600 * LAW.shared_margin_factor, rel=0.01)
+        assert await spacing_of(other) == pytest.approx(60 / 600 * LAW.minute_margin_factor, rel=0.01)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_program_that_has_begun_lately_is_left_what_it_will_use(redis_url: str, prefix: str) -> None:
+    reported_key = f"{prefix}:model:{MODEL}:reported"
+
+    async def left_to_others(limiter: ModelLimiter, used: int) -> float:
+        limiter._reports._next_at = 0.0
+        await reported(limiter, ReportedLimits(1200, 1200 - 1 - used))
+        with redis.Redis.from_url(redis_url) as client:
+            return float(client.hget(reported_key, "by_others") or -1)
+
+    def time_goes_by(seconds: float) -> None:
+        """As seen from what was noted so far."""
+        with redis.Redis.from_url(redis_url) as client:
+            for name, value in client.hgetall(reported_key).items():
+                if name.startswith(b"by_others") and name.endswith(b"_at"):
+                    client.hset(reported_key, name, float(value) - seconds)
+
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        assert await left_to_others(one, 10) == 10, "an error of counting"
+        assert await left_to_others(one, 100) == 100
+        time_goes_by(10)
+        assert await left_to_others(one, 200) == pytest.approx(300, abs=1), "ten a second more, for ten seconds more"
+        time_goes_by(10)
+        at_most = await left_to_others(one, 250)
+        assert at_most == pytest.approx(300, abs=2), "five a second more"
+        time_goes_by(20)
+        assert 250 < await left_to_others(one, 240) < at_most
+        time_goes_by(600)
+        assert await left_to_others(one, 240) == pytest.approx(240, abs=2)
+        assert await left_to_others(one, 0) == 0
 
     with_two(redis_url, prefix, talk)
 
@@ -124,7 +158,7 @@ def test_a_429_that_the_window_explains_lowers_no_rate(redis_url: str, prefix: s
     with_two(redis_url, prefix, talk)
 
 
-@pytest.mark.parametrize(("set_per_s", "spacing_s"), [(100.0, 0.1 * LAW.lone_margin_factor), (5.0, 0.2 * MARGIN)])
+@pytest.mark.parametrize(("set_per_s", "spacing_s"), [(100.0, 0.1 * LAW.minute_margin_factor), (5.0, 0.2 * MARGIN)])
 def test_a_setting_is_an_upper_bound_of_what_is_reported(
     redis_url: str, prefix: str, set_per_s: float, spacing_s: float
 ) -> None:
@@ -241,7 +275,7 @@ def test_a_request_that_was_refused_used_no_tokens_of_the_minute(redis_url: str,
         assert await one.wait_for_permit(50, 5)
         await one.pause(0.001, 0.0, ReportedLimits(None, None, 6000, 5000), 50)  # 999 were used by others
         with redis.Redis.from_url(redis_url) as client:
-            assert client.hget(f"{prefix}:model:{MODEL}:reported", "of_others") == b"999"
+            assert client.hget(f"{prefix}:model:{MODEL}:reported", "of_others") == b"999.000000"
 
     with_two(redis_url, prefix, talk)
 

@@ -35,11 +35,33 @@ local function keep(field, value)
   if value then redis.call('HSET', reported_key, field, value) else redis.call('HDEL', reported_key, field) end
 end
 
--- what others used is what is gone and was not sent from here
+-- What is left to others. They used what is gone and was not sent from here. While that rises they have begun lately,
+-- and go on as they did in the last seconds; and what they used at most is soon used again, where they send in bursts.
+local function keep_for_others(field, limit, used)
+  local names, found = {field, field .. '_at', 'seen', 'seen_at', 'before', 'before_at'}, {}
+  for index = 3, 6 do names[index] = field .. '_' .. names[index] end
+  for index, value in ipairs(redis.call('HMGET', reported_key, unpack(names))) do found[index] = tonumber(value) or false end
+  local kept, kept_at, seen, seen_at, before, before_at = unpack(found)
+  if not used or used <= LAW.shared_share * limit + 1 then
+    redis.call('HDEL', reported_key, unpack(names))
+    keep(field, used)
+    return
+  end
+  if not seen_at then seen, seen_at, before, before_at = used, now, used, now end
+  if now - seen_at >= LAW.rise_s then seen, seen_at, before, before_at = used, now, seen, seen_at end
+  local rise, rise_s = used - before, math.max(LAW.min_rise_s, now - before_at)
+  local left = math.max(used, math.min(used + rise, rise * LAW.minute_s / rise_s))
+  if kept_at and kept > used then
+    left = math.max(left, used + (kept - used) * math.exp(math.min(0, kept_at - now) / LAW.others_kept_s))
+  end
+  local values = {math.min(left, limit), now, seen, seen_at, before, before_at}
+  for index, value in ipairs(values) do redis.call('HSET', reported_key, names[index], string.format('%.6f', value)) end
+end
+
 if requests and requests > 0 then
   keep('requests', requests)
   local own = redis.call('ZCOUNT', window_key, '(' .. (began - LAW.minute_s), began)
-  keep('by_others', requests_left and math.max(0, requests - requests_left - own))
+  keep_for_others('by_others', requests, requests_left and math.max(0, requests - requests_left - own))
 end
 if tokens and tokens > 0 then
   keep('tokens', tokens)
@@ -53,7 +75,7 @@ if tokens and tokens > 0 then
   redis.call('HSET', used_key, slot, second .. ':' .. math.floor(used + (known or 0)))
   redis.call('EXPIRE', used_key, 2 * LAW.minute_s)
   local others = tokens_left and math.max(0, tokens - tokens_left - own)
-  keep('of_others', others)
+  keep_for_others('of_others', tokens, others)
   if others and others > LAW.shared_share * tokens then
     local missing = LAW.low_left_share * tokens - tokens_left
     if missing > 0 then

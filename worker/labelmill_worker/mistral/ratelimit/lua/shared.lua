@@ -54,7 +54,7 @@ end
 -- What Mistral reported of a model's limits, or nil for each field that it did not:
 --   at                      when an answer came last, whatever it told; nil: nothing is known
 --   requests, tokens        the limits of a minute
---   by_others, of_others    requests and tokens that other programs used in the minute before the latest answer
+--   by_others, of_others    requests and tokens of a minute that are left to other programs, see report.lua
 --   knows_left              1 where the answers tell what is left
 --   month                   tokens left of the month
 local function read_reported(key)
@@ -94,8 +94,7 @@ end
 local function own_part(limit, others)
   if not limit then return nil, 0 end
   local part = math.max(1, LAW.min_factor * limit, limit - others)
-  local is_shared = others > LAW.shared_share * limit + 1
-  return part, part / LAW.minute_s / (is_shared and LAW.shared_margin_factor or LAW.lone_margin_factor)
+  return part, part / LAW.minute_s / LAW.minute_margin_factor
 end
 
 -- The lower of two rates, of which 0 is none.
