@@ -196,13 +196,14 @@ def chunks_to_pack(engine: Engine, batch_no: int) -> Iterator[tuple[int, dict[st
         after = found[-1].number
 
 
-def keep_packed(engine: Engine, claim: RemoteClaim, packed: Mapping[int, Requests], **values: Any) -> None:
-    """packing → the next step: the remote batch holds these rows of these chunks. Raises LeaseLost."""
+def keep_packed(engine: Engine, claim: RemoteClaim, packed: Mapping[int, bytes], **values: Any) -> None:
+    """packing → the next step: the remote batch holds these rows of these chunks, as
+    `encode_requests` returns them. Raises LeaseLost."""
     batch_no, remote_no = claim.batch.no, claim.row.no
     with writing(engine) as connection:
         write_remote(connection, claim, attempts=0, faults=0, **values)
         for number, requests in packed.items():
-            held = {"remote_no": remote_no, "requests": zstandard.compress(orjson.dumps(requests))}
+            held = {"remote_no": remote_no, "requests": requests}
             of_chunk = (RemoteChunkRow.batch_no == batch_no) & (RemoteChunkRow.number == number)
             row = {"batch_no": batch_no, "number": number}
             connection.execute(dialect_of(connection).insert_or_ignore(RemoteChunkRow).values(row))
@@ -235,6 +236,11 @@ def held_chunks(engine: Engine, claim: RemoteClaim) -> dict[int, bytes]:
     held = select(RemoteChunkRow.number, RemoteChunkRow.requests).where(RemoteChunkRow.remote_no == claim.row.no)
     with reading(engine) as connection:
         return {number: data for number, data in connection.execute(held.order_by(RemoteChunkRow.number)) if data}
+
+
+def encode_requests(requests: Requests) -> bytes:
+    """The rows of each request, as they are stored."""
+    return zstandard.compress(orjson.dumps(requests))
 
 
 def decode_requests(data: bytes) -> list[list[int]]:

@@ -32,7 +32,7 @@ from labelmill_worker.ports.inference import Endpoint
 from labelmill_worker.store.answer_cache import earlier_answers, index_earlier_answers
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.progress import ChunkProgress, Entry, Standing, record_entries
-from labelmill_worker.store.remote_batches import chunks_to_pack
+from labelmill_worker.store.remote_batches import chunks_to_pack, encode_requests
 from labelmill_worker.store.vectors import known_digests
 
 MAX_REQUESTS = 100_000  #: The smaller of Mistral's two statements.
@@ -51,7 +51,8 @@ class Packed:
     embeds: bool = False
     endpoint: Endpoint | None = None
     model: str = ""
-    requests: dict[int, list[list[int]]] = field(default_factory=dict)  #: Chunk → the rows of each request.
+    #: Chunk → the rows of its requests, compressed: there may be millions.
+    requests: dict[int, bytes] = field(default_factory=dict)
     count: int = 0
     lists: int = 0  #: Requests with several texts.
     rows: int = 0
@@ -200,7 +201,7 @@ def _add(
     if not kept or (kept < len(requests) and packed.count and not is_near_limit):
         return False
     packed.endpoint, packed.model = calls[0].call.endpoint, calls[0].call.model
-    packed.requests[number] = [list(request.rows) for request in requests[:kept]]
+    packed.requests[number] = encode_requests([list(request.rows) for request in requests[:kept]])
     packed.count += kept
     packed.lists += sum(len(request) > 1 for request in requests[:kept])
     packed.rows += texts
