@@ -153,10 +153,10 @@ class Chunks(RuleBasedStateMachine):
         if not hasattr(self, "engine"):
             return
         with reading(self.engine) as connection:
-            rows = status_document(connection, self.batch)["rows"]
-            state = status_document(connection, self.batch)["state"]
+            status = status_document(connection, self.batch)
             answers = connection.scalars(text("SELECT row FROM predictions")).all()
             errors = connection.scalars(text("SELECT row FROM row_errors")).all()
+        rows, state = status["rows"], status["state"]
         assert rows["submitted"] == _CHUNKS * _ROWS == sum(n for name, n in rows.items() if name != "submitted")
         assert min(rows.values()) >= 0
         assert sorted(answers) == sorted(self.answered)
