@@ -10,9 +10,12 @@ def run() -> None:
     if sys.argv[1:] == ["--version"]:
         sys.stdout.write(f"labelmill {__version__}\n")
         return
-    from labelmill.cli.main import run as run_command  # noqa: PLC0415 - see above
+    try:
+        from labelmill.cli.main import run as run_command  # noqa: PLC0415 - see above
 
-    run_command()
+        run_command()
+    except KeyboardInterrupt:
+        sys.exit(130)  # while commands are imported, or their output is flushed; Python would print a traceback
 
 
 if __name__ == "__main__":

@@ -322,3 +322,27 @@ def test_what_nobody_foresaw_is_one_sentence_and_its_traceback_is_for_the_asking
     with pytest.raises(SystemExit):
         main.run()
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_ctrl_c_while_the_commands_are_imported_is_no_traceback() -> None:
+    code = (
+        "import sys\n"
+        "class Interrupted:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'labelmill.cli.main': raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupted())\n"
+        "from labelmill.__main__ import run; run()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code, "status"], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (130, "")
+
+
+def test_ctrl_c_right_after_the_submission_says_that_the_job_goes_on(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labelmill.services.submissions.accepted.start", interrupted)
+    ended = run("classify", "good.jsonl", "--model", "ft:classifier:x", "--wait")
+    submitted, detached = ended.err.splitlines()
+    assert ended.code == 130
+    assert detached == f"detached; the job goes on: labelmill watch {submitted.removeprefix('submitted: ')}"

@@ -9,6 +9,7 @@ import typer
 
 from labelmill.cli.context import wants_json
 from labelmill.cli.options import AsJson
+from labelmill_ops.local_install import EMULATOR, FLOWER, WORKERS, require_local
 
 
 def demo(
@@ -23,6 +24,7 @@ def demo(
 
     Mistral is played by the emulator: the figures say nothing about Mistral's models.
     """
+    require_local("demo", *WORKERS, *EMULATOR, *FLOWER)
     from labelmill_ops.demo.script import run_demo  # noqa: PLC0415 - not needed for --help
 
     run_demo(output.absolute(), keep=keep, as_json=wants_json(as_json))

@@ -10,6 +10,7 @@ from labelmill.cli.options import AsJson
 from labelmill_ops.emulator.config import DEFAULT_PORT, EmulatorConfig
 from labelmill_ops.emulator.fault_kinds import UnknownFaultError, parse_fault
 from labelmill_ops.emulator.limit_option import parse_limit
+from labelmill_ops.local_install import EMULATOR, require_local
 
 
 def check_faults(written: list[str] | None) -> list[str] | None:
@@ -85,6 +86,7 @@ def emulator(
     While it runs, `labelmill rehearse` changes its faults, and GET /_control/stats (from this machine) counts what was
     billed, created and uploaded.
     """
+    require_local("emulator", *EMULATOR)
     from labelmill_ops.emulator.server import run  # noqa: PLC0415 - scikit-learn is slow to import, --help is not
 
     config = EmulatorConfig(

@@ -12,6 +12,7 @@ import typer
 from labelmill.cli.context import print_json, settings, wants_json
 from labelmill.cli.options import AsJson
 from labelmill.contracts.errors import InvalidInput
+from labelmill_ops.local_install import FLOWER, require_local
 
 USUAL_PORT = 5555
 AWS_KEYS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -30,6 +31,7 @@ def flower(
     On 127.0.0.1 pages need no password. Elsewhere Flower starts only with FLOWER_BASIC_AUTH=user:password. Other
     FLOWER_ variables set Flower's own options. `labelmill up` starts a Flower of its own.
     """
+    require_local("flower", *FLOWER)
     _check_free(host, port)
     loaded = settings()
     # by the environment: a command line can be read by every user of the machine. Flower needs no key and no database

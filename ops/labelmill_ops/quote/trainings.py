@@ -26,13 +26,13 @@ from labelmill_worker.inference.strategies import strategy_for
 from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.inference.strategies.logprobs_check import CHECK_SCHEMA, CHECK_TEXT
 from labelmill_worker.inference.strategies.strategy import Strategy
-from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.inner_models import tells_logprobs
+from labelmill_worker.store.split_files import split_file
 from labelmill_worker.store.vectors import known_digests
 from labelmill_worker.train.dataset_rows import in_blocks, read_rows
 from labelmill_worker.train.factory.remote_job import SPLITS
-from labelmill_worker.train.prompt import needs_vectors, prompt_recipe, shown_at_random, texts_to_embed
-from labelmill_worker.train.prompt_trials import most_texts, numbers_of_texts, rows_to_try
+from labelmill_worker.train.prompt_parts import needs_vectors, prompt_recipe, shown_at_random, texts_to_embed
+from labelmill_worker.train.trial_rows import most_texts, numbers_of_texts, rows_to_try
 
 
 def quote_training(context: QuoteContext, request: TrainRequest) -> QuoteDocument:

@@ -11,6 +11,7 @@ from labelmill.cli.context import wants_json
 from labelmill.cli.options import AsJson
 from labelmill.contracts.errors import InvalidInput
 from labelmill_ops.emulator.command import FaultOption, FaultSeedOption
+from labelmill_ops.local_install import EMULATOR, FLOWER, WORKERS, require_local
 
 
 def _port(default: str) -> Any:
@@ -36,6 +37,13 @@ def up(
 
     A LABELMILL_BROKER_URL or LABELMILL_DATABASE_URL of yours is used instead of a local one.
     """
+    if emulator_port and not emulator:
+        raise InvalidInput("--emulator-port needs --emulator")
+    if fault and not emulator:
+        raise InvalidInput("--fault needs --emulator: Mistral itself cannot be told to fail")
+    if flower_port and not flower:
+        raise InvalidInput("--flower-port cannot go with --no-flower")
+    require_local("up", *WORKERS, *(EMULATOR if emulator else ()), *(FLOWER if flower else ()))
     from labelmill_ops.stack.local import StackOptions  # noqa: PLC0415 - Celery is slow to import, --help is not
     from labelmill_ops.stack.running import run_stack  # noqa: PLC0415 - as above
 
@@ -50,11 +58,5 @@ def up(
         faults=tuple(fault or ()),
         fault_seed=fault_seed,
     )
-    if emulator_port and not emulator:
-        raise InvalidInput("--emulator-port needs --emulator")
-    if fault and not emulator:
-        raise InvalidInput("--fault needs --emulator: Mistral itself cannot be told to fail")
-    if flower_port and not flower:
-        raise InvalidInput("--flower-port cannot go with --no-flower")
     with contextlib.suppress(KeyboardInterrupt):
         run_stack(options, drain_s=drain_s, verbose=verbose, as_json=wants_json(as_json))

@@ -14,6 +14,7 @@ from labelmill.cli.context import (
     messages,
     print_json,
     say,
+    say_detached,
     say_warnings,
     submit,
     tables,
@@ -118,7 +119,7 @@ def _wait_for(context: ServiceContext, ids: Sequence[str]) -> list[Mapping[str, 
     try:
         return [follow(context, job_id, messages(), lost_reads) for job_id in ids]
     except KeyboardInterrupt:
-        messages().print(
+        say_detached(
             f"detached; the evaluations go on ({' '.join(ids)}): the same command shows them when they are done"
         )
         raise typer.Exit(DETACHED) from None

@@ -44,11 +44,13 @@ class Flags:
 
 _flags: ContextVar[Flags | None] = ContextVar("flags", default=None)
 _at_the_end: ContextVar[ExitStack | None] = ContextVar("at_the_end", default=None)
+_submitted: list[str] = []  #: By the command that runs, and not yet told of after a Ctrl-C.
 
 
 def remember_flags(flags: Flags, at_the_end: ExitStack) -> None:
     """Store the options before the command for `settings`, and the context that the end of the command closes."""
     _flags.set(flags)
+    _submitted.clear()
     _at_the_end.set(at_the_end)
 
 
@@ -95,7 +97,20 @@ def wants_json(as_json: bool) -> bool:  # noqa: FBT001 - the value of --json
 
 def announce(job_id: str, console: Console | None = None) -> None:
     """Print the id of the submitted job on stderr, before anything else can fail."""
+    _submitted.append(job_id)  # first: Ctrl-C may come while the line is written
     say("submitted", "green", job_id, console)
+
+
+def say_what_goes_on() -> None:
+    """After a Ctrl-C: what this command has submitted goes on without it."""
+    for job_id in list(_submitted):
+        say_detached(f"detached; the job goes on: labelmill watch {job_id}")
+
+
+def say_detached(sentence: str) -> None:
+    """After a Ctrl-C: that all jobs of this command go on without it."""
+    _submitted.clear()
+    messages().print(sentence)
 
 
 def say_warnings(warnings: Iterable[Notice]) -> None:
@@ -150,7 +165,7 @@ def follow_or_detach(context: ServiceContext, job_id: str) -> JobDocument:
     try:
         return follow(context, job_id, messages(), lost_reads)
     except KeyboardInterrupt:
-        messages().print(f"detached; the job goes on: labelmill watch {job_id}")
+        say_detached(f"detached; the job goes on: labelmill watch {job_id}")
         raise typer.Exit(DETACHED) from None
 
 

@@ -16,11 +16,12 @@ import typer
 from typer.core import TyperGroup
 
 from labelmill import __version__
-from labelmill.cli.context import Flags, messages, remember_flags, say
+from labelmill.cli.context import Flags, messages, remember_flags, say, say_what_goes_on
 from labelmill.cli.field_options import words_of
 from labelmill.cli.streams import discard, prepare_streams
 from labelmill.contracts.control_characters import visible
 from labelmill.contracts.errors import LabelmillError
+from labelmill.contracts.exit_codes import DETACHED, USAGE
 
 COMMANDS = "labelmill.commands"  #: Entry points: worker and ops add their commands here.
 
@@ -148,15 +149,21 @@ def _outcome() -> int:
     try:
         code = build_app()(prog_name="labelmill", standalone_mode=False)
         sys.stdout.flush()
+        if code == DETACHED:  # Typer's word for a Ctrl-C too
+            say_what_goes_on()
     except LabelmillError as error:
         say("error", "bold red", words_of(error))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        say_what_goes_on()
+        return DETACHED
     except SystemExit as error:
+        if isinstance(error.code, str):  # Python's own way to end with a sentence
+            sys.stderr.write(f"{visible(error.code)}\n")
+            return USAGE
         # the reader of the output has closed it (`| head`); Typer usually notices first
         discard(sys.stdout)
-        return 0 if isinstance(error.__context__, BrokenPipeError) else int(error.code or 0)
+        return 0 if isinstance(error.__context__, BrokenPipeError) else error.code or 0
     except BrokenPipeError:
         discard(sys.stdout)
         return 0

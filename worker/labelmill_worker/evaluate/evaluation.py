@@ -39,10 +39,10 @@ from labelmill_worker.evaluate.temperature import Scale
 from labelmill_worker.evaluate.truth import read_split
 from labelmill_worker.process.ability import Ability
 from labelmill_worker.store import evaluations
-from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.evaluations import BatchColumn, Calibrated, SplitBatchFacts
 from labelmill_worker.store.inner_batches import InnerBatch, fill_inner_batch, read_inner_batch
 from labelmill_worker.store.jobs import read_job, require_held
+from labelmill_worker.store.split_files import split_file
 
 _BLOCK = 4096
 CALIBRATION_SPLIT = "validation"

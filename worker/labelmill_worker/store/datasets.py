@@ -14,7 +14,7 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.states import DatasetState
 from labelmill.core.database import lock_name, writing
 from labelmill.core.database.tables import DatasetRow, Json
-from labelmill.core.storage.base import Storage, StoredFile
+from labelmill.core.storage.base import Storage
 from labelmill.core.storage.references import dataset_folder
 from labelmill_worker.store.transitions import move_job
 
@@ -85,11 +85,3 @@ def _all_there(storage: Storage, dataset_id: str, files: Json) -> bool:
         return all(storage.file(one, dataset_folder(dataset_id)).exists() for one in files.values())
     except InvalidInput:
         return False
-
-
-def split_file(storage: Storage, dataset: DatasetRow, split: str) -> StoredFile | None:
-    """The file of a dataset's split; None when it has none. Raises InvalidInput for one that lies
-    outside of the dataset's folder."""
-    reference = (dataset.files or {}).get(split)
-    # a dataset that repeats another one shares its files
-    return None if reference is None else storage.file(reference, dataset_folder(dataset.repeats or dataset.id))

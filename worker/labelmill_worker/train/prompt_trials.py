@@ -13,59 +13,26 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.errors import Permanent
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.contracts.specs import TrainSpec
-from labelmill.core.chunks.distinct import DistinctTexts
 from labelmill.core.database import writing
 from labelmill.core.money.token_counts import count_all
-from labelmill.core.storage.base import StoredFile
-from labelmill_worker.inference.models.numbered_prompt import texts_per_prompt
 from labelmill_worker.inference.models.prompt import usual_answer_tokens
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.store.inner_batches import InnerBatch, read_inner_batch, read_requests, read_scores
 from labelmill_worker.store.inner_models import trial_model
-from labelmill_worker.train.dataset_rows import Row, in_blocks, read_rows
+from labelmill_worker.train.dataset_rows import Row
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.inner_batch import named_batches, require_completed, run_named_batch
 from labelmill_worker.train.step_context import NextPoll, StepContext
 from labelmill_worker.train.texts_per_prompt import (
-    MAX_ROWS,
     Choice,
     Trial,
     choose,
     nothing_to_try,
-    numbers_to_try,
 )
+from labelmill_worker.train.trial_rows import most_texts, numbers_of_texts, rows_to_try
 
 _BLOCK_ROWS = 1_000
-
-
-def rows_to_try(validation: StoredFile | None) -> Sequence[Row]:
-    """Those of validation that are asked about: with different texts, and not too many."""
-    if validation is None:
-        return []
-    distinct, rows = DistinctTexts(), list[Row]()
-    for block in in_blocks(read_rows(validation)):
-        first_rows = distinct.first_rows([text for text, _ in block]).tolist()
-        rows += [row for row, first in zip(block, first_rows, strict=True) if first < 0 and row[0].strip()]
-    every = -(-len(rows) // MAX_ROWS) if rows else 1
-    return rows[::every]
-
-
-def most_texts(recipe: Mapping[str, Any], schema: LabelSchema) -> int:
-    """How many texts go into a prompt at most, so that the longest answers fit."""
-    return texts_per_prompt(recipe["numbered"], schema) if "numbered" in recipe else 1
-
-
-def numbers_of_texts(spec: TrainSpec, rows: int, at_most: int) -> Sequence[int]:
-    """The numbers of texts in a prompt that a training tries, smallest first."""
-    if spec.texts_per_prompt == "auto":
-        larger = numbers_to_try(rows, at_most)
-        if larger:
-            return [1, *larger]
-    if not spec.target_precision:
-        return []
-    return [1 if spec.texts_per_prompt == "auto" else spec.texts_per_prompt]
 
 
 @dataclass(frozen=True)

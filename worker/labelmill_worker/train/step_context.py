@@ -25,8 +25,8 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill.core.storage.base import Storage, StoredFile
 from labelmill_worker.ports import control_plane as port
 from labelmill_worker.process.long_work import long_slot
-from labelmill_worker.store.datasets import split_file
 from labelmill_worker.store.jobs import note_held, renew_job, require_held
+from labelmill_worker.store.split_files import split_file
 from labelmill_worker.store.trainings import cancel_training, update_held
 from labelmill_worker.store.transitions import move_job
 
