@@ -103,8 +103,10 @@ def announce(job_id: str, console: Console | None = None) -> None:
 
 def say_what_goes_on() -> None:
     """After a Ctrl-C: what this command has submitted goes on without it."""
-    for job_id in list(_submitted):
-        say_detached(f"detached; the job goes on: labelmill watch {job_id}")
+    if _submitted:
+        say_detached(
+            "".join(f"detached; the job goes on: labelmill watch {job_id}\n" for job_id in _submitted).rstrip()
+        )
 
 
 def say_detached(sentence: str) -> None:

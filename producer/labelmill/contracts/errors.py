@@ -99,6 +99,8 @@ class InvalidInput(Permanent):
 class KeyTaken(InvalidInput):
     """`difference`: what the batch has that the submission has not, such as "other content"."""
 
+    code = "key_taken"
+
     def __init__(self, batch_id: str, difference: str, *, can_be_cancelled: bool = True) -> None:
         way_out = f", or free it with `labelmill cancel {batch_id}`" if can_be_cancelled else ""
         super().__init__(
