@@ -85,7 +85,8 @@ async def main() -> float | None:
             print(entry["state"])
         await client.wait([batch, evaluation.id], timeout_s=60, on_progress=lambda job: print(job["progress"]))
         metrics = (await evaluation.status())["metrics"] or {}
-        return metrics["intent"]["accuracy"]
+        print(metrics["intent"].get("per_label", {}))
+        return metrics["intent"]["accuracy_answered"]
 """
 
 #: Each line is an error of both checkers.

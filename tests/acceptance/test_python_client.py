@@ -72,7 +72,8 @@ def _serve(source: str) -> None:
         key = {"Idempotency-Key": "a POST that is sent twice"}
         trainings = [http.post("/trainings/served?dataset=requests", headers=key).json()["id"] for _ in range(2)]
         assert trainings[0] == trainings[1]
-        assert http.post("/trainings/other?dataset=requests", headers=key).status_code == 409
+        taken = http.post("/trainings/other?dataset=requests", headers=key)
+        assert (taken.status_code, taken.json()["code"]) == (409, "key_taken")
         batch = http.post("/batches/requests", json=tickets).json()["id"]
         with Client() as client:
             client.wait([*trainings, batch], 120)
@@ -80,6 +81,7 @@ def _serve(source: str) -> None:
         lines = http.get(f"/batches/{batch}/labels").text.splitlines()
         assert [json.loads(line)["id"] for line in lines] == ["t1", "t2"]
         assert http.get("/batches/batch_0").status_code == 404
+        assert http.get("/batches/batch_0/labels").json()["code"] == "not_found"
         assert http.post("/batches/nothing", json=tickets).json()["code"] == "not_found"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import (
     accuracy_score,
@@ -21,8 +22,10 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from labelmill.contracts.documents.parts import TargetMetrics
 from labelmill.contracts.label_schema import Target
 from labelmill_worker.evaluate.answer_block import AnswerBlock
+from labelmill_worker.evaluate.measure import _unseen
 from labelmill_worker.evaluate.multi_label import MultiLabelTally
 from labelmill_worker.evaluate.probabilities import BINS, coverage_curve
 from labelmill_worker.evaluate.scores import as_exported
@@ -279,3 +282,17 @@ def test_coverage_falls_and_keeps_the_surest() -> None:
     assert curve[0] == {"threshold": 0.0, "coverage": 0.8, "accuracy": 0.5}
     assert curve[9] == {"threshold": 0.9, "coverage": 0.6, "accuracy": pytest.approx(2 / 3)}
     assert curve[10] == {"threshold": 1.0, "coverage": 0.2, "accuracy": 1.0}
+
+
+def test_every_figure_that_is_written_is_declared_for_users() -> None:
+    made = Answered(1, 60, 4, unknown=True, sure=False, abstain_under=0.5)
+    single = made.tally(1.5)
+    multi = MultiLabelTally(
+        made_truth(Target("tags", ("a", "b"), multi=True), [["a"], ["a", "b"], []]), Scale(0.7, 1.5)
+    )
+    answer = [np.array([0.9, 0.2], "<f4").tobytes()]
+    multi.add(AnswerBlock(np.array([0]), [None], [["a"]], as_exported(answer, 2)))
+    seen = _unseen(single.correct, np.arange(len(single.correct)) % 2 == 0, single.truth)
+    for metrics in (single.metrics() | seen, multi.metrics()):
+        declared = TypeAdapter(TargetMetrics).validate_python(metrics, strict=True)  # without what is not declared
+        assert declared == metrics

@@ -83,23 +83,85 @@ class Checkpoint(TypedDict):
     valid_loss: float | None
 
 
+class LabelMetrics(TypedDict):
+    """How well one label is given. `support`: the rows that have it."""
+
+    precision: float
+    recall: float
+    f1: float
+    support: int
+
+
+class Intervals(TypedDict, total=False):
+    """Confidence intervals `[low, high]` of the figures, null where `withheld` says why
+    one would not hold."""
+
+    accuracy: list[float] | None
+    macro_f1: list[float] | None
+    weighted_f1: list[float] | None
+    micro_f1: list[float] | None
+    withheld: dict[str, str]
+    level: float
+    resamples: int
+    seed: int
+
+
+class CoveragePoint(TypedDict):
+    """The share of rows whose best score reaches a threshold, and how many of these are right."""
+
+    threshold: float
+    coverage: float
+    accuracy: float | None
+
+
+class LabelsPerRow(TypedDict):
+    """Mean numbers of labels of a multi-label target."""
+
+    given: float
+    true: float
+
+
+class CalibratedMetrics(TypedDict, total=False):
+    """How good the scores are after the version's temperature."""
+
+    temperature: Required[float]
+    log_loss: float | None
+    brier: float | None
+    ece: float | None
+    ece_by_luck: float | None
+
+
 class TargetMetrics(TypedDict, total=False):
-    """How well a model answers one target; docs/evaluation.md defines every figure."""
+    """How well a model answers one target; docs/evaluation.md defines every figure. Those that not every evaluation has
+    are read by `.get`. `confusion` of a single-label target: true label → given label → rows; of a multi-label one:
+    label → `true_positive` and so on → rows."""
 
     accuracy: Required[float]
     macro_f1: Required[float | None]
     weighted_f1: Required[float | None]
     micro_f1: Required[float | None]
-    per_label: dict[str, Any]
-    confusion: dict[str, Any]
+    per_label: dict[str, LabelMetrics]
+    confusion: dict[str, dict[str, int]]
+    labels_averaged: int
     log_loss: float | None
     brier: float | None
     ece: float | None
-    intervals: dict[str, Any]
+    ece_by_luck: float | None
+    calibrated: CalibratedMetrics
+    coverage: list[CoveragePoint]
+    intervals: Intervals
     rows: int
     answered: int
     abstained: int
     failed: int
+    unanswered: int
+    accuracy_answered: float | None
+    unseen_rows: int
+    accuracy_unseen: float | None
+    unknown_labels: dict[str, int]  #: Of the dataset alone: label → rows.
+    absent_labels: list[str]  #: Of the model alone.
+    labels_per_row: LabelsPerRow  #: Of multi-label targets alone, as the next one.
+    micro_f1_every_label: float
 
 
 class EvaluationSummary(TypedDict, total=False):
