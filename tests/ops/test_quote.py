@@ -6,6 +6,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from labelmill.core.reported_limits import KnownLimits, keep_limits
 from labelmill.services.batches import ClassifyRequest
 from labelmill.services.context import ServiceContext
 from labelmill.services.trainings import TrainRequest
+from labelmill_ops.quote import command
 from labelmill_ops.quote.quoting import QuoteContext, quote_batch
 from labelmill_ops.quote.tally import AccountLimits
 from labelmill_ops.quote.trainings import quote_training
@@ -128,6 +130,49 @@ def test_seconds_are_those_of_the_tightest_limit_that_is_set(workshop: Workshop)
     assert seconds(AccountLimits(requests_per_second=2)) == 5.0
     limits = {model: ModelLimit(requests_per_minute=30), "another": ModelLimit(requests_per_minute=1)}
     assert seconds(AccountLimits(requests_per_second=2, of_models=limits)) == 20.0
+
+
+def test_texts_that_are_longer_than_the_model_takes_are_not_counted(workshop: Workshop, counter: TokenCounter) -> None:
+    long = "word " * 9_000
+    rows = intent_rows("train", 30)
+    for number, row in enumerate(rows[:2]):
+        row["text"] = f"{long}{number}"
+    workshop.dataset("long", SCHEMA, train=rows, validation=[], test=[])
+    asked = TrainRequest.of("m", "long")
+    quote = quote_training(context_of(workshop, counter), asked)
+    assert (quote["rows"], quote["texts"], quote["too_long"]) == (30, 28, 2)
+    assert quote["options"][0]["input_tokens"] < 9_000
+    estimated = quote_training(context_of(workshop, EstimatedTokens()), asked)
+    assert (estimated["texts"], estimated["too_long"]) == (30, 0), "an estimate refuses nothing"
+
+
+def test_a_terminal_gets_the_figures_and_the_beginning_of_a_request(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "wants_json", lambda _: False)
+    monkeypatch.setenv("COLUMNS", "120")
+    example = {"path": "/v1/embeddings", "body": {"input": ["a text"] * 1_000}}
+    counted: dict[str, Any] = {"requests": 1, "input_tokens": 5, "output_tokens": [0, 0], "tokens_by": "tokenizer"}
+    unknown: dict[str, Any] = {"cost": None, "seconds": None, "example": None}
+    options: list[Any] = [
+        {"method": "embedding", **counted, **unknown, "example": example},
+        {"method": "factory", **counted, **unknown, "requests": 0, "tokens_by": "estimate"},
+    ]
+    document: QuoteDocument = {
+        "kind": "training",
+        "model": "m",
+        "rows": 1,
+        "texts": 1,
+        "too_long": 1,
+        "options": options,
+    }
+    command._show(document, SimpleNamespace(counter=SimpleNamespace(tokens_by="tokenizer")), as_json=False)
+    out = capsys.readouterr().out
+    assert out.startswith("m: 1 row, 1 text to send\n1 text is longer than the model takes, and not counted\n")
+    assert "time at least" in out
+    assert "estimated" not in out
+    assert len(out) < 1_200
+    assert "all of it: --json" in out
 
 
 def test_limits_that_mistral_told_workers_count_like_those_that_are_set(workshop: Workshop) -> None:

@@ -11,10 +11,13 @@ import typer
 from labelmill.cli import classify as classify_command
 from labelmill.cli import train as train_command
 from labelmill.cli.context import connected, print_json, settings, tables, wants_json
-from labelmill.cli.figures import duration, money
+from labelmill.cli.figures import count, duration, money
 from labelmill.cli.options import MAIN
 from labelmill.cli.tables import print_rows
+from labelmill.contracts.control_characters import visible
 from labelmill.contracts.documents.money import CostRange, QuoteDocument
+
+_EXAMPLE_CHARS = 400  #: Of a request that is shown on a terminal.
 
 
 def register(app: typer.Typer) -> None:
@@ -31,7 +34,8 @@ def _quote_classify(**given: Any) -> None:
     request = classify_command.request_of(given)
     from labelmill_ops.quote.quoting import quote_batch  # noqa: PLC0415 - the worker's code, which the help spares
 
-    _show(quote_batch(_context(), request), as_json=given["as_json"])
+    context = _context()
+    _show(quote_batch(context, request), context, as_json=given["as_json"])
 
 
 @wraps(train_command.train)
@@ -39,7 +43,8 @@ def _quote_train(**given: Any) -> None:
     request = train_command.request_of(given)
     from labelmill_ops.quote.trainings import quote_training  # noqa: PLC0415 - as above
 
-    _show(quote_training(_context(), request), as_json=given["as_json"])
+    context = _context()
+    _show(quote_training(context, request), context, as_json=given["as_json"])
 
 
 def _context() -> Any:
@@ -52,31 +57,38 @@ def _context() -> Any:
     return QuoteContext(connected(), token_counter(), limits, used.texts_per_request)
 
 
-def _show(document: QuoteDocument, *, as_json: bool) -> None:
+def _show(document: QuoteDocument, context: Any, *, as_json: bool) -> None:
     if wants_json(as_json):
         print_json(document)
         return
     console = tables()
-    console.print(f"{document['model']}: {document['rows']:,} rows, {document['texts']:,} texts to send")
+    console.print(
+        f"{document['model']}: {count(document['rows'], 'rows')}, {count(document['texts'], 'texts')} to send"
+    )
+    if too_long := document["too_long"]:
+        are = "is" if too_long == 1 else "are"
+        console.print(f"{count(too_long, 'texts')} {are} longer than the model takes, and not counted")
     rows = [
         [
             option.get("mode") or option.get("method") or "",
             f"{option['requests']:,}",
             f"{option['input_tokens']:,}",
-            " to ".join(f"{count:,}" for count in sorted(set(option["output_tokens"]))),
+            " to ".join(f"{number:,}" for number in sorted(set(option["output_tokens"]))),
             _cost(option["cost"]),
             duration(option["seconds"]) if option["seconds"] is not None else "no limit is known",
         ]
         for option in document["options"]
     ]
-    print_rows(console, ["by", "requests", "input tokens", "output tokens", "cost", "at least"], rows)
-    if any(option["tokens_by"] == "estimate" for option in document["options"]):
-        console.print("some tokens are estimated: labelmill[tokens] counts embeddings and prompts as Mistral does")
+    print_rows(console, ["by", "requests", "input tokens", "output tokens", "cost", "time at least"], rows)
+    if any(option["tokens_by"] == "estimate" and option["requests"] for option in document["options"]):
+        remedy = ": labelmill[tokens] counts embeddings and prompts as Mistral does"
+        console.print(f"some tokens are estimated{remedy if context.counter.tokens_by == 'estimate' else ''}")
     example = next((option["example"] for option in document["options"] if option["example"]), None)
     if example is not None:
-        shown = orjson.dumps(example["body"], option=orjson.OPT_INDENT_2).decode()
+        shown = orjson.dumps(example["body"]).decode()
+        more = f"… ({len(shown):,} characters; all of it: --json)" if len(shown) > _EXAMPLE_CHARS else ""
         console.print(f"one of the requests, to {example['path']}:")
-        console.print(shown, highlight=False)
+        console.print(visible(shown[:_EXAMPLE_CHARS]) + more, markup=False, highlight=False, soft_wrap=True)
 
 
 def _cost(cost: CostRange | None) -> str:

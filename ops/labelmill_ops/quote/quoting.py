@@ -26,6 +26,9 @@ from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.strategies import strategy_for
 from labelmill_worker.inference.strategies.strategy import Strategy
 
+#: Of one text, by the beginning of the model's name.
+_MAX_TOKENS = {"mistral-embed": 8_192}
+
 
 @dataclass(frozen=True)
 class QuoteContext:
@@ -43,6 +46,7 @@ class Counted:
 
     rows: int = 0
     texts: int = 0
+    too_long: int = 0  #: Texts that the model is certain to refuse.
 
 
 def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocument:
@@ -52,7 +56,8 @@ def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocumen
     check_model(context.services, request, model)
     strategy = _strategy(context, model, request.spec)
     tally, counted = CallTally(strategy, context.counter), Counted()
-    for chunk in chunks_of(distinct_of(_texts(request.spec), counted)):
+    texts = distinct_of(_texts(request.spec), counted)
+    for chunk in chunks_of(without_too_long(texts, model.remote_model or "", context.counter, counted)):
         tally.add(chunk)
     prices, limits = context.services.prices, limits_in_force(context)
     options = [
@@ -63,6 +68,7 @@ def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocumen
         "model": ref_of(model),
         "rows": counted.rows,
         "texts": counted.texts,
+        "too_long": counted.too_long,
         "options": options,
     }
 
@@ -120,6 +126,21 @@ def distinct_of(blocks: Iterable[list[str]], counted: Counted) -> Iterator[str]:
             if first < 0 and text and not text.isspace():
                 counted.texts += 1
                 yield text
+
+
+def without_too_long(texts: Iterable[str], model: str, counter: TokenCounter, counted: Counted) -> Iterator[str]:
+    """Those of the texts that are not longer than the model takes. An estimate of their tokens refuses none."""
+    at_most = next((tokens for name, tokens in _MAX_TOKENS.items() if model.startswith(name)), None)
+    if at_most is None or counter.tokens_by == "estimate":
+        yield from texts
+        return
+    for text in texts:
+        # a character has four tokens at most: few texts are counted twice
+        if len(text) * 4 > at_most and counter.of_text(text) > at_most:
+            counted.texts -= 1
+            counted.too_long += 1
+        else:
+            yield text
 
 
 def chunks_of(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -17,7 +17,7 @@ from labelmill.core.database import reading
 from labelmill.core.database.tables import DatasetRow, ModelRow
 from labelmill.core.storage.base import StoredFile
 from labelmill.services.trainings import TrainRequest, checked_dataset, checked_spec
-from labelmill_ops.quote.quoting import Counted, QuoteContext, chunks_of, distinct_of, limits_in_force
+from labelmill_ops.quote.quoting import Counted, QuoteContext, chunks_of, distinct_of, limits_in_force, without_too_long
 from labelmill_ops.quote.tally import CallTally
 from labelmill_worker.inference.models.nearest_labels import longest_labels
 from labelmill_worker.inference.models.prompt import has_labels_of
@@ -27,6 +27,7 @@ from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.inference.strategies.logprobs_check import CHECK_SCHEMA, CHECK_TEXT
 from labelmill_worker.inference.strategies.strategy import Strategy
 from labelmill_worker.store.inner_models import tells_logprobs
+from labelmill_worker.store.refused_texts import refused_texts
 from labelmill_worker.store.split_files import split_file
 from labelmill_worker.store.vectors import known_digests
 from labelmill_worker.train.dataset_rows import in_blocks, read_rows
@@ -51,6 +52,7 @@ def quote_training(context: QuoteContext, request: TrainRequest) -> QuoteDocumen
         "model": spec.base_model,
         "rows": asked.rows,
         "texts": asked.texts,
+        "too_long": asked.too_long,
         "options": options,
     }
 
@@ -61,12 +63,13 @@ class _QuotedMethod:
         self._schema = LabelSchema.from_json(dataset.label_schema or [])
 
     def quote(self) -> tuple[Counted, QuoteOption]:
-        """The texts to embed, less those that have a vector, and what all requests would cost. A fine-tuning's price is
-        Mistral's, which it names later."""
+        """The texts to embed, less those that have a vector or were refused one, and what all requests would cost. A
+        fine-tuning's price is Mistral's, which it names later."""
         counted = Counted()
         model = EMBEDDING_MODEL if self._method == "prompt" else self._spec.base_model
         tally = self._tally(self._embedding(model, self._context.texts_per_request))
-        for chunk in chunks_of(self._without_vector(model, distinct_of(self._texts_to_embed(), counted), counted)):
+        texts = self._without_vector(model, distinct_of(self._texts_to_embed(), counted), counted)
+        for chunk in chunks_of(without_too_long(texts, model, self._context.counter, counted)):
             tally.add(chunk)
         if self._method == "prompt":
             for part in (self._logprobs_question(), *self._trials()):
@@ -149,11 +152,15 @@ class _QuotedMethod:
             number = connection.scalar(
                 select(ModelRow.no).where(ModelRow.method == VECTORS, ModelRow.remote_model == model)
             )
+        refused: set[bytes] = set()
+        if number is not None:
+            with reading(engine) as connection:
+                refused = set(refused_texts(connection, number))
         for chunk in chunks_of(texts):
-            known: set[bytes] = set()
+            known = refused.copy()
             if number is not None:
                 with reading(engine) as connection:
-                    known = known_digests(connection, number, map(digest_of, chunk))
+                    known |= known_digests(connection, number, map(digest_of, chunk))
             for text in chunk:
                 if digest_of(text) in known:
                     counted.texts -= 1

@@ -35,6 +35,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
             }
         ),
         *_losses(document),
+        *_left_out(document["details"] or {}),
         *_candidates(document["details"] or {}),
         *_texts_per_prompt(document["details"] or {}),
         *_tuning(document["details"] or {}),
@@ -54,6 +55,14 @@ def _losses(document: dict[str, Any]) -> list[Part]:
     }
     drawn = {title: points for title, points in series.items() if points}
     return [Heading("Loss"), Curves("loss", "Loss by step", drawn, ("step", "loss"))] if drawn else []
+
+
+def _left_out(details: dict[str, Any]) -> list[Part]:
+    """Rows that nothing was learnt from."""
+    if (found := details.get("left_out")) is None:
+        return []
+    what = "1 row" if found["rows"] == 1 else f"{found['rows']:,} rows"
+    return [Note(f"{what} could not be embedded and took no part: {found['reason']}.", "warning")]
 
 
 def _candidates(details: dict[str, Any]) -> list[Part]:

@@ -21,12 +21,15 @@ from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, completed, label_of, refuse_texts_with
 from workshop import Killed
 
+from labelmill.cli.summaries import summary_of
 from labelmill.contracts.chats import chat_as_text
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LedgerRow, ModelRow, TrainingRow
 from labelmill.core.money.prices import PRICES_AS_OF, PriceList
+from labelmill.report.parts import Note
+from labelmill.report.training import parts_of
 from labelmill.services import models as registry
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.results.reading import read_results
@@ -187,7 +190,22 @@ def test_a_text_that_cannot_be_embedded_is_left_out_and_named(school: School) ->
     training = school.run(school.train(dataset="bad"))
     assert training["state"] == "succeeded"
     assert training["details"]["targets"]["intent"]["rows"] == 59
-    assert "1 texts could not be embedded and are left out" in school.history(training["id"])
+    assert "1 text could not be embedded and is left out" in school.history(training["id"])
+    left_out = training["details"]["left_out"]
+    assert left_out["rows"] == 1
+    assert left_out["reason"] in school.history(training["id"])
+    told = summary_of(training).facts
+    assert ("left out", f"1 row that could not be embedded: {left_out['reason']}") in told
+    with reading(school.engine) as connection:
+        notes = [part.text for part in parts_of(connection, training) if isinstance(part, Note)]
+    assert any(left_out["reason"] in note for note in notes)
+
+    # it is neither sent nor weighed again
+    asked = school.mistral.requests
+    again = school.run(school.train(dataset="bad", max_cost=0.0))
+    assert (again["state"], again["estimate"]["texts"]) == ("succeeded", 0)
+    assert school.mistral.requests == asked
+    assert again["details"]["left_out"] == left_out
 
 
 def test_a_refused_key_fails_the_training_as_such(school: School) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,7 @@ from labelmill_worker.store.inner_batches import InnerBatch, first_row_error
 from labelmill_worker.store.inner_models import embedding_model
 from labelmill_worker.store.jobs import read_job
 from labelmill_worker.store.models import register_version
+from labelmill_worker.store.refused_texts import refused_texts
 from labelmill_worker.store.trainings import update_held
 from labelmill_worker.store.transitions import move_job
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
@@ -158,9 +159,11 @@ def texts_of(step: StepContext) -> Iterator[list[str]]:
 
 
 def unembedded(step: StepContext, model: str, blocks: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Those of the texts that have no vector, each once."""
+    """Those of the texts that have no vector, each once, without those that the model refused before."""
     with writing(step.engine) as connection:
         model_no = embedding_model(connection, model)
+    with reading(step.engine) as connection:
+        refused = refused_texts(connection, model_no)
     distinct = DistinctTexts()
     for block in blocks:
         step.check()
@@ -168,7 +171,7 @@ def unembedded(step: StepContext, model: str, blocks: Iterator[list[str]]) -> It
         new = {digest_of(text): text for text, first in zip(block, first_rows, strict=True) if first < 0}
         with reading(step.engine) as connection:
             known = vectors.known_digests(connection, model_no, new)
-        missing = [text for digest, text in new.items() if digest not in known]
+        missing = [text for digest, text in new.items() if digest not in known and digest not in refused]
         if missing:
             yield missing
 
@@ -226,7 +229,21 @@ def fit(step: StepContext) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
         "dimensions": fitted.head.dimensions,
         "chats": holds_chats(step.split_file("train")),
     }
-    return recipe, dict(fitted.thresholds), {"targets": fitted.report}, {"targets": fitted.suspects}
+    details = {"targets": fitted.report, **_left_out(step, splits)}
+    return recipe, dict(fitted.thresholds), details, {"targets": fitted.suspects}
+
+
+def _left_out(step: StepContext, splits: Mapping[str, VectorRows | None]) -> dict[str, Any]:
+    """How many rows have no vector, and why the first of them has none."""
+    rows = sum((step.dataset.splits or {}).get(name) or 0 for name, split in splits.items() if split is not None)
+    missing = rows - sum(split.count for split in splits.values() if split is not None)
+    if missing <= 0:
+        return {}
+    with writing(step.engine) as connection:
+        refused = refused_texts(connection, embedding_model(connection, step.spec.base_model))
+    reasons = (refused.get(digest_of(text)) for block in texts_of(step) for text in block) if refused else ()
+    reason = next(filter(None, reasons), None) or "its request failed"
+    return {"left_out": {"rows": missing, "reason": reason}}
 
 
 def delete_leftovers(step: StepContext) -> None:
@@ -308,7 +325,8 @@ def _cost(step: StepContext, connection: Connection) -> Cost:
 
 def _tell_of_failures(step: StepContext, batch_no: int, failed: int) -> None:
     why = first_row_error(step.engine, batch_no)
-    step.note(f"{failed} texts could not be embedded and are left out: {why}")
+    what = "1 text could not be embedded and is" if failed == 1 else f"{failed:,} texts could not be embedded and are"
+    step.note(f"{what} left out: {why}")
 
 
 STEPS: dict[TrainingState, Callable[[StepContext], NextPoll]] = {

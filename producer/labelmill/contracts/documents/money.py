@@ -61,10 +61,12 @@ class QuoteOption(TypedDict):
 
 
 class QuoteDocument(TypedDict):
-    """What a job would cost. `texts`: distinct ones that would be sent."""
+    """What a job would cost. `texts`: distinct ones that would be sent; `too_long`: those that are not counted, because
+    the model takes no text of so many tokens."""
 
     kind: str
     model: str
     rows: int
     texts: int
+    too_long: int
     options: list[QuoteOption]
