@@ -8,8 +8,9 @@ import time
 import pytest
 
 from labelmill_worker.inference.admission import Admission, Flow
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
+from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 
 FLOW = Flow(1, 3)
 

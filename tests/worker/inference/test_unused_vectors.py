@@ -23,8 +23,9 @@ from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.chat_prompt import ChatPrompt
 from labelmill_worker.inference.unused_vectors import UnusedVectors
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import RateLimits
+from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 
 SCHEMA = LabelSchema((Target("intent", tuple(sorted(LABELS))),))
 ROWS = [{"text": text, "labels": {"intent": label_of(text)}} for text in ("one", "two", "three")]

@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from labelmill.contracts.errors import BrokerUnavailable
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, ModelLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
+from labelmill_worker.mistral.ratelimit.model_limiter import ModelLimiter, NoPermitInTime
 
 _numbers = itertools.count()
 Talk = Callable[[ModelLimiter, ModelLimiter], Awaitable[None]]

@@ -15,8 +15,9 @@ import redis
 from labelmill.core.settings import load_settings
 from labelmill_worker.mistral.ratelimit import blocking
 from labelmill_worker.mistral.ratelimit.law import ControlLaw
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, ModelLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
+from labelmill_worker.mistral.ratelimit.model_limiter import ModelLimiter, NoPermitInTime
 
 _numbers = itertools.count()
 NO_LIMIT = Limit()

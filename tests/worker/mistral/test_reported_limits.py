@@ -12,8 +12,9 @@ import redis
 from labelmill.contracts.errors import MonthlyLimitReached
 from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill_worker.mistral.ratelimit.law import LAW
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, ModelLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
 from labelmill_worker.mistral.ratelimit.limits import MARGIN, Limit, RateLimits
+from labelmill_worker.mistral.ratelimit.model_limiter import ModelLimiter, NoPermitInTime
 
 _numbers = itertools.count()
 MODEL = "mistral-medium-3-5"

@@ -17,7 +17,7 @@ from labelmill.contracts.errors import BrokerUnavailable, MalformedAnswer, RateL
 from labelmill.core.database import db_now, reading, writing
 from labelmill.core.database.tables import BatchRow, DatasetRow, DelayRow, ModelRow, WorkerRow, utc_now
 from labelmill.services.jobs.documents import status_document
-from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
+from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 from labelmill_worker.process import delays as module
 from labelmill_worker.process.delays import Delays
 from labelmill_worker.store.workers import note_alive, unserved_queues

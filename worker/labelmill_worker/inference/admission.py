@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 
 from labelmill_worker.mistral.breaker import CircuitBreaker
-from labelmill_worker.mistral.ratelimit.limiter import LATE_S, FleetLimiter
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.mistral.ratelimit.model_limiter import LATE_S
 
 MAX_LIMIT_WAIT_S = 5.0  #: A chunk that the limit delays longer than this ends its task and releases the rest.
 _MAX_TIMER_S = 3600.0  #: The longest timer that is set on the loop.

@@ -44,7 +44,7 @@ from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.unused_vectors import UnusedVectors
-from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
+from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 from labelmill_worker.ports.inference import Call, Inference, Reply
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.process.draining import is_draining

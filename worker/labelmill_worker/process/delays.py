@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, RateLimited, RemoteUnavailable
 from labelmill.core.jobs.delays import DelayReason, describe_delay
-from labelmill_worker.mistral.ratelimit.limiter import NoPermitInTime
+from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 from labelmill_worker.process.ability import WORKER_ID
 from labelmill_worker.store.delays import end_delay, note_delay
 

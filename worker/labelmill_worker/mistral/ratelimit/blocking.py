@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 from labelmill.contracts.errors import RateLimited
 from labelmill.core.settings import Settings
-from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter, NoPermitInTime
+from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
+from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 
 MAX_WAIT_S = 5.0  #: A task that must wait longer ends, and polls again later.
 

@@ -28,7 +28,7 @@ class ControlLaw:
     shared_share: float = 0.02  #: Beyond this share of a limit, what others use is not an error of counting.
     rise_s: float = 10  #: How fast their use rises is read from so long ago, or up to twice as long …
     min_rise_s: float = 5  #: … but from no shorter time: one burst is no rate.
-    others_kept_s: float = 120  #: What others used at most is left to them for long: a burst comes again.
+    others_kept_s: float = 80  #: What others used at most is left to them for long: a burst comes again.
     low_left_share: float = 0.03  #: Beside others, tokens wait a little where less than this is left.
     month_kept_s: float = 10  #: After so long without an answer, one request asks whether the month has tokens again.
     under_way_kept_s: int = 120  #: What a process said so long ago to have under way is forgotten: it was killed.
