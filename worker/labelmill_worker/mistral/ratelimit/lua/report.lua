@@ -38,8 +38,8 @@ end
 -- What is left to others. They used what is gone and was not sent from here. While that rises they have begun lately,
 -- and go on as they did in the last seconds; and what they used at most is soon used again, where they send in bursts.
 local function keep_for_others(field, limit, used)
-  local names, found = {field, field .. '_at', 'seen', 'seen_at', 'before', 'before_at'}, {}
-  for index = 3, 6 do names[index] = field .. '_' .. names[index] end
+  local names, found = {}, {}
+  for index, suffix in ipairs({'', '_at', '_seen', '_seen_at', '_before', '_before_at'}) do names[index] = field .. suffix end
   for index, value in ipairs(redis.call('HMGET', reported_key, unpack(names))) do found[index] = tonumber(value) or false end
   local kept, kept_at, seen, seen_at, before, before_at = unpack(found)
   if not used or used <= LAW.shared_share * limit + 1 then
