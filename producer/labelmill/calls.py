@@ -10,6 +10,7 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
+from labelmill.contracts.argument_types import check_arguments
 from labelmill.contracts.documents.comparison import ComparisonDocument
 from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.documents.jobs import JobDocument, JobEntry
@@ -97,6 +98,7 @@ class Calls(RegistryCalls):
         >>> client.train("calls", "calls", max_cost=0.5, idempotency_key="calls in November").id == training.id
         True
         """
+        check_arguments(Calls.train, locals())
         from labelmill.services.trainings import TrainRequest, accept_training
 
         request = TrainRequest.of(
@@ -144,6 +146,7 @@ class Calls(RegistryCalls):
         >>> sorted(metrics)
         ['intent']
         """
+        check_arguments(Calls.evaluate, locals())
         from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 
         request = EvaluateRequest(model, dataset, split, calibrate, mode, idempotency_key, metadata or {}, max_cost)
@@ -163,6 +166,7 @@ class Calls(RegistryCalls):
         """One evaluation of each model on the same rows: an existing one, or a new one. When they have ended,
         `comparison` compares them. `metadata` and `max_cost` are those of each new one. Raises InvalidInput, NotFound,
         KeyTaken, before anything is paid for."""
+        check_arguments(Calls.compare, locals())
         from labelmill.services.evaluations import CompareRequest, accept_comparison
 
         request = CompareRequest(models, dataset, split, idempotency_key, metadata or {}, max_cost)
@@ -175,22 +179,26 @@ class Calls(RegistryCalls):
     ) -> ComparisonDocument:
         """The document of `labelmill compare --json`, from the ids of evaluations; `margin`: the loss of accuracy that
         would be accepted, as a share of rows. Raises NotFound, InvalidInput."""
+        check_arguments(Calls.comparison, locals())
         from labelmill.services.comparison import ComparisonRequest, comparison
 
         return comparison(self.context, ComparisonRequest(evaluations, level, margin))
 
     def datasets(self, limit: int = 100) -> list[DatasetEntry]:
         """The latest datasets, newest first."""
+        check_arguments(Calls.datasets, locals())
         from labelmill.services.datasets import DatasetsRequest, list_datasets
 
         return list_datasets(self.context, DatasetsRequest(limit))
 
     def job(self, job_id: str) -> Job[JobDocument]:
         """A handle on any job, by id: a `Training`, `Batch`, `Evaluation` or `Preparation`. Asks for nothing yet."""
+        check_arguments(Calls.job, locals())
         return handle_of(self, job_id)
 
     def status(self, job_id: str) -> JobDocument:
         """The status document of any job; a dataset's files as paths in this client's data folder. Raises NotFound."""
+        check_arguments(Calls.status, locals())
         from labelmill.services.jobs.documents import job_status
         from labelmill.services.jobs.requests import JobRequest
 
@@ -212,6 +220,7 @@ class Calls(RegistryCalls):
         >>> [job["metadata"] for job in client.jobs("batch", metadata={"team": "search"}, limit=1)]
         [{'team': 'search'}]
         """
+        check_arguments(Calls.jobs, locals())
         from labelmill.services.jobs.listing import JobsRequest, list_jobs
 
         return list_jobs(self.context, JobsRequest(kind, state, limit, after, inner, metadata or {}))
@@ -219,6 +228,7 @@ class Calls(RegistryCalls):
     def spend(self, by: str = "month", *, since: str | None = None, until: str | None = None) -> SpendDocument:
         """What was spent, by `job`, `model`, `day` or `month`, on the days from `since` to `until` in UTC. Raises
         InvalidInput."""
+        check_arguments(Calls.spend, locals())
         from labelmill.services.spending import SpendRequest, spend
 
         return spend(self.context, SpendRequest(by, since, until))
@@ -254,6 +264,7 @@ class Calls(RegistryCalls):
         on_progress: OnProgress | None = None,
     ) -> Waiting:
         """Wait until all of these jobs, handles or ids, have ended or wait for approval, as `Client.wait`."""
+        check_arguments(Calls._waiting, locals())
         from labelmill.notebook import also_in_notebook
         from labelmill.services.jobs.waiting import waiting_for_jobs
 
@@ -288,6 +299,7 @@ class Calls(RegistryCalls):
 
     def _watching(self, job: Waitable | str, timeout_s: float | None = None) -> Watching:
         """Follow a job, a handle or an id, until it ends or waits for approval, as `Client.watch`."""
+        check_arguments(Calls._watching, locals())
         entries: list[JobEntry] = []
         steps = self._waiting([job], timeout_s, on_progress=entries.append)
         while True:
@@ -305,6 +317,7 @@ class Calls(RegistryCalls):
         >>> client.report(batch.id)[:15]
         '<!DOCTYPE html>'
         """
+        check_arguments(Calls.report, locals())
         from labelmill.report.gather import gather_report
         from labelmill.report.page import page_of
         from labelmill.services.jobs.requests import JobRequest
@@ -316,16 +329,19 @@ class Calls(RegistryCalls):
     ) -> Iterator[ResultRow]:
         """The rows of a batch or an evaluation that have an answer or an error, in input order, as `Batch.results`.
         Raises NotFound at the first one, DatabaseUnavailable."""
+        check_arguments(Calls.results, locals())
         return rows_of(self, job_id).results(only=only, follow=follow, scores=scores)
 
     def _result_pieces(
         self, job_id: str, *, only: OnlyName | None = None, follow: bool = False, scores: str = "all"
     ) -> Iterator[list[ResultRow]]:
         """The rows of a batch or an evaluation that have an answer or an error, in input order, as `Batch.results`."""
+        check_arguments(Calls._result_pieces, locals())
         return rows_of(self, job_id)._pieces(only=only, follow=follow, scores=scores)
 
     def cancel(self, job_id: str) -> None:
         """Stop a job; what was paid for is kept. Raises NotFound, InvalidInput when it has ended."""
+        check_arguments(Calls.cancel, locals())
         from labelmill.services.jobs.actions import cancel
         from labelmill.services.jobs.requests import JobRequest
 
@@ -335,6 +351,7 @@ class Calls(RegistryCalls):
         """Run the failed and unanswered rows of a batch again, or let a training or an evaluation go on that failed.
         `max_cost`, in USD, is of the whole job, with what was spent before; None: it stays as it is. Raises NotFound,
         InvalidInput."""
+        check_arguments(Calls.retry, locals())
         from labelmill.services.jobs.requests import RetryRequest
         from labelmill.services.jobs.retrying import retry
 
@@ -344,6 +361,7 @@ class Calls(RegistryCalls):
 
     def approve(self, training_id: str) -> Training:
         """Approve the cost of a training. Raises NotFound, InvalidInput when it does not wait for approval."""
+        check_arguments(Calls.approve, locals())
         from labelmill.services.jobs.requests import JobRequest
         from labelmill.services.trainings import approve
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from labelmill.calls import Calls
+from labelmill.contracts.argument_types import check_arguments
 from labelmill.contracts.sources import Source
 from labelmill.handles import Batch, Preparation
 
@@ -46,6 +47,7 @@ class Submitting(Calls, Generic[S]):
         >>> client.prepare("calls", rows, targets=["intent=label"]).wait()["splits"]
         {'train': 32, 'validation': 4, 'test': 4}
         """
+        check_arguments(Submitting.prepare, locals())
         from labelmill.core.readers import given_source
         from labelmill.services.datasets import PrepareRequest, accept_preparation
 
@@ -104,6 +106,7 @@ class Submitting(Calls, Generic[S]):
         >>> batch.wait()["rows"]["labelled"]
         2
         """
+        check_arguments(Submitting.classify, locals())
         from labelmill.core.readers import given_source
         from labelmill.services.batches import ClassifyRequest, accept_batch
 

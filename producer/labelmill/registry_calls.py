@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from labelmill.contracts.argument_types import check_arguments
 from labelmill.contracts.documents.models import (
     ChangedModelDocument,
     ModelDocument,
@@ -40,6 +41,7 @@ class RegistryCalls:
         >>> client.model("requests")["model"]
         'requests@1'
         """
+        check_arguments(RegistryCalls.model, locals())
         from labelmill.services.models.registry import ModelRequest, show_model
 
         return show_model(self.context, ModelRequest(ref))
@@ -51,12 +53,14 @@ class RegistryCalls:
         >>> client.promote("requests@1")["promoted"]
         True
         """
+        check_arguments(RegistryCalls.promote, locals())
         from labelmill.services.models.registry import ModelRequest, promote
 
         return promote(self.context, ModelRequest(ref)).document
 
     def rollback(self, name: str) -> ChangedModelDocument:
         """Promote the version of a model that was promoted before. Raises NotFound, InvalidInput."""
+        check_arguments(RegistryCalls.rollback, locals())
         from labelmill.services.models.registry import ModelRequest, rollback
 
         return rollback(self.context, ModelRequest(name)).document
@@ -66,6 +70,7 @@ class RegistryCalls:
     ) -> RegisteredModelDocument:
         """Give a classifier that was fine-tuned before a name; its labels are learnt from its first answer. `multi`:
         its multi-label targets; `chats`: it was trained on chats. Raises InvalidInput."""
+        check_arguments(RegistryCalls.register, locals())
         from labelmill.services.models.registry import RegisterRequest, register
 
         return register(self.context, RegisterRequest(name, remote_id, multi, chats))
@@ -76,12 +81,14 @@ class RegistryCalls:
         >>> client.alias("requests@1", "champion")["model"], client.model("requests@champion")["aliases"]
         ('requests@1', ['champion'])
         """
+        check_arguments(RegistryCalls.alias, locals())
         from labelmill.services.models.registry import AliasRequest, set_alias
 
         return set_alias(self.context, AliasRequest(ref, alias)).document
 
     def remove_alias(self, ref: str) -> RemovedAliasDocument:
         """Remove the alias that `ref`, `NAME@ALIAS`, names. Raises NotFound."""
+        check_arguments(RegistryCalls.remove_alias, locals())
         from labelmill.services.models.registry import ModelRequest, remove_alias
 
         remove_alias(self.context, ModelRequest(ref))
@@ -89,6 +96,7 @@ class RegistryCalls:
 
     def note(self, ref: str, text: str) -> ChangedModelDocument:
         """Write a note on a version; an empty text removes it. Raises NotFound, InvalidInput."""
+        check_arguments(RegistryCalls.note, locals())
         from labelmill.services.models.registry import NoteRequest, set_note
 
         return set_note(self.context, NoteRequest(ref, text)).document
@@ -100,6 +108,7 @@ class RegistryCalls:
         >>> client.threshold("requests", {"intent": 0.25})["thresholds"], client.clear_thresholds("requests")["model"]
         ({'intent': 0.25}, 'requests@1')
         """
+        check_arguments(RegistryCalls.threshold, locals())
         from labelmill.services.models.registry import (
             ModelRequest,
             ThresholdsRequest,
@@ -114,6 +123,7 @@ class RegistryCalls:
 
     def clear_thresholds(self, ref: str) -> ModelThresholdsDocument:
         """Remove all thresholds of a version. Raises NotFound."""
+        check_arguments(RegistryCalls.clear_thresholds, locals())
         from labelmill.services.models.registry import ModelRequest, clear_thresholds
 
         return clear_thresholds(self.context, ModelRequest(ref))
@@ -121,6 +131,7 @@ class RegistryCalls:
     def archive(self, ref: str, *, here_only: bool = False) -> ChangedModelDocument:
         """Archive a version: no new job can use it until it is promoted. A fine-tuned one is archived at Mistral too,
         unless `here_only`. Raises NotFound, InvalidInput."""
+        check_arguments(RegistryCalls.archive, locals())
         from labelmill.services.models.registry import RetireRequest, archive
 
         return archive(self.context, RetireRequest(ref, at_mistral=not here_only)).document
@@ -128,6 +139,7 @@ class RegistryCalls:
     def delete(self, ref: str, *, here_only: bool = False) -> ChangedModelDocument:
         """Delete a version permanently, at Mistral too unless `here_only`; its predictions stay. Raises NotFound,
         InvalidInput."""
+        check_arguments(RegistryCalls.delete, locals())
         from labelmill.services.models.registry import RetireRequest, delete
 
         return delete(self.context, RetireRequest(ref, at_mistral=not here_only)).document

@@ -25,9 +25,11 @@ from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs import events
 from labelmill.core.readers import (
+    OnBadRow,
     PythonRows,
     Source,
     TextBlock,
+    columns_named_by,
     detect_sources,
     formats_of,
     inputs_of,
@@ -171,12 +173,13 @@ def accept_batch(
     if request.rows is not None:
         sources.append(request.rows)
     else:
-        files = detect_sources(inputs, spec.reading, [spec.text] if spec.id is None else [spec.text, spec.id])
+        with columns_named_by(_fields_of_columns(spec)):
+            files = detect_sources(inputs, spec.reading, [spec.text] if spec.id is None else [spec.text, spec.id])
         spec = spec.model_copy(update={"formats": formats_of(files)})
         sources += files
     skipped = SkippedRows() if spec.on_bad_row == "skip" else None
     refused = RefusedRows()
-    read_blocks = read_text_blocks(sources, spec.text, spec.id, on_bad_row=refused if skipped is None else skipped)
+    read_blocks = _read_blocks(sources, spec, refused if skipped is None else skipped)
     blocks = _begun(refused.none_in(read_blocks))
     with writing(engine) as connection:
         batch = open_batch(
@@ -212,6 +215,17 @@ def accept_batch(
     if repeated.example is not None:
         warnings.append(Notice(str(repeated)))
     return Accepted(batch.id, Kind.BATCH, BatchState.QUEUED.value, tuple(warnings))
+
+
+def _fields_of_columns(spec: ClassifySpec) -> dict[str, str | None]:
+    return {spec.id or "": "id_column", spec.text: "text"}
+
+
+def _read_blocks(
+    sources: Sequence[Source | PythonRows], spec: ClassifySpec, on_bad_row: OnBadRow
+) -> Iterator[TextBlock]:
+    with columns_named_by(_fields_of_columns(spec)):
+        yield from read_text_blocks(sources, spec.text, spec.id, on_bad_row=on_bad_row)
 
 
 def check_mode(mode: str) -> None:

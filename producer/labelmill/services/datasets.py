@@ -28,6 +28,7 @@ from labelmill.core.readers import (
     PythonRows,
     Source,
     check_columns,
+    columns_named_by,
     detect_sources,
     first_columns,
     formats_of,
@@ -114,23 +115,24 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
     check_identity(request.idempotency_key, request.metadata)
     job_id, copies = new_id(Kind.DATASET), Copies()
     check_copy = partial(_check_first_rows, spec=spec)
-    if request.rows is not None:
-        columns = None if spec.format == "factory" else _columns_of(spec)
-        copies = copy_rows_into_storage(request.rows, columns, context.storage, job_id, check_copy)
-        spec = spec.model_copy(update={"files": copies.references, "formats": (COPY_FORMAT,)})
-    elif spec.source.startswith(HUB):
-        if spec.reading != ReadOptions():
-            raise InvalidInput(
-                f"{named('encoding')}, {named('delimiter')} and {named('quoting')} are for files, not for datasets of "
-                "the hub"
-            )
-        hub = spec.source.removeprefix(HUB)
-        split_hub_reference(hub)
-        spec = spec.model_copy(update={"hf": hub})
-    else:
-        sources = detect_sources(inputs_of(spec.source, context.remote), spec.reading, _columns_of(spec))
-        copies = copy_into_storage(sources, context.storage, job_id, check_copy)
-        spec = spec.model_copy(update={"files": copies.references, "formats": formats_of(sources)})
+    with columns_named_by(_fields_of_columns(spec)):
+        if request.rows is not None:
+            columns = None if spec.format == "factory" else _columns_of(spec)
+            copies = copy_rows_into_storage(request.rows, columns, context.storage, job_id, check_copy)
+            spec = spec.model_copy(update={"files": copies.references, "formats": (COPY_FORMAT,)})
+        elif spec.source.startswith(HUB):
+            if spec.reading != ReadOptions():
+                raise InvalidInput(
+                    f"{named('encoding')}, {named('delimiter')} and {named('quoting')} are for files, not for datasets "
+                    "of the hub"
+                )
+            hub = spec.source.removeprefix(HUB)
+            split_hub_reference(hub)
+            spec = spec.model_copy(update={"hf": hub})
+        else:
+            sources = detect_sources(inputs_of(spec.source, context.remote), spec.reading, _columns_of(spec))
+            copies = copy_into_storage(sources, context.storage, job_id, check_copy)
+            spec = spec.model_copy(update={"files": copies.references, "formats": formats_of(sources)})
     try:
         accepted = _insert(context, request, job_id, spec, copies)
     except InvalidInput:
@@ -213,6 +215,14 @@ def _columns_of(spec: PrepareSpec) -> list[str]:
     if spec.format == "factory":
         return []
     return [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
+
+
+def _fields_of_columns(spec: PrepareSpec) -> dict[str, str | None]:
+    if spec.format == "factory":
+        return {}
+    of_where = dict.fromkeys((column for column, _ in spec.where), "where")
+    of_targets = dict.fromkeys((target.column for target in spec.targets), "targets")
+    return of_where | of_targets | {spec.text: "text"}
 
 
 def _insert(

@@ -6,7 +6,7 @@ functions read any of them: `read_rows` reads whole rows, `read_text_blocks` onl
 """
 
 from labelmill.core.readers.bad_rows import BadRow, OnBadRow
-from labelmill.core.readers.columns import check_columns
+from labelmill.core.readers.columns import check_columns, columns_named_by
 from labelmill.core.readers.detection import (
     detect_sources,
     formats_of,
@@ -29,6 +29,7 @@ __all__ = [
     "Source",
     "TextBlock",
     "check_columns",
+    "columns_named_by",
     "detect_sources",
     "expand_source",
     "first_columns",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.errors import InvalidInput
@@ -12,6 +13,24 @@ from labelmill.contracts.near_matches import did_you_mean
 FIRST_ROWS = 1000  #: The columns of JSONL are those of this many first rows.
 _NAMED = 30
 _USUAL_TEXT = "text"  #: The column of the texts where none is named.
+
+
+class MissingColumn(InvalidInput):
+    """A source has not the `column`."""
+
+    def __init__(self, message: str, column: str) -> None:
+        super().__init__(message)
+        self.column = column
+
+
+@contextmanager
+def columns_named_by(fields: Mapping[str, str | None]) -> Iterator[None]:
+    """A column that is missing inside is a fault of the request's field that names it. `fields`: by column."""
+    try:
+        yield
+    except MissingColumn as error:
+        error.field = fields.get(error.column) or error.field
+        raise
 
 
 def check_columns(name: str, present: Iterable[str], wanted: Iterable[str], *, are_fixed: bool = False) -> None:
@@ -31,13 +50,14 @@ def places_of_columns(
 def _place(name: str, present: Sequence[str], column: str, *, are_fixed: bool) -> int:
     for names in (list(present), [present_name.strip() for present_name in present]):
         if (count := names.count(column)) > 1:
-            raise InvalidInput(f"{name} has {count} columns named {shown(column)}: rename all but one")
+            raise MissingColumn(f"{name} has {count} columns named {shown(column)}: rename all but one", column)
         if count:
             return names.index(column)
     near = did_you_mean(column, present, show=shown)
-    remedy = f"; {named('text')} names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
+    remedy = f"{named('text')} names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
+    parted = (" " if near else "; ") if remedy else ""
     listed = ", ".join(map(shown, present[:_NAMED]))
-    raise InvalidInput(f"{name} has no column {shown(column)}; it has {listed}{near}{remedy}")
+    raise MissingColumn(f"{name} has no column {shown(column)}; it has {listed}{near}{parted}{remedy}", column)
 
 
 def clear_names(present: Sequence[str]) -> list[str]:

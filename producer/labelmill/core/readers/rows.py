@@ -43,7 +43,7 @@ def read_rows(
                 yield Row(source.name, line, values)
         empty = empty and not bad.count
     if empty:
-        raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
+        raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows", field="source")
 
 
 def as_source(source_input: Input | Source, columns: Sequence[str]) -> Source:

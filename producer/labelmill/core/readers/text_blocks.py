@@ -30,7 +30,7 @@ def read_text_blocks(
             yield block
         empty = empty and not bad.count
     if empty:
-        raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows")
+        raise InvalidInput(f"{', '.join(names[:3]) or 'the source'} holds no rows", field="source")
 
 
 def _blocks_of(source: Source | PythonRows, columns: list[str], bad: Counting) -> Iterator[TextBlock]:

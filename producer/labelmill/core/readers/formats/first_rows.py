@@ -22,7 +22,7 @@ def require_rows(
     if rows:
         return rows
     if not problems:
-        raise InvalidInput(f"{source.name} holds no rows")
+        raise InvalidInput(f"{source.name} holds no rows", field="source")
     first = problems[0]
     remedy = f"; {first.remedy}" if first.remedy else ""
     raise InvalidInput(

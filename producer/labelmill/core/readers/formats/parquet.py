@@ -32,5 +32,5 @@ class Parquet(InputFormat):
     def columns(self, source: Source) -> list[str]:
         with open_parquet(source) as file:
             if not file.metadata.num_rows:
-                raise InvalidInput(f"{source.name} holds no rows")
+                raise InvalidInput(f"{source.name} holds no rows", field="source")
             return parquet_columns(file)
