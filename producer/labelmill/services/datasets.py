@@ -217,7 +217,7 @@ def _columns_of(spec: PrepareSpec) -> list[str]:
     return [spec.text, *(target.column for target in spec.targets), *(column for column, _ in spec.where)]
 
 
-def _fields_of_columns(spec: PrepareSpec) -> dict[str, str | None]:
+def _fields_of_columns(spec: PrepareSpec) -> Mapping[str, str | None]:
     if spec.format == "factory":
         return {}
     of_where = dict.fromkeys((column for column, _ in spec.where), "where")

@@ -140,22 +140,22 @@ class TargetMetrics(TypedDict, total=False):
     macro_f1: Required[float | None]
     weighted_f1: Required[float | None]
     micro_f1: Required[float | None]
-    per_label: dict[str, LabelMetrics]
-    confusion: dict[str, dict[str, int]]
-    labels_averaged: int
-    log_loss: float | None
-    brier: float | None
-    ece: float | None
+    per_label: Required[dict[str, LabelMetrics]]
+    confusion: Required[dict[str, dict[str, int]]]
+    labels_averaged: Required[int]
+    log_loss: Required[float | None]
+    brier: Required[float | None]
+    ece: Required[float | None]
     ece_by_luck: float | None
     calibrated: CalibratedMetrics
-    coverage: list[CoveragePoint]
-    intervals: Intervals
-    rows: int
-    answered: int
-    abstained: int
-    failed: int
-    unanswered: int
-    accuracy_answered: float | None
+    coverage: Required[list[CoveragePoint]]
+    intervals: Required[Intervals]
+    rows: Required[int]
+    answered: Required[int]
+    abstained: Required[int]
+    failed: Required[int]
+    unanswered: Required[int]
+    accuracy_answered: Required[float | None]
     unseen_rows: int
     accuracy_unseen: float | None
     unknown_labels: dict[str, int]  #: Of the dataset alone: label → rows.
