@@ -273,7 +273,8 @@ class AsyncClient:
         await self.close()
 
     async def _run(self, call: Callable[Concatenate[_Given, P], R], /, *arguments: P.args, **options: P.kwargs) -> R:
-        """Make the call in a thread. Asynchronous iterables among its arguments are read in this loop meanwhile."""
+        """Make the call in a thread: one of its own where it reads an iterator, which may wait for whatever it likes.
+        Asynchronous iterables among its arguments are read in this loop meanwhile."""
         client = cast("_Given", await self.opened())
         sources: list[AsynchronousRows] = []
 
@@ -286,9 +287,9 @@ class AsyncClient:
         positional = map(bridged, arguments)
         named = {name: bridged(value) for name, value in options.items()}
         made = functools.partial(cast("Callable[..., R]", call), client, *positional, **named)
-        if not sources:
-            return await asyncio.to_thread(made)
-        return await in_own_thread(made, sources)
+        if sources or any(isinstance(value, Iterator) for value in (*arguments, *options.values())):
+            return await in_own_thread(made, sources)
+        return await asyncio.to_thread(made)
 
     prepare = _preparation(_Given.prepare)
     train = _training(_Given.train)

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import pandas as pd
@@ -260,6 +261,30 @@ def test_results_may_be_the_source_of_many_submissions_at_once(shop: Workshop, c
         async with asyncio.timeout(60):
             again = await asyncio.gather(*(mine.classify(texts(), "m") for _ in range(5)))
         assert [(await batch.status())["rows"]["submitted"] for batch in again] == [30] * 5
+
+    asyncio.run(main())
+
+
+def test_generators_that_wait_leave_the_threads_of_the_program_free(client: Client) -> None:
+    async def main() -> None:
+        mine, go_on, two_wait = AsyncClient.of(client), threading.Event(), asyncio.Event()
+        loop, begun = asyncio.get_running_loop(), count(1)
+        loop.set_default_executor(ThreadPoolExecutor(2))  # fewer threads than submissions
+
+        def texts() -> Iterator[str]:
+            yield "one"
+            if next(begun) == 2:
+                loop.call_soon_threadsafe(two_wait.set)
+            assert go_on.wait(60)
+
+        submissions = [asyncio.create_task(mine.classify(texts(), "m")) for _ in range(5)]
+        try:
+            async with asyncio.timeout(30):
+                await two_wait.wait()
+                assert await mine.jobs("training") == []
+        finally:
+            go_on.set()
+        assert len(await asyncio.gather(*submissions)) == 5
 
     asyncio.run(main())
 
