@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING, Protocol, cast
 
+from labelmill.contracts.amounts import written
+
 if TYPE_CHECKING:
     from labelmill.contracts.documents.jobs import JobDocument, JobEntry
     from labelmill.contracts.documents.parts import TargetMetrics
@@ -103,6 +105,11 @@ def _figure(value: object) -> str:
 
 
 def _words(value: object) -> str:
+    if isinstance(value, Mapping) and "amount" in value and "currency" in value:
+        amount = value["amount"]
+        if not isinstance(amount, (int, float)):
+            return "not known"
+        return f"{'about ' if value.get('estimated') else ''}{written(amount)} {value['currency'] or ''}".strip()
     if isinstance(value, Mapping):
         return ", ".join(f"{name}: {_words(inner)}" for name, inner in value.items() if inner is not None)
     return str(value)

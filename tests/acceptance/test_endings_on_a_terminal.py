@@ -15,6 +15,7 @@ from terminal import on_terminal
 from typer.core import TyperGroup
 
 from labelmill.cli import main
+from labelmill.cli.summaries import summary_of
 from labelmill.core.database import connect, writing
 from labelmill.core.database.tables import (
     BatchRow,
@@ -22,6 +23,7 @@ from labelmill.core.database.tables import (
     DatasetRow,
     DuplicateRow,
     EvaluationRow,
+    LedgerRow,
     ModelRow,
     RowErrorRow,
     TrainingRow,
@@ -189,7 +191,6 @@ ENDINGS = {
         "about 0.024 USD",
         "100 rows/s",
         f"rows: labelmill results {BATCH} -o labelled.csv",
-        f"labelmill retry {BATCH} --wait",
     ],
     EVAL: [
         "completed: m@1 on d@2 test",
@@ -200,7 +201,7 @@ ENDINGS = {
         f"report: labelmill report {EVAL} -o report.html",
     ],
 }
-CODES = {PREP: 0, TRAIN: 0, WAITING: 4, BATCH: 3, EVAL: 0}
+CODES = {PREP: 0, TRAIN: 0, WAITING: 4, BATCH: 3, EVAL: 3}
 
 
 @pytest.mark.parametrize("job_id", ENDINGS)
@@ -214,11 +215,11 @@ def test_a_terminal_is_told_how_a_job_ended_and_what_comes_next(jobs: dict[str, 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
 def test_nothing_is_cut_off_on_a_narrow_terminal_and_commands_stay_whole(jobs: dict[str, str], encoding: str) -> None:
-    for job_id in (BATCH, WAITING):
+    for job_id, command in ((BATCH, f"labelmill results {BATCH} --only failed"), (WAITING, " --wait")):
         shown = on_terminal("watch", job_id, columns=60, encoding=encoding, **jobs)
         words = [word for sentence in ENDINGS[job_id] for word in sentence.split()]
         assert set(words) <= set(shown.text.split())
-        assert [line for line in shown.lines if line.endswith(" --wait")]  # a command is never broken into lines
+        assert [line for line in shown.lines if line.endswith(command)]  # a command is never broken into lines
         assert "\\x" not in shown.text
 
 
@@ -232,6 +233,48 @@ def test_json_is_printed_where_stdout_is_no_terminal_or_it_was_asked_for(
     assert (document["id"], document["waiting_for"] is None) == (job_id, job_id != WAITING)
     shown = on_terminal("watch", job_id, "--json", **jobs)
     assert json.loads(shown.text[shown.text.index('{"id"') :]) == document
+
+
+def test_rows_that_would_fail_again_are_not_to_be_run_again(jobs: dict[str, str], run: Run) -> None:
+    document = json.loads(run("status", BATCH).out)
+    assert "labelmill retry" not in str(summary_of(document).steps)
+    for failures in ({"request_refused": 8, "remote_unavailable": 2}, {}):
+        steps = summary_of(document | {"failures": failures}).steps
+        assert ("run them again", f"labelmill retry {BATCH} --wait") in steps
+    paused = document | {"state": "paused"}
+    assert f"labelmill retry {BATCH}" in str(summary_of(paused).steps)
+
+
+def test_a_dataset_is_said_to_have_no_rows(jobs: dict[str, str], run: Run) -> None:
+    ended = run("results", PREP)
+    assert (ended.code, ended.out) == (0, "")
+    assert f"{PREP} is a dataset: only batches and evaluations have rows" in ended.err
+
+
+def test_a_wrong_choice_is_one_plain_sentence(run: Run) -> None:
+    assert run("results", BATCH, "--only", "nope").sentence.endswith(": 'nope' is not one of 'failed', 'abstained'.")
+
+
+def test_a_cap_that_is_spent_already_is_no_cap_for_a_retry(jobs: dict[str, str], run: Run) -> None:
+    line = {"job_id": BATCH, "batch_id": BATCH, "model": "mistral-embed", "mode": "realtime", "day": "2026-11-27"}
+    tokens = {"requests": 1, "input_tokens": 195_000, "output_tokens": 0, "cached_tokens": 0}
+    engine = connect("sqlite:///jobs.db")
+    with writing(engine) as connection:
+        paid = {"at": utc_now(), "amount": 0.0195, "currency": "USD", "estimated": False}
+        connection.execute(insert(LedgerRow).values(line | tokens | paid))
+    engine.dispose()
+    for cap in ("0.01", "0.0195"):
+        ended = run("retry", BATCH, "--max-cost", cap)
+        assert ended.code == 2
+        assert f"--max-cost {cap} is not enough: {BATCH} has cost 0.0195 USD already" in ended.sentence
+    assert json.loads(run("status", BATCH).out)["state"] == "completed"
+    assert run("retry", BATCH, "--max-cost", "0.02").code == 0
+
+
+def test_times_of_a_status_are_said_to_be_utc(jobs: dict[str, str]) -> None:
+    shown = on_terminal("status", BATCH, columns=200, **jobs)
+    (line,) = (line for line in shown.lines if line.startswith("created_at"))
+    assert line.rstrip().endswith(" UTC")
 
 
 def test_causes_of_failed_rows_count_the_rows_that_repeat_them(jobs: dict[str, str], run: Run) -> None:

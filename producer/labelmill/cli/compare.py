@@ -20,6 +20,7 @@ from labelmill.cli.context import (
     tables,
     wants_json,
 )
+from labelmill.cli.figures import count
 from labelmill.cli.options import MAIN, AsJson, DatasetRef, IdempotencyKey, Metadata, SplitName, parse_metadata
 from labelmill.cli.progress import follow
 from labelmill.cli.tables import print_rows
@@ -167,7 +168,7 @@ def _remark(entry: ComparedModel, judged: Judgement, compared: AgainstBest | Non
     if entry["model"] == judged["cheapest_not_worse"]:
         words.append("the cheapest that is not worse" if judged["margin"] is None else "the cheapest within the margin")
     if entry["failed"]:
-        words.append(f"{entry['failed']} rows failed")
+        words.append(f"{count(entry['failed'], 'rows')} failed")
     return ", ".join(words)
 
 

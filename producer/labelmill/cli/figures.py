@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from labelmill.contracts.amounts import written
+
 
 def count(number: int, what: str) -> str:
     """`1,200 rows`, `1 row`."""
@@ -35,7 +37,7 @@ def money(cost: Mapping[str, Any] | None) -> str:
     """`0.0082 USD`; empty where it is not known."""
     if not cost or cost.get("amount") is None:
         return ""
-    return f"{cost['amount']:.4g} {cost.get('currency') or ''}".strip()
+    return f"{written(cost['amount'])} {cost.get('currency') or ''}".strip()
 
 
 def share(value: float | None, interval: Any = None) -> str:

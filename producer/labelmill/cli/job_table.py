@@ -10,7 +10,7 @@ from rich.console import Console
 from labelmill.cli.figures import money
 from labelmill.cli.tables import print_rows, short_time
 
-_HEADINGS = ("id", "state", "about", "progress", "cost", "created", "error")
+_HEADINGS = ("id", "state", "about", "progress", "cost", "created (UTC)", "error")
 
 
 def print_jobs(console: Console, documents: Sequence[Mapping[str, Any]]) -> None:

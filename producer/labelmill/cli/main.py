@@ -178,7 +178,7 @@ def _usage(error: Any) -> int:
     if type(error).__name__ == "NoArgsIsHelpError" and context is not None:
         sys.stderr.write(context.get_help() + "\n")
         return 2
-    say("error", "bold red", " ".join(error.format_message().split()))
+    say("error", "bold red", " ".join(error.format_message().replace("Value error, ", "").split()))
     if context is not None:
         messages().print(f"`{context.command_path} --help` shows what there is")
     return int(error.exit_code)

@@ -61,7 +61,7 @@ def list_models(
     if wants_json(as_json):
         print_json(entries)
         return
-    headings = ("model", "answers to", "method", "targets", "measured", "state", "created", "note")
+    headings = ("model", "answers to", "method", "targets", "measured", "state", "created (UTC)", "note")
     rows = []
     for entry in entries:
         targets = ", ".join(f"{target}: {count} labels" for target, count in entry["targets"].items())

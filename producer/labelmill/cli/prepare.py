@@ -118,7 +118,7 @@ def datasets(
     if wants_json(as_json):
         print_json(listed)
         return
-    headings = ("dataset", "id", "state", "train", "validation", "test", "labels", "created")
+    headings = ("dataset", "id", "state", "train", "validation", "test", "labels", "created (UTC)")
     rows = []
     for dataset in listed:
         splits = dataset["splits"] or {}

@@ -23,6 +23,7 @@ from labelmill.cli.options import (
 )
 from labelmill.cli.progress import bar
 from labelmill.cli.tables import Cell, print_rows
+from labelmill.contracts.ids import Kind, kind_of
 from labelmill.core.storage.opening import remote_files
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
@@ -82,7 +83,14 @@ def save(context: ServiceContext, request: SaveRequest, lost: LostReads | None =
     if request.output is not None:
         messages().print(f"{saved.rows} rows in {request.output}")
     if not saved.has_rows:
-        messages().print(f"{request.job_id} has no rows (yet): batches and evaluations have some once they run")
+        messages().print(f"{request.job_id} {_why_no_rows(request.job_id)}")
+
+
+def _why_no_rows(job_id: str) -> str:
+    kind = kind_of(job_id)
+    if kind in (Kind.DATASET, Kind.TRAINING):
+        return f"is a {kind.value}: only batches and evaluations have rows"
+    return "has no rows yet: it has some once it runs"
 
 
 def labels_are_shown(source: str, *, as_json: bool) -> bool:

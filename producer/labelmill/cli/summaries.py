@@ -10,12 +10,15 @@ from rich.console import Console
 
 from labelmill.cli.figures import between, count, counts, duration, money, share
 from labelmill.cli.tables import print_pairs
-from labelmill.contracts.errors import CapReached
+from labelmill.contracts.amounts import written
+from labelmill.contracts.errors import CapReached, RequestRefused
 from labelmill.services.evaluations import is_of_training_rows
 from labelmill.services.results.formats import Output
 
 Document = Mapping[str, Any]
 
+#: Why rows fail that would fail again: they are empty, or Mistral refused what they say.
+_FOR_GOOD = {"empty_text", RequestRefused.code}
 _PARTS = ("labelled", "abstained", "failed", "cancelled", "pending")
 
 
@@ -94,7 +97,7 @@ def _of_training(document: Document) -> Summary:
         if estimate and estimate.get("tokens") is not None:
             facts.append(("tokens", f"about {estimate['tokens']:,}"))
         if document["max_cost"] is not None:
-            facts.append(("allowed", f"{document['max_cost']:.4g}"))
+            facts.append(("allowed", f"{written(document['max_cost'])} USD"))
         return Summary(
             f"{job_id} waits for approval",
             facts,
@@ -151,7 +154,8 @@ def _of_batch(document: Document, output: Output | None) -> Summary:
         steps.append(("rows", f"labelmill results {job_id} -o labelled.csv"))
     if rows["failed"]:
         steps.append(("failed rows", f"labelmill results {job_id} --only failed"))
-    if rows["failed"] or document["state"] in ("failed", "paused"):
+    fails_again = document["state"] == "completed" and set(document.get("failures") or {"": 1}) <= _FOR_GOOD
+    if (rows["failed"] or document["state"] in ("failed", "paused")) and not fails_again:
         steps.append(("run them again" if rows["failed"] else "go on", _retry(document)))
     if rows["abstained"]:
         steps.append(("abstained rows", f"labelmill results {job_id} --only abstained"))

@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from labelmill.contracts.amounts import written
 from labelmill.contracts.control_characters import visible
 
 Cell = str | Text
 
 _MIN_FLOWING = 20  # of a column whose words may be broken into lines
+_MIN_OF_SEVERAL = 32  # where several have to share the width
 _GAP = 2
 _FEW = 6  # parts that may be shown in parentheses
 
@@ -34,8 +36,9 @@ def print_rows(
     """Print rows under headings. The columns in `flowing` hold sentences, which may be broken into lines."""
     rows = [[visible(cell) if isinstance(cell, str) else cell for cell in row] for row in rows]
     shown_columns = [at for at in range(len(headings)) if at == 0 or not rows or any(len(row[at]) for row in rows)]
+    min_flowing = _MIN_FLOWING if len(flowing) < 2 else _MIN_OF_SEVERAL
     widths = {at: max(len(headings[at]), *(len(row[at]) for row in rows), 0) for at in shown_columns}
-    least = sum(min(widths[at], _MIN_FLOWING) if headings[at] in flowing else widths[at] for at in shown_columns)
+    least = sum(min(widths[at], min_flowing) if headings[at] in flowing else widths[at] for at in shown_columns)
     if rows and least + _GAP * len(shown_columns) > console.width:
         _print_records(console, headings, [[row[at] for at in shown_columns] for row in rows], shown_columns, title)
         return
@@ -142,8 +145,15 @@ def _word(value: Any) -> str:
         return ", ".join(map(_word, value))
     if isinstance(value, Mapping):
         other_fields = _plain({name: part for name, part in value.items() if name not in ("amount", "currency")})
-        return f"{_word(value['amount'])} {value['currency']}" + (f" ({other_fields})" if other_fields else "")
-    return short_time(value) if isinstance(value, str) else str(value)
+        return f"{_amount(value['amount'])} {value['currency']}" + (f" ({other_fields})" if other_fields else "")
+    if not isinstance(value, str):
+        return str(value)
+    time = short_time(value)
+    return f"{time} UTC" if time != value else value
+
+
+def _amount(value: Any) -> str:
+    return written(value) if isinstance(value, (int, float)) else "not known"
 
 
 def short_time(text: str) -> str:

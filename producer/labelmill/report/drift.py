@@ -140,6 +140,6 @@ def _no_alarm(alike: str, split: str, unnoticed: float) -> tuple[str, Tone]:
             "of the rows may go unnoticed."
         ), "plain"
     return (
-        f"No drift: {alike}, but for what luck makes. A change of fewer than {unnoticed:.0%} of the rows may go "
+        f"No drift: {alike}, as far as these rows can tell. A change of fewer than {unnoticed:.0%} of the rows may go "
         "unnoticed."
     ), "good"

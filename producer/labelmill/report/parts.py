@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from labelmill.contracts.amounts import written
+
 Tone = Literal["plain", "good", "warning", "bad"]
 
 
@@ -108,4 +110,4 @@ def money(cost: Mapping[str, object] | None) -> str | None:
     if not cost or cost.get("amount") is None:
         return None
     about = "about " if cost.get("estimated") else ""
-    return f"{about}{cost['amount']:.4g} {cost['currency']}"
+    return f"{about}{written(float(str(cost['amount'])))} {cost['currency']}"

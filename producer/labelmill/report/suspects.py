@@ -45,7 +45,8 @@ def cases_of(analysis: Mapping[str, Any], key: str, caption: str) -> list[Part]:
 
 def suspects_of(analysis: Mapping[str, Any], job_id: str) -> list[Part]:
     """The table of the labels of a target that are probably wrong, and how to get all of them."""
-    total = f"Labels that are probably wrong: {analysis.get('suspected', 0):,} rows in all"
+    suspected = analysis.get("suspected", 0)
+    total = f"Labels that are probably wrong: {suspected:,} {'row' if suspected == 1 else 'rows'} in all"
     if "all_suspects" in analysis and analysis.get("suspected", 0) > SHOWN:
         total += f" (all of them: labelmill report {job_id} --suspects FILE.csv)"
     return cases_of(analysis, "suspects", total)

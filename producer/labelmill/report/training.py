@@ -30,7 +30,7 @@ def parts_of(connection: Connection, document: dict[str, Any]) -> list[Part]:
                 "its status": document["remote_status"],
                 "estimate": money(document["estimate"]),
                 "cost": money(document["cost"]),
-                "limit": document["max_cost"],
+                "limit": money({"amount": document["max_cost"], "currency": "USD"}),
                 **dataset.facts_of(source),
             }
         ),

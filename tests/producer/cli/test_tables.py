@@ -63,7 +63,7 @@ def test_a_status_document_is_read_at_a_glance() -> None:
     )
     assert [" ".join(line.split()) for line in file.getvalue().splitlines()] == [
         f"id {ID}",
-        "created_at 2026-11-24 15:30:41",
+        "created_at 2026-11-24 15:30:41 UTC",
         "rows submitted 5, failed 0",
         "cost 0.0004001 USD (estimated yes)",
         "metrics my_target: accuracy 0.8226",

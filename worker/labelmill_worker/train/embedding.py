@@ -18,6 +18,7 @@ import numpy as np
 import structlog
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.amounts import written
 from labelmill.contracts.documents.parts import Cost
 from labelmill.contracts.errors import InvalidInput, Permanent
 from labelmill.contracts.inner_methods import VECTORS
@@ -92,7 +93,9 @@ def count_unembedded(step: StepContext, model: str, blocks: Iterator[list[str]])
         tokens += count_all(block)
     price = step.prices.cost_of(model, tokens)
     amount = 0.0 if not texts else price["amount"] if price else None
-    return Needed(texts, tokens, amount, f"{texts} texts of about {tokens} tokens to embed")
+    return Needed(
+        texts, tokens, amount, f"{texts:,} {'text' if texts == 1 else 'texts'} of about {tokens:,} tokens to embed"
+    )
 
 
 def start_or_wait(step: StepContext, needed: Needed) -> NextPoll:
@@ -102,7 +105,7 @@ def start_or_wait(step: StepContext, needed: Needed) -> NextPoll:
         step.save(
             estimate={"amount": amount, "currency": CURRENCY, "texts": needed.texts, "tokens": needed.tokens},
         )
-    said += f", about {amount:g} USD" if amount is not None else "; the price of the model is not known"
+    said += f", about {written(amount)} USD" if amount is not None else "; the price of the model is not known"
     if amount == 0 or may_start(amount, step.row.max_cost, approved=step.row.approved):
         step.move(TrainingState.RUNNING, f"starts; {said}")
         return 0.0

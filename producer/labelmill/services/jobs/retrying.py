@@ -9,8 +9,9 @@ from typing import Any
 from sqlalchemy import ColumnElement, RowMapping, delete, exists, func, or_, select, update
 from sqlalchemy.engine import Connection
 
+from labelmill.contracts.amounts import written
 from labelmill.contracts.errors import InvalidInput, MonthlyLimitReached
-from labelmill.contracts.field_names import Notice
+from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.job_kinds import BATCH, EVALUATION, TRAINING
 from labelmill.contracts.specs import TrainSpec
@@ -28,6 +29,7 @@ from labelmill.core.jobs import chunk_transitions
 from labelmill.core.jobs.inner_batches import named_batches_of
 from labelmill.core.jobs.tables import TABLE_OF
 from labelmill.core.jobs.transitions import move_job
+from labelmill.core.money.ledger import costs_of_jobs
 from labelmill.core.money.prices import PriceList
 from labelmill.core.reported_limits import forget_month
 from labelmill.services.context import ServiceContext
@@ -70,6 +72,7 @@ def _retry_batch(connection: Connection, request: RetryRequest, prices: PriceLis
     changes: dict[str, Any] = {}
     if request.max_cost is not None:
         check_max_cost(request.max_cost, _models_of_version(connection, batch["model_no"]), prices)
+        _check_above_spent(connection, job_id, request.max_cost)
         changes["max_cost"] = request.max_cost
     if not _has_rows_to_run(connection, batch["no"]):
         raise InvalidInput(f"{job_id} has no failed row", field="job_id")
@@ -92,6 +95,7 @@ def _retry_training(connection: Connection, request: RetryRequest, prices: Price
     if request.max_cost is not None:
         models = models_of_training(training["method"], TrainSpec.read(training["options"]))
         check_max_cost(request.max_cost, models, prices)
+        _check_above_spent(connection, job_id, request.max_cost)
         max_cost = request.max_cost
         changes |= {"max_cost": max_cost, "approved": False}
     kept = {}
@@ -128,6 +132,7 @@ def _retry_evaluation(connection: Connection, request: RetryRequest, prices: Pri
     max_cost = evaluation["max_cost"]
     if request.max_cost is not None:
         check_max_cost(request.max_cost, _models_of_version(connection, evaluation["model_no"]), prices)
+        _check_above_spent(connection, request.job_id, request.max_cost)
         max_cost = request.max_cost
     return continue_evaluation(connection, request.job_id, max_cost)
 
@@ -240,6 +245,16 @@ def _end_of_chunk() -> ColumnElement[int]:
 def _require(moved: bool, job_id: str) -> None:  # noqa: FBT001 - what the caller was told
     if not moved:
         raise InvalidInput(f"{job_id} is being retried by another command", field="job_id")
+
+
+def _check_above_spent(connection: Connection, job_id: str, max_cost: float) -> None:
+    """Raise InvalidInput for a cap that what was spent has reached: the job would stop at once."""
+    cost = costs_of_jobs(connection, [job_id]).get(job_id)
+    if cost is not None and cost["amount"] and max_cost <= cost["amount"]:
+        raise InvalidInput(
+            f"{named('max_cost', written(max_cost))} is not enough: {job_id} has cost {written(cost['amount'])} USD "
+            "already, and the cap is of the whole job"
+        )
 
 
 def _models_of_version(connection: Connection, model_no: int) -> list[str]:
