@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 from operator import itemgetter
+from typing import TYPE_CHECKING
 
 from sqlalchemy import ColumnElement, Integer, cast, func, select
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import InstrumentedAttribute
 
 from labelmill.contracts.bounds import shown
 from labelmill.contracts.documents.money import SpendDocument, SpendRow, SpentInCurrency
@@ -18,6 +18,9 @@ from labelmill.core.database import reading
 from labelmill.core.database.tables import LedgerRow
 from labelmill.core.money.prices import CURRENCY
 from labelmill.services.context import ServiceContext
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import InstrumentedAttribute
 
 _KEYS: dict[str, InstrumentedAttribute[str] | ColumnElement[str]] = {
     "job": LedgerRow.job_id,

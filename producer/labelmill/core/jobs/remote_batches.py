@@ -10,7 +10,6 @@ import secrets
 
 from sqlalchemy import ColumnElement, exists, insert, select
 from sqlalchemy.engine import Connection, Engine
-from sqlalchemy.orm import aliased
 
 from labelmill.contracts.states import ChunkState, Mode, RemoteStep
 from labelmill.core.database import db_now, reading, writing
@@ -53,7 +52,7 @@ def remote_batches_of(engine: Engine, batch_id: str) -> list[int]:
 
 def is_unheld() -> ColumnElement[bool]:
     """The chunk may be packed: it is pending, and no remote batch holds it."""
-    holder = aliased(RemoteChunkRow)
+    holder = RemoteChunkRow.__table__.alias().c
     same = (holder.batch_no == ChunkRow.batch_no) & (holder.number == ChunkRow.number)
     held = exists().where(same, holder.remote_no.is_not(None)).correlate(ChunkRow)
     return (ChunkRow.state == ChunkState.PENDING.value) & OPEN_CHUNK & (ChunkRow.number >= 0) & ~held

@@ -11,7 +11,6 @@ from __future__ import annotations
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, exists, false, or_
-from sqlalchemy.orm import aliased
 
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.job_kinds import KINDS
@@ -35,7 +34,7 @@ def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:
         made = exists().where(ModelRow.training_id == TrainingRow.id, ModelRow.state != DELETED)
         return made | has_uploaded_files()
     if kind is Kind.DATASET:
-        repeating = aliased(DatasetRow)
+        repeating = DatasetRow.__table__.alias().c
         return or_(
             exists().where(ModelRow.dataset_id == DatasetRow.id, ModelRow.state != DELETED),
             exists().where(TrainingRow.dataset_id == DatasetRow.id, ~may_go(Kind.TRAINING, before)),

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from sqlalchemy import LargeBinary, SmallInteger, String, Text
-from sqlalchemy.orm import Mapped, mapped_column
 from sqlalchemy.types import REAL
 
-from labelmill.core.database.tables.base import Base, Number
+from labelmill.core.database.tables.base import Base, Number, column
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapped
 
 
 class PredictionRow(Base):
     """The answer to one row and target. Abstained: no label, its scores kept."""
 
     __tablename__ = "prediction_rows"
-    batch_no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
-    row: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
-    target: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
-    external_id: Mapped[str | None] = mapped_column(Text)  #: None: the row number; "": the row has no id.
-    label: Mapped[str | None] = mapped_column(Text)
-    labels: Mapped[str | None] = mapped_column(Text)  #: A JSON list, for multi-label targets.
-    score: Mapped[float] = mapped_column(REAL)
-    scores: Mapped[bytes] = mapped_column(LargeBinary)  #: Little-endian float32 in label order.
+    batch_no: Mapped[int] = column(Number, primary_key=True, autoincrement=False)
+    row: Mapped[int] = column(Number, primary_key=True, autoincrement=False)
+    target: Mapped[int] = column(SmallInteger, primary_key=True, autoincrement=False)
+    external_id: Mapped[str | None] = column(Text)  #: None: the row number; "": the row has no id.
+    label: Mapped[str | None] = column(Text)
+    labels: Mapped[str | None] = column(Text)  #: A JSON list, for multi-label targets.
+    score: Mapped[float] = column(REAL)
+    scores: Mapped[bytes] = column(LargeBinary)  #: Little-endian float32 in label order.
 
 
 class RowErrorRow(Base):
     """Why one row has no answer."""
 
     __tablename__ = "error_rows"
-    batch_no: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
-    row: Mapped[int] = mapped_column(Number, primary_key=True, autoincrement=False)
-    external_id: Mapped[str | None] = mapped_column(Text)  #: As a prediction's.
-    code: Mapped[str] = mapped_column(String(40))
-    message: Mapped[str] = mapped_column(Text)
+    batch_no: Mapped[int] = column(Number, primary_key=True, autoincrement=False)
+    row: Mapped[int] = column(Number, primary_key=True, autoincrement=False)
+    external_id: Mapped[str | None] = column(Text)  #: As a prediction's.
+    code: Mapped[str] = column(String(40))
+    message: Mapped[str] = column(Text)
 
 
 PREDICTIONS_VIEW = """
