@@ -118,7 +118,7 @@ def everything_is_late(shop: Workshop) -> None:
         connection.execute(update(TrainingRow).values(due_at=None))
         connection.execute(update(ChunkRow).where(ChunkRow.state == "claimed").values(lease_until=0.0))
         connection.execute(update(ChunkRow).where(ChunkRow.sent_at.is_not(None)).values(sent_at=1.0))
-        connection.execute(update(LockRow).values(until=0.0))
+        connection.execute(update(LockRow).values(lease_until=0.0))
     sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
 
 

@@ -99,7 +99,7 @@ def _write(engine: Engine) -> None:
     # committed, because only a commit detects a full disk or a replica that resembles a primary
     name = f"doctor {secrets.token_hex(8)}"
     with writing(engine) as connection:
-        connection.execute(insert(LockRow).values(name=name, until=0.0))
+        connection.execute(insert(LockRow).values(name=name, lease_until=0.0))
     with writing(engine) as connection:
         connection.execute(delete(LockRow).where(LockRow.name == name))
 

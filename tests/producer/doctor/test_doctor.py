@@ -145,7 +145,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
         "models": Status.OK,
     }
     with writing(engine) as connection:
-        connection.execute(insert(LockRow).values(name="sweep", until=db_now() + 1))
+        connection.execute(insert(LockRow).values(name="sweep", lease_until=db_now() + 1))
         model = connection.execute(
             insert(ModelRow).values(name="m", version=1, method="factory").returning(ModelRow.no)
         ).scalar_one()
@@ -184,7 +184,7 @@ def test_what_is_stuck_in_the_database_is_found(engine: Engine) -> None:
     assert "train_00000001" in found["jobs"].summary
     assert "1 messages" in found["dead letters"].summary
     with writing(engine) as connection:
-        connection.execute(update(LockRow).values(until=db_now() - 600))
+        connection.execute(update(LockRow).values(lease_until=db_now() - 600))
         connection.execute(update(ChunkRow).values(state="pending", lease_until=None, sent_at=db_now() - 600))
         connection.execute(update(TrainingRow).values(state="failed"))
     found = {check.name: check for check in check_work(engine)}

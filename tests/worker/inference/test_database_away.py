@@ -109,7 +109,7 @@ def test_who_has_not_come_back_by_the_next_sweep_loses_its_chunk(mill: Mill, tmp
     sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert claim_chunk(mill.engine, batch, 0, MOMENT_S) is not None
     with writing(mill.engine) as connection:  # nobody swept for half a minute; ten seconds ago the lease ran out
-        connection.execute(update(LockRow).values(until=db_now() - 30))
+        connection.execute(update(LockRow).values(lease_until=db_now() - 30))
         connection.execute(update(ChunkRow).values(lease_until=db_now() - 10))
     sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert states(mill.engine) == ["claimed"]
@@ -125,7 +125,7 @@ def test_after_a_night_without_sweeps_nobody_is_waited_for(mill: Mill, tmp_path:
     sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert claim_chunk(mill.engine, batch, 0, MOMENT_S) is not None
     with writing(mill.engine) as connection:
-        connection.execute(update(LockRow).values(until=db_now() - 8 * 3600))
+        connection.execute(update(LockRow).values(lease_until=db_now() - 8 * 3600))
         connection.execute(update(ChunkRow).values(lease_until=db_now() - 7 * 3600))
     sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert states(mill.engine) == ["pending"]

@@ -110,7 +110,7 @@ def test_a_training_that_finds_no_slot_goes_on_once_there_is_one(shop: Workshop)
     while shop.status(job_id)["state"] != "succeeded":
         with writing(shop.engine) as connection:
             connection.execute(update(TrainingRow).values(due_at=None))
-            connection.execute(update(LockRow).values(until=0.0))
+            connection.execute(update(LockRow).values(lease_until=0.0))
         if not shop.queue.waiting:
             sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
         shop.step()
@@ -126,7 +126,7 @@ def test_full_workers_do_not_pass_messages_round_between_two_sweeps(shop: Worksh
     sent = 0
     for _ in range(2):
         with writing(shop.engine) as connection:
-            connection.execute(update(LockRow).values(until=0.0))
+            connection.execute(update(LockRow).values(lease_until=0.0))
         sweep_if_due(shop.engine, shop.sender, shop.resources.settings)
         sent += len(shop.queue.waiting)
         while shop.queue.waiting:

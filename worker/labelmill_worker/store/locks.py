@@ -57,7 +57,7 @@ def _first(engine: Engine, name: str, seconds: float) -> Taken | Held:
     token = leases.new_token()
     try:
         with writing(engine) as connection:
-            connection.execute(insert(LockRow).values(name=name, token=token, until=db_now() + seconds))
+            connection.execute(insert(LockRow).values(name=name, lease_token=token, lease_until=db_now() + seconds))
     except IntegrityError:
         return Held(seconds)
     return Taken(token, 0.0)

@@ -88,7 +88,7 @@ def _write(engine: Engine, machine: str) -> bool:
     free = or_(
         LockRow.lease_token == machine, LockRow.lease_token.is_(None), LockRow.lease_until < db_now() - _LONG_AGO_S
     )
-    values = {"token": machine, "until": db_now()}
+    values = {"lease_token": machine, "lease_until": db_now()}
     with writing(engine) as connection:
         if connection.execute(update(LockRow).where(LockRow.name == _NAME, free).values(values)).rowcount:
             return True
@@ -110,6 +110,6 @@ def _forget(engine: Engine, heartbeat: Row[str | None, float, float]) -> None:
                 LockRow.lease_token == heartbeat.token,
                 LockRow.lease_until == heartbeat.until,
             )
-            connection.execute(update(LockRow).where(*same_heartbeat).values(token=None))
+            connection.execute(update(LockRow).where(*same_heartbeat).values(lease_token=None))
     except DatabaseUnavailable:
         return

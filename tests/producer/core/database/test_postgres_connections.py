@@ -159,7 +159,7 @@ def test_behind_a_pooler_no_session_is_relied_on(postgres_url: str, pgbouncer: P
         # what one client sets for a session that it shares, all others would get
         idle = connection.scalar(text("SHOW tcp_keepalives_idle"))
         assert idle != "10"
-    statement = insert(LockRow).values(name=text(":name"), until=1.0).returning(LockRow.name)
+    statement = insert(LockRow).values(name=text(":name"), lease_until=1.0).returning(LockRow.name)
 
     def write(worker: int) -> None:
         for number in range(20):  # a driver prepares what it has seen five times

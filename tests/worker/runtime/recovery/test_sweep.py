@@ -38,7 +38,7 @@ def _waiting(resources: ProcessResources, name: str) -> int:
 
 def _sweep(resources: ProcessResources) -> None:
     with writing(resources.engine) as connection:
-        connection.execute(update(LockRow).values(until=0.0))
+        connection.execute(update(LockRow).values(lease_until=0.0))
     sweep_if_due(resources.engine, resources.sender, resources.settings)
 
 
@@ -121,7 +121,7 @@ def test_a_clock_set_back_does_not_put_sweeps_or_dead_chunks_off(resources: Proc
     with writing(resources.engine) as connection:
         _batch(connection, 2)
         connection.execute(update(ChunkRow).values(state="claimed", lease_token="t", lease_until=db_now() + back_s))
-        connection.execute(insert(LockRow).values(name="sweep", token="t", until=db_now() + back_s))
+        connection.execute(insert(LockRow).values(name="sweep", lease_token="t", lease_until=db_now() + back_s))
     sweep_if_due(resources.engine, resources.sender, resources.settings)
     assert _waiting(resources, _CLASSIFY) == 0, "workers that live had no time to renew their leases"
     _sweep(resources)

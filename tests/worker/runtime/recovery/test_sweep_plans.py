@@ -91,7 +91,7 @@ def _statements_of_a_sweep(resources: ProcessResources) -> list[tuple[str, objec
         with resources.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
             connection.execute(text("ANALYZE"))
     with writing(resources.engine) as connection:
-        connection.execute(update(LockRow).values(until=0.0))
+        connection.execute(update(LockRow).values(lease_until=0.0))
     return _statements_of(
         resources.engine, lambda: sweep_if_due(resources.engine, resources.sender, resources.settings)
     )

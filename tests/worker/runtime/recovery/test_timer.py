@@ -207,6 +207,6 @@ def test_a_worker_that_was_killed_as_it_swept_holds_nobody_up_for_longer_than_an
     begin(killed, every_s=0.5).stop(0)
     wait_for(lambda: not [thread for thread in threading.enumerate() if thread.name == "recovery"])
     with writing(engine) as connection:
-        connection.execute(update(LockRow).values(token="dead"))
+        connection.execute(update(LockRow).values(lease_token="dead"))
     begin(sweeps, every_s=0.5)
     wait_for(lambda: sweeps.at)

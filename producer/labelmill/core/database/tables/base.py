@@ -86,17 +86,18 @@ class _Declared(type):
         items: tuple[SchemaItem, ...] = namespace.get("__table_args__", ())
         cls.__table__ = Table(namespace["__tablename__"], Base.metadata, *columns, *items)
         for each in columns:
-            setattr(cls, each.name, each)
+            setattr(cls, each.key, each)
 
     def _copied_columns(cls) -> list[Column[Any]]:
-        """A copy of each column of the class and of those it inherits from, under its attribute's name."""
+        """A copy of each column of the class and of those that it inherits, called as its attribute unless named."""
         declared: dict[str, Column[Any]] = {}
         for parent in reversed(cls.__mro__):
             for attribute, annotation in inspect.get_annotations(parent).items():
                 template = vars(parent).get(attribute)
                 if isinstance(template, Column):
                     each = template._copy()
-                    each.name = each.key = attribute
+                    each.name = each.name or attribute
+                    each.key = attribute
                     each.nullable = annotation.endswith("| None]") and not each.primary_key
                     declared[attribute] = each
         return list(declared.values())

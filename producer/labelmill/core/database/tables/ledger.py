@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from sqlalchemy import Double, Index, Integer, String
+from sqlalchemy import Boolean, Double, Index, Integer, String
 
 from labelmill.core.database.tables.base import Base, Number, UtcDateTime, column, utc_now
 
@@ -30,7 +30,7 @@ class LedgerRow(Base):
     cached_tokens: Mapped[int] = column(Number)  #: Of the input, those that Mistral had kept.
     amount: Mapped[float | None] = column(Double)  #: None: the price is not known.
     currency: Mapped[str] = column(String(3))
-    estimated: Mapped[bool]  #: The tokens were counted here.
+    estimated: Mapped[bool] = column(Boolean)  #: The tokens were counted here.
     input_price: Mapped[float | None] = column(Double)  #: For a million tokens, before the mode's factor.
     output_price: Mapped[float | None] = column(Double)
     prices_as_of: Mapped[str | None] = column(String(20))
