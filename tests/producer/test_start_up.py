@@ -14,7 +14,7 @@ with Client() as client:
     assert client.jobs() == []
 print(*sorted(sys.modules.keys() & set(sys.argv[1:])))
 """
-_NEVER = ["alembic", "celery", "dotenv", "kombu", "numpy", "redis", "rich", "typer", "zstandard"]
+_NEVER = ["alembic", "celery", "dotenv", "kombu", "numpy", "redis", "rich", "sqlalchemy.orm", "typer", "zstandard"]
 _OF_POSTGRESQL = ["psycopg", "sqlalchemy.dialects.postgresql"]
 
 
