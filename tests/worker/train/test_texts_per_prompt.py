@@ -20,9 +20,10 @@ from token_model import choice_of
 
 from labelmill.cli.summaries import summary_of
 from labelmill.contracts.errors import InvalidInput
-from labelmill.core.database import reading
+from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow
 from labelmill.core.paired_loss import largest_loss
+from labelmill.core.remote_models import Listed, keep_list
 from labelmill.report.parts import Grid
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.listing import JobsRequest, list_jobs
@@ -139,6 +140,20 @@ def test_auto_tries_numbers_on_validation_and_the_version_keeps_the_one_that_hol
         inner = set(connection.scalars(select(BatchRow.id).where(BatchRow.owner_id == training["id"])))
     assert len(inner) == 8
     assert inner.isdisjoint(job["id"] for job in jobs)
+
+
+def test_trials_ask_the_model_that_the_trainings_name_means(school: School) -> None:
+    name, dated = "ministral-8b-latest", "ministral-8b-2512"
+    with writing(school.engine) as connection:
+        keep_list(connection, [Listed(dated, (name,)), Listed(name, (dated,))])
+    asked = set()
+
+    def note(texts: list[str], body: dict[str, Any]) -> None:
+        asked.add(body["model"])
+
+    school.mistral.faults.append(note)
+    school.run(school.train(method="prompt", dataset="topics", texts_per_prompt="auto", base_model=name))
+    assert asked == {dated}
 
 
 def test_trials_wait_for_a_persons_word_and_few_rows_need_none(school: School) -> None:

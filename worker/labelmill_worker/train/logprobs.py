@@ -6,12 +6,12 @@ training: a version is made without probabilities meanwhile.
 
 from __future__ import annotations
 
-from labelmill.core.database import reading, writing
-from labelmill.core.remote_models import meaning_of, read_list
+from labelmill.core.database import writing
 from labelmill_worker.inference.strategies.logprobs_check import CHECK_SCHEMA, CHECK_TEXT, CHECK_TOKENS
 from labelmill_worker.store.inner_batches import InnerBatch, first_row_error, read_scores
 from labelmill_worker.store.inner_models import logprobs_model, remember_logprobs, tells_logprobs
 from labelmill_worker.train.inner_batch import require_completed, run_named_batch
+from labelmill_worker.train.pinning import meant_model
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
 _NAME = "log-probabilities"  #: Of the batch, among those of the training; progress says `trying log-probabilities`.
@@ -21,7 +21,7 @@ _NOT_TOLD = "{} tells no log-probabilities, so labels score 1 and 0"
 
 def find_out(step: StepContext) -> bool | NextPoll:
     """Whether log-probabilities are told, or when to poll again for it."""
-    model = _meant_model(step)
+    model = meant_model(step)
     if (known := tells_logprobs(step.engine, model)) is not None:
         return known
     if not _may_ask(step, model):
@@ -40,12 +40,6 @@ def find_out(step: StepContext) -> bool | NextPoll:
     remember_logprobs(step.engine, batch.no, told=told)
     step.note(f"{model} tells log-probabilities: scores are probabilities" if told else _NOT_TOLD.format(model))
     return told
-
-
-def _meant_model(step: StepContext) -> str:
-    """What is found out is true of a model, and a name may mean another one some day."""
-    with reading(step.engine) as connection:
-        return meaning_of(step.spec.base_model, read_list(connection))
 
 
 def _may_ask(step: StepContext, model: str) -> bool:

@@ -16,6 +16,13 @@ from labelmill_worker.train.step_context import StepContext
 log = structlog.get_logger()
 
 
+def meant_model(step: StepContext) -> str:
+    """The model that a training's name means, as far as it is known: what is asked and found out before its version is
+    made is true of a model, and the name may mean another one some day."""
+    with reading(step.engine) as connection:
+        return meaning_of(step.spec.base_model, read_list(connection))
+
+
 def pinned(step: StepContext, recipe: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """The name by which a new version asks its model, and its recipe."""
     asked_as = step.spec.base_model

@@ -23,6 +23,7 @@ from labelmill_worker.store.inner_models import trial_model
 from labelmill_worker.train.dataset_rows import Row
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.inner_batch import named_batches, require_completed, run_named_batch
+from labelmill_worker.train.pinning import meant_model
 from labelmill_worker.train.step_context import NextPoll, StepContext
 from labelmill_worker.train.texts_per_prompt import (
     Choice,
@@ -101,8 +102,9 @@ class Trials:
         batches = named_batches(step)
         if name in batches and (batch := read_inner_batch(step.engine, batches[name])).has_ended:
             return batch
+        asked = meant_model(step)  # the first trial's stays that of all
         with writing(step.engine) as connection:
-            model_no = trial_model(connection, step.row.id, step.spec.base_model, self.schema, dict(self.recipe))
+            model_no = trial_model(connection, step.row.id, asked, self.schema, dict(self.recipe))
         return run_named_batch(step, name, model_no, name, self._blocks, texts_per_prompt=number)
 
     def _blocks(self) -> list[list[str]]:
