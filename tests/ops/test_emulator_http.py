@@ -1,10 +1,13 @@
 """The emulator without the SDK: what it counts, limits, and answers while it trains."""
 
 import itertools
+import socket
+import struct
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from urllib.parse import urlsplit
 
 import httpx2
 import pytest
@@ -116,3 +119,20 @@ def test_a_taken_port_is_said_in_one_sentence(emulator: EmulatorThread) -> None:
     assert ended.returncode == 2
     assert ended.stderr.startswith("error: the emulator cannot listen on 127.0.0.1:")
     assert len(ended.stderr.splitlines()) == 1
+
+
+def test_a_client_that_goes_while_its_request_is_read_leaves_no_traceback(
+    emulator: EmulatorThread, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = urlsplit(emulator.url)
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer any\r\nContent-Length: 9999\r\n\r\n{"
+    for how in ("reset", "closed"):
+        with socket.create_connection((str(address.hostname), address.port or 0)) as client:
+            client.sendall(head.encode())
+            if how == "reset":
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    deadline = time.monotonic() + 10
+    while emulator.stats()["statuses"].get("400", 0) < 2 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert emulator.stats()["statuses"] == {"400": 2}
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("aiohttp")] == []

@@ -77,3 +77,6 @@ async def refusals_as_json(request: web.Request, handler: Handler) -> web.Stream
         return json_reply(refused.body, refused.status, refused.headers)
     except web.HTTPException as error:
         return json_reply({"detail": error.reason}, error.status)
+    except (ConnectionError, web.RequestPayloadError):
+        # the client went before its body was read, as a worker's do that is killed: nobody reads the answer
+        return json_reply({"detail": "the connection was closed"}, 400)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Self
 
@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, RowMapping
 from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
 from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.errors import InvalidInput, StorageRefused, StorageUnavailable
-from labelmill.contracts.field_names import named
+from labelmill.contracts.field_names import Notice, named
 from labelmill.contracts.hub_reference import HUB, split_hub_reference
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.specs import PrepareSpec, ReadOptions, TargetSpec, specify
@@ -44,6 +44,7 @@ from labelmill.services.submissions.idempotency import accepted_before, check_id
 from labelmill.services.submissions.source_copies import COPY_FORMAT, Copies, copy_into_storage, copy_rows_into_storage
 
 _SEEDS = 2**32
+_PERCENT_MIN, _PERCENT_MAX = 50, 200  #: Sums of parts that were probably meant as percent.
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,16 @@ def accept_preparation(context: ServiceContext, request: PrepareRequest) -> Acce
     # after any other error the job may exist, and then it needs them; if it does not, `purge` deletes them
     if accepted.id != job_id:
         _delete_copies(context, job_id)
-    return accepted
+    return replace(accepted, warnings=(*accepted.warnings, *_warnings_of_split(spec.split)))
+
+
+def _warnings_of_split(split: tuple[float, float, float]) -> tuple[Notice, ...]:
+    """Parts are in proportion to each other, such as 8/1/1; those that look like percent may be a slip."""
+    total = sum(split)
+    if not _PERCENT_MIN <= total <= _PERCENT_MAX or math.isclose(total, 100):
+        return ()
+    shares = "/".join(f"{part / total:.0%}" for part in split)
+    return (Notice(f"the parts of {named('split')} sum to {total:g}, not to 100: they are taken as {shares}"),)
 
 
 def _delete_copies(context: ServiceContext, job_id: str) -> None:

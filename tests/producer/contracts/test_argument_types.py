@@ -87,3 +87,10 @@ def test_numbers_of_numpy_and_unknown_types_pass() -> None:
     check_arguments(_call, {"number": np.float32(1), "places": np.int64(2), "texts": ("a",), "other": object()})
     with pytest.raises(InvalidInput, match="texts must be a list of texts, not 'ab'"):
         check_arguments(_call, {"texts": "ab"})
+
+
+@pytest.mark.parametrize(("split", "warns"), [("50/60/10", True), ("80/10/10", False), ("8/1/1", False)])
+def test_parts_that_are_nearly_percent_are_told_as_they_are_taken(client: Client, split: str, *, warns: bool) -> None:
+    warnings = client.prepare("d", "texts.jsonl", targets=TARGETS, split=split).warnings
+    told = [warning for warning in warnings if "not to 100" in warning]
+    assert told == (["the parts of split sum to 120, not to 100: they are taken as 42%/50%/8%"] if warns else [])

@@ -84,7 +84,7 @@ def _wait_or_pause(
     """At a cap: pause the batch, unless requests are under way whose reservation may come back."""
     if pause_at_cap(runtime.engine, claim, cap, next_amount):
         release_chunk(runtime.engine, claim)
-        log.info("batch paused", reason=cap.reached().message)
+        log.info("batch paused", reason=cap.reached(claim.charged_to).message)
         return
     release_chunk(runtime.engine, claim, wait_s=_CAP_PAUSE_S)
     _send_again(messages, claim, _CAP_PAUSE_S)

@@ -47,9 +47,10 @@ class Cap:
     scope: str
     limit: int
 
-    def reached(self, owner_id: str | None = None) -> CapReached:
-        """The error of what waits for a higher cap. `owner_id`: the training or evaluation whose own batch it is."""
-        amount, retry = f"{amount_of(self.limit):g} {CURRENCY}", f"labelmill retry {owner_id or 'ID'}"
+    def reached(self, job_id: str | None = None) -> CapReached:
+        """The error of what waits for a higher cap. `job_id`: what is to be retried, the batch or the
+        training or evaluation whose own it is."""
+        amount, retry = f"{amount_of(self.limit):g} {CURRENCY}", f"labelmill retry {job_id or 'ID'}"
         if self.scope.startswith(_MONTH):
             month = self.scope.removeprefix(_MONTH)
             return CapReached(

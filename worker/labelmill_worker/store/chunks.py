@@ -267,7 +267,7 @@ def stop_batch(engine: Engine, claim: Claim, error: LabelmillError) -> None:
 def pause_at_cap(engine: Engine, claim: Claim, cap: Cap, next_amount: int) -> bool:
     """Pause a batch whose next request may cost more than is left of a cap. False: a reservation is outstanding that
     could come back, or the claim was lost."""
-    error = cap.reached(claim.owner_id)
+    error = cap.reached(claim.charged_to)
     with writing(engine) as connection:
         return is_reached(connection, cap, next_amount) and move_job(
             connection,

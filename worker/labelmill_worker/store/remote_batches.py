@@ -354,7 +354,7 @@ def stop_batch_of(engine: Engine, claim: RemoteClaim, error: LabelmillError) -> 
 def pause_at_cap(engine: Engine, claim: RemoteClaim, cap: Cap, next_amount: int) -> bool:
     """Pause the batch whose next request may cost more than is left of a cap. False: a reservation is outstanding that
     could come back."""
-    error = cap.reached(claim.batch.owner_id)
+    error = cap.reached(claim.batch.owner_id or claim.batch.id)
     with writing(engine) as connection:
         return is_reached(connection, cap, next_amount) and move_job(
             connection,
