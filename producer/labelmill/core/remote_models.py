@@ -20,7 +20,7 @@ from labelmill.core.jobs import events
 
 ASKED_AS = "asked_as"  #: Of a version's recipe: the name that a person gave, where it was pinned to another.
 _DATED = re.compile(r"-\d{4}$")
-_LATEST = "-latest"
+MOVES = "-latest"  #: The end of names that mean a newer model some day.
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ def meaning_of(name: str, models: Sequence[Listed]) -> str:
     names = {other for model in same for other in (model.id, *model.aliases)}
     if dated := [other for other in names if _DATED.search(other)]:
         return max(dated)
-    fixed = {model.id for model in same if not model.id.endswith(_LATEST)}
+    fixed = {model.id for model in same if not model.id.endswith(MOVES)}
     return fixed.pop() if len(fixed) == 1 else name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
 from operator import itemgetter
@@ -17,6 +18,7 @@ from labelmill.contracts.field_names import named
 from labelmill.core.database import reading
 from labelmill.core.database.tables import LedgerRow
 from labelmill.core.money.prices import CURRENCY
+from labelmill.core.remote_models import MOVES, Listed, meaning_of, read_list
 from labelmill.services.context import ServiceContext
 
 if TYPE_CHECKING:
@@ -95,8 +97,28 @@ def _sums(connection: Connection, request: SpendRequest) -> dict[str, SpentInCur
         }
         sums.setdefault(currency, {"currency": currency, "total": 0.0, "rows": []})["rows"].append(row)
     for spent in sums.values():
+        if request.by == "model":
+            spent["rows"] = _by_dated_name(spent["rows"], read_list(connection))
         spent["rows"].sort(key=itemgetter("key"))
         if request.by not in _BY_TIME:
             spent["rows"].sort(key=lambda row: -(row["amount"] or 0))
         spent["total"] = round(sum(row["amount"] or 0 for row in spent["rows"]), 8)
     return sums
+
+
+def _by_dated_name(rows: Sequence[SpendRow], models: Sequence[Listed]) -> list[SpendRow]:
+    """One row for each model: a training asks `mistral-embed`, and its version the dated name. A name that ends in
+    `-latest` may have meant another model when it was paid for: it stays."""
+    merged: dict[str, SpendRow] = {}
+    for row in rows:
+        key = row["key"] if row["key"].endswith(MOVES) else meaning_of(row["key"], models)
+        other = merged.get(key)
+        if other is None:
+            merged[key] = {**row, "key": key}
+            continue
+        for name in ("requests", "tokens", "cached_tokens"):
+            other[name] += row[name]
+        amounts = [amount for amount in (other["amount"], row["amount"]) if amount is not None]
+        other["amount"] = round(sum(amounts), 8) if amounts else None
+        other["estimated"] = other["estimated"] or row["estimated"]
+    return list(merged.values())

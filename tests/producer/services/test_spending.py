@@ -19,6 +19,7 @@ from labelmill.core.database.tables import LedgerRow, ModelRow
 from labelmill.core.jobs.transitions import create_job
 from labelmill.core.money.ledger import costs_of_jobs
 from labelmill.core.queue.sender import MessageSender
+from labelmill.core.remote_models import Listed, keep_list
 from labelmill.report.parts import Curves, Grid
 from labelmill.services.context import ServiceContext
 from labelmill.services.spending import SpendRequest, spend
@@ -65,6 +66,21 @@ def test_money_is_summed_by_job_model_day_and_month(context: ServiceContext) -> 
         "amount": 0.75,
         "estimated": True,
     }
+
+
+def test_one_model_is_one_row_whichever_of_its_fixed_names_was_asked(context: ServiceContext) -> None:
+    pay(context.engine, "2026-11-30", "batch_1", "mistral-embed-2312", 2.0)
+    pay(context.engine, "2026-11-30", "batch_1", "ministral-8b-2512", 0.5)
+    with writing(context.engine) as connection:
+        listed = [
+            Listed("mistral-embed-2312", ("mistral-embed",)),
+            Listed("ministral-8b-2512", ("ministral-8b-latest",)),
+        ]
+        keep_list(connection, listed)
+    by_model = {"mistral-embed-2312": 2.75, "ministral-8b-latest": 1.0, "ministral-8b-2512": 0.5}
+    assert keys(context, by="model") == by_model | {"ft:classifier:unknown": None}
+    (row,) = (row for row in spend(context, SpendRequest("model"))["rows"] if row["key"] == "mistral-embed-2312")
+    assert (row["requests"], row["tokens"], row["estimated"]) == (6, 360, True)
 
 
 def test_both_days_count_and_euros_are_apart(context: ServiceContext) -> None:
