@@ -319,6 +319,22 @@ def test_an_evaluation_fails_at_its_cap_and_goes_on_with_its_answers(workshop: W
     assert evaluation["summary"]["seconds"] < 1800, "the time that it waited for a person is not that of its answers"
 
 
+def test_no_vector_is_paid_for_at_a_cap_whose_text_is_not_asked_about(workshop: Workshop) -> None:
+    engine, sender, mistral = workshop.engine, workshop.sender, workshop.mistral
+    training = submit_training(
+        engine, sender, name="m", dataset="small", method="prompt", shots=1, shot_selection="nearest", yes=True
+    )
+    assert workshop.run(training)["state"] == "succeeded"
+    mistral.billed.clear()
+    job_id = submit_evaluation(engine, sender, model="m", dataset="small", max_cost=0.005)
+    assert workshop.run(job_id)["error_code"] == "cap_reached"
+    assert 0 < len(mistral.billed) < 60
+    assert set(mistral.billed.values()) == {2}, "a vector and an answer of each"
+    retry_job(engine, sender, job_id, 1.0)
+    assert workshop.run(job_id)["state"] == "completed"
+    assert (len(mistral.billed), set(mistral.billed.values())) == (60, {2})
+
+
 def test_an_evaluation_whose_batch_was_cancelled_begins_another_one(workshop: Workshop) -> None:
     engine, sender = workshop.engine, workshop.sender
     workshop.run(submit_training(engine, sender, name="m", dataset="small", yes=True))

@@ -24,9 +24,10 @@ Reserve = Callable[[int], Cap | None]
 """Reserves an amount in SQL; returns the cap that has less left. Raises LeaseLost, DatabaseUnavailable."""
 
 
-def upper_bound(call: Call, prices: PriceList, mode: str = "realtime") -> int:
+def upper_bound(call: Call, prices: PriceList, mode: str = "realtime", size_bytes: int | None = None) -> int:
     """What a call can cost at most, in billionths: no tokenizer makes more than one token of a byte, and a chat model
-    writes no more than `max_tokens`. Raises Permanent where no price is known."""
+    writes no more than `max_tokens`. `size_bytes`: of a call of which a part is not known yet. Raises Permanent where
+    no price is known."""
     price = prices.price_of(priced_model(call.model, prices))
     if price is None:
         raise Permanent(
@@ -34,7 +35,8 @@ def upper_bound(call: Call, prices: PriceList, mode: str = "realtime") -> int:
             code="price_unknown",
         )
     parts = call.body.get("input") or call.body.get("messages") or ()
-    asked = len(orjson.dumps(call.body)) + _TEMPLATE_TOKENS * (2 if isinstance(parts, str) else 1 + len(parts))
+    size_bytes = len(orjson.dumps(call.body)) if size_bytes is None else size_bytes
+    asked = size_bytes + _TEMPLATE_TOKENS * (2 if isinstance(parts, str) else 1 + len(parts))
     return nanos_at_least(price.amount(asked, int(call.body.get("max_tokens") or 0), mode=mode))
 
 
@@ -49,16 +51,32 @@ class Allowance:
         self._reserving = asyncio.Lock()
         self.refused: tuple[Cap, int] | None = None  #: The cap that had too little left, and for how much.
 
-    async def take(self, call: Call) -> int:
-        """Take what a call can cost at most. Returns it. Raises CapReached, LeaseLost, DatabaseUnavailable, and
-        Permanent where no price is known."""
-        amount = upper_bound(call, self._prices)
+    async def take_for_answer(self, call: Call, size_bytes: int) -> int:
+        """Take what a request's own call may cost, before the vector that it needs is paid for. `call`: without what
+        the vector chooses; `size_bytes`: about its size with that. Returns it. Raises as `take`."""
+        amount = upper_bound(call, self._prices, size_bytes=size_bytes)
+        await self._take(amount, amount)
+        return amount
+
+    async def take(self, call: Call, *, ahead: int = 0) -> int:
+        """Take what a call can cost at most. Returns it. `ahead`: what `take_for_answer` took for it, which is used up
+        in any case. Raises CapReached, LeaseLost, DatabaseUnavailable, and Permanent where no price is known."""
+        try:
+            amount = upper_bound(call, self._prices)
+            if amount > ahead:
+                await self._take(amount - ahead, amount)
+        except BaseException:
+            self._left += ahead
+            raise
+        self._left += max(0, ahead - amount)
+        return amount
+
+    async def _take(self, amount: int, of_call: int) -> None:
         async with self._reserving:
             if self._left < amount and (cap := await self._more(amount)) is not None:
-                self.refused = (cap, amount)
+                self.refused = (cap, of_call)
                 raise cap.reached()
             self._left -= amount
-        return amount
 
     def give_back(self, amount: int) -> None:
         """Nothing was paid for the call after all."""

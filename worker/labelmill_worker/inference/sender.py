@@ -25,6 +25,7 @@ from labelmill.contracts.errors import (
 )
 from labelmill.contracts.usage import Usage
 from labelmill.core.jobs.leases import LeaseLost
+from labelmill.core.money.token_counts import BYTES_PER_TOKEN
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Admission, Flow
 from labelmill_worker.inference.allowance import Allowance
@@ -92,6 +93,7 @@ class ChunkSender:
         # since the last delivery: sent, reported but by no answer, and to be paid for
         self._requests = self._tokens = 0
         self._usages: list[Usage] = []
+        self._answers_ahead: dict[int, int] = {}  #: Request, by its identity → what is taken for its answer already.
 
     async def send_all(self, requests: Iterable[Request]) -> None:
         """Send everything; returns when every request has its outcome, and the last delivery was made."""
@@ -149,6 +151,9 @@ class ChunkSender:
             if self._order.bisects_faults and len(request) > 1:
                 return await send_halves(request, self._send, self._admission)
             return [Unforeseen(fault)]
+        finally:
+            if (ahead := self._answers_ahead.pop(id(request), 0)) and self._order.allowance is not None:
+                self._order.allowance.give_back(ahead)
 
     async def _send_until_settled(self, request: Request, *, in_parts: bool, may_start: bool) -> list[Outcome]:
         """Send until answered, refused or deferred. `may_start`: it was admitted just now."""
@@ -257,7 +262,7 @@ class ChunkSender:
             raise
 
     async def _answer_to(self, request: Request, call: Call) -> Answer:
-        reply = await self._send_call(call, request)
+        reply = await self._send_call(call, request, ahead=self._answers_ahead.pop(id(request), 0))
         labels = self._order.labels
         try:
             schema = labels.schema
@@ -273,6 +278,7 @@ class ChunkSender:
         call's. Raises LabelmillError, NoPermitInTime."""
         vectors = self._unused_vectors.of(call.model, request.texts)
         if vectors is None:
+            await self._take_for_answer(request)
             vectors = await self._paid_vectors(request, call)
             self._unused_vectors.keep(call.model, request.texts, vectors)
         else:
@@ -281,6 +287,21 @@ class ChunkSender:
         if not await self._admission.reacquire(self._flow, request.tokens, self._window.lease_until):
             raise NoPermitInTime(0.0)
         return vectors
+
+    async def _take_for_answer(self, request: Request) -> None:
+        """At a cap no vector is paid for whose text cannot be asked about then."""
+        allowance = self._order.allowance
+        if allowance is None or id(request) in self._answers_ahead:
+            return
+        try:
+            call = self._strategy.call(request, None)
+            size_bytes = request.tokens * BYTES_PER_TOKEN + sum(map(len, request.texts))
+            ahead = await allowance.take_for_answer(call, size_bytes)
+        except BaseException:
+            self._forgo_permit(self._first_flow, request)
+            self._admission.breaker.abandon()
+            raise
+        self._answers_ahead[id(request)] = ahead
 
     async def _paid_vectors(self, request: Request, call: Call) -> Vectors:
         breaker = self._admission.breaker
@@ -302,12 +323,12 @@ class ChunkSender:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
         return vectors
 
-    async def _send_call(self, call: Call, request: Request) -> Reply:
+    async def _send_call(self, call: Call, request: Request, *, ahead: int = 0) -> Reply:
         allowance = self._order.allowance
         if allowance is None:
             return await self._send_paid(call, request, 0)
         try:
-            held = await allowance.take(call)
+            held = await allowance.take(call, ahead=ahead)
         except BaseException:
             self._admission.limiter.of(call.model).note_no_answer(request.tokens)  # it was not sent
             raise

@@ -12,7 +12,7 @@ paid for. Amounts are billionths of the currency. Locks are taken in one order: 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -34,8 +34,8 @@ from labelmill.core.database.tables import (
 )
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.nanos import amount_of, nanos
-from labelmill.core.money.prices import CURRENCY
-from labelmill_worker.store.ledger import FINE_TUNING
+from labelmill.core.money.prices import CURRENCY, PriceList
+from labelmill_worker.store.ledger import FINE_TUNING, Charged, cost_in_nanos, write_lines
 
 _MONTH = "month:"
 
@@ -86,16 +86,25 @@ class Holder(NamedTuple):
     chunk: tuple[int, int] | None = None
 
 
+#: Is called in the transaction; raises where another worker may have taken the holder over.
+Guard = Callable[[Connection], None]
+
+
+def _unguarded(_: Connection) -> None:
+    """Nobody else acts for the holder."""
+
+
 class _Refused(Exception):
     def __init__(self, cap: Cap) -> None:
         self.cap = cap
 
 
-def reserve(engine: Engine, caps: Sequence[Cap], holder: Holder, amount: int) -> Cap | None:
+def reserve(engine: Engine, caps: Sequence[Cap], holder: Holder, amount: int, guard: Guard = _unguarded) -> Cap | None:
     """Reserve an amount of every cap. Returns the cap that has less left, and nothing is reserved then; None: it is
-    reserved. Raises LeaseLost when the holder's chunk is claimed under another token."""
+    reserved. Raises LeaseLost when the holder's chunk is claimed under another token, and what `guard` raises."""
     try:
         with writing(engine) as connection:
+            guard(connection)
             for cap in caps:
                 _hold(connection, cap, holder, amount)
             for cap in caps:
@@ -202,9 +211,10 @@ def _empty_reservation(connection: Connection, key: str, scope: str) -> None:
     connection.execute(update(ReservationRow).where(own).values(amount=0))
 
 
-def release(engine: Engine, key: str) -> None:
+def release(engine: Engine, key: str, guard: Guard = _unguarded) -> None:
     """Give back all that a holder has reserved and not settled: nothing of it was sent, or will be."""
     with writing(engine) as connection:
+        guard(connection)
         held = _end_reservations(connection, ReservationRow.holder == key)
         _change_budgets(connection, Counter({row.scope: row.amount for row in held}), Counter())
 
@@ -259,6 +269,13 @@ def charge_holder(engine: Engine, key: str, batch_no: int, mode: str) -> None:
     what it cost."""
     with writing(engine) as connection:
         _charge(connection, _end_reservations(connection, ReservationRow.holder == key), batch_no, mode)
+
+
+def charge_unreserved(connection: Connection, charged: Charged, prices: PriceList) -> None:
+    """Count as spent what was reserved for by nobody, within the connection's transaction."""
+    write_lines(connection, [charged], prices)
+    cost = cost_in_nanos(charged.usage, prices)
+    _change_budgets(connection, {}, {charged.job_id: cost, month_scope(): cost})
 
 
 def charge_dead_holders(engine: Engine) -> int:

@@ -14,14 +14,17 @@ from sqlalchemy.engine import Connection, Engine
 from labelmill.contracts.errors import BudgetReached, LabelmillError
 from labelmill.contracts.job_kinds import BATCH
 from labelmill.contracts.states import BatchState, Mode, RemoteStep, Stopping
+from labelmill.contracts.usage import Usage
 from labelmill.core.database import db_now, has_passed, reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, RemoteBatchRow, RemoteChunkRow, utc_now
 from labelmill.core.jobs import events, leases
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.remote_batches import holds_rows, is_on_trial, is_unheld
+from labelmill.core.money.prices import LISTED, PriceList
 from labelmill.core.reported_limits import rest_of_month
-from labelmill_worker.store.budgets import Cap, Holder, is_reached
+from labelmill_worker.store.budgets import Cap, Holder, charge_unreserved, is_reached
+from labelmill_worker.store.ledger import Charged
 from labelmill_worker.store.transitions import move_job
 
 MAX_PENDING_REQUESTS = 1_000_000  #: Of all remote batches of the installation: what Mistral allows a workspace.
@@ -132,6 +135,11 @@ def write_remote(connection: Connection, claim: RemoteClaim, **values: Any) -> N
         raise LeaseLost("the lease on a remote batch was lost")
 
 
+def require_remote(connection: Connection, claim: RemoteClaim) -> None:
+    """Keep the lease until the connection's transaction ends. Raises LeaseLost."""
+    write_remote(connection, claim, step=claim.row.step)
+
+
 def advance(engine: Engine, claim: RemoteClaim, step: RemoteStep, message: str = "", **values: Any) -> None:
     """Go on to another step, with a line in the batch's history if there is a message. Raises LeaseLost."""
     with writing(engine) as connection:
@@ -217,6 +225,22 @@ def drop_remote_batch(engine: Engine, claim: RemoteClaim) -> None:
         connection.execute(delete(RemoteBatchRow).where(RemoteBatchRow.no == claim.row.no))
 
 
+def unreserved_models(engine: Engine, claim: RemoteClaim, *, of_month: bool) -> list[str]:
+    """The models of other remote batches that were packed without a reservation and are not read yet: of the same job,
+    or of all."""
+    unreserved = (RemoteBatchRow.step != RemoteStep.PACKING.value) & holds_rows() & (RemoteBatchRow.reserved == 0)
+    models = (
+        select(RemoteBatchRow.model)
+        .join(BatchRow, BatchRow.no == RemoteBatchRow.batch_no)
+        .where(unreserved, RemoteBatchRow.no != claim.row.no)
+        .distinct()
+    )
+    if not of_month:
+        models = models.where(func.coalesce(BatchRow.owner_id, BatchRow.id) == claim.batch.charged_to)
+    with reading(engine) as connection:
+        return [model for model in connection.scalars(models) if model]
+
+
 def takes_lists(engine: Engine, model: str) -> bool:
     """Whether requests with several texts may be sent: not after those were all refused and single texts answered."""
     sums = [
@@ -225,7 +249,7 @@ def takes_lists(engine: Engine, model: str) -> bool:
     ]
     with reading(engine) as connection:
         lists, refused, single = connection.execute(select(*sums).where(RemoteBatchRow.model == model)).one()
-    return not (lists and refused == lists and single)
+    return not (lists and refused >= lists and single)
 
 
 # what a remote batch holds
@@ -262,13 +286,23 @@ def failures_of(connection: Connection, batch_no: int, number: int) -> dict[str,
     return connection.scalar(select(RemoteChunkRow.failures).where(of_chunk)) or {}
 
 
-def let_all_go(engine: Engine, claim: RemoteClaim, step: RemoteStep, message: str) -> None:
-    """Go on to a step in which no row is held: all chunks may be packed again, as they were. Raises LeaseLost."""
+def let_all_go(
+    engine: Engine,
+    claim: RemoteClaim,
+    step: RemoteStep,
+    message: str,
+    usage: Usage | None = None,
+    prices: PriceList = LISTED,
+) -> None:
+    """Go on to a step in which no row is held: all chunks may be packed again, as they were. `usage`: what its requests
+    count as. Raises LeaseLost."""
     with writing(engine) as connection:
         write_remote(connection, claim, step=step.value, attempts=0, faults=0, ended_at=db_now())
         free = update(RemoteChunkRow).where(RemoteChunkRow.remote_no == claim.row.no)
         connection.execute(free.values(remote_no=None, requests=None))
         events.note(connection, claim.batch.id, message)
+        if usage is not None and usage.requests:
+            charge_unreserved(connection, Charged(claim.batch.charged_to, claim.batch.id, usage), prices)
 
 
 # at Mistral

@@ -14,7 +14,8 @@ from sqlalchemy import ColumnElement, exists, false, or_
 
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.job_kinds import KINDS
-from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.contracts.states import RemoteStep
+from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, RemoteBatchRow, TrainingRow
 from labelmill.core.jobs.tables import TABLE_OF, AnyJobTable, is_cancellable, is_open
 from labelmill.core.jobs.uploaded_files import has_uploaded_files
 from labelmill.services.models.resolving import DELETED
@@ -46,11 +47,13 @@ def is_needed(kind: Kind, before: datetime) -> ColumnElement[bool]:
         )
     if kind is Kind.BATCH:
         return or_(
+            # its jobs at Mistral are still to be stopped and deleted
+            exists().where(RemoteBatchRow.batch_no == BatchRow.no, RemoteBatchRow.step != RemoteStep.DONE.value),
             *(
                 exists().where(TABLE_OF[other].id == BatchRow.owner_id, ~ended_before(TABLE_OF[other], before))
                 for other, entry in KINDS.items()
                 if entry.inner_batches
-            )
+            ),
         )
     return false()
 

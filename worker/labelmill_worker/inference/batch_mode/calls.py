@@ -11,11 +11,14 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.label_schema import LabelSchema
+from labelmill.contracts.states import Mode
 from labelmill.contracts.text_digests import digest_of
+from labelmill.contracts.usage import Usage
 from labelmill.core.database import writing
 from labelmill.core.storage.base import Storage
 from labelmill_worker.inference.batch_mode.custom_ids import Place, custom_id
 from labelmill_worker.inference.chunk_run import version_of
+from labelmill_worker.inference.counted_usage import counted_usage
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.strategies import strategy_for
@@ -96,9 +99,22 @@ class CallMaker:
     def held_calls(self, held: Mapping[int, bytes]) -> Iterator[NumberedCall]:
         """The calls of all rows that a remote batch holds: chunk → its requests, compressed."""
         for chunk, data in held.items():
-            first_row, texts = read_chunk_input(self._engine, self._batch.no, chunk)
-            requests = [Request(rows, [texts[row - first_row] for row in rows]) for rows in decode_requests(data)]
-            yield from self.calls_of(chunk, requests)
+            yield from self.calls_of(chunk, self._held_requests(chunk, data))
+
+    def _held_requests(self, chunk: int, data: bytes) -> list[Request]:
+        first_row, texts = read_chunk_input(self._engine, self._batch.no, chunk)
+        return [Request(rows, [texts[row - first_row] for row in rows]) for rows in decode_requests(data)]
+
+    def estimated_usage(self, held: Mapping[int, bytes]) -> Usage:
+        """What all of these calls may have used together, where no answer says it."""
+        requests = asked = written = 0
+        for chunk, data in held.items():
+            for request in self._held_requests(chunk, data):
+                usage = counted_usage(self.call(request, None), request)
+                requests, asked = requests + 1, asked + usage.input_tokens
+                written += usage.output_tokens
+        model, mode = self.asking.model, Mode.BATCH.value
+        return Usage(model, asked, written, requests=requests, is_estimated=True, mode=mode)
 
 
 def _alone(request: Request, call: Call) -> Call:

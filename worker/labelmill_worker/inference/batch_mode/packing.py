@@ -92,10 +92,12 @@ def pack(work: RemoteWork, *, on_trial: bool, left: int | None = None, tokens_le
         if maker.asking.model != work.claim.batch.model.remote_model:
             packed.tokens_left = None  # it is of another model
         requests = _requests_of(maker, lacking if lacking.rows else to_send, history)
-        if not _add(packed, number, requests, maker.calls_of(number, requests), max_requests, work.prices):
+        has_room = _add(packed, number, requests, maker.calls_of(number, requests), max_requests, work.prices)
+        if number in packed.requests:
+            tries = max(history.tries.values(), default=0)
+            packed.tries = tries if packed.tries is None else min(packed.tries, tries)
+        if not has_room:
             break
-        tries = max(history.tries.values(), default=0)
-        packed.tries = tries if packed.tries is None else min(packed.tries, tries)
     return packed
 
 

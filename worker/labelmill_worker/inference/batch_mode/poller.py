@@ -203,8 +203,9 @@ def _give_up(work: RemoteWork, why: str) -> None:
         advance(work.engine, claim, RemoteStep.DONE, message)
         return
     if claim.step in _MAY_BE_PAID:
-        work.charge_reserved()
-    let_all_go(work.engine, claim, RemoteStep.CLEANING, message)
+        work.give_up_answers(message)
+    else:
+        let_all_go(work.engine, claim, RemoteStep.CLEANING, message)
     settle_batch(work.context, claim.batch.id, claim.batch.no)
 
 

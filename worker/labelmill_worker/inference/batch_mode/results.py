@@ -7,6 +7,8 @@ go: rows without an outcome are sent again, or fail (`verdicts.py`).
 
 from __future__ import annotations
 
+import contextlib
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -72,15 +74,24 @@ class ResultReader:
         self._count = 0
         self._failures: dict[Place, LineFailure] = {}
         self._known_failures: dict[tuple[type, str], LabelmillError] = {}
-        self.answers = self.single_answers = self.refused_lists = 0
+        self._answered_places: set[Place] = set()
+        self._refused_lists: set[Place] = set()
+        self._usages_of_nobody: list[Usage] = []  #: Of answers that do not say whose they are.
+        self._answers_let_go = 0
+        self._undelivered = 0.0
+        self.answers = self.single_answers = 0
 
     def read(self, lines: Iterable[ResultLine]) -> None:
         """Record the answers among some lines. Raises what the lines raise, once what came before is recorded."""
         try:
             for line in lines:
                 place = place_of(line.custom_id)
-                if place is None or place.chunk not in self._held:
-                    continue  # it does not say whose it is, or its chunk was let go before this reading began
+                if place is None:
+                    self._note_of_nobody(line)
+                    continue
+                if place.chunk not in self._held:  # it was let go before this reading began
+                    self._answers_let_go += _is_answered(line)
+                    continue
                 self._waiting[place.chunk].append((place.request, line))
                 self._count += 1
                 if self._count >= self._lines_at_once:
@@ -100,6 +111,21 @@ class ResultReader:
         """Whether any request was answered or refused."""
         return bool(self.answers or self._failures)
 
+    @property
+    def refused_lists(self) -> int:
+        """How many requests with several texts were refused."""
+        return len(self._refused_lists)
+
+    @property
+    def answered_requests(self) -> int:
+        """How many requests were answered, usably or not: each counts once, however often its line came."""
+        return len(self._answered_places) + self._answers_let_go
+
+    @property
+    def requests_with_lines(self) -> int:
+        """How many requests were answered or refused."""
+        return self._answers_let_go + len(self._answered_places | self._failures.keys())
+
     def refusal_of_jobs(self, words: str) -> LabelmillError | None:
         """Why the batch is stopped whose jobs Mistral ends as failed, without a line, one after the other. `words`:
         what it says of the last. None: it may go well yet, or something of the batch was answered."""
@@ -110,9 +136,11 @@ class ResultReader:
             return None
         return RemoteFailed(f"Mistral ends its batch jobs as failed: {words or 'it does not say why'}")
 
-    def let_chunks_go(self, *, missing: LabelmillError | None, is_wanted: bool) -> None:
+    def let_chunks_go(self, *, missing: LabelmillError | None, is_wanted: bool, undelivered: int | None) -> None:
         """Decide on every row without an outcome, and let its chunk go. `missing`: why a request without a line counts
-        as tried; None: it does not. `is_wanted`: the batch goes on."""
+        as tried; None: it does not. `is_wanted`: the batch goes on. `undelivered`: so many of the requests without a
+        line count as paid for; None: all of them."""
+        self._undelivered = math.inf if undelivered is None else undelivered
         for chunk, data in self._held.items():
             self._work.check()
             self._let_go(chunk, decode_requests(data), missing, is_wanted=is_wanted)
@@ -134,12 +162,13 @@ class ResultReader:
             if number >= len(requests):
                 continue
             rows = requests[number]
-            is_answered = line.document is not None and line.status in (None, 200)
-            self.answers += is_answered
-            self.single_answers += is_answered and len(rows) == 1
+            place = Place(chunk, number)
+            if _is_answered(line):
+                self.answers += 1
+                self.single_answers += len(rows) == 1
+                self._answered_places.add(place)
             if done.issuperset(rows):
                 continue
-            place = Place(chunk, number)
             request = Request(rows, [claim.input.texts[row - claim.first_row] for row in rows])
             usage = None
             try:
@@ -150,7 +179,8 @@ class ResultReader:
                 raise
             except LabelmillError as error:
                 shared = self._shared(request, error)
-                self.refused_lists += isinstance(shared, RequestRefused) and len(rows) > 1
+                if isinstance(shared, RequestRefused) and len(rows) > 1:
+                    self._refused_lists.add(place)
                 self._failures[place] = LineFailure(shared, usage)
             else:
                 usages.append(usage)
@@ -178,9 +208,19 @@ class ResultReader:
             self._schema = LabelSchema.from_json(save_learned_schema(self._work.engine, model_no, learned))
         return self._schema
 
-    def _usage(self, request: Request, reply: Reply) -> Usage:
+    def _note_of_nobody(self, line: ResultLine) -> None:
+        """An answer that does not say whose it is was paid for: by some request that has no other line."""
+        with contextlib.suppress(LabelmillError):
+            usage = reply_of(line).usage(self._strategy.model, Mode.BATCH.value)
+            if usage is not None:
+                self._usages_of_nobody.append(usage)
+
+    def _usage(self, request: Request, reply: Reply | None) -> Usage:
+        """`reply`: None where none came."""
         mode = Mode.BATCH.value
-        usage = reply.usage(self._strategy.model, mode)
+        usage = None if reply is None else reply.usage(self._strategy.model, mode)
+        if reply is None and self._usages_of_nobody:
+            usage = self._usages_of_nobody.pop()
         if usage is None:
             usage = counted_usage(self._maker.call(request, None), request, mode)
         if not self._row.reserved:
@@ -237,6 +277,11 @@ class ResultReader:
             if failure is not None:
                 requests_sent += 1
                 usages += [failure.usage] if failure.usage is not None else []
+            elif self._undelivered > 0:
+                self._undelivered -= 1
+                requests_sent += 1
+                request = Request(rows, [claim.input.texts[row - claim.first_row] for row in rows])
+                usages.append(self._usage(request, None))
             failed += history.judge(left, failure, of_list=len(rows) > 1, missing=missing)
         if not is_wanted:
             failed = []
@@ -253,6 +298,10 @@ class ResultReader:
             done=not left_of_chunk,
             then=lambda connection: let_go(connection, batch_no, chunk, stored),
         )
+
+
+def _is_answered(line: ResultLine) -> bool:
+    return line.document is not None and line.status in (None, 200)
 
 
 def reply_of(line: ResultLine) -> Reply:

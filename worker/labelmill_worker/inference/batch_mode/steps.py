@@ -19,6 +19,7 @@ from labelmill.contracts.errors import (
     WorkerUnable,
 )
 from labelmill.contracts.states import RemoteStep, Stopping
+from labelmill.core.money.costs import priced_model
 from labelmill_worker.inference.batch_mode.creation import create, timeout_hours
 from labelmill_worker.inference.batch_mode.moving import move_in_time, patience_to_move_s
 from labelmill_worker.inference.batch_mode.packing import line_of, pack
@@ -47,10 +48,12 @@ from labelmill_worker.store.remote_batches import (
     keep_packed,
     open_for_packing,
     pause_at_cap,
+    require_remote,
     reserve_requests,
     save_remote,
     stop_batch_of,
     tokens_left_of_month,
+    unreserved_models,
 )
 
 log = structlog.get_logger()
@@ -60,6 +63,7 @@ NextStep = float | None
 _FILE_EXPIRY_HOURS = 7 * 24  #: Of uploaded files, should they not be deleted.
 _LATE_S = 3600.0  #: A job that Mistral has not ended so long after its time-out is stopped.
 _CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
+_UNRESERVED_PAUSE_S = 10.0  #: While another job costs what no cap has reserved.
 _ROOM_PAUSE_S = 30.0  #: While Mistral's limit of pending requests is reached.
 _MAX_FAILED_READS = 5  #: Of results; then the rows without a result are sent again.
 READING_PATIENCE_S = 3600.0  #: But not sooner after the job's end, while no deadline presses: its results are paid for.
@@ -81,8 +85,11 @@ def take_step(work: RemoteWork) -> NextStep:
 
 
 def _pack(work: RemoteWork) -> NextStep:
-    release(work.engine, work.claim.holder.key)  # of an attempt that died before it could say what it packed
+    guard = partial(require_remote, claim=work.claim)
+    release(work.engine, work.claim.holder.key, guard)  # of an attempt that died before it could say what it packed
     caps = work.caps
+    if caps and _asks_without_reservation(work):
+        return _UNRESERVED_PAUSE_S
     cap, left = least_left(work.engine, caps) if caps else (None, None)
     with long_slot(work.engine, work.context.sender):
         on_trial = open_for_packing(work.engine, work.claim)
@@ -98,7 +105,7 @@ def _pack(work: RemoteWork) -> NextStep:
     waits_s = retry_pause_s(packed.tries or 0, work.poll_s) - (work.claim.now - work.claim.row.begun_at)
     if waits_s > 0:
         return waits_s
-    if caps and reserve(work.engine, caps, work.claim.holder, packed.bound) is not None:
+    if caps and reserve(work.engine, caps, work.claim.holder, packed.bound, guard) is not None:
         return _CAP_PAUSE_S  # others were quicker
     keep_packed(
         work.engine,
@@ -116,6 +123,17 @@ def _pack(work: RemoteWork) -> NextStep:
         tokens=packed.tokens,
     )
     return 0
+
+
+def _asks_without_reservation(work: RemoteWork) -> bool:
+    """Whether another job that the caps count was made before there was a cap: what it costs is not known until it is
+    read."""
+    of_month = work.context.settings.monthly_cap is not None
+    for model in unreserved_models(work.engine, work.claim, of_month=of_month):
+        price = work.prices.price_of(priced_model(model, work.prices))
+        if price is None or price.input or price.output:
+            return True
+    return False
 
 
 def _upload(work: RemoteWork) -> NextStep:
@@ -164,7 +182,8 @@ def _read(work: RemoteWork) -> NextStep:
     row, batch = work.claim.row, work.claim.batch
     with long_slot(work.engine, work.context.sender):
         reader = ResultReader(work)
-        if not _read_results(work, reader):
+        is_complete = _read_results(work, reader)
+        if not is_complete:
             work.charge_reserved()
         save_remote(
             work.engine,
@@ -183,7 +202,11 @@ def _read(work: RemoteWork) -> NextStep:
         # a job that expired or was stopped did not try the rest; one that did nothing at all would do so for ever
         counts_missing = row.remote_status == port.SUCCESS or not reader.answers
         missing = no_result(words) if counts_missing else None
-        reader.let_chunks_go(missing=missing, is_wanted=batch.is_wanted and refusal is None)
+        reader.let_chunks_go(
+            missing=missing,
+            is_wanted=batch.is_wanted and refusal is None,
+            undelivered=_undelivered(work, reader) if is_complete else None,
+        )
     advance(work.engine, work.claim, RemoteStep.CLEANING)
     return 0
 
@@ -211,6 +234,23 @@ def _read_results(work: RemoteWork, reader: ResultReader) -> bool:
     return is_complete
 
 
+def _undelivered(work: RemoteWork, reader: ResultReader) -> int | None:
+    """How many requests that have no line Mistral answered all the same, and is paid for; None: all that have none."""
+    row = work.claim.row
+    if row.remote_status == GONE:
+        return None
+    if reader.requests_with_lines >= row.requests:
+        return 0
+    ended_well = row.remote_status == port.SUCCESS
+    try:
+        job = work.jobs.get(row.remote_id or "")
+    except LabelmillError:
+        return None if ended_well else 0
+    if ended_well and job.succeeded_requests + job.failed_requests < row.requests:
+        return None  # its counts are not those of its end
+    return max(0, job.succeeded_requests - reader.answered_requests)
+
+
 def _may_read_again(work: RemoteWork, error: LabelmillError) -> bool:
     batch, row, now = work.claim.batch, work.claim.row, work.claim.now
     is_limited, since_end_s = isinstance(error, RateLimited), now - (row.ended_at or now)
@@ -226,7 +266,8 @@ def _may_read_again(work: RemoteWork, error: LabelmillError) -> bool:
 
 def _clean(work: RemoteWork) -> NextStep:
     row = work.claim.row
-    release(work.engine, work.claim.holder.key)  # first: what Mistral does not delete must not keep a cap taken
+    guard = partial(require_remote, claim=work.claim)
+    release(work.engine, work.claim.holder.key, guard)  # first: what Mistral does not delete must not keep a cap taken
     files = [file_id for file_id in (row.input_file, row.output_file, row.error_file) if file_id]
     if not row.inline and row.input_file is None:  # its upload may have reached Mistral all the same
         files += [file.id for file in work.jobs.find_files(work.file_name)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from labelmill.contracts.errors import LabelmillError, WorkerUnable
 from labelmill.contracts.states import RemoteStep, Stopping
 from labelmill.core.database import db_now
@@ -12,7 +14,7 @@ from labelmill_worker.inference.batch_mode.schedule import next_poll_s
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, RemoteBatch
 from labelmill_worker.store.budgets import release
-from labelmill_worker.store.remote_batches import advance, drop_remote_batch, let_all_go, save_remote
+from labelmill_worker.store.remote_batches import advance, drop_remote_batch, let_all_go, require_remote, save_remote
 
 #: A job that was asked to stop and has not ended: what it was answered until then is not waited for any longer.
 STOP_PATIENCE_S = 900.0
@@ -20,7 +22,7 @@ STOP_PATIENCE_S = 900.0
 
 def drop(work: RemoteWork) -> None:
     """packing → nothing: it holds no rows yet."""
-    release(work.engine, work.claim.holder.key)
+    release(work.engine, work.claim.holder.key, partial(require_remote, claim=work.claim))
     drop_remote_batch(work.engine, work.claim)
 
 
@@ -36,8 +38,8 @@ def never_made(work: RemoteWork) -> float:
         except LabelmillError as error:
             if left_s > 0:
                 raise
-            work.charge_reserved()
-            job, message = None, f"Mistral does not say whether a batch job was made: {error.message}"
+            work.give_up_answers(f"Mistral does not say whether a batch job was made: {error.message}")
+            return 0
         if job is not None:
             advance(work.engine, work.claim, RemoteStep.WAITING, remote_id=job.id, made_at=db_now())
             return 0
@@ -57,9 +59,9 @@ def stop(work: RemoteWork) -> float:
     if job is not None and job.has_ended:
         return end_job(work, job)
     if job is None or left_s <= 0:
-        work.charge_reserved()
-        lost = f"batch job {row.remote_id} did not end after it was stopped: its results are not waited for"
-        let_all_go(work.engine, work.claim, RemoteStep.CLEANING, lost)
+        work.give_up_answers(
+            f"batch job {row.remote_id} did not end after it was stopped: its results are not waited for"
+        )
         return 0
     if job.status != CANCELLATION_REQUESTED:
         cancel_job(work, row.remote_id or "")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.states import Mode
+from labelmill.contracts.states import Mode, RemoteStep
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.prices import PriceList
 from labelmill.core.queue.sender import MessageSender
@@ -23,7 +23,13 @@ from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.draining import ShuttingDown, is_draining
 from labelmill_worker.store.budgets import Cap, caps_of, charge_holder
 from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote
-from labelmill_worker.store.remote_batches import RemoteClaim, renew_remote_batch, takes_lists
+from labelmill_worker.store.remote_batches import (
+    RemoteClaim,
+    held_chunks,
+    let_all_go,
+    renew_remote_batch,
+    takes_lists,
+)
 
 _FOLDER = "remote_batches"  #: Of the data folder: files on their way to Mistral.
 
@@ -90,6 +96,14 @@ class RemoteWork:
     def charge_reserved(self) -> None:
         """Count as spent what is still reserved for it: it may have been paid for, and no answer will say."""
         charge_holder(self.engine, self.claim.holder.key, self.claim.batch.no, Mode.BATCH.value)
+
+    def give_up_answers(self, message: str) -> None:
+        """Go on to the step `cleaning` without what its requests may have been answered: they count as spent."""
+        usage = None
+        if not self.claim.row.reserved and self.claim.step is not RemoteStep.READING:  # then most of them are recorded
+            usage = self.call_maker().estimated_usage(held_chunks(self.engine, self.claim))
+        self.charge_reserved()
+        let_all_go(self.engine, self.claim, RemoteStep.CLEANING, message, usage, self.prices)
 
     @property
     def file_name(self) -> str:
