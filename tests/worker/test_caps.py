@@ -326,7 +326,7 @@ def test_no_vector_is_paid_for_at_a_cap_whose_text_is_not_asked_about(workshop: 
     )
     assert workshop.run(training)["state"] == "succeeded"
     mistral.billed.clear()
-    job_id = submit_evaluation(engine, sender, model="m", dataset="small", max_cost=0.005)
+    job_id = submit_evaluation(engine, sender, model="m", dataset="small", max_cost=0.0007)
     assert workshop.run(job_id)["error_code"] == "cap_reached"
     assert 0 < len(mistral.billed) < 60
     assert set(mistral.billed.values()) == {2}, "a vector and an answer of each"

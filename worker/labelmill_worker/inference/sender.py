@@ -50,6 +50,8 @@ from labelmill_worker.ports.inference import Call, Inference, Reply
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.process.draining import is_draining
 
+_FIELDS_BYTES = 500  #: Of a chat's body: its fields beside the prompt.
+
 
 @dataclass(frozen=True, slots=True)
 class ChunkOrder:
@@ -295,7 +297,7 @@ class ChunkSender:
             return
         try:
             call = self._strategy.call(request, None)
-            size_bytes = request.tokens * BYTES_PER_TOKEN + sum(map(len, request.texts))
+            size_bytes = request.tokens * BYTES_PER_TOKEN + sum(map(len, request.texts)) + _FIELDS_BYTES
             ahead = await allowance.take_for_answer(call, size_bytes)
         except BaseException:
             self._forgo_permit(self._first_flow, request)

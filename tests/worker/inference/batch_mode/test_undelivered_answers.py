@@ -186,14 +186,14 @@ def test_a_cap_that_is_set_later_waits_for_jobs_that_have_reserved_nothing(
 ) -> None:
     monkeypatch.setattr(packing, "MAX_REQUESTS", 10)
     monkeypatch.setattr(steps, "_UNRESERVED_PAUSE_S", 0.001)
-    mill.jobs.statuses = ["RUNNING"] * 100 + ["SUCCESS"]
+    mill.jobs.statuses = ["RUNNING"] * 30 + ["SUCCESS"]
     batch = mill.submit(some_texts(400), chunk_texts=100)
     mill.until_step(batch, "waiting")
     made = len(mill.jobs.created)
     with writing(mill.engine) as connection:  # as after a key that was refused for a while
         connection.execute(update(BatchRow).where(BatchRow.id == batch).values(state="failed"))
     retry(replace(mill.context, prices=PriceList(PRICES)), RetryRequest(batch, 0.0005))
-    for _ in range(20):
+    for _ in range(10):
         mill.step()
     assert len(mill.jobs.created) == made < 4
     mill.jobs.statuses = ["SUCCESS"]
