@@ -74,7 +74,7 @@ class ResultReader:
         self._count = 0
         self._failures: dict[Place, LineFailure] = {}
         self._known_failures: dict[tuple[type, str], LabelmillError] = {}
-        self._answered_places: set[Place] = set()
+        self._answered: dict[int, bytearray] = {}  #: Chunk → 1 for each request of it that was answered.
         self._refused_lists: set[Place] = set()
         self._usages_of_nobody: list[Usage] = []  #: Of answers that do not say whose they are.
         self._answers_let_go = 0
@@ -119,12 +119,13 @@ class ResultReader:
     @property
     def answered_requests(self) -> int:
         """How many requests were answered, usably or not: each counts once, however often its line came."""
-        return len(self._answered_places) + self._answers_let_go
+        return sum(map(sum, self._answered.values())) + self._answers_let_go
 
     @property
     def requests_with_lines(self) -> int:
         """How many requests were answered or refused."""
-        return self._answers_let_go + len(self._answered_places | self._failures.keys())
+        refused = sum(not self._answered[place.chunk][place.request] for place in self._failures)
+        return self.answered_requests + refused
 
     def refusal_of_jobs(self, words: str) -> LabelmillError | None:
         """Why the batch is stopped whose jobs Mistral ends as failed, without a line, one after the other. `words`:
@@ -158,6 +159,7 @@ class ResultReader:
         done = self._outcomes_of(claim)
         answers: list[Answer] = []
         usages: list[Usage] = []
+        answered = self._answered.setdefault(chunk, bytearray(len(requests)))
         for number, line in lines:
             if number >= len(requests):
                 continue
@@ -166,7 +168,7 @@ class ResultReader:
             if _is_answered(line):
                 self.answers += 1
                 self.single_answers += len(rows) == 1
-                self._answered_places.add(place)
+                answered[number] = 1
             if done.issuperset(rows):
                 continue
             request = Request(rows, [claim.input.texts[row - claim.first_row] for row in rows])
@@ -212,7 +214,7 @@ class ResultReader:
         """An answer that does not say whose it is was paid for: by some request that has no other line."""
         with contextlib.suppress(LabelmillError):
             usage = reply_of(line).usage(self._strategy.model, Mode.BATCH.value)
-            if usage is not None:
+            if usage is not None and len(self._usages_of_nobody) < self._row.requests:
                 self._usages_of_nobody.append(usage)
 
     def _usage(self, request: Request, reply: Reply | None) -> Usage:
