@@ -199,7 +199,7 @@ def _progress(claim: Claim, rows: list[int], *, failing: bool) -> ChunkProgress:
 
 TestChunks = Chunks.TestCase
 TestChunks.settings = settings(
-    max_examples=25,
+    max_examples=60,
     stateful_step_count=30,
     deadline=None,
     derandomize=True,
