@@ -1,6 +1,7 @@
 """One very large batch, from a generator through the Python client and back. Prints what it takes as it goes.
 
-    python ops/bench/scale.py --rows 100000000        half an hour and some 25 GB on two cores
+    python ops/bench/scale.py --rows 100000000 | tee log        half an hour and some 25 GB on two cores
+    python ops/bench/scale.py --keep log                        write the figures to docs/
 
 PostgreSQL, two worker processes, 50 ms latency, 100 texts a request. At half of the rows one worker is killed and
 another started in its place, so that recovery meets a large database. In the end: requests, rows in SQL, how long
@@ -14,11 +15,13 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import orjson
 from canned_server import LABELS
 from producer_side import peak_kb
+from report import Figure, keep, show
 from stack import Machine, Stack, text_of
 
 from labelmill import Batch, Client
@@ -106,16 +109,69 @@ def _follow(stack: Stack, batch_id: str, rows: int, machine: Machine) -> None:
             time.sleep(_EVERY_S)
 
 
+def figures(events: list[dict[str, Any]]) -> list[Figure]:
+    """What a run printed, as figures."""
+    running = [event for event in events if event["event"] == "running"]
+    submitted, ended, written, reading = (
+        next(event for event in events if event["event"] == name) for name in ("submitted", "ended", "written", "read")
+    )
+    rows = reading["rows"]
+    tenth = max(1, len(running) // 10)
+    costs = [event["cpu_us_per_row"] for event in running[1:-1]]
+    first, last = median(costs[:tenth]), median(costs[-tenth:])
+    peaks = [max(event["workers_kb"]) for event in (running[0], running[-1])]
+    asked = [event["status_s"] for event in running]
+    name = f"a batch of {rows:,} rows from a generator, postgresql"
+    return [
+        Figure(f"{name}, rows/s", [rows / (ended["last_s"] - ended["first_s"])], unit="rows/s"),
+        Figure(
+            f"{name}, CPU of workers and database a row, last tenth over first",
+            [last / first],
+            1.1,
+            at_most=True,
+            note=f"{first:.1f} → {last:.1f} µs",
+        ),
+        Figure(
+            f"{name}, peak memory of a worker, end over beginning",
+            [peaks[1] / peaks[0]],
+            1.1,
+            at_most=True,
+            note=f"{peaks[0] >> 10} → {peaks[1] >> 10} MiB",
+        ),
+        Figure(f"{name}, peak memory of the producer a row", [submitted["peak_kb"] * 1024 / rows], unit="bytes"),
+        Figure(
+            f"{name}, requests sent over needed",
+            [ended["requests"] / -(-rows // 100)],
+            1.0,
+            at_most=True,
+            note=f"{ended['requests'] + rows // -100:,} more: in flight in the worker that was killed",
+        ),
+        Figure(f"{name}, database a row", [written["bytes"] / rows], unit="bytes"),
+        Figure(f"{name}, one status while it runs", asked, unit="s"),
+        Figure(f"{name}, one status afterwards", [reading["status_s"]], unit="s"),
+        Figure(f"{name}, first results", [reading["first_s"]], unit="s"),
+        Figure(f"{name}, results as Arrow, rows/s", [rows / reading["seconds"]], unit="rows/s"),
+        Figure(f"{name}, peak memory of reading", [reading["peak_kb"] / 1024], unit="MiB"),
+    ]
+
+
 def main() -> None:
     """Run by the command line's arguments."""
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", type=int, default=10_000_000)
+    arguments.add_argument("--keep", type=Path, help="what a run printed: write its figures to docs/")
     arguments.add_argument("--act", choices=["submit", "read"], help=argparse.SUPPRESS)
     arguments.add_argument("--batch", help=argparse.SUPPRESS)
     options = arguments.parse_args()
     if options.act:
         answer = submit(options.rows) if options.act == "submit" else read(options.batch)
         print(orjson.dumps(answer).decode())
+        return
+    if options.keep:
+        events = [orjson.loads(line) for line in options.keep.read_bytes().splitlines()]
+        kept = figures(events)
+        show(kept)
+        keep({"scale postgresql": kept}, events[-1]["rows"], 1)
         return
     with tempfile.TemporaryDirectory(prefix="labelmill-scale-") as folder:
         machine = Machine(Path(folder), "postgresql")

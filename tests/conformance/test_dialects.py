@@ -58,7 +58,7 @@ def test_a_statement_with_several_parameter_sets_gives_a_row_or_none_for_each(en
     statement = (
         update(LockRow)
         .where(LockRow.name == bindparam("of"))
-        .values(until=LockRow.lease_until * 2)
+        .values(lease_until=LockRow.lease_until * 2)
         .returning(LockRow.lease_until)
     )
     with writing(engine) as connection:
@@ -82,9 +82,9 @@ def test_a_statement_runs_as_it_is_written(engine: Engine) -> None:
 def test_a_row_that_is_there_is_left_alone(engine: Engine, index: list[str] | None) -> None:
     with writing(engine) as connection:
         insert = dialect_of(connection).insert_or_ignore(LockRow, index=index)
-        connection.execute(insert, [{"name": "a", "token": "first", "until": 1.0}])
-        again = {"name": "a", "token": "second", "until": 2.0}
-        connection.execute(insert, [again, {"name": "b", "token": None, "until": 3.0}])
+        connection.execute(insert, [{"name": "a", "lease_token": "first", "lease_until": 1.0}])
+        again = {"name": "a", "lease_token": "second", "lease_until": 2.0}
+        connection.execute(insert, [again, {"name": "b", "lease_token": None, "lease_until": 3.0}])
     assert _locks(engine) == [("a", "first", 1.0), ("b", None, 3.0)]
 
 
