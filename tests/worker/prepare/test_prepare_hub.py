@@ -24,7 +24,7 @@ for line in sys.stdin:
     try:
         found = {"rows": [row.values for row in hub_rows(reference, columns)]}
     except LabelmillError as error:
-        found = {"error": type(error).__name__, "said": error.message, "after": getattr(error, "retry_after_s", None)}
+        found = {"error": error.code, "said": error.message, "after": getattr(error, "retry_after_s", None)}
     except Exception as error:
         found = {"error": "unforeseen " + type(error).__name__, "said": str(error)}
     print(json.dumps(found), flush=True)
@@ -108,12 +108,12 @@ def hostile(secret: str, elsewhere: str) -> dict[str, bytes]:
 
 
 STATUSES = {
-    429: "RemoteUnavailable",
-    500: "RemoteUnavailable",
-    503: "RemoteUnavailable",
-    401: "InvalidInput",
-    403: "InvalidInput",
-    404: "InvalidInput",
+    429: "remote_unavailable",
+    500: "remote_unavailable",
+    503: "remote_unavailable",
+    401: "invalid_input",
+    403: "invalid_input",
+    404: "invalid_input",
 }
 
 
@@ -171,7 +171,10 @@ def test_class_numbers_become_their_names(found: dict[str, Any]) -> None:
 def test_a_card_that_names_what_is_not_its_own_is_refused_before_anything_is_opened(found: dict[str, Any]) -> None:
     for name in found["hostile"]:
         result = found[f"{name} text"]
-        assert (result["error"], "not one of its own files" in result["said"]) == ("InvalidInput", True), (name, result)
+        assert (result["error"], "not one of its own files" in result["said"]) == ("invalid_input", True), (
+            name,
+            result,
+        )
     assert found["elsewhere"] == []
 
 
@@ -188,7 +191,7 @@ def test_a_card_that_names_what_is_not_its_own_is_refused_before_anything_is_ope
     ],
 )
 def test_what_is_wrong_with_a_dataset_is_one_sentence(found: dict[str, Any], name: str, sentence: str) -> None:
-    assert (found[name]["error"], sentence in found[name]["said"]) == ("InvalidInput", True), found[name]
+    assert (found[name]["error"], sentence in found[name]["said"]) == ("invalid_input", True), found[name]
 
 
 @pytest.mark.parametrize(("status", "kind"), STATUSES.items())
@@ -197,7 +200,7 @@ def test_a_hub_that_answers_with_a_fault_is_named_and_asked_again_if_that_may_he
 ) -> None:
     result = found[f"x/status-{status} text"]
     assert (result["error"], "the Hugging Face hub" in result["said"]) == (kind, True), result
-    if kind == "RemoteUnavailable":
+    if kind == "remote_unavailable":
         assert f"status {status}" in result["said"]
         assert result["after"] == (7.0 if status == 429 else None)
 
@@ -213,7 +216,7 @@ def test_a_hub_that_is_away_is_named(tmp_path: Path) -> None:
         check=True,
     )
     result = json.loads(done.stdout)
-    assert (result["error"], "cannot be reached to read a/b" in result["said"]) == ("RemoteUnavailable", True), result
+    assert (result["error"], "cannot be reached to read a/b" in result["said"]) == ("remote_unavailable", True), result
 
 
 @pytest.mark.parametrize(
