@@ -148,8 +148,8 @@ def test_a_lease_from_before_the_clock_was_set_back_is_free(row: Leasable) -> No
 
 
 def test_no_other_module_writes_the_columns_of_a_lease() -> None:
-    """Outside of `core/jobs` nobody sets a token or the end of a lease, but in the row that it adds. The row of a lock in
-    which `machines.py` keeps a machine's heartbeat is no lease."""
+    """Outside of `core/jobs` nobody sets a token or the end of a lease, but in the row that it adds. The row of a lock
+    in which `machines.py` keeps a machine's heartbeat is no lease."""
     writing_them = set()
     for package in (labelmill, labelmill_worker):
         for path in Path(str(package.__file__)).parent.rglob("*.py"):
