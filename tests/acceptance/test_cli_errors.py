@@ -108,7 +108,7 @@ def test_what_is_wrong_with_a_command_is_said_in_one_sentence(run: Run, command:
     assert not ended.out
 
 
-@pytest.mark.parametrize("job_id", ["batch_0123456789abcdef", "prep_0123456789abcdef", "rubbish", "[red]", ""])
+@pytest.mark.parametrize("job_id", ["batch_0123456789abcdef", "prep_0123456789abcdef", "nonsense", "[red]", ""])
 @pytest.mark.parametrize("command", ["status", "watch", "results", "cancel", "retry", "approve"])
 def test_an_id_that_nothing_has_is_named(run: Run, command: str, job_id: str) -> None:
     if (command, job_id.partition("_")[0]) == ("cancel", "prep"):

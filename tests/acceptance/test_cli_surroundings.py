@@ -80,7 +80,7 @@ def test_tables_of_another_version_are_refused(run: Run, revision: str, command:
         ("LABELMILL_REQUESTS_PER_SECOND", "0", "setting LABELMILL_REQUESTS_PER_SECOND"),
         ("LABELMILL_BROKER_URL", "localhost", "write redis://host:6379/0"),
         ("LABELMILL_BROKER_URL", "amqp://secret@localhost//", "amqp:// is not supported"),
-        ("LABELMILL_DATABASE_URL", "rubbish", "it is not a URL; write sqlite:///"),
+        ("LABELMILL_DATABASE_URL", "nonsense", "it is not a URL; write sqlite:///"),
         ("LABELMILL_DATABASE_URL", "mysql://secret@localhost/x", "must be SQLite or PostgreSQL, not mysql"),
     ],
 )

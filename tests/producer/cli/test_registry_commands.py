@@ -1,4 +1,4 @@
-"""Promotion and rollback, aliases, notes, thresholds, lineage; what is owed to Mistral is written down."""
+"""Promotion and rollback, aliases, notes, thresholds, lineage; actions pending at Mistral are recorded."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ from labelmill_worker.inference.batch_mode.packing import MAX_EMBEDDED_TEXTS, MA
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 from labelmill_worker.store.batch_pace import ended_jobs, realtime_batches, remainder_of
-from labelmill_worker.store.remote_batches import ask_to_stop, explain_mode
+from labelmill_worker.store.remote_stops import ask_to_stop, explain_mode
 
 log = structlog.get_logger()
 

@@ -36,13 +36,12 @@ from labelmill_worker.store.remote_batches import (
     advance,
     claim_remote_batch,
     count_fault,
-    end_stopping,
     let_all_go,
     read_remote_batch,
     release_remote_batch,
     renew_remote_batch,
-    stop_batch_of,
 )
+from labelmill_worker.store.remote_stops import end_stopping, stop_batch_of
 
 log = structlog.get_logger()
 

@@ -47,14 +47,13 @@ from labelmill_worker.store.remote_batches import (
     held_chunks,
     keep_packed,
     open_for_packing,
-    pause_at_cap,
     require_remote,
     reserve_requests,
     save_remote,
-    stop_batch_of,
     tokens_left_of_month,
     unreserved_models,
 )
+from labelmill_worker.store.remote_stops import pause_at_cap, stop_batch_of
 
 log = structlog.get_logger()
 

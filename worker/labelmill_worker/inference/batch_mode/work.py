@@ -23,13 +23,7 @@ from labelmill_worker.process.ability import Ability
 from labelmill_worker.process.draining import ShuttingDown, is_draining
 from labelmill_worker.store.budgets import Cap, caps_of, charge_holder
 from labelmill_worker.store.chunks import Claim, claim_chunk_of_remote
-from labelmill_worker.store.remote_batches import (
-    RemoteClaim,
-    held_chunks,
-    let_all_go,
-    renew_remote_batch,
-    takes_lists,
-)
+from labelmill_worker.store.remote_batches import RemoteClaim, held_chunks, let_all_go, renew_remote_batch, takes_lists
 
 _FOLDER = "remote_batches"  #: Of the data folder: files on their way to Mistral.
 

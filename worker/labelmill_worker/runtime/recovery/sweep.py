@@ -24,11 +24,8 @@ from labelmill_worker.store.budgets import charge_dead_holders
 from labelmill_worker.store.commits import PATIENCE_S
 from labelmill_worker.store.locks import Taken, hold_lease, take_lease
 from labelmill_worker.store.remote_actions import defer_actions, overdue_actions
-from labelmill_worker.store.remote_batches import (
-    defer_remote_batches,
-    end_stopping,
-    overdue_remote_batches,
-)
+from labelmill_worker.store.remote_batches import defer_remote_batches, overdue_remote_batches
+from labelmill_worker.store.remote_stops import end_stopping
 from labelmill_worker.store.uploaded_files import defer_trainings, trainings_with_files
 
 log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""Evaluations with their figures; the registry's aliases, notes, promotions and what is owed to Mistral."""
+"""Evaluations with their figures; the registry's aliases, notes, promotions and actions pending at Mistral."""
 
 from typing import Any
 
