@@ -109,8 +109,8 @@ def _follow(stack: Stack, batch_id: str, rows: int, machine: Machine) -> None:
             time.sleep(_EVERY_S)
 
 
-def figures(events: list[dict[str, Any]]) -> list[Figure]:
-    """What a run printed, as figures."""
+def figures(events: list[dict[str, Any]], note: str = "") -> list[Figure]:
+    """What a run printed, as figures; `note` says what else the machine did."""
     running = [event for event in events if event["event"] == "running"]
     submitted, ended, written, reading = (
         next(event for event in events if event["event"] == name) for name in ("submitted", "ended", "written", "read")
@@ -123,7 +123,7 @@ def figures(events: list[dict[str, Any]]) -> list[Figure]:
     asked = [event["status_s"] for event in running]
     name = f"a batch of {rows:,} rows from a generator, postgresql"
     return [
-        Figure(f"{name}, rows/s", [rows / (ended["last_s"] - ended["first_s"])], unit="rows/s"),
+        Figure(f"{name}, rows/s", [rows / (ended["last_s"] - ended["first_s"])], unit="rows/s", note=note),
         Figure(
             f"{name}, CPU of workers and database a row, last tenth over first",
             [last / first],
@@ -160,6 +160,7 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("--rows", type=int, default=10_000_000)
     arguments.add_argument("--keep", type=Path, help="what a run printed: write its figures to docs/")
+    arguments.add_argument("--note", default="", help="with --keep: what else the machine did")
     arguments.add_argument("--act", choices=["submit", "read"], help=argparse.SUPPRESS)
     arguments.add_argument("--batch", help=argparse.SUPPRESS)
     options = arguments.parse_args()
@@ -169,7 +170,7 @@ def main() -> None:
         return
     if options.keep:
         events = [orjson.loads(line) for line in options.keep.read_bytes().splitlines()]
-        kept = figures(events)
+        kept = figures(events, options.note)
         show(kept)
         keep({"scale postgresql": kept}, events[-1]["rows"], 1)
         return
