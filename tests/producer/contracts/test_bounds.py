@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import func, insert, select
+from registered import add_dataset_and_model
+from sqlalchemy import func, select
 from sqlalchemy.engine import Engine
 
 from labelmill.client import Client
@@ -28,11 +29,9 @@ from labelmill.contracts.bounds import (
 )
 from labelmill.contracts.errors import InvalidInput, LabelmillError, NotFound
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, ModelRow, TrainingRow
+from labelmill.core.database.tables import BatchRow, DatasetRow, EvaluationRow, TrainingRow
 from labelmill.core.settings import Settings
 from labelmill.services import models as registry
-
-SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
 
 #: Texts of every kind that a database, a terminal or a file name might stumble over.
 ODD_TEXTS = st.one_of(
@@ -143,29 +142,7 @@ def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
 
 def _fill(made: Client, tmp_path: Path) -> None:
     with writing(made.context.engine) as connection:
-        connection.execute(
-            insert(DatasetRow).values(
-                id="prep_0000000001",
-                name="d",
-                version=1,
-                state="ready",
-                spec={},
-                splits={"train": 4, "test": 4},
-                label_schema=SCHEMA,
-                files={},
-                fingerprint="f",
-            )
-        )
-        connection.execute(
-            insert(ModelRow).values(
-                name="m",
-                version=1,
-                promoted=True,
-                method="embedding",
-                label_schema=SCHEMA,
-                remote_model="mistral-embed",
-            )
-        )
+        add_dataset_and_model(connection)
     (tmp_path / "texts.jsonl").write_text('{"id": "1", "text": "one", "intent": "a"}\n' * 3)
 
 

@@ -10,15 +10,12 @@ from typing import Any
 
 import pytest
 from asked import Submissions
-from sqlalchemy import insert
+from registered import add_dataset_and_model
 
 from labelmill import Client
 from labelmill.core.database import writing
-from labelmill.core.database.tables import DatasetRow, ModelRow
 from labelmill.core.jobs.tables import Kind
 from labelmill.core.settings import load_settings
-
-SCHEMA = [{"name": "intent", "labels": ["a", "b"], "multi": False}]
 
 
 class Quiet:
@@ -35,29 +32,7 @@ class Quiet:
 def client(database_url: str, tmp_path: Path) -> Iterator[Client]:
     with Client(load_settings(database_url=database_url, data_dir=str(tmp_path / "data"))) as made:
         with writing(made.context.engine) as connection:
-            connection.execute(
-                insert(DatasetRow).values(
-                    id="prep_0000000001",
-                    name="d",
-                    version=1,
-                    state="ready",
-                    spec={},
-                    splits={"train": 4, "test": 4},
-                    label_schema=SCHEMA,
-                    files={},
-                    fingerprint="f",
-                )
-            )
-            connection.execute(
-                insert(ModelRow).values(
-                    name="m",
-                    version=1,
-                    promoted=True,
-                    method="embedding",
-                    remote_model="mistral-embed",
-                    label_schema=SCHEMA,
-                )
-            )
+            add_dataset_and_model(connection)
         made.context = replace(made.context, sender=Quiet())  # type: ignore[arg-type]
         yield made
 
