@@ -447,19 +447,18 @@ def main() -> None:
         names = [name for name in options.only or MEASURES if everything or name in _ON_BOTH]
         if not names:
             continue
-        with tempfile.TemporaryDirectory(prefix="labelmill-bench-") as folder:
-            machine = Machine(Path(folder), database)
-            try:
-                for name in names:
-                    start = time.monotonic()
-                    found = MEASURES[name](Plan(machine, options.rows, options.runs))
-                    figures[f"{name} {database}"] = found
-                    show(found)
-                    print(f"({name}, {database}: {time.monotonic() - start:.0f} s)", flush=True)
-                    if not options.no_write:
-                        keep({f"{name} {database}": found}, options.rows, options.runs)
-            finally:
-                machine.stop()
+        with (
+            tempfile.TemporaryDirectory(prefix="labelmill-bench-") as folder,
+            Machine(Path(folder), database) as machine,
+        ):
+            for name in names:
+                start = time.monotonic()
+                found = MEASURES[name](Plan(machine, options.rows, options.runs))
+                figures[f"{name} {database}"] = found
+                show(found)
+                print(f"({name}, {database}: {time.monotonic() - start:.0f} s)", flush=True)
+                if not options.no_write:
+                    keep({f"{name} {database}": found}, options.rows, options.runs)
     print(orjson.dumps({name: [f.document() for f in found] for name, found in figures.items()}).decode())
 
 

@@ -11,6 +11,7 @@ another started in its place, so that recovery meets a large database. In the en
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 import time
 from collections.abc import Iterator
@@ -174,20 +175,18 @@ def main() -> None:
         show(kept)
         keep({"scale postgresql": kept}, events[-1]["rows"], 1)
         return
-    with tempfile.TemporaryDirectory(prefix="labelmill-scale-") as folder:
-        machine = Machine(Path(folder), "postgresql")
-        try:
-            with machine.running(2, {"LABELMILL_MAX_IN_FLIGHT": 50}) as stack:
-                machine.server.reset(0.05, keep_texts=False)
-                submitting = stack.start(__file__, "--act", "submit", "--rows", str(options.rows))
-                submitted = orjson.loads(submitting.communicate()[0])
-                _show("submitted", labels=len(LABELS), **submitted)
-                _follow(stack, submitted["batch"], options.rows, machine)
-                _show("written", rows=stack.count("prediction_rows"), bytes=stack.database_bytes())
-                reading = stack.python(__file__, "--act", "read", "--batch", submitted["batch"], timeout_s=7200)
-                _show("read", **reading)
-        finally:
-            machine.stop()
+    with contextlib.ExitStack() as running:
+        folder = running.enter_context(tempfile.TemporaryDirectory(prefix="labelmill-scale-"))
+        machine = running.enter_context(Machine(Path(folder), "postgresql"))
+        stack = running.enter_context(machine.running(2, {"LABELMILL_MAX_IN_FLIGHT": 50}))
+        machine.server.reset(0.05, keep_texts=False)
+        submitting = stack.start(__file__, "--act", "submit", "--rows", str(options.rows))
+        submitted = orjson.loads(submitting.communicate()[0])
+        _show("submitted", labels=len(LABELS), **submitted)
+        _follow(stack, submitted["batch"], options.rows, machine)
+        _show("written", rows=stack.count("prediction_rows"), bytes=stack.database_bytes())
+        reading = stack.python(__file__, "--act", "read", "--batch", submitted["batch"], timeout_s=7200)
+        _show("read", **reading)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import orjson
 from celery import Celery
@@ -27,6 +28,7 @@ from labelmill.services.context import ServiceContext
 from labelmill.services.submissions.accepted import start
 from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
+from labelmill_ops.held_signals import signals_held
 from labelmill_ops.ports import free_port
 
 HERE = Path(__file__).parent
@@ -88,7 +90,15 @@ class CannedServer:
     def __init__(self) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         port = self.url.rsplit(":", 1)[1]
-        self.process = subprocess.Popen([sys.executable, HERE / "canned_server.py", "--port", port])
+        with signals_held():
+            self._process = subprocess.Popen([sys.executable, HERE / "canned_server.py", "--port", port])
+        try:
+            self._wait_until_ready()
+        except BaseException:  # told to end in the meantime
+            self.stop()
+            raise
+
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 20
         while True:
             try:
@@ -98,6 +108,11 @@ class CannedServer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)
+
+    def stop(self) -> None:
+        """End the process."""
+        self._process.terminate()
+        self._process.wait()
 
     def reset(self, latency_s: float, rate: float = 0, *, keep_texts: bool = True) -> None:
         """Forget what was asked; answer so from now on."""
@@ -120,6 +135,7 @@ class Stack:
     database_url: str
     folder: Path
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    scripts: list[subprocess.Popen[bytes]] = field(default_factory=list)
     postmaster: int | None = None
 
     def python(
@@ -139,7 +155,12 @@ class Stack:
 
     def start(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
         """Start a script whose standard output is read later."""
-        return subprocess.Popen([sys.executable, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE)
+        with signals_held():
+            process = subprocess.Popen(
+                [sys.executable, *arguments], env=self.env, cwd=self.folder, stdout=subprocess.PIPE
+            )
+            self.scripts.append(process)
+        return process
 
     def labelmill(self, *arguments: str | Path) -> dict[str, Any]:
         """Run a command that prints one JSON document."""
@@ -228,18 +249,18 @@ class Machine:
     def __init__(self, folder: Path, database: str) -> None:
         self.folder = folder
         self.database = database
-        self.server = CannedServer()
-        self.postgres: EmbeddedPostgres | None = None
-        if database == "postgresql":
-            self.postgres = EmbeddedPostgres()
-            self.postgres.start()
+        self._running = contextlib.ExitStack()
+        with contextlib.ExitStack() as started:
+            self.server = CannedServer()
+            started.callback(self.server.stop)
+            self.postgres = started.enter_context(EmbeddedPostgres()) if database == "postgresql" else None
+            self._running = started.pop_all()
 
-    def stop(self) -> None:
-        """End the processes."""
-        self.server.process.terminate()
-        self.server.process.wait()
-        if self.postgres is not None:
-            self.postgres.stop()
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._running.close()
 
     @contextlib.contextmanager
     def database_only(self) -> Iterator[Stack]:
@@ -268,6 +289,9 @@ class Machine:
         try:
             yield stack
         finally:
+            for script in stack.scripts:
+                script.kill()  # only a bench that was told to end has left any
+                script.wait()
             if self.postgres is not None:
                 self.postgres.execute(f"DROP DATABASE {name} WITH (FORCE)")
             else:
@@ -290,7 +314,9 @@ class Machine:
             stack.env |= {"LABELMILL_BROKER_URL": redis.url, "BENCH_BROKER": redis.url}
             stack.env |= {name: str(value) for name, value in (settings or {}).items()}
             try:
-                stack.workers += [self.start_worker(stack, number, naive=naive) for number in range(workers)]
+                for number in range(workers):
+                    with signals_held():
+                        stack.workers.append(self.start_worker(stack, number, naive=naive))
                 _wait_until_ready(redis.url, workers)
                 if not naive:
                     self._warm_up(stack)

@@ -22,6 +22,7 @@ from typing import Any, Self
 import psycopg
 
 from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill_ops.held_signals import signals_held
 from labelmill_ops.ports import LOOPBACK, free_port
 
 _DEBIAN = Path("/usr/lib/postgresql")  # Debian keeps the server's programs off the PATH
@@ -81,6 +82,15 @@ class EmbeddedPostgres:
 
     def start(self, timeout_s: float = 60) -> None:
         """Make a cluster, start it and wait until it takes connections. Raises DatabaseUnavailable."""
+        try:
+            self._make_cluster()
+            self.port = free_port()
+            self._launch(timeout_s)
+        except BaseException:  # told to end in the meantime, or it does not start
+            self.stop()
+            raise
+
+    def _make_cluster(self) -> None:
         programs = find_programs()
         account = _as_ordinary_user()
         # a short path (sockets have a limit), open to the account that the server runs under
@@ -98,10 +108,7 @@ class EmbeddedPostgres:
             **account,
         )
         if made.returncode:
-            self.stop()
             raise DatabaseUnavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
-        self.port = free_port()
-        self._launch(timeout_s)
 
     def _launch(self, timeout_s: float) -> None:
         programs, account = find_programs(), _as_ordinary_user()
@@ -117,8 +124,7 @@ class EmbeddedPostgres:
             "max_connections": 200,
             "shared_buffers": "128MB",
         }
-        log = (self._folder / "log").open("ab")
-        with log:
+        with (self._folder / "log").open("ab") as log, signals_held():
             self._process = subprocess.Popen(
                 [programs / "postgres", "-D", cluster, *(f"--{key}={value}" for key, value in options.items())],
                 cwd=self._folder,

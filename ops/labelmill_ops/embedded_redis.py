@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Self
 
 from labelmill.contracts.errors import BrokerUnavailable
+from labelmill_ops.held_signals import signals_held
 from labelmill_ops.ports import LOOPBACK, free_port
 
 _CONFIGURATION = "redis.conf"
@@ -119,15 +120,19 @@ class EmbeddedRedis:
         if self._process is not None and self._process.poll() is None:
             return
         self._data_dir.mkdir(parents=True, exist_ok=True)
-        for _ in range(1 if self._asked_port else _ATTEMPTS):
-            self.port = self._asked_port or free_port()
-            if self._try_start(timeout_s):
-                return
+        try:
+            for _ in range(1 if self._asked_port else _ATTEMPTS):
+                self.port = self._asked_port or free_port()
+                if self._try_start(timeout_s):
+                    return
+        except BaseException:  # told to end in the meantime
+            self.stop()
+            raise
         log = (self._data_dir / "redis.log").read_text(errors="replace").strip().splitlines()
         raise BrokerUnavailable(f"the Redis server did not start: {log[-1] if log else 'it said nothing'}")
 
     def _try_start(self, timeout_s: float) -> bool:
-        with (self._data_dir / "redis.log").open("ab") as log:
+        with (self._data_dir / "redis.log").open("ab") as log, signals_held():
             self._process = subprocess.Popen(
                 server_command(self._data_dir, self.port),
                 stdin=subprocess.DEVNULL,

@@ -16,6 +16,7 @@ from typing import Any
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError
 from labelmill.core.running_stack import running_stack
+from labelmill_ops.held_signals import signals_held
 from labelmill_ops.stack.guard import Guard
 
 _READY_TIMEOUT_S, _STOP_TIMEOUT_S = 120.0, 45.0
@@ -62,9 +63,9 @@ class TemporaryStack:
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
         """The stack is up inside, and gone afterwards, however this process ends. Raises DemoFailed."""
-        guard = Guard(_STOP_TIMEOUT_S)
         log_path = self.folder / "up.log"
-        with log_path.open("wb") as log:
+        with log_path.open("wb") as log, signals_held():
+            guard = Guard(_STOP_TIMEOUT_S)
             up = subprocess.Popen(
                 [*_LABELMILL, "up", "--emulator", "--worker-processes", "2"],
                 cwd=self.folder,
@@ -74,7 +75,7 @@ class TemporaryStack:
                 stderr=log,
                 start_new_session=True,
             )
-        guard.watch(up.pid)
+            guard.watch(up.pid)
         try:
             self._wait_until_up(up, log_path)
             yield
