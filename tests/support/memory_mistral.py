@@ -223,7 +223,7 @@ class MemoryInference:
     async def send(self, call: Call) -> Reply:
         said = await self._mistral.answer(call)
         payload = said.body if isinstance(said.body, bytes) else b""
-        return read_reply(said.status, payload, said.headers.get("Retry-After"), [KEY])
+        return read_reply(said.status, payload, said.headers.get("Retry-After"), [KEY], decode=call.decode)
 
     async def close(self) -> None:
         return

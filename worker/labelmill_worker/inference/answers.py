@@ -18,7 +18,7 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 DEFAULT_MULTI_THRESHOLD = 0.5  #: A label of a multi-label target holds from this score on, unless the model says other.
 
 _MAX_TARGETS = 1_000  #: Of a model; their numbers are kept in 16 bits.
-_MAX_FLOAT32 = float(np.finfo(np.float32).max)
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
 
 Scores = list[NDArray[np.float32]]
 """For each target, float32 (rows, labels) in label order."""
@@ -64,7 +64,7 @@ def _target_scores(results: Sequence[Any], target: Target) -> NDArray[np.float32
         return np.array(rows, np.float32)
     values = np.array(rows, dtype=object if not rows else None).reshape(len(results), size)
     # what float32 cannot hold would be infinite; what is not a number is not under any bound
-    if values.dtype.kind not in "fi" or not (np.abs(values) <= _MAX_FLOAT32).all():
+    if values.dtype.kind not in "fi" or not (np.abs(values) <= MAX_FLOAT32).all():
         raise MalformedAnswer(f"an answer to {name!r} has a score that is not a finite number")
     return values.astype(np.float32)
 
@@ -73,7 +73,7 @@ def _are_numbers(scores: Sequence[Any]) -> bool:
     """Whether float32 can hold them all. NaN makes the sum NaN, whatever `min` and `max` make of it."""
     if not {*map(type, scores)} <= {float, int}:
         return False
-    return min(scores) >= -_MAX_FLOAT32 and max(scores) <= _MAX_FLOAT32 and not math.isnan(sum(scores))
+    return min(scores) >= -MAX_FLOAT32 and max(scores) <= MAX_FLOAT32 and not math.isnan(sum(scores))
 
 
 def learn_schema(results: object, multi: Sequence[str]) -> LabelSchema:

@@ -34,6 +34,9 @@ class RowsToSend(NamedTuple):
 
 def unanswered_rows(claim: Claim) -> tuple[RowsToSend, list[RowFailed]]:
     """The rows still to send, and those that fail unsent because they are blank."""
+    held = claim.input
+    if not held.repeats and not claim.answered and all(held.texts) and not any(map(str.isspace, held.texts)):
+        return RowsToSend([*range(claim.first_row, claim.first_row + len(held.texts))], [*held.texts]), []
     to_send = RowsToSend([], [])
     blank: list[RowFailed] = []
     for row, text in enumerate(claim.input.texts, claim.first_row):

@@ -75,7 +75,8 @@ class RealtimeInference:
             raise MalformedAnswer(f"Mistral's answer is longer than {MAX_ANSWER_BYTES:,} bytes")
         retry_after = None if response.status == 200 else _retry_after(response)
         try:
-            return read_reply(response.status, payload, retry_after, [self._key], read_limits(response.get_header))
+            limits = read_limits(response.get_header)
+            return read_reply(response.status, payload, retry_after, [self._key], limits, call.decode)
         except RequestRefused as error:
             of_field = await asyncio.to_thread(refused.refusal, call.model, body, error)
             if of_field is not None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from labelmill.core.chunks.encoding import EncodedChunk, Ids
 
 #: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
-CHUNK_TEXTS = 4_000
+CHUNK_TEXTS = 16_000
 #: The size of the first chunks. It is smaller, so that a batch of a thousand rows occupies a whole fleet, or gets its
 #: share of a busy one. It doubles after every `_DOUBLE_EVERY` chunks.
 _FIRST_TEXTS = 500

@@ -15,4 +15,4 @@ class ChatClassification(ListClassification):
     def call(self, request: Request, vectors: Vectors | None) -> Call:
         del vectors
         chats = [{"messages": messages_of(text)} for text in request.texts]
-        return Call(Endpoint.CHAT_CLASSIFICATIONS, {"model": self.model, "input": chats})
+        return Call(Endpoint.CHAT_CLASSIFICATIONS, {"model": self.model, "input": chats}, self._decode())

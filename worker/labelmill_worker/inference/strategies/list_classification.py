@@ -10,8 +10,9 @@ from labelmill_worker.inference.models.temperature import at_temperatures
 from labelmill_worker.inference.models.version import ModelVersion
 from labelmill_worker.inference.outcomes import Answer
 from labelmill_worker.inference.planning import Request, plan_requests
+from labelmill_worker.inference.score_decoding import decoder_of, read_scores
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
-from labelmill_worker.ports.inference import Call, Endpoint, Reply
+from labelmill_worker.ports.inference import Call, Decode, Endpoint, Reply
 
 
 class ListClassification(Strategy):
@@ -39,7 +40,10 @@ class ListClassification(Strategy):
 
     def call(self, request: Request, vectors: Vectors | None) -> Call:
         del vectors
-        return Call(Endpoint.CLASSIFICATIONS, {"model": self.model, "input": request.texts})
+        return Call(Endpoint.CLASSIFICATIONS, {"model": self.model, "input": request.texts}, self._decode())
+
+    def _decode(self) -> Decode | None:
+        return None if self.schema is None else decoder_of(self.schema)
 
     def learn(self, request: Request, reply: Reply) -> LabelSchema:
         results = reply.document.get("results")
@@ -49,7 +53,7 @@ class ListClassification(Strategy):
         return schema
 
     def read(self, request: Request, reply: Reply, schema: LabelSchema) -> Answer:
-        scores = check_scores(reply.document.get("results"), len(request), schema)
+        scores = read_scores(reply.document.get("results"), len(request), schema)
         return Answer(request, schema, self._at_temperatures(scores, schema), reply.tokens)
 
     def _at_temperatures(self, scores: Scores, schema: LabelSchema) -> Scores:

@@ -23,6 +23,11 @@ _OLDEST_TESTED = 140000
 _BINARY_HEAD, _BINARY_END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 
 
+#: Always true; that it is volatile keeps the server from gathering rows before it inserts them. It would gather up to a
+#: thousand, in slots whose making takes time by the square of their number: a COPY of 800 rows costs a third more.
+_ROW_BY_ROW = "WHERE random() IS NOT NULL"
+
+
 class Postgres(Dialect):
     """PostgreSQL by psycopg."""
 
@@ -49,7 +54,7 @@ class Postgres(Dialect):
                 copy.write_row(row)
 
     def copy_binary(self, connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
-        statement = f"COPY {table} ({quoted(columns)}) FROM STDIN (FORMAT BINARY)"
+        statement = f"COPY {table} ({quoted(columns)}) FROM STDIN (FORMAT BINARY) {_ROW_BY_ROW}"
         with driver_of(connection).cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(_BINARY_HEAD)
             for piece in rows:
