@@ -106,6 +106,8 @@ class Admission:
     def release(self, slots: int = 1) -> None:
         """Give slots back."""
         self.free += slots
+        if (waiter := self._next_waiter()) is not None:
+            self._serve(waiter)  # at once, not when the pump has its turn: a busy loop has replies to read before that
         self._changed.set()
 
     async def _wait(
@@ -132,20 +134,24 @@ class Admission:
             waiter = self._next_waiter()
             if waiter is None:
                 await self._wait_for_change()
-                continue
-            if waiter.done.done():
-                continue  # cancelled meanwhile
-            if waiter.is_late:
-                waiter.done.set_result(False)
-                continue
-            model = waiter.flow.model
-            if waiter.needs_permit and not (self._take_permit(waiter) or self.limiter.of(model).is_open(waiter.tokens)):
-                self._asking[model] = asyncio.create_task(self._ask_for_permit(waiter))
-                continue
-            if waiter.needs_slot:
-                self.free -= 1
-            waiter.done.set_result(True)
-            await asyncio.sleep(0)  # it takes what else is free by itself, unless another batch waits
+            elif self._serve(waiter):
+                await asyncio.sleep(0)  # it takes what else is free by itself, unless another batch waits
+
+    def _serve(self, waiter: _Waiter) -> bool:
+        """Admit a waiter, or ask for a permit for it. Returns whether it was admitted."""
+        if waiter.done.done():
+            return False  # cancelled meanwhile
+        if waiter.is_late:
+            waiter.done.set_result(False)
+            return False
+        model = waiter.flow.model
+        if waiter.needs_permit and not (self._take_permit(waiter) or self.limiter.of(model).is_open(waiter.tokens)):
+            self._asking[model] = asyncio.create_task(self._ask_for_permit(waiter))
+            return False
+        if waiter.needs_slot:
+            self.free -= 1
+        waiter.done.set_result(True)
+        return True
 
     async def _ask_for_permit(self, waiter: _Waiter) -> None:
         """Get a permit for the waiter's model. The waiter is queued again: a request that came meanwhile may be
