@@ -20,7 +20,7 @@ from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState, Mode
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter, read_written
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs import events
@@ -293,7 +293,13 @@ def _write(
     repeated = RepeatedIds()
     with (
         heartbeat(engine, batch.no, at_once=not batch.is_new),
-        BatchWriter(engine, batch.no, batch.id, fingerprint=batch.has_key) as writer,
+        BatchWriter(
+            engine,
+            batch.no,
+            batch.id,
+            fingerprint=batch.has_key,
+            written=[] if batch.is_new else read_written(engine, batch.no),
+        ) as writer,
     ):
         for block in blocks:
             writer.add(block.texts, block.ids, max_chars=block.max_chars)

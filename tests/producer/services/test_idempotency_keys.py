@@ -126,6 +126,25 @@ def some_texts(count: int) -> list[str]:
     return [f"text {row if row % 7 else 0}" for row in range(count)]  # every seventh repeats the first
 
 
+@pytest.mark.usefixtures("small_chunks")
+def test_a_submission_that_an_earlier_version_began_is_finished(engine: Engine, tmp_path: Path) -> None:
+    for number in range(2, MOST_COMMITS):
+        key = f"k{number}"
+        with pytest.MonkeyPatch.context() as patch:
+            Dying(engine, patch, number, before=False)
+            try:
+                submit(engine, tmp_path, some_texts(ROWS), idempotency_key=key)
+                break
+            except Killed:
+                engine.dispose()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(writer, "_FIRST_TEXTS", 5)
+            batch_id = submit(engine, tmp_path, some_texts(ROWS), idempotency_key=key)
+        assert rows_of(engine, batch_id) == some_texts(ROWS)
+    else:
+        pytest.fail("a submission has more commits than were tried")
+
+
 @pytest.mark.parametrize("before", [True, False], ids=["before", "after"])
 @pytest.mark.parametrize("count", [ROWS, 12, 13, 30, 31], ids=lambda count: f"{count}_rows_then")
 @pytest.mark.usefixtures("small_chunks")

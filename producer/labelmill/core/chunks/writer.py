@@ -29,17 +29,24 @@ if TYPE_CHECKING:
     from labelmill.core.chunks.encoding import EncodedChunk, Ids
 
 #: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
-CHUNK_TEXTS = 16_000
+CHUNK_TEXTS = 8_000
 #: The size of the first chunks. It is smaller, so that a batch of a thousand rows occupies a whole fleet, or gets its
-#: share of a busy one. It doubles after every `_DOUBLE_EVERY` chunks.
+#: share of a busy one. After every `_GROW_EVERY` chunks it is four times as large.
 _FIRST_TEXTS = 500
-_DOUBLE_EVERY = 4
+_GROW_EVERY = 4
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
 _CUTS_AHEAD = 4  # chunks that wait for compression, which reduces them to a seventh
-_CHUNKS_PER_COMMIT = 16
+_CHUNKS_PER_COMMIT = 8
 _SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the tokens of all.
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
+
+
+def read_written(engine: Engine, batch_no: int) -> list[int]:
+    """How many rows each chunk has that was written for a batch so far."""
+    of_batch = select(ChunkRow.rows).where(ChunkRow.batch_no == batch_no).order_by(ChunkRow.number)
+    with reading(engine) as connection:
+        return list(connection.scalars(of_batch))
 
 
 class BatchEnded(Exception):
@@ -57,6 +64,8 @@ class BatchWriter:
     already are compared and skipped. Nothing is written into a batch that workers may already process. Use it as a
     context manager: leaving it ends the threads.
 
+    `written`: the rows of each chunk that an earlier attempt wrote, perhaps an earlier Labelmill's: the same cuts are
+    made again.
     `fingerprint`: store one of all rows, by which a second submission of the same rows is recognised.
     `guard` is called in every transaction, and raises when nothing more may be written.
     """
@@ -69,6 +78,7 @@ class BatchWriter:
         *,
         chunk_texts: int = CHUNK_TEXTS,
         fingerprint: bool = False,
+        written: Sequence[int] = (),
         guard: Callable[[Connection], None] = lambda _: None,
     ) -> None:
         import numpy as np  # noqa: PLC0415 - takes a tenth of a second, and other commands do not need it
@@ -82,6 +92,7 @@ class BatchWriter:
         self._max_texts = chunk_texts
         self._sampled_texts = self._sampled_tokens = 0
         self._guard = guard
+        self._written = written
         self._np = np
         self._distinct = DistinctTexts()
         self._encoder = ChunkEncoder(fingerprint=fingerprint)  # used in the encoding thread only, chunk after chunk
@@ -242,7 +253,9 @@ class BatchWriter:
         number and its rows, so that a resumed submission cuts the same chunks.
         """
         np = self._np
-        max_texts = min(self._max_texts, _FIRST_TEXTS << len(self._first_rows) // _DOUBLE_EVERY)
+        if (number := len(self._first_rows)) < len(self._written):
+            return start + self._written[number]
+        max_texts = min(self._max_texts, _FIRST_TEXTS << 2 * (number // _GROW_EVERY))
         end = int(np.searchsorted(new, (new[start - 1] if start else 0) + max_texts)) + 1
         end = min(end, start + _CHUNK_ROWS)
         if self._max_chars < CHUNK_CHARS:
