@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from labelmill.core.chunks.encoding import EncodedChunk, Ids
 
 #: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
-CHUNK_TEXTS = 8_000
+CHUNK_TEXTS = 12_000
 #: The size of the first chunks. It is smaller, so that a batch of a thousand rows occupies a whole fleet, or gets its
 #: share of a busy one. After every `_GROW_EVERY` chunks it is four times as large.
 _FIRST_TEXTS = 500
 _GROW_EVERY = 4
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
-_CUTS_AHEAD = 4  # chunks that wait for compression, which reduces them to a seventh
-_CHUNKS_PER_COMMIT = 8
+_CUTS_AHEAD = 2  # chunks that wait for compression, which reduces them to a seventh
+_CHUNKS_PER_COMMIT = 5
 _SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the tokens of all.
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 

@@ -41,9 +41,8 @@ if TYPE_CHECKING:
     from labelmill.services.results.lines import ChunkResults, TargetAnswers
 
 _LOOK_S = 0.3
-_AHEAD = (
-    2  #: Chunks that are read while another is written: a reader waits for the interpreter lock at every statement.
-)
+#: Chunks that are read while another is written: a reader waits for the interpreter lock at every statement.
+_AHEAD = 1
 
 
 class Only(StrEnum):
