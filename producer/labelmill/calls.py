@@ -16,12 +16,13 @@ from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.documents.jobs import JobDocument, JobEntry
 from labelmill.contracts.documents.money import SpendDocument
 from labelmill.contracts.documents.results import ResultRow
-from labelmill.core.settings import Settings, load_producer_settings
+from labelmill.core.settings import Settings, load_settings
 from labelmill.handles import Batch, Evaluation, Job, Rows, Training, handle_of
 from labelmill.registry_calls import RegistryCalls
 
 if TYPE_CHECKING:
     from labelmill.contracts.field_names import Notice
+    from labelmill.services.context import ServiceContext
     from labelmill.services.jobs.waiting import OnProgress, Waiting
     from labelmill.services.results.reading import OnlyName
     from labelmill.services.submissions.accepted import Accepted
@@ -48,15 +49,32 @@ class Calls(RegistryCalls):
         database_url: str | None = None,
         data_dir: str | None = None,
     ) -> None:
-        from labelmill.services.context import open_context
+        from labelmill.services.current_context import CurrentContext
 
         addresses = {"broker_url": broker_url, "database_url": database_url, "data_dir": data_dir}
-        self.settings = load_producer_settings(**addresses) if settings is None else settings
-        self.context = open_context(self.settings)
+        self._current = (
+            CurrentContext.of_running_stack(load_settings(**addresses))
+            if settings is None
+            else CurrentContext(settings)
+        )
+
+    @property
+    def settings(self) -> Settings:
+        """The settings, with the addresses in use."""
+        return self._current.settings
+
+    @property
+    def context(self) -> ServiceContext:
+        """The connections for the next call: to the `labelmill up` that runs now, where none were named."""
+        return self._current.now()
+
+    @context.setter
+    def context(self, context: ServiceContext) -> None:
+        self._current.use(context)
 
     def close(self) -> None:
         """Close the connections to the database and to Redis. Jobs go on."""
-        self.context.close()
+        self._current.close()
 
     def train(
         self,

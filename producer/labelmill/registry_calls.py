@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 class RegistryCalls:
     """The calls about models. `ref` is `intents` (the promoted version), `intents@2` or `intents@ALIAS`."""
 
-    context: ServiceContext
+    @property
+    def context(self) -> ServiceContext:
+        """The connections for the next call."""
+        raise NotImplementedError
 
     def models(self, *, archived: bool = False) -> list[ModelEntry]:
         """All models, by name and version; with `archived` also archived ones.

@@ -45,6 +45,30 @@ def running_stack(data_dir: Path) -> dict[str, Any] | None:
     return dict(written)
 
 
+class StackFile:
+    """Tells whether another `labelmill up` has begun to run on a data folder, by the state of its file."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self._path = str(data_dir / STACK_FILE)
+        self._noted = self.version()
+
+    def version(self) -> tuple[int, int] | None:
+        """What differs between the files of two stacks; None: there is no file."""
+        try:
+            status = os.stat(self._path)  # noqa: PTH116 - asked before each call of a client
+        except OSError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def has_changed(self) -> bool:
+        """Whether there is a file of another version than the noted one."""
+        return self.version() not in (None, self._noted)
+
+    def note(self, version: tuple[int, int] | None) -> None:
+        """Note the version that was read."""
+        self._noted = version
+
+
 def _read_own(path: Path) -> bytes:
     """The file's content. Raises OSError unless it is a plain file that only this user can read or write."""
     handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe would have us wait

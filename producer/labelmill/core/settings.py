@@ -174,7 +174,7 @@ class Settings(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _gather(cls, given: dict[str, Any]) -> dict[str, Any]:
-        """Add what the environment, `.env` and `_last_source` say of fields that were not given."""
+        """Add what the environment and `.env` say of fields that were not given."""
         variables = _variables(given.get("_env_file", ".env"))
         values = dict(given)
         for name, field in cls.model_fields.items():
@@ -182,13 +182,7 @@ class Settings(BaseModel):
             value = next((variables[each.lower()] for each in names if each.lower() in variables), None)
             if value is not None and given.keys().isdisjoint((name, *names)):
                 values[name] = _read_json(names[0], value) if name in _IN_JSON else value
-        return {**cls._last_source(values), **values}
-
-    @classmethod
-    def _last_source(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Values that count where neither the caller nor the environment has one."""
-        del values
-        return {}
+        return values
 
 
 _LOCAL_FOLDER = ".labelmill"
@@ -239,19 +233,6 @@ def _read_schemes(raw: str) -> str:
     return ",".join(dict.fromkeys(schemes))
 
 
-class _ProducerSettings(Settings):
-    """Settings of commands and clients: they may come from a local stack of this user."""
-
-    def __repr_name__(self) -> str:
-        return Settings.__name__
-
-    @classmethod
-    def _last_source(cls, values: Mapping[str, Any]) -> Mapping[str, Any]:
-        """What a running `labelmill up` wrote."""
-        folder = str(values.get("data_dir") or _LOCAL_FOLDER)
-        return {} if "://" in folder else running_stack(Path(_expand(folder))) or {}
-
-
 def _expand(folder: str) -> str:
     """Expand `~`, which shells do not expand in files and after `=`."""
     return os.path.expanduser(folder)  # noqa: PTH111 - Path.expanduser raises without a home
@@ -260,20 +241,25 @@ def _expand(folder: str) -> str:
 def load_settings(**flags: Any) -> Settings:
     """Read flags, environment and `.env`; `flags` that are None do not count. Raises InvalidInput naming the setting,
     never its value."""
-    return _load(Settings, flags)
-
-
-def load_producer_settings(**flags: Any) -> Settings:
-    """As `load_settings`, but also reads the addresses of this user's local stack on the data folder."""
-    return _load(_ProducerSettings, flags)
-
-
-def _load(kind: type[Settings], flags: dict[str, Any]) -> Settings:
     values = {name: value for name, value in flags.items() if value is not None}
     try:
-        return kind(**values)
+        return Settings(**values)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         name = str(first["loc"][0]).upper()
         variable = name if name.endswith("API_KEY") or name.startswith("AWS_") else f"LABELMILL_{name}"
         raise InvalidInput(f"setting {variable}: {first['msg']}") from error
+
+
+def load_producer_settings(**flags: Any) -> Settings:
+    """As `load_settings`, but also reads the addresses of this user's local stack on the data folder."""
+    return with_running_stack(load_settings(**flags))
+
+
+def with_running_stack(given: Settings) -> Settings:
+    """`given`, with what a running `labelmill up` wrote in place of defaults. Raises InvalidInput."""
+    addresses = None if given.is_remote else running_stack(given.data_path)
+    if not addresses:
+        return given
+    named = {name: getattr(given, name) for name in given.model_fields_set}
+    return Settings(**{**addresses, **named, "_env_file": None})
