@@ -90,9 +90,10 @@ class CannedServer:
     def __init__(self) -> None:
         self.url = f"http://127.0.0.1:{free_port()}"
         port = self.url.rsplit(":", 1)[1]
-        with signals_held():
-            self._process = subprocess.Popen([sys.executable, HERE / "canned_server.py", "--port", port])
+        self._process: subprocess.Popen[bytes] | None = None
         try:
+            with signals_held():
+                self._process = subprocess.Popen([sys.executable, HERE / "canned_server.py", "--port", port])
             self._wait_until_ready()
         except BaseException:  # told to end in the meantime
             self.stop()
@@ -111,8 +112,9 @@ class CannedServer:
 
     def stop(self) -> None:
         """End the process."""
-        self._process.terminate()
-        self._process.wait()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait()
 
     def reset(self, latency_s: float, rate: float = 0, *, keep_texts: bool = True) -> None:
         """Forget what was asked; answer so from now on."""

@@ -21,13 +21,14 @@ def signals_held() -> Iterator[None]:
         yield
         return
     arrived: list[int] = []
-    handlers = {number: handler for number in _ENDING if callable(handler := signal.getsignal(number))}
-    for number in handlers:
-        signal.signal(number, lambda number, _: arrived.append(number))
     try:
-        yield
+        with contextlib.ExitStack() as afterwards:
+            for number in _ENDING:
+                if callable(handler := signal.getsignal(number)):
+                    signal.signal(number, lambda number, _: arrived.append(number))
+                    # each in any case: one that is told at once may raise
+                    afterwards.callback(signal.signal, number, handler)
+            yield
     finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
         for late in arrived:
             signal.raise_signal(late)

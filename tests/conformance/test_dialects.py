@@ -42,10 +42,10 @@ def test_rows_packed_for_copy_are_those_that_bulk_insert_writes(engine: Engine) 
         if dialect.copies_binary:
             numbers = [(">i8", 7), (">i8", np.array([1, 2, 3])), (">i8", np.array([0, 0, 1]))]
             packed = pack_rows(3, numbers, text_fields(["id 1", None, "日本"]), fields=4)
-            dialect.copy_binary(connection, "duplicate_rows", columns, [packed])
+            dialect.copy_binary(connection, "duplicate_rows", columns, [packed], 2)
         else:
             with pytest.raises(NotImplementedError):
-                dialect.copy_binary(connection, "duplicate_rows", columns, [])
+                dialect.copy_binary(connection, "duplicate_rows", columns, [], 0)
             dialect.bulk_insert(connection, "duplicate_rows", columns, rows)
     with reading(engine) as connection:
         found = connection.execute(

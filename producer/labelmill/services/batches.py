@@ -20,7 +20,7 @@ from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState, Mode
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter, read_written
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter, chunk_texts_for, read_written
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs import events
@@ -195,7 +195,7 @@ def accept_batch(
         require_same_content(batch, blocks, on_progress)
         return Accepted(batch.id, Kind.BATCH, batch.state, has_messages=False)
     try:
-        repeated = _write(engine, batch, blocks, skipped, on_progress)
+        repeated = _write(engine, batch, row.method, blocks, skipped, on_progress)
     except BatchEnded:
         ended = Notice(f"{batch.id} ended before all of its rows were written: none of them is sent")
         with reading(engine) as connection:
@@ -285,6 +285,7 @@ def _check_targets(spec: ClassifySpec, model: ModelRow) -> None:
 def _write(
     engine: Engine,
     batch: OpenedBatch,
+    method: str,
     blocks: Iterable[TextBlock],
     skipped: SkippedRows | None,
     on_progress: Callable[[int], None],
@@ -297,6 +298,7 @@ def _write(
             engine,
             batch.no,
             batch.id,
+            chunk_texts=chunk_texts_for(method),
             fingerprint=batch.has_key,
             written=[] if batch.is_new else read_written(engine, batch.no),
         ) as writer,

@@ -80,7 +80,14 @@ def test_usage_is_kept_and_further_fields_do_no_harm() -> None:
     assert reply.tokens == 7
 
 
-@pytest.mark.parametrize("payload", [b"", b"{", b"[]", b"null", b'{"results": [', b"\xff"])
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(b"", b"{", b"[]", b"null", b'{"results": [', b"\xff"),
+        json.dumps({"results": [good_result()]}).encode().replace(b"calm", b"ca\xff"),
+        json.dumps({"results": [good_result()], "usage": {"a": 1}}).encode().replace(b'"a": 1', b'"\xff": 1'),
+    ],
+)
 def test_what_is_no_json_object_is_malformed(payload: bytes) -> None:
     with pytest.raises(MalformedAnswer):
         read_reply(200, payload, decode=decoder_of(SCHEMA))

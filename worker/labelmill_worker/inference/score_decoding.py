@@ -22,9 +22,10 @@ from labelmill.contracts.label_schema import LabelSchema, Target
 from labelmill_worker.inference.answers import MAX_FLOAT32, Scores, check_scores
 from labelmill_worker.ports.inference import Decode
 
-#: A field is looked for from the one that was found last: with so many labels, in another order than expected, looking
-#: for them takes as long as the dictionaries.
+#: Of a target: a field is looked for from the one that was found last. With so many labels, in another order than
+#: expected, looking for them takes as long as the dictionaries.
 _MAX_LABELS = 64
+_MAX_ALL_LABELS = 1_000  #: Of all targets: making a decoder takes a millisecond for a hundred.
 _MAX_SCHEMAS = 256  #: Whose order of labels is remembered.
 
 _Order = tuple[tuple[str, ...], ...]
@@ -45,7 +46,7 @@ def decoder_of(schema: LabelSchema) -> Decode | None:
     """What decodes the answers of a model with these labels. None: its first answer has yet to tell their order, or it
     has too many of them."""
     order = _orders.get(schema)
-    return None if order is None else _decoder(schema, order)
+    return None if order is None or not _is_decodable(schema) else _decoder(schema, order)
 
 
 def read_scores(results: object, count: int, schema: LabelSchema) -> Scores:
@@ -69,13 +70,20 @@ def _note_order(schema: LabelSchema, results: Any) -> None:
 
 
 @lru_cache(maxsize=_MAX_SCHEMAS)
-def _decoder(schema: LabelSchema, order: _Order) -> Decode | None:
-    if max(map(len, order)) > _MAX_LABELS:
-        return None
+def _is_decodable(schema: LabelSchema) -> bool:
+    counts = [len(target.labels) for target in schema.targets]
+    if max(counts) > _MAX_LABELS or sum(counts) > _MAX_ALL_LABELS:
+        return False
     try:
-        decoder = msgspec.json.Decoder(_type_of(schema, order))
+        _type_of(schema, tuple(target.labels for target in schema.targets))
     except ValueError:  # a name with a quote or a backslash
-        return None
+        return False
+    return True
+
+
+@lru_cache(maxsize=_MAX_SCHEMAS)
+def _decoder(schema: LabelSchema, order: _Order) -> Decode:
+    decoder = msgspec.json.Decoder(_type_of(schema, order))
     pickers = [_picker(number, target, order[number]) for number, target in enumerate(schema.targets)]
 
     def decode(payload: bytes | memoryview) -> Mapping[str, Any]:
@@ -83,7 +91,7 @@ def _decoder(schema: LabelSchema, order: _Order) -> Decode | None:
             document: Any = decoder.decode(payload)
             results = document.results
             scores = [pick(results) for pick in pickers]
-        except (msgspec.MsgspecError, RecursionError, OverflowError):
+        except (ValueError, RecursionError):  # text that is no UTF-8 as well
             scores = None
         if scores is None or not all(map(_fits_float32, scores)):
             return cast("Mapping[str, Any]", orjson.loads(payload))

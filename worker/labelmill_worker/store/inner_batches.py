@@ -15,13 +15,14 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter, chunk_texts_for
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import (
     BatchRow,
     ChunkInputRow,
     ChunkRow,
     DuplicateRow,
+    ModelRow,
     PredictionRow,
     RowErrorRow,
 )
@@ -116,13 +117,15 @@ def fill_inner_batch(
     another attempt may be writing."""
     with writing(engine) as connection:
         guard(connection)
-        state = select(BatchRow.state).where(BatchRow.no == batch_no)
-        if connection.scalar(state) != BatchState.SUBMITTING.value:
+        of_batch = select(BatchRow.state, ModelRow.method).join(ModelRow).where(BatchRow.no == batch_no)
+        state, method = connection.execute(of_batch).one()
+        if state != BatchState.SUBMITTING.value:
             return
         for table in (ChunkInputRow, DuplicateRow, ChunkRow):
             connection.execute(delete(table).where(table.batch_no == batch_no))
     # a person may cancel meanwhile: the job then finds its batch cancelled
-    with contextlib.suppress(BatchEnded), BatchWriter(engine, batch_no, batch_id, guard=guard) as writer:
+    writing_chunks = BatchWriter(engine, batch_no, batch_id, chunk_texts=chunk_texts_for(method), guard=guard)
+    with contextlib.suppress(BatchEnded), writing_chunks as writer:
         for block in blocks:
             writer.add(block)
         writer.finish()

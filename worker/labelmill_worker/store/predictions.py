@@ -36,7 +36,8 @@ def insert_predictions(connection: Connection, blocks: Sequence[tuple[int, Predi
         return
     dialect = dialect_of(connection)
     if dialect.copies_binary:
-        dialect.copy_binary(connection, "prediction_rows", _COLUMNS, (_binary_rows(*one) for one in blocks))
+        count = sum(len(block.rows) for _, block in blocks)
+        dialect.copy_binary(connection, "prediction_rows", _COLUMNS, (_binary_rows(*one) for one in blocks), count)
     else:
         dialect.bulk_insert(connection, "prediction_rows", _COLUMNS, chain.from_iterable(_rows(*one) for one in blocks))
 

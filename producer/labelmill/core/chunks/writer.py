@@ -30,16 +30,23 @@ if TYPE_CHECKING:
 
 #: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
 CHUNK_TEXTS = 12_000
-#: The size of the first chunks. It is smaller, so that a batch of a thousand rows occupies a whole fleet, or gets its
-#: share of a busy one. After every `_GROW_EVERY` chunks it is four times as large.
+#: The same where each text is a request: its prompt may be a hundred times as long, and is asked at a slower pace.
+_PROMPTED_TEXTS = 4_000
+#: The first chunks are smaller, and none has more texts than a quarter of the rows before it: a batch of a thousand
+#: rows occupies a whole fleet, or gets its share of a busy one, and no batch ends with one worker at work. Multiples of
+#: this, so that all requests of a chunk are full.
 _FIRST_TEXTS = 500
-_GROW_EVERY = 4
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
 _CUTS_AHEAD = 2  # chunks that wait for compression, which reduces them to a seventh
 _CHUNKS_PER_COMMIT = 5
 _SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the tokens of all.
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
+
+
+def chunk_texts_for(method: str) -> int:
+    """How many distinct texts a chunk may have whose model was made by this method."""
+    return _PROMPTED_TEXTS if method == "prompt" else CHUNK_TEXTS
 
 
 def read_written(engine: Engine, batch_no: int) -> list[int]:
@@ -255,7 +262,7 @@ class BatchWriter:
         np = self._np
         if (number := len(self._first_rows)) < len(self._written):
             return start + self._written[number]
-        max_texts = min(self._max_texts, _FIRST_TEXTS << 2 * (number // _GROW_EVERY))
+        max_texts = min(self._max_texts, max(_FIRST_TEXTS, self.rows // 4 // _FIRST_TEXTS * _FIRST_TEXTS))
         end = int(np.searchsorted(new, (new[start - 1] if start else 0) + max_texts)) + 1
         end = min(end, start + _CHUNK_ROWS)
         if self._max_chars < CHUNK_CHARS:
@@ -375,7 +382,7 @@ class BatchWriter:
 
             numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
             packed = pack_rows(count, numbers, text_fields(names), fields=len(columns))
-            dialect.copy_binary(connection, "duplicate_rows", columns, [packed])
+            dialect.copy_binary(connection, "duplicate_rows", columns, [packed], count)
             return
         dialect.bulk_insert(
             connection,

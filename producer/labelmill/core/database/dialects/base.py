@@ -65,9 +65,11 @@ class Dialect(ABC):
         """Insert `rows` (tuples in the order of `columns`) within the connection's transaction."""
 
     @abstractmethod
-    def copy_binary(self, connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
-        """Insert rows that are already in PostgreSQL's binary COPY format, several in each piece of bytes, within the
-        connection's transaction. Only where `copies_binary`."""
+    def copy_binary(
+        self, connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes], count: int
+    ) -> None:
+        """Insert `count` rows that are already in PostgreSQL's binary COPY format, several in each piece of bytes,
+        within the connection's transaction. Only where `copies_binary`."""
 
     @abstractmethod
     def rows_at_once(

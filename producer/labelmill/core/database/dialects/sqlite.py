@@ -48,7 +48,9 @@ class Sqlite(Dialect):
         statement = f"INSERT INTO {table} ({quoted(columns)}) VALUES ({marks})"  # noqa: S608 - names of ours
         driver_of(connection).executemany(statement, rows)
 
-    def copy_binary(self, connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes]) -> None:
+    def copy_binary(
+        self, connection: Connection, table: str, columns: Sequence[str], rows: Iterable[bytes], count: int
+    ) -> None:
         raise NotImplementedError("SQLite has no COPY: ask `copies_binary` first")
 
     def rows_at_once(
