@@ -11,6 +11,7 @@ from html import escape
 from typing import TYPE_CHECKING, Protocol, cast
 
 from labelmill.contracts.amounts import written
+from labelmill.contracts.states import TrainingState
 
 if TYPE_CHECKING:
     from labelmill.contracts.documents.jobs import JobDocument, JobEntry
@@ -118,6 +119,8 @@ def _words(value: object) -> str:
 def _bar(job: JobEntry) -> str:
     progress = job["progress"]
     done, total = (progress["done"] or 0, progress["total"]) if progress else (0, None)
+    if job["state"] == TrainingState.SUCCEEDED:
+        done = total = 1
     bar = f'<progress value="{done}" max="{total}"></progress>' if total else ""
     return f"<div>{escape(_line(job))} {bar}</div>"
 

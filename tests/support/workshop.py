@@ -17,7 +17,7 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import KEY, LABELS, StrictMistral, label_of
 
-from labelmill.contracts.messages import CLASSIFY, EVALUATE, TRAIN, ChunkMessage, JobMessage
+from labelmill.contracts.messages import CLASSIFY, EVALUATE, PREPARE, TRAIN, ChunkMessage, JobMessage
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, ModelRow, ModelTargetRow, TrainingRow
 from labelmill.core.queue.sender import MessageSender
@@ -26,9 +26,10 @@ from labelmill.core.storage.references import dataset_folder
 from labelmill.services.jobs.documents import status_document
 from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.runtime.bootstrap import ProcessResources
-from labelmill_worker.runtime.tasks import classify, evaluate, train
+from labelmill_worker.runtime.tasks import classify, evaluate, prepare, train
 
 DEADLINE_S = 60.0
+_UNDER_WAY = {"queued", "preparing", "validating", "running", "submitting"}
 SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
 
 
@@ -129,7 +130,7 @@ class Workshop:
     def run(self, job_id: str) -> dict[str, Any]:
         """Carry out messages until the job has ended."""
         end = time.monotonic() + DEADLINE_S
-        while (document := self.status(job_id))["state"] in ("queued", "validating", "running", "submitting"):
+        while (document := self.status(job_id))["state"] in _UNDER_WAY:
             assert time.monotonic() < end, document
             self.step()
         return document
@@ -142,6 +143,8 @@ class Workshop:
             classify.run(self.resources, message)
         elif task == EVALUATE:
             evaluate.run(self.resources, message)
+        elif task == PREPARE:
+            prepare.run(self.resources, message)
         else:
             assert task == TRAIN
             train.run(self.resources, message)

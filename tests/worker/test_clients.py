@@ -433,6 +433,17 @@ class Python:
         return self
 
 
+def test_jobs_that_have_ended_keep_the_number_of_their_rows(shop: Workshop, client: Client, tmp_path: Path) -> None:
+    rows = [{"text": f"say {number}", "intent": LABELS[number % 2]} for number in range(30)]
+    dataset = client.prepare("n", rows, targets=["intent=intent"])
+    evaluation = client.evaluate("m", "d", "train")
+    for job, number in ((dataset, 30), (evaluation, 4)):
+        shop.run(job.id)
+        document = job.status()
+        assert document["progress"] == {"phase": document["state"], "done": number, "total": number}
+        assert client.jobs(document["kind"])[0]["progress"] == document["progress"]
+
+
 def test_a_notebook_shows_progress_and_tables(shop: Workshop, client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     python = Python()
     monkeypatch.setattr(python, "display", type("Module", (), {"display": python}))

@@ -22,6 +22,7 @@ from rich.text import Text
 from labelmill.cli.figures import duration
 from labelmill.contracts.control_characters import visible_line
 from labelmill.contracts.job_kinds import RESTING
+from labelmill.contracts.states import TrainingState
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.jobs.requests import JobRequest
 
@@ -112,6 +113,8 @@ class _Shown:
         progress = document.get("progress") or {}
         phase = progress.get("phase") or str(document["state"]).replace("_", " ")
         done, total = progress.get("done") or 0, progress.get("total")
+        if not progress and document["state"] == TrainingState.SUCCEEDED:
+            total = 0  # a full bar, without a number of rows
         if phase != self._phase or self._task is None:
             self._begin(phase, done, total)
         else:

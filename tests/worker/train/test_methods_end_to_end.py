@@ -60,6 +60,42 @@ def test_a_head_is_trained_on_vectors_and_classifies(school: School) -> None:
     assert set(school.version().thresholds or {}) == {"tags"}
 
 
+@pytest.mark.parametrize("retrains", [False, True])
+def test_phases_are_told_in_the_order_in_which_they_happen(
+    school: School, monkeypatch: pytest.MonkeyPatch, *, retrains: bool
+) -> None:
+    from labelmill_worker.train import embedding  # noqa: PLC0415
+
+    if retrains:
+        school.run(school.train())  # so that nothing is left to embed
+    told: list[tuple[str, int | None, int | None]] = []
+
+    def look() -> None:
+        progress = school.status(training_id)["progress"]
+        if progress is not None and (now := (progress["phase"], progress["done"], progress["total"])) not in told[-1:]:
+            told.append(now)
+
+    original = embedding.fit_head
+
+    def fit_head(*arguments: Any, **options: Any) -> Any:
+        look()
+        return original(*arguments, **options)
+
+    def unembedded(*arguments: Any, original: Any = embedding.unembedded, **options: Any) -> Any:
+        look()
+        yield from original(*arguments, **options)
+
+    monkeypatch.setattr(embedding, "fit_head", fit_head)
+    monkeypatch.setattr(embedding, "unembedded", unembedded)
+    training_id = school.train()
+    while school.status(training_id)["state"] != "succeeded":
+        look()
+        school.step()
+    before = [("queued", None, None), ("validating", None, None), ("running", None, None)]
+    embeds = [] if retrains else [("submitting", 0, None), ("embedding", 0, 160), ("embedding", 160, 160)]
+    assert told == [*before, *embeds, ("fitting", None, None)]
+
+
 def test_the_same_texts_are_paid_for_once_whatever_trains_on_them(school: School) -> None:
     school.run(school.train())
     paid, asked = sum(school.mistral.billed.values()), school.mistral.requests

@@ -129,6 +129,7 @@ def run(step: StepContext) -> NextPoll:
     if wait_s is not None:
         return wait_s
     with step.long_slot(), discarded_if_cancelled(step):
+        step.begin_phase("fitting")
         recipe, thresholds, details, analysis = fit(step)
         succeed(step, recipe, thresholds, details, analysis)
     return None

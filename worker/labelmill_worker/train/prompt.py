@@ -104,6 +104,7 @@ def _with_texts(recipe: dict[str, Any], texts: int) -> dict[str, Any]:
 
 def _recipe(step: StepContext, schema: LabelSchema, *, logprobs: bool) -> dict[str, Any]:
     """The whole prompt, and the file of the version."""
+    step.begin_phase("making the prompt")
     train = step.split_file("train")
     recipe = prompt_recipe(step.spec, schema, train) | {"logprobs": logprobs}
     if step.spec.shots and not is_nearest(step.spec):

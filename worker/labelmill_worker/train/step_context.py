@@ -80,6 +80,12 @@ class StepContext:
         with writing(self.engine) as connection:
             update_held(connection, self.row.id, self.token, **values)
 
+    def begin_phase(self, phase: str) -> None:
+        """Note for `progress` what is done from now on, until a batch is opened. Raises LeaseLost."""
+        details = self.row.details or {}
+        if details.get("phase") != phase:
+            self.save(details=details | {"phase": phase})
+
     def long_slot(self) -> AbstractContextManager[None]:
         """Hold a slot for long work. Raises NoFreeSlot."""
         return long_slot(self.engine, self.sender)

@@ -12,7 +12,7 @@ from labelmill.contracts.documents.parts import Progress
 from labelmill.contracts.ids import Kind
 from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.job_kinds import ENDED, KINDS
-from labelmill.contracts.states import BatchState, EvaluationState, State, TrainingState
+from labelmill.contracts.states import BatchState, DatasetState, EvaluationState, State, TrainingState
 from labelmill.core.database.tables import BatchRow, ChunkRow
 
 _IDS_AT_ONCE = 500  #: Ids in one statement.
@@ -70,8 +70,8 @@ _AT_WORK: dict[Kind, State] = {Kind.TRAINING: TrainingState.RUNNING, Kind.EVALUA
 
 
 def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> Progress | None:
-    """`{"phase", "done", "total"}`, the latter two rows or null; None once the job has ended, except for a batch, which
-    keeps the number of rows done. `sums`: of `batches_of` the job."""
+    """`{"phase", "done", "total"}`, the latter two rows or null. A job that has ended keeps the number of rows done, if
+    that is known, and is None otherwise. `sums`: of `batches_of` the job."""
     batches = [sums[job_id] for job_id in batches_of(kind, row) if job_id in sums]
     if kind is Kind.BATCH:
         (batch,) = batches
@@ -79,10 +79,13 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
             return _progress(batch.state, batch.rows)
         return _progress(batch.state, batch.done, batch.rows)
     state = str(row["state"])
-    if state in ENDED:
-        return None
     if kind is Kind.DATASET:
-        return _progress(state, (row["report"] or {}).get("rows_read"))
+        rows = (row["report"] or {}).get("rows_read")
+        if state not in ENDED:
+            return _progress(state, rows)
+        return None if rows is None else _progress(state, rows, rows if state == DatasetState.READY.value else None)
+    if state in ENDED:
+        return _of_batches(state, batches) if kind is Kind.EVALUATION and batches else None
     if kind not in _AT_WORK or state != _AT_WORK[kind].value:
         return _progress(state.replace("_", " "))
     working = [inner for inner in batches if not inner.has_ended]
@@ -92,10 +95,14 @@ def progress_of(kind: Kind, row: RowMapping, sums: Mapping[str, BatchSums]) -> P
         return _of_batches(_phase_of_batches(kind, row), batches)
     if kind is Kind.EVALUATION:
         return _progress("measuring" if batches else state)
-    checkpoints = row["checkpoints"] or []
+    if (phase := (row["details"] or {}).get("phase")) is not None:  # what a worker does between or after its batches
+        return _progress(phase)
+    if batches:  # until a worker notices that it has ended
+        return _of_batches(_phase_of_batches(kind, row), batches)
     if row["method"] == "factory":
+        checkpoints = row["checkpoints"] or []
         return _progress("training at Mistral", checkpoints[-1]["step"] if checkpoints else None)
-    return _progress("fitting" if row["method"] == "embedding" else "making the prompt")
+    return _progress(state)
 
 
 def _phase_of_batches(kind: Kind, row: RowMapping) -> str:
