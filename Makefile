@@ -26,7 +26,7 @@ demo: $(READY)
 	$(BIN)/labelmill demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 # Over an hour on two cores; `python ops/bench/run.py --only NAME --rows N` for one measure.
 bench: $(READY)

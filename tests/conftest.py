@@ -5,7 +5,6 @@ A missing service skips the tests that need it on a user's machine; with CI=true
 
 from __future__ import annotations
 
-import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,7 +13,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import hypothesis
 import pytest
+from modules_at_once import ModulesAtOnce
 from pgbouncer import PgBouncer, find_pgbouncer
+from postgres_databases import PostgresDatabases, create_database
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BrokerUnavailable, DatabaseUnavailable
@@ -24,10 +25,10 @@ from labelmill_ops.embedded_redis import EmbeddedRedis
 
 if TYPE_CHECKING:
     from s3_server import S3Server
+    from xdist.remote import Producer
 
 _TEMPLATE = "labelmill_template"
 _KEYS = {"MISTRAL_API_KEY", "WANDB_API_KEY"}
-_numbers = itertools.count(1)
 
 # Each process of pytest, and each that a test starts, would have a BLAS thread for every core. On a busy machine these
 # wait for each other: a fit of 1 s took 45 s. The processes of pytest-xdist start after this line.
@@ -36,6 +37,21 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # an example that takes long says that the machine is busy
 hypothesis.settings.register_profile("busy machine", deadline=None)
 hypothesis.settings.load_profile("busy machine")
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than cores: a process that waits for a worker or a clock leaves its core to another."""
+    return (os.cpu_count() or 1) + 1
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ModulesAtOnce:
+    config.option.loadscopereorder = False  # it would start with the modules that have the most tests
+    return ModulesAtOnce(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 def _missing(what: str) -> NoReturn:
@@ -104,6 +120,12 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture(scope="session")
+def postgres_databases(postgres_server: EmbeddedPostgres) -> PostgresDatabases:
+    """Databases with all tables, each for one test at a time."""
+    return PostgresDatabases(postgres_server, _TEMPLATE)
+
+
+@pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SQLite file with the migrated tables."""
     path = tmp_path_factory.mktemp("sqlite") / "template.db"
@@ -119,19 +141,23 @@ def _migrate(url: str) -> None:
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database with all tables: the test runs once on SQLite and once on PostgreSQL."""
+    """An empty database with all tables: the test runs once on SQLite and once on PostgreSQL."""
     if request.param == "sqlite":
         path = tmp_path / "labelmill.db"
         shutil.copy(request.getfixturevalue("sqlite_template"), path)
         yield f"sqlite:///{path}"
     else:
-        yield from _postgres_database(request.getfixturevalue("postgres_server"), _TEMPLATE)
+        server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+        databases: PostgresDatabases = request.getfixturevalue("postgres_databases")
+        with databases.lent() as name:
+            yield server.url(name)
 
 
 @pytest.fixture
-def postgres_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
-    """A fresh PostgreSQL database with all tables."""
-    yield from _postgres_database(postgres_server, _TEMPLATE)
+def postgres_url(postgres_server: EmbeddedPostgres, postgres_databases: PostgresDatabases) -> Iterator[str]:
+    """An empty PostgreSQL database with all tables."""
+    with postgres_databases.lent() as name:
+        yield postgres_server.url(name)
 
 
 @pytest.fixture
@@ -151,16 +177,10 @@ def empty_database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterat
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path / 'empty.db'}"
     else:
-        yield from _postgres_database(request.getfixturevalue("postgres_server"), "template0")
-
-
-def _postgres_database(server: EmbeddedPostgres, template: str) -> Iterator[str]:
-    name = f"test_{next(_numbers)}"
-    # from version 15 on a copy is written to the log page by page, unless said otherwise: three times the CPU
-    strategy = "STRATEGY FILE_COPY" if server.version >= 15 else ""
-    server.execute(f"CREATE DATABASE {name} TEMPLATE {template} {strategy}")
-    yield server.url(name)
-    server.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        server: EmbeddedPostgres = request.getfixturevalue("postgres_server")
+        create_database(server, "without_tables", "template0")
+        yield server.url("without_tables")
+        server.execute("DROP DATABASE without_tables WITH (FORCE)")
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from re import _constants, _parser  # type: ignore[attr-defined] # the only parser of patterns there is
@@ -67,7 +68,15 @@ _BUILT: dict[tuple[str, str], list[re.Pattern[str]]] = {
 
 
 def _sources() -> list[Path]:
-    return [path for folder in _FOLDERS for path in sorted((_ROOT / folder).rglob("*.py")) if not path.is_symlink()]
+    """The modules that name a function of `re`: to parse all modules would take seconds of every collection."""
+    paths = [path for folder in _FOLDERS for path in sorted((_ROOT / folder).rglob("*.py")) if not path.is_symlink()]
+    named = re.compile(rf"\bre\.({'|'.join(_FUNCTIONS)})\b")
+    return [path for path in paths if named.search(path.read_text())]
+
+
+@cache
+def _parsed(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
 
 
 def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
@@ -82,7 +91,7 @@ def _calls(path: Path) -> Iterator[tuple[str, ast.Call]]:
             is_function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef)
             yield from within(child, child.name if is_function else function)  # type: ignore[attr-defined]
 
-    yield from within(ast.parse(path.read_text()), "<module>")
+    yield from within(_parsed(path), "<module>")
 
 
 def _flags(call: ast.Call) -> int:
@@ -106,7 +115,7 @@ def _is_from_start(path: Path, call: ast.Call) -> bool:
     assert isinstance(call.func, ast.Attribute)
     if call.func.attr != "compile":
         return call.func.attr in _FROM_THE_START
-    nodes = list(ast.walk(ast.parse(path.read_text())))
+    nodes = list(ast.walk(_parsed(path)))
     names = {
         target.id
         for node in nodes

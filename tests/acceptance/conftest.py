@@ -18,7 +18,7 @@ from labelmill.cli import main
 
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The data folder of a running stack with the emulator; for tests of the group `stack`."""
+    """The data folder of a running stack with the emulator; for tests of modules that run in one process."""
     folder = tmp_path_factory.mktemp("stack") / "data"
     with running_up(folder):
         yield folder

@@ -18,7 +18,7 @@ from local_stack import clean_environment
 from labelmill.core.running_stack import running_stack
 from labelmill_ops.sample import SAMPLE_PATH
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance]
 
 _MASSIVE = Path(__file__).parents[3] / "shared" / "data" / "massive_intent_en" / "train.jsonl"
 

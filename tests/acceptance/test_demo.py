@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance]
 
 
 def test_the_demo_goes_from_rows_to_labels_and_leaves_nothing_running(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from labelmill_ops.embedded_postgres import EmbeddedPostgres
 from labelmill_ops.embedded_redis import EmbeddedRedis
 from labelmill_ops.ports import free_port
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.postgres, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.postgres]
 
 KEY = "distinctive-key-8c1f27"
 BROKER_PASSWORD = "broker-pass-4471e0"

@@ -16,7 +16,7 @@ from labelmill import Client, calls, handles, registry_calls
 from labelmill import client as client_module
 from labelmill_ops.sample import SAMPLE_PATH
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance]
 
 _PAGE = Path(__file__).parents[2] / "docs" / "python-client.md"
 

@@ -10,7 +10,7 @@ import pytest
 
 _RUN = Path(__file__).parents[2] / "ops" / "chaos" / "run.py"
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.xdist_group("chaos"), pytest.mark.timeout(170)]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(170)]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from labelmill.core.settings import load_producer_settings, load_settings
 from labelmill_ops.ports import answers, free_port
 from labelmill_ops.stack.local import EMULATOR_KEY, StackOptions, plan_stack
 
-pytestmark = [pytest.mark.slow, pytest.mark.acceptance, pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.slow, pytest.mark.acceptance]
 
 
 @contextmanager
