@@ -2,6 +2,7 @@
 
     python ops/bench/producer_side.py submit rows.jsonl          submit a batch
     python ops/bench/producer_side.py results BATCH out.jsonl    read it back
+    python ops/bench/producer_side.py arrow BATCH                read it back as record batches
     python ops/bench/producer_side.py plain-submit rows.jsonl    the reference: one row per text by COPY
     python ops/bench/producer_side.py plain-results out.jsonl    the reference: COPY (SELECT … JOIN …) TO STDOUT
 
@@ -26,7 +27,9 @@ from labelmill.core.settings import load_settings
 from labelmill.services.batches import ClassifyRequest, accept_batch
 from labelmill.services.context import ServiceContext
 from labelmill.services.results.export import write_results
+from labelmill.services.results.frames import result_batches
 from labelmill.services.results.reading import read_result_lines
+from labelmill.services.results.rows import ResultsRequest
 from labelmill.services.submissions.accepted import start
 
 _TEXTS = "CREATE TABLE plain_texts (row BIGINT PRIMARY KEY, external_id TEXT, text TEXT)"
@@ -56,6 +59,15 @@ def results(batch_id: str, output: str) -> dict[str, Any]:
     engine = connect(load_settings().sql_url)
     start = time.perf_counter()
     rows = write_results(read_result_lines(engine, batch_id), ["intent"], Path(output))
+    return {"seconds": time.perf_counter() - start, "rows": rows}
+
+
+def arrow(batch_id: str) -> dict[str, Any]:
+    """Read a batch back as `Batch.arrow` does."""
+    settings = load_settings()
+    context = ServiceContext(connect(settings.sql_url), MessageSender.connect(settings))
+    start = time.perf_counter()
+    rows = sum(batch.num_rows for batch in result_batches(context, ResultsRequest(batch_id)))
     return {"seconds": time.perf_counter() - start, "rows": rows}
 
 
@@ -102,6 +114,7 @@ if __name__ == "__main__":
     act: dict[str, Callable[..., dict[str, Any]]] = {
         "submit": submit,
         "results": results,
+        "arrow": arrow,
         "plain-submit": plain_submit,
         "plain-results": plain_results,
     }

@@ -105,11 +105,11 @@ def submission(plan: Plan) -> list[Figure]:
 
 
 def results(plan: Plan) -> list[Figure]:
-    """Reading a batch back to JSONL over the database's own COPY of the join."""
+    """Reading a batch back to JSONL over the database's own COPY of the join; as Arrow."""
     if plan.machine.database != "postgresql":
         return []
     rows = input_file(plan.machine.folder, plan.rows)
-    ratios, speeds = [], []
+    ratios, speeds, arrow_speeds = [], [], []
     with plan.machine.running(2) as stack:
         batch = run_batch(stack, plan, rows, latency_s=0.0)["batch"]
         stack.producer("plain-submit", rows)
@@ -118,10 +118,12 @@ def results(plan: Plan) -> list[Figure]:
             ours = stack.producer("results", batch, plan.machine.folder / "results.jsonl")["seconds"]
             ratios.append(plain / ours)
             speeds.append(plan.rows / ours)
+            arrow_speeds.append(plan.rows / stack.producer("arrow", batch)["seconds"])
     name = f"results of {plan.rows:,} rows to JSONL"
     return [
         Figure(f"{name}, over COPY of the join", ratios, 0.5),
         Figure(f"{name}, rows/s", speeds, unit="rows/s"),
+        Figure(f"results of {plan.rows:,} rows as Arrow, rows/s", arrow_speeds, unit="rows/s"),
     ]
 
 

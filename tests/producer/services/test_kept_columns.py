@@ -8,20 +8,28 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import ClassifySpec, FileFormat
+from labelmill.core.chunks.codec import QuotedInput
 from labelmill.core.readers import inputs_of
 from labelmill.services.results import kept_columns
-from labelmill.services.results.export import write_results
+from labelmill.services.results.export import write_parquet_results, write_results
+from labelmill.services.results.lines import ChunkResults
+from labelmill.services.results.tables import ResultTable
 
 _ROWS = [{"row": row, "id": str(row), "text": f"t{row}", "predictions": {}, "error": None} for row in (0, 2)]
 _BLOCKS = [b"".join(json.dumps(row).encode() + b"\n" for row in _ROWS)]
 
 
+def _reader(spec: ClassifySpec, columns: list[str]) -> kept_columns.ReadKept:
+    return kept_columns.kept_reader(spec, columns, partial(inputs_of, spec.source))
+
+
 def keep_columns(blocks: list[bytes], spec: ClassifySpec, columns: list[str]) -> Iterator[bytes]:
-    return kept_columns.keep_columns(blocks, spec, columns, partial(inputs_of, spec.source))
+    return kept_columns.keep_columns(blocks, _reader(spec, columns))
 
 
 @pytest.fixture
@@ -42,6 +50,16 @@ def test_in_a_table_they_follow_the_others_and_a_name_that_is_taken_gets_a_prefi
     with output.open() as lines:
         found = list(csv.DictReader(lines))
     assert [(row["row"], row["team"], row["source_row"]) for row in found] == [("0", "north", "7"), ("2", "'=1+1", "9")]
+
+
+def test_in_parquet_they_are_those_of_the_same_rows(source: Path, tmp_path: Path) -> None:
+    output, keep = tmp_path / "out.parquet", ["team", "row"]
+    errors = dict.fromkeys((0, 2), ("empty_text", ""))
+    chunk = ChunkResults(0, QuotedInput([b"t0", b"t1", b"t2"], None, has_repeats=False), [], errors)
+    read_kept = _reader(ClassifySpec(source=str(source)), keep)
+    write_parquet_results([chunk], ResultTable([], keep, with_scores=True), output, read_kept)
+    found = pq.read_table(output, columns=["row", "team", "source_row"]).to_pylist()
+    assert [tuple(row.values()) for row in found] == [(0, "north", "7"), (2, "=1+1", "9")]
 
 
 @pytest.mark.parametrize("now", ["text,team\nt0,a\nother,b\nother,c\n", "text,team\nt0,a\n"])

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import orjson
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,13 +23,16 @@ from sqlalchemy.engine import Engine
 from labelmill.cli.classify import classify
 from labelmill.cli.results import labels_are_shown, results
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.label_schema import Target
+from labelmill.core.chunks.codec import QuotedInput
 from labelmill.core.database import reading
 from labelmill.core.database.tables import BatchRow
-from labelmill.services.results import arrow_batches
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
-from labelmill.services.results.export import write_results
+from labelmill.services.results.export import write_parquet_results, write_results
+from labelmill.services.results.lines import ChunkResults, TargetAnswers
 from labelmill.services.results.saving import OutputOptions
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
+from labelmill.services.results.tables import ResultTable
 
 _SCORES = {'a "quoted"': 0.5, "two\nlines": 0.25, "50%": 0.125, "": 0.125}
 _ROWS = [
@@ -155,28 +159,30 @@ def test_what_cannot_separate_cells_is_refused(written: str) -> None:
         parse_delimiter(written)
 
 
-def test_scores_in_parquet_are_maps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(arrow_batches, "_BATCH_SCORES", 4)  # more than one group
-    output = Path("out.parquet")
-    write_results(_blocks(), ["t", "m"], output)
+def test_scores_in_parquet_are_maps() -> None:
+    output, target = Path("out.parquet"), Target("t", ("50%", ""))
+    scores = [(row, label, None, 0.5, np.array([0.5, 0.25], "<f4").tobytes()) for row, label in ((0, "50%"), (2, None))]
+    chunk = ChunkResults(
+        0,
+        QuotedInput([b"a", b"b", b"c"], None, has_repeats=False),
+        [(target, TargetAnswers.of_rows(target, scores))],
+        {1: ("empty_text", "the text is empty")},
+    )
+    assert write_parquet_results([chunk], ResultTable(["t"], (), with_scores=True), output) == 3
     found = pq.read_table(output)
     assert found.schema.field("t_scores").type == pa.map_(pa.string(), pa.float32())
-    assert [dict(cell) if cell is not None else None for cell in found["t_scores"].to_pylist()] == [_SCORES, None, {}]
-    assert [cell if cell is None else dict(cell) for cell in found["m_scores"].to_pylist()] == [
-        {"x": pytest.approx(0.1)},
-        None,
-        None,
-    ]
-    assert found["t_best"].to_pylist() == [None, None, "50%"]
-    write_results(_blocks(), ["t"], output, with_scores=False)
-    assert "t_scores" not in pq.read_schema(output).names
+    assert found["t_scores"].to_pylist() == [[("50%", 0.5), ("", 0.25)], None, [("50%", 0.5), ("", 0.25)]]
+    assert (found["t"].to_pylist(), found["t_best"].to_pylist()) == (["50%", None, None], [None, None, "50%"])
+    assert found["error_code"].to_pylist() == [None, "empty_text", None]
 
 
 def test_parquet_without_rows_has_its_columns() -> None:
     output = Path("out.parquet")
-    write_results([], ["t"], output)
+    assert write_parquet_results([], ResultTable(["t"], (), with_scores=True), output) == 0
     assert pq.read_table(output).num_rows == 0
     assert "t_scores" in pq.read_schema(output).names
+    write_parquet_results([], ResultTable(["t"], (), with_scores=False), output)
+    assert "t_scores" not in pq.read_schema(output).names
 
 
 @pytest.mark.parametrize("output", [None, "out.jsonl", "out.parquet"])

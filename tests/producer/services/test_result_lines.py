@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from labelmill.contracts.label_schema import Target
 from labelmill.core.chunks.codec import QuotedInput, decode_quoted, encode_chunk
 from labelmill.services.results.lines import ChunkResults, TargetAnswers
+from labelmill.services.results.reading import Only
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12) | st.sampled_from(
@@ -29,8 +30,8 @@ def _scores(count: int, labels: tuple[str, ...]) -> list[bytes]:
     return [np.full(len(labels), 1 / (row + 2), np.float32).tobytes() for row in range(count)]
 
 
-def _lines(results: ChunkResults, **which: bool) -> list[bytes]:
-    return b"".join(results.lines(**which)).splitlines()
+def _lines(results: ChunkResults) -> list[bytes]:
+    return b"".join(results.lines()).splitlines()
 
 
 @given(st.lists(TEXTS, max_size=20))
@@ -87,8 +88,9 @@ def test_targets_side_by_side_abstentions_and_errors() -> None:
         "score": 0.5,
         "scores": {"a": 0.5, "b": 0.5},
     }
-    assert [json.loads(line)["row"] for line in _lines(results, failed_only=True)] == [1]
-    assert [json.loads(line)["row"] for line in _lines(results, abstained_only=True)] == [2]
+    for only, numbers in ((Only.FAILED, [1]), (Only.ABSTAINED, [2])):
+        results.only = only
+        assert [json.loads(line)["row"] for line in _lines(results)] == numbers
 
 
 @given(st.data(), LABELS, st.booleans(), st.integers(1, 5))

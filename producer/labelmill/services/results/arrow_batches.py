@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.services.results.tables import ResultTable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from labelmill.services.results.kept_columns import ReadKept
+    from labelmill.services.results.lines import ChunkResults
 
 BATCH_ROWS = 10_000
 _BATCH_SCORES = 500_000  #: Of a batch: rows with a thousand scores each make smaller ones.
@@ -37,43 +39,31 @@ def arrow_schema(table: ResultTable) -> pa.Schema:
 
 
 def arrow_batches(
-    rows: Iterable[dict[str, Any]], table: ResultTable, batch_rows: int = BATCH_ROWS
+    chunks: Iterable[ChunkResults],
+    table: ResultTable,
+    batch_rows: int = BATCH_ROWS,
+    *,
+    read_kept: ReadKept | None = None,
 ) -> Iterator[pa.RecordBatch]:
-    """Rows of results as batches of at most `batch_rows`."""
+    """Results as batches of `batch_rows`, of fewer where rows have many scores; the last one holds the rest.
+    `read_kept` gives the kept columns of the table, if it has some."""
     import pyarrow as pa  # noqa: PLC0415 - an extra
 
+    from labelmill.services.results.arrow_columns import record_batch  # noqa: PLC0415 - NumPy, for those who read rows
+
     schema = arrow_schema(table)
-    for group in _groups(map(table.cells, rows), batch_rows):
-        arrays = [
-            _score_maps(pa, cells) if kind == "scores" else pa.array(cells, field.type)
-            for (_, kind), field, cells in zip(table.columns, schema, zip(*group, strict=True), strict=True)
-        ]
-        yield pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _groups(rows: Iterable[list[Any]], batch_rows: int) -> Iterator[list[list[Any]]]:
-    group: list[list[Any]] = []
-    scores = 0
-    for cells in rows:
-        group.append(cells)
-        scores += sum(len(cell) for cell in cells if type(cell) is dict)
-        if len(group) >= batch_rows or scores >= _BATCH_SCORES:
-            yield group
-            group, scores = [], 0
-    if group:
-        yield group
-
-
-def _score_maps(pa: Any, cells: Sequence[dict[str, float] | None]) -> Any:
-    """Scores by label of each row; a row without an answer has none."""
-    offsets: list[int | None] = []
-    end = 0
-    for scores in cells:
-        offsets.append(None if scores is None else end)
-        end += len(scores or ())
-    answered = [scores for scores in cells if scores is not None]
-    return pa.MapArray.from_arrays(
-        pa.array([*offsets, end], pa.int32()),
-        pa.array(list(chain.from_iterable(answered)), pa.string()),
-        pa.array(list(chain.from_iterable(scores.values() for scores in answered)), pa.float32()),
-    )
+    parts: list[pa.RecordBatch] = []
+    count = 0
+    for chunk in chunks:
+        rows = chunk.rows()
+        at_most = min(batch_rows, -(-_BATCH_SCORES // max(chunk.scores_a_row(), 1)))
+        while len(rows):
+            room = max(at_most - count, 1)
+            part, rows = rows[:room], rows[room:]
+            parts.append(record_batch(chunk, part, table, schema, read_kept))
+            count += len(part)
+            if count >= at_most:
+                yield pa.concat_batches(parts)
+                parts, count = [], 0
+    if parts:
+        yield pa.concat_batches(parts)

@@ -1,13 +1,13 @@
-"""Writing result rows as JSONL, CSV or Parquet, to a file that is replaced atomically."""
+"""Writing results as JSONL, CSV or Parquet, to a file that is replaced atomically."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import orjson
 
@@ -22,6 +22,10 @@ from labelmill.services.results.csv_files import CsvOptions, write_csv
 from labelmill.services.results.formats import JSONL, PARQUET, Output, format_of
 from labelmill.services.results.parquet_files import write_parquet
 from labelmill.services.results.tables import ResultTable
+
+if TYPE_CHECKING:
+    from labelmill.services.results.kept_columns import ReadKept
+    from labelmill.services.results.lines import ChunkResults
 
 _PLAIN_CSV = CsvOptions()
 
@@ -70,10 +74,10 @@ def write_results(
     csv: CsvOptions = _PLAIN_CSV,
     on_progress: Callable[[int], None] = lambda _: None,
 ) -> int:
-    """Write rows, blocks of lines of JSON, to `output` or to stdout. Returns how many.
+    """Write rows, blocks of lines of JSON, to a JSONL or CSV file or to stdout. Returns how many.
 
-    `keep`: the columns in their `keep`, which follow the others in CSV and Parquet. `with_scores`: whether the lines
-    hold scores, which have a column there.
+    `keep`: the columns in their `keep`, which follow the others in CSV. `with_scores`: whether the lines hold scores,
+    which have a column there.
 
     Raises InvalidInput, CannotWrite; for an output in S3 StorageUnavailable, StorageRefused.
     """
@@ -90,21 +94,38 @@ def write_results(
     if output is None:
         _write_jsonl(counted(), _TerminalLines(sys.stdout.buffer) if sys.stdout.isatty() else sys.stdout.buffer)
         return rows
+    with _new_file(output, remote) as stream:
+        if format_of(output) is JSONL:
+            _write_jsonl(counted(), stream)
+        else:
+            table = ResultTable(targets, keep, with_scores=with_scores)
+            write_csv(_documents(counted()), table, csv, stream)
+    return rows
+
+
+def write_parquet_results(
+    chunks: Iterable[ChunkResults],
+    table: ResultTable,
+    output: Output,
+    read_kept: ReadKept | None = None,
+    *,
+    remote: RemoteFiles | None = None,
+) -> int:
+    """Write rows to a Parquet file. `read_kept` gives the kept columns of the table, if it has some. Returns the number
+    of rows. Raises as `write_results`."""
+    with _new_file(output, remote) as stream:
+        return write_parquet(chunks, table, stream, read_kept)
+
+
+@contextmanager
+def _new_file(output: Output, remote: RemoteFiles | None) -> Iterator[BinaryIO]:
+    """The file to write, which is in its place at the end alone. Raises as `write_results`."""
     check_output(output, remote=remote)
-    form = format_of(output)
     try:
         with _replacing(output, remote) as stream:
-            if form is JSONL:
-                _write_jsonl(counted(), stream)
-                return rows
-            table = ResultTable(targets, keep, with_scores=with_scores)
-            if form is PARQUET:
-                write_parquet(_documents(counted()), table, stream)
-            else:
-                write_csv(_documents(counted()), table, csv, stream)
+            yield stream
     except OSError as error:
         raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
-    return rows
 
 
 def _replacing(output: Output, remote: RemoteFiles | None) -> AbstractContextManager[BinaryIO]:

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from itertools import chain
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.services.context import ServiceContext
 from labelmill.services.results.arrow_batches import BATCH_ROWS, arrow_batches, arrow_schema, require_pyarrow
-from labelmill.services.results.rows import ResultsRequest, result_pieces, targets_of
+from labelmill.services.results.rows import ResultsRequest, result_chunks, targets_of
 from labelmill.services.results.scores import NONE
 from labelmill.services.results.tables import ResultTable
 
@@ -97,9 +96,7 @@ class _Results:
     def batches(self, batch_rows: int) -> Iterator[pa.RecordBatch]:
         if batch_rows < 1:
             raise InvalidInput(f"batch_rows is 1 or more, not {batch_rows}")
-        pieces = result_pieces(self.context, self.request)
-        rows = cast("Iterator[dict[str, Any]]", chain.from_iterable(pieces))
-        return arrow_batches(rows, self.table, batch_rows)
+        return arrow_batches(result_chunks(self.context, self.request), self.table, batch_rows)
 
 
 def _require(library: str) -> None:

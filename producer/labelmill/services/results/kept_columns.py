@@ -29,6 +29,9 @@ from labelmill.core.readers import (
 from labelmill.core.readers.bad_rows import value_as_text
 from labelmill.core.storage.base import ReadableFile
 
+#: Gives the values of a row's kept columns, by the row's number and text, for rows in input order.
+ReadKept = Callable[[int, str], dict[str, Any]]
+
 _PIPES = ("/dev/fd/", "/dev/stdin", "/proc/self/fd/")  #: Names of a shell's `<(…)`.
 
 
@@ -45,25 +48,32 @@ def check_kept_columns(inputs: Iterable[Input], columns: Sequence[str], options:
         check_columns(file.name, present, columns)
 
 
-def keep_columns(
-    blocks: Iterable[bytes], spec: ClassifySpec, columns: Sequence[str], read_again: Callable[[], Sequence[Input]]
-) -> Iterator[bytes]:
-    """The same lines of JSON, each with `"keep": {column: value}`. `read_again` gives the source's files. Raises
-    InvalidInput when the source has changed."""
-    if spec.source == "-" or spec.source.startswith((*_PIPES, "<")):
-        origin = "rows of a program" if spec.source.startswith("<") else "standard input or a pipe"
-        raise InvalidInput(f"{named('keep')} reads the source again, and this batch was read from {origin}")
-    rows = enumerate(_rows_of_source(spec, columns, read_again()))
+def keep_columns(blocks: Iterable[bytes], read_kept: ReadKept) -> Iterator[bytes]:
+    """The same lines of JSON, each with `"keep": {column: value}`. Raises as `read_kept`."""
     for block in blocks:
         lines = []
         for line in block.splitlines():
             document = orjson.loads(line)
-            values = _row(rows, document["row"], spec)
-            if not spec.chats and (value_as_text(values.get(spec.text)) or "") != document["text"]:
-                raise _changed(spec, document["row"])
-            document["keep"] = {column: _kept(values.get(column)) for column in columns}
+            document["keep"] = read_kept(document["row"], document["text"])
             lines.append(orjson.dumps(document, default=str))
         yield b"\n".join(lines) + b"\n"
+
+
+def kept_reader(spec: ClassifySpec, columns: Sequence[str], read_again: Callable[[], Sequence[Input]]) -> ReadKept:
+    """What reads the columns of a batch's source once more. `read_again` gives the source's files. Raises InvalidInput
+    for a source that is gone; what it returns does when the source has changed."""
+    if spec.source == "-" or spec.source.startswith((*_PIPES, "<")):
+        origin = "rows of a program" if spec.source.startswith("<") else "standard input or a pipe"
+        raise InvalidInput(f"{named('keep')} reads the source again, and this batch was read from {origin}")
+    rows = enumerate(_rows_of_source(spec, columns, read_again()))
+
+    def read_kept(row: int, text: str) -> dict[str, Any]:
+        values = _row(rows, row, spec)
+        if not spec.chats and (value_as_text(values.get(spec.text)) or "") != text:
+            raise _changed(spec, row)
+        return {column: _kept(values.get(column)) for column in columns}
+
+    return read_kept
 
 
 def _kept(value: Any) -> Any:

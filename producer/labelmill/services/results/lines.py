@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from labelmill.contracts.label_schema import Target
 from labelmill.core.chunks.codec import QuotedInput
+from labelmill.services.results.reading import Only
 from labelmill.services.results.scores import ALL, ScoreChoice
 
 #: Small enough to stay in the processor's cache and to reuse memory: allocating new memory takes as long as building
@@ -62,7 +63,7 @@ class TargetAnswers:
         abstained = np.fromiter(map(not_, labels), np.bool_, len(labels))
         best_scores = np.frombuffer(best, ">f4").astype(np.float32)
         answers = cls._made(target, rows, heads, abstained, best_scores, scores, choice)
-        return answers if bool((rows[1:] > rows[:-1]).all()) else answers._in_order()
+        return answers if bool((rows[1:] > rows[:-1]).all()) else answers.at(np.argsort(rows))
 
     @classmethod
     def _made(
@@ -87,10 +88,10 @@ class TargetAnswers:
                 heads[index] = quoted[label]
         return cls(rows, heads, abstained, best, table if has_scores else np.empty((len(rows), 0), np.float32))
 
-    def _in_order(self) -> TargetAnswers:
-        order = np.argsort(self.rows)
-        heads = [self.heads[index] for index in order.tolist()]
-        return TargetAnswers(self.rows[order], heads, self.abstained[order], self.best[order], self.scores[order])
+    def at(self, places: NDArray[np.intp]) -> TargetAnswers:
+        """Those at some places, in this order."""
+        heads = [self.heads[place] for place in places.tolist()]
+        return TargetAnswers(self.rows[places], heads, self.abstained[places], self.best[places], self.scores[places])
 
     def within(self, first_row: int, end: int) -> TargetAnswers:
         """Those of some rows."""
@@ -127,10 +128,27 @@ class ChunkResults:
     answers: list[tuple[Target, TargetAnswers]]  #: Made with the same `choice`.
     errors: dict[int, tuple[str, str]] = field(default_factory=dict)  #: row → code, message
     choice: ScoreChoice = ALL
+    only: Only | None = None
 
-    def lines(self, *, failed_only: bool = False, abstained_only: bool = False) -> Iterator[bytes]:
-        """A line for every row that has an answer or an error, in input order, many in one piece."""
-        pieces = self._pieces(failed_only=failed_only, abstained_only=abstained_only)
+    def rows(self) -> NDArray[np.int64]:
+        """The numbers of the rows to show, in order: those with an answer or an error, and of these `only` some."""
+        failed = np.fromiter(self.errors, np.int64, len(self.errors))
+        if self.only is Only.FAILED:
+            return np.sort(failed)
+        if self.only is Only.ABSTAINED:
+            parts = [answers.rows[answers.abstained] for _, answers in self.answers]
+        else:
+            parts = [failed, *(answers.rows for _, answers in self.answers)]
+        return np.unique(np.concatenate(parts)) if parts else failed[:0]
+
+    def scores_a_row(self) -> int:
+        """How many scores are shown of a row with an answer for each target."""
+        widths = [answers.scores.shape[1] for _, answers in self.answers]
+        return sum(widths if self.choice.at_most is None else [min(self.choice.at_most, width) for width in widths])
+
+    def lines(self) -> Iterator[bytes]:
+        """A line for every row to show, in input order, many in one piece."""
+        pieces = self._pieces()
         if self.input.ids is None or b"" not in self.input.ids:
             yield from pieces
             return
@@ -138,15 +156,15 @@ class ChunkResults:
             # within a text or a label these quotes would be escaped
             yield lines.replace(b',"id":"","text":', b',"id":null,"text":')
 
-    def _pieces(self, *, failed_only: bool, abstained_only: bool) -> Iterator[bytes]:
+    def _pieces(self) -> Iterator[bytes]:
         for start in range(0, len(self.input.texts), _ROWS_AT_ONCE):
             piece = self._some(start, start + _ROWS_AT_ONCE)
-            if len(piece.answers) == 1 and not piece.errors and not (failed_only or abstained_only):
+            if len(piece.answers) == 1 and not piece.errors and self.only is None:
                 target, answers = piece.answers[0]
                 if len(answers) == len(piece.input.texts):
                     yield piece._plain_lines(target, answers)
                     continue
-            if lines := piece._lines(failed_only=failed_only, abstained_only=abstained_only):
+            if lines := piece._lines():
                 yield lines
 
     def _some(self, start: int, end: int) -> ChunkResults:
@@ -159,20 +177,16 @@ class ChunkResults:
             [(target, answers.within(first, last)) for target, answers in self.answers],
             {row: error for row, error in self.errors.items() if first <= row < last},
             self.choice,
+            self.only,
         )
 
-    def _lines(self, *, failed_only: bool, abstained_only: bool) -> bytes:
-        predictions, silent = self._predictions()
+    def _lines(self) -> bytes:
+        names, predictions = self._names(), self._predictions()
         lines = []
-        named = zip(self._names(), self.input.texts, predictions, strict=True)
-        for row, (name, text, parts) in enumerate(named, self.first_row):
-            error = self.errors.get(row)
-            if not parts and error is None:
-                continue
-            if (failed_only and error is None) or (abstained_only and row not in silent):
-                continue
+        for row in self.rows().tolist():
+            index, error = row - self.first_row, self.errors.get(row)
             shown = b"null" if error is None else orjson.dumps({"code": error[0], "message": error[1]})
-            lines.append(_LINE % (row, name, text, parts, shown))
+            lines.append(_LINE % (row, names[index], self.input.texts[index], predictions[index], shown))
         return b"".join(lines)
 
     def _plain_lines(self, target: Target, answers: TargetAnswers) -> bytes:
@@ -191,19 +205,17 @@ class ChunkResults:
             return self.input.ids
         return [b"%d" % row for row in range(self.first_row, self.first_row + len(self.input.texts))]
 
-    def _predictions(self) -> tuple[list[bytes], set[int]]:
-        """For each row the members of its `predictions`, and the rows that abstained."""
+    def _predictions(self) -> list[bytes]:
+        """For each row the members of its `predictions`."""
         parts = [b""] * len(self.input.texts)
-        silent: set[int] = set()
         for target, answers in self.answers:
             template = _template(target, self.choice)
-            silent.update(answers.rows[answers.abstained].tolist())
             columns = answers.shown(target, self.choice)
             for row, values in zip(answers.rows.tolist(), zip(*columns, strict=True), strict=True):
                 index = row - self.first_row
                 shown = template % values
                 parts[index] = shown if not parts[index] else parts[index] + b"," + shown
-        return parts, silent
+        return parts
 
 
 _LINE_START = b'{"row":%d,"id":"%b","text":"%b","predictions":{'

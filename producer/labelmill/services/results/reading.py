@@ -97,8 +97,23 @@ def read_result_lines(
     scores: ScoreChoice = ALL,
     lost: LostReads | None = None,
 ) -> Generator[bytes, None, None]:
-    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen. `lost` retries
-    failed reads; without it, and without `follow`, the first failed read ends the reading."""
+    """The same rows as lines of JSON, some hundreds in one piece, with the scores that are chosen. `lost`: as for
+    `read_result_chunks`."""
+    for chunk in read_result_chunks(engine, job_id, only=only, follow=follow, scores=scores, lost=lost):
+        yield from chunk.lines()
+
+
+def read_result_chunks(
+    engine: Engine,
+    job_id: str,
+    *,
+    only: Only | None = None,
+    follow: bool = False,
+    scores: ScoreChoice = ALL,
+    lost: LostReads | None = None,
+) -> Generator[ChunkResults, None, None]:
+    """The same rows in columns, chunk by chunk. `lost` retries failed reads; without it, and without `follow`, the
+    first failed read ends the reading."""
     if lost is None and follow:
         lost = LostReads(job_id, lambda _: None)
     batch_id = _await_batch(engine, job_id, follow=follow, lost=lost)
@@ -107,7 +122,7 @@ def read_result_lines(
     with ThreadPoolExecutor(_AHEAD, thread_name_prefix="results") as ahead:  # read while one before them is shown
 
         def look(number: int) -> Future[_Look]:
-            return ahead.submit(_look, engine, job_id, batch_id, number, scores, follow=follow)
+            return ahead.submit(_look, engine, job_id, batch_id, number, scores, only, follow=follow)
 
         number = 0
         coming = deque(look(ahead_by) for ahead_by in range(_AHEAD))
@@ -131,7 +146,7 @@ def read_result_lines(
             coming.append(look(number + _AHEAD))
             number += 1
             if chunk.rows is not None:
-                yield from chunk.rows.lines(failed_only=only is Only.FAILED, abstained_only=only is Only.ABSTAINED)
+                yield chunk.rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +209,9 @@ class _Look:
     is_end: bool = False
 
 
-def _look(engine: Engine, job_id: str, batch_id: str, number: int, scores: ScoreChoice, *, follow: bool) -> _Look:
+def _look(
+    engine: Engine, job_id: str, batch_id: str, number: int, scores: ScoreChoice, only: Only | None, *, follow: bool
+) -> _Look:
     with reading(engine) as connection:
         batch = connection.execute(_BATCH, {"id": batch_id}).first()
         if batch is None or batch.purging:  # rows of it may be gone: what is left would look like all
@@ -206,7 +223,7 @@ def _look(engine: Engine, job_id: str, batch_id: str, number: int, scores: Score
             return _Look(is_early=True) if coming else _Look(is_end=True)
         if follow and not ended and chunk.state != ChunkState.DONE.value:
             return _Look(is_early=True)
-        return _Look(_read_chunk(connection, batch, chunk, scores))
+        return _Look(_read_chunk(connection, batch, chunk, scores, only))
 
 
 # built once: building a statement for every chunk takes longer than running it
@@ -249,13 +266,13 @@ _REPEATED_ERRORS = (
 )
 
 
-def _read_chunk(connection: Connection, batch: Any, chunk: Any, scores: ScoreChoice) -> ChunkResults:
+def _read_chunk(connection: Connection, batch: Any, chunk: Any, scores: ScoreChoice, only: Only | None) -> ChunkResults:
     from labelmill.services.results.lines import ChunkResults  # noqa: PLC0415 - NumPy, which commands that only look spare
 
     schema_json = connection.scalar(select(ModelRow.label_schema).where(ModelRow.no == batch.model_no))
     quoted = decode_quoted(chunk.data)
     of_chunk = {"of_batch": batch.no, "first": chunk.first_row, "end": chunk.first_row + chunk.rows}
-    results = ChunkResults(chunk.first_row, quoted, [], choice=scores)
+    results = ChunkResults(chunk.first_row, quoted, [], choice=scores, only=only)
     for number, target in enumerate(LabelSchema.from_json(schema_json or []).targets):
         values = of_chunk | {"target": number}
         answers = _read_answers(connection, target, values, scores, with_repeats=quoted.has_repeats)

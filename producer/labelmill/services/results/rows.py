@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import orjson
 
@@ -13,8 +14,17 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.field_names import named
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
-from labelmill.services.results.reading import Only, OnlyName, facts_of_batch, read_result_lines
+from labelmill.services.results.reading import (
+    Only,
+    OnlyName,
+    facts_of_batch,
+    read_result_chunks,
+    read_result_lines,
+)
 from labelmill.services.results.scores import ALL, ScoreChoice, parse_scores
+
+if TYPE_CHECKING:
+    from labelmill.services.results.lines import ChunkResults
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,13 @@ def result_pieces(context: ServiceContext, request: ResultsRequest) -> Iterator[
     """Rows, some hundreds in one piece, as soon as they are there. Raises NotFound at the first one."""
     for lines in result_lines(context, request):
         yield list(map(orjson.loads, lines.splitlines()))
+
+
+def result_chunks(context: ServiceContext, request: ResultsRequest) -> Iterator[ChunkResults]:
+    """Rows in columns, chunk by chunk. Raises NotFound at the first one."""
+    return read_result_chunks(
+        context.engine, request.job_id, only=request.only, follow=request.follow, scores=request.scores
+    )
 
 
 def targets_of(context: ServiceContext, request: ResultsRequest, lost: LostReads | None = None) -> list[str]:

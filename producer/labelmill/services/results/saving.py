@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from labelmill.contracts.errors import InvalidInput, StorageRefused, StorageUnavailable
 from labelmill.contracts.field_names import named
@@ -17,11 +17,15 @@ from labelmill.core.storage.remote import RemoteFiles
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.results.csv_files import CsvOptions, parse_delimiter
-from labelmill.services.results.export import check_output, write_results
-from labelmill.services.results.formats import Output, format_of
-from labelmill.services.results.kept_columns import check_kept_columns, keep_columns
-from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines
+from labelmill.services.results.export import check_output, write_parquet_results, write_results
+from labelmill.services.results.formats import PARQUET, Output, format_of
+from labelmill.services.results.kept_columns import check_kept_columns, keep_columns, kept_reader
+from labelmill.services.results.reading import Only, facts_of_batch, read_result_chunks
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice, parse_scores
+from labelmill.services.results.tables import ResultTable
+
+if TYPE_CHECKING:
+    from labelmill.services.results.lines import ChunkResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,22 +110,40 @@ def save_results(
     if output is not None and spec:
         check_output(output, _files_of(context, spec), context.remote)
     scores = options.scores_of(job_id, output)
-    blocks: Iterable[bytes] = read_result_lines(
+    chunks = read_result_chunks(
         context.engine, job_id, only=request.only, follow=request.follow, scores=scores, lost=lost
     )
+    targets = batch.targets if batch else []
+    read_kept = None
     if options.keep and spec:
-        blocks = keep_columns(blocks, spec, options.keep, partial(_inputs_of, context, spec))
-    rows = write_results(
-        blocks,
-        batch.targets if batch else [],
-        output,
-        options.keep,
-        remote=context.remote,
-        with_scores=scores != NONE,
-        csv=options.csv,
-        on_progress=on_progress,
-    )
+        read_kept = kept_reader(spec, options.keep, partial(_inputs_of, context, spec))
+    if output is not None and format_of(output) is PARQUET:
+        rows = write_parquet_results(
+            _counted(chunks, on_progress),
+            ResultTable(targets, options.keep, with_scores=scores != NONE),
+            output,
+            read_kept,
+            remote=context.remote,
+        )
+    else:
+        blocks = (lines for chunk in chunks for lines in chunk.lines())
+        rows = write_results(
+            blocks if read_kept is None else keep_columns(blocks, read_kept),
+            targets,
+            output,
+            options.keep,
+            remote=context.remote,
+            with_scores=scores != NONE,
+            csv=options.csv,
+            on_progress=on_progress,
+        )
     return Saved(rows, batch is not None)
+
+
+def _counted(chunks: Iterable[ChunkResults], on_progress: Callable[[int], None]) -> Iterator[ChunkResults]:
+    for chunk in chunks:
+        yield chunk
+        on_progress(len(chunk.rows()))
 
 
 def _inputs_of(context: ServiceContext, spec: ClassifySpec) -> Sequence[Input]:

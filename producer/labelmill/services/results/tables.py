@@ -1,8 +1,8 @@
-"""Rows of results as cells under headings, for CSV and Parquet alike."""
+"""The columns of a table of results, for CSV, Parquet and Arrow alike, and rows as cells under them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -17,8 +17,8 @@ class ResultTable:
 
     def __init__(self, targets: Sequence[str], keep: Sequence[str], *, with_scores: bool) -> None:
         names = ResultColumns(targets, keep)
-        self._targets = list(names.targets)
-        self._keep = list(names.kept)
+        self.targets = list(names.targets)
+        self.keep = list(names.kept)
         self._with_scores = with_scores
         #: Each column's heading and kind: `row`, `text`, `score` or `scores`.
         self.columns: list[tuple[str, str]] = [("row", "row"), ("id", "text"), ("text", "text")]
@@ -33,19 +33,24 @@ class ResultTable:
         """One row's cells, in the order of the columns. Scores are a dictionary by label; a list of labels is JSON."""
         cells = [row["row"], row["id"], row["text"]]
         predictions = row["predictions"]
-        for target in self._targets:
+        for target in self.targets:
             answer = predictions.get(target, {})
-            labels = answer.get("labels")
-            cells.append(orjson.dumps(labels).decode() if labels is not None else answer.get("label"))
-            cells += [answer.get("score"), answer.get("best")]
+            cells += [label_cell(answer), answer.get("score"), answer.get("best")]
             if self._with_scores:
                 cells.append(answer.get("scores"))
         error = row["error"] or {}
         cells += [error.get("code"), error.get("message")]
-        if self._keep:
-            kept = row.get("keep", {})
-            cells += [_kept_cell(kept.get(column)) for column in self._keep]
-        return cells
+        return cells + self.kept_cells(row.get("keep", {}))
+
+    def kept_cells(self, kept: Mapping[str, Any]) -> list[str | None]:
+        """The cells of one row's kept columns, of which the values are those of JSON."""
+        return [_kept_cell(kept.get(column)) for column in self.keep]
+
+
+def label_cell(answer: Mapping[str, Any]) -> str | None:
+    """The label of a prediction, or its list of labels as JSON."""
+    labels = answer.get("labels")
+    return answer.get("label") if labels is None else orjson.dumps(labels).decode()
 
 
 def _kept_cell(value: Any) -> str | None:

@@ -13,12 +13,15 @@ import pytest
 from s3_server import BUCKET, SECRET, S3Server
 
 from labelmill.contracts.errors import InvalidInput, StorageRefused
+from labelmill.core.chunks.codec import QuotedInput
 from labelmill.core.readers import detect_sources, inputs_of, read_rows, read_text_blocks
 from labelmill.core.settings import load_settings
 from labelmill.core.storage.opening import remote_files
 from labelmill.core.storage.remote import RemoteFile, RemoteFiles, RemoteUrl
-from labelmill.services.results.export import check_output, write_results
+from labelmill.services.results.export import check_output, write_parquet_results, write_results
 from labelmill.services.results.formats import output_of
+from labelmill.services.results.lines import ChunkResults
+from labelmill.services.results.tables import ResultTable
 
 LINES = b"".join(b'{"text": "text %d"}\n' % number for number in range(1000))
 
@@ -128,8 +131,12 @@ def written(s3_server: S3Server, name: str) -> bytes:
 def test_results_are_written_to_s3_in_every_format(s3_server: S3Server) -> None:
     assert written(s3_server, "a.jsonl") == ROWS[0]
     assert written(s3_server, "a.csv").startswith(b"row,id,text,intent")
-    table = importlib.import_module("pyarrow.parquet").read_table(io.BytesIO(written(s3_server, "a.parquet")))
-    assert table.num_rows == 1
+    output = output_of(f"s3://{BUCKET}/out/a.parquet")
+    chunk = ChunkResults(0, QuotedInput([b"t"], None, has_repeats=False), [], {0: ("empty_text", "")})
+    table = ResultTable([], (), with_scores=True)
+    assert write_parquet_results([chunk], table, output, remote=RemoteFiles(s3_server.options())) == 1
+    parquet = importlib.import_module("pyarrow.parquet")
+    assert parquet.read_table(io.BytesIO(s3_server.get("out/a.parquet"))).num_rows == 1
     assert s3_server.uploads() == []
 
 
