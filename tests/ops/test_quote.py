@@ -164,11 +164,13 @@ def test_a_terminal_gets_the_figures_and_the_beginning_of_a_request(
         "rows": 1,
         "texts": 1,
         "too_long": 1,
+        "refused": 2,
         "options": options,
     }
     command._show(document, SimpleNamespace(counter=SimpleNamespace(tokens_by="tokenizer")), as_json=False)
     out = capsys.readouterr().out
     assert out.startswith("m: 1 row, 1 text to send\n1 text is longer than the model takes, and not counted\n")
+    assert "\n2 texts were refused by Mistral before, and left out\n" in out
     assert "time at least" in out
     assert "estimated" not in out
     assert len(out) < 1_200

@@ -68,6 +68,9 @@ def _show(document: QuoteDocument, context: Any, *, as_json: bool) -> None:
     if too_long := document["too_long"]:
         are = "is" if too_long == 1 else "are"
         console.print(f"{count(too_long, 'texts')} {are} longer than the model takes, and not counted")
+    if refused := document["refused"]:
+        are = "was" if refused == 1 else "were"
+        console.print(f"{count(refused, 'texts')} {are} refused by Mistral before, and left out")
     rows = [
         [
             option.get("mode") or option.get("method") or "",

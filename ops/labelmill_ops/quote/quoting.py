@@ -47,6 +47,7 @@ class Counted:
     rows: int = 0
     texts: int = 0
     too_long: int = 0  #: Texts that the model is certain to refuse.
+    refused: int = 0  #: Texts that Mistral has refused before: a training leaves them out.
 
 
 def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocument:
@@ -69,6 +70,7 @@ def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocumen
         "rows": counted.rows,
         "texts": counted.texts,
         "too_long": counted.too_long,
+        "refused": counted.refused,
         "options": options,
     }
 

@@ -53,6 +53,7 @@ def quote_training(context: QuoteContext, request: TrainRequest) -> QuoteDocumen
         "rows": asked.rows,
         "texts": asked.texts,
         "too_long": asked.too_long,
+        "refused": asked.refused,
         "options": options,
     }
 
@@ -157,12 +158,15 @@ class _QuotedMethod:
             with reading(engine) as connection:
                 refused = set(refused_texts(connection, number))
         for chunk in chunks_of(texts):
-            known = refused.copy()
+            known: set[bytes] = set()
             if number is not None:
                 with reading(engine) as connection:
-                    known |= known_digests(connection, number, map(digest_of, chunk))
+                    known = set(known_digests(connection, number, map(digest_of, chunk)))
             for text in chunk:
-                if digest_of(text) in known:
+                if (digest := digest_of(text)) in known:
                     counted.texts -= 1
+                elif digest in refused:
+                    counted.texts -= 1
+                    counted.refused += 1
                 else:
                     yield text

@@ -112,10 +112,8 @@ def _of_training(document: Document) -> Summary:
     model = document["model"]
     found = document["details"] or {}
     facts += [("prompt", found[name]["said"]) for name in ("candidates", "texts_per_prompt") if name in found]
-    if left_out := found.get("left_out"):
-        facts.append(
-            ("left out", f"{count(left_out['rows'], 'rows')} that could not be embedded: {left_out['reason']}")
-        )
+    if (left_out := found.get("left_out")) and left_out["rows"]:
+        facts.append(("left out", f"{count(left_out['rows'], 'rows')} of the dataset: {left_out['reason']}"))
     for name, target in (found.get("targets") or {}).items():
         facts += [("precision", precision["said"]) for precision in target.get("precisions", ())]
         if suspected := (target.get("suspects") or {}).get("suspected"):

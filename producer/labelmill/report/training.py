@@ -59,10 +59,11 @@ def _losses(document: dict[str, Any]) -> list[Part]:
 
 def _left_out(details: dict[str, Any]) -> list[Part]:
     """Rows that nothing was learnt from."""
-    if (found := details.get("left_out")) is None:
+    found = details.get("left_out")
+    if not found or not found["rows"]:
         return []
-    what = "1 row" if found["rows"] == 1 else f"{found['rows']:,} rows"
-    return [Note(f"{what} could not be embedded and took no part: {found['reason']}.", "warning")]
+    rows = f"{found['rows']:,} {'row' if found['rows'] == 1 else 'rows'}"
+    return [Note(f"{rows} of the dataset took no part: {found['reason']}.", "warning")]
 
 
 def _candidates(details: dict[str, Any]) -> list[Part]:

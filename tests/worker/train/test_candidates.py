@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mistral_answers import label_of
+from mistral_answers import label_of, refuse_texts_with
 from school import SCHEMA, School, made_up_row, open_school, parts_of_page
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral
@@ -16,7 +16,7 @@ from strict_mistral import LABELS, StrictMistral
 from labelmill.cli.summaries import summary_of
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill.report.parts import Grid
+from labelmill.report.parts import Grid, Note
 from labelmill_worker.inference.models.example_pool import ExamplePool
 from labelmill_worker.inference.models.nearest_labels import NearestLabels, label_texts, longest_labels
 from labelmill_worker.inference.models.numbered_prompt import numbered_recipe
@@ -128,6 +128,22 @@ def test_labels_alone_may_be_near_where_there_is_no_row_to_train_on(school: Scho
     school.dataset("bare", SCHEMA[:1], validation=[made_up_row(n) for n in range(8)])
     training = school.run(school.train(method="prompt", dataset="bare", candidates=3))
     assert (training["state"], training["details"]["candidates"]["rows"]) == ("succeeded", {"intent": 8})
+
+
+def test_rows_that_have_no_vector_are_counted_and_named(school: School) -> None:
+    rows = [made_up_row(number) for number in range(30)]
+    for number in (3, 21, 22):
+        rows[number]["text"] = f"too long a text {number}"
+    school.dataset("bad", SCHEMA, train=rows[:20], validation=rows[20:])
+    school.mistral.faults.append(refuse_texts_with("too long", 400))
+    training = school.run(school.train(method="prompt", dataset="bad", candidates=2, shots=1, shot_selection="nearest"))
+    assert (training["state"], training["details"]["candidates"]["rows"]["intent"]) == ("succeeded", 8)
+    left_out = training["details"]["left_out"]
+    assert left_out["rows"] == 3
+    assert f"3 rows of the dataset took no part: {left_out['reason']}." in [
+        part.text for part in parts_of_page(school, training["id"]) if isinstance(part, Note)
+    ]
+    assert left_out["reason"] in school.history(training["id"])
 
 
 def test_the_vectors_wait_for_a_persons_word(school: School) -> None:

@@ -232,4 +232,6 @@ def test_a_fine_tuned_classifier_gets_a_certified_threshold_too(
         (asked,) = done["details"]["targets"]["intent"]["precisions"]
         assert (asked["tested"], threshold) == (100, asked["threshold"])
     assert (threshold < 1) == validated
+    left_out = done["details"]["left_out"]
+    assert (left_out["rows"], left_out["reason"] is None) == ((0, True) if validated else (100, False))
     made.close()

@@ -15,7 +15,7 @@ import pytest
 import redis
 from aiohttp import web
 from asked import approve, cancel, submit_batch, submit_evaluation
-from school import SCHEMA, School, made_up_row, open_school
+from school import SCHEMA, School, made_up_row, open_school, parts_of_page
 from sqlalchemy import delete, select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, completed, label_of, refuse_texts_with
@@ -28,11 +28,18 @@ from labelmill.contracts.messages import CLASSIFY, TRAIN, ChunkMessage
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DatasetRow, LedgerRow, ModelRow, TrainingRow
 from labelmill.core.money.prices import PRICES_AS_OF, PriceList
+from labelmill.core.money.tokenizers import EstimatedTokens
+from labelmill.core.storage.local import LocalStorage
 from labelmill.report.parts import Note
 from labelmill.report.training import parts_of
 from labelmill.services import models as registry
+from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.results.reading import read_results
+from labelmill.services.trainings import TrainRequest
+from labelmill_ops.quote.quoting import QuoteContext
+from labelmill_ops.quote.tally import AccountLimits
+from labelmill_ops.quote.trainings import quote_training
 from labelmill_worker.store.stalled import return_expired_chunks
 
 
@@ -231,17 +238,45 @@ def test_a_text_that_cannot_be_embedded_is_left_out_and_named(school: School) ->
     assert left_out["rows"] == 1
     assert left_out["reason"] in school.history(training["id"])
     told = summary_of(training).facts
-    assert ("left out", f"1 row that could not be embedded: {left_out['reason']}") in told
+    assert ("left out", f"1 row of the dataset: {left_out['reason']}") in told
     with reading(school.engine) as connection:
         notes = [part.text for part in parts_of(connection, training) if isinstance(part, Note)]
     assert any(left_out["reason"] in note for note in notes)
 
     # it is neither sent nor weighed again
+    context = QuoteContext(
+        ServiceContext(school.engine, school.sender, storage=LocalStorage(school.folder)),
+        EstimatedTokens(),
+        AccountLimits(),
+        100,
+    )
+    quote = quote_training(context, TrainRequest.of("m", "bad"))
+    assert (quote["rows"], quote["texts"], quote["refused"]) == (60, 0, 1)
     asked = school.mistral.requests
     again = school.run(school.train(dataset="bad", max_cost=0.0))
     assert (again["state"], again["estimate"]["texts"]) == ("succeeded", 0)
     assert school.mistral.requests == asked
     assert again["details"]["left_out"] == left_out
+
+
+def test_a_training_that_leaves_no_row_out_says_so(school: School) -> None:
+    for options in ({}, {"method": "prompt"}):
+        training = school.run(school.train(**options))
+        assert training["details"]["left_out"] == {"rows": 0, "reason": None}
+        assert "left out" not in dict(summary_of(training).facts)
+        assert not [part for part in parts_of_page(school, training["id"]) if "took no part" in str(part)]
+
+
+def test_a_text_without_a_vector_is_named_whatever_was_wrong(school: School) -> None:
+    def give_none(texts: list[str], body: dict[str, Any]) -> web.Response | None:
+        del body
+        return web.json_response({"data": []}) if "text 3 xxx" in texts else None
+
+    school.mistral.faults.append(give_none)
+    training = school.run(school.train())
+    left_out = training["details"]["left_out"]
+    assert (training["state"], left_out["rows"]) == ("succeeded", 1)
+    assert f"1 text could not be embedded and is left out: {left_out['reason']}" in school.history(training["id"])
 
 
 def test_a_refused_key_fails_the_training_as_such(school: School) -> None:

@@ -11,7 +11,7 @@ import orjson
 import pytest
 from aiohttp import web
 from asked import approve
-from mistral_answers import completed, label_of, prompted_texts
+from mistral_answers import completed, label_of, prompted_texts, refuse_texts_with
 from school import SCHEMA, School, open_school, parts_of_page
 from sqlalchemy import select
 from sqlalchemy.engine import Engine
@@ -200,6 +200,15 @@ def test_a_precision_of_a_prompt_is_certified_on_validation(school: School) -> N
     assert (precision["tested"], precision["answers"], precision["right"]) == (90, 45, 45)
     batch = school.run(school.classify([f"new {number} xx" for number in range(10)]))
     assert (batch["rows"]["abstained"], batch["rows"]["labelled"]) == (5, 5)
+    assert training["details"]["left_out"] == {"rows": 0, "reason": None}
+
+
+def test_a_precision_is_certified_without_the_rows_that_were_not_answered(school: School) -> None:
+    school.mistral.faults += [refuse_texts_with("text 7 ", 400), tells_half]
+    training = school.run(school.train(method="prompt", dataset="topics", target_precision={"*": 0.9}))
+    (precision,) = training["details"]["targets"]["intent"]["precisions"]
+    assert (precision["tested"], training["details"]["left_out"]["rows"]) == (89, 1)
+    assert training["details"]["left_out"]["reason"]
 
 
 def test_a_precision_is_refused_where_a_prompt_scores_one_and_zero(school: School) -> None:

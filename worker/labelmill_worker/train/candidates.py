@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import EMBEDDING_MODEL
 from labelmill_worker.inference.models.nearest_labels import NearestLabels, label_texts, nearest
 from labelmill_worker.train import embedding
-from labelmill_worker.train.dataset_rows import in_blocks, read_rows
+from labelmill_worker.train.dataset_rows import Row, in_blocks, read_rows
+from labelmill_worker.train.left_out import LeftOut, left_out_of_vectors
 from labelmill_worker.train.step_context import StepContext
 
 Vectors = NDArray[np.float32]
@@ -38,13 +39,20 @@ def label_vectors(step: StepContext, schema: LabelSchema) -> Vectors:
     return vectors
 
 
-def candidates_found(step: StepContext, labels: NearestLabels, count: int) -> dict[str, Any]:
-    """How many rows of validation have their labels among the nearest ones, for the training's details."""
+def candidates_found(step: StepContext, labels: NearestLabels, count: int) -> tuple[dict[str, Any], LeftOut]:
+    """How many rows of validation have their labels among the nearest ones, for the training's details; and the rows
+    without a vector, which do not count."""
     hits = dict.fromkeys((target.name for target in labels.schema.targets), 0)
     rows = dict.fromkeys(hits, 0)
-    validation = step.split_file("validation")
-    for block in in_blocks(read_rows(validation)) if validation is not None else ():
+    missing = 0
+
+    def blocks() -> Iterator[list[Row]]:
+        validation = step.split_file("validation")
+        return in_blocks(read_rows(validation)) if validation is not None else iter(())
+
+    for block in blocks():
         found = list(embedding.vectors_of(step, EMBEDDING_MODEL, iter(block)))
+        missing += len(block) - len(found)
         vectors = matrix_of([data for data, _, _ in found], labels.vectors[0].shape[1])
         for target, of_labels in zip(labels.schema.targets, labels.vectors, strict=True):
             places = nearest(of_labels, vectors, count)
@@ -55,9 +63,7 @@ def candidates_found(step: StepContext, labels: NearestLabels, count: int) -> di
                     hits[target.name] += set(value if isinstance(value, list) else [value]) <= named
     shares = {name: hits[name] / rows[name] if rows[name] else None for name in hits}
     said = ", ".join(f"{name} {share:.1%}" for name, share in shares.items() if share is not None)
-    return {
-        "count": count,
-        "rows": rows,
-        "found": shares,
-        "said": f"the right labels are among the {count} nearest in validation: {said or 'there is no row to tell'}",
-    }
+    said = f"the right labels are among the {count} nearest in validation: {said or 'there is no row to tell'}"
+    texts = ([text for text, _ in block] for block in blocks())
+    left_out = left_out_of_vectors(step, EMBEDDING_MODEL, missing, lambda: texts)
+    return {"count": count, "rows": rows, "found": shares, "said": said}, left_out

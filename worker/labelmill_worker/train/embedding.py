@@ -49,6 +49,7 @@ from labelmill_worker.train.heads.decisions import Wanted
 from labelmill_worker.train.heads.fit import fit_head
 from labelmill_worker.train.heads.vector_rows import VectorRows, write_vector_rows
 from labelmill_worker.train.inner_batch import named_batches, require_completed, run_named_batch
+from labelmill_worker.train.left_out import left_out_of_vectors
 from labelmill_worker.train.pinning import pinned
 from labelmill_worker.train.polling_schedule import next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
@@ -233,21 +234,15 @@ def fit(step: StepContext) -> tuple[dict[str, Any], dict[str, Any], dict[str, An
         "dimensions": fitted.head.dimensions,
         "chats": holds_chats(step.split_file("train")),
     }
-    details = {"targets": fitted.report, **_left_out(step, splits)}
+    details = {"targets": fitted.report, "left_out": _left_out(step, splits)}
     return recipe, dict(fitted.thresholds), details, {"targets": fitted.suspects}
 
 
 def _left_out(step: StepContext, splits: Mapping[str, VectorRows | None]) -> dict[str, Any]:
-    """How many rows have no vector, and why the first of them has none."""
+    """The rows that have no vector."""
     rows = sum((step.dataset.splits or {}).get(name) or 0 for name, split in splits.items() if split is not None)
     missing = rows - sum(split.count for split in splits.values() if split is not None)
-    if missing <= 0:
-        return {}
-    with writing(step.engine) as connection:
-        refused = refused_texts(connection, embedding_model(connection, step.spec.base_model))
-    reasons = (refused.get(digest_of(text)) for block in texts_of(step) for text in block) if refused else ()
-    reason = next(filter(None, reasons), None) or "its request failed"
-    return {"left_out": {"rows": missing, "reason": reason}}
+    return left_out_of_vectors(step, step.spec.base_model, missing, lambda: texts_of(step)).document()
 
 
 def delete_leftovers(step: StepContext) -> None:

@@ -21,6 +21,7 @@ from labelmill_worker.store.inner_models import trial_recipe
 from labelmill_worker.train import embedding
 from labelmill_worker.train.candidates import candidates_found, label_vectors, matrix_of
 from labelmill_worker.train.dataset_rows import holds_chats
+from labelmill_worker.train.left_out import LeftOut, left_out_of_vectors
 from labelmill_worker.train.logprobs import find_out
 from labelmill_worker.train.prompt_parts import (
     MAX_EXAMPLES,
@@ -83,7 +84,7 @@ def run(step: StepContext) -> NextPoll:
     tried = trials.run()
     if not isinstance(tried, tuple):
         return tried
-    choice, thresholds, precisions = tried
+    choice, thresholds, precisions, unanswered = tried
     details: dict[str, Any] = {"targets": precisions} if precisions else {}
     if choice is not None:
         details["texts_per_prompt"] = choice.document(len(trials.rows))
@@ -92,6 +93,7 @@ def run(step: StepContext) -> NextPoll:
     if (found := recipe.get("candidates_found")) is not None:
         details["candidates"] = found
         step.note(found["said"])
+    details["left_out"] = (LeftOut.of_details(recipe.pop("left_out", None)) + unanswered).document()
     with embedding.discarded_if_cancelled(step):
         embedding.succeed(step, recipe, thresholds, details)
     return None
@@ -120,12 +122,16 @@ def _file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     examples = pool_rows(step.spec, schema, step.split_file("train"))
     found = list(embedding.vectors_of(step, EMBEDDING_MODEL, iter(examples)))
     rows = [{"text": text, "labels": labels} for _, labels, text in found]
+    left_out = left_out_of_vectors(
+        step, EMBEDDING_MODEL, len(examples) - len(found), lambda: iter([[text for text, _ in examples]])
+    )
     labels, of_recipe = None, dict[str, Any]()
     if step.spec.candidates is not None:
         names = label_vectors(step, schema)
         vectors = matrix_of([data for data, _, _ in found], names.shape[1])
         labels = NearestLabels.of(schema, names, rows, vectors)
-        of_recipe["candidates_found"] = candidates_found(step, labels, step.spec.candidates)
+        of_recipe["candidates_found"], of_validation = candidates_found(step, labels, step.spec.candidates)
+        left_out += of_validation
     elif not found:
         raise Permanent("none of the examples could be embedded")
     else:
@@ -136,7 +142,7 @@ def _file(step: StepContext, schema: LabelSchema) -> dict[str, Any]:
     step.confirm_lease()
     embedding.delete_leftovers(step)
     file = model_file(step.row.id)
-    return of_recipe | {"file": file, "sha256": pool.save(step.storage, file)}
+    return of_recipe | {"left_out": left_out.document(), "file": file, "sha256": pool.save(step.storage, file)}
 
 
 STEPS: dict[TrainingState, Callable[[StepContext], NextPoll]] = {

@@ -23,6 +23,7 @@ from labelmill_worker.store.inner_models import trial_model
 from labelmill_worker.train.dataset_rows import Row
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.inner_batch import named_batches, require_completed, run_named_batch
+from labelmill_worker.train.left_out import LeftOut, left_out_of_batch
 from labelmill_worker.train.pinning import meant_model
 from labelmill_worker.train.step_context import NextPoll, StepContext
 from labelmill_worker.train.texts_per_prompt import (
@@ -77,9 +78,10 @@ class Trials:
                 amount += vectors["amount"] if vectors else 0.0
         return tokens, round(amount, 8)
 
-    def run(self) -> NextPoll | tuple[Choice | None, dict[str, Any], dict[str, Any]]:
+    def run(self) -> NextPoll | tuple[Choice | None, dict[str, Any], dict[str, Any], LeftOut]:
         """Bring the trials on. Returns when to poll again, or: the number of texts that is taken (None: it was given),
-        the thresholds, and what was found of them by target. Raises Permanent."""
+        the thresholds, what was found of them by target, and the rows that thresholds were chosen without. Raises
+        Permanent."""
         trials: dict[int, InnerBatch] = {}
         for number in self.numbers:
             batch = self._batch(number)
@@ -93,9 +95,9 @@ class Trials:
             if len(trials) > 1:
                 choice = choose([self._trial(*trial) for trial in trials.items()], len(trials) - 1)
         if not self.step.spec.target_precision:
-            return choice, {}, {}
+            return choice, {}, {}, LeftOut()  # a row without an answer counts as wrong
         number = choice.texts if choice else self.numbers[0]
-        return choice, *self._thresholds(trials[number])
+        return choice, *self._thresholds(trials[number]), left_out_of_batch(self.step, trials[number])
 
     def _batch(self, number: int) -> InnerBatch | NextPoll:
         step, name = self.step, f"{number} texts a prompt"

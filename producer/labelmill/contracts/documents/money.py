@@ -62,11 +62,13 @@ class QuoteOption(TypedDict):
 
 class QuoteDocument(TypedDict):
     """What a job would cost. `texts`: distinct ones that would be sent; `too_long`: those that are not counted, because
-    the model takes no text of so many tokens."""
+    the model takes no text of so many tokens; `refused`: those that a training leaves out, because Mistral has refused
+    them before."""
 
     kind: str
     model: str
     rows: int
     texts: int
     too_long: int
+    refused: int
     options: list[QuoteOption]

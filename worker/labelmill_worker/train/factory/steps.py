@@ -36,6 +36,7 @@ from labelmill_worker.train.factory.remote_job import (
 )
 from labelmill_worker.train.factory.tuning import needs_tuning, tune
 from labelmill_worker.train.factory.upload_parts import part_ranges, write_part
+from labelmill_worker.train.left_out import LeftOut
 from labelmill_worker.train.polling_schedule import has_stalled, next_poll_s
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
@@ -190,6 +191,8 @@ def finish(step: StepContext, job: port.RemoteJob, remote_model: str) -> NextPol
         wait_s, thresholds = tune(step, remote_model, recipe)
         if thresholds is None:
             return wait_s
+    else:
+        step.save(details={"left_out": LeftOut().document()})
     succeed(step, job, remote_model, recipe, thresholds)
     return None
 

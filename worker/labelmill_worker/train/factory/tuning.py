@@ -24,6 +24,7 @@ from labelmill_worker.store.trainings import update_held
 from labelmill_worker.train.dataset_rows import holds_chats, in_blocks, read_rows
 from labelmill_worker.train.heads.decisions import Wanted, choose_thresholds
 from labelmill_worker.train.inner_batch import require_completed, submit_inner_batch, wait_for
+from labelmill_worker.train.left_out import LeftOut, left_out_of_batch
 from labelmill_worker.train.step_context import NextPoll, StepContext
 
 
@@ -81,12 +82,12 @@ def tune(step: StepContext, remote_model: str, recipe: dict[str, Any] | None) ->
             return None, _thresholds(step, batch)
     except Permanent as error:
         step.note(f"its thresholds are not tuned: {error.message}")
-        return None, _thresholds(step, None)
+        return None, _thresholds(step, None, error)
 
 
-def _thresholds(step: StepContext, batch: InnerBatch | None) -> dict[str, Any]:
-    """Those of each target, by the batch's answers: without any, a target that a precision was asked of answers
-    nothing."""
+def _thresholds(step: StepContext, batch: InnerBatch | None, error: Permanent | None = None) -> dict[str, Any]:
+    """Those of each target, by the batch's answers: without any, because of `error`, a target that a precision was
+    asked of answers nothing."""
     validation = step.split_file("validation")
     assert validation is not None  # noqa: S101 - there is a batch of its rows
     truth = [labels for _, labels in read_rows(validation)] if batch else []
@@ -106,11 +107,14 @@ def _thresholds(step: StepContext, batch: InnerBatch | None) -> dict[str, Any]:
             found[target.name] = chosen.thresholds
         if chosen.precisions:
             said[target.name] = {"precisions": chosen.precisions}
-    if said:
-        step.save(details={"targets": said})
-        for precisions in said.values():
-            for precision in precisions["precisions"]:
-                step.note(precision["said"])
+    if batch is not None:
+        left_out = left_out_of_batch(step, batch)
+    else:
+        left_out = LeftOut((step.dataset.splits or {}).get("validation") or 0, error.message if error else None)
+    step.save(details={**({"targets": said} if said else {}), "left_out": left_out.document()})
+    for precisions in said.values():
+        for precision in precisions["precisions"]:
+            step.note(precision["said"])
     return found
 
 
