@@ -27,6 +27,7 @@ from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import Mode
 from labelmill.contracts.usage import Usage
+from labelmill.core.chunks.writer import CHUNK_TEXTS
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill_worker.inference.batch_mode.custom_ids import Place, place_of
@@ -49,7 +50,7 @@ from labelmill_worker.store.vectors import rows_with_vectors
 
 log = structlog.get_logger()
 
-_TEXTS_AT_ONCE = 4_000  #: Whose results are held in memory …
+_TEXTS_AT_ONCE = CHUNK_TEXTS  #: Whose results are held in memory: those of one chunk, which is claimed once for them …
 _VECTORS_AT_ONCE = 1_000  #: … or if they are vectors, of which one takes 32 KB until it is read.
 
 
