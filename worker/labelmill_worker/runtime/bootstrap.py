@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import sys
 import threading
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,8 +28,6 @@ if TYPE_CHECKING:
     from labelmill_worker.inference.inference_runtime import InferenceRuntime
     from labelmill_worker.ports.batch_jobs import BatchJobs
 from labelmill_worker.ports.control_plane import ControlPlane
-
-_SWITCH_S = 0.0001  #: A thread that comes back from the database waits so long for one that computes, not 5 ms.
 
 
 @dataclass(frozen=True)
@@ -99,15 +95,13 @@ class ProcessResources:
         from labelmill_worker.mistral.realtime import RealtimeInference  # noqa: PLC0415 - as above
         from labelmill_worker.store.refused_fields import StoredRefusedFields  # noqa: PLC0415 - as above
 
-        runtime = InferenceRuntime.from_settings(
+        return InferenceRuntime.from_settings(
             self.settings,
             self.engine,
             RealtimeInference.from_settings(self.settings, StoredRefusedFields(self.engine)),
             self.ability,
             self.storage,
         )
-        _prepare_interpreter()
-        return runtime
 
     def close(self) -> None:
         """Close what was opened: nothing may be in work."""
@@ -118,13 +112,6 @@ class ProcessResources:
         if "_batch_jobs" in vars(self):
             self.batch_jobs.close()
         self.engine.dispose()
-
-
-def _prepare_interpreter() -> None:
-    """For a process whose event loop and recorder wait for each other many times a second."""
-    gc.collect()
-    gc.freeze()  # looking through all that was imported would stop every request for a tenth of a second
-    sys.setswitchinterval(_SWITCH_S)
 
 
 #: Tasks run in threads, and from Python 3.12 on a cached property has no lock of its own.
