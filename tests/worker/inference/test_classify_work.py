@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from typing import Any
 
+import numpy as np
 import pytest
 from mill import DEADLINE_S, Mill, assert_all_labelled, assert_billed_once, some_texts, until
 from sqlalchemy import select, text, update
@@ -18,8 +19,16 @@ from strict_mistral import label_of, ok, result_of
 
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ChunkInputRow, ChunkRepeatsRow, ChunkRow, PredictionRow
-from labelmill.services.results.reading import Only, facts_of_batch, read_result_lines, read_results
+from labelmill.services.results.arrow_batches import arrow_batches
+from labelmill.services.results.reading import (
+    Only,
+    facts_of_batch,
+    read_result_chunks,
+    read_result_lines,
+    read_results,
+)
 from labelmill.services.results.scores import ALL, NONE, ScoreChoice
+from labelmill.services.results.tables import ResultTable
 from labelmill_worker.store.chunks import Claim
 from labelmill_worker.store.stalled import complete_finished_batches, runnable_batches
 
@@ -143,7 +152,9 @@ def test_an_abstained_row_keeps_its_scores(mill: Mill) -> None:
 
 
 @pytest.mark.parametrize("labels", [("alpha", "beta"), ("", 'a "quoted" one', "two\nlines", "100%d")])
-def test_lines_without_scores_and_with_the_best_say_the_same_of_every_row(mill: Mill, labels: tuple[str, ...]) -> None:
+def test_lines_and_tables_with_all_scores_the_best_and_none_say_the_same_of_every_row(
+    mill: Mill, labels: tuple[str, ...]
+) -> None:
     def answer(content: str) -> dict[str, Any]:
         kind = sum(content.encode())
         sizes = {label: 0.9 / (1 + (place + kind) % len(labels)) for place, label in enumerate(labels)}
@@ -157,6 +168,18 @@ def test_lines_without_scores_and_with_the_best_say_the_same_of_every_row(mill: 
     def lines(choice: ScoreChoice) -> list[dict[str, Any]]:
         blocks = read_result_lines(mill.engine, batch, scores=choice)
         return [json.loads(line) for lines in blocks for line in lines.splitlines()]
+
+    def cells(document: dict[str, Any], table: ResultTable) -> list[Any]:
+        return [
+            [(label, np.float32(score)) for label, score in cell.items()] if isinstance(cell, dict) else cell
+            for cell in table.cells(document)
+        ]
+
+    for choice in (ALL, NONE, ScoreChoice(1)):
+        table = ResultTable(["odd %s"], (), with_scores=choice != NONE)
+        batches = arrow_batches(read_result_chunks(mill.engine, batch, scores=choice), table, 50)
+        rows = [list(row.values()) for each in batches for row in each.to_pylist()]
+        assert rows == [cells(document, table) for document in lines(choice)]
 
     full, bare, best = lines(ALL), lines(NONE), lines(ScoreChoice(1))
     assert len(full) == len(bare) == len(best) == len(texts)

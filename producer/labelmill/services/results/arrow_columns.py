@@ -48,8 +48,9 @@ def _ids(chunk: ChunkResults, rows: NDArray[np.int64], indices: list[int]) -> An
 
 def _answer_columns(target: Target, answers: TargetAnswers, rows: NDArray[np.int64], choice: ScoreChoice) -> list[Any]:
     """A target's label, score, best label and scores; null in rows without an answer."""
-    is_answered = np.isin(rows, answers.rows, assume_unique=True)
-    answers = answers.at(np.searchsorted(answers.rows, rows[is_answered]))
+    places = np.searchsorted(answers.rows, rows)
+    is_answered = places < np.searchsorted(answers.rows, rows, side="right")
+    answers = answers.at(places[is_answered])
     # by way of their shortest decimals: as 64-bit numbers they are what the lines of JSON say
     scores = orjson.loads(orjson.dumps(answers.best, option=orjson.OPT_SERIALIZE_NUMPY))
     labels, best = _label_columns(answers.heads)
@@ -58,8 +59,8 @@ def _answer_columns(target: Target, answers: TargetAnswers, rows: NDArray[np.int
         columns.append(_score_maps(target, answers, choice))
     if is_answered.all():
         return columns
-    places = pa.array(np.cumsum(is_answered) - 1, mask=~is_answered)
-    return [column.take(places) for column in columns]
+    of_rows = pa.array(np.cumsum(is_answered) - 1, mask=~is_answered)
+    return [column.take(of_rows) for column in columns]
 
 
 def _label_columns(heads: list[bytes]) -> tuple[Any, Any]:

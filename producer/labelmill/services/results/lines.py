@@ -1,4 +1,5 @@
-"""Result rows as lines of JSON, built from columns: a dictionary for each row would take twice the time. Pure."""
+"""A chunk's results in columns, and as lines of JSON built from them: a dictionary for each row would take twice the
+time. Pure."""
 
 from __future__ import annotations
 
