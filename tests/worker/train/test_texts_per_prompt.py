@@ -10,18 +10,19 @@ import numpy as np
 import orjson
 import pytest
 from aiohttp import web
-from asked import approve
+from asked import approve, retry
 from mistral_answers import completed, label_of, prompted_texts, refuse_texts_with
 from school import SCHEMA, School, open_school, parts_of_page
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral
 from token_model import choice_of
 
 from labelmill.cli.summaries import summary_of
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.exit_codes import exit_code_of_job
 from labelmill.core.database import reading, writing
-from labelmill.core.database.tables import BatchRow
+from labelmill.core.database.tables import BatchRow, TrainingRow
 from labelmill.core.paired_loss import largest_loss
 from labelmill.core.remote_models import Listed, keep_list
 from labelmill.report.parts import Grid
@@ -143,6 +144,31 @@ def test_auto_tries_numbers_on_validation_and_the_version_keeps_the_one_that_hol
         inner = set(connection.scalars(select(BatchRow.id).where(BatchRow.owner_id == training["id"])))
     assert len(inner) == 8
     assert inner.isdisjoint(job["id"] for job in jobs)
+
+
+def test_a_training_that_stops_at_its_cap_in_its_trials_goes_on_with_what_was_answered(school: School) -> None:
+    asked = {"method": "prompt", "dataset": "topics", "texts_per_prompt": "auto"}
+    whole = school.run(school.train(**asked))
+    school.mistral.billed.clear()
+    training_id = school.train(**asked, yes=False, max_cost=1.0)
+    while school.status(training_id)["state"] != "running":
+        school.step()
+    cap = 0.9 * whole["cost"]["amount"]  # as if the estimate had been too low
+    with writing(school.engine) as connection:
+        connection.execute(update(TrainingRow).where(TrainingRow.id == training_id).values(max_cost=cap))
+    stopped = school.run(training_id)
+    assert (stopped["state"], stopped["error_code"], exit_code_of_job(stopped)) == ("failed", "cap_reached", 4)
+    assert 0 < stopped["cost"]["amount"] <= cap
+    assert list(stopped["details"]["batches"])[:2] == ["1 texts a prompt", "2 texts a prompt"]
+    assert 90 < sum(school.mistral.billed.values()) < 7 * 90, "it stopped in one of the later trials"
+    retry(school.engine, school.sender, training_id)
+    again = school.run(training_id)
+    assert (again["error_code"], again["cost"]["amount"] <= cap) == ("cap_reached", True)
+    retry(school.engine, school.sender, training_id, 1.0)
+    ended = school.run(training_id)
+    assert (ended["state"], ended["max_cost"], ended["error"]) == ("succeeded", 1.0, None)
+    assert set(school.mistral.billed.values()) == {7}, "no answer is asked for twice"
+    assert ended["details"] == whole["details"]
 
 
 def test_trials_ask_the_model_that_the_trainings_name_means(school: School) -> None:
