@@ -23,6 +23,7 @@ from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, EventRow, ModelRow
 from labelmill.core.model_limits import ModelLimit
 from labelmill.core.money.tokenizers import EstimatedTokens, MistralTokens, TokenCounter
+from labelmill.core.remote_models import Listed, keep_list
 from labelmill.core.reported_limits import KnownLimits, keep_limits
 from labelmill.services.batches import ClassifyRequest
 from labelmill.services.context import ServiceContext
@@ -130,6 +131,9 @@ def test_seconds_are_those_of_the_tightest_limit_that_is_set(workshop: Workshop)
     assert seconds(AccountLimits(requests_per_second=2)) == 5.0
     limits = {model: ModelLimit(requests_per_minute=30), "another": ModelLimit(requests_per_minute=1)}
     assert seconds(AccountLimits(requests_per_second=2, of_models=limits)) == 20.0
+    with writing(workshop.engine) as connection:
+        keep_list(connection, [Listed(model, ("newest",))])
+    assert seconds(AccountLimits(of_models={"newest": ModelLimit(requests_per_minute=15)})) == 40.0
 
 
 def test_texts_that_are_longer_than_the_model_takes_are_not_counted(workshop: Workshop, counter: TokenCounter) -> None:

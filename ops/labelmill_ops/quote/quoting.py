@@ -16,6 +16,7 @@ from labelmill.core.database.tables import ModelRow
 from labelmill.core.model_limits import ModelLimit
 from labelmill.core.money.tokenizers import TokenCounter
 from labelmill.core.readers import detect_sources, inputs_of, read_text_blocks
+from labelmill.core.remote_models import names_of, read_list
 from labelmill.core.reported_limits import known_limits
 from labelmill.services.batches import ClassifyRequest, check_model, check_request
 from labelmill.services.context import ServiceContext
@@ -78,15 +79,24 @@ def quote_batch(context: QuoteContext, request: ClassifyRequest) -> QuoteDocumen
 def limits_in_force(context: QuoteContext) -> AccountLimits:
     """The limits that are set, and those that Mistral told workers where they are lower."""
     with reading(context.services.engine) as connection:
-        told = known_limits(connection)
-    of_models = dict(context.limits.of_models or {})
+        told, listed = known_limits(connection), read_list(connection)
+    of_models: dict[str, ModelLimit] = {}
+    for model, limit in (context.limits.of_models or {}).items():
+        for name in names_of(model, listed):
+            of_models[name] = _lower_of_both(of_models.get(name), limit)
     for model, known in told.items():
-        of_model = of_models.get(model, ModelLimit())
-        of_models[model] = ModelLimit(
-            _lower(of_model.requests_per_minute, known.requests_per_minute),
-            _lower(of_model.tokens_per_minute, known.tokens_per_minute),
-        )
+        limit = ModelLimit(known.requests_per_minute, known.tokens_per_minute)
+        of_models[model] = _lower_of_both(of_models.get(model), limit)
     return replace(context.limits, of_models=of_models)
+
+
+def _lower_of_both(left: ModelLimit | None, right: ModelLimit) -> ModelLimit:
+    if left is None:
+        return right
+    return ModelLimit(
+        _lower(left.requests_per_minute, right.requests_per_minute),
+        _lower(left.tokens_per_minute, right.tokens_per_minute),
+    )
 
 
 def _lower(left: float | None, right: float | None) -> float | None:

@@ -17,6 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from labelmill.contracts.ids import model_work_id
 from labelmill.core.database.tables import ModelRow, RemoteModelRow, utc_now
 from labelmill.core.jobs import events
+from labelmill.core.money.prices import listed_names
 
 ASKED_AS = "asked_as"  #: Of a version's recipe: the name that a person gave, where it was pinned to another.
 _DATED = re.compile(r"-\d{4}$")
@@ -72,6 +73,15 @@ def meaning_of(name: str, models: Sequence[Listed]) -> str:
         return max(dated)
     fixed = {model.id for model in same if not model.id.endswith(MOVES)}
     return fixed.pop() if len(fixed) == 1 else name
+
+
+def names_of(name: str, models: Sequence[Listed]) -> set[str]:
+    """All names by which the model may be asked that `name` means, `name` among them: by the list, or where it does not
+    have the name, by that of the prices."""
+    same = [model for model in models if name == model.id or name in model.aliases]
+    if not same:
+        return listed_names(name)
+    return {name, *(other for model in same for other in (model.id, *model.aliases))}
 
 
 def pin(connection: Connection, row: ModelRow, meant: str) -> None:

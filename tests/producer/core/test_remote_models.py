@@ -15,6 +15,7 @@ from labelmill.core.remote_models import (
     deprecation_of,
     keep_list,
     meaning_of,
+    names_of,
     read_list,
     warnings_of,
 )
@@ -45,6 +46,13 @@ LIST = [
 def test_a_name_means_the_dated_model_or_else_the_fixed_name(name: str, meaning: str) -> None:
     assert meaning_of(name, LIST) == meaning
     assert meaning_of(name, LIST[::-1]) == meaning
+
+
+@pytest.mark.parametrize("listed", [LIST, []], ids=["by Mistral's list", "by the price list"])
+@pytest.mark.parametrize("name", ["mistral-small-latest", "mistral-small-2603"])
+def test_a_model_has_all_names_that_mean_it(name: str, listed: list[Listed]) -> None:
+    assert names_of(name, listed) == {"mistral-small-latest", "mistral-small-2603"}
+    assert names_of("mistral-small-2506", listed) == {"mistral-small-2506"}
 
 
 def version(remote_model: str, **recipe: str) -> ModelRow:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
+import pytest
 import redis
 from aiohttp import web
 from asked import retry
-from mill import Mill, some_texts
-from strict_mistral import ok, result_of
+from mill import MODEL, Mill, open_mill, some_texts
+from sqlalchemy.engine import Engine
+from strict_mistral import StrictMistral, ok, result_of
+
+from labelmill.core.database import writing
+from labelmill.core.remote_models import Listed, keep_list
+from labelmill_worker.inference import chunk_run, retry_policy
+from labelmill_worker.process import delays
 
 NOTHING = {"x-ratelimit-limit-req-minute": "0", "x-ratelimit-remaining-req-minute": "0"}
 
@@ -67,3 +75,66 @@ def test_a_batch_pauses_before_the_months_tokens_are_exceeded_and_goes_on_by_ret
         client.delete(*client.keys("labelmill:limit:*:reported"))  # as after some seconds without an answer
     retry(mill.engine, mill.sender, batch)
     assert mill.run(batch)["state"] == "completed"
+
+
+def _takes_at_most(minute: int, told: dict[str, str]) -> Any:
+    """Of a text too large for a minute it says nothing but 429; its answers say what is `told`."""
+
+    def answer(texts: list[str], body: dict[str, Any]) -> web.Response:
+        if sum(len(text) // 4 + 1 for text in texts) > minute:
+            return web.Response(status=429, body=b'{"message":"Rate limit exceeded"}')
+        response = ok([result_of(text) for text in texts])
+        response.headers.update(told)
+        return response
+
+    return answer
+
+
+@pytest.mark.parametrize("told", [{}, {"x-ratelimit-limit-tokens-minute": "3000"}], ids=["never", "by answers"])
+def test_a_text_that_no_minute_takes_fails_also_where_no_429_tells_the_limit(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch, told: dict[str, str]
+) -> None:
+    monkeypatch.setattr(retry_policy, "QUIET_S", 0.2)
+    monkeypatch.setattr(retry_policy, "REFUSED_ALONE_CLAIMS", 2)
+    monkeypatch.setattr(retry_policy, "PAUSE_S", 0.3)
+    mill.mistral.faults = [_takes_at_most(3_000, told)]
+    document = mill.run(mill.submit([*some_texts(20), "word " * 2_600, "words " * 2_600]))
+    assert (document["state"], document["rows"]["labelled"], document["rows"]["failed"]) == ("completed", 20, 2)
+    assert document["failures"] == {"request_refused": 2}
+
+
+def test_a_text_as_large_as_others_that_were_answered_waits_for_its_limit_and_status_says_so(
+    mill: Mill, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retry_policy, "QUIET_S", 0.0)
+    monkeypatch.setattr(retry_policy, "REFUSED_ALONE_CLAIMS", 1)
+    monkeypatch.setattr(delays, "REPORTED_AFTER_S", 0.0)
+    monkeypatch.setattr(chunk_run, "SLICE_S", 0.8)
+    asked: list[str] = []
+
+    def used_up(texts: list[str], body: dict[str, Any]) -> web.Response | None:
+        asked.extend(texts)
+        return web.Response(status=429, body=b'{"message":"Rate limit exceeded"}') if len(asked) > 1 else None
+
+    mill.mistral.faults = [used_up]
+    mill.run(mill.submit(["a text of some words"]))
+    batch = mill.submit(["a text of more words"])
+    mill.work(batch)
+    mill.runtime.delays.flush()
+    document = mill.status(batch)
+    assert (document["rows"]["pending"], (document["waiting_for"] or {})["reason"]) == (1, "rate_limit")
+    mill.mistral.faults = []
+    assert mill.run(batch)["rows"]["labelled"] == 1
+
+
+def test_a_limit_that_is_set_for_a_name_binds_the_model_that_is_asked_by_another(
+    engine: Engine, mistral: StrictMistral, redis_url: str
+) -> None:
+    made, runtime = open_mill(engine, mistral, redis_url, model_limits={"intents-latest": {"requests_per_minute": 600}})
+    with writing(engine) as connection:
+        keep_list(connection, [Listed(MODEL, ("intents-latest",)), Listed("intents-latest", (MODEL,))])
+    batch = made.submit(some_texts(60))
+    began = time.monotonic()
+    assert made.run(batch)["rows"]["labelled"] == 60
+    assert time.monotonic() - began > 0.45, "six requests, ten a second"
+    runtime.close()

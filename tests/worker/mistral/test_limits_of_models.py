@@ -239,6 +239,19 @@ def test_limits_are_read_from_the_settings() -> None:
     assert limits.of(SLOW) == limits.of(None) == limits.fleet == Limit(2 / MARGIN, 0)
 
 
+def test_a_limit_binds_a_model_by_each_of_its_names_and_the_lowest_counts(redis_url: str, prefix: str) -> None:
+    limits = RateLimits(models={SLOW: Limit.of(10, None), "mistral-medium-3": Limit.of(20, 600)})
+
+    async def talk(limiter: FleetLimiter) -> None:
+        dated = limiter.of("mistral-medium-3-5")
+        assert await _seconds(dated, 20) < 1, "nothing is set for this name"
+        limiter.also_called("mistral-medium-3-5", ["mistral-medium-3-5", SLOW, "mistral-medium-3"])
+        assert await _seconds(dated, 6) > 0.45
+
+    _with(redis_url, prefix, limits, talk)
+    assert limits.of("mistral-medium-3-5", [SLOW, "mistral-medium-3"]) == Limit(10 / MARGIN, 10 / MARGIN)
+
+
 def test_the_scripts_use_every_number_of_the_law_and_no_other() -> None:
     folder = files("labelmill_worker.mistral.ratelimit") / "lua"
     text = "".join(path.read_text("utf-8") for path in folder.iterdir())

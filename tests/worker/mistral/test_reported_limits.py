@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -291,5 +292,36 @@ def test_limits_nobody_heard_of_for_long_are_asked_for_again(redis_url: str, pre
         assert await other.wait_for_permit(1, 5)
         with pytest.raises(NoPermitInTime):
             await one.wait_for_permit(1, 0.2)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_tokens_given_back_after_429s_free_all_of_what_they_had_reserved(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        assert await one.wait_for_permit(1, 5)
+        await reported(one, ReportedLimits(None, None, 6000, 6000))
+        for _ in range(4):  # each lowers the rate at which tokens are reserved
+            await one.pause(0.001)
+            await asyncio.sleep(0.002)
+        await one.wait_for_permit(3000, 5)
+        await one.settle(3000, 0)
+        await other.wait_for_permit(3000, 0.5)
+
+    with_two(redis_url, prefix, talk)
+
+
+def test_a_429_tells_how_long_the_fleet_was_answered_nothing_and_how_large_its_answers_were(
+    redis_url: str, prefix: str
+) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        nothing = await other.pause(0.001)
+        assert (nothing.quiet_s, nothing.largest_answered, nothing.tokens_per_minute) == (math.inf, 0, None)
+        for tokens in (700, 30):
+            await one.wait_for_permit(tokens, 20)
+            await reported(one, ReportedLimits(None, None, 6000), reserved=tokens)
+        await asyncio.sleep(0.3)
+        facts = await other.pause(0.001, since_start_s=0.1)
+        assert (facts.largest_answered, facts.tokens_per_minute) == (700, 6000)
+        assert 0.15 < facts.quiet_s < 5
 
     with_two(redis_url, prefix, talk)

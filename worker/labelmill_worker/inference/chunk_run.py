@@ -144,6 +144,7 @@ class ChunkRun:
             deliver=partial(runtime.recorder.put, record),
             defers_malformed=retry_policy.defers_malformed(claim.attempts),
             defers_unusable=retry_policy.defers_unusable(claim.attempts),
+            defers_refused_alone=retry_policy.defers_refused_alone(claim.attempts),
             bisects_faults=claim.faults > 0,
             allowance=self._allowance,
         )

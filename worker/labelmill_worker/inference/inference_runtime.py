@@ -17,6 +17,7 @@ from labelmill.core.storage.base import Storage
 from labelmill.core.storage.opening import open_storage
 from labelmill_worker.inference.admission import Admission
 from labelmill_worker.inference.bisection import BatchVerdicts
+from labelmill_worker.inference.model_names import ModelNames
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.recorder import LoopUpdate, Recorder
 from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
@@ -53,6 +54,7 @@ class InferenceRuntime:
         self._limiter = limiter
         self._verdicts = BatchVerdicts()
         self._unused_vectors = UnusedVectors()
+        self._names = ModelNames(engine, limiter) if settings.model_limits else None
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
@@ -73,7 +75,11 @@ class InferenceRuntime:
         return cls(settings, engine, inference, limiter, ability or Ability(engine), storage or open_storage(settings))
 
     def send(self, batch_id: str, order: ChunkOrder, requests: Iterable[Request]) -> Future[None]:
-        """Send the requests of an order, from any thread. Its last delivery is made when all have their outcome."""
+        """Send the requests of an order, from any thread. Its last delivery is made when all have their outcome. Raises
+        DatabaseUnavailable."""
+        if self._names is not None:
+            for model in {order.strategy.model, order.strategy.vector_model or order.strategy.model}:
+                self._names.tell(model, self._loop)
 
         async def send_all() -> None:
             verdict = self._verdicts.of(batch_id)

@@ -11,6 +11,7 @@ import random
 
 from labelmill.contracts.errors import MalformedAnswer, RateLimited, UnusableContent
 from labelmill.contracts.reported_limits import ReportedLimits
+from labelmill_worker.mistral.ratelimit.sizes import RefusalFacts
 
 UNAVAILABLE_BASE_S = 0.5  #: Before a request is sent again that met a 5xx, a time-out or a cut connection …
 UNAVAILABLE_CAP_S = 30.0  #: … and at most, however often it did.
@@ -29,6 +30,12 @@ UNUSABLE_CLAIMS = 3
 #: Claims without any progress; then the rows left get the last error. About an hour of faults.
 MAX_FRUITLESS_CLAIMS = 60
 MAX_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
+#: A request may be more than the model gets in a minute where it is so much larger than any that was answered.
+LARGER_FACTOR = 1.5
+QUIET_S = 60.0  #: After so long without an answer to this fleet, its own requests do not explain a 429.
+REFUSED_ALONE_PAUSE_S = 5.0  #: Before that, between two claims that bring nothing but a 429 to such a text.
+#: Claims in a row that brought nothing but a 429 to such a text, after that time, before its row fails: two minutes.
+REFUSED_ALONE_CLAIMS = 7
 _ALL_LEFT_SHARE = 0.95  #: Of the tokens of a minute: what was used besides does not explain a refusal.
 
 
@@ -65,6 +72,23 @@ def never_fits(limits: ReportedLimits | None, tokens: int, *, texts: int) -> boo
         return False
     was_all_left = (limits.tokens_left or 0) >= _ALL_LEFT_SHARE * limits.tokens_per_minute
     return texts > 1 or (was_all_left and limits.requests_left != 0)
+
+
+def may_never_fit(facts: RefusalFacts, tokens: int) -> bool:
+    """Whether a request of about so many tokens may meet a 429 for ever, as far as its size tells. Where it is no
+    larger than others, a limit is used up: that is waited for."""
+    limit = facts.tokens_per_minute
+    return (limit is not None and tokens > limit) or 0 < LARGER_FACTOR * facts.largest_answered < tokens
+
+
+def is_explained(facts: RefusalFacts) -> bool:
+    """Whether what this fleet was answered lately may be why a 429 came."""
+    return facts.quiet_s < QUIET_S
+
+
+def defers_refused_alone(claims: int) -> bool:
+    """Whether a text that may never fit is left for a later claim, in a chunk that was claimed so often."""
+    return claims < REFUSED_ALONE_CLAIMS
 
 
 def defers_malformed(claims: int) -> bool:

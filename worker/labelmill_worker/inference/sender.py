@@ -42,6 +42,7 @@ from labelmill_worker.inference.outcomes import (
     Unforeseen,
 )
 from labelmill_worker.inference.planning import Request
+from labelmill_worker.inference.refused_alone import RefusedAlone
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.unused_vectors import UnusedVectors
@@ -65,6 +66,7 @@ class ChunkOrder:
     deliver: Callable[[Delivery], None]  #: Takes over the slots of what it is given.
     defers_malformed: bool = False  #: A row that Mistral cannot answer well is left for later instead of failed.
     defers_unusable: bool = False  #: So is one whose chat model said nothing usable, while no other text is answered.
+    defers_refused_alone: bool = True  #: So is a text alone that may never fit into what its model gets in a minute.
     allowance: Allowance | None = None  #: What may be spent; None: there is no cap.
     bisects_faults: bool = False  #: A request that meets a fault of ours is bisected, to find the row that causes it.
 
@@ -197,19 +199,27 @@ class ChunkSender:
                 await asyncio.sleep(
                     retry_policy.malformed_delay_s(len(malformed), self._rng, is_unusable_text=is_unusable_text)
                 )
-            except RateLimited:
-                pass  # the fleet pauses: the next permit comes after it
             except Retryable as error:
-                self._order.delays.blocked(error)
-                delay_s = max(error.retry_after_s or 0.0, retry_policy.next_delay_s(tries, self._rng))
-                if time.monotonic() + delay_s >= self._window.deadline:
-                    self._window.close()
-                    return [Deferred(error, delay_s)]
-                await asyncio.sleep(delay_s)
+                if (outcome := await self._wait_out(request, error, tries)) is not None:
+                    return [outcome]
             except LabelmillError as error:
                 self._window.close()
                 return [Deferred(error, 0.0) if isinstance(error, CapReached) else Stop(error)]
             tries += 1
+
+    async def _wait_out(self, request: Request, error: Retryable, tries: int) -> Outcome | None:
+        """Sleep until a request may be sent again that met a fault which passes; what comes of it if it may not."""
+        if isinstance(error, RefusedAlone):
+            return self._after_refusal_alone(request, error)
+        if isinstance(error, RateLimited):
+            return None  # the fleet pauses: the next permit comes after it
+        self._order.delays.blocked(error)
+        delay_s = max(error.retry_after_s or 0.0, retry_policy.next_delay_s(tries, self._rng))
+        if time.monotonic() + delay_s >= self._window.deadline:
+            self._window.close()
+            return Deferred(error, delay_s)
+        await asyncio.sleep(delay_s)
+        return None
 
     def _forgo_permit(self, flow: Flow, request: Request) -> None:
         """A request that was admitted is not sent: it tells nothing of its model's limits."""
@@ -349,19 +359,7 @@ class ChunkSender:
         try:
             reply = await self._inference.send(call)
         except RateLimited as error:
-            if error.limits is not None and error.limits.forbids_all:
-                limiter.note_no_answer(request.tokens)
-                raise ModelUnavailable(
-                    f"the account's plan at Mistral allows no request to {call.model} (its limit is 0); "
-                    "choose another model, or have Mistral raise the limit"
-                ) from error
-            if retry_policy.never_fits(error.limits, request.tokens, texts=len(request)):
-                await limiter.note_never_fits(error.limits, request.tokens, time.monotonic() - began)
-                refusal = f"a request of {request.tokens:,} tokens is more than {call.model} may get in a minute"
-                raise RequestRefused(refusal, 413) from error
-            self._order.delays.blocked(error)
-            pause_s = retry_policy.pause_after_429_s(error)
-            await limiter.pause(pause_s, time.monotonic() - began, error.limits, request.tokens)
+            await self._after_429(call, request, error, time.monotonic() - began)
             raise
         except BaseException as error:
             limiter.note_no_answer(request.tokens)
@@ -372,6 +370,31 @@ class ChunkSender:
         usage = reply.usage(call.model) or counted_usage(call, request)
         self._usages.append(replace(usage, held=held) if held else usage)
         return reply
+
+    async def _after_429(self, call: Call, request: Request, error: RateLimited, since_start_s: float) -> None:
+        """Pause the fleet's requests to the model. Raises what tells that this does not help, or may not."""
+        limiter, is_alone, tokens = self._admission.limiter.of(call.model), len(request) == 1, request.tokens
+        if error.limits is not None and error.limits.forbids_all:
+            limiter.note_no_answer(tokens)
+            raise ModelUnavailable(
+                f"the account's plan at Mistral allows no request to {call.model} (its limit is 0); "
+                "choose another model, or have Mistral raise the limit"
+            ) from error
+        sizes = limiter.sizes
+        known = sizes.facts(asyncio.get_running_loop().time() - since_start_s)
+        never_fits = retry_policy.never_fits(sizes.with_known_limit(error.limits), tokens, texts=len(request))
+        may_never_fit = retry_policy.may_never_fit(known, tokens)
+        if never_fits or (is_alone and sizes.is_too_large(tokens)) or (not is_alone and may_never_fit):
+            await limiter.note_never_fits(error.limits, tokens, since_start_s)
+            raise RequestRefused(f"a request of {tokens:,} tokens is more than {call.model} may get in a minute", 413)
+        self._order.delays.blocked(error)
+        if may_never_fit and error.retry_after_s is None and retry_policy.is_explained(known):
+            await limiter.note_never_fits(error.limits, tokens, since_start_s)  # others need not wait for it
+            raise RefusedAlone(call.model, tokens, error, is_explained=True)
+        known = await limiter.pause(retry_policy.pause_after_429_s(error), since_start_s, error.limits, tokens)
+        if is_alone and retry_policy.may_never_fit(known, tokens):
+            await limiter.settle(tokens, 0)  # nor for what it had reserved
+            raise RefusedAlone(call.model, tokens, error, is_explained=retry_policy.is_explained(known))
 
     async def _after_refusal(self, request: Request, error: RequestRefused, *, in_parts: bool) -> list[Outcome]:
         if in_parts:
@@ -396,6 +419,14 @@ class ChunkSender:
                 return [RowFailed(request.rows[0], errors[-1])]
             return [Deferred(errors[-1], 0.0)]
         return await bisect(request, errors[-1], self._send, self._admission, self._failed)
+
+    def _after_refusal_alone(self, request: Request, error: RefusedAlone) -> Outcome:
+        if error.is_explained:
+            return Deferred(None, 0.0, retry_policy.REFUSED_ALONE_PAUSE_S)
+        if self._order.defers_refused_alone:
+            return Deferred(error, 0.0)
+        self._admission.limiter.of(error.model).sizes.note_too_large(request.tokens)
+        return RowFailed(request.rows[0], error.as_refusal())
 
     def _failed(self, request: Request, error: LabelmillError) -> Outcome:
         """What comes of a single row."""

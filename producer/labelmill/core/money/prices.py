@@ -96,6 +96,12 @@ class PriceList:
         return None
 
 
+def listed_names(model: str) -> set[str]:
+    """A model's names at the date of the list, the given one among them."""
+    meant = _ALIASES.get(model, model)
+    return {model, meant, *(alias for alias, dated in _ALIASES.items() if dated == meant)}
+
+
 def age_days(today: date) -> int:
     """How old the list is."""
     return (today - date.fromisoformat(PRICES_AS_OF)).days

@@ -8,6 +8,7 @@ of them retry repeatedly, and the one that asks at the right time wins.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import redis.asyncio
 
@@ -54,6 +55,10 @@ class FleetLimiter:
                 self._scripts, self._prefix, self._limits, model, first_alone=first_alone
             )
         return limiter
+
+    def also_called(self, model: str, names: Iterable[str]) -> None:
+        """A model may be asked by these names too: what is set for them binds it."""
+        self.of(model).bind(self._limits.of(model, names))
 
     async def close(self) -> None:
         await self._redis.aclose()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from labelmill.core.settings import Settings
@@ -48,13 +48,14 @@ class RateLimits:
         }
         return cls(fleet, models)
 
-    def of(self, model: str | None) -> Limit:
-        """What one model may be sent: its own limit, and never more than the fleet's. None: calls without a model."""
-        own = self.models.get(model, _NONE) if model is not None else _NONE
-        return own.at_most(self.fleet)
-
-
-_NONE = Limit()
+    def of(self, model: str | None, other_names: Iterable[str] = ()) -> Limit:
+        """What one model may be sent: its own limit, by whichever of its names it is set, and never more than the
+        fleet's. None: calls without a model."""
+        limit = self.fleet
+        for name in (model, *other_names):
+            if name is not None and (own := self.models.get(name)) is not None:
+                limit = own.at_most(limit)
+        return limit
 
 
 def _lower(left: float, right: float) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import secrets
 from collections import deque
 from collections.abc import Coroutine
@@ -15,8 +16,9 @@ from redis.exceptions import RedisError
 from labelmill.contracts.errors import BrokerUnavailable, MonthlyLimitReached
 from labelmill.contracts.reported_limits import ReportedLimits
 from labelmill_worker.mistral.ratelimit.law import LAW
-from labelmill_worker.mistral.ratelimit.limits import RateLimits
+from labelmill_worker.mistral.ratelimit.limits import Limit, RateLimits
 from labelmill_worker.mistral.ratelimit.reports import Reports
+from labelmill_worker.mistral.ratelimit.sizes import RefusalFacts, Sizes
 
 LATE_S = 0.02  #: A permit that would be used later than this is returned: its request would start beside the next ones.
 _BLOCK_S = 0.04  #: Permits are reserved for so long ahead, in one call, where they are close together.
@@ -62,6 +64,7 @@ class ModelLimiter:
         self._reported_key, self._first_key, self._window_key = self._reported_keys
         self._models_key = f"{prefix}:models"
         self._used_key, self._under_way_key = f"{own}:used", f"{own}:under_way"
+        self._answered_key = f"{own}:answered"
         self._process = secrets.token_hex(6)  # what Redis knows this process by
         self._under_way = 0  # tokens of permits and of requests that are neither given up nor reported as answered
         self._permits: deque[tuple[float, int]] = deque()  # reserved ahead: the loop's clock, tokens
@@ -73,6 +76,7 @@ class ModelLimiter:
         self._limits_tokens = self._limit.tokens_per_s > 0
         self._spacing_s = 1 / self._limit.requests_per_s if self._limit.requests_per_s else 0.0
         self._reports = Reports()
+        self.sizes = Sizes()
         self._check_at = 0.0
         self._uncounted = 0  # requests started since the last check
         self._tasks: set[asyncio.Task[None]] = set()  # of short calls to Redis that nothing waits for
@@ -81,6 +85,12 @@ class ModelLimiter:
     def counts_tokens(self) -> bool:
         """Whether requests are limited by their tokens too."""
         return self._limits_tokens
+
+    def bind(self, limit: Limit) -> None:
+        """What is set for the model is `limit` from now on."""
+        self._limit = limit
+        self._has_limit = self._has_limit or bool(limit)  # the next reservation tells whether there still is one
+        self._limits_tokens = self._limits_tokens or limit.tokens_per_s > 0
 
     def is_open(self, tokens: int) -> bool:
         """Whether a request of so many tokens may start without asking Redis; it is counted as started then."""
@@ -253,9 +263,9 @@ class ModelLimiter:
 
     async def pause(
         self, seconds: float, since_start_s: float = 0.0, limits: ReportedLimits | None = None, tokens: int = 0
-    ) -> None:
+    ) -> RefusalFacts:
         """Hold the whole fleet's requests to this model back, as the 429 asks that a request of `tokens` met which
-        started `since_start_s` ago. `limits`: what the 429 tells.
+        started `since_start_s` ago. `limits`: what the 429 tells. Returns what the fleet knows of the model.
 
         Raises BrokerUnavailable.
         """
@@ -269,8 +279,8 @@ class ModelLimiter:
         try:
             if limits is not None or self._reports.is_first:
                 await self._report(since_start_s)
-            left_ms = await self._scripts["refuse"](
-                keys=[*self._adaptive_keys, self._reported_key, self._window_key],
+            left_ms, quiet_ms, largest, told_tokens = await self._scripts["refuse"](
+                keys=[*self._adaptive_keys, self._reported_key, self._window_key, self._answered_key],
                 args=[
                     max(seconds, 0.001),
                     limit.requests_per_s,
@@ -278,21 +288,28 @@ class ModelLimiter:
                     count,
                     since_start_s,
                     int(is_explained),
+                    *self.sizes.take(loop.time()),
                 ],
             )
         except (RedisError, OSError) as error:
             raise BrokerUnavailable(_GONE) from error
         self._paused_until = max(self._paused_until, loop.time() + left_ms / 1000)
         self._has_limit = True
+        quiet_s = quiet_ms / 1000 if quiet_ms >= 0 else math.inf
+        facts = RefusalFacts(quiet_s, largest, told_tokens if told_tokens >= 0 else None)
+        self.sizes.note_facts(facts)
+        return facts
 
     def note_answer(self, limits: ReportedLimits | None, used: int, reserved: int, since_start_s: float) -> None:
         """Take note of an answer: what it tells of the limits, the tokens that it used (0: not told, and those that
         were reserved stand for them) and that were reserved for it. A few reports a second are enough for Redis."""
-        reports = self._reports
+        reports, now = self._reports, asyncio.get_running_loop().time()
+        self.sizes.note_answer(reserved, now)
+        if limits is not None and limits.tokens_per_minute:
+            self.sizes.tokens_per_minute = limits.tokens_per_minute
         if limits is None and not self._has_limit and not reports.is_first:
             self._under_way -= reserved
             return
-        now = asyncio.get_running_loop().time()
         reports.note(limits, used or reserved, reserved, now)
         if reports.is_due(now, limits):
             self._keep_task(self._report_unless_gone(since_start_s))
@@ -318,12 +335,13 @@ class ModelLimiter:
             await self._report(since_start_s)
 
     async def _report(self, since_start_s: float) -> None:
-        was_first = self._reports.is_first
-        arguments, reserved = self._reports.take(asyncio.get_running_loop().time())
+        was_first, now = self._reports.is_first, asyncio.get_running_loop().time()
+        arguments, reserved = self._reports.take(now)
         self._under_way -= reserved
         keys = [*self._reported_keys, self._used_key, self._model_keys[1], self._under_way_key, self._models_key]
+        keys.append(self._answered_key)
         told: list[str | float] = [*arguments[:5], since_start_s, *arguments[5:]]
-        args = [*told, self._process, self._under_way, self._model or ""]
+        args = [*told, self._process, self._under_way, self._model or "", *self.sizes.take(now)]
         await self._scripts["report"](keys=keys, args=args)
         if was_first:
             self._knows_limits = True
@@ -344,7 +362,7 @@ class ModelLimiter:
             return
         try:
             await self._scripts["settle"](
-                keys=[self._fleet_keys[1], self._model_keys[1], self._reported_key],
+                keys=[self._fleet_keys[1], self._model_keys[1], self._reported_key, self._adaptive_keys[1]],
                 args=[self._fleet.tokens_per_s, self._limit.tokens_per_s, used - reserved],
             )
         except (RedisError, OSError):

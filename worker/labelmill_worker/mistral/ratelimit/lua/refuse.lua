@@ -7,13 +7,17 @@
 --   3 model started     hash: a ring of counters, see shared.lua
 --   4 reported          hash, see shared.lua
 --   5 window            sorted set of the starts in the last minute, see reserve.lua
+--   6 answered          hash, see shared.lua
 -- Arguments
 --   1     pause that the 429 asks for (s)
 --   2, 3  the model's limit: requests a second, tokens a second (0: none)
 --   4     requests started by the caller that the ring does not know of, where no limit is set
 --   5     how long ago the refused request started (s)
 --   6     1: its headers say that a window is used up, which explains it
--- Result: how long the model is paused from now on (ms). A longer pause is never shortened.
+--   7, 8  tokens of the largest request answered since the caller's last report (0: none); how long ago the last was (s)
+-- Result: {how long the model is paused from now on (ms), how long before the refused request the last answer came (ms;
+-- -1: none is known), tokens of the largest request that was answered (0: not known), the limit of a minute's tokens as
+-- it was told last (-1: not told)}. A longer pause is never shortened.
 
 local pause_key, adaptation_key, started_key = KEYS[1], KEYS[2], KEYS[3]
 local asked_pause_s, rate, token_rate = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
@@ -44,7 +48,13 @@ if known_end < pause_end then
 else
   pause_end = known_end
 end
-local pause_ms = math.ceil((pause_end - now) * 1000)
+write_answered(KEYS[6], tonumber(ARGV[7]), now - tonumber(ARGV[8]))
+local answered = redis.call('HMGET', KEYS[6], 'at', 'largest', 'tokens')
+local quiet_ms = answered[1] and math.max(0, math.floor((began - tonumber(answered[1])) * 1000)) or -1
+local result = {
+  math.ceil((pause_end - now) * 1000), quiet_ms,
+  math.floor(tonumber(answered[2]) or 0), math.floor(tonumber(answered[3]) or -1),
+}
 -- requests refused together each end the pause a little later; yet a request that starts at its first end is new
 if is_new or pause_end > last_end + LAW.same_pause_s then
   redis.call('HSET', adaptation_key, 'pause_end', string.format('%.6f', pause_end))
@@ -55,17 +65,17 @@ if not is_new then
   if adaptation.guess and not adaptation.is_firm and passed > adaptation.guess then
     redis.call('HSET', adaptation_key, 'guess', passed)
   end
-  return pause_ms
+  return result
 end
 redis.call('HSET', adaptation_key, 'short_pauses', short_pauses)
 -- Mistral does not count what it refuses
 local refused = redis.call('ZREVRANGEBYSCORE', KEYS[5], began, '-inf', 'LIMIT', 0, 1)[1]
 if refused then redis.call('ZREM', KEYS[5], refused) end
 -- the window tells by itself when the next request fits
-if ARGV[6] == '1' and reported.knows_left then return pause_ms end
+if ARGV[6] == '1' and reported.knows_left then return result end
 
 -- 2. the rate, once for all requests of one pause
-if is_limited and now - last_end > LAW.lone_refusal_s and not adaptation.factor then return pause_ms end
+if is_limited and now - last_end > LAW.lone_refusal_s and not adaptation.factor then return result end
 if not is_limited then
   rate = adaptation.guess or math.max(LAW.min_guess_per_s, passed)
   redis.call('HSET', adaptation_key, 'guess', rate)
@@ -93,4 +103,4 @@ else
 end
 if adaptation.guess and quiet_s > LAW.guess_hold_s then redis.call('HSET', adaptation_key, 'firm', 1) end
 redis.call('HSET', adaptation_key, 'factor', factor, 'since', string.format('%.6f', pause_end), 'hold', hold_s)
-return pause_ms
+return result

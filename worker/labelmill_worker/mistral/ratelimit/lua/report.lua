@@ -8,6 +8,7 @@
 --   5 model tokens    time at which all tokens that were reserved are paid off
 --   6 model under way hash: tokens that each process has under way, see shared.lua
 --   7 models          set of the models that were asked lately
+--   8 model answered  hash, see shared.lua
 -- Arguments
 --   1, 2  requests a minute, and how many of them are left (-1: not told)
 --   3, 4  tokens a minute, and how many are left
@@ -17,6 +18,7 @@
 --   8     what the caller is known by
 --   9     tokens that it has under way
 --  10     the model
+--  11, 12 tokens of the largest request answered since the last report (0: none was); how long ago the last was (s)
 -- Result: 0
 
 local reported_key, first_key, window_key, used_key, tokens_key = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
@@ -91,6 +93,7 @@ if month and began >= (tonumber(redis.call('HGET', reported_key, 'month_began'))
   keep('month', month)
   keep('month_began', string.format('%.6f', began))
 end
+write_answered(KEYS[8], tonumber(ARGV[11]), now - tonumber(ARGV[12]), tokens)
 write_under_way(KEYS[6], ARGV[8], tonumber(ARGV[9]))
 redis.call('SADD', KEYS[7], ARGV[10])
 redis.call('EXPIRE', KEYS[7], LAW.state_kept_s)

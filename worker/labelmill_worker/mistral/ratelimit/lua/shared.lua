@@ -90,6 +90,21 @@ local function write_under_way(key, process, tokens)
   end
 end
 
+-- What was answered, kept for longer than what is reported: a text that is tried again and again comes after a pause.
+--   at       when an answer came last
+--   largest  tokens of the largest request that was answered
+--   tokens   the limit of a minute as it was told last
+-- `largest`: of the answers that are new, 0 without any; `at`: of the last of them; `tokens`: nil where it is not told.
+local function write_answered(key, largest, at, tokens)
+  if largest > 0 then
+    local known = redis.call('HMGET', key, 'at', 'largest')
+    redis.call('HSET', key, 'at', string.format('%.3f', math.max(at, tonumber(known[1]) or 0)))
+    redis.call('HSET', key, 'largest', math.max(largest, tonumber(known[2]) or 0))
+  end
+  if tokens and tokens > 0 then redis.call('HSET', key, 'tokens', tokens) end
+  redis.call('EXPIRE', key, LAW.state_kept_s)
+end
+
 -- How much of a minute's limit may be used here, and the rate (1/s) at which it is; nil, 0 where none is reported.
 local function own_part(limit, others)
   if not limit then return nil, 0 end
