@@ -57,7 +57,14 @@ class RemoteMill(Mill):
 
     def set_prices(self, prices: dict[str, tuple[float, float]]) -> None:
         """As if the worker had been started anew with other prices."""
-        self.settings = self.settings.model_copy(update={"prices": prices})
+        self._start_anew(prices=prices)
+
+    def set_monthly_cap(self, usd: float) -> None:
+        """As if the worker had been started anew with a cap of the month."""
+        self._start_anew(monthly_cap=usd)
+
+    def _start_anew(self, **settings: Any) -> None:
+        self.settings = self.settings.model_copy(update=settings)
         self.resources = ProcessResources(self.settings, self.engine, self.sender, batch_jobs_override=self.jobs)
 
     def send(

@@ -224,20 +224,21 @@ def drop_remote_batch(engine: Engine, claim: RemoteClaim) -> None:
         connection.execute(delete(RemoteBatchRow).where(RemoteBatchRow.no == claim.row.no))
 
 
-def unreserved_models(engine: Engine, claim: RemoteClaim, *, of_month: bool) -> list[str]:
-    """The models of other remote batches that were packed without a reservation and are not read yet: of the same job,
-    or of all."""
+def unreserved_batches(engine: Engine, claim: RemoteClaim, *, of_month: bool) -> list[tuple[str, str]]:
+    """Id and model of the batches whose other remote batches were packed without a reservation and are not read yet: of
+    the same job, or of all."""
     unreserved = (RemoteBatchRow.step != RemoteStep.PACKING.value) & holds_rows() & (RemoteBatchRow.reserved == 0)
-    models = (
-        select(RemoteBatchRow.model)
+    batches = (
+        select(BatchRow.id, RemoteBatchRow.model)
         .join(BatchRow, BatchRow.no == RemoteBatchRow.batch_no)
         .where(unreserved, RemoteBatchRow.no != claim.row.no)
         .distinct()
+        .order_by(BatchRow.id)
     )
     if not of_month:
-        models = models.where(func.coalesce(BatchRow.owner_id, BatchRow.id) == claim.batch.charged_to)
+        batches = batches.where(func.coalesce(BatchRow.owner_id, BatchRow.id) == claim.batch.charged_to)
     with reading(engine) as connection:
-        return [model for model in connection.scalars(models) if model]
+        return [(batch_id, model) for batch_id, model in connection.execute(batches) if model]
 
 
 def takes_lists(engine: Engine, model: str) -> bool:

@@ -75,7 +75,8 @@ class DatasetDocument(RunningHead):
 
 
 class TrainingDocument(RunningHead):
-    """The status of a training. `model` is null until it has succeeded."""
+    """The status of a training. `model` is null until it has succeeded; `tokens_left_of_month`: of the model that its
+    latest batch asks, as a batch has it."""
 
     kind: Literal["training"]  # type: ignore[misc] # of all kinds, this one
     model: str | None
@@ -85,6 +86,7 @@ class TrainingDocument(RunningHead):
     remote_job: str | None
     remote_status: str | None
     remote_model: str | None
+    tokens_left_of_month: int | None
     estimate: Estimate | None
     max_cost: float | None
     cost: Cost | None
@@ -121,11 +123,13 @@ class BatchDocument(RunningHead):
 
 
 class EvaluationDocument(RunningHead):
-    """The status of an evaluation. `metrics`: target → figures; `remote_model`: what Mistral is asked for."""
+    """The status of an evaluation. `metrics`: target → figures; `remote_model`: what Mistral is asked for;
+    `tokens_left_of_month` as a batch has it."""
 
     kind: Literal["evaluation"]  # type: ignore[misc] # of all kinds, this one
     model: str
     remote_model: str | None
+    tokens_left_of_month: int | None
     dataset: str
     split: str
     batch: str | None

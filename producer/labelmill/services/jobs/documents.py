@@ -28,6 +28,7 @@ from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import BatchState, TrainingState
 from labelmill.core.database import reading
 from labelmill.core.database.tables import (
+    BatchRow,
     DuplicateRow,
     ModelRow,
     RowErrorRow,
@@ -136,6 +137,7 @@ def _training(job: _Job) -> TrainingDocument:
         "remote_job": row["remote_job"],
         "remote_status": row["remote_status"],
         "remote_model": row["remote_model"],
+        "tokens_left_of_month": _left_of_month(job.connection, _model_of_batch(job.connection, row["batch_id"])),
         "estimate": row["estimate"],
         "max_cost": row["max_cost"],
         "cost": cost_of_training(row, costs_of_jobs(job.connection, [row["id"]])),
@@ -143,6 +145,19 @@ def _training(job: _Job) -> TrainingDocument:
         "batch": row["batch_id"],
         "details": row["details"],
     }
+
+
+def _model_of_batch(connection: Connection, batch_id: str | None) -> str | None:
+    """What a batch asks Mistral for; None: there is no batch."""
+    if batch_id is None:
+        return None
+    asked = select(ModelRow.remote_model).join(BatchRow, BatchRow.model_no == ModelRow.no)
+    return connection.scalar(asked.where(BatchRow.id == batch_id))
+
+
+def _left_of_month(connection: Connection, model: str | None) -> int | None:
+    rest = rest_of_month(connection, model) if model else None
+    return rest.tokens_left_of_month if rest is not None else None
 
 
 def cost_of_training(row: RowMapping, costs: Mapping[str, Cost]) -> Cost | None:
@@ -193,12 +208,11 @@ def _batch(job: _Job) -> BatchDocument:
     sums = sums_of_batches(connection, [row["id"]])[row["id"]]
     rows = _counts(row, sums)
     model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
-    rest = rest_of_month(connection, model["remote_model"] or "")
     document: BatchDocument = {
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": _ref(model),
         "remote_model": model["remote_model"],
-        "tokens_left_of_month": rest.tokens_left_of_month if rest is not None else None,
+        "tokens_left_of_month": _left_of_month(connection, model["remote_model"]),
         "mode": row["mode"],
         "deadline_at": _moment(row["deadline_at"]),
         "mode_reason": row["mode_reason"],
@@ -267,6 +281,7 @@ def _evaluation(job: _Job) -> EvaluationDocument:
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": _ref(model),
         "remote_model": model["remote_model"],
+        "tokens_left_of_month": _left_of_month(job.connection, model["remote_model"]),
         "dataset": row["dataset_ref"],
         "split": row["split"],
         "batch": row["batch_id"],

@@ -137,3 +137,21 @@ def test_an_auto_batch_pauses_at_its_cap_before_it_moves(mill: RemoteMill) -> No
     assert (status["state"], status["error_code"]) == ("paused", "cap_reached")
     assert 0 < _paid(mill) <= 0.0004
     assert _reserved(mill) == (0, 0)
+
+
+def test_status_says_which_batch_holds_up_the_next_job_under_a_monthly_cap(mill: RemoteMill) -> None:
+    mill.jobs.statuses = [*["RUNNING"] * 40, "SUCCESS"]
+    first = mill.submit(some_texts(20))
+    mill.until_step(first, "waiting")
+    mill.set_monthly_cap(1.0)
+    second = mill.submit(some_texts(30))
+    mill.until(lambda: (mill.status(second)["waiting_for"] or {}).get("reason") == "unreserved_jobs", second)
+    message = mill.status(second)["waiting_for"]["message"]
+    assert first in message
+    assert "without a cap" in message
+    assert len(mill.jobs.created) == 1
+    with writing(mill.engine) as connection:  # as after the pause between two looks
+        connection.execute(update(RemoteBatchRow).values(begun_at=RemoteBatchRow.begun_at - 20))
+    mill.until(lambda: len(mill.jobs.created) == 2, second)
+    assert (mill.status(second)["waiting_for"] or {}).get("reason") != "unreserved_jobs"
+    assert mill.run(second)["state"] == "completed"

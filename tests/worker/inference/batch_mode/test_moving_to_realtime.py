@@ -20,6 +20,7 @@ from labelmill.core.database import db_now, writing
 from labelmill.core.database.tables import BatchRow, RemoteBatchRow, utc_now
 from labelmill.core.reported_limits import KnownLimits, keep_limits
 from labelmill.services.batches import read_deadline
+from labelmill_worker.inference.batch_mode import packing
 
 
 @pytest.fixture
@@ -129,6 +130,28 @@ def test_no_job_is_made_that_would_be_late_as_earlier_ones_were(mill: RemoteMill
     assert status["mode_reason"].startswith("realtime: a batch job is expected to take about 5.")
     assert not mill.jobs.created
     assert mistral.billed == Counter(texts)
+
+
+def test_what_a_further_job_would_answer_too_late_waits_for_the_earlier_one_and_is_sent_in_realtime(
+    mill: RemoteMill, mistral: StrictMistral, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MAX_REQUESTS", 4)
+    mill.jobs.statuses = ["RUNNING"] * 12 + ["SUCCESS"]
+    texts = some_texts(60)
+    batch = mill.submit(texts, mode="auto")
+    _set_deadline(mill, batch, 7200)
+    mill.until_step(batch, "waiting")
+    _note_job(mill, batch, 5 * 3600)  # now it is known that jobs take longer; the one that is made is nearly done
+    first = mill.remote()[0]
+    with writing(mill.engine) as connection:
+        earlier = RemoteBatchRow.made_at - 17_000
+        connection.execute(update(RemoteBatchRow).where(RemoteBatchRow.no == first.no).values(made_at=earlier))
+    status = mill.run(batch)
+    assert (status["state"], status["rows"]["labelled"]) == ("completed", 60)
+    assert status["mode_reason"].startswith("realtime: a batch job is expected to take about 5.")
+    assert [job.id for job in mill.jobs.created] == [first.remote_id]
+    assert mill.memory.billed == Counter(texts[:40]), "the job that was made has ended and was not stopped"
+    assert mistral.billed == Counter(texts[40:])
 
 
 def test_a_slow_day_is_forgotten_after_a_week(mill: RemoteMill) -> None:

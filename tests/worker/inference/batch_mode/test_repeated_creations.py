@@ -81,6 +81,28 @@ def test_a_job_that_is_listed_after_a_second_one_was_made_is_stopped(
     assert not inline or not mill.jobs.jobs, "texts of a request are left at Mistral"
 
 
+@pytest.mark.parametrize("inline", [True, False])
+def test_a_job_that_was_answered_before_it_is_listed_is_read_and_the_second_one_stopped(
+    mill: RemoteMill, stopped: list[str], inline: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "MAX_INLINE_REQUESTS", 1_000 if inline else 0)
+    mill.jobs.statuses = ["RUNNING"] * 3 + ["SUCCESS"]
+    mill.memory.after_call = _at_first("create", _lose)
+    _hide_first_job(mill, monkeypatch, lists=3)
+    texts = some_texts(60)
+    batch = mill.submit(texts)
+    mill.until(lambda: len(mill.jobs.created) == 2)
+    first, second = mill.jobs.created
+    mill.jobs.statuses = []
+    while not mill.jobs.jobs[first.id].has_ended:
+        mill.jobs.get(first.id)
+    assert mill.run(batch)["rows"]["labelled"] == 60
+    assert stopped == [second.id]
+    assert mill.memory.billed == Counter(texts)
+    assert not mill.jobs.files
+    assert not inline or not mill.jobs.jobs, "texts of a request are left at Mistral"
+
+
 def test_a_job_that_is_listed_a_little_late_is_taken_over(
     mill: RemoteMill, stopped: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,13 @@ from labelmill.contracts.errors import LabelmillError, MalformedAnswer, RemoteUn
 from labelmill.contracts.states import RemoteStep
 from labelmill.core.database import db_now
 from labelmill.core.jobs.leases import LeaseLost
-from labelmill_worker.inference.batch_mode.remote_job import MARKER, cancel_job, jobs_with_marker, stop_doubles
+from labelmill_worker.inference.batch_mode.remote_job import (
+    MARKER,
+    answered_of,
+    cancel_job,
+    jobs_with_marker,
+    stop_doubles,
+)
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports.batch_jobs import RemoteBatch
 from labelmill_worker.ports.inference import Endpoint
@@ -57,8 +63,9 @@ def job_made_before(work: RemoteWork) -> RemoteBatch | None:
         return None
     found = jobs_with_marker(work)
     if found:
-        stop_doubles(work, found[1:])
-        return found[0]
+        kept = answered_of(found) or found[0]
+        stop_doubles(work, (job for job in found if job.id != kept.id))
+        return kept
     may_be_listed_s = (row.creation_sent_at or 0.0) + LISTED_AFTER_S - work.claim.now
     if row.creations and may_be_listed_s > 0:
         raise RemoteUnavailable("Mistral may have made a batch job that it does not list yet", may_be_listed_s)

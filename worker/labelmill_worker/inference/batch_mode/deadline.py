@@ -57,6 +57,11 @@ class Decision:
     look_again_s: float
     latest_s: float  #: Seconds until the latest moment to move.
 
+    @property
+    def is_due(self) -> bool:
+        """Whether the rest in realtime needs all the time that is left."""
+        return self.latest_s <= 0
+
 
 def prior_duration_s(requests: int) -> float:
     """What a job of so many requests takes, as long as nothing is known."""

@@ -12,7 +12,7 @@ from labelmill.contracts.states import RemoteStep
 from labelmill.core.database import db_now
 from labelmill.core.database.tables import RemoteBatchRow
 from labelmill_worker.inference.batch_mode.work import RemoteWork
-from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, RemoteBatch
+from labelmill_worker.ports.batch_jobs import CANCELLATION_REQUESTED, SUCCESS, RemoteBatch
 from labelmill_worker.store.remote_batches import advance
 
 log = structlog.get_logger()
@@ -44,18 +44,36 @@ def stop_doubles(work: RemoteWork, doubles: Iterable[RemoteBatch]) -> None:
             cancel_job(work, double.id)
 
 
+def answered_of(jobs: Iterable[RemoteBatch]) -> RemoteBatch | None:
+    """Of jobs that hold the same requests, one that answered them all: it is paid for, and no other one is needed."""
+    return next((job for job in jobs if job.status == SUCCESS), None)
+
+
 def look_at_job(work: RemoteWork) -> RemoteBatch | None:
-    """The job as it is now; None: it is gone. Raises RemoteUnavailable where Mistral may know it again."""
+    """The job as it is now, or another one of the same requests that has answered them before it; None: it is gone.
+    Raises RemoteUnavailable where Mistral may know it again."""
     row = work.claim.row
+    doubles: list[RemoteBatch] = []
     if row.creations > 1:  # another one may be listed by now
         with contextlib.suppress(Retryable):
-            stop_doubles(work, (job for job in jobs_with_marker(work) if job.id != row.remote_id))
+            doubles = [job for job in jobs_with_marker(work) if job.id != row.remote_id]
     try:
-        return work.jobs.get(row.remote_id or "")
+        job = work.jobs.get(row.remote_id or "")
     except RemoteFailed as error:
-        age_s = work.claim.now - (row.made_at or work.claim.now)
-        if row.attempts < GONE_LOOKS or age_s < GONE_AFTER_S:
-            raise RemoteUnavailable(f"Mistral does not show batch job {row.remote_id}: {error.message}") from error
+        answered = answered_of(doubles)
+        stop_doubles(work, doubles)
+        return answered or _gone_job(work, error)
+    answered = None if job.has_ended else answered_of(doubles)
+    stop_doubles(work, doubles if answered is None else (job, *doubles))
+    return answered or job
+
+
+def _gone_job(work: RemoteWork, error: RemoteFailed) -> RemoteBatch | None:
+    """A job that Mistral does not show, if it lists it."""
+    row = work.claim.row
+    age_s = work.claim.now - (row.made_at or work.claim.now)
+    if row.attempts < GONE_LOOKS or age_s < GONE_AFTER_S:
+        raise RemoteUnavailable(f"Mistral does not show batch job {row.remote_id}: {error.message}") from error
     with contextlib.suppress(RemoteFailed):
         for job in jobs_with_marker(work):
             if job.id == row.remote_id:
@@ -83,6 +101,7 @@ def end_job(work: RemoteWork, job: RemoteBatch) -> float:
         work.claim,
         RemoteStep.READING,
         message,
+        remote_id=job.id,
         remote_status=job.status,
         answered=answered_requests(work.claim.row, job),
         output_file=job.output_file,

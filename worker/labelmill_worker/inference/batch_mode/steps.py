@@ -19,6 +19,7 @@ from labelmill.contracts.errors import (
     WorkerUnable,
 )
 from labelmill.contracts.states import RemoteStep, Stopping
+from labelmill.core.jobs.delays import DelayReason
 from labelmill.core.money.costs import priced_model
 from labelmill_worker.inference.batch_mode.creation import create, timeout_hours
 from labelmill_worker.inference.batch_mode.moving import move_in_time, patience_to_move_s
@@ -39,8 +40,10 @@ from labelmill_worker.inference.batch_mode.stopping import STOP_PATIENCE_S, drop
 from labelmill_worker.inference.batch_mode.verdicts import no_result
 from labelmill_worker.inference.batch_mode.work import RemoteWork
 from labelmill_worker.ports import batch_jobs as port
+from labelmill_worker.process.ability import WORKER_ID
 from labelmill_worker.process.long_work import long_slot
 from labelmill_worker.store.budgets import least_left, release, reserve
+from labelmill_worker.store.delays import end_delays_of_job, note_delay
 from labelmill_worker.store.remote_batches import (
     advance,
     drop_remote_batch,
@@ -51,7 +54,7 @@ from labelmill_worker.store.remote_batches import (
     reserve_requests,
     save_remote,
     tokens_left_of_month,
-    unreserved_models,
+    unreserved_batches,
 )
 from labelmill_worker.store.remote_stops import pause_at_cap, stop_batch_of
 
@@ -63,6 +66,7 @@ _FILE_EXPIRY_HOURS = 7 * 24  #: Of uploaded files, should they not be deleted.
 _LATE_S = 3600.0  #: A job that Mistral has not ended so long after its time-out is stopped.
 _CAP_PAUSE_S = 2.0  #: While others hold what is left of a cap.
 _UNRESERVED_PAUSE_S = 10.0  #: While another job costs what no cap has reserved.
+_SHOWN = 3  #: Batches that a sentence names.
 _ROOM_PAUSE_S = 30.0  #: While Mistral's limit of pending requests is reached.
 _MAX_FAILED_READS = 5  #: Of results; then the rows without a result are sent again.
 READING_PATIENCE_S = 3600.0  #: But not sooner after the job's end, while no deadline presses: its results are paid for.
@@ -76,10 +80,10 @@ def take_step(work: RemoteWork) -> NextStep:
         return _UNWANTED[step](work)
     if batch.deadline_s is None or step not in _UNWANTED:
         return _STEPS[step](work)
-    decide_again_s = move_in_time(work)
+    decide_again_s, may_step = move_in_time(work)
     if decide_again_s is None:
         return 0  # as it is read again, the batch is being stopped
-    wait_s = _STEPS[step](work)
+    wait_s = _STEPS[step](work) if may_step else decide_again_s
     return wait_s and min(wait_s, decide_again_s)
 
 
@@ -87,8 +91,11 @@ def _pack(work: RemoteWork) -> NextStep:
     guard = partial(require_remote, claim=work.claim)
     release(work.engine, work.claim.holder.key, guard)  # of an attempt that died before it could say what it packed
     caps = work.caps
-    if caps and _asks_without_reservation(work):
+    if caps and (unreserved := _unreserved_batches(work)):
+        _note_unreserved(work, unreserved)
         return _UNRESERVED_PAUSE_S
+    if caps and work.claim.now - work.claim.row.begun_at >= _UNRESERVED_PAUSE_S:  # it may have waited for them
+        end_delays_of_job(work.engine, work.claim.batch.id)
     cap, left = least_left(work.engine, caps) if caps else (None, None)
     with long_slot(work.engine, work.context.sender):
         on_trial = open_for_packing(work.engine, work.claim)
@@ -124,15 +131,33 @@ def _pack(work: RemoteWork) -> NextStep:
     return 0
 
 
-def _asks_without_reservation(work: RemoteWork) -> bool:
-    """Whether another job that the caps count was made before there was a cap: what it costs is not known until it is
-    read."""
+def _unreserved_batches(work: RemoteWork) -> list[str]:
+    """The batches of which another job that the caps count was made before there was a cap: what it costs is not known
+    until it is read."""
     of_month = work.context.settings.monthly_cap is not None
-    for model in unreserved_models(work.engine, work.claim, of_month=of_month):
+    found = []
+    for batch_id, model in unreserved_batches(work.engine, work.claim, of_month=of_month):
         price = work.prices.price_of(priced_model(model, work.prices))
         if price is None or price.input or price.output:
-            return True
-    return False
+            found.append(batch_id)
+    return list(dict.fromkeys(found))
+
+
+def _note_unreserved(work: RemoteWork, batches: list[str]) -> None:
+    more = f" and {len(batches) - _SHOWN:,} more" if len(batches) > _SHOWN else ""
+    message = (
+        f"batch jobs of {', '.join(batches[:_SHOWN])}{more} were made without a cap, and what they cost is not known "
+        "before their results are read"
+    )
+    note_delay(
+        work.engine,
+        WORKER_ID,
+        work.claim.batch.id,
+        DelayReason.UNRESERVED,
+        message,
+        since_s=0.0,
+        valid_s=3 * _UNRESERVED_PAUSE_S,  # the next poll may come late
+    )
 
 
 def _upload(work: RemoteWork) -> NextStep:
