@@ -69,7 +69,9 @@ class PostgresDatabases:
     def _is_empty_again(self, name: str, definition: object) -> bool:
         """Delete the rows of a test. False: the test changed more than rows."""
         try:
-            with psycopg.connect(self._server.url(name), autocommit=True) as connection:
+            # a test's variables (PGOPTIONS, PGCLIENTENCODING) may still be set
+            url = self._server.url(name)
+            with psycopg.connect(url, autocommit=True, client_encoding="utf8", options="") as connection:
                 connection.execute(_END_OTHERS)
                 if names := connection.execute(self._with_rows.encode()).fetchall():
                     connection.execute(f"TRUNCATE {', '.join(table for (table,) in names)} CASCADE".encode())
