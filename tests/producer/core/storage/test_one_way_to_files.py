@@ -20,6 +20,7 @@ _KNOW_THE_ROOT = {
     _PRODUCER / "core/storage/opening.py",
     _PRODUCER / "core/database/connecting.py",
     _PRODUCER / "doctor/disk.py",
+    _PRODUCER / "services/current_context.py",
     _WORKER / "runtime/storage_check.py",
     _WORKER / "runtime/flower/flowerconfig.py",
 }
