@@ -176,6 +176,20 @@ def test_scores_in_parquet_are_maps() -> None:
     assert found["error_code"].to_pylist() == [None, "empty_text", None]
 
 
+def test_numbers_in_parquet_have_no_dictionary() -> None:
+    output, target = Path("out.parquet"), Target("a.b", ("x",))
+    answers = TargetAnswers.of_rows(target, [(0, "x", None, 0.5, np.array([0.5], "<f4").tobytes())])
+    chunk = ChunkResults(0, QuotedInput([b"a"], None, has_repeats=False), [(target, answers)])
+    write_parquet_results([chunk], ResultTable(["a.b"], (), with_scores=True), output)
+    group = pq.read_metadata(output).row_group(0)
+    columns = [group.column(place) for place in range(group.num_columns)]
+    assert {column.path_in_schema for column in columns if not column.has_dictionary_page} == {
+        "row",
+        "a.b_score",
+        "a.b_scores.key_value.value",
+    }
+
+
 def test_parquet_without_rows_has_its_columns() -> None:
     output = Path("out.parquet")
     assert write_parquet_results([], ResultTable(["t"], (), with_scores=True), output) == 0

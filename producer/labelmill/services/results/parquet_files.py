@@ -22,8 +22,18 @@ def write_parquet(
     import pyarrow.parquet as pq  # noqa: PLC0415 - an extra
 
     rows = 0
-    with pq.ParquetWriter(stream, arrow_schema(table)) as writer:
+    with pq.ParquetWriter(stream, arrow_schema(table), use_dictionary=_texts_of(table)) as writer:
         for batch in arrow_batches(chunks, table, read_kept=read_kept):
             writer.write_batch(batch)
             rows += batch.num_rows
     return rows
+
+
+def _texts_of(table: ResultTable) -> list[str]:
+    """The columns that a dictionary makes smaller. Numbers are nearly all different: with one they take a third more
+    room and twice the time."""
+    return [
+        name if kind == "text" else f"{name}.key_value.key"
+        for name, kind in table.columns
+        if kind in ("text", "scores")
+    ]
