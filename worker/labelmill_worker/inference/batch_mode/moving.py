@@ -30,6 +30,7 @@ from labelmill_worker.store.remote_stops import ask_to_stop, explain_mode
 
 log = structlog.get_logger()
 
+_NOT_MADE = (RemoteStep.PACKING, RemoteStep.UPLOADING, RemoteStep.CREATING)
 _HOLD_S = 10.0  #: Between two looks at whether a batch's earlier jobs have ended.
 
 
@@ -57,7 +58,9 @@ def move_in_time(work: RemoteWork) -> Timing:
     decision, rest = _decision(work, batch.deadline_s)
     if decision.reason is None:
         return Timing(max(0.1, decision.look_again_s))
-    if work.claim.step is RemoteStep.PACKING and rest.rows_at_mistral and not decision.is_due:
+    row = work.claim.row
+    others_are_at_mistral = rest.rows_at_mistral > row.rows
+    if work.claim.step in _NOT_MADE and not row.creations and others_are_at_mistral and not decision.is_due:
         # what is at Mistral may well be in time: only what a further job would answer too late is sent in realtime
         return Timing(max(0.1, min(decision.latest_s, _HOLD_S)), may_step=False)
     if ask_to_stop(work.engine, batch.id, Stopping.REALTIME, decision.reason):
