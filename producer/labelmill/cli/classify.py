@@ -137,6 +137,7 @@ def classify(
     with bar(messages()) as progress:
         reading = progress.add_task("submitting", total=None)
         accepted = accept_batch(context, request, lambda rows: progress.advance(reading, rows))
+        progress.update(reading, total=progress.tasks[0].completed)
         submitted = submit(context, accepted, progress.console)
     shows_labels = labels_are_shown(source, as_json=as_json)
     if target is None and not (wait and shows_labels):

@@ -128,7 +128,7 @@ def datasets(
                 f"{dataset['name']}@{dataset['version']}" if dataset["version"] else dataset["name"],
                 dataset["id"],
                 f"{dataset['state']} (same as {dataset['repeats']})" if dataset["repeats"] else dataset["state"],
-                *(str(splits.get(split, "")) for split in ("train", "validation", "test")),
+                *(f"{splits[split]:,}" if split in splits else "" for split in ("train", "validation", "test")),
                 labels,
                 short_time(dataset["created_at"])[:16],
             )

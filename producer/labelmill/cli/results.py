@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from labelmill.cli.context import connected, lost_reads, messages, settings, tables
+from labelmill.cli.figures import count
 from labelmill.cli.options import (
     ANY_JOB,
     Bom,
@@ -80,8 +81,9 @@ def save(context: ServiceContext, request: SaveRequest, lost: LostReads | None =
     with bar(messages()) as progress:
         task = progress.add_task("writing results", total=None)
         saved = save_results(context, request, lost=lost, on_progress=partial(progress.advance, task))
+        progress.update(task, completed=saved.rows, total=saved.rows)
     if request.output is not None:
-        messages().print(f"{saved.rows} rows in {request.output}")
+        messages().print(f"{count(saved.rows, 'rows')} in {request.output}")
     if not saved.has_rows:
         messages().print(f"{request.job_id} {_why_no_rows(request.job_id)}")
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+import shutil
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import NOBODY_REDIS, ROWS, write_files
 from rich.console import Console
 from rich.progress import Progress
+from terminal import on_terminal
 
 from labelmill.cli import progress
 from labelmill.services.jobs import documents
@@ -80,3 +84,13 @@ def test_the_bar_of_a_job_that_failed_stays_where_it_was(monkeypatch: pytest.Mon
     assert "job_1 failed" in last
     assert "300/600 rows" in last
     assert last.count("━") == 20
+
+
+def test_bars_of_a_submission_and_of_results_are_shown_full(sqlite_template: Path) -> None:
+    shutil.copy(sqlite_template, "jobs.db")
+    write_files()
+    settings = {"LABELMILL_DATABASE_URL": "sqlite:///jobs.db", "LABELMILL_BROKER_URL": NOBODY_REDIS}
+    submitted = on_terminal("classify", "good.jsonl", "--model", "ft:classifier:x", columns=120, **settings)
+    assert f"{len(ROWS)}/{len(ROWS)} rows" in submitted.text
+    (job_id,) = re.findall(r"submitted: (\w+)", submitted.text)
+    assert "━" * 40 in on_terminal("results", job_id, "-o", "rows.jsonl", columns=120, **settings).text
