@@ -11,7 +11,7 @@ from labelmill.core.queue.sender import MessageSender
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.chunk_record import ChunkResult
 from labelmill_worker.inference.inference_runtime import InferenceRuntime
-from labelmill_worker.inference.outcomes import Deferred, RowFailed, Stop
+from labelmill_worker.inference.outcomes import RowFailed, Stop
 from labelmill_worker.inference.tally import tally
 from labelmill_worker.process.ability import MISTRAL
 from labelmill_worker.store.batches import fail_batch
@@ -99,10 +99,7 @@ def _after_fault_of_ours(runtime: InferenceRuntime, claim: Claim, result: ChunkR
 
 
 def _release(runtime: InferenceRuntime, messages: MessageSender, claim: Claim, result: ChunkResult) -> None:
-    deferred = result.deferred or Deferred(None, 0.0)
-    error, asked_s = deferred.error, deferred.wait_s
-    if not result.has_progressed:
-        asked_s = max(asked_s, deferred.idle_wait_s)
+    error, asked_s = (result.deferred.error, result.deferred.wait_s) if result.deferred else (None, 0.0)
     # a limit, the end of a slice or a Redis that is gone say nothing about Mistral
     is_fruitless = error is not None and not isinstance(error, BrokerUnavailable) and not result.has_progressed
     if error is not None and is_fruitless and retry_policy.is_given_up(claim.attempts):

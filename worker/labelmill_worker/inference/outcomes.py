@@ -54,14 +54,10 @@ class Deferred:
 
     error: LabelmillError | None
     wait_s: float
-    idle_wait_s: float = 0.0  #: Where no other row of the chunk got its outcome either.
 
     def or_worse(self, other: Deferred | None) -> Deferred:
         """Both in one: a fault is not forgotten for a request that merely came too late."""
-        if other is None:
-            return self
-        longest_s = max(self.wait_s, other.wait_s), max(self.idle_wait_s, other.idle_wait_s)
-        return Deferred(self.error or other.error, *longest_s)
+        return self if other is None else Deferred(self.error or other.error, max(self.wait_s, other.wait_s))
 
 
 Outcome = Answer | RowFailed | Unforeseen | Stop | Deferred

@@ -33,9 +33,9 @@ MAX_CLAIM_PAUSE_S = 60.0  #: Between two claims of a chunk.
 #: A request may be more than the model gets in a minute where it is so much larger than any that was answered.
 LARGER_FACTOR = 1.5
 QUIET_S = 60.0  #: After so long without an answer to this fleet, its own requests do not explain a 429.
-REFUSED_ALONE_PAUSE_S = 5.0  #: Before that, between two claims that bring nothing but a 429 to such a text.
-#: Claims in a row that brought nothing but a 429 to such a text, after that time, before its row fails: two minutes.
-REFUSED_ALONE_CLAIMS = 7
+#: Claims in a row that brought nothing but a 429 to such a text before its row fails, at one that came after that time:
+#: four minutes, in which the last four are a minute apart. Where others are always answered: `MAX_FRUITLESS_CLAIMS`.
+REFUSED_ALONE_CLAIMS = 9
 _ALL_LEFT_SHARE = 0.95  #: Of the tokens of a minute: what was used besides does not explain a refusal.
 
 

@@ -421,9 +421,7 @@ class ChunkSender:
         return await bisect(request, errors[-1], self._send, self._admission, self._failed)
 
     def _after_refusal_alone(self, request: Request, error: RefusedAlone) -> Outcome:
-        if error.is_explained:
-            return Deferred(None, 0.0, retry_policy.REFUSED_ALONE_PAUSE_S)
-        if self._order.defers_refused_alone:
+        if error.is_explained or self._order.defers_refused_alone:
             return Deferred(error, 0.0)
         self._admission.limiter.of(error.model).sizes.note_too_large(request.tokens)
         return RowFailed(request.rows[0], error.as_refusal())
