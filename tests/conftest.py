@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 _TEMPLATE = "labelmill_template"
 _KEYS = {"MISTRAL_API_KEY", "WANDB_API_KEY"}
 
+# Imports and collection make much and drop nothing: `pytest_collection_finish` ends this.
+gc.disable()
+
 # Each process of pytest, and each that a test starts, would have a BLAS thread for every core. On a busy machine these
 # wait for each other: a fit of 1 s took 45 s. The processes of pytest-xdist start after this line.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -60,8 +63,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish() -> None:
     """What was imported and collected stays: to look through it again and again took a seventh of the CPU time."""
-    gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def _missing(what: str) -> NoReturn:

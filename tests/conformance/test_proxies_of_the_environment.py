@@ -43,7 +43,7 @@ def proxy(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 def embed(url: str) -> int:
     async def once() -> int:
-        client = RealtimeInference(url, "any", timeout_s=5)
+        client = RealtimeInference(url, "any", timeout_s=20)
         try:
             return (await client.send(embedding_call("mistral-embed", ["a text"]))).tokens
         finally:
@@ -53,7 +53,7 @@ def embed(url: str) -> int:
 
 
 def models(url: str) -> list[str]:
-    control = SdkControlPlane(SdkRequests("any", url, timeout_s=5, read_attempts=1))
+    control = SdkControlPlane(SdkRequests("any", url, timeout_s=20, read_attempts=1))
     try:
         return [model.id for model in control.list_models()]
     finally:

@@ -109,7 +109,7 @@ def test_the_command_prints_its_url_and_ends_on_sigterm() -> None:
         assert "not Mistral" in line
         assert httpx2.get(f"{line.split()[3]}/_control/stats").json()["texts"] == 0
         process.terminate()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
 
 
 @pytest.mark.slow
@@ -131,7 +131,7 @@ def test_a_client_that_goes_while_its_request_is_read_leaves_no_traceback(
             client.sendall(head.encode())
             if how == "reset":
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while emulator.stats()["statuses"].get("400", 0) < 2 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert emulator.stats()["statuses"] == {"400": 2}

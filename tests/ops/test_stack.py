@@ -114,7 +114,7 @@ def test_the_stack_serves_revives_a_killed_worker_and_leaves_nothing_running(tmp
         assert "worker1 ended (SIGKILL); starting it again" in said
     assert running_stack(folder) is None
     assert not (folder / "stack.json").exists()
-    _until(lambda: not _processes_of(folder), timeout_s=5)
+    _until(lambda: not _processes_of(folder))
 
 
 def test_a_stack_that_is_killed_takes_its_processes_with_it(tmp_path: Path) -> None:

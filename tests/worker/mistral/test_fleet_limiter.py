@@ -65,10 +65,10 @@ def test_two_processes_share_one_rate_evenly_spaced(redis_url: str, prefix: str)
 
 def test_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
-        await one.wait_for_permit(100, 5)  # 6,000 a minute: one second's worth
+        await one.wait_for_permit(1000, 5)  # 6,000 a minute: ten seconds' worth
         with pytest.raises(NoPermitInTime) as held:
             await other.wait_for_permit(1, 0.1)
-        assert 0.5 < held.value.wait_s <= 1.01 * MARGIN
+        assert 5 < held.value.wait_s <= 10.01 * MARGIN
 
     _with_two(redis_url, prefix, None, 6000, talk)
 
@@ -97,7 +97,7 @@ def test_while_a_lower_rank_asks_the_others_have_a_fifth(redis_url: str, prefix:
         await one.wait_for_permit(1, 5, 0)
         await asyncio.gather(start(one, 0), start(other, 6))
         assert 5 <= started[6] <= 12
-        async with asyncio.timeout(10):  # nobody asks before it any more
+        async with asyncio.timeout(30):  # nobody asks before it any more
             while not all([await other.wait_for_permit(1, 5, 6) for _ in range(10)]):
                 pass
 
@@ -119,7 +119,7 @@ def test_a_pause_holds_back_the_whole_fleet(redis_url: str, prefix: str, rate: f
         await other.pause(1)  # a longer pause is never shortened
         for limiter in (one, other):
             with pytest.raises(NoPermitInTime) as held:  # noqa: PT012 - the wait is what is tested
-                async with asyncio.timeout(5):
+                async with asyncio.timeout(30):
                     while True:  # without a limit the other learns of it a moment later
                         await limiter.wait_for_permit(1, 2)
                         await asyncio.sleep(0.01)

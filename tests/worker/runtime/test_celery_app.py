@@ -81,11 +81,11 @@ def test_a_task_event_is_sent_at_once_however_many_the_worker_would_gather(redis
     app = _app(redis_url)
     with redis.Redis.from_url(redis_url) as client, client.pubsub() as heard:
         heard.psubscribe("*celeryev*")
-        assert heard.get_message(timeout=5)
+        assert heard.get_message(timeout=30)
         with app.connection_for_write() as connection:
             dispatcher = app.events.Dispatcher(connection, hostname="one@host", buffer_group=["task"])
             dispatcher.send("task-started", uuid="1")
-            message = heard.get_message(timeout=5)
+            message = heard.get_message(timeout=30)
     assert message is not None
     assert b"task.started" in message["channel"]
 
