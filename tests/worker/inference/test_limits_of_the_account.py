@@ -123,6 +123,7 @@ def test_a_text_as_large_as_others_that_were_answered_waits_for_its_limit_and_st
     mill.runtime.delays.flush()
     document = mill.status(batch)
     assert (document["rows"]["pending"], (document["waiting_for"] or {})["reason"]) == (1, "rate_limit")
+    assert "a request of about 6 tokens" in document["waiting_for"]["message"]
     mill.mistral.faults = []
     assert mill.run(batch)["rows"]["labelled"] == 1
 

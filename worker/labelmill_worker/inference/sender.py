@@ -387,7 +387,8 @@ class ChunkSender:
         if never_fits or (is_alone and sizes.is_too_large(tokens)) or (not is_alone and may_never_fit):
             await limiter.note_never_fits(error.limits, tokens, since_start_s)
             raise RequestRefused(f"a request of {tokens:,} tokens is more than {call.model} may get in a minute", 413)
-        self._order.delays.blocked(error)
+        said = f"{error.message} (it was asked for a request of about {tokens:,} tokens)"
+        self._order.delays.blocked(RateLimited(said))
         if may_never_fit and error.retry_after_s is None and retry_policy.is_explained(known):
             await limiter.note_never_fits(error.limits, tokens, since_start_s)  # others need not wait for it
             raise RefusedAlone(call.model, tokens, error, is_explained=True)
