@@ -21,7 +21,7 @@ from rich.text import Text
 
 from labelmill.cli.figures import duration
 from labelmill.contracts.control_characters import visible_line
-from labelmill.contracts.job_kinds import RESTING
+from labelmill.contracts.job_kinds import ENDED, RESTING
 from labelmill.contracts.states import TrainingState
 from labelmill.services.jobs.lost_reads import LostReads
 from labelmill.services.jobs.requests import JobRequest
@@ -106,6 +106,7 @@ class _Shown:
     def __init__(self, progress: Progress, console: Console, job_id: str) -> None:
         self._progress, self._console, self._job_id = progress, console, job_id
         self._task: TaskID | None = None
+        self._began_at = progress.get_time()
         self._phase = self._reason = ""
 
     def show(self, document: Mapping[str, Any]) -> None:
@@ -117,6 +118,8 @@ class _Shown:
             total = 0  # a full bar, without a number of rows
         if phase != self._phase or self._task is None:
             self._begin(phase, done, total)
+            if document["state"] in ENDED:
+                self._progress.tasks[0].start_time = self._began_at  # the last frame shows the time of all phases
         else:
             self._progress.update(self._task, completed=done, total=total)
         waiting_for = document.get("waiting_for") or {}

@@ -50,10 +50,11 @@ def frames(monkeypatch: pytest.MonkeyPatch, looks: list[Look]) -> list[str]:
         state, now = next(given)
         return {"id": "job_1", "state": state, "progress": now, "waiting_for": None}
 
+    slept = list[float]()  # as if each pause took a second
     monkeypatch.setattr(documents, "job_status", status)
-    monkeypatch.setattr(time, "sleep", lambda _: None)
+    monkeypatch.setattr(time, "sleep", slept.append)
     shown = io.StringIO()
-    console = Console(file=shown, force_terminal=True, width=120, color_system=None)
+    console = Console(file=shown, force_terminal=True, width=120, color_system=None, get_time=lambda: float(len(slept)))
     progress.follow(None, "job_1", console, lambda job_id: LostReads(job_id, print))  # type: ignore[arg-type] # unread
     return [line for line in re.split(r"[\r\n]|\x1b\[[0-9?]*[A-Za-z]", shown.getvalue()) if "job_1" in line]
 
@@ -61,9 +62,9 @@ def frames(monkeypatch: pytest.MonkeyPatch, looks: list[Look]) -> list[str]:
 @pytest.mark.parametrize(
     ("looks", "ends"),
     [
-        (PREPARED, "job_1 ready ━+ 600/600 rows 0:"),
-        (EVALUATED, "job_1 completed ━+ 600/600 rows 0:"),
-        (TRAINED, "job_1 succeeded ━+ +0:"),
+        (PREPARED, "job_1 ready ━+ 600/600 rows 0:00:02"),
+        (EVALUATED, "job_1 completed ━+ 600/600 rows 0:00:03"),
+        (TRAINED, "job_1 succeeded ━+ +0:00:02"),
     ],
 )
 def test_a_bar_is_shown_full_when_the_job_has_ended_well(

@@ -15,7 +15,7 @@ from scipy.stats import binom
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, refuse_texts_with
-from workshop import SCHEMA, Workshop
+from workshop import SCHEMA, PollingWorkshop, Workshop
 
 from labelmill.cli.summaries import summary_of
 from labelmill.cli.train import parse_precisions
@@ -122,7 +122,7 @@ def test_a_multi_label_target_gives_labels_from_the_certified_score_on() -> None
 
 @pytest.fixture
 def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
-    made = Workshop(engine, mistral, redis_url, tmp_path, MemoryMistral())
+    made = PollingWorkshop(engine, mistral, redis_url, tmp_path, MemoryMistral())
 
     def rows(first: int, count: int) -> list[dict[str, Any]]:
         texts = [f"text {number} {'x' * (number % 4)}" for number in range(first, first + count)]

@@ -14,7 +14,7 @@ from asked import gather_report, submit_evaluation, submit_training
 from memory_mistral import MemoryMistral
 from sqlalchemy.engine import Engine
 from strict_mistral import LABELS, StrictMistral, label_of, refuse_texts_with
-from workshop import SCHEMA, Workshop
+from workshop import SCHEMA, PollingWorkshop, Workshop
 
 from labelmill.cli.summaries import summary_of
 from labelmill.contracts.errors import InvalidInput
@@ -97,7 +97,7 @@ def labelled(number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def shop(engine: Engine, mistral: StrictMistral, redis_url: str, tmp_path: Path) -> Iterator[Workshop]:
-    made = Workshop(engine, mistral, redis_url, tmp_path, MemoryMistral())
+    made = PollingWorkshop(engine, mistral, redis_url, tmp_path, MemoryMistral())
     made.dataset(
         "small",
         SCHEMA,
