@@ -7,6 +7,7 @@
 | `planning.py`, `unanswered_rows.py`, `answers.py`, `chat_replies.py`, `vectors.py`, `tally.py` | pure steps |
 | `inference_runtime.py` | what the chunks of a process share, the event loop among them |
 | `sender.py`, `unused_vectors.py` | sends requests; `retry_policy.py` says when again, `bisection.py` finds a bad row |
+| `after_429.py`, `model_names.py` | what a 429 means for its request; by which names limits bind a model |
 | `admission.py`, `sending_window.py` | which request starts next, and until when |
 | `outcomes.py` | what can come of a request |
 | `recorder.py` | the thread that writes: `chunk_record.py` keeps what came of a claim, `entry_writer.py` commits |

@@ -16,7 +16,6 @@ from labelmill.contracts.errors import (
     DatabaseUnavailable,
     LabelmillError,
     MalformedAnswer,
-    ModelUnavailable,
     RateLimited,
     RequestRefused,
     Retryable,
@@ -28,6 +27,7 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.token_counts import BYTES_PER_TOKEN
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Admission, Flow
+from labelmill_worker.inference.after_429 import RefusedAlone, after_429
 from labelmill_worker.inference.allowance import Allowance
 from labelmill_worker.inference.bisection import BatchVerdict, bisect, bisect_refused, send_halves
 from labelmill_worker.inference.counted_usage import counted_usage
@@ -42,7 +42,6 @@ from labelmill_worker.inference.outcomes import (
     Unforeseen,
 )
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.refused_alone import RefusedAlone
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.unused_vectors import UnusedVectors
@@ -359,7 +358,7 @@ class ChunkSender:
         try:
             reply = await self._inference.send(call)
         except RateLimited as error:
-            await self._after_429(call, request, error, time.monotonic() - began)
+            await after_429(limiter, self._order.delays, call.model, request, error, time.monotonic() - began)
             raise
         except BaseException as error:
             limiter.note_no_answer(request.tokens)
@@ -370,32 +369,6 @@ class ChunkSender:
         usage = reply.usage(call.model) or counted_usage(call, request)
         self._usages.append(replace(usage, held=held) if held else usage)
         return reply
-
-    async def _after_429(self, call: Call, request: Request, error: RateLimited, since_start_s: float) -> None:
-        """Pause the fleet's requests to the model. Raises what tells that this does not help, or may not."""
-        limiter, is_alone, tokens = self._admission.limiter.of(call.model), len(request) == 1, request.tokens
-        if error.limits is not None and error.limits.forbids_all:
-            limiter.note_no_answer(tokens)
-            raise ModelUnavailable(
-                f"the account's plan at Mistral allows no request to {call.model} (its limit is 0); "
-                "choose another model, or have Mistral raise the limit"
-            ) from error
-        sizes = limiter.sizes
-        known = sizes.facts(asyncio.get_running_loop().time() - since_start_s)
-        never_fits = retry_policy.never_fits(sizes.with_known_limit(error.limits), tokens, texts=len(request))
-        may_never_fit = retry_policy.may_never_fit(known, tokens)
-        if never_fits or (is_alone and sizes.is_too_large(tokens)) or (not is_alone and may_never_fit):
-            await limiter.note_never_fits(error.limits, tokens, since_start_s)
-            raise RequestRefused(f"a request of {tokens:,} tokens is more than {call.model} may get in a minute", 413)
-        said = f"{error.message} (it was asked for a request of about {tokens:,} tokens)"
-        self._order.delays.blocked(RateLimited(said))
-        if may_never_fit and error.retry_after_s is None and retry_policy.is_explained(known):
-            await limiter.note_never_fits(error.limits, tokens, since_start_s)  # others need not wait for it
-            raise RefusedAlone(call.model, tokens, error, is_explained=True)
-        known = await limiter.pause(retry_policy.pause_after_429_s(error), since_start_s, error.limits, tokens)
-        if is_alone and retry_policy.may_never_fit(known, tokens):
-            await limiter.settle(tokens, 0)  # nor for what it had reserved
-            raise RefusedAlone(call.model, tokens, error, is_explained=retry_policy.is_explained(known))
 
     async def _after_refusal(self, request: Request, error: RequestRefused, *, in_parts: bool) -> list[Outcome]:
         if in_parts:
