@@ -171,7 +171,7 @@ class EmbeddedPostgres:
 
     def stop(self) -> None:
         """End the server at once and remove its folder."""
-        self.halt()
+        self.halt(signal.SIGQUIT)  # nothing of it is needed any more, and while it starts it does not heed SIGINT
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
