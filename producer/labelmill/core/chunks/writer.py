@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from labelmill.core.chunks.encoding import EncodedChunk, Ids
 
 #: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
-CHUNK_TEXTS = 12_000
+CHUNK_TEXTS = 10_000
 #: The same where each text is a request: its prompt may be a hundred times as long, and is asked at a slower pace.
 _PROMPTED_TEXTS = 4_000
 #: The first chunks are smaller, and none has more texts than a quarter of the rows before it: a batch of a thousand
@@ -39,7 +39,7 @@ _FIRST_TEXTS = 500
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
 _CUTS_AHEAD = 2  # chunks that wait for compression, which reduces them to a seventh
-_CHUNKS_PER_COMMIT = 5
+_CHUNKS_PER_COMMIT = 6
 _SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the tokens of all.
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
