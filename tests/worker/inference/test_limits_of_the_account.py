@@ -9,13 +9,16 @@ import pytest
 import redis
 from aiohttp import web
 from asked import retry
-from mill import MODEL, Mill, open_mill, some_texts
+from mill import MODEL, Mill, open_mill, some_texts, until
+from sqlalchemy import select
 from sqlalchemy.engine import Engine
 from strict_mistral import StrictMistral, ok, result_of
 
-from labelmill.core.database import writing
+from labelmill.contracts.errors import DatabaseUnavailable
+from labelmill.core.database import db_now, reading, writing
+from labelmill.core.database.tables import ChunkRow
 from labelmill.core.remote_models import Listed, keep_list
-from labelmill_worker.inference import chunk_run, retry_policy
+from labelmill_worker.inference import chunk_run, model_names, retry_policy
 from labelmill_worker.process import delays
 
 NOTHING = {"x-ratelimit-limit-req-minute": "0", "x-ratelimit-remaining-req-minute": "0"}
@@ -138,4 +141,27 @@ def test_a_limit_that_is_set_for_a_name_binds_the_model_that_is_asked_by_another
     began = time.monotonic()
     assert made.run(batch)["rows"]["labelled"] == 60
     assert time.monotonic() - began > 0.45, "six requests, ten a second"
+    runtime.close()
+
+
+def test_a_chunk_whose_requests_cannot_begin_is_not_kept(
+    engine: Engine, mistral: StrictMistral, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = {MODEL: {"requests_per_minute": 6000}}
+    made, runtime = open_mill(engine, mistral, redis_url, model_limits=limits, lease_s=1.0)
+    batch = made.submit(some_texts(20))
+
+    def away(_: object) -> list[Listed]:
+        raise DatabaseUnavailable("the database is away")
+
+    def is_kept() -> bool:
+        with reading(engine) as connection:
+            return bool(connection.scalar(select(ChunkRow.lease_until > db_now())))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(model_names, "read_list", away)
+        with pytest.raises(DatabaseUnavailable):
+            made.work(batch)
+    until(lambda: not is_kept())
+    assert not mistral.billed
     runtime.close()

@@ -108,16 +108,16 @@ class ChunkRun:
         slice_until = time.monotonic() + SLICE_S
         window = SendingWindow(slice_until, claim.claimed_at + runtime.lease_s)
         record = runtime.recorder.open(claim, [*to_send.rows, *(failed.row for failed in blank)], window)
-        if blank:
-            runtime.recorder.put(record, Delivery(blank))
-        if claim.options.get("cache"):
-            try:
+        try:
+            if blank:
+                runtime.recorder.put(record, Delivery(blank))
+            if claim.options.get("cache"):
                 to_send = self._reuse_answers(record, to_send, slice_until)
-            except BaseException:
-                runtime.recorder.put(record, Delivery((), is_last=True))  # or it would keep the lease of a chunk
-                raise  # without work
-        order = self._order(record, window)
-        sending = runtime.send(claim.batch_id, order, self._strategy.plan(*to_send))
+            order = self._order(record, window)
+            sending = runtime.send(claim.batch_id, order, self._strategy.plan(*to_send))
+        except BaseException:
+            runtime.recorder.put(record, Delivery((), is_last=True))  # or it would keep the lease of a chunk
+            raise  # without work
         result = record.result()
         sending.result()
         if claim.caps:
