@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,13 @@ if TYPE_CHECKING:
     from labelmill.services.context import ServiceContext
 
 
-class RegistryCalls:
+class RegistryCalls(ABC):
     """The calls about models. `ref` is `intents` (the promoted version), `intents@2` or `intents@ALIAS`."""
 
     @property
+    @abstractmethod
     def context(self) -> ServiceContext:
         """The connections for the next call."""
-        raise NotImplementedError
 
     def models(self, *, archived: bool = False) -> list[ModelEntry]:
         """All models, by name and version; with `archived` also archived ones.
