@@ -14,7 +14,7 @@ import labelmill
 import labelmill_worker
 from labelmill.contracts.errors import InvalidInput
 from labelmill.core.database import connect, db_now, lock_name, reading, writing
-from labelmill.core.database.binary_copy import pack_rows, text_fields
+from labelmill.core.database.binary_copy import pack_rows
 from labelmill.core.database.dialects import dialect_named, dialect_of
 from labelmill.core.database.tables import LockRow
 
@@ -41,7 +41,7 @@ def test_rows_packed_for_copy_are_those_that_bulk_insert_writes(engine: Engine) 
         columns = ("batch_no", "row", "first_row", "external_id")
         if dialect.copies_binary:
             numbers = [(">i8", 7), (">i8", np.array([1, 2, 3])), (">i8", np.array([0, 0, 1]))]
-            packed = pack_rows(3, numbers, text_fields(["id 1", None, "日本"]), fields=4)
+            packed = pack_rows(3, numbers, ["id 1", None, "日本"], fields=4)
             dialect.copy_binary(connection, "duplicate_rows", columns, [packed], 2)
         else:
             with pytest.raises(NotImplementedError):

@@ -173,4 +173,4 @@ def answers_of(labels: list[str]) -> PredictionBlock:
     """Answers to the first rows of a batch."""
     count = len(labels)
     scores = np.full((count, len(LABELS)), 0.05, np.float32)
-    return PredictionBlock(0, np.arange(count), None, labels, [None] * count, scores.max(axis=1), scores)
+    return PredictionBlock(0, np.arange(count), None, labels, None, scores.max(axis=1), scores)

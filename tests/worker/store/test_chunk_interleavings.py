@@ -193,7 +193,7 @@ def _progress(claim: Claim, rows: list[int], *, failing: bool) -> ChunkProgress:
         return ChunkProgress()
     scores = np.full((len(rows), 2), 0.5, np.float32)
     best = scores.max(axis=1)
-    block = PredictionBlock(0, np.array(rows), None, ["a"] * len(rows), [None] * len(rows), best, scores)
+    block = PredictionBlock(0, np.array(rows), None, ["a"] * len(rows), None, best, scores)
     return ChunkProgress(blocks=[block], labelled=len(rows))
 
 

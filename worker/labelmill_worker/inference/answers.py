@@ -28,7 +28,7 @@ class Decisions(NamedTuple):
     """What one target's scores say, an entry a row. A row that abstained has neither a label nor a list."""
 
     labels: list[str | None]
-    label_lists: list[str | None]  #: JSON lists, of a multi-label target.
+    label_lists: list[str | None] | None  #: JSON lists, of a multi-label target.
     best: NDArray[np.float32]
     abstained: NDArray[np.bool_]
 
@@ -126,8 +126,8 @@ def decide(
         abstained = best < threshold[scores.argmax(axis=1)]
     else:
         abstained = best < np.float32(threshold)
-    nothing: list[str | None] = [None] * len(best)
     if target.multi:
+        nothing: list[str | None] = [None] * len(best)
         label_lists = [
             None if has_abstained else _label_list(row, target.labels)
             for row, has_abstained in zip(scores >= limits, abstained.tolist(), strict=True)
@@ -136,7 +136,7 @@ def decide(
     names: list[str | None] = [target.labels[index] for index in scores.argmax(axis=1).tolist()]
     for index in np.flatnonzero(abstained).tolist():
         names[index] = None
-    return Decisions(names, nothing, best, abstained)
+    return Decisions(names, None, best, abstained)
 
 
 def _label_list(holds: NDArray[np.bool_], labels: Sequence[str]) -> str:

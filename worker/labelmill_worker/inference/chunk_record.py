@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from labelmill.contracts.usage import Usage
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill_worker.inference.outcomes import Answer, Deferred, Delivery, RowFailed, Stop, Unforeseen
@@ -51,7 +53,8 @@ class ChunkRecord:
         self.window = window
         self.renewed_at = claim.claimed_at
         self.fault: Exception | None = None  #: Why nothing more of this claim is recorded.
-        self._left = set(rows_left)
+        self._is_left = np.zeros(len(claim.input.texts), bool)  # a byte a row: a set takes sixty, and twice the time
+        self._is_left[np.array([*rows_left], np.int64) - claim.first_row] = True
         self._stop: Stop | None = None
         self._deferred: Deferred | None = None
         self._unforeseen: Exception | None = None
@@ -105,10 +108,12 @@ class ChunkRecord:
         )
         progress.usages, self._usages_to_record = self._usages_to_record, []
         self._requests_to_record = self._tokens_to_record = 0
+        first_row = self.claim.first_row
         for answer in gathered.answers:
-            self._left.difference_update(answer.request.rows)
-        self._left.difference_update(failure.row for failure in gathered.failures)
-        return Entry(self.claim, progress, done=gathered.is_last and not self._left)
+            self._is_left[answer.request.row_numbers - first_row] = False
+        for failure in gathered.failures:
+            self._is_left[failure.row - first_row] = False
+        return Entry(self.claim, progress, done=gathered.is_last and not self._is_left.any())
 
     def committed(self, entry: Entry, standing: Standing, asked_at: float) -> None:
         """Its part was written, in a transaction that began at `asked_at`."""
@@ -130,7 +135,7 @@ class ChunkRecord:
             return
         self._result.set_result(
             ChunkResult(
-                frozenset(self._left),
+                frozenset((np.flatnonzero(self._is_left) + self.claim.first_row).tolist()),
                 self._stop,
                 self._deferred,
                 self._unforeseen,

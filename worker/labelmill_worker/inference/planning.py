@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
+
 from labelmill.core.money.token_counts import BYTES_PER_TOKEN, count_tokens
 
 #: Characters of one request at most: well under the size at which gateways answer 413, and some 50,000 tokens.
@@ -14,9 +17,9 @@ _CHARS_PER_TOKEN = 4  #: Of ASCII; other scripts take up to a token a character.
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Texts to send together; `rows` are their row numbers within the batch."""
+    """Texts to send together."""
 
-    rows: Sequence[int]
+    rows: Sequence[int]  #: Their numbers within the batch; a range where none is left out.
     texts: Sequence[str]
     overhead_tokens: int = 0  #: Tokens that go with each text: its answer, and the prompt if it has one of its own.
     shared_tokens: int = 0  #: Tokens that go with the request, however many texts it holds: a prompt for all of them.
@@ -30,6 +33,19 @@ class Request:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def row_numbers(self) -> NDArray[np.int64]:
+        """`rows` as an array."""
+        rows = self.rows
+        return np.arange(rows.start, rows.stop) if isinstance(rows, range) else np.array(rows, np.int64)
+
+    def values_of(self, chunk: Sequence[str], first_row: int) -> Sequence[str]:
+        """Its rows' part of a column of the chunk that begins with `first_row`."""
+        rows = self.rows
+        if isinstance(rows, range):
+            return chunk[rows.start - first_row : rows.stop - first_row]
+        return [chunk[row - first_row] for row in rows]
 
     def halves(self) -> tuple[Request, Request]:
         """The same rows as two requests."""

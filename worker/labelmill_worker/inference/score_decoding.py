@@ -8,18 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from operator import attrgetter
+from struct import Struct
 from typing import Any, cast
 
 import msgspec
 import numpy as np
 import orjson
+from msgspec.structs import astuple
 from numpy.typing import NDArray
 
 from labelmill.contracts.errors import MalformedAnswer
 from labelmill.contracts.label_schema import LabelSchema, Target
-from labelmill_worker.inference.answers import MAX_FLOAT32, Scores, check_scores
+from labelmill_worker.inference.answers import Scores, check_scores
 from labelmill_worker.ports.inference import Decode
 
 #: Of a target: a field is looked for from the one that was found last. With so many labels, in another order than
@@ -91,12 +92,9 @@ def _decoder(schema: LabelSchema, order: _Order) -> Decode:
             document: Any = decoder.decode(payload)
             results = document.results
             scores = [pick(results) for pick in pickers]
-        except (ValueError, RecursionError):  # text that is no UTF-8 as well
-            scores = None
-        if scores is None or not all(map(_fits_float32, scores)):
+        except (ValueError, RecursionError, OverflowError):  # also what is no UTF-8, or too large for float32
             return cast("Mapping[str, Any]", orjson.loads(payload))
-        decoded = DecodedResults(len(results), [values.astype(np.float32) for values in scores])
-        return {"results": decoded, "usage": document.usage}
+        return {"results": DecodedResults(len(results), scores), "usage": document.usage}
 
     return decode
 
@@ -117,19 +115,16 @@ def _struct(kinds: Mapping[str, Any], **options: Any) -> Any:
     return msgspec.defstruct("Struct", fields, rename=names, gc=False, **options)
 
 
-def _picker(number: int, target: Target, labels: Sequence[str]) -> Callable[[Sequence[Any]], NDArray[np.float64]]:
-    """What takes a target's scores out of results: float64 (rows, labels), in label order."""
+def _picker(number: int, target: Target, labels: Sequence[str]) -> Callable[[Sequence[Any]], NDArray[np.float32]]:
+    """What takes a target's scores out of results: float32 (rows, labels), in label order. Raises OverflowError."""
     size = len(labels)
     of_target = attrgetter(f"f{number}.scores")
-    in_order = attrgetter(*(f"f{labels.index(label)}" for label in target.labels))
+    pack = Struct(f"<{size}f").pack  # a row at a time: a quarter of the time that NumPy takes for each number
+    in_order = None if target.labels == tuple(labels) else [labels.index(label) for label in target.labels]
 
-    def pick(results: Sequence[Any]) -> NDArray[np.float64]:
-        found = map(in_order, map(of_target, results))
-        values = found if size == 1 else chain.from_iterable(found)
-        return np.fromiter(values, np.float64, len(results) * size).reshape(len(results), size)
+    def pick(results: Sequence[Any]) -> NDArray[np.float32]:
+        packed = b"".join([pack(*astuple(scores)) for scores in map(of_target, results)])
+        values = np.frombuffer(packed, "<f4").reshape(len(results), size)
+        return values if in_order is None else values[:, in_order]
 
     return pick
-
-
-def _fits_float32(values: NDArray[np.float64]) -> bool:
-    return bool((np.abs(values) <= MAX_FLOAT32).all())

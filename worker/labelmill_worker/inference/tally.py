@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -35,10 +36,10 @@ def tally(
 
 def _add_answers(progress: ChunkProgress, claim: Claim, answers: Sequence[Answer]) -> None:
     schema = answers[0].schema  # one model's: the same of all
-    rows = [row for answer in answers for row in answer.request.rows]
+    requests = [answer.request for answer in answers]
+    rows = np.concatenate([request.row_numbers for request in requests])
     ids = claim.input.ids
-    names = None if ids is None else [ids[row - claim.first_row] for row in rows]
-    numbers = np.array(rows, np.int64)
+    names = ids and [*chain.from_iterable(request.values_of(ids, claim.first_row) for request in requests)]
     has_abstained = np.zeros(len(rows), bool)
     models = claim.options.get("model_thresholds")
     if models is None:  # an earlier Labelmill submitted it
@@ -50,11 +51,11 @@ def _add_answers(progress: ChunkProgress, claim: Claim, answers: Sequence[Answer
         decided = decide(scores, target, threshold, label_limits(target, models))
         has_abstained |= decided.abstained
         progress.blocks.append(
-            PredictionBlock(number, numbers, names, decided.labels, decided.label_lists, decided.best, scores)
+            PredictionBlock(number, rows, names, decided.labels, decided.label_lists, decided.best, scores)
         )
     abstained, weight = int(has_abstained.sum()), len(rows)
     if claim.repeats:
-        weights = np.array([1 + claim.repeats.get(row, 0) for row in rows])
+        weights = np.array([1 + claim.repeats.get(row, 0) for row in rows.tolist()])
         abstained, weight = int(weights[has_abstained].sum()), int(weights.sum())
     progress.abstained += abstained
     progress.labelled += weight - abstained

@@ -6,7 +6,7 @@ dataset's text: whatever changes texts here has to change them there too (`train
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 from labelmill.contracts.errors import LabelmillError
@@ -23,8 +23,8 @@ class EmptyText(LabelmillError):
 class RowsToSend(NamedTuple):
     """Rows with their texts."""
 
-    rows: list[int]
-    texts: list[str]
+    rows: Sequence[int]
+    texts: Sequence[str]
 
     def without(self, indices: Container[int]) -> RowsToSend:
         """All but those at `indices`."""
@@ -36,8 +36,9 @@ def unanswered_rows(claim: Claim) -> tuple[RowsToSend, list[RowFailed]]:
     """The rows still to send, and those that fail unsent because they are blank."""
     held = claim.input
     if not held.repeats and not claim.answered and all(held.texts) and not any(map(str.isspace, held.texts)):
-        return RowsToSend([*range(claim.first_row, claim.first_row + len(held.texts))], [*held.texts]), []
-    to_send = RowsToSend([], [])
+        return RowsToSend(range(claim.first_row, claim.first_row + len(held.texts)), held.texts), []
+    rows: list[int] = []
+    texts: list[str] = []
     blank: list[RowFailed] = []
     for row, text in enumerate(claim.input.texts, claim.first_row):
         if row - claim.first_row in claim.input.repeats or row in claim.answered:
@@ -45,6 +46,6 @@ def unanswered_rows(claim: Claim) -> tuple[RowsToSend, list[RowFailed]]:
         if not text or text.isspace():
             blank.append(RowFailed(row, EmptyText("the text is empty")))
             continue
-        to_send.rows.append(row)
-        to_send.texts.append(text)
-    return to_send, blank
+        rows.append(row)
+        texts.append(text)
+    return RowsToSend(rows, texts), blank

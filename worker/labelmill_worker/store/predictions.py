@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy.engine import Connection
 
-from labelmill.core.database.binary_copy import NULL, pack_rows, text_field, text_fields
+from labelmill.core.database.binary_copy import NULL, pack_rows, text_field
 from labelmill.core.database.dialects import dialect_of
 
-_COLUMNS = ("batch_no", "row", "target", "score", "scores", "labels", "label", "external_id")
+_COLUMNS = ("batch_no", "row", "target", "score", "scores", "external_id", "labels", "label")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +25,7 @@ class PredictionBlock:
     rows: NDArray[np.int64]
     external_ids: Sequence[str] | None  #: None: the row numbers.
     labels: Sequence[str | None]
-    label_lists: Sequence[str | None]  #: JSON lists, of a multi-label target.
+    label_lists: Sequence[str | None] | None  #: JSON lists, of a multi-label target.
     best: NDArray[np.float32]
     scores: NDArray[np.float32]  #: (rows, labels), in label order.
 
@@ -50,17 +50,14 @@ def _rows(batch_no: int, block: PredictionBlock) -> Iterable[tuple[object, ...]]
         repeat(block.target),
         block.best.tolist(),
         [raw[at : at + width] for at in range(0, len(raw), width)],
-        block.label_lists,
-        block.labels,
         block.external_ids or repeat(None),
+        block.label_lists or repeat(None),
+        block.labels,
     )
 
 
 def _binary_rows(batch_no: int, block: PredictionBlock) -> bytes:
     count, width = block.scores.shape
-    pairs = list(zip(block.label_lists, block.labels, strict=True))
-    known = {pair: text_field(pair[0]) + text_field(pair[1]) for pair in set(pairs)}  # both columns in one piece
-    ids = (repeat(NULL, count),) if block.external_ids is None else text_fields(block.external_ids)
     numbers = [
         (">i8", batch_no),
         (">i8", block.rows),
@@ -68,4 +65,14 @@ def _binary_rows(batch_no: int, block: PredictionBlock) -> bytes:
         (">f4", block.best),
         (("<f4", (width,)), block.scores),
     ]
-    return pack_rows(count, numbers, [map(known.__getitem__, pairs), *ids], fields=len(_COLUMNS))
+    return pack_rows(count, numbers, block.external_ids, _decision_fields(block), fields=len(_COLUMNS))
+
+
+def _decision_fields(block: PredictionBlock) -> Iterable[bytes]:
+    """Both columns of labels in one piece; there are a few of them, however many the rows."""
+    if block.label_lists is None:
+        fields = {label: NULL + text_field(label) for label in set(block.labels)}
+        return map(fields.__getitem__, block.labels)
+    pairs = list(zip(block.label_lists, block.labels, strict=True))
+    known = {pair: text_field(pair[0]) + text_field(pair[1]) for pair in set(pairs)}
+    return map(known.__getitem__, pairs)

@@ -378,10 +378,10 @@ class BatchWriter:
         columns = ("batch_no", "row", "first_row", "external_id")
         dialect = dialect_of(connection)
         if dialect.copies_binary:
-            from labelmill.core.database.binary_copy import pack_rows, text_fields  # noqa: PLC0415 - NumPy
+            from labelmill.core.database.binary_copy import pack_rows  # noqa: PLC0415 - NumPy
 
             numbers = [(">i8", self._batch_no), (">i8", rows), (">i8", firsts)]
-            packed = pack_rows(count, numbers, text_fields(names), fields=len(columns))
+            packed = pack_rows(count, numbers, names, fields=len(columns))
             dialect.copy_binary(connection, "duplicate_rows", columns, [packed], count)
             return
         dialect.bulk_insert(

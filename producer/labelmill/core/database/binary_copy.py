@@ -7,16 +7,22 @@ from itertools import chain
 from typing import Any, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 _LENGTH = ">i4"
-NULL = b"\xff\xff\xff\xff"  #: A field without a value: a length of -1.
+_NO_VALUE = -1  #: The length of a field without a value.
+NULL = b"\xff\xff\xff\xff"  #: Such a field.
 
 
 def pack_rows(
-    count: int, numbers: Sequence[tuple[Any, Any]], pieces: Sequence[Iterable[bytes]], *, fields: int
+    count: int,
+    numbers: Sequence[tuple[Any, Any]],
+    texts: Sequence[str | None] | None,
+    further: Iterable[bytes] | None = None,
+    *,
+    fields: int,
 ) -> bytes:
-    """`count` rows of `fields` columns: first those of fixed width, then what the `pieces` of each row hold.
+    """`count` rows of `fields` columns: first those of fixed width, then one of texts (None: no row has any), then what
+    `further` has for each row: all columns that are left, in one piece.
 
     `numbers`: for each column a NumPy type, big-endian as PostgreSQL wants it, and its values (or one for all rows).
     """
@@ -24,20 +30,32 @@ def pack_rows(
     layout: list[Any] = [("fields", ">i2")]
     for index, kind in enumerate(kinds):
         layout += [(f"length{index}", _LENGTH), (f"value{index}", kind.base, kind.shape)]
-    fixed = np.empty(count, np.dtype(layout))
+    # with the length of the text: a piece less to join for each row
+    fixed = np.empty(count, np.dtype([*layout, ("length", _LENGTH)]))
     fixed["fields"] = fields
     for index, (kind, (_, values)) in enumerate(zip(kinds, numbers, strict=True)):
         fixed[f"length{index}"], fixed[f"value{index}"] = kind.itemsize, values
-    return b"".join(chain.from_iterable(zip(_as_bytes(fixed), *pieces, strict=True)))
+    columns: list[Iterable[bytes]] = []
+    if texts is None:
+        fixed["length"] = _NO_VALUE
+    else:
+        contents, fixed["length"] = _contents(texts)
+        columns.append(contents)
+    if further is not None:
+        columns.append(further)
+    heads = cast("list[bytes]", fixed.view(f"V{fixed.itemsize}").tolist())
+    return b"".join(chain.from_iterable(zip(heads, *columns, strict=True)))
 
 
-def text_fields(values: Sequence[str | None]) -> Sequence[Sequence[bytes]]:
-    """The pieces of a column of texts: their lengths and they themselves."""
+def _contents(texts: Sequence[str | None]) -> tuple[list[bytes], Any]:
+    """Texts as bytes, and their lengths."""
     try:
-        texts = [*map(str.encode, values)]  # type: ignore[arg-type]
+        contents = [*map(str.encode, texts)]  # type: ignore[arg-type]
     except TypeError:  # some are missing
-        return [[*map(text_field, values)]]
-    return [_as_bytes(np.fromiter(map(len, texts), _LENGTH, len(texts))), texts]
+        contents = [(text or "").encode() for text in texts]
+        pairs = zip(texts, contents, strict=True)
+        return contents, [_NO_VALUE if text is None else len(content) for text, content in pairs]
+    return contents, np.fromiter(map(len, contents), np.int32, len(contents))
 
 
 def text_field(value: str | None) -> bytes:
@@ -46,7 +64,3 @@ def text_field(value: str | None) -> bytes:
         return NULL
     raw = value.encode()
     return len(raw).to_bytes(4, "big") + raw
-
-
-def _as_bytes(items: NDArray[Any]) -> list[bytes]:
-    return cast("list[bytes]", items.view(f"V{items.itemsize}").tolist())
