@@ -107,11 +107,9 @@ def _import() -> None:
 def small_chunks() -> None:
     """Let a batch of a thousand texts be as many chunks as one of a million usually is, in this process and its
     children."""
-    from labelmill.core.chunks.writer import BatchWriter  # noqa: PLC0415 - what is forked has it already
+    from labelmill.core.chunks import writer  # noqa: PLC0415 - what is forked has it already
 
-    defaults = BatchWriter.__init__.__kwdefaults__
-    assert defaults is not None  # noqa: S101 - `chunk_texts` has one
-    defaults["chunk_texts"] = CHUNK_TEXTS
+    writer.CHUNK_TEXTS = writer.PROMPTED_TEXTS = CHUNK_TEXTS
 
 
 def long_preparations() -> None:

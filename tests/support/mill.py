@@ -18,7 +18,7 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import ChunkMessage, JobMessage
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, utc_now
 from labelmill.core.jobs.dispatch import dispatch_batch
@@ -86,7 +86,7 @@ class Mill:
             )
             values = {c.key: getattr(row, c.key) for c in BatchRow.__table__.columns if getattr(row, c.key) is not None}
             number = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
-        with BatchWriter(self.engine, number, row.id, chunk_texts=chunk_texts) as writer:
+        with BatchWriter(self.engine, number, row.id, sizes=ChunkSizes(chunk_texts)) as writer:
             writer.add(texts)
             writer.finish()
         dispatch_batch(self.engine, self.sender, row.id)

@@ -20,7 +20,7 @@ from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState, Mode
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter, chunk_texts_for, read_written
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter, ChunkSizes, read_written
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs import events
@@ -298,7 +298,7 @@ def _write(
             engine,
             batch.no,
             batch.id,
-            chunk_texts=chunk_texts_for(method),
+            sizes=ChunkSizes.of(method),
             fingerprint=batch.has_key,
             written=[] if batch.is_new else read_written(engine, batch.no),
         ) as writer,

@@ -21,7 +21,7 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import moves_to, states_before
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
 from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
 from labelmill.core.jobs.leases import LeaseLost
@@ -66,7 +66,7 @@ class Chunks(RuleBasedStateMachine):
             connection.execute(insert(ModelTargetRow).values(model_no=1, target=0, name="t"))
             values = {"no": 1, "id": self.batch, "state": "submitting", "model_no": 1, "model_ref": "m", "options": {}}
             connection.execute(insert(BatchRow).values(values))
-        writer = BatchWriter(self.engine, 1, self.batch, chunk_texts=_ROWS)
+        writer = BatchWriter(self.engine, 1, self.batch, sizes=ChunkSizes(_ROWS))
         writer.add([f"text {row}" for row in range(_CHUNKS * _ROWS)])
         writer.finish()
         self.owner: dict[int, str | None] = dict.fromkeys(range(_CHUNKS))

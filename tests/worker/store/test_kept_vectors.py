@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import event, func, insert, select
 from sqlalchemy.engine import Engine
 
-from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, VectorRow
 from labelmill_worker.store.chunks import Claim, claim_chunk
@@ -26,7 +26,7 @@ def _batch(engine: Engine, model_no: int, name: str) -> list[Claim]:
     with writing(engine) as connection:
         values = {"id": name, "state": "submitting", "model_no": model_no, "model_ref": "m", "options": {}}
         number = connection.execute(insert(BatchRow).values(values).returning(BatchRow.no)).scalar_one()
-    with BatchWriter(engine, number, name, chunk_texts=1) as writer:
+    with BatchWriter(engine, number, name, sizes=ChunkSizes(1)) as writer:
         writer.add(["one", "two"])
         writer.finish()
     claims = [claim_chunk(engine, name, chunk, 60) for chunk in (0, 1)]

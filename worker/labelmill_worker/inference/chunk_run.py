@@ -141,7 +141,7 @@ class ChunkRun:
             flow=Flow(claim.batch_no, PRIORITY_OF[claim.priority], claim.number),
             window=window,
             delays=SubjectDelays(runtime.delays, model_subject(claim.model.no)),
-            deliver=partial(runtime.recorder.put, record),
+            deliver=partial(runtime.deliver, record),
             defers_malformed=retry_policy.defers_malformed(claim.attempts),
             defers_unusable=retry_policy.defers_unusable(claim.attempts),
             defers_refused_alone=retry_policy.defers_refused_alone(claim.attempts),

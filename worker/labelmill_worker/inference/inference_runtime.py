@@ -17,9 +17,11 @@ from labelmill.core.storage.base import Storage
 from labelmill.core.storage.opening import open_storage
 from labelmill_worker.inference.admission import Admission
 from labelmill_worker.inference.bisection import BatchVerdicts
+from labelmill_worker.inference.chunk_record import ChunkRecord
 from labelmill_worker.inference.model_names import ModelNames
+from labelmill_worker.inference.outcomes import Delivery
 from labelmill_worker.inference.planning import Request
-from labelmill_worker.inference.recorder import LoopUpdate, Recorder
+from labelmill_worker.inference.recorder import Delivered, LoopUpdate, Recorder
 from labelmill_worker.inference.sender import ChunkOrder, ChunkSender
 from labelmill_worker.inference.unused_vectors import UnusedVectors
 from labelmill_worker.mistral.ratelimit.limiter import FleetLimiter
@@ -55,6 +57,7 @@ class InferenceRuntime:
         self._verdicts = BatchVerdicts()
         self._unused_vectors = UnusedVectors()
         self._names = ModelNames(engine, limiter) if settings.model_limits else None
+        self._outbox: list[Delivered] = []
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="mistral-loop", daemon=True)
         self._thread.start()
@@ -87,6 +90,17 @@ class InferenceRuntime:
             await sender.send_all(requests)
 
         return asyncio.run_coroutine_threadsafe(send_all(), self._loop)
+
+    def deliver(self, record: ChunkRecord, delivery: Delivery) -> None:
+        """Have the recorder write what an order's requests brought. On the loop: what one pass of it brings goes there
+        together, or the recorder would wake for each and begin a transaction with the first."""
+        if not self._outbox:
+            self._loop.call_soon(self._hand_over)
+        self._outbox.append((record, delivery))
+
+    def _hand_over(self) -> None:
+        delivered, self._outbox = self._outbox, []
+        self.recorder.put_all(delivered)
 
     def note_answered(self, batch_id: str) -> None:
         """Something of a batch was answered elsewhere: its rows are refused each for itself."""

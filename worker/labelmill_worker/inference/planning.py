@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,15 +67,12 @@ def plan_requests(rows: Sequence[int], texts: Sequence[str], texts_per_request: 
 
     A text longer than that goes alone.
     """
-    start = chars = 0
-    for index, text in enumerate(texts):
-        length = len(text)
-        if index > start and (index - start >= texts_per_request or chars + length > MAX_REQUEST_CHARS):
-            yield Request(rows[start:index], texts[start:index])
-            start, chars = index, 0
-        chars += length
-    if start < len(texts):
-        yield Request(rows[start:], texts[start:])
+    start = 0
+    while start < len(texts):
+        chars_so_far = [*accumulate(map(len, texts[start : start + texts_per_request]))]
+        end = start + max(1, bisect_right(chars_so_far, MAX_REQUEST_CHARS))
+        yield Request(rows[start:end], texts[start:end])
+        start = end
 
 
 def plan_by_tokens(

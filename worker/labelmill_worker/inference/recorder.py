@@ -29,11 +29,12 @@ from labelmill_worker.store.progress import Entry
 
 log = structlog.get_logger()
 
-_AT_ONCE = 100  #: Requests recorded in one transaction at most: ten thousand rows, whose packing takes memory.
+_AT_ONCE = 50  #: Requests that go to the recorder together; from so many on it takes no more into one transaction.
 _LINGER_S = 0.001  #: A single outcome waits for others: a transaction costs as much as writing a hundred rows.
 _SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
 
-_Item = tuple[ChunkRecord, Delivery]
+Delivered = tuple[ChunkRecord, Delivery]
+"""What a chunk's requests brought, and the record that it belongs to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,7 @@ class Recorder:
     ) -> None:
         self._lease_s = lease_s
         self._notify_loop = notify_loop
-        self._arrived: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._arrived: queue.SimpleQueue[Sequence[Delivered] | None] = queue.SimpleQueue()
         self._open: set[ChunkRecord] = set()  # touched by the recorder's thread alone
         self._writer = EntryWriter(engine, lease_s, prices)
         self._unserved = UnservedWatch(engine)
@@ -74,7 +75,12 @@ class Recorder:
 
     def put(self, record: ChunkRecord, delivery: Delivery) -> None:
         """Record what was delivered."""
-        self._arrived.put((record, delivery))
+        self._arrived.put([(record, delivery)])
+
+    def put_all(self, delivered: Sequence[Delivered]) -> None:
+        """The same of several: the thread wakes once for all of them."""
+        for start in range(0, len(delivered), _AT_ONCE):
+            self._arrived.put(delivered[start : start + _AT_ONCE])
 
     def close(self) -> None:
         """Stop, once what has arrived is written."""
@@ -99,25 +105,25 @@ class Recorder:
         self._yield_to_unserved()
         return is_stopping
 
-    def _take(self) -> tuple[list[_Item], bool]:
+    def _take(self) -> tuple[list[Delivered], bool]:
         """What has arrived, at the latest when a lease is due."""
-        items: list[_Item] = []
+        items: list[Delivered] = []
         try:
             renews_in_s = self._lease_s / RENEWALS_PER_LEASE
             patience_s = min(CHECK_EVERY_S if self._unserved.is_checking else 1.0, renews_in_s / 2)
-            first = self._arrived.get(timeout=patience_s if self._open else None)
-            if first is not None and not self._arrived.qsize():
+            arrived = self._arrived.get(timeout=patience_s if self._open else None)
+            if arrived is not None and len(arrived) == 1 and not self._arrived.qsize():
                 time.sleep(_LINGER_S)
-            while first is not None:
-                items.append(first)
+            while arrived is not None:
+                items += arrived
                 if len(items) >= _AT_ONCE:
                     return items, False
-                first = self._arrived.get_nowait()
+                arrived = self._arrived.get_nowait()
         except queue.Empty:
             return items, False
         return items, True
 
-    def _gather(self, items: list[_Item]) -> dict[ChunkRecord, Gathered]:
+    def _gather(self, items: list[Delivered]) -> dict[ChunkRecord, Gathered]:
         gathered_of: dict[ChunkRecord, Gathered] = {}
         for record, delivery in items:
             self._open.add(record)

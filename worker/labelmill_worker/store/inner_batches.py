@@ -15,7 +15,7 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter, chunk_texts_for
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter, ChunkSizes
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import (
     BatchRow,
@@ -124,7 +124,7 @@ def fill_inner_batch(
         for table in (ChunkInputRow, DuplicateRow, ChunkRow):
             connection.execute(delete(table).where(table.batch_no == batch_no))
     # a person may cancel meanwhile: the job then finds its batch cancelled
-    writing_chunks = BatchWriter(engine, batch_no, batch_id, chunk_texts=chunk_texts_for(method), guard=guard)
+    writing_chunks = BatchWriter(engine, batch_no, batch_id, sizes=ChunkSizes.of(method), guard=guard)
     with contextlib.suppress(BatchEnded), writing_chunks as writer:
         for block in blocks:
             writer.add(block)

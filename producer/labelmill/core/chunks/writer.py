@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -31,10 +32,9 @@ if TYPE_CHECKING:
 #: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
 CHUNK_TEXTS = 10_000
 #: The same where each text is a request: its prompt may be a hundred times as long, and is asked at a slower pace.
-_PROMPTED_TEXTS = 4_000
-#: The first chunks are smaller, and none has more texts than a quarter of the rows before it: a batch of a thousand
-#: rows occupies a whole fleet, or gets its share of a busy one, and no batch ends with one worker at work. Multiples of
-#: this, so that all requests of a chunk are full.
+PROMPTED_TEXTS = 4_000
+#: The first chunks are smaller: a batch of a thousand rows occupies a whole fleet, or gets its share of a busy one.
+#: Multiples of this, so that all requests of a chunk are full.
 _FIRST_TEXTS = 500
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
@@ -44,9 +44,19 @@ _SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the toke
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
 
 
-def chunk_texts_for(method: str) -> int:
-    """How many distinct texts a chunk may have whose model was made by this method."""
-    return _PROMPTED_TEXTS if method == "prompt" else CHUNK_TEXTS
+@dataclass(frozen=True, slots=True)
+class ChunkSizes:
+    """How large chunks grow: up to `max_texts` distinct texts, and to a `part`th of the rows before them, so that no
+    batch ends with one worker at work."""
+
+    max_texts: int = CHUNK_TEXTS
+    part: int = 2
+
+    @classmethod
+    def of(cls, method: str) -> ChunkSizes:
+        """For a model that was made by this method. A prompt takes a request for each text, which a process does not
+        send all at once: more workers share what comes last."""
+        return cls(PROMPTED_TEXTS, 4) if method == "prompt" else cls(CHUNK_TEXTS)
 
 
 def read_written(engine: Engine, batch_no: int) -> list[int]:
@@ -83,7 +93,7 @@ class BatchWriter:
         batch_no: int,
         batch_id: str,
         *,
-        chunk_texts: int = CHUNK_TEXTS,
+        sizes: ChunkSizes | None = None,
         fingerprint: bool = False,
         written: Sequence[int] = (),
         guard: Callable[[Connection], None] = lambda _: None,
@@ -96,7 +106,7 @@ class BatchWriter:
         self._engine = engine
         self._batch_no = batch_no
         self._batch_id = batch_id
-        self._max_texts = chunk_texts
+        self._sizes = sizes or ChunkSizes()
         self._sampled_texts = self._sampled_tokens = 0
         self._guard = guard
         self._written = written
@@ -262,7 +272,8 @@ class BatchWriter:
         np = self._np
         if (number := len(self._first_rows)) < len(self._written):
             return start + self._written[number]
-        max_texts = min(self._max_texts, max(_FIRST_TEXTS, self.rows // 4 // _FIRST_TEXTS * _FIRST_TEXTS))
+        sizes = self._sizes
+        max_texts = min(sizes.max_texts, max(_FIRST_TEXTS, self.rows // sizes.part // _FIRST_TEXTS * _FIRST_TEXTS))
         end = int(np.searchsorted(new, (new[start - 1] if start else 0) + max_texts)) + 1
         end = min(end, start + _CHUNK_ROWS)
         if self._max_chars < CHUNK_CHARS:

@@ -17,7 +17,7 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseOutdated
 from labelmill.core.chunks.codec import decode_repeats
-from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
 from labelmill.core.database import (
     check_tables,
     connect,
@@ -115,7 +115,7 @@ def test_rows_repeated_in_batches_of_before_are_counted_by_the_upgrade(engine: E
             "created_at": utc_now(),
         }
         no = connection.execute(insert(BatchRow).values(batch).returning(BatchRow.no)).scalar_one()
-    with BatchWriter(engine, no, "batch_0000000001", chunk_texts=4) as writer:
+    with BatchWriter(engine, no, "batch_0000000001", sizes=ChunkSizes(4)) as writer:
         writer.add([*"abcdefgh", *"aab", *"hij", "j"])
         writer.finish()
     expected = {0: {0: 2, 1: 1}, 1: {7: 1}, 2: {13: 1}}
