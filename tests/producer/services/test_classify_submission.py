@@ -166,7 +166,7 @@ def test_a_submission_that_died_half_way_is_resumed_by_its_key(
             text("SELECT count(*) FROM chunk_inputs i JOIN batches b ON b.no = i.batch_no WHERE b.id = :id"),
             {"id": resumed},
         )
-        assert written.scalar() == 6
+        assert written.scalar() == 7
 
 
 def test_a_submission_is_not_resumed_with_other_content(
