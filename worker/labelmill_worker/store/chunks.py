@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from sqlalchemy import exists, insert, select, update
+from sqlalchemy import bindparam, exists, insert, select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import BudgetReached, LabelmillError, Retryable
@@ -41,7 +41,9 @@ from labelmill_worker.store.vectors import rows_with_vectors
 _ERROR_COLUMNS = ("batch_no", "row", "external_id", "code", "message")
 
 
-_OF_BATCH = (
+# Statements of every claim, built once: building one takes as long as running it.
+
+_BATCH = select(
     BatchRow.no,
     BatchRow.state,
     BatchRow.options,
@@ -49,7 +51,29 @@ _OF_BATCH = (
     BatchRow.priority,
     BatchRow.owner_id,
     BatchRow.max_cost,
+).where(BatchRow.id == bindparam("id"))
+_REALTIME_BATCH = _BATCH.where(BatchRow.runs_in == Mode.REALTIME.value)
+_CHUNK = (
+    select(
+        ChunkRow.first_row,
+        ChunkRow.rows,
+        ChunkRow.attempts,
+        ChunkRow.labelled,
+        ChunkRow.abstained,
+        ChunkRow.failed,
+        ChunkRow.faults,
+        ChunkInputRow.data,
+        ChunkRepeatsRow.data.label("repeats"),
+    )
+    .join(ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number))
+    .outerjoin(
+        ChunkRepeatsRow,
+        (ChunkRepeatsRow.batch_no == ChunkRow.batch_no) & (ChunkRepeatsRow.number == ChunkRow.number),
+    )
+    .where(ChunkRow.batch_no == bindparam("of_batch"), ChunkRow.number == bindparam("of_chunk"))
 )
+_MODEL = select(ModelRow.__table__).where(ModelRow.no == bindparam("model_no"))
+_IS_OPEN = select(exists().where(ChunkRow.batch_no == bindparam("of_batch"), OPEN_CHUNK))
 
 
 @dataclass(frozen=True)
@@ -93,9 +117,7 @@ def claim_chunk(
     `monthly_cap`: the installation's."""
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
-        batch = connection.execute(
-            select(*_OF_BATCH).where(BatchRow.id == batch_id, BatchRow.runs_in == Mode.REALTIME.value)
-        ).first()
+        batch = connection.execute(_REALTIME_BATCH, {"id": batch_id}).first()
         if batch is None or batch.state not in BATCH.runnable:
             return None
         if batch.state == BatchState.QUEUED.value and dialect_of(connection).locks_rows:
@@ -127,7 +149,7 @@ def claim_chunk_of_remote(
     chunk is done, or cannot be read. Raises ChunkBusy."""
     token, asked_at = secrets.token_hex(8), time.monotonic()
     with writing(engine) as connection:
-        batch = connection.execute(select(*_OF_BATCH).where(BatchRow.id == batch_id)).one()
+        batch = connection.execute(_BATCH, {"id": batch_id}).one()
         if not chunk_transitions.claim(connection, batch.no, number, token, lease_s, from_dead=True):
             of_chunk = (ChunkRow.batch_no == batch.no) & (ChunkRow.number == number)
             if connection.scalar(select(ChunkRow.state).where(of_chunk)) == ChunkState.CLAIMED.value:
@@ -145,28 +167,8 @@ def _read_claim(
     engine: Engine, batch_id: str, number: int, token: str, batch: Any, asked_at: float, monthly_cap: float | None
 ) -> Claim:
     with reading(engine) as connection:
-        chunk = connection.execute(
-            select(
-                ChunkRow.first_row,
-                ChunkRow.rows,
-                ChunkRow.attempts,
-                ChunkRow.labelled,
-                ChunkRow.abstained,
-                ChunkRow.failed,
-                ChunkRow.faults,
-                ChunkInputRow.data,
-                ChunkRepeatsRow.data.label("repeats"),
-            )
-            .join(
-                ChunkInputRow, (ChunkInputRow.batch_no == ChunkRow.batch_no) & (ChunkInputRow.number == ChunkRow.number)
-            )
-            .outerjoin(
-                ChunkRepeatsRow,
-                (ChunkRepeatsRow.batch_no == ChunkRow.batch_no) & (ChunkRepeatsRow.number == ChunkRow.number),
-            )
-            .where(ChunkRow.batch_no == batch.no, ChunkRow.number == number)
-        ).one()
-        model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == batch.model_no)).mappings().one()
+        chunk = connection.execute(_CHUNK, {"of_batch": batch.no, "of_chunk": number}).one()
+        model = connection.execute(_MODEL, {"model_no": batch.model_no}).mappings().one()
         answered: set[int] = set()
         last_row = chunk.first_row + chunk.rows
         if chunk.labelled or chunk.abstained or chunk.failed:
@@ -238,10 +240,10 @@ def release_chunk(engine: Engine, claim: Claim, *, wait_s: float | None = None, 
 
 def complete_batch(engine: Engine, batch_no: int, batch_id: str) -> bool:
     """End a batch whose last chunk is closed. Its own transaction: it must see what every other closer committed."""
-    open_chunk = exists().where(ChunkRow.batch_no == batch_no, OPEN_CHUNK)
     with reading(engine) as connection:
-        if connection.scalar(select(open_chunk)):
+        if connection.scalar(_IS_OPEN, {"of_batch": batch_no}):
             return False
+    open_chunk = exists().where(ChunkRow.batch_no == batch_no, OPEN_CHUNK)
     with writing(engine) as connection:
         return move_job(connection, batch_id, BatchState.COMPLETED, ~open_chunk)
 

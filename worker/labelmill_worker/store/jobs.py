@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select
+from sqlalchemy import ColumnElement, Select, and_, bindparam, select
 from sqlalchemy.engine import Connection, Engine
 
 from labelmill.contracts.errors import LabelmillError
@@ -21,21 +21,28 @@ from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.jobs.tables import TABLE_OF, J, JobTable, is_open
 from labelmill_worker.store.transitions import cancel_inner_batches, move_job
 
+# built once: building such a statement takes as long as running it
+_JOB = {kind: select(table.no).where(table.id == bindparam("id")) for kind, table in TABLE_OF.items()}
+_MODEL = select(ModelRow.no).where(ModelRow.no == bindparam("id"))
+_REMOTE_BATCH = select(RemoteBatchRow.no).where(RemoteBatchRow.no == bindparam("id"))
+
 
 def job_exists(engine: Engine, job_id: str) -> bool:
     """Whether there is such a job, such a model for what is to be done at Mistral, or such a remote batch."""
     model_no, remote_no = model_of_work(job_id), remote_batch_of(job_id)
     kind = kind_of(job_id)
+    statement: Select[Any]
+    known_as: int | str
     if model_no is not None and model_no < 2**63:
-        statement = select(ModelRow.no).where(ModelRow.no == model_no)
+        statement, known_as = _MODEL, model_no
     elif remote_no is not None and remote_no < 2**63:
-        statement = select(RemoteBatchRow.no).where(RemoteBatchRow.no == remote_no)
+        statement, known_as = _REMOTE_BATCH, remote_no
     elif kind is not None:
-        statement = select(TABLE_OF[kind].no).where(TABLE_OF[kind].id == job_id)
+        statement, known_as = _JOB[kind], job_id
     else:
         return False
     with reading(engine) as connection:
-        return connection.scalar(statement) is not None
+        return connection.scalar(statement, {"id": known_as}) is not None
 
 
 def read_job(engine: Engine, table: type[J], job_id: str) -> J | None:

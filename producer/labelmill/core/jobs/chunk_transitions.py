@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, ColumnElement, bindparam, case, null, select, update
+from sqlalchemy import Boolean, ColumnElement, Float, Update, bindparam, case, null, select, update
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.states import ChunkState
@@ -31,15 +31,22 @@ def claim(
 ) -> bool:
     """pending → claimed. `from_dead`: also from a worker whose lease ran out. False: it is done, or another worker
     holds it."""
-    may_claim: ColumnElement[bool] = ChunkRow.state == ChunkState.PENDING.value
-    if from_dead:
-        may_claim |= (ChunkRow.state == ChunkState.CLAIMED.value) & leases.is_free(ChunkRow)
-    statement = (
+    values = {"of_batch": batch_no, "of_chunk": number, "under": token, "lease_s": lease_s}
+    return bool(connection.execute(_CLAIM_FROM_DEAD if from_dead else _CLAIM, values).rowcount)
+
+
+def _claiming(may_claim: ColumnElement[bool]) -> Update:
+    lease = leases.taken(bindparam("under"), bindparam("lease_s", type_=Float))
+    return (
         update(ChunkRow)
-        .where(ChunkRow.batch_no == batch_no, ChunkRow.number == number, may_claim)
-        .values(state=ChunkState.CLAIMED.value, attempts=ChunkRow.attempts + 1, **leases.taken(token, lease_s))
+        .where(ChunkRow.batch_no == bindparam("of_batch"), ChunkRow.number == bindparam("of_chunk"), may_claim)
+        .values(state=ChunkState.CLAIMED.value, attempts=ChunkRow.attempts + 1, **lease)
     )
-    return bool(connection.execute(statement).rowcount)
+
+
+_IS_PENDING = ChunkRow.state == ChunkState.PENDING.value
+_CLAIM = _claiming(_IS_PENDING)
+_CLAIM_FROM_DEAD = _claiming(_IS_PENDING | ((ChunkRow.state == ChunkState.CLAIMED.value) & leases.is_free(ChunkRow)))
 
 
 _DONE, _PROGRESSED = bindparam("done", type_=Boolean), bindparam("progressed", type_=Boolean)

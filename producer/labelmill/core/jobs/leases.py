@@ -11,7 +11,7 @@ from __future__ import annotations
 import secrets
 from typing import Any
 
-from sqlalchemy import ColumnElement, or_, update
+from sqlalchemy import BindParameter, ColumnElement, or_, update
 from sqlalchemy.engine import Connection
 
 from labelmill.contracts.errors import Retryable
@@ -38,7 +38,7 @@ def new_token() -> str:
     return secrets.token_hex(8)
 
 
-def taken(token: str, lease_s: float) -> dict[str, Any]:
+def taken(token: str | BindParameter[str], lease_s: float | BindParameter[float]) -> dict[str, Any]:
     """The values of a row that is claimed now."""
     return {"lease_token": token, "lease_until": db_now() + lease_s}
 
