@@ -31,7 +31,7 @@ def good_result(numbers: Any = (0.2, 0.7, 0.1, 1.0)) -> dict[str, Any]:
 
 @pytest.fixture(autouse=True)
 def _order_is_known() -> None:
-    score_decoding._orders.clear()
+    score_decoding._decoders.clear()
     assert decoder_of(SCHEMA) is None
     read_scores([good_result()], 1, SCHEMA)
 

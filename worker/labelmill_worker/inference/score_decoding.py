@@ -27,12 +27,12 @@ from labelmill_worker.ports.inference import Decode
 #: expected, looking for them takes as long as the dictionaries.
 _MAX_LABELS = 64
 _MAX_ALL_LABELS = 1_000  #: Of all targets: making a decoder takes a millisecond for a hundred.
-_MAX_SCHEMAS = 256  #: Whose order of labels is remembered.
+_MAX_SCHEMAS = 256  #: Whose decoder is kept.
 
 _Order = tuple[tuple[str, ...], ...]
 """The labels of each target, in the order in which the server names them."""
 
-_orders: dict[LabelSchema, _Order] = {}
+_decoders: dict[LabelSchema, tuple[_Order, Decode]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +46,8 @@ class DecodedResults:
 def decoder_of(schema: LabelSchema) -> Decode | None:
     """What decodes the answers of a model with these labels. None: its first answer has yet to tell their order, or it
     has too many of them."""
-    order = _orders.get(schema)
-    return None if order is None or not _is_decodable(schema) else _decoder(schema, order)
+    known = _decoders.get(schema)
+    return known and known[1]
 
 
 def read_scores(results: object, count: int, schema: LabelSchema) -> Scores:
@@ -62,12 +62,14 @@ def read_scores(results: object, count: int, schema: LabelSchema) -> Scores:
 
 
 def _note_order(schema: LabelSchema, results: Any) -> None:
-    order = tuple(tuple(results[0][target.name]["scores"]) for target in schema.targets) if results else None
-    if order is None or _orders.get(schema) == order:
+    if not results or not _is_decodable(schema):
         return
-    if len(_orders) >= _MAX_SCHEMAS:
-        _orders.clear()
-    _orders[schema] = order
+    order = tuple(tuple(results[0][target.name]["scores"]) for target in schema.targets)
+    if (known := _decoders.get(schema)) is not None and known[0] == order:
+        return
+    if len(_decoders) >= _MAX_SCHEMAS:
+        _decoders.clear()
+    _decoders[schema] = order, _decoder(schema, order)
 
 
 @lru_cache(maxsize=_MAX_SCHEMAS)
@@ -82,7 +84,6 @@ def _is_decodable(schema: LabelSchema) -> bool:
     return True
 
 
-@lru_cache(maxsize=_MAX_SCHEMAS)
 def _decoder(schema: LabelSchema, order: _Order) -> Decode:
     decoder = msgspec.json.Decoder(_type_of(schema, order))
     pickers = [_picker(number, target, order[number]) for number, target in enumerate(schema.targets)]
