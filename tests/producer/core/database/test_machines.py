@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -29,13 +27,33 @@ from labelmill.doctor.database import check_database
 _THIS, _OTHER = "11111111-2222-3333-4444-555555555555", "aaaaaaaa-bbbb-cccc-dddd-eeeeeeeeeeee"
 
 
+class Clock:
+    """The time in which a heartbeat is watched. It passes where somebody sleeps; `meanwhile` is what others do then."""
+
+    def __init__(self) -> None:
+        self.slept_s = 0.0
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def monotonic(self) -> float:
+        return self.slept_s
+
+    def sleep(self, seconds: float) -> None:
+        self.slept_s += seconds
+        self.meanwhile()
+
+
 @pytest.fixture
-def on_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(machines, "time", made)
+    return made
+
+
+@pytest.fixture
+def on_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, clock: Clock) -> Callable[[str], None]:
     """Go to the machine with this boot id."""
     file = tmp_path / "boot_id"
     monkeypatch.setattr(machines, "BOOT_ID", file)
-    monkeypatch.setattr(machines, "HEARTBEAT_S", 0.1)
-    monkeypatch.setattr(machines, "WATCH_S", 1.0)
 
     def go(boot_id: str) -> None:
         file.write_text(f"{boot_id}\n")
@@ -53,23 +71,21 @@ def sqlite(sqlite_template: Path, tmp_path: Path) -> Iterator[Engine]:
 
 
 @pytest.fixture
-def workers_elsewhere(sqlite: Engine, on_machine: Callable[[str], None]) -> Iterator[threading.Event]:
-    """A worker of another machine writes its heartbeat until the event is set."""
+def workers_elsewhere(sqlite: Engine, on_machine: Callable[[str], None], clock: Clock) -> None:
+    """A worker of another machine has written its heartbeat, and writes the next ones."""
     on_machine(_OTHER)
     renew_machine_heartbeat(sqlite)
     on_machine(_THIS)
-    ended = threading.Event()
+    due_at = machines.HEARTBEAT_S
 
     def beat() -> None:
-        while not ended.wait(0.1):
+        nonlocal due_at
+        if clock.slept_s >= due_at:
+            due_at += machines.HEARTBEAT_S
             with writing(sqlite) as connection:
-                connection.execute(text("UPDATE locks SET until = until + 0.1 WHERE name = 'machine'"))
+                connection.execute(text("UPDATE locks SET until = until + 1 WHERE name = 'machine'"))
 
-    thread = threading.Thread(target=beat)
-    thread.start()
-    yield ended
-    ended.set()
-    thread.join()
+    clock.meanwhile = beat
 
 
 def _holder(engine: Engine) -> str | None:
@@ -77,7 +93,8 @@ def _holder(engine: Engine) -> str | None:
         return connection.scalar(select(LockRow.lease_token).where(LockRow.name == "machine"))
 
 
-def test_a_machine_beside_a_live_one_is_refused(sqlite: Engine, workers_elsewhere: threading.Event) -> None:
+@pytest.mark.usefixtures("workers_elsewhere")
+def test_a_machine_beside_a_live_one_is_refused(sqlite: Engine) -> None:
     for refused in (renew_machine_heartbeat, require_only_this_machine):
         with pytest.raises(DatabaseUnsuitable, match="another machine use this database now: use PostgreSQL"):
             refused(sqlite)
@@ -89,15 +106,14 @@ def test_a_machine_beside_a_live_one_is_refused(sqlite: Engine, workers_elsewher
     assert check.remedy.startswith("use PostgreSQL")
 
 
-def test_a_machine_whose_workers_ended_keeps_nobody_out(sqlite: Engine, workers_elsewhere: threading.Event) -> None:
-    workers_elsewhere.set()
-    time.sleep(0.2)  # its last heartbeat
-    started = time.monotonic()
+@pytest.mark.usefixtures("workers_elsewhere")
+def test_a_machine_whose_workers_ended_keeps_nobody_out(sqlite: Engine, clock: Clock) -> None:
+    clock.meanwhile = lambda: None
     require_only_this_machine(sqlite)
-    assert time.monotonic() - started >= 1.0, "nobody watched"
-    started = time.monotonic()
+    watched_s = clock.slept_s
+    assert watched_s >= machines.WATCH_S
     require_only_this_machine(sqlite)  # the next command
-    assert time.monotonic() - started < 1.0
+    assert clock.slept_s == watched_s
     renew_machine_heartbeat(sqlite)
     assert _holder(sqlite) == _THIS.replace("-", "")
 
@@ -109,15 +125,16 @@ def test_a_restarted_machine_goes_on(sqlite: Engine, on_machine: Callable[[str],
     assert _holder(sqlite) == _OTHER.replace("-", "")
 
 
-def test_a_heartbeat_of_long_ago_is_not_watched(sqlite: Engine, on_machine: Callable[[str], None]) -> None:
+def test_a_heartbeat_of_long_ago_is_not_watched(
+    sqlite: Engine, on_machine: Callable[[str], None], clock: Clock
+) -> None:
     on_machine(_OTHER)
     renew_machine_heartbeat(sqlite)
     on_machine(_THIS)
     with writing(sqlite) as connection:
         connection.execute(text("UPDATE locks SET until = until - 1000"))
-    started = time.monotonic()
     renew_machine_heartbeat(sqlite)
-    assert time.monotonic() - started < 1.0
+    assert clock.slept_s == 0
 
 
 def test_processes_of_one_machine_share_it(sqlite: Engine, on_machine: Callable[[str], None]) -> None:
@@ -127,8 +144,9 @@ def test_processes_of_one_machine_share_it(sqlite: Engine, on_machine: Callable[
     assert _holder(sqlite) == _THIS.replace("-", "")
 
 
+@pytest.mark.usefixtures("workers_elsewhere")
 def test_where_a_kernel_has_no_boot_id_nothing_is_compared(
-    sqlite: Engine, workers_elsewhere: threading.Event, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    sqlite: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(machines, "BOOT_ID", tmp_path / "none")
     require_only_this_machine(sqlite)
