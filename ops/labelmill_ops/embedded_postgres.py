@@ -27,6 +27,7 @@ from labelmill_ops.ports import LOOPBACK, free_port
 
 _DEBIAN = Path("/usr/lib/postgresql")  # Debian keeps the server's programs off the PATH
 _USER = "postgres"
+_ATTEMPTS = 3  # a free port can be taken by another process before the server listens on it
 
 
 def find_programs() -> Path:
@@ -84,8 +85,11 @@ class EmbeddedPostgres:
         """Make a cluster, start it and wait until it takes connections. Raises DatabaseUnavailable."""
         try:
             self._make_cluster()
-            self.port = free_port()
-            self._launch(timeout_s)
+            for _ in range(_ATTEMPTS):
+                self.port = free_port()
+                if self._launch(timeout_s):
+                    return
+            raise self._did_not_start()
         except BaseException:  # told to end in the meantime, or it does not start
             self.stop()
             raise
@@ -110,7 +114,7 @@ class EmbeddedPostgres:
         if made.returncode:
             raise DatabaseUnavailable(f"initdb failed: {made.stderr.strip().splitlines()[-1:]}")
 
-    def _launch(self, timeout_s: float) -> None:
+    def _launch(self, timeout_s: float) -> bool:
         programs, account = find_programs(), _as_ordinary_user()
         assert self._folder is not None  # noqa: S101 - `start` made it
         cluster = self._folder / "cluster"
@@ -136,16 +140,26 @@ class EmbeddedPostgres:
                 **account,
             )
         deadline = time.monotonic() + timeout_s
-        while not self._takes_connections():
+        while not self._takes_connections(cluster):
             if self._process.poll() is not None or time.monotonic() > deadline:
-                said = (self._folder / "log").read_text(errors="replace").strip().splitlines()
-                self.stop()
-                raise DatabaseUnavailable(f"PostgreSQL did not start: {said[-1] if said else 'it said nothing'}")
+                self.halt(signal.SIGQUIT)
+                return False
             time.sleep(0.05)
+        return True
 
-    def _takes_connections(self) -> bool:
-        with contextlib.suppress(psycopg.OperationalError), psycopg.connect(self.url(), connect_timeout=2):
-            return True
+    def _did_not_start(self) -> DatabaseUnavailable:
+        assert self._folder is not None  # noqa: S101 - `start` made it
+        said = (self._folder / "log").read_text(errors="replace").strip().splitlines()
+        return DatabaseUnavailable(f"PostgreSQL did not start: {said[-1] if said else 'it said nothing'}")
+
+    def _takes_connections(self, cluster: Path) -> bool:
+        with (
+            contextlib.suppress(psycopg.OperationalError),
+            psycopg.connect(self.url(), connect_timeout=2) as connection,
+        ):
+            # another server may have taken the port, and ours may be about to fail
+            served = connection.execute("SHOW data_directory").fetchone()
+            return served is not None and Path(served[0]) == cluster
         return False
 
     def execute(self, statement: str) -> None:
@@ -166,8 +180,10 @@ class EmbeddedPostgres:
 
     def resume(self, timeout_s: float = 60) -> None:
         """Start it again after `halt`, on the same port. Does nothing while it runs."""
-        if self._process is None:
-            self._launch(timeout_s)
+        if self._process is None and not self._launch(timeout_s):
+            error = self._did_not_start()
+            self.stop()
+            raise error
 
     def stop(self) -> None:
         """End the server at once and remove its folder."""

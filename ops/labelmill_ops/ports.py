@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 
 from labelmill.contracts.errors import InvalidInput
@@ -9,8 +10,18 @@ from labelmill.contracts.errors import InvalidInput
 LOOPBACK = "127.0.0.1"
 
 
+#: Systems give outgoing connections their ports from 32768 or 49152 on. A port of theirs could be taken between the
+#: moment when it is found free and the one when a server listens on it, or while a server is restarted.
+_LOWEST, _HIGHEST = 20_000, 32_767
+_TRIES = 100
+
+
 def free_port() -> int:
     """A port on loopback on which nothing listens. Another process can still take it first: the caller must check."""
+    for _ in range(_TRIES):
+        # not by `random`: processes that seeded it alike would choose the same ports
+        if is_free(port := _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST + 1)):
+            return port
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
         return int(probe.getsockname()[1])

@@ -61,7 +61,7 @@ def test_a_postgresql_that_is_not_ready_yet_is_ended(monkeypatch: pytest.MonkeyP
     server = EmbeddedPostgres()
     started: list[subprocess.Popen[bytes]] = []
 
-    def never_ready(self: EmbeddedPostgres) -> bool:
+    def never_ready(self: EmbeddedPostgres, _: Path) -> bool:
         assert self._process is not None
         started.append(self._process)
         signal.raise_signal(signal.SIGTERM)

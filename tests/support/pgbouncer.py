@@ -6,7 +6,6 @@ import os
 import pwd
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -30,6 +29,9 @@ max_client_conn = 200
 """
 
 
+_ATTEMPTS = 3  # a free port can be taken by another process before the pooler listens on it
+
+
 def find_pgbouncer() -> str | None:
     """The program, which Debian keeps in a folder on root's PATH only."""
     return shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
@@ -40,12 +42,11 @@ class PgBouncer:
 
     def __init__(self, server_port: int) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="labelmill-pgb-"))
-        self.port = free_port()
+        self.port = 0  # the first start chooses one
+        self._server_port = server_port
         users, configuration = self._folder / "users.txt", self._folder / "pgbouncer.ini"
         users.write_text('"postgres" ""\n"mill" ""\n')
-        configuration.write_text(
-            _CONFIGURATION.format(host=LOOPBACK, server_port=server_port, port=self.port, users=users)
-        )
+        configuration.touch()
         self._account: dict[str, Any] = {}
         if os.geteuid() == 0:  # it refuses to run as root
             nobody = pwd.getpwnam("nobody")
@@ -58,11 +59,25 @@ class PgBouncer:
         return f"postgresql://{user}@{LOOPBACK}:{self.port}/{database}"
 
     def start(self) -> None:
-        program = find_pgbouncer()
+        """On the port that it had, where it was started before."""
+        for _ in range(1 if self.port else _ATTEMPTS):
+            port = self.port or free_port()
+            if self._try_start(port):
+                self.port = port
+                return
+        raise AssertionError((self._folder / "log").read_text())
+
+    def _try_start(self, port: int) -> bool:
+        program, configuration = find_pgbouncer(), self._folder / "pgbouncer.ini"
         assert program
-        with (self._folder / "log").open("ab") as log:
+        configuration.write_text(
+            _CONFIGURATION.format(
+                host=LOOPBACK, server_port=self._server_port, port=port, users=self._folder / "users.txt"
+            )
+        )
+        with (self._folder / "log").open("wb") as log:
             self._process = subprocess.Popen(
-                [program, str(self._folder / "pgbouncer.ini")],
+                [program, str(configuration)],
                 cwd=self._folder,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -70,11 +85,14 @@ class PgBouncer:
                 start_new_session=True,
                 **self._account,
             )
-        deadline = time.monotonic() + 20
-        while not self._answers():
-            assert self._process.poll() is None, (self._folder / "log").read_text()
-            assert time.monotonic() < deadline, (self._folder / "log").read_text()
+        deadline = time.monotonic() + 60
+        # by its own word: another server may have taken the port
+        while "process up" not in (self._folder / "log").read_text():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.kill()
+                return False
             time.sleep(0.02)
+        return True
 
     def kill(self) -> None:
         if self._process is not None:
@@ -85,10 +103,3 @@ class PgBouncer:
     def stop(self) -> None:
         self.kill()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-    def _answers(self) -> bool:
-        try:
-            with socket.create_connection((LOOPBACK, self.port), 1):
-                return True
-        except OSError:
-            return False
