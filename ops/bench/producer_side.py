@@ -120,5 +120,5 @@ if __name__ == "__main__":
         "plain-results": plain_results,
     }
     answer = act[sys.argv[1]](*sys.argv[2:])
-    gc.freeze()  # as the command does, whose end takes no time from the workers
+    gc.freeze()  # as the command does: else Python looks for garbage at the end, while workers are measured
     print(orjson.dumps(answer | {"peak_kb": peak_kb()}).decode())

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.core.chunks import writer
 from labelmill.core.chunks.encoding import ContentDigest
-from labelmill.core.chunks.writer import BatchWriter
+from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DuplicateRow, EventRow, ModelRow
 from labelmill.services.jobs.documents import status_document
@@ -81,7 +81,13 @@ def test_chunks_grow_with_the_batch_and_hold_whole_requests(engine: Engine, tmp_
     assert (sizes[:4], max(sizes)) == ([500] * 4, 10_000)
     for number, size in enumerate(sizes[:-1]):
         assert size % 500 == 0
-        assert size <= max(500, sum(sizes[:number]) / 2)
+        before = sum(sizes[:number])
+        assert size <= max(500, min(before / 2, 5_000), before / 4)
+
+
+def test_chunks_of_prompts_grow_more_slowly() -> None:
+    sizes = ChunkSizes.of("prompt")
+    assert [sizes.after(rows) for rows in (0, 2_000, 3_999, 8_000, 20_000)] == [500, 500, 500, 2_000, 4_000]
 
 
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
@@ -108,12 +108,17 @@ class ChunkRecord:
         )
         progress.usages, self._usages_to_record = self._usages_to_record, []
         self._requests_to_record = self._tokens_to_record = 0
-        first_row = self.claim.first_row
         for answer in gathered.answers:
-            self._is_left[answer.request.row_numbers - first_row] = False
-        for failure in gathered.failures:
-            self._is_left[failure.row - first_row] = False
+            self._settle(answer.request.rows)
+        self._settle([failure.row for failure in gathered.failures])
         return Entry(self.claim, progress, done=gathered.is_last and not self._is_left.any())
+
+    def _settle(self, rows: Sequence[int]) -> None:
+        first_row = self.claim.first_row
+        if isinstance(rows, range):  # without an array of its numbers, a fifth of the time
+            self._is_left[rows.start - first_row : rows.stop - first_row] = False
+        else:
+            self._is_left[[row - first_row for row in rows]] = False
 
     def committed(self, entry: Entry, standing: Standing, asked_at: float) -> None:
         """Its part was written, in a transaction that began at `asked_at`."""

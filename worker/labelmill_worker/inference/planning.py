@@ -21,7 +21,7 @@ _CHARS_PER_TOKEN = 4  #: Of ASCII; other scripts take up to a token a character.
 class Request:
     """Texts to send together."""
 
-    rows: Sequence[int]  #: Their numbers within the batch; a range where none is left out.
+    rows: Sequence[int]  #: Their numbers within the batch; a range, of step 1, where none is left out.
     texts: Sequence[str]
     overhead_tokens: int = 0  #: Tokens that go with each text: its answer, and the prompt if it has one of its own.
     shared_tokens: int = 0  #: Tokens that go with the request, however many texts it holds: a prompt for all of them.

@@ -29,7 +29,8 @@ from labelmill_worker.store.progress import Entry
 
 log = structlog.get_logger()
 
-_AT_ONCE = 50  #: Requests that go to the recorder together; from so many on it takes no more into one transaction.
+_AT_ONCE = 50  #: Requests. The loop hands over no more at once, and the recorder adds no more to so many in a
+#: transaction: at most ten thousand rows, whose packing takes memory.
 _LINGER_S = 0.001  #: A single outcome waits for others: a transaction costs as much as writing a hundred rows.
 _SETTLED_S = 1.0  #: A chunk that was claimed just now does not yield.
 

@@ -37,7 +37,8 @@ _decoders: dict[LabelSchema, tuple[_Order, Decode]] = {}
 
 @dataclass(frozen=True, slots=True)
 class DecodedResults:
-    """The `results` of an answer, with every target and label of the schema and finite numbers."""
+    """The `results` of an answer, with every target and label of the schema and finite numbers. Its arrays may be
+    read-only."""
 
     count: int
     scores: Scores
@@ -75,7 +76,7 @@ def _note_order(schema: LabelSchema, results: Any) -> None:
 @lru_cache(maxsize=_MAX_SCHEMAS)
 def _is_decodable(schema: LabelSchema) -> bool:
     counts = [len(target.labels) for target in schema.targets]
-    if max(counts) > _MAX_LABELS or sum(counts) > _MAX_ALL_LABELS:
+    if max(counts, default=0) > _MAX_LABELS or sum(counts) > _MAX_ALL_LABELS:
         return False
     try:
         _type_of(schema, tuple(target.labels for target in schema.targets))

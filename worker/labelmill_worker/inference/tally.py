@@ -39,7 +39,9 @@ def _add_answers(progress: ChunkProgress, claim: Claim, answers: Sequence[Answer
     requests = [answer.request for answer in answers]
     rows = np.concatenate([request.row_numbers for request in requests])
     ids = claim.input.ids
-    names = ids and [*chain.from_iterable(request.values_of(ids, claim.first_row) for request in requests)]
+    names = None
+    if ids is not None:
+        names = [*chain.from_iterable(request.values_of(ids, claim.first_row) for request in requests)]
     has_abstained = np.zeros(len(rows), bool)
     models = claim.options.get("model_thresholds")
     if models is None:  # an earlier Labelmill submitted it

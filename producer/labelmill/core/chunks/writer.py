@@ -36,6 +36,8 @@ PROMPTED_TEXTS = 4_000
 #: The first chunks are smaller: a batch of a thousand rows occupies a whole fleet, or gets its share of a busy one.
 #: Multiples of this, so that all requests of a chunk are full.
 _FIRST_TEXTS = 500
+#: So many texts a process sends at once, a hundred in a request: to cut them into smaller chunks makes nothing faster.
+_SENT_AT_ONCE = 5_000
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
 _CUTS_AHEAD = 2  # chunks that wait for compression, which reduces them to a seventh
@@ -46,17 +48,21 @@ _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next ro
 
 @dataclass(frozen=True, slots=True)
 class ChunkSizes:
-    """How large chunks grow: up to `max_texts` distinct texts, and to a `part`th of the rows before them, so that no
-    batch ends with one worker at work."""
+    """How many distinct texts a chunk may have: half as many as there are rows before it up to `sent_at_once`, then a
+    quarter, so that few batches end with one worker at work; never more than `max_texts`."""
 
     max_texts: int = CHUNK_TEXTS
-    part: int = 2
+    sent_at_once: int = _SENT_AT_ONCE
 
     @classmethod
     def of(cls, method: str) -> ChunkSizes:
-        """For a model that was made by this method. A prompt takes a request for each text, which a process does not
-        send all at once: more workers share what comes last."""
-        return cls(PROMPTED_TEXTS, 4) if method == "prompt" else cls(CHUNK_TEXTS)
+        """For a model that was made by this method. A prompt may take a request for each text."""
+        return cls(PROMPTED_TEXTS, _FIRST_TEXTS) if method == "prompt" else cls(CHUNK_TEXTS)
+
+    def after(self, rows: int) -> int:
+        """Those of a chunk that so many rows of its batch come before."""
+        grown = max(_FIRST_TEXTS, min(rows // 2, self.sent_at_once), rows // 4)
+        return min(self.max_texts, grown // _FIRST_TEXTS * _FIRST_TEXTS)
 
 
 def read_written(engine: Engine, batch_no: int) -> list[int]:
@@ -272,9 +278,7 @@ class BatchWriter:
         np = self._np
         if (number := len(self._first_rows)) < len(self._written):
             return start + self._written[number]
-        sizes = self._sizes
-        max_texts = min(sizes.max_texts, max(_FIRST_TEXTS, self.rows // sizes.part // _FIRST_TEXTS * _FIRST_TEXTS))
-        end = int(np.searchsorted(new, (new[start - 1] if start else 0) + max_texts)) + 1
+        end = int(np.searchsorted(new, (new[start - 1] if start else 0) + self._sizes.after(self.rows))) + 1
         end = min(end, start + _CHUNK_ROWS)
         if self._max_chars < CHUNK_CHARS:
             return end

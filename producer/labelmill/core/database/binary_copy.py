@@ -52,7 +52,7 @@ def _contents(texts: Sequence[str | None]) -> tuple[list[bytes], Any]:
     try:
         contents = [*map(str.encode, texts)]  # type: ignore[arg-type]
     except TypeError:  # some are missing
-        contents = [(text or "").encode() for text in texts]
+        contents = [b"" if text is None else text.encode() for text in texts]
         pairs = zip(texts, contents, strict=True)
         return contents, [_NO_VALUE if text is None else len(content) for text, content in pairs]
     return contents, np.fromiter(map(len, contents), np.int32, len(contents))
