@@ -6,7 +6,8 @@
 | `strategies/`, `models/` | how a model is asked, a file for each kind of call; what a version keeps in files. Pure |
 | `planning.py`, `unanswered_rows.py`, `answers.py`, `chat_replies.py`, `vectors.py`, `tally.py` | pure steps |
 | `inference_runtime.py` | what the chunks of a process share, the event loop among them |
-| `sender.py`, `unused_vectors.py` | sends requests; `retry_policy.py` says when again, `bisection.py` finds a bad row |
+| `sender.py`, `paid_calls.py`, `unused_vectors.py` | send requests, and a call once |
+| `retry_policy.py`, `bisection.py` | when a request is sent again; which row of it is bad |
 | `after_429.py`, `model_names.py` | what a 429 means for its request; by which names limits bind a model |
 | `admission.py`, `sending_window.py` | which request starts next, and until when |
 | `outcomes.py` | what can come of a request |

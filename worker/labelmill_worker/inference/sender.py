@@ -19,18 +19,15 @@ from labelmill.contracts.errors import (
     RateLimited,
     RequestRefused,
     Retryable,
-    Unanswered,
     UnusableContent,
 )
-from labelmill.contracts.usage import Usage
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.money.token_counts import BYTES_PER_TOKEN
 from labelmill_worker.inference import retry_policy
 from labelmill_worker.inference.admission import Admission, Flow
-from labelmill_worker.inference.after_429 import RefusedAlone, after_429
+from labelmill_worker.inference.after_429 import RefusedAlone
 from labelmill_worker.inference.allowance import Allowance
 from labelmill_worker.inference.bisection import BatchVerdict, bisect, bisect_refused, send_halves
-from labelmill_worker.inference.counted_usage import counted_usage
 from labelmill_worker.inference.learned_labels import LearnedLabels
 from labelmill_worker.inference.outcomes import (
     Answer,
@@ -41,12 +38,13 @@ from labelmill_worker.inference.outcomes import (
     Stop,
     Unforeseen,
 )
+from labelmill_worker.inference.paid_calls import PaidCalls
 from labelmill_worker.inference.planning import Request
 from labelmill_worker.inference.sending_window import SendingWindow
 from labelmill_worker.inference.strategies.strategy import Strategy, Vectors
 from labelmill_worker.inference.unused_vectors import UnusedVectors
 from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
-from labelmill_worker.ports.inference import Call, Inference, Reply
+from labelmill_worker.ports.inference import Call, Inference
 from labelmill_worker.process.delays import SubjectDelays
 from labelmill_worker.process.draining import is_draining
 
@@ -83,7 +81,6 @@ class ChunkSender:
         unused_vectors: UnusedVectors,
         rng: random.Random | None = None,
     ) -> None:
-        self._inference = inference
         self._unused_vectors = unused_vectors
         self._admission = admission
         self._verdict = verdict
@@ -93,9 +90,7 @@ class ChunkSender:
         self._flow = replace(order.flow, model=self._strategy.model)
         self._first_flow = replace(order.flow, model=self._strategy.vector_model or self._strategy.model)
         self._rng = rng or random.Random()
-        # since the last delivery: sent, reported but by no answer, and to be paid for
-        self._requests = self._tokens = 0
-        self._usages: list[Usage] = []
+        self._calls = PaidCalls(inference, admission.limiter, order.delays, order.allowance)
         self._answers_ahead: dict[int, int] = {}  #: Request, by its identity → what is taken for its answer already.
 
     async def send_all(self, requests: Iterable[Request]) -> None:
@@ -129,10 +124,7 @@ class ChunkSender:
         return self._window.is_over or is_draining()
 
     def _deliver(self, outcomes: Sequence[Outcome], *, slots: int, is_last: bool = False) -> None:
-        requests, tokens, usages = self._requests, self._tokens, self._usages
-        self._requests = self._tokens = 0
-        self._usages = []
-        self._order.deliver(Delivery(outcomes, slots, requests, tokens, usages, is_last))
+        self._order.deliver(Delivery(outcomes, slots, *self._calls.take_costs(), is_last))
 
     async def _send_holding_slot(self, request: Request) -> None:
         try:
@@ -273,7 +265,7 @@ class ChunkSender:
             raise
 
     async def _answer_to(self, request: Request, call: Call) -> Answer:
-        reply = await self._send_call(call, request, ahead=self._answers_ahead.pop(id(request), 0))
+        reply = await self._calls.send(call, request, ahead=self._answers_ahead.pop(id(request), 0))
         labels = self._order.labels
         try:
             schema = labels.schema
@@ -281,7 +273,7 @@ class ChunkSender:
                 schema = await labels.learn(partial(self._strategy.learn, request, reply))
             return self._strategy.read(request, reply, schema)
         except BaseException:
-            self._tokens += reply.tokens
+            self._calls.tokens += reply.tokens
             raise
 
     async def _vectors_for(self, request: Request, call: Call) -> Vectors:
@@ -317,8 +309,8 @@ class ChunkSender:
     async def _paid_vectors(self, request: Request, call: Call) -> Vectors:
         breaker = self._admission.breaker
         try:
-            reply = await self._send_call(call, request)
-            self._tokens += reply.tokens
+            reply = await self._calls.send(call, request)
+            self._calls.tokens += reply.tokens
             vectors = self._strategy.read_vectors(request, reply)
         except (CapReached, DatabaseUnavailable, LeaseLost):
             breaker.abandon()
@@ -333,42 +325,6 @@ class ChunkSender:
         if reply.tokens:
             await self._admission.limiter.of(call.model).settle(request.tokens, reply.tokens)
         return vectors
-
-    async def _send_call(self, call: Call, request: Request, *, ahead: int = 0) -> Reply:
-        allowance = self._order.allowance
-        if allowance is None:
-            return await self._send_paid(call, request, 0)
-        try:
-            held = await allowance.take(call, ahead=ahead)
-        except BaseException:
-            self._admission.limiter.of(call.model).note_no_answer(request.tokens)  # it was not sent
-            raise
-        try:
-            return await self._send_paid(call, request, held)
-        except (Unanswered, MalformedAnswer):
-            raise
-        except LabelmillError:
-            allowance.give_back(held)  # a refusal costs nothing
-            raise
-
-    async def _send_paid(self, call: Call, request: Request, held: int) -> Reply:
-        self._requests += 1
-        limiter = self._admission.limiter.of(call.model)
-        began = time.monotonic()
-        try:
-            reply = await self._inference.send(call)
-        except RateLimited as error:
-            await after_429(limiter, self._order.delays, call.model, request, error, time.monotonic() - began)
-            raise
-        except BaseException as error:
-            limiter.note_no_answer(request.tokens)
-            if isinstance(error, Unanswered | MalformedAnswer):
-                self._usages.append(counted_usage(call, request, held=held))
-            raise
-        limiter.note_answer(reply.limits, reply.tokens, request.tokens, time.monotonic() - began)
-        usage = reply.usage(call.model) or counted_usage(call, request)
-        self._usages.append(replace(usage, held=held) if held else usage)
-        return reply
 
     async def _after_refusal(self, request: Request, error: RequestRefused, *, in_parts: bool) -> list[Outcome]:
         if in_parts:
