@@ -1,4 +1,4 @@
-"""Limits that Mistral reports, shared by the fleet in a real Redis. Permits are computed by Redis' clock."""
+"""Limits that Mistral reports, shared by the fleet in a real Redis, whose clock is one of virtual time."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 import redis
+from virtual_time import in_virtual_time, run_in_virtual_time, virtual_loop
 
 from labelmill.contracts.errors import MonthlyLimitReached
 from labelmill.contracts.reported_limits import ReportedLimits
@@ -31,14 +32,14 @@ def with_two(url: str, prefix: str, talk: Talk, limits: RateLimits | None = None
     """Two processes, as far as the limiter knows."""
 
     async def run() -> None:
-        both = [FleetLimiter(url, prefix, limits or RateLimits(), first_alone=True) for _ in range(2)]
+        both = [in_virtual_time(FleetLimiter(url, prefix, limits or RateLimits(), first_alone=True)) for _ in range(2)]
         try:
             await talk(*(limiter.of(MODEL) for limiter in both))
         finally:
             for limiter in both:
                 await limiter.close()
 
-    asyncio.run(asyncio.wait_for(run(), 30))
+    run_in_virtual_time(run)
 
 
 async def reported(limiter: ModelLimiter, limits: ReportedLimits | None, *, used: int = 0, reserved: int = 0) -> None:
@@ -262,8 +263,7 @@ def test_what_a_killed_process_had_reserved_of_the_month_counts_for_two_minutes(
             await other.wait_for_permit(60, 5)
         with redis.Redis.from_url(redis_url) as client:
             (process,) = client.hkeys(f"{prefix}:model:{MODEL}:under_way")
-            seconds, _ = client.time()
-            said = f"{seconds - LAW.under_way_kept_s - 2}.000:60"
+            said = f"{virtual_loop().redis_now() - LAW.under_way_kept_s - 2:.3f}:60"
             client.hset(f"{prefix}:model:{MODEL}:under_way", process, said)
         assert await other.wait_for_permit(60, 5)
 
