@@ -107,9 +107,9 @@ def _import() -> None:
 def small_chunks() -> None:
     """Let a batch of a thousand texts be as many chunks as one of a million usually is, in this process and its
     children."""
-    from labelmill.core.chunks import writer  # noqa: PLC0415 - what is forked has it already
+    from labelmill.core.chunks import sizes  # noqa: PLC0415 - what is forked has it already
 
-    writer.CHUNK_TEXTS = writer.PROMPTED_TEXTS = CHUNK_TEXTS
+    sizes.CHUNK_TEXTS = sizes.PROMPTED_TEXTS = CHUNK_TEXTS
 
 
 def long_preparations() -> None:

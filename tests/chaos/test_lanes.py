@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from labelmill.core.chunks import writer
+from labelmill.core.chunks import sizes
 
 _CHAOS = Path(__file__).parents[2] / "ops" / "chaos"
 
@@ -53,10 +53,10 @@ class _Rig:
 
 def test_a_batch_of_a_run_has_many_chunks(chaos: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("CHUNK_TEXTS", "PROMPTED_TEXTS"):
-        monkeypatch.setattr(writer, name, getattr(writer, name))
+        monkeypatch.setattr(sizes, name, getattr(sizes, name))
     forker = chaos("forker")
     forker.small_chunks()
-    assert {writer.ChunkSizes.of(method).max_texts for method in ("classifier", "prompt")} == {forker.CHUNK_TEXTS}
+    assert {sizes.ChunkSizes.of(method).max_texts for method in ("classifier", "prompt")} == {forker.CHUNK_TEXTS}
 
 
 def test_a_seed_that_raises_is_named_and_counted_and_the_others_still_run(

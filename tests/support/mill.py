@@ -18,7 +18,8 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.messages import ChunkMessage, JobMessage
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, utc_now
 from labelmill.core.jobs.dispatch import dispatch_batch

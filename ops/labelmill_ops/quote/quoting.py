@@ -10,7 +10,7 @@ from labelmill.contracts.documents.money import QuoteDocument, QuoteOption
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.core.chunks.distinct import DistinctTexts
-from labelmill.core.chunks.writer import CHUNK_TEXTS
+from labelmill.core.chunks.sizes import CHUNK_TEXTS
 from labelmill.core.database import reading
 from labelmill.core.database.tables import ModelRow
 from labelmill.core.model_limits import ModelLimit

@@ -20,7 +20,8 @@ from labelmill.contracts.ids import Kind
 from labelmill.contracts.messages import PRIORITY_OF
 from labelmill.contracts.specs import ClassifySpec, specify
 from labelmill.contracts.states import BatchState, Mode
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter, ChunkSizes, read_written
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter, read_written
 from labelmill.core.database import data_error_message, reading, writing
 from labelmill.core.database.tables import BatchRow, ModelRow
 from labelmill.core.jobs import events

@@ -14,7 +14,8 @@ from sqlalchemy.engine import Engine
 from labelmill.contracts.errors import BrokerUnavailable, InvalidInput
 from labelmill.core.chunks import writer
 from labelmill.core.chunks.encoding import ContentDigest
-from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, DuplicateRow, EventRow, ModelRow
 from labelmill.services.jobs.documents import status_document

@@ -15,7 +15,7 @@ from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseUnavailable, InvalidInput, KeyTaken
-from labelmill.core.chunks import writer
+from labelmill.core.chunks import sizes, writer
 from labelmill.core.chunks.codec import decode_chunk
 from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import reading, writing
@@ -59,7 +59,7 @@ class Dying:
 
 @pytest.fixture
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_FIRST_TEXTS", 3)
+    monkeypatch.setattr(sizes, "_FIRST_TEXTS", 3)
     monkeypatch.setattr(writer, "_CHUNKS_PER_COMMIT", 2)
 
 
@@ -138,7 +138,7 @@ def test_a_submission_that_an_earlier_version_began_is_finished(engine: Engine, 
             except Killed:
                 engine.dispose()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(writer, "_FIRST_TEXTS", 5)
+            patch.setattr(sizes, "_FIRST_TEXTS", 5)
             batch_id = submit(engine, tmp_path, some_texts(ROWS), idempotency_key=key)
         assert rows_of(engine, batch_id) == some_texts(ROWS)
     else:

@@ -21,7 +21,8 @@ from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import moves_to, states_before
 from labelmill.contracts.states import BatchState, ChunkState
-from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, upgrade, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
 from labelmill.core.jobs.leases import LeaseLost

@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import event, func, insert, select
 from sqlalchemy.engine import Engine
 
-from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, VectorRow
 from labelmill_worker.store.chunks import Claim, claim_chunk

@@ -15,7 +15,8 @@ from labelmill.contracts.ids import Kind, new_id
 from labelmill.contracts.job_kinds import ENDED
 from labelmill.contracts.specs import ClassifySpec
 from labelmill.contracts.states import BatchState
-from labelmill.core.chunks.writer import BatchEnded, BatchWriter, ChunkSizes
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchEnded, BatchWriter
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import (
     BatchRow,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import pairwise
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -17,6 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from labelmill.contracts.errors import DatabaseUnavailable, KeyTaken
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.codec import decode_chunk, encode_repeats
+from labelmill.core.chunks.sizes import CHUNK_TEXTS, ChunkSizes
 from labelmill.core.database import reading, writing
 from labelmill.core.database.dialects import dialect_of
 from labelmill.core.database.tables import BatchRow, ChunkInputRow, ChunkRepeatsRow, ChunkRow
@@ -29,40 +29,12 @@ if TYPE_CHECKING:
 
     from labelmill.core.chunks.encoding import EncodedChunk, Ids
 
-#: Maximum number of distinct texts in a chunk. Large enough that a chunk's own statements cost little per row.
-CHUNK_TEXTS = 10_000
-#: The same where each text is a request: its prompt may be a hundred times as long, and is asked at a slower pace.
-PROMPTED_TEXTS = 4_000
-#: The first chunks are smaller: a batch of a thousand rows occupies a whole fleet, or gets its share of a busy one.
-#: Multiples of this, so that all requests of a chunk are full.
-_FIRST_TEXTS = 500
-#: So many texts a process sends at once, a hundred in a request: to cut them into smaller chunks makes nothing faster.
-_SENT_AT_ONCE = 5_000
 CHUNK_CHARS = 4_000_000  #: A chunk of very long texts ends earlier.
 _CHUNK_ROWS = 4 * CHUNK_TEXTS  # repeated texts are added beyond the distinct ones, up to this bound
 _CUTS_AHEAD = 2  # chunks that wait for compression, which reduces them to a seventh
 _CHUNKS_PER_COMMIT = 6
 _SAMPLED = 16  #: Of so many texts one is looked at for the estimate of the tokens of all.
 _COMMITS_AHEAD = 1  # groups of chunks that wait to be written while the next rows are read
-
-
-@dataclass(frozen=True, slots=True)
-class ChunkSizes:
-    """How many distinct texts a chunk may have: half as many as there are rows before it up to `sent_at_once`, then a
-    quarter, so that few batches end with one worker at work; never more than `max_texts`."""
-
-    max_texts: int = CHUNK_TEXTS
-    sent_at_once: int = _SENT_AT_ONCE
-
-    @classmethod
-    def of(cls, method: str) -> ChunkSizes:
-        """For a model that was made by this method. A prompt may take a request for each text."""
-        return cls(PROMPTED_TEXTS, _FIRST_TEXTS) if method == "prompt" else cls(CHUNK_TEXTS)
-
-    def after(self, rows: int) -> int:
-        """Those of a chunk that so many rows of its batch come before."""
-        grown = max(_FIRST_TEXTS, min(rows // 2, self.sent_at_once), rows // 4)
-        return min(self.max_texts, grown // _FIRST_TEXTS * _FIRST_TEXTS)
 
 
 def read_written(engine: Engine, batch_no: int) -> list[int]:

@@ -17,7 +17,8 @@ from sqlalchemy.engine import Engine
 
 from labelmill.contracts.errors import DatabaseOutdated
 from labelmill.core.chunks.codec import decode_repeats
-from labelmill.core.chunks.writer import BatchWriter, ChunkSizes
+from labelmill.core.chunks.sizes import ChunkSizes
+from labelmill.core.chunks.writer import BatchWriter
 from labelmill.core.database import (
     check_tables,
     connect,

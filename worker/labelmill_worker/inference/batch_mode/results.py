@@ -27,7 +27,7 @@ from labelmill.contracts.inner_methods import VECTORS
 from labelmill.contracts.label_schema import LabelSchema
 from labelmill.contracts.states import Mode
 from labelmill.contracts.usage import Usage
-from labelmill.core.chunks.writer import CHUNK_TEXTS
+from labelmill.core.chunks.sizes import CHUNK_TEXTS
 from labelmill.core.database import reading, writing
 from labelmill.core.database.tables import ModelRow
 from labelmill_worker.inference.batch_mode.custom_ids import Place, place_of
