@@ -220,7 +220,8 @@ def test_sources_are_copied_all_or_none(storage: Storage, tmp_path: Path) -> Non
 
 
 def test_a_source_of_any_name_is_copied(storage: Storage, tmp_path: Path) -> None:
-    names = [b"a\nb.jsonl", b"\xff.jsonl", "ü 'quoted' & <x>.jsonl".encode(), b"x" * 240 + b".jsonl"]
+    of_urls = [b"a?versionId=1.jsonl", b"a?versionId=2.jsonl", b"zip::x#.jsonl"]
+    names = [*of_urls, b"a\nb.jsonl", b"\xff.jsonl", "ü 'quoted' & <x>.jsonl".encode(), b"x" * 240 + b".jsonl"]
     paths = [tmp_path / os.fsdecode(name) for name in names]
     for path in paths:
         path.write_text('{"text": "a"}\n')

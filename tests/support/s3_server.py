@@ -1,4 +1,4 @@
-"""A server of S3's protocol in this process, for one key. Requests can be refused, counted and held."""
+"""A server of S3's protocol in this process, for one key. Requests can be refused, cut short, counted and held."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import boto3
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import WSGIRequestHandler, make_server
+from werkzeug.wrappers import Request, Response
 
 from labelmill.core.storage.remote import S3Options
 
@@ -27,7 +28,11 @@ class _Quiet(WSGIRequestHandler):
 
 
 class S3Server:
-    """`requests`: method and path of each. `held`: requests that the predicate takes wait until `release` is set."""
+    """`requests`: method and path of each. `holds`: requests that it takes wait until `release` is set.
+
+    `fault`: what is wrong with the answer to a request: a status and a code in its place, `empty` for one without its
+    body, `cut` for one that ends in the middle.
+    """
 
     def __init__(self) -> None:
         self._moto = DomainDispatcherApplication(create_backend_app)
@@ -36,6 +41,7 @@ class S3Server:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self.requests: list[str] = []
         self.holds: Callable[[str], bool] = lambda _: False
+        self.fault: Callable[[Request], tuple[int, str] | str | None] = lambda _: None
         self.is_holding = threading.Event()
         self.release = threading.Event()
         self._thread.start()
@@ -47,6 +53,7 @@ class S3Server:
     def empty(self) -> None:
         """A bucket without anything in it."""
         self.holds = lambda _: False
+        self.fault = lambda _: None
         self.release.set()
         self.is_holding.clear()
         for bucket in [found["Name"] for found in self.api.list_buckets()["Buckets"]]:
@@ -99,12 +106,30 @@ class S3Server:
         elif f"Credential={READER}/" in authorization:
             code = "" if environ["REQUEST_METHOD"] in ("GET", "HEAD") else "AccessDenied"
         if code:
-            body = _ERROR.format(code=code).encode()
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            start_response("403 Forbidden", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
-            return [b"" if environ["REQUEST_METHOD"] == "HEAD" else body]
+            return _refuse(environ, start_response, 403, code)
+        fault = self.fault(Request(environ))
+        if isinstance(fault, tuple):
+            return _refuse(environ, start_response, *fault)
         if self.holds(line):
             self.is_holding.set()
             self.release.wait(60)
+        if fault is not None:
+            return self._shortened(environ, start_response, fault)
         answer: Iterable[bytes] = self._moto(environ, start_response)
         return answer
+
+    def _shortened(self, environ: dict[str, Any], start_response: Any, fault: str) -> Iterable[bytes]:
+        whole = Response.from_app(self._moto, environ, buffered=True)
+        content = whole.get_data()
+        given = b"" if fault == "empty" else content[: len(content) // 2]
+        headers = [header for header in whole.headers.to_wsgi_list() if header[0] != "Content-Length"]
+        length = len(given if fault == "empty" else content)
+        start_response(whole.status, [*headers, ("Content-Length", str(length)), ("Connection", "close")])
+        return [given]
+
+
+def _refuse(environ: dict[str, Any], start_response: Any, status: int, code: str) -> Iterable[bytes]:
+    body = b"" if environ["REQUEST_METHOD"] == "HEAD" else _ERROR.format(code=code).encode()
+    environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+    start_response(f"{status} No", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+    return [body]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+_NOT_IN_PREFIX = ("?", "#", "::")  #: They mean something in URLs.
 _MAX_KEY = 700  #: Bytes of a prefix; S3 takes keys of 1,024, and references follow.
 
 
@@ -36,8 +37,9 @@ def read_s3_location(url: str) -> S3Location:
         raise ValueError("it names no bucket: write s3://bucket/prefix, and keys in AWS_ACCESS_KEY_ID")
     prefix = prefix.strip("/")
     parts = prefix.split("/") if prefix else []
-    if any(part in ("", ".", "..") for part in parts) or not prefix.isprintable() or "?" in prefix or "#" in prefix:
-        raise ValueError("it has a prefix that is not plain names with / between them")
+    is_plain = prefix.isprintable() and not any(sign in prefix for sign in _NOT_IN_PREFIX)
+    if not is_plain or any(part in ("", ".", "..") for part in parts):
+        raise ValueError("it has a prefix that is not plain names, without ? # or ::, with / between them")
     if len(prefix.encode()) > _MAX_KEY:
         raise ValueError(f"it has a prefix of more than {_MAX_KEY} bytes")
     return S3Location(bucket, prefix)

@@ -16,20 +16,29 @@ import posixpath
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
 from labelmill.contracts.bounds import plain
 from labelmill.contracts.errors import InvalidInput, LabelmillError, StorageRefused, StorageUnavailable
 from labelmill.core.addresses.s3 import read_s3_location
+from labelmill.core.storage.s3_listing import matching_keys
 
 READ_BYTES = 8 << 20  #: Of a file, in memory.
 WRITE_BYTES = 16 << 20  #: A part of an upload; S3 takes 10,000 of them.
 _BUFFER_BYTES = 1 << 20
-_CONNECT_S, _READ_S, _ATTEMPTS = 5, 60, 3
+_CONNECT_S, _READ_S, _ATTEMPTS = 5, 30, 3
 _ATTEMPTS_OF_S3FS = 2
+_VERSION = "?versionId="
 _INSTALL = 'pip install "labelmill[s3]"'
 _REFUSED_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
+_OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301"}
+_NO_CONNECTION = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ServerTimeoutError"}
+
+
+class UploadAborted(StorageUnavailable):
+    """An upload was ended by somebody else, or is complete already."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +93,8 @@ class RemoteFile:
     @property
     def name(self) -> str:
         """The last part of its path."""
-        return PurePosixPath(self.url.partition("?")[0]).name or self.url
+        path = self.url if s3_object(self.url) else self.url.partition("?")[0]  # elsewhere a query begins
+        return PurePosixPath(path).name or self.url
 
     def open(self, mode: Literal["rb"], buffering: int = -1) -> BinaryIO:
         """Its bytes, read as they are needed. Raises FileNotFoundError, StorageUnavailable, StorageRefused."""
@@ -121,11 +131,10 @@ class RemoteFiles:
                     return [RemoteFile(self, url)]
                 pattern = f"{url.rstrip('/')}/*.jsonl"
                 raise InvalidInput(f"{plain(url)} is a folder; name a file, or a pattern such as {plain(pattern)}")
-            matches = system.glob(path, detail=True)
-        names = sorted(name for name, details in matches.items() if details["type"] != "directory")
-        if not names:
+            urls = sorted(_matching(system, url, path))
+        if not urls:
             raise InvalidInput(f"no file matches {plain(url)}")
-        return [RemoteFile(self, str(system.unstrip_protocol(name))) for name in names]
+        return [RemoteFile(self, match) for match in urls]
 
     def open(self, url: str) -> BinaryIO:
         """The bytes of a file, in blocks. Raises FileNotFoundError, StorageUnavailable, StorageRefused."""
@@ -180,6 +189,8 @@ class RemoteFiles:
             raise InvalidInput(f"{plain(url)} names a file in a file by ::, which is not opened")
         if scheme == "s3":
             self._require_bucket(url)
+            if _VERSION in url:  # s3fs would leave it out and open the object without it
+                raise InvalidInput(f"{plain(url)} names a version of an object, and only the newest one is opened")
         system = self._system(scheme)
         # fsspec knows schemes in small letters alone
         return system, str(system._strip_protocol(scheme + url[len(scheme) :]))
@@ -199,6 +210,18 @@ class RemoteFiles:
             if place not in self._systems:
                 self._systems[place] = _connected(scheme, self._options)
             return self._systems[place]
+
+
+def _matching(system: Any, url: str, pattern: str) -> Iterator[str]:
+    """The URLs of the files that match a pattern."""
+    if not url.lower().startswith("s3:"):
+        for name, details in system.glob(pattern, detail=True).items():
+            if details["type"] != "directory":
+                yield str(system.unstrip_protocol(name))
+        return
+    bucket, _, pattern_of_keys = pattern.partition("/")
+    for key in matching_keys(partial(system.call_s3, Bucket=bucket), pattern_of_keys):
+        yield f"s3://{bucket}/{key}"
 
 
 def _connected(scheme: str, options: S3Options) -> Any:
@@ -264,12 +287,28 @@ def _translated(url: str, error: Exception) -> Exception:
         return StorageRefused(f"{plain(bucket)} refuses the key in AWS_ACCESS_KEY_ID ({code}): set another one")
     if kind in ("NoCredentialsError", "PartialCredentialsError"):
         return StorageRefused(f"{plain(bucket)} needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+    if code == "NoSuchUpload":
+        return UploadAborted(f"the upload of {plain(url)} was aborted before it was complete: write it again")
+    if code == "InvalidObjectState":
+        return StorageRefused(f"{plain(url)} is archived: restore it first")
+    if code in _OTHER_REGION:
+        return StorageRefused(f"{plain(bucket)} lies in another region ({code}): set AWS_REGION to its own")
+    if code == "RequestTimeTooSkewed":
+        return StorageRefused(f"{plain(bucket)} refuses the time of this machine ({code}): set its clock")
+    if code == "400":  # the answer to a HEAD has no words
+        return StorageRefused(
+            f"{plain(bucket)} refuses the request (400): the key's session may have expired, or AWS_REGION be wrong"
+        )
     if isinstance(error, PermissionError) or code in ("AccessDenied", "403"):
         return StorageRefused(f"{plain(url)} may not be read or written with this key: allow it, or use another key")
     if isinstance(error, FileNotFoundError):
         return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
     if kind == "FileExpired" or code == "PreconditionFailed":
         return StorageUnavailable(f"{plain(url)} was changed while it was read")
+    if kind in _NO_CONNECTION:
+        return StorageUnavailable(
+            f"{plain(bucket)} cannot be reached ({kind}): look at its server, at AWS_ENDPOINT_URL and at the network"
+        )
     return StorageUnavailable(f"{plain(bucket)} does not answer as it should: {code or kind}")
 
 
@@ -279,7 +318,7 @@ def _code_of(error: BaseException) -> str:
     while cause is not None:
         response = getattr(cause, "response", None)
         if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code", ""))
+            return str(response.get("Error", {}).get("Code") or "")
         cause = cause.__cause__ or cause.__context__
     return ""
 
@@ -300,6 +339,8 @@ class _Reading(io.RawIOBase):
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         with translated_errors(self._url):
             part = self._raw.read(len(buffer))
+        if not part and len(buffer) and self._raw.size is not None and self._raw.tell() < self._raw.size:
+            raise StorageUnavailable(f"{plain(self._url)} was cut short while it was read")  # not its end
         buffer[: len(part)] = part
         return len(part)
 

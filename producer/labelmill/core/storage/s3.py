@@ -15,6 +15,7 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -22,7 +23,8 @@ from labelmill.contracts.errors import StorageRefused
 from labelmill.core.addresses.s3 import S3Location
 from labelmill.core.storage.base import Entry, Measured, NewFolder, Storage, StoredFile, refused_reference
 from labelmill.core.storage.cache import FileCache
-from labelmill.core.storage.remote import RemoteFile, RemoteFiles, translated_errors
+from labelmill.core.storage.remote import RemoteFile, RemoteFiles, UploadAborted, translated_errors
+from labelmill.core.storage.s3_listing import pages
 
 _BLOCK_BYTES = 1 << 20
 _KEYS_AT_ONCE = 1000  #: S3 deletes no more in one call.
@@ -130,9 +132,9 @@ class S3Storage(Storage):
     def entries(self, folder: str) -> Iterator[Entry]:
         newest: dict[str, float] = {}
         start = len(self.location.key(f"{folder}/"))
-        found = [(item["Key"], item["LastModified"]) for item in self._objects(f"{folder}/")]
-        found += [(upload["Key"], upload["Initiated"]) for upload in self._uploads(f"{folder}/")]
-        for key, modified_at in found:
+        objects = ((item["Key"], item["LastModified"]) for item in self._objects(f"{folder}/"))
+        uploads = ((upload["Key"], upload["Initiated"]) for upload in self._uploads(f"{folder}/"))
+        for key, modified_at in chain(objects, uploads):
             reference = f"{folder}/{key[start:].partition('/')[0]}"
             newest[reference] = max(newest.get(reference, 0.0), modified_at.timestamp())
         for reference, modified_at in sorted(newest.items()):
@@ -214,13 +216,8 @@ class S3Storage(Storage):
         return key == own or key.startswith(f"{own}/")
 
     def _objects(self, prefix: str) -> Iterator[dict[str, Any]]:
-        following: dict[str, str] = {}
-        while True:
-            page = self._call("list_objects_v2", Prefix=self.location.key(prefix), **following)
+        for page in pages(self._call, self.location.key(prefix)):
             yield from page.get("Contents", ())
-            if not page.get("IsTruncated"):
-                return
-            following = {"ContinuationToken": page["NextContinuationToken"]}
 
     def _uploads(self, prefix: str) -> Iterator[dict[str, Any]]:
         """Uploads that were begun and not completed."""
@@ -234,7 +231,7 @@ class S3Storage(Storage):
 
     def _abort(self, uploads: Iterable[dict[str, Any]]) -> None:
         for upload in list(uploads):
-            with contextlib.suppress(FileNotFoundError):  # its writer completed it in this moment
+            with contextlib.suppress(UploadAborted):  # its writer completed it in this moment
                 self._call("abort_multipart_upload", Key=upload["Key"], UploadId=upload["UploadId"])
 
     def _delete_keys(self, keys: list[str]) -> None:

@@ -25,6 +25,7 @@ _OF_A_STREAM, _OF_ROWS = "piped", "rows.jsonl"  #: The names of the copies of a 
 #: Dates as in files: not in ISO form.
 _LINE_OPTIONS = orjson.OPT_APPEND_NEWLINE | orjson.OPT_NON_STR_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 _BLOCK_BYTES = 1 << 20
+_OF_ADDRESSES = "?#:"  #: Signs that mean something in the address of an object.
 _NAME_CHARS = 100  #: Of a copy; the suffix is at the end.
 
 
@@ -62,7 +63,8 @@ def _name_of_copy(source: Source) -> str:
     """The name of the original, in characters that every storage keeps."""
     if not isinstance(source.input, ReadableFile):
         return _OF_A_STREAM
-    return "".join(sign if sign.isprintable() else "_" for sign in source.input.name[-_NAME_CHARS:])
+    name = source.input.name[-_NAME_CHARS:]
+    return "".join(sign if sign.isprintable() and sign not in _OF_ADDRESSES else "_" for sign in name)
 
 
 def copy_rows_into_storage(

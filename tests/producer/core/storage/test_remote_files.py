@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 from s3_server import BUCKET, SECRET, S3Server
+from werkzeug.wrappers import Request
 
-from labelmill.contracts.errors import InvalidInput, StorageRefused
+from labelmill.contracts.errors import InvalidInput, LabelmillError, StorageRefused, StorageUnavailable
 from labelmill.core.chunks.codec import QuotedInput
 from labelmill.core.readers import detect_sources, inputs_of, read_rows, read_text_blocks
 from labelmill.core.settings import load_settings
@@ -195,3 +196,75 @@ def test_a_scheme_may_be_written_in_capitals(s3_server: S3Server, remote: Remote
 
 def test_a_file_on_this_machine_is_still_a_path(tmp_path: Path) -> None:
     assert output_of(str(tmp_path / "a.csv")) == tmp_path / "a.csv"
+
+
+@pytest.mark.parametrize("fault", ["empty", "cut"])
+def test_an_answer_that_ends_early_is_not_taken_for_the_end_of_the_file(
+    s3_server: S3Server, remote: RemoteFiles, fault: str
+) -> None:
+    line = b'{"text": "%s"}\n' % (b"x" * 1011)
+    assert len(line) == 1 << 10
+    s3_server.put("large.jsonl", line * (20 << 10))  # it ends an answer of 8 MB between two lines
+    s3_server.fault = lambda request: fault if _asks_from(request, 8 << 20) else None
+    with pytest.raises(StorageUnavailable, match=r"s3://bucket/large.jsonl was cut short|does not answer as it should"):
+        texts(f"s3://{BUCKET}/large.jsonl", remote)
+
+
+def _asks_from(request: Request, start: int) -> bool:
+    first = request.headers.get("Range", "").removeprefix("bytes=").partition("-")[0]
+    return first.isdigit() and int(first) >= start
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "words"),
+    [
+        (400, "IllegalLocationConstraintException", StorageRefused, "lies in another region .*: set AWS_REGION"),
+        (400, "ExpiredToken", StorageRefused, "refuses the key in AWS_ACCESS_KEY_ID"),
+        (403, "RequestTimeTooSkewed", StorageRefused, "refuses the time of this machine"),
+        (403, "InvalidObjectState", StorageRefused, "is archived: restore it first"),
+        (418, "", StorageUnavailable, "does not answer as it should: "),
+    ],
+)
+def test_a_refusal_says_what_to_look_at(
+    s3_server: S3Server, remote: RemoteFiles, status: int, code: str, kind: type[LabelmillError], words: str
+) -> None:
+    s3_server.fault = lambda _: (status, code)
+    with pytest.raises(kind, match=words) as refused:
+        check_output(output_of(f"s3://{BUCKET}/a.jsonl"), remote=remote)
+    assert "None" not in refused.value.message
+
+
+def test_a_refusal_without_words_says_what_may_be_wrong(s3_server: S3Server, remote: RemoteFiles) -> None:
+    s3_server.fault = lambda _: (400, "")
+    with pytest.raises(StorageRefused, match=r"refuses the request \(400\): the key's session may have expired"):
+        inputs_of(f"s3://{BUCKET}/a.jsonl", remote)
+
+
+def test_a_version_of_an_object_is_neither_read_nor_overwritten(s3_server: S3Server, remote: RemoteFiles) -> None:
+    s3_server.put("in.jsonl", LINES)
+    url = f"s3://{BUCKET}/in.jsonl?versionId=x.jsonl"
+    with pytest.raises(InvalidInput, match="names a version of an object"):
+        inputs_of(url, remote)
+    with pytest.raises(InvalidInput, match="names a version of an object"):
+        check_output(output_of(url), inputs_of(f"s3://{BUCKET}/in.jsonl", remote), remote)
+    assert s3_server.get("in.jsonl") == LINES
+
+
+def test_a_pattern_lists_what_can_match_and_not_the_whole_bucket(s3_server: S3Server, remote: RemoteFiles) -> None:
+    for name in ("in/a/1.jsonl", "in/a/2.csv", "in/b/1.jsonl", "in/b/deep/1.jsonl", "in/0.jsonl", "in/"):
+        s3_server.put(name, b"")
+    s3_server.requests.clear()
+    assert [str(file) for file in inputs_of(f"s3://{BUCKET}/in/[ab]*/1*.jsonl", remote)] == [
+        f"s3://{BUCKET}/in/{name}" for name in ("a/1.jsonl", "b/1.jsonl")
+    ]
+    listings = [line for line in s3_server.requests if "list-type=2" in line and "max-keys" not in line]
+    assert len(listings) == 3
+    assert all("delimiter=%2F" in line or "delimiter=/" in line for line in listings)
+    assert [str(file) for file in inputs_of(f"s3://{BUCKET}/*/*", remote)] == [f"s3://{BUCKET}/in/0.jsonl"]
+    with pytest.raises(InvalidInput, match=r"\*\* stands for folders"):
+        inputs_of(f"s3://{BUCKET}/in/**.jsonl", remote)
+
+
+def test_the_name_of_an_object_may_hold_a_question_mark(remote: RemoteFiles) -> None:
+    assert RemoteFile(remote, "s3://bucket/in/why?.csv").name == "why?.csv"
+    assert RemoteFile(remote, "https://example.com/a.csv?token=x").name == "a.csv"
