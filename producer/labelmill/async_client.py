@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import functools
+import threading
 from collections.abc import (
     AsyncIterable,
     AsyncIterator,
@@ -34,6 +36,7 @@ from labelmill.contracts.documents.jobs import (
 from labelmill.contracts.ids import Kind, kind_of
 from labelmill.contracts.sources import AsyncSource
 from labelmill.core.settings import Settings
+from labelmill.core.stopping import has_stopped
 from labelmill.handles import Batch, Evaluation, Job, Preparation, Rows, Training
 from labelmill.services.jobs.waiting import OnProgress, Waiting
 
@@ -274,7 +277,8 @@ class AsyncClient:
 
     async def _run(self, call: Callable[Concatenate[_Given, P], R], /, *arguments: P.args, **options: P.kwargs) -> R:
         """Make the call in a thread: one of its own where it reads an iterator, which may wait for whatever it likes.
-        Asynchronous iterables among its arguments are read in this loop meanwhile."""
+        Asynchronous iterables among its arguments are read in this loop meanwhile. A submission whose caller is
+        cancelled ends before its job can start."""
         client = cast("_Given", await self.opened())
         sources: list[AsynchronousRows] = []
 
@@ -286,10 +290,15 @@ class AsyncClient:
 
         positional = map(bridged, arguments)
         named = {name: bridged(value) for name, value in options.items()}
-        made = functools.partial(cast("Callable[..., R]", call), client, *positional, **named)
-        if sources or any(isinstance(value, Iterator) for value in (*arguments, *options.values())):
-            return await in_own_thread(made, sources)
-        return await asyncio.to_thread(made)
+        is_stopped, context = threading.Event(), contextvars.copy_context()
+        context.run(has_stopped.set, is_stopped.is_set)
+        made = functools.partial(context.run, cast("Callable[..., R]", call), client, *positional, **named)
+        try:
+            if sources or any(isinstance(value, Iterator) for value in (*arguments, *options.values())):
+                return await in_own_thread(made, sources)
+            return await asyncio.get_running_loop().run_in_executor(None, made)
+        finally:
+            is_stopped.set()
 
     prepare = _preparation(_Given.prepare)
     train = _training(_Given.train)

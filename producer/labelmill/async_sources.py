@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from labelmill.contracts.errors import Permanent
+from labelmill.contracts.sources import PassedOn, name_of_source
 
 R = TypeVar("R")
 
 _ROWS_AT_ONCE = 1_000  #: That a thread gets in one piece.
 
 
-class AsynchronousRows(Iterator[object]):
+class AsynchronousRows(PassedOn):
     """Rows of an asynchronous iterable for a thread, which waits while the loop that they come from gets the next."""
 
     def __init__(self, source: AsyncIterable[object], loop: asyncio.AbstractEventLoop) -> None:
+        self.source_name = name_of_source(source)
         self._source, self._loop = aiter(source), loop
         self._piece: deque[object] = deque()
         self._next: Future[list[object]] | None = None

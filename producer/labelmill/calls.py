@@ -10,12 +10,15 @@ import time
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from labelmill.contracts.argument_types import check_arguments
+from labelmill.contracts.argument_types import check_arguments, plain_number
+from labelmill.contracts.bounds import shown
 from labelmill.contracts.documents.comparison import ComparisonDocument
 from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.documents.jobs import JobDocument, JobEntry
 from labelmill.contracts.documents.money import SpendDocument
 from labelmill.contracts.documents.results import ResultRow
+from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.core.settings import Settings, load_settings
 from labelmill.handles import Batch, Evaluation, Job, Rows, Training, handle_of
 from labelmill.registry_calls import RegistryCalls
@@ -123,7 +126,7 @@ class Calls(RegistryCalls):
             name,
             dataset,
             method=method,
-            max_cost=max_cost,
+            max_cost=plain_number(max_cost),
             yes=yes,
             mode=mode,
             base_model=base_model,
@@ -167,7 +170,8 @@ class Calls(RegistryCalls):
         check_arguments(Calls.evaluate, locals())
         from labelmill.services.evaluations import EvaluateRequest, accept_evaluation
 
-        request = EvaluateRequest(model, dataset, split, calibrate, mode, idempotency_key, metadata or {}, max_cost)
+        cap = plain_number(max_cost)
+        request = EvaluateRequest(model, dataset, split, calibrate, mode, idempotency_key, metadata or {}, cap)
         accepted = accept_evaluation(self.context, request)
         return Evaluation(self, accepted.id, self._start(accepted))
 
@@ -187,7 +191,7 @@ class Calls(RegistryCalls):
         check_arguments(Calls.compare, locals())
         from labelmill.services.evaluations import CompareRequest, accept_comparison
 
-        request = CompareRequest(models, dataset, split, idempotency_key, metadata or {}, max_cost)
+        request = CompareRequest(models, dataset, split, idempotency_key, metadata or {}, plain_number(max_cost))
         comparison = accept_comparison(self.context, request)
         warnings = {accepted.id: self._start(accepted) for accepted in comparison.accepted}
         return [Evaluation(self, job_id, warnings.get(job_id, ())) for job_id in comparison.evaluations]
@@ -287,6 +291,7 @@ class Calls(RegistryCalls):
         from labelmill.services.jobs.waiting import waiting_for_jobs
 
         given = list(jobs)
+        ids = [_id_of(job, "jobs") for job in given]
         handles = [job for job in given if not isinstance(job, str)]
 
         def warn(message: str) -> None:
@@ -295,7 +300,7 @@ class Calls(RegistryCalls):
 
         return waiting_for_jobs(
             self.context,
-            [job if isinstance(job, str) else job.id for job in given],
+            ids,
             timeout_s=timeout_s,
             on_progress=also_in_notebook(on_progress),
             say=warn,
@@ -318,6 +323,7 @@ class Calls(RegistryCalls):
     def _watching(self, job: Waitable | str, timeout_s: float | None = None) -> Watching:
         """Follow a job, a handle or an id, until it ends or waits for approval, as `Client.watch`."""
         check_arguments(Calls._watching, locals())
+        _id_of(job, "job")
         entries: list[JobEntry] = []
         steps = self._waiting([job], timeout_s, on_progress=entries.append)
         while True:
@@ -374,7 +380,7 @@ class Calls(RegistryCalls):
         from labelmill.services.jobs.retrying import retry
 
         job = handle_of(self, job_id)
-        job.warnings = messages_of(retry(self.context, RetryRequest(job_id, max_cost)).warnings)
+        job.warnings = messages_of(retry(self.context, RetryRequest(job_id, plain_number(max_cost))).warnings)
         return job
 
     def approve(self, training_id: str) -> Training:
@@ -399,3 +405,11 @@ def rows_of(client: Calls, job_id: str) -> Rows:
 def messages_of(warnings: Iterable[Notice]) -> tuple[str, ...]:
     """Warnings as a program reads them."""
     return tuple(warning.message for warning in warnings)
+
+
+def _id_of(job: Waitable | str, field: str) -> str:
+    """The id of what a program hands over as a job. Raises InvalidInput."""
+    job_id = job if isinstance(job, str) else getattr(job, "id", None)
+    if not isinstance(job_id, str):
+        raise InvalidInput(f"{named(field)} takes jobs or their ids, not {shown(repr(job))}", field=field)
+    return job_id

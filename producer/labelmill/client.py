@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from labelmill.calls import Calls
-from labelmill.contracts.argument_types import check_arguments
+from labelmill.contracts.argument_types import check_arguments, plain_number
 from labelmill.contracts.sources import Source
 from labelmill.handles import Batch, Preparation
 
@@ -128,7 +128,7 @@ class Submitting(Calls, Generic[S]):
             quoting=quoting,
             idempotency_key=idempotency_key,
             metadata=metadata,
-            max_cost=max_cost,
+            max_cost=plain_number(max_cost),
         )
         accepted = accept_batch(self.context, request)
         return Batch(self, accepted.id, self._start(accepted))

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import chain
 from typing import TYPE_CHECKING, Generic, TypeVar, cast
 
+from labelmill.contracts.argument_types import check_arguments
 from labelmill.contracts.documents.jobs import (
     BatchDocument,
     DatasetDocument,
@@ -131,6 +132,7 @@ class Rows:
         >>> [(batch.num_rows, batch.schema.names[:4]) for batch in batch.arrow()]
         [(2, ['row', 'id', 'text', 'intent'])]
         """
+        check_arguments(Rows.arrow, locals())
         from labelmill.services.results.frames import result_batches
 
         return result_batches(self.client.context, self._request(only, follow, scores), batch_rows)
@@ -163,6 +165,7 @@ class Rows:
         return result_pieces(self.client.context, self._request(only, follow, scores))
 
     def _request(self, only: OnlyName | None, follow: bool, scores: str) -> ResultsRequest:  # noqa: FBT001 - passed on
+        check_arguments(Rows._request, locals())
         from labelmill.services.results.rows import ResultsRequest
 
         return ResultsRequest.of(self.id, only=only, follow=follow, scores=scores)

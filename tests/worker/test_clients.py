@@ -6,11 +6,12 @@ import asyncio
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import polars as pl
@@ -154,7 +155,7 @@ def test_rows_of_the_program_are_classified_and_come_back_as_tables(shop: Worksh
     assert list(zip(dataset["id"], dataset["intent"], strict=True)) == expected
     assert [scores[0]["label"] for scores in dataset["intent_scores"]] == [label for _, label in expected]
     assert batch.pandas(only="failed").shape == (0, len(frame.columns))
-    for wrong, field in ((lambda: batch.results(only="bad"), "only"), (lambda: batch.arrow(0), None)):  # type: ignore[arg-type]
+    for wrong, field in ((lambda: batch.results(only="bad"), "only"), (lambda: batch.arrow(0), "batch_rows")):  # type: ignore[arg-type]
         with pytest.raises(InvalidInput) as refused:
             wrong()
         assert refused.value.field == field
@@ -238,8 +239,13 @@ def test_texts_that_come_asynchronously_are_read_in_pieces(
             yield {"text": "one"}
             raise ZeroDivisionError
 
+        async def other() -> AsyncIterator[dict[str, str]]:
+            yield {"text": "one"}
+
         with pytest.raises(ZeroDivisionError):
             await mine.classify(fail(), "m")
+        with pytest.raises(InvalidInput, match="<async_generator> has no column 'body'"):
+            await mine.classify(other(), "m", text="body")
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(mine.classify(stay_away(), "m"), 0.5)
         assert [job["state"] for job in await mine.jobs("batch")] == ["queued"]
@@ -287,6 +293,68 @@ def test_generators_that_wait_leave_the_threads_of_the_program_free(client: Clie
         assert len(await asyncio.gather(*submissions)) == 5
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("hold", [iter, list], ids=["generator", "list"])
+def test_a_submission_that_is_cancelled_starts_no_job(
+    client: Client, monkeypatch: pytest.MonkeyPatch, hold: Callable[[Iterator[str]], Any]
+) -> None:
+    """Rows that a thread reads, one by one or by the block: whoever cancels the call knows no id of a job."""
+    monkeypatch.setattr(iterables, "ROWS_AT_ONCE", 10)
+    read, is_cancelled = threading.Event(), threading.Event()
+    block_of = iterables._plain_block
+
+    def wait_after_the_first(some: list[Any], columns: list[str]) -> object:
+        if some[0] != "say 0":
+            read.set()
+            assert is_cancelled.wait(30)
+        return block_of(some, columns)
+
+    monkeypatch.setattr(iterables, "_plain_block", wait_after_the_first)
+
+    async def main() -> None:
+        mine = AsyncClient.of(client)
+        submission = asyncio.create_task(mine.classify(hold(f"say {number}" for number in range(30)), "m"))
+        await asyncio.to_thread(read.wait, 30)
+        submission.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submission
+        is_cancelled.set()
+
+    asyncio.run(main())
+    (batch,) = client.jobs("batch")
+    assert client.job(batch["id"]).wait(30)["state"] == "failed"
+    assert client.status(batch["id"])["error_code"] == "submission_broken"
+
+
+def test_a_preparation_that_is_cancelled_writes_no_job_and_no_file(client: Client, tmp_path: Path) -> None:
+    read, is_cancelled, has_ended = threading.Event(), threading.Event(), threading.Event()
+
+    def rows() -> Iterator[dict[str, str]]:
+        try:
+            yield {"text": "a", "intent": "x"}
+            read.set()
+            assert is_cancelled.wait(30)
+            yield {"text": "b", "intent": "y"}
+        finally:
+            has_ended.set()
+
+    async def main() -> None:
+        mine = AsyncClient.of(client)
+        submission = asyncio.create_task(mine.prepare("n", rows(), targets=["intent=intent"]))
+        await asyncio.to_thread(read.wait, 30)
+        submission.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await submission
+        is_cancelled.set()
+        assert await asyncio.to_thread(has_ended.wait, 30)
+
+    asyncio.run(main())
+    end = time.monotonic() + 30
+    while any((tmp_path / "sources").iterdir()):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert client.jobs("dataset", state="queued") == []
 
 
 def test_an_asynchronous_client_reads_tables_and_tells_progress_in_its_loop(shop: Workshop, client: Client) -> None:

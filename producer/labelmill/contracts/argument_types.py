@@ -38,6 +38,11 @@ def check_arguments(call: Callable[..., Any], given: Mapping[str, Any]) -> None:
             raise InvalidInput(f"{named(name)} must be {wanted}, not {_shown(given[name])}", field=name)
 
 
+def plain_number(number: float | None) -> float | None:
+    """A number that was checked, such as a Decimal or one of NumPy's, as one that JSON and databases keep."""
+    return None if number is None else float(number)
+
+
 def _shown(value: Any) -> str:
     return shown(value) if isinstance(value, str) else plain(repr(value)[:_SHOWN_CHARS])
 

@@ -6,7 +6,7 @@ Classes of other libraries are described by what they have, so that none of them
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, Iterable, Mapping
+from collections.abc import AsyncIterable, Iterable, Iterator, Mapping
 from typing import Protocol, TypeAlias
 
 
@@ -39,3 +39,14 @@ SourceRow: TypeAlias = str | Mapping[str, object]
 Source: TypeAlias = str | os.PathLike[str] | Iterable[SourceRow] | ArrowTable | PandasTable | HubTable
 #: The same, or rows that come asynchronously.
 AsyncSource: TypeAlias = Source | AsyncIterable[SourceRow]
+
+
+class PassedOn(Iterator[object]):
+    """Rows of a source that come through another object. `source_name`: what messages call the source."""
+
+    source_name: str
+
+
+def name_of_source(source: object) -> str:
+    """What messages call the rows of a program: the name of their class."""
+    return source.source_name if isinstance(source, PassedOn) else f"<{type(source).__name__}>"

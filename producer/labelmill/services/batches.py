@@ -38,6 +38,7 @@ from labelmill.core.readers import (
     read_text_blocks,
     refuse_file_options,
 )
+from labelmill.core.stopping import require_caller
 from labelmill.core.storage.remote import is_url
 from labelmill.services.context import ServiceContext
 from labelmill.services.models import asked_model, ref_of
@@ -305,6 +306,7 @@ def _write(
         ) as writer,
     ):
         for block in blocks:
+            require_caller()
             writer.add(block.texts, block.ids, max_chars=block.max_chars)
             if block.ids is not None:
                 repeated.add(block.ids)
@@ -312,5 +314,6 @@ def _write(
             on_progress(len(block))
         if skipped is not None:
             record_skipped(engine, batch.no, batch.id, skipped, rows)
+        require_caller()
         writer.finish()
     return repeated

@@ -163,6 +163,8 @@ def compare_evaluations(
         raise InvalidInput(f"{named('level')} must be between 0 and 1")
     if margin is not None and not 0 <= margin <= 1:
         raise InvalidInput(f"{named('margin')} must be a share of rows between 0 and 1, such as 0.02")
+    if not job_ids:
+        raise InvalidInput("name the evaluations to compare", field="evaluations")
     evaluations = [_evaluation(connection, job_id) for job_id in job_ids]
     done = [entry for entry in evaluations if entry["state"] == EvaluationState.COMPLETED.value]
     methods = _methods(connection, job_ids)

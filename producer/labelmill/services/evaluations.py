@@ -188,7 +188,8 @@ def accept_comparison(context: ServiceContext, request: CompareRequest) -> Compa
                 check_max_cost(request.max_cost, models_asked(version), context.prices)
                 versions[version.no] = version
         if len(versions) < 2 and not any(existing):
-            raise InvalidInput(f"{' and '.join(models)} are the same version: name two models or more", field="models")
+            given = "no models are given" if not models else f"{' and '.join(models)} are the same version"
+            raise InvalidInput(f"{given}: name two models or more", field="models")
     ids: dict[str, None] = {}
     accepted: list[Accepted] = []
     for one, keyed_id in zip(request.evaluations, existing, strict=True):

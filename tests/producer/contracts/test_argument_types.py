@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,13 @@ WRONG: list[tuple[str, Callable[[Any], Any]]] = [
     ("limit", lambda c: c.jobs(limit="5")),
     ("limit", lambda c: c.jobs(limit=5.5)),
     ("jobs", lambda c: c.wait("batch_1")),
+    ("jobs", lambda c: c.wait([None])),
+    ("job", lambda c: next(c.watch(5))),
     ("job_id", lambda c: c.status(None)),
+    ("scores", lambda c: c.job("batch_1").pandas(scores=5)),
+    ("batch_rows", lambda c: c.job("batch_1").arrow("10")),
+    ("evaluations", lambda c: c.comparison([])),
+    ("models", lambda c: c.compare([], "d")),
     ("scores", lambda c: c.results("batch_1", scores=5)),
     ("ref", lambda c: c.promote(5)),
     ("since", lambda c: c.spend(since=5)),
@@ -47,6 +54,9 @@ WRONG: list[tuple[str, Callable[[Any], Any]]] = [
     ("targets", lambda c: c.prepare("d", "texts.jsonl", targets=["x=y"])),
     ("where", lambda c: c.prepare("d", [{"text": "a", "intent": "b"}], targets=TARGETS, where=["lang=en"])),
     ("source", lambda c: c.classify([], MODEL)),
+    ("source", lambda c: c.classify("", MODEL)),
+    ("source", lambda c: c.classify(".", MODEL)),
+    ("source", lambda c: c.classify("nothing.jsonl", MODEL)),
     ("source", lambda c: c.classify("empty.jsonl", MODEL)),
     ("source", lambda c: c.prepare("d", "empty.jsonl", targets=TARGETS)),
 ]
@@ -87,6 +97,13 @@ def test_numbers_of_numpy_and_unknown_types_pass() -> None:
     check_arguments(_call, {"number": np.float32(1), "places": np.int64(2), "texts": ("a",), "other": object()})
     with pytest.raises(InvalidInput, match="texts must be a list of texts, not 'ab'"):
         check_arguments(_call, {"texts": "ab"})
+
+
+@pytest.mark.parametrize("amount", [Decimal("0.5"), np.float32(0.5)], ids=["decimal", "numpy"])
+def test_an_amount_may_be_a_number_of_another_library(client: Client, amount: Any) -> None:
+    batch = client.classify(["a"], "mistral-moderation-2603", max_cost=amount, idempotency_key="k")
+    assert client.classify(["a"], "mistral-moderation-2603", max_cost=0.5, idempotency_key="k").id == batch.id
+    assert batch.status()["max_cost"] == 0.5
 
 
 @pytest.mark.parametrize(("split", "warns"), [("50/60/10", True), ("80/10/10", False), ("8/1/1", False)])

@@ -62,7 +62,7 @@ def kind_of_value(value: Any) -> str:
 def value_as_text(value: Any) -> str | None:
     """A cell as text: numbers and dates are formatted, bytes are decoded as UTF-8, a missing value (also NaN) is "".
 
-    None: the value is not a single one, or not UTF-8.
+    None: the value is not a single one, or not UTF-8, or an object that has no text.
     """
     if value is None:
         return ""
@@ -77,9 +77,18 @@ def value_as_text(value: Any) -> str | None:
             return None
     if isinstance(value, list | tuple | dict | bytearray | Unreadable):
         return None
+    if not isinstance(value, int | float) and _has_no_text(type(value)):
+        return None
     if value != value:  # noqa: PLR0124 - NaN, the only value unequal to itself, is a missing value in Parquet
         return ""
     return str(value)
+
+
+def _has_no_text(kind: type) -> bool:
+    """Whether values of this type hold several, as tables do, or are shown by their address alone."""
+    if hasattr(kind, "__len__") or hasattr(kind, "__iter__"):
+        return True
+    return getattr(kind, "__str__", None) is object.__str__ and getattr(kind, "__repr__", None) is object.__repr__
 
 
 def can_be_utf8(text: str) -> bool:

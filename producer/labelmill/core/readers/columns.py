@@ -56,7 +56,7 @@ def _place(name: str, present: Sequence[str], column: str, *, are_fixed: bool) -
     near = did_you_mean(column, present, show=shown)
     remedy = f"{named('text')} names the column of the texts" if column == _USUAL_TEXT and not are_fixed else ""
     parted = (" " if near else "; ") if remedy else ""
-    listed = ", ".join(map(shown, present[:_NAMED]))
+    listed = ", ".join(map(shown, present[:_NAMED])) or "none"
     raise MissingColumn(f"{name} has no column {shown(column)}; it has {listed}{near}{parted}{remedy}", column)
 
 

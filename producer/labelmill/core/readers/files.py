@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from labelmill.contracts.bounds import plain
+from labelmill.contracts.bounds import plain, shown
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.specs import FileFormat
 from labelmill.core.readers.encodings import as_utf8
@@ -58,16 +58,19 @@ def expand_source(source: str) -> list[Path]:
         files = []
     if not files:
         what = "no file matches" if glob.has_magic(source) else "there is no file"
-        raise InvalidInput(f"{what} {plain(source)}")
+        raise InvalidInput(f"{what} {plain(source) if source.strip() else shown(source)}", field="source")
     return files
 
 
 def _files_of(source: str) -> list[Path]:
+    if not source.strip():
+        return []  # an empty path is not meant as the folder that it stands for
     path = Path(source).expanduser()
     if path.is_file() or is_pipe(path):  # before globbing: names may hold brackets
         return [path]
     if path.is_dir():
-        raise InvalidInput(f"{source} is a folder; name a file, or a pattern such as {source.rstrip('/')}/*.jsonl")
+        pattern = f"{source.rstrip('/')}/*.jsonl"
+        raise InvalidInput(f"{source} is a folder; name a file, or a pattern such as {pattern}", field="source")
     names = glob.glob(str(path), recursive=True)  # noqa: PTH207 - Path.glob refuses absolute patterns
     return sorted(Path(name) for name in names if Path(name).is_file())
 

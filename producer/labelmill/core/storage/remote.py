@@ -125,15 +125,17 @@ class RemoteFiles:
                 if _code_of(error) == "NoSuchBucket":
                     raise
                 if not glob.has_magic(path) or url.lower().startswith("http"):  # no pattern: a ? begins a query
-                    raise InvalidInput(f"there is no file {plain(url)}") from error
+                    raise InvalidInput(f"there is no file {plain(url)}", field="source") from error
             else:
                 if found["type"] != "directory":
                     return [RemoteFile(self, url)]
                 pattern = f"{url.rstrip('/')}/*.jsonl"
-                raise InvalidInput(f"{plain(url)} is a folder; name a file, or a pattern such as {plain(pattern)}")
+                raise InvalidInput(
+                    f"{plain(url)} is a folder; name a file, or a pattern such as {plain(pattern)}", field="source"
+                )
             urls = sorted(_matching(system, url, path))
         if not urls:
-            raise InvalidInput(f"no file matches {plain(url)}")
+            raise InvalidInput(f"no file matches {plain(url)}", field="source")
         return [RemoteFile(self, match) for match in urls]
 
     def open(self, url: str) -> BinaryIO:

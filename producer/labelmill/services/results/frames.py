@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, cast
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 from labelmill.services.context import ServiceContext
 from labelmill.services.results.arrow_batches import BATCH_ROWS, arrow_batches, arrow_schema, require_pyarrow
 from labelmill.services.results.rows import ResultsRequest, result_chunks, targets_of
@@ -95,7 +96,7 @@ class _Results:
 
     def batches(self, batch_rows: int) -> Iterator[pa.RecordBatch]:
         if batch_rows < 1:
-            raise InvalidInput(f"batch_rows is 1 or more, not {batch_rows}")
+            raise InvalidInput(f"{named('batch_rows')} is 1 or more, not {batch_rows}")
         return arrow_batches(result_chunks(self.context, self.request), self.table, batch_rows)
 
 

@@ -17,6 +17,7 @@ from labelmill.contracts.specs import FileFormat
 from labelmill.core.readers import PythonRows, Source
 from labelmill.core.readers.bad_rows import value_as_text
 from labelmill.core.readers.python_rows.base import plain_value
+from labelmill.core.stopping import require_caller
 from labelmill.core.storage.base import NewFolder, ReadableFile, Storage
 from labelmill.core.storage.references import source_folder
 
@@ -56,6 +57,7 @@ def copy_into_storage(
     with _faults_of_copying(storage), storage.new_folder(source_folder(job_id)) as folder:
         for source, name in zip(sources, names, strict=True):
             content.update(_copy(source, folder, name, check))
+        require_caller()
     return Copies(tuple(folder.reference(name) for name in names), content.hexdigest())
 
 
@@ -88,6 +90,7 @@ def copy_rows_into_storage(
         if is_empty:
             raise InvalidInput(f"{rows.name} holds no rows", field="source")
         check(Source(folder.file(_OF_ROWS), rows.name, COPY_FORMAT))
+        require_caller()
     return Copies((folder.reference(_OF_ROWS),), content.hexdigest())
 
 
@@ -107,7 +110,8 @@ def _as_json(value: Any) -> Any:
         return dict(value)
     if isinstance(value, AbstractSet | Sequence) and not isinstance(value, bytes | bytearray):
         return list(value)
-    return value_as_text(value)
+    text = value_as_text(value)
+    return {} if text is None else text  # no text: the worker treats the row as it does one of a file that has none
 
 
 @contextlib.contextmanager
@@ -134,6 +138,7 @@ def _copy(source: Source, folder: NewFolder, name: str, check: Callable[[Source]
 def _copy_blocks(original: BinaryIO, copy: BinaryIO) -> bytes:
     content = hashlib.blake2b()
     while block := original.read(_BLOCK_BYTES):
+        require_caller()
         content.update(block)
         copy.write(block)
     return content.digest()

@@ -104,6 +104,33 @@ def test_values_of_numpy_and_pandas_become_what_they_are_in_a_file() -> None:
     assert read([{"text": np.int64(7)}, {"text": dt.date(2026, 11, 27)}])[0].texts == ["7", "2026-11-27"]
 
 
+def test_cells_of_arrow_are_texts_or_missing() -> None:
+    assert read(list(pa.array(["a", None])))[0].texts == ["a", ""]
+    assert read([{"text": cell} for cell in pa.array([1, None])])[0].texts == ["1", ""]
+
+
+@pytest.mark.parametrize(
+    ("value", "kind"),
+    [
+        (pd.DataFrame({"text": ["a"]}), "DataFrame"),
+        (pa.table({"text": ["a"]}), "Table"),
+        ({"a"}, "set"),
+        (object(), "object"),
+    ],
+    ids=["frame", "table", "set", "object"],
+)
+def test_an_object_that_has_no_text_is_a_bad_row(value: object, kind: str) -> None:
+    block, bad = read(["a", value])
+    assert (block.texts, len(bad)) == (["a"], 1)
+    assert f"'text' is of type {kind}, not a text" in bad[0]
+
+
+@pytest.mark.parametrize("empty", [[{}], pd.DataFrame(), pl.DataFrame()], ids=["list", "pandas", "polars"])
+def test_a_table_without_columns_is_told_so(empty: object) -> None:
+    with pytest.raises(InvalidInput, match="has no column 'text'; it has none; "):
+        read(empty)
+
+
 @pytest.mark.parametrize("hold", [list, pd.DataFrame, iter], ids=["list", "pandas", "iterator"])
 def test_a_row_that_cannot_be_read_is_named_by_its_number(hold: Callable[[Any], Any]) -> None:
     rows = [
@@ -158,9 +185,10 @@ async def _nothing() -> AsyncIterator[str]:
         ({"text": "a"}, "is one row: hand over a list"),
         (pl.LazyFrame({"text": ["a"]}), "collect"),
         (datasets.DatasetDict({"train": datasets.Dataset.from_list(ROWS)}), "several splits"),
+        (datasets.Dataset.from_list(ROWS).with_transform(lambda rows: rows), r"map\(\)"),
         (_nothing(), "AsyncClient takes asynchronous"),
     ],
-    ids=["bytes", "number", "mapping", "lazy", "dict of datasets", "asynchronous"],
+    ids=["bytes", "number", "mapping", "lazy", "dict of datasets", "transform", "asynchronous"],
 )
 def test_what_is_no_source_is_refused_in_one_sentence(source: object, words: str) -> None:
     with pytest.raises(InvalidInput, match=words) as refused:

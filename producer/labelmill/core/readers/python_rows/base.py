@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from labelmill.contracts.sources import name_of_source
 from labelmill.core.readers.bad_rows import OnBadRow
 from labelmill.core.readers.text_block import TextBlock
 
@@ -17,7 +18,7 @@ class PythonRows(ABC):
     """Rows of a program, which can be read once. `name`: in messages, and as the source of the job."""
 
     def __init__(self, source: object) -> None:
-        self.name = f"<{type(source).__name__}>"
+        self.name = name_of_source(source)
 
     @abstractmethod
     def rows(self, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
@@ -29,10 +30,12 @@ class PythonRows(ABC):
 
 
 def plain_value(value: Any) -> Any:
-    """A value of NumPy or pandas as Python's own; other values unchanged."""
+    """A value of NumPy, pandas or pyarrow as Python's own; other values unchanged."""
     module = type(value).__module__.partition(".")[0]
     if module == "numpy":
         return value.tolist()
+    if module == "pyarrow" and hasattr(value, "as_py"):
+        return value.as_py()
     return None if module == "pandas" and type(value).__name__ in _MISSING else value
 
 

@@ -12,6 +12,7 @@ from labelmill.core.readers.bad_rows import BadRow, OnBadRow
 from labelmill.core.readers.columns import SeenColumns
 from labelmill.core.readers.python_rows.base import ROWS_AT_ONCE, PythonRows, plain_block, plain_value
 from labelmill.core.readers.text_block import ID, TextBlock, add_row, new_block
+from labelmill.core.stopping import while_waited_for
 
 _TEXT = "text"
 
@@ -21,7 +22,7 @@ class IterableRows(PythonRows):
 
     def __init__(self, source: Iterable[object]) -> None:
         super().__init__(source)
-        self._source = source
+        self._source = while_waited_for(source)
 
     def rows(self, columns: Sequence[str] | None) -> Iterator[dict[str, Any]]:
         text = columns[0] if columns else _TEXT

@@ -155,6 +155,9 @@ def table_rows(source: object) -> PythonRows | None:
             case ("pyarrow", "Array" | "ChunkedArray"):
                 return IterableRows(cell.as_py() for cell in source)  # type: ignore[attr-defined]
             case ("datasets", "Dataset"):
+                if source.format["type"] == "custom":  # type: ignore[attr-defined]
+                    words = "the transform of a Dataset is not applied here: make its rows with map()"
+                    raise InvalidInput(words, field="source")
                 return HubRows(source)
             case ("datasets", "DatasetDict" | "IterableDatasetDict"):
                 raise InvalidInput(f"a {kind.__name__} holds several splits: hand over one of them", field="source")
