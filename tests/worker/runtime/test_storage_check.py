@@ -8,7 +8,12 @@ import pytest
 from s3_server import BUCKET, READER, SECRET, S3Server
 
 from labelmill.core.settings import load_settings
-from labelmill_worker.runtime.storage_check import bucket_trouble, check_storage_at_start, folder_trouble
+from labelmill_worker.runtime.storage_check import (
+    BucketCheck,
+    bucket_trouble,
+    check_storage_at_start,
+    folder_trouble,
+)
 
 
 def test_a_worker_tells_why_it_cannot_use_the_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -23,6 +28,20 @@ def test_a_worker_tells_why_it_cannot_use_the_bucket(s3_server: S3Server, monkey
     assert "may not be read or written with this key" in trouble
     assert SECRET not in trouble
     assert s3_server.keys() == []
+
+
+def test_a_bucket_that_says_nothing_holds_nobody_up(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    settings, check = load_settings(data_dir=f"s3://{BUCKET}/ours"), BucketCheck()
+    s3_server.holds = lambda _: True
+    for _ in range(2):
+        check.renew(settings, within_s=0.2)
+        assert check.trouble == f"s3://{BUCKET}/ours does not answer within 0.2 s"
+    assert len([line for line in s3_server.requests if "uploads" in line]) == 1
+    s3_server.release.set()
+    check.renew(settings, within_s=30)
+    assert check.trouble is None
 
 
 def test_a_folder_is_looked_at_at_once_and_a_bucket_is_not(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from labelmill.core.database import connect_to_existing
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import Settings, load_settings
 from labelmill_worker.ports.control_plane import RemoteModel
-from labelmill_worker.runtime.storage_check import bucket_trouble, folder_trouble
+from labelmill_worker.runtime.storage_check import BucketCheck, folder_trouble
 from labelmill_worker.store.remote_models import keep_models
 
 log = structlog.get_logger()
@@ -37,7 +37,7 @@ class MistralCheck:
         self._result: dict[str, Any] | None = None
         self._checked_at = 0.0
         self._is_running = False
-        self.bucket_trouble: str | None = None  #: Found by the same thread.
+        self.bucket = BucketCheck()
 
     def latest(self, settings: Settings) -> dict[str, Any]:
         """The recent result, or `{"looking": True}` while a check runs."""
@@ -53,7 +53,7 @@ class MistralCheck:
     def _check(self, settings: Settings) -> None:
         result: dict[str, Any] = {"status": "failed", "summary": "the check of Mistral failed; see the worker's log"}
         try:
-            self.bucket_trouble = bucket_trouble(settings)
+            self.bucket.renew(settings)
             result = _ask(settings)
         except Exception:
             log.exception("the check of Mistral failed")
@@ -104,6 +104,6 @@ def answer_doctor(state: Any, **_: Any) -> dict[str, Any]:
         "version": version("labelmill"),
         "queues": sorted({queue.name for queue in consumer.queues}) if consumer else [],
         "clock": time.time(),
-        "disk": folder_trouble(settings) or _mistral.bucket_trouble,
+        "disk": folder_trouble(settings) or _mistral.bucket.trouble,
         "mistral": {name: redact(value) if isinstance(value, str) else value for name, value in result.items()},
     }

@@ -4,11 +4,35 @@ from __future__ import annotations
 
 import sys
 import tempfile
+import threading
 
 from labelmill.contracts.errors import InvalidInput, LabelmillError, StorageRefused
 from labelmill.core.settings import Settings
 from labelmill.core.storage.new_files import make_private_folder
 from labelmill.core.storage.opening import open_storage
+
+_BUCKET_S = 5.0  #: A bucket that takes longer does not answer, as far as `doctor` is concerned.
+
+
+class BucketCheck:
+    """Why the bucket cannot be used, as far as it is known: a server that says nothing holds one thread, and nobody
+    else."""
+
+    def __init__(self) -> None:
+        self._thread: threading.Thread | None = None
+        self.trouble: str | None = None
+
+    def renew(self, settings: Settings, within_s: float = _BUCKET_S) -> None:
+        """Look again, for so long at most."""
+        if self._thread is None or not self._thread.is_alive():
+            self._thread = threading.Thread(target=self._look, args=(settings,), name="bucket-check", daemon=True)
+            self._thread.start()
+        self._thread.join(within_s)
+        if self._thread.is_alive():
+            self.trouble = f"{settings.data_dir} does not answer within {within_s:g} s"
+
+    def _look(self, settings: Settings) -> None:
+        self.trouble = bucket_trouble(settings)
 
 
 def check_storage_at_start(settings: Settings) -> None:
