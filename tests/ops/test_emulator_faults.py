@@ -73,7 +73,7 @@ def training_file(plane: SdkControlPlane, tmp_path_factory: pytest.TempPathFacto
 
 
 def job_in(plane: SdkControlPlane, job_id: str, status: str) -> RemoteJob:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (job := plane.get_job(job_id)).status != status:
         assert time.monotonic() < deadline, f"the job stayed {job.status}"
         time.sleep(0.01)
@@ -150,7 +150,7 @@ def test_a_request_of_the_thin_client_has_one_deadline_for_all_of_it(
     began = time.monotonic()
     with pytest.raises(RemoteUnavailable, match=r"within 0\.5 s"):
         classify(emulator, model, timeout_s=0.5)
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 15, "the answer takes 20 s, or never comes"
 
 
 @pytest.mark.parametrize(
@@ -183,22 +183,22 @@ def test_a_call_of_the_sdk_adapter_has_one_deadline_for_all_of_it(emulator: Emul
     began = time.monotonic()
     with pytest.raises(RemoteUnavailable, match=r"not answer (in time|within 0\.6 s)"):
         plane.list_models()
-    assert time.monotonic() - began < 6
+    assert time.monotonic() - began < 15, "the answer takes 20 s, or never comes"
     for thread in threading.enumerate():  # what was given up ends by itself
         if thread.name == "mistral-call":
-            thread.join(10)
+            thread.join(60)
             assert not thread.is_alive()
     plane.close()
 
 
 def test_refused_connections_end_by_themselves(emulator: EmulatorThread, plane: SdkControlPlane) -> None:
-    arm(emulator, "refusedx1:1:0.3")
+    arm(emulator, "refusedx1:1:1.5")
     with pytest.raises(RemoteUnavailable):
         plane.list_models()
     host, _, port = emulator.url.removeprefix("http://").partition(":")
     with pytest.raises(OSError, match=r"[Rr]efused"):
         socket.create_connection((host, int(port)), timeout=2)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while True:
         try:
             assert plane.list_models()
@@ -208,19 +208,19 @@ def test_refused_connections_end_by_themselves(emulator: EmulatorThread, plane: 
             break
 
 
-@pytest.mark.parametrize(("fault", "status"), [("429-stormx1:1:0.4", 429), ("outagex1:1:0.4", 503)])
+@pytest.mark.parametrize(("fault", "status"), [("429-storm", 429), ("outage", 503)])
 def test_a_storm_holds_everything_back_and_passes(emulator: EmulatorThread, fault: str, status: int) -> None:
-    arm(emulator, fault)
-    began = time.monotonic()
-    statuses = []
     with httpx2.Client(headers={"Authorization": "Bearer any"}) as client:
+        arm(emulator, f"{fault}x1:1:60")
+        answers = [client.get(f"{emulator.url}/v1/models") for _ in range(5)]
+        arm(emulator, f"{fault}x1:1:0.4")
+        began = time.monotonic()
         while (answer := client.get(f"{emulator.url}/v1/models")).status_code != 200:
-            assert "retry-after" not in answer.headers
-            statuses.append(answer.status_code)
-            assert time.monotonic() - began < 10
-    assert len(statuses) > 3
-    assert set(statuses) == {status}
-    assert time.monotonic() - began >= 0.4
+            answers.append(answer)
+            assert time.monotonic() - began < 60
+        assert time.monotonic() - began >= 0.4
+    assert {answer.status_code for answer in answers} == {status}
+    assert not any("retry-after" in answer.headers for answer in answers)
 
 
 @pytest.mark.parametrize("how", ["502", "reset"])

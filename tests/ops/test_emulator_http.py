@@ -65,7 +65,7 @@ def test_a_wrong_request_is_refused_as_json(emulator: EmulatorThread, path: str,
 
 
 def test_above_the_rate_limit_requests_get_429_with_retry_after() -> None:
-    with EmulatorThread(EmulatorConfig(port=0, requests_per_second=2)) as emulator, httpx2.Client() as client:
+    with EmulatorThread(EmulatorConfig(port=0, requests_per_second=0.05)) as emulator, httpx2.Client() as client:
         answers = [client.get(f"{emulator.url}/v1/models", headers=KEY) for _ in range(10)]
         refused = [answer for answer in answers if answer.status_code == 429]
         assert answers[0].status_code == 200

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import redis
-from virtual_time import in_virtual_time, run_in_virtual_time
+from virtual_time import in_virtual_time, run_in_virtual_time, virtual_loop
 
 from labelmill_worker.inference import admission as admission_module
 from labelmill_worker.inference.admission import Admission, Flow
@@ -175,6 +175,8 @@ def test_a_permit_that_finds_no_slot_is_not_used_late(redis_url: str) -> None:
             admission.release()
             assert await waits
             assert admission.free == 0
+            with redis.Redis.from_url(redis_url) as client:
+                assert float(client.get("test:no-slot:next") or 0) > virtual_loop().redis_now(), "by a permit of later"
         finally:
             await limiter.close()
 
