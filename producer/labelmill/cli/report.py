@@ -10,7 +10,10 @@ import typer
 from labelmill.cli.context import connected, messages, print_json, wants_json
 from labelmill.cli.options import ANY_JOB, AsJson, JobId
 from labelmill.contracts.control_characters import visible
+from labelmill.contracts.errors import InvalidInput
+from labelmill.core.storage.remote import is_url
 from labelmill.services.jobs.requests import JobRequest
+from labelmill.services.results.formats import output_of
 
 
 def register(app: typer.Typer) -> None:
@@ -22,13 +25,17 @@ def register(app: typer.Typer) -> None:
 def report(
     job_id: JobId,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="The HTML file.", show_default="ID.html")
+        str | None,
+        typer.Option(
+            "-o", "--output", metavar="FILE", help="The HTML file, or s3://BUCKET/KEY.", show_default="ID.html"
+        ),
     ] = None,
     assets: Annotated[
-        Path | None, typer.Option(help="A folder for a PNG and a JSON of every figure.", show_default=False)
+        str | None,
+        typer.Option(metavar="FOLDER", help="A folder for a PNG and a JSON of every figure.", show_default=False),
     ] = None,
     suspects: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="Write every row whose label is probably wrong too, as .csv or .jsonl: of a training by embedding "
@@ -47,13 +54,16 @@ def report(
     from labelmill.report.suspects import check_suspects_file, write_suspects  # noqa: PLC0415
     from labelmill.report.writing import write_report  # noqa: PLC0415
 
-    if suspects is not None:
-        check_suspects_file(suspects)
-    page = output or Path(f"{job_id}.html")
+    suspects_file = None if suspects is None else output_of(suspects)
+    if suspects_file is not None:
+        check_suspects_file(suspects_file)
+    if assets is not None and is_url(assets):
+        raise InvalidInput(f"--assets {assets}: figures are written to a folder of this machine")
+    page = output_of(output or f"{job_id}.html")
     context, request = connected(), JobRequest(job_id)
     gathered = gather_report(context, request)
-    listed = None if suspects is None else write_suspects(context, request, suspects)
-    written = write_report(gathered, page, assets)
+    listed = None if suspects_file is None else write_suspects(context, request, suspects_file)
+    written = write_report(gathered, page, Path(assets) if assets is not None else None, context.remote)
     if wants_json(as_json):
         document: dict[str, object] = {"id": job_id, "page": str(page), "files": [str(file) for file in written]}
         if listed is not None:

@@ -6,7 +6,6 @@ import csv
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -20,13 +19,14 @@ from labelmill.core.database import reading
 from labelmill.core.database.analysis_codec import load_analysis
 from labelmill.core.database.tables import DatasetRow, EvaluationRow, TrainingRow
 from labelmill.core.storage.base import Storage, StoredFile
-from labelmill.core.storage.new_files import replacing
 from labelmill.core.storage.references import dataset_folder
 from labelmill.report.parts import Grid, Part
 from labelmill.services.context import ServiceContext
 from labelmill.services.jobs.documents import status_document
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.results.csv_files import formula_guard
+from labelmill.services.results.export import replacing_output
+from labelmill.services.results.formats import Output
 
 SHOWN = 25
 COLUMNS = ("row", "target", "label", "predicted", "score", "label_score", "text")
@@ -60,13 +60,13 @@ class SuspectsFile:
     rows: int
 
 
-def check_suspects_file(output: Path) -> None:
+def check_suspects_file(output: Output) -> None:
     """Raise InvalidInput for a file whose suffix is not one of the formats."""
-    if output.suffix.lower() not in _FORMATS:
+    if not output.name.lower().endswith(_FORMATS):
         raise InvalidInput(f"--suspects {output}: they are written as {' or '.join(_FORMATS)}")
 
 
-def write_suspects(context: ServiceContext, request: JobRequest, output: Path) -> SuspectsFile:
+def write_suspects(context: ServiceContext, request: JobRequest, output: Output) -> SuspectsFile:
     """Write every row whose label is probably wrong, the surest of each target first, with its number in the split and
     its text. Raises NotFound, InvalidInput."""
     check_suspects_file(output)
@@ -88,8 +88,8 @@ def write_suspects(context: ServiceContext, request: JobRequest, output: Path) -
     texts = _texts(split_file, {line[0] for line in lines})
     filled = [dict(zip(COLUMNS, (*line, texts.get(line[0])), strict=True)) for line in lines]
     try:
-        with replacing(output) as file:
-            file.writelines(_csv(filled) if output.suffix.lower() == ".csv" else map(_json, filled))
+        with replacing_output(output, context.remote) as file:
+            file.writelines(_csv(filled) if output.name.lower().endswith(".csv") else map(_json, filled))
     except OSError as error:
         raise InvalidInput(f"--suspects {output}: {error.strerror}") from error
     return SuspectsFile(len(lines), len({(line[1], line[0]) for line in lines}))

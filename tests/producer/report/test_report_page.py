@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 from matplotlib import font_manager
+from s3_server import BUCKET, S3Server
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.core.storage.remote import RemoteFiles
 from labelmill.report.drawing import families, png_of
 from labelmill.report.page import page_of
 from labelmill.report.parts import Curves, Dots, Grid, Heading, Histogram, Matrix, Note, Report, facts
 from labelmill.report.writing import write_report
+from labelmill.services.results.formats import output_of
 
 EVIL = "<script>alert(1)</script><img src=https://evil.example/x onerror=a()>\"'&$x_y$ 日本 \x00"
 FIGURES = [
@@ -119,6 +122,12 @@ def test_letters_of_a_font_that_is_not_installed_bring_no_warning() -> None:
 def test_a_page_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="No such file or directory"):
         write_report(Report("t", "s", []), tmp_path / "missing" / "r.html")
+
+
+def test_a_page_is_written_to_s3_too(s3_server: S3Server) -> None:
+    output = output_of(f"s3://{BUCKET}/pages/r.html")
+    assert write_report(Report("t", "s", []), output, remote=RemoteFiles(s3_server.options())) == [output]
+    assert s3_server.get("pages/r.html").startswith(b"<!DOCTYPE html>")
 
 
 def test_without_matplotlib_the_remedy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,13 +122,14 @@ def _new_file(output: Output, remote: RemoteFiles | None) -> Iterator[BinaryIO]:
     """The file to write, which is in its place at the end alone. Raises as `write_results`."""
     check_output(output, remote=remote)
     try:
-        with _replacing(output, remote) as stream:
+        with replacing_output(output, remote) as stream:
             yield stream
     except OSError as error:
         raise CannotWrite(f"{output} cannot be written: {error.strerror or error}") from error
 
 
-def _replacing(output: Output, remote: RemoteFiles | None) -> AbstractContextManager[BinaryIO]:
+def replacing_output(output: Output, remote: RemoteFiles | None) -> AbstractContextManager[BinaryIO]:
+    """A file that is in its place at the end alone. Raises OSError; for one in S3 StorageUnavailable, StorageRefused."""
     if isinstance(output, RemoteUrl):
         return (remote or RemoteFiles()).writing(output.url)
     return replacing(output)
