@@ -129,7 +129,7 @@ def _new_file(output: Output, remote: RemoteFiles | None) -> Iterator[BinaryIO]:
 
 
 def replacing_output(output: Output, remote: RemoteFiles | None) -> AbstractContextManager[BinaryIO]:
-    """A file that is in its place at the end alone. Raises OSError; for one in S3 StorageUnavailable, StorageRefused."""
+    """A file that is in its place at the end alone. Raises OSError, and in S3 StorageUnavailable, StorageRefused."""
     if isinstance(output, RemoteUrl):
         return (remote or RemoteFiles()).writing(output.url)
     return replacing(output)
