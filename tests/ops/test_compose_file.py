@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / "ops/docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+WITH_S3: dict[str, dict[str, Any]] = yaml.safe_load((SCRIPTS / "s3.yml").read_text())["services"]
 RUN_ONCE = {"setup", "migrate", "cli"}
 LONG_RUNNING = sorted(SERVICES.keys() - RUN_ONCE)
 
@@ -74,10 +75,22 @@ def test_a_service_has_a_read_only_root(name: str) -> None:
 
 
 def test_every_setting_of_the_compose_file_is_documented() -> None:
-    text = (ROOT / "docker-compose.yml").read_text()
+    text = (ROOT / "docker-compose.yml").read_text() + (SCRIPTS / "s3.yml").read_text()
     documented = (ROOT / "docs/containers.md").read_text() + (ROOT / "README.md").read_text()
     missing = {name for name in re.findall(r"\$\{([A-Z_]+)", text) if name not in documented}
     assert not missing
+
+
+def test_with_files_in_s3_workers_and_the_command_line_hold_its_key_and_no_other_service_does() -> None:
+    holders = {name for name, service in WITH_S3.items() if "AWS_SECRET_ACCESS_KEY" in service["environment"]}
+    assert holders == WITH_S3.keys() == {"worker", "worker-long", "cli"}
+    assert not any("AWS_" in str(service.get("environment", "")) for service in SERVICES.values())
+    dockerfile = (SCRIPTS / "Dockerfile").read_text()
+    assert "'.[local,s3]'" in dockerfile
+    for name in ("worker", "worker-long"):  # in /tmp they would be in memory
+        assert WITH_S3[name]["environment"]["LABELMILL_CACHE_DIR"] == "/cache/files"
+        assert "cache:/cache" in WITH_S3[name]["volumes"]
+    assert re.search(r"install -d -m 1777 .*/cache\b", dockerfile)
 
 
 def run_entrypoint(**environment: str) -> dict[str, str]:

@@ -1,13 +1,12 @@
 """Files behind URLs, through fsspec: read as streams, written as multipart uploads that are completed at the end.
 
-fsspec and s3fs are an extra and slow to import: they are loaded when a URL is first used. Every error of theirs becomes
-`StorageUnavailable`, which may pass, or `StorageRefused`, which will not; none quotes a key.
+fsspec and s3fs are an extra and slow to import: they are loaded when a URL is first used. Their errors become ours in
+`remote_faults`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import glob
 import importlib
 import io
@@ -21,8 +20,9 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal, cast
 
 from labelmill.contracts.bounds import plain
-from labelmill.contracts.errors import InvalidInput, LabelmillError, StorageRefused, StorageUnavailable
+from labelmill.contracts.errors import InvalidInput, StorageRefused, StorageUnavailable
 from labelmill.core.addresses.s3 import read_s3_location
+from labelmill.core.storage.remote_faults import code_of, translated_errors
 from labelmill.core.storage.s3_listing import matching_keys
 
 READ_BYTES = 8 << 20  #: Of a file, in memory.
@@ -32,13 +32,6 @@ _CONNECT_S, _READ_S, _ATTEMPTS = 5, 30, 3
 _ATTEMPTS_OF_S3FS = 2
 _VERSION = "?versionId="
 _INSTALL = 'pip install "labelmill[s3]"'
-_REFUSED_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "TokenRefreshRequired"}
-_OTHER_REGION = {"AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "PermanentRedirect", "301"}
-_NO_CONNECTION = {"EndpointConnectionError", "ConnectTimeoutError", "ReadTimeoutError", "ServerTimeoutError"}
-
-
-class UploadAborted(StorageUnavailable):
-    """An upload was ended by somebody else, or is complete already."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +115,7 @@ class RemoteFiles:
             try:
                 found = system.info(path)
             except FileNotFoundError as error:
-                if _code_of(error) == "NoSuchBucket":
+                if code_of(error) == "NoSuchBucket":
                     raise
                 if not glob.has_magic(path) or url.lower().startswith("http"):  # no pattern: a ? begins a query
                     raise InvalidInput(f"there is no file {plain(url)}", field="source") from error
@@ -266,63 +259,6 @@ def require_s3() -> None:
 
     if find_spec("s3fs") is None:
         raise StorageRefused(f"s3:// needs s3fs: {_INSTALL}")
-
-
-@contextlib.contextmanager
-def translated_errors(url: str) -> Iterator[None]:
-    """Turn errors of fsspec and of what it calls into ours, and a missing file into a plain FileNotFoundError."""
-    try:
-        yield
-    except LabelmillError:
-        raise
-    except Exception as error:
-        # each of fsspec's file systems raises what its own library does, and there is no common base
-        raise _translated(url, error) from error
-
-
-def _translated(url: str, error: Exception) -> Exception:
-    code, kind = _code_of(error), type(error).__name__
-    bucket = "/".join(url.split("/", 3)[:3])
-    if code == "NoSuchBucket":
-        return StorageRefused(f"there is no bucket {plain(bucket)}: make it, or name another one")
-    if code in _REFUSED_KEYS:
-        return StorageRefused(f"{plain(bucket)} refuses the key in AWS_ACCESS_KEY_ID ({code}): set another one")
-    if kind in ("NoCredentialsError", "PartialCredentialsError"):
-        return StorageRefused(f"{plain(bucket)} needs a key: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
-    if code == "NoSuchUpload":
-        return UploadAborted(f"the upload of {plain(url)} was aborted before it was complete: write it again")
-    if code == "InvalidObjectState":
-        return StorageRefused(f"{plain(url)} is archived: restore it first")
-    if code in _OTHER_REGION:
-        return StorageRefused(f"{plain(bucket)} lies in another region ({code}): set AWS_REGION to its own")
-    if code == "RequestTimeTooSkewed":
-        return StorageRefused(f"{plain(bucket)} refuses the time of this machine ({code}): set its clock")
-    if code == "400":  # the answer to a HEAD has no words
-        return StorageRefused(
-            f"{plain(bucket)} refuses the request (400): the key's session may have expired, or AWS_REGION be wrong"
-        )
-    if isinstance(error, PermissionError) or code in ("AccessDenied", "403"):
-        return StorageRefused(f"{plain(url)} may not be read or written with this key: allow it, or use another key")
-    if isinstance(error, FileNotFoundError):
-        return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), url)
-    if kind == "FileExpired" or code == "PreconditionFailed":
-        return StorageUnavailable(f"{plain(url)} was changed while it was read")
-    if kind in _NO_CONNECTION:
-        return StorageUnavailable(
-            f"{plain(bucket)} cannot be reached ({kind}): look at its server, at AWS_ENDPOINT_URL and at the network"
-        )
-    return StorageUnavailable(f"{plain(bucket)} does not answer as it should: {code or kind}")
-
-
-def _code_of(error: BaseException) -> str:
-    """The code of S3's answer that led to an error, such as AccessDenied; empty where there was none."""
-    cause: BaseException | None = error
-    while cause is not None:
-        response = getattr(cause, "response", None)
-        if isinstance(response, dict):
-            return str(response.get("Error", {}).get("Code") or "")
-        cause = cause.__cause__ or cause.__context__
-    return ""
 
 
 class _Reading(io.RawIOBase):

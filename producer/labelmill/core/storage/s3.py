@@ -23,7 +23,8 @@ from labelmill.contracts.errors import StorageRefused
 from labelmill.core.addresses.s3 import S3Location
 from labelmill.core.storage.base import Entry, Measured, NewFolder, Storage, StoredFile, refused_reference
 from labelmill.core.storage.cache import FileCache
-from labelmill.core.storage.remote import RemoteFile, RemoteFiles, UploadAborted, translated_errors
+from labelmill.core.storage.remote import RemoteFile, RemoteFiles
+from labelmill.core.storage.remote_faults import UploadAborted, translated_errors
 from labelmill.core.storage.s3_listing import pages
 
 _BLOCK_BYTES = 1 << 20
