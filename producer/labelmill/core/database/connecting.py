@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from labelmill.contracts.errors import DatabaseOutdated, InvalidInput
 from labelmill.core.database.dialects import dialect_named, dialect_of
 from labelmill.core.database.faults import outdated, translating_errors
+from labelmill.core.database.forked import has_own_connections_after_fork
 from labelmill.core.settings import Settings
 
 #: PostgreSQL's connections of one process, at most: docs/database.md has the sum for a fleet.
@@ -33,7 +34,8 @@ def connect(url: str, *, max_connections: int = PRODUCER_CONNECTIONS, create_fol
     except ArgumentError as error:
         raise InvalidInput("the database URL cannot be read; write sqlite:///file.db or postgresql://…") from error
     dialect = dialect_named(parsed.get_backend_name())
-    return dialect.open(parsed, max_connections=max_connections, create_folder=create_folder)
+    engine = dialect.open(parsed, max_connections=max_connections, create_folder=create_folder)
+    return has_own_connections_after_fork(engine)
 
 
 def connect_to_existing(settings: Settings, *, max_connections: int = PRODUCER_CONNECTIONS) -> Engine:
