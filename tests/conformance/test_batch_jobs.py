@@ -79,7 +79,7 @@ def created(jobs: BatchJobs, calls: Sequence[NumberedCall], **metadata: str) -> 
 
 
 def ended(jobs: BatchJobs, job: RemoteBatch) -> RemoteBatch:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (now := jobs.get(job.id)).has_ended:
         assert time.monotonic() < deadline, f"the job stayed {now.status}"
         time.sleep(0.02)

@@ -47,7 +47,7 @@ def file_id(plane: ControlPlane, tmp_path: Path) -> str:
 
 
 def job_in(plane: ControlPlane, job_id: str, status: str) -> RemoteJob:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (job := plane.get_job(job_id)).status != status:
         assert time.monotonic() < deadline, f"the job stayed {job.status}"
         time.sleep(0.02)

@@ -65,7 +65,7 @@ def create_job(mistral: Client, content: bytes, **options: Any) -> Any:
     )
 
 
-def job_when(mistral: Client, job_id: str, reached: Callable[[Any], bool], timeout_s: float = 30) -> Any:
+def job_when(mistral: Client, job_id: str, reached: Callable[[Any], bool], timeout_s: float = 60) -> Any:
     deadline = time.monotonic() + timeout_s
     while not reached(job := jobs_of(mistral).get(job_id=job_id)):
         assert time.monotonic() < deadline, f"the job stayed {job.status}"

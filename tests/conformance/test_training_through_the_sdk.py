@@ -68,7 +68,7 @@ def train_file(tmp_path: Path) -> Path:
 
 
 def job_in(plane: SdkControlPlane, job_id: str, *statuses: str) -> RemoteJob:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (job := plane.get_job(job_id)).status not in statuses:
         assert time.monotonic() < deadline, f"the job stayed {job.status}"
         time.sleep(0.02)
@@ -420,7 +420,7 @@ def test_targets_are_sent_with_their_weights(plane: SdkControlPlane, emulator: E
     job = plane.create_job(JobOrder("ministral-3b-latest", tuple(parts), targets=targets))
     assert job.training_files == tuple(parts)
     assert plane.find_job(parts[0]) is not None
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (status := plane.get_job(job.id).status) not in ("VALIDATED", "FAILED_VALIDATION"):
         assert time.monotonic() < deadline
     assert status == "VALIDATED"

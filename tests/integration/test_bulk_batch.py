@@ -40,6 +40,7 @@ def submit_to_a_mistral_that_hangs(fleet: Fleet) -> Batch:
 
 
 def test_a_killed_worker_costs_no_more_than_what_it_had_in_flight(fleet: Fleet) -> None:
+    fleet.environment["LABELMILL_LEASE_S"] = "4"
     victim = fleet.start_worker(queues="classify")
     fleet.start_worker(queues="classify")
     batch = fleet.submit()

@@ -36,6 +36,7 @@ def children_of(pid: int) -> list[int]:
 @pytest.mark.slow
 def test_a_cap_holds_over_eight_processes_of_which_some_are_killed(fleet: Fleet) -> None:
     fleet.mistral.latency_s = 0.05
+    fleet.environment["LABELMILL_LEASE_S"] = "3"
     cap = 0.6 * ROWS * COST_OF_A_TEXT
     worker = fleet.start_worker("prefork", slots=8, queues="classify")
     batch = fleet.submit(max_cost=cap)

@@ -96,6 +96,7 @@ def test_after_a_lost_connection_the_free_slot_still_gets_messages(fleet: HeldFl
 
 
 def test_beside_full_slots_a_dead_workers_chunks_come_back_and_lost_messages_are_sent(fleet: HeldFleet) -> None:
+    fleet.environment["LABELMILL_LEASE_S"] = "3"
     victim = fleet.start_worker(slots=2, app="held_preparations")
     fleet.start_worker(slots=2, app="held_preparations")
     fleet.prepare(6)

@@ -53,7 +53,7 @@ def create(jobs: SdkBatchJobs, texts_each: int = 2, **metadata: str) -> RemoteBa
 
 
 def until(jobs: SdkBatchJobs, job: RemoteBatch, *statuses: str) -> RemoteBatch:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (now := jobs.get(job.id)).status not in statuses and not (now.has_ended and not statuses):
         assert time.monotonic() < deadline, f"the job stayed {now.status}"
         time.sleep(0.01)

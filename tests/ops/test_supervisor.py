@@ -20,7 +20,7 @@ _POLITE = "import signal, sys; signal.signal(signal.SIGTERM, lambda *_: sys.exit
 _WAIT = "while True: signal.pause()"
 
 
-def _until(condition: Callable[[], bool], timeout_s: float = 20) -> None:
+def _until(condition: Callable[[], bool], timeout_s: float = 60) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -71,7 +71,7 @@ def test_a_child_that_cannot_start_ends_the_start_with_its_last_words(tmp_path: 
         Drain.WORK,
     )
     with pytest.raises(StartFailed, match=r"broken did not start \(exit 1\): no such host"):
-        supervisor.start([spec], timeout_s=20)
+        supervisor.start([spec], timeout_s=60)
     supervisor.drain(1)
 
 
@@ -88,9 +88,9 @@ def test_workers_have_ended_before_redis_is_asked_to(tmp_path: Path) -> None:
         _spec(name, code.format(delay=delay, path=str(order), name=name), drain)
         for name, delay, drain in (("redis", 0, Drain.BROKER), ("flower", 0, Drain.WATCH), ("worker", 0.5, Drain.WORK))
     ]
-    supervisor.start(specs, timeout_s=20)
+    supervisor.start(specs, timeout_s=60)
     _until(lambda: all(child.last_words() == "ready" for child in supervisor.children))
-    supervisor.drain(20)
+    supervisor.drain(60)
     assert order.read_text().split() == ["worker", "flower", "redis"]
 
 
@@ -98,7 +98,7 @@ def test_a_worker_that_does_not_end_in_time_is_killed(tmp_path: Path) -> None:
     told: list[str] = []
     supervisor = Supervisor(tmp_path, told.append)
     stubborn = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('ready', flush=True)\n" + _WAIT
-    supervisor.start([_spec("worker1", stubborn)], timeout_s=20)
+    supervisor.start([_spec("worker1", stubborn)], timeout_s=60)
     (child,) = supervisor.children
     _until(lambda: child.last_words() == "ready")
     pid = child.pid
@@ -117,7 +117,7 @@ def test_children_end_when_the_supervisor_is_killed(tmp_path: Path) -> None:
         "supervisor = Supervisor(folder / 'logs', print)\n"
         f"code = {(_POLITE + _WAIT)!r}\n"
         "supervisor.start([ChildSpec('worker1', [sys.executable, '-S', '-c', code], dict(os.environ), lambda: True,"
-        " Drain.WORK)], 10)\n"
+        " Drain.WORK)], 60)\n"
         "print(supervisor.children[0].pid, flush=True)\n"
         "time.sleep(600)\n"
     )

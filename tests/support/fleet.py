@@ -40,7 +40,9 @@ class Fleet:
             "LABELMILL_DATABASE_URL": database_url,
             "LABELMILL_MISTRAL_URL": mistral.url,
             "LABELMILL_DATA_DIR": str(folder),
-            "LABELMILL_LEASE_S": "2",
+            # a process that a busy machine keeps waiting for as long loses its chunk, and rows are paid for twice;
+            # tests that wait until the lease of a killed worker has run out set a shorter one
+            "LABELMILL_LEASE_S": "15",
             "LABELMILL_SWEEP_S": "1",
             "LABELMILL_TEXTS_PER_REQUEST": str(PER_REQUEST),
             "LABELMILL_MAX_IN_FLIGHT": str(MAX_IN_FLIGHT),
@@ -53,7 +55,7 @@ class Fleet:
                 broker_url=self.redis.url,
                 database_url=database_url,
                 data_dir=str(folder),
-                lease_s=2,
+                lease_s=15,
                 sweep_s=1,
                 prices=prices or {},
             )
@@ -101,7 +103,7 @@ class Fleet:
     def stop(self) -> None:
         for process in self.processes:
             process.kill()
-            process.wait(10)
+            process.wait(60)
         self.client.close()
         self.redis.stop()
 

@@ -38,7 +38,7 @@ MODEL = "ft:classifier:stand-in"
 PER_REQUEST = 10
 
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 class FakeSender:
@@ -140,7 +140,7 @@ class Mill:
             await asyncio.sleep(0)
             return self.runtime.admission.free
 
-        return asyncio.run_coroutine_threadsafe(count(), self.runtime._loop).result(5)
+        return asyncio.run_coroutine_threadsafe(count(), self.runtime._loop).result(60)
 
 
 def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings: Any) -> tuple[Mill, InferenceRuntime]:
@@ -151,7 +151,7 @@ def open_mill(engine: Engine, mistral: StrictMistral, redis_url: str, **settings
     return Mill(engine, runtime, mistral, made), runtime
 
 
-def until(condition: Callable[[], object], deadline_s: float = 10.0) -> None:
+def until(condition: Callable[[], object], deadline_s: float = 60.0) -> None:
     end = time.monotonic() + deadline_s
     while not condition():
         assert time.monotonic() < end, "the condition did not come true in time"

@@ -25,7 +25,7 @@ from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.recovery.sweep import _send_overdue_remote_batches
 from labelmill_worker.runtime.tasks import classify
 
-DEADLINE_S = 30.0
+DEADLINE_S = 90.0
 
 
 class RemoteMill(Mill):

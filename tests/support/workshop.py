@@ -28,7 +28,7 @@ from labelmill_worker.ports.control_plane import ControlPlane
 from labelmill_worker.runtime.bootstrap import ProcessResources
 from labelmill_worker.runtime.tasks import classify, evaluate, prepare, train
 
-DEADLINE_S = 60.0
+DEADLINE_S = 90.0
 _UNDER_WAY = {"queued", "preparing", "validating", "running", "submitting"}
 SCHEMA = [{"name": "intent", "labels": sorted(LABELS), "multi": False}]
 

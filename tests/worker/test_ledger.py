@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from asked import submit_batch, submit_evaluation, submit_training
-from mill import DEADLINE_S, Mill, open_mill, some_texts, until
+from mill import DEADLINE_S, Mill, some_texts, until
 from sqlalchemy import func, select, update
 from sqlalchemy.engine import Engine, Row
 from strict_mistral import StrictMistral, first_times, refuse_texts_with
@@ -83,9 +83,9 @@ def test_classifications_without_reported_tokens_are_counted_and_marked(mill: Mi
 
 
 def test_a_refused_request_costs_nothing_and_one_that_was_never_answered_counts_as_spent(
-    engine: Engine, mistral: StrictMistral, redis_url: str
+    mill: Mill,
 ) -> None:
-    mill, runtime = open_mill(engine, mistral, redis_url, request_timeout_s=0.5)
+    mistral, engine = mill.mistral, mill.engine
     mill.run(mill.submit(["a first text, so that the labels are known"]))
     before = sums(engine)
     mistral.faults.append(refuse_texts_with("bad"))
@@ -93,14 +93,15 @@ def test_a_refused_request_costs_nothing_and_one_that_was_never_answered_counts_
     assert sums(engine) == before
     mistral.faults[:] = [first_times(1, lambda _: shorter_than_it_says())]
     assert mill.run(mill.submit(["a good text"]))["state"] == "completed"
-    runtime.close()
     requests, asked, _, _ = sums(engine)
     assert requests - before[0] == 2
     assert asked - before[1] == 2 * count_all(["a good text"])
 
 
 def shorter_than_it_says() -> web.Response:
-    return web.Response(body=b"{", headers={"Content-Length": "100"})
+    response = web.Response(body=b"{", headers={"Content-Length": "100"})
+    response.force_close()
+    return response
 
 
 def test_answers_that_come_after_the_lease_was_lost_are_paid_for_all_the_same(mill: Mill) -> None:

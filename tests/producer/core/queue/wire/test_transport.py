@@ -76,7 +76,7 @@ def test_malformed_messages_on_a_queue_are_dropped_and_the_next_one_arrives(
     MessageSender.connect(Settings(broker_url=redis_url)).send(
         CLASSIFY, [ChunkMessage(job_id="batch_01234567", chunk=4)]
     )
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not arrived:
         assert time.monotonic() < deadline
         _drain(connection, 0.1)
@@ -136,7 +136,7 @@ def test_malformed_publications_are_dropped_and_the_next_command_arrives(
     for raw in (b"\xff", b"[" * 60_000, b"{", b"0", b"x" * 100_000):
         client.publish(topic, raw)
     client.publish(topic, json.dumps(command("ping", arguments={"number": 4711}) | {"headers": {"clock": 10**17}}))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not called:
         assert time.monotonic() < deadline, refused
         _drain(connection, 0.1)
@@ -160,7 +160,7 @@ def test_malformed_events_are_dropped_and_the_next_one_arrives(
     for one in wrong:
         client.publish("/0.celeryev/worker.heartbeat", json.dumps(one))
     client.publish(b"/0.celeryev/\xff", json.dumps(event("worker-heartbeat", as_dict=1)))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not arrived:
         assert time.monotonic() < deadline, refused
         _drain(connection, 0.1)
@@ -199,7 +199,7 @@ def test_malformed_replies_are_dropped_and_the_next_one_arrives(
     for one in wrong:
         client.lpush(queue.name, json.dumps(one))
     client.lpush(queue.name, json.dumps(good))
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not arrived:
         assert time.monotonic() < deadline, refused
         _drain(connection, 0.1)
