@@ -36,6 +36,10 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         """Redis never runs two scripts within a microsecond."""
         self._now += 2e-6
 
+    def be_busy(self, seconds: float) -> None:
+        """As where the process does not get the CPU for so long."""
+        self._now += seconds
+
     def redis_now(self) -> float:
         """What Redis' clock would show: seconds since 1970."""
         return self._redis_began + self._now - self._began

@@ -71,6 +71,29 @@ def test_tokens_hold_back_what_follows_them(redis_url: str, prefix: str) -> None
     _with_two(redis_url, prefix, None, 6000, talk)
 
 
+def test_a_permit_that_a_busy_process_missed_takes_no_tokens(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        await one.wait_for_permit(1000, 5)  # 60,000 a minute: one second's worth
+        late = asyncio.create_task(one.wait_for_permit(30_000, 5))
+        virtual_loop().call_later(0.9, virtual_loop().be_busy, 1.0)
+        assert await late
+        with pytest.raises(NoPermitInTime) as held:
+            await other.wait_for_permit(1, 5)
+        assert held.value.wait_s < 31 * MARGIN, "for the tokens of that request, and once"
+
+    _with_two(redis_url, prefix, None, 60_000, talk)
+
+
+def test_tokens_of_a_permit_that_is_not_used_are_given_back(redis_url: str, prefix: str) -> None:
+    async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
+        await one.wait_for_permit(30_000, 5)
+        one.return_permit(30_000)
+        await asyncio.gather(*one._tasks)
+        assert await other.wait_for_permit(1000, 1)
+
+    _with_two(redis_url, prefix, None, 60_000, talk)
+
+
 def test_who_is_held_back_reserves_nothing(redis_url: str, prefix: str) -> None:
     async def talk(one: ModelLimiter, other: ModelLimiter) -> None:
         await one.wait_for_permit(1, 5)  # a busy machine may wake it up late, and it waits for another moment

@@ -140,6 +140,7 @@ class ModelLimiter:
             # else another request was refused while this one slept: it waits as long as that one
             self._under_way -= tokens
             self._return_permits(1)
+            await self.settle(tokens, 0)  # or the next permit would come after the tokens that this one reserved
 
     def change_request(self, asked: int, used: int) -> None:
         """A permit that was asked for a request of `asked` tokens is used for another one."""
@@ -152,6 +153,8 @@ class ModelLimiter:
             self._unused += 1
         else:
             self._uncounted -= 1
+        if self.counts_tokens:
+            self._keep_task(self.settle(tokens, 0))
         if self._reports.is_first:  # the next one goes alone
             self._reports.is_first = False
             self._keep_task(self._forget_first())
