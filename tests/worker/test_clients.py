@@ -190,6 +190,7 @@ def test_waiting_for_many_jobs_asks_for_all_states_at_once(shop: Workshop, clien
     assert {seen[batch.id][-1]["state"] for batch in batches} == {"completed"}
 
     statements: list[str] = []
+    counts: list[int] = []
     waiting = [client.classify([f"more {number}"], "m").id for number in range(20)]
     event.listen(client.context.engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
     steps = client._waiting([*waiting, training.id])
@@ -197,6 +198,11 @@ def test_waiting_for_many_jobs_asks_for_all_states_at_once(shop: Workshop, clien
     count = len(statements)
     next(steps)
     assert len([each for each in statements[count:] if each.lstrip().upper().startswith("SELECT")]) == 1
+    for each in (batches[:1], batches):
+        statements.clear()
+        client.wait(each)
+        counts.append(len([each for each in statements if each.lstrip().upper().startswith("SELECT")]))
+    assert counts[0] == counts[1]  # for the documents too: however many have ended
     with pytest.raises(TimeoutError, match=r"batch_\w+ is still queued, .* after 0 s"):
         client.wait(waiting, 0)
     with pytest.raises(NotFound):

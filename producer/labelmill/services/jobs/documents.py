@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import func, select
@@ -46,33 +46,100 @@ from labelmill.services.jobs.remote_jobs import remote_jobs_of, remote_phase
 from labelmill.services.jobs.requests import JobRequest
 from labelmill.services.jobs.waiting_for import waiting_for
 
+_IDS_AT_ONCE = 500  #: Ids in one statement.
+
 
 def job_status(context: ServiceContext, request: JobRequest) -> JobDocument:
     """Everything about one job; a dataset's files as paths in the caller's data folder. Raises NotFound."""
-    with reading(context.engine) as connection:
-        document = status_document(connection, request.job_id, context.prices)
-    if document["kind"] == "dataset" and document["files"]:
-        document["files"] = {name: context.storage.shown(reference) for name, reference in document["files"].items()}
+    (document,) = jobs_status(context, [request.job_id])
     return document
+
+
+def jobs_status(context: ServiceContext, job_ids: Sequence[str]) -> list[JobDocument]:
+    """Everything about each of these jobs, as `job_status`. What many batches have in common is read at once: a number
+    of statements that does not grow with theirs. Raises NotFound."""
+    with reading(context.engine) as connection:
+        documents = _status_documents(connection, job_ids, context.prices)
+    for document in documents:
+        if document["kind"] == "dataset" and (files := document["files"]):
+            document["files"] = {name: context.storage.shown(reference) for name, reference in files.items()}
+    return documents
 
 
 def status_document(connection: Connection, job_id: str, prices: PriceList = LISTED) -> JobDocument:
     """Everything about one job; `prices` make the cost of a batch. Raises NotFound."""
-    kind = kind_of(job_id)
-    row = None
-    if kind is not None:
+    (document,) = _status_documents(connection, [job_id], prices)
+    return document
+
+
+def _status_documents(connection: Connection, job_ids: Sequence[str], prices: PriceList) -> list[JobDocument]:
+    rows = _rows_of(connection, job_ids)
+    shared = _Shared.of(connection, rows.values())
+    documents: list[JobDocument] = []
+    for kind, row in map(rows.__getitem__, job_ids):
+        head: RunningHead = {
+            **head_of(kind, row),
+            "progress": progress_of(kind, row, shared.sums),
+            "waiting_for": waiting_for(connection, kind, row),
+        }
+        documents.append(_WHOLE[kind](_Job(connection, row, head, prices, shared)))
+    return documents
+
+
+def _rows_of(connection: Connection, job_ids: Sequence[str]) -> dict[str, tuple[Kind, RowMapping]]:
+    ids_of: dict[Kind, list[str]] = {}
+    for job_id in dict.fromkeys(job_ids):
+        if (kind := kind_of(job_id)) is None:
+            raise no_job(job_id)
+        ids_of.setdefault(kind, []).append(job_id)
+    rows: dict[str, tuple[Kind, RowMapping]] = {}
+    for kind, ids in ids_of.items():
         table = TABLE_OF[kind]
-        statement = select(table.__table__, metadata_of(connection, table)).where(table.id == job_id)
-        row = connection.execute(statement).mappings().first()
-    if kind is None or row is None or row.get("purging"):
-        raise no_job(job_id)
-    sums = sums_of_batches(connection, batches_of(kind, row))
-    head: RunningHead = {
-        **head_of(kind, row),
-        "progress": progress_of(kind, row, sums),
-        "waiting_for": waiting_for(connection, kind, row),
-    }
-    return _WHOLE[kind](_Job(connection, row, head, prices))
+        for start in range(0, len(ids), _IDS_AT_ONCE):
+            wanted = table.id.in_(ids[start : start + _IDS_AT_ONCE])
+            found = connection.execute(select(table.__table__, metadata_of(connection, table)).where(wanted))
+            rows |= {row["id"]: (kind, row) for row in found.mappings() if not row.get("purging")}
+    for job_id in job_ids:
+        if job_id not in rows:
+            raise no_job(job_id)
+    return rows
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What the documents of several jobs are made from, read once for all of them."""
+
+    connection: Connection
+    sums: Mapping[str, BatchSums]  #: Of the batches that do the jobs' work.
+    costs: Mapping[str, Cost]  #: Of the batches among the jobs, by the ledger.
+    _models: dict[int, RowMapping] = field(default_factory=dict)
+    _left_of_month: dict[str, int | None] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, connection: Connection, jobs: Iterable[tuple[Kind, RowMapping]]) -> _Shared:
+        listed = list(jobs)
+        owner_of = {row["id"]: row["owner_id"] for kind, row in listed if kind is Kind.BATCH}
+        return cls(
+            connection,
+            sums_of_batches(connection, [batch_id for kind, row in listed for batch_id in batches_of(kind, row)]),
+            costs_of_batches(connection, owner_of),
+        )
+
+    def model(self, model_no: int) -> RowMapping:
+        """The row of a model version."""
+        if model_no not in self._models:
+            statement = select(ModelRow.__table__).where(ModelRow.no == model_no)
+            self._models[model_no] = self.connection.execute(statement).mappings().one()
+        return self._models[model_no]
+
+    def left_of_month(self, model: str | None) -> int | None:
+        """The tokens that Mistral grants for its model in the rest of the month; None: unknown."""
+        if not model:
+            return None
+        if model not in self._left_of_month:
+            rest = rest_of_month(self.connection, model)
+            self._left_of_month[model] = rest.tokens_left_of_month if rest is not None else None
+        return self._left_of_month[model]
 
 
 @dataclass(frozen=True)
@@ -83,6 +150,7 @@ class _Job:
     row: RowMapping
     head: RunningHead
     prices: PriceList
+    shared: _Shared
 
 
 def no_job(job_id: str) -> NotFound:
@@ -137,7 +205,7 @@ def _training(job: _Job) -> TrainingDocument:
         "remote_job": row["remote_job"],
         "remote_status": row["remote_status"],
         "remote_model": row["remote_model"],
-        "tokens_left_of_month": _left_of_month(job.connection, _model_of_batch(job.connection, row["batch_id"])),
+        "tokens_left_of_month": job.shared.left_of_month(_model_of_batch(job.connection, row["batch_id"])),
         "estimate": row["estimate"],
         "max_cost": row["max_cost"],
         "cost": cost_of_training(row, costs_of_jobs(job.connection, [row["id"]])),
@@ -153,11 +221,6 @@ def _model_of_batch(connection: Connection, batch_id: str | None) -> str | None:
         return None
     asked = select(ModelRow.remote_model).join(BatchRow, BatchRow.model_no == ModelRow.no)
     return connection.scalar(asked.where(BatchRow.id == batch_id))
-
-
-def _left_of_month(connection: Connection, model: str | None) -> int | None:
-    rest = rest_of_month(connection, model) if model else None
-    return rest.tokens_left_of_month if rest is not None else None
 
 
 def cost_of_training(row: RowMapping, costs: Mapping[str, Cost]) -> Cost | None:
@@ -205,14 +268,14 @@ def _failures(connection: Connection, batch: RowMapping) -> dict[str, int]:
 
 def _batch(job: _Job) -> BatchDocument:
     connection, row = job.connection, job.row
-    sums = sums_of_batches(connection, [row["id"]])[row["id"]]
+    sums = job.shared.sums[row["id"]]
     rows = _counts(row, sums)
-    model = connection.execute(select(ModelRow.__table__).where(ModelRow.no == row["model_no"])).mappings().one()
+    model = job.shared.model(row["model_no"])
     document: BatchDocument = {
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": _ref(model),
         "remote_model": model["remote_model"],
-        "tokens_left_of_month": _left_of_month(connection, model["remote_model"]),
+        "tokens_left_of_month": job.shared.left_of_month(model["remote_model"]),
         "mode": row["mode"],
         "deadline_at": _moment(row["deadline_at"]),
         "mode_reason": row["mode_reason"],
@@ -232,8 +295,8 @@ def _batch(job: _Job) -> BatchDocument:
     }
     if document["progress"] is not None and (phase := remote_phase(connection, row)) is not None:
         document["progress"] = {**document["progress"], "phase": phase}
-    costs = costs_of_batches(connection, {row["id"]: row["owner_id"]})
-    document["cost"] = costs.get(row["id"]) or cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
+    by_ledger = job.shared.costs.get(row["id"])
+    document["cost"] = by_ledger or cost_of_batch(ModelRow(**model), sums, row["duplicates"], job.prices)
     document["estimate"] = _estimate(row, model, job.prices)
     return document
 
@@ -275,13 +338,12 @@ def cost_of_batch(model: ModelRow, sums: BatchSums, duplicates: int, prices: Pri
 
 def _evaluation(job: _Job) -> EvaluationDocument:
     row = job.row
-    columns = select(ModelRow.name, ModelRow.version, ModelRow.remote_model)
-    model = job.connection.execute(columns.where(ModelRow.no == row["model_no"])).mappings().one()
+    model = job.shared.model(row["model_no"])
     return {
         **job.head,  # type: ignore[typeddict-item] # its kind is that of the row
         "model": _ref(model),
         "remote_model": model["remote_model"],
-        "tokens_left_of_month": _left_of_month(job.connection, model["remote_model"]),
+        "tokens_left_of_month": job.shared.left_of_month(model["remote_model"]),
         "dataset": row["dataset_ref"],
         "split": row["split"],
         "batch": row["batch_id"],

@@ -10,13 +10,13 @@ from labelmill.contracts.documents.jobs import JobDocument, JobEntry
 from labelmill.contracts.errors import DatabaseUnavailable
 from labelmill.contracts.job_kinds import RESTING
 from labelmill.services.context import ServiceContext
-from labelmill.services.jobs.documents import job_status
+from labelmill.services.jobs.documents import jobs_status
 from labelmill.services.jobs.listing import entries_of, states_of
 from labelmill.services.jobs.lost_reads import LostReads
-from labelmill.services.jobs.requests import JobRequest
 
 #: A pause takes at most 20 ms and a tenth of the time waited so far: no more does a wait add to the time of a job.
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LONGER = 0.02, 1.0, 1.1
+_DOCUMENTS_AT_ONCE = 100  #: In one transaction.
 _NAMED = 5  #: Jobs in the message of a time-out.
 
 OnProgress = Callable[[JobEntry], None]
@@ -53,9 +53,10 @@ def waiting_for_jobs(
                     if shown.get(entry["id"]) != entry:
                         shown[entry["id"]] = entry
                         on_progress(entry)
-            for job_id in left:
-                if states[job_id] in RESTING:
-                    documents[job_id] = job_status(context, JobRequest(job_id))
+            ended = [job_id for job_id in left if states[job_id] in RESTING]
+            for start in range(0, len(ended), _DOCUMENTS_AT_ONCE):
+                some = ended[start : start + _DOCUMENTS_AT_ONCE]
+                documents.update(zip(some, jobs_status(context, some), strict=True))
         except DatabaseUnavailable as error:
             if ends_at is not None and clock() >= ends_at:
                 raise
