@@ -223,7 +223,7 @@ def _named(made: T, call: Callable[..., object]) -> T:
 
 class AsyncClient:
     """A connection to a Labelmill installation, for asyncio. Close it, or use `async with`, which opens it; otherwise
-    the first call does.
+    the first call does. Several loops may use it.
 
     Addresses that are not given come from the environment, `.env`, or a running `labelmill up`.
     """
@@ -236,9 +236,11 @@ class AsyncClient:
         database_url: str | None = None,
         data_dir: str | None = None,
     ) -> None:
-        self._open = lambda: Client(settings, broker_url=broker_url, database_url=database_url, data_dir=data_dir)
+        self._open: Callable[[], Client] = lambda: Client(
+            settings, broker_url=broker_url, database_url=database_url, data_dir=data_dir
+        )
         self._client: Client | None = None
-        self._opening = asyncio.Lock()
+        self._opening = threading.Lock()  # of threads: each may run a loop of its own
 
     @classmethod
     def of(cls, client: Client) -> Self:
@@ -256,9 +258,13 @@ class AsyncClient:
 
     async def opened(self) -> Client:
         """The client whose calls are made. Raises DatabaseUnavailable, DatabaseOutdated, DatabaseUnsuitable."""
-        async with self._opening:
+        client = self._client
+        return await asyncio.to_thread(self._opened) if client is None else client
+
+    def _opened(self) -> Client:
+        with self._opening:
             if self._client is None:
-                self._client = await asyncio.to_thread(self._open)
+                self._client = self._open()
             return self._client
 
     async def close(self) -> None:

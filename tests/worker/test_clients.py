@@ -410,6 +410,23 @@ def test_results_that_are_followed_leave_the_threads_of_the_program_free(shop: W
         time.sleep(0.01)
 
 
+def test_loops_of_several_threads_share_an_asynchronous_client(client: Client) -> None:
+    mine, begins = AsyncClient(client.settings), threading.Barrier(3)
+    begun = asyncio.run(mine.jobs())
+    other = AsyncClient(client.settings)
+    open_slowly, other._open = other._open, lambda: (time.sleep(0.05), open_slowly())[1]
+
+    async def ask() -> bool:
+        begins.wait(30)
+        listed = await asyncio.gather(*(each.jobs() for each in [mine, other] * 10))
+        return all(jobs == begun for jobs in listed)
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(lambda _: asyncio.run(ask()), range(3))) == [True] * 3
+    asyncio.run(mine.close())
+    asyncio.run(other.close())
+
+
 def test_a_job_is_watched_to_its_end(shop: Workshop, client: Client) -> None:
     batch = client.classify(["a", "b"], "m")
     entries = client.watch(batch)
