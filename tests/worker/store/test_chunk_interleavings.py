@@ -6,11 +6,11 @@ Steps are chosen by hypothesis, time passes by explicit steps: a worker that "fr
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
+import pytest
 from asked import cancel, retry
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -23,7 +23,7 @@ from labelmill.contracts.job_kinds import moves_to, states_before
 from labelmill.contracts.states import BatchState, ChunkState
 from labelmill.core.chunks.sizes import ChunkSizes
 from labelmill.core.chunks.writer import BatchWriter
-from labelmill.core.database import connect, reading, upgrade, writing
+from labelmill.core.database import connect, reading, writing
 from labelmill.core.database.tables import BatchRow, ChunkRow, ModelRow, ModelTargetRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
@@ -37,27 +37,24 @@ from labelmill_worker.store.stalled import return_expired_chunks
 _CHUNKS, _ROWS = 2, 6
 _NO_REDIS = MessageSender.connect(Settings(broker_url="redis://127.0.0.1:1/0"))
 _SCHEMA = [{"name": "t", "labels": ["a", "b"], "multi": False}]
-_folder = Path(tempfile.mkdtemp(prefix="labelmill-model-"))
 
 
-def _template() -> Path:
-    path = _folder / "template.db"
-    if not path.exists():
-        engine = connect(f"sqlite:///{path}")
-        upgrade(engine)
-        engine.dispose()
-    return path
+@pytest.fixture(scope="module", autouse=True)
+def _files(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    Chunks.template, Chunks.folder = sqlite_template, tmp_path_factory.mktemp("chunks")
 
 
 class Chunks(RuleBasedStateMachine):
     """Workers, recovery and a person on one batch. `owner` is the model's word on who may write a chunk."""
 
+    template: ClassVar[Path]
+    folder: ClassVar[Path]
     claims = Bundle("claims")
 
     @initialize()
     def submit(self) -> None:
-        path = _folder / f"{new_id(Kind.BATCH)}.db"
-        shutil.copy(_template(), path)
+        path = self.folder / f"{new_id(Kind.BATCH)}.db"
+        shutil.copy(self.template, path)
         self.path, self.engine = path, connect(f"sqlite:///{path}")
         self.batch = new_id(Kind.BATCH)
         with writing(self.engine) as connection:
@@ -171,7 +168,7 @@ class Chunks(RuleBasedStateMachine):
     def teardown(self) -> None:
         if hasattr(self, "engine"):
             self.engine.dispose()
-            for path in _folder.glob(f"{self.path.name}*"):
+            for path in self.folder.glob(f"{self.path.name}*"):
                 path.unlink()
 
     def _owns(self, claim: Claim) -> bool:
