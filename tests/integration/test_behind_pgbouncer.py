@@ -43,7 +43,7 @@ def client(
             "LABELMILL_DATABASE_URL": url,
             "LABELMILL_MISTRAL_URL": mistral.url,
             "LABELMILL_DATA_DIR": str(tmp_path),
-            "LABELMILL_LEASE_S": "2",
+            "LABELMILL_LEASE_S": "5",
             "LABELMILL_SWEEP_S": "1",
             "LABELMILL_TEXTS_PER_REQUEST": "20",
             "LABELMILL_MAX_IN_FLIGHT": "4",
@@ -54,7 +54,7 @@ def client(
             ForkedCelery(["-A", "labelmill_worker.app", *command], environment, tmp_path / "log", tmp_path)
             for command in ([*worker, "-n", "p0@%h"], [*worker, "-n", "p1@%h"], ["beat"])
         ]
-        settings = Settings(broker_url=redis_url, database_url=url, data_dir=str(tmp_path), lease_s=2, sweep_s=1)
+        settings = Settings(broker_url=redis_url, database_url=url, data_dir=str(tmp_path), lease_s=5, sweep_s=1)
         with Client(settings) as made:
             yield made, mistral
         for process in processes:
