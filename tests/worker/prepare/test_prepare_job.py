@@ -15,13 +15,14 @@ from celery import Celery
 from sqlalchemy import select, update
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import RemoteUnavailable
+from labelmill.contracts.errors import RemoteUnavailable, StorageUnavailable
 from labelmill.contracts.messages import JobMessage
 from labelmill.core.database import connect, db_now, reading, upgrade, writing
 from labelmill.core.database.tables import DatasetRow, EventRow
 from labelmill.core.jobs.leases import LeaseLost
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
+from labelmill.services.jobs.documents import status_document
 from labelmill_worker.prepare import preparation as work
 from labelmill_worker.prepare.dataset import prepare_dataset
 from labelmill_worker.runtime.bootstrap import ProcessResources
@@ -204,6 +205,23 @@ def test_a_fault_that_passes_is_put_off_and_given_up_in_the_end(
     for _ in range(work.MAX_ATTEMPTS):
         last = run(resources, job_id)
     assert (last.state, last.error) == ("failed", "the hub is away")
+
+
+def test_a_preparation_outlasts_a_storage_that_is_away_for_half_an_hour_and_says_what_it_waits_for(
+    resources: ProcessResources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unavailable(*_: object, **__: object) -> None:
+        raise StorageUnavailable("s3://bucket cannot be reached")
+
+    monkeypatch.setattr(work, "prepare_dataset", unavailable)
+    job_id = submit(resources, write_rows(tmp_path / "a.jsonl"))
+    assert run(resources, job_id).state == "preparing"
+    with reading(resources.engine) as connection:
+        waiting = status_document(connection, job_id)["waiting_for"]
+    assert waiting is not None
+    assert waiting["reason"] == "storage_unreachable"
+    assert waiting["message"].endswith("s3://bucket cannot be reached")
+    assert sum(work.retry_s(attempt) for attempt in range(1, work.MAX_ATTEMPTS)) > 30 * 60
 
 
 def test_a_lease_outlives_work_longer_than_itself_and_says_when_it_is_lost(

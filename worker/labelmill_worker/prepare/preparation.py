@@ -33,6 +33,7 @@ from labelmill_worker.prepare.dataset import disk_errors, prepare_dataset
 from labelmill_worker.prepare.likeness import compare_splits
 from labelmill_worker.prepare.source import source_files
 from labelmill_worker.process.ability import Ability
+from labelmill_worker.process.delays import note_storage_fault
 from labelmill_worker.process.draining import ShuttingDown, is_draining
 from labelmill_worker.process.long_work import NoFreeSlot, long_slot
 from labelmill_worker.process.requeue import requeue_job
@@ -46,7 +47,7 @@ from labelmill_worker.store.transitions import move_job
 log = structlog.get_logger()
 
 MAX_ATTEMPTS = 10  #: Of a job that meets faults which ought to pass, or whose workers die.
-RETRY_S = 10.0
+RETRY_S, _MAX_RETRY_S = 10.0, 600.0
 _PROGRESS_S = 1.0
 
 
@@ -59,6 +60,11 @@ class PrepareContext:
     ability: Ability
     storage: Storage
     lease_s: float
+
+
+def retry_s(attempts: int) -> float:
+    """How long a preparation waits after so many attempts; all of them take 40 minutes, longer than most outages."""
+    return min(RETRY_S * 2.0 ** (attempts - 1), _MAX_RETRY_S)
 
 
 def prepare_job(context: PrepareContext, job_id: str) -> None:
@@ -95,7 +101,9 @@ def _prepare_job(context: PrepareContext, job_id: str) -> None:
     except LabelmillError as error:
         if isinstance(error, Retryable) and job.attempts < MAX_ATTEMPTS:
             log.warning("deferred", reason=error.message)
-            release_job(engine, DatasetRow, job_id, token, poll_again_in_s=error.retry_after_s or RETRY_S)
+            wait_s = max(error.retry_after_s or 0.0, retry_s(job.attempts))
+            release_job(engine, DatasetRow, job_id, token, poll_again_in_s=wait_s)
+            note_storage_fault(engine, job_id, error, wait_s + RETRY_S)
             return
         if isinstance(error, WorkerUnable) and context.ability.leaves_to_others(error, job_id, QUEUE_OF[PREPARE]):
             save_job(engine, DatasetRow, job_id, token, attempts=job.attempts - 1)

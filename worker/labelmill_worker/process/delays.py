@@ -6,6 +6,7 @@ written again every few seconds while it lasts, by a thread that runs only then.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +16,13 @@ from datetime import UTC, datetime, timedelta
 import structlog
 from sqlalchemy.engine import Engine
 
-from labelmill.contracts.errors import BrokerUnavailable, LabelmillError, RateLimited, RemoteUnavailable
+from labelmill.contracts.errors import (
+    BrokerUnavailable,
+    LabelmillError,
+    RateLimited,
+    RemoteUnavailable,
+    StorageUnavailable,
+)
 from labelmill.core.jobs.delays import DelayReason, describe_delay
 from labelmill_worker.mistral.ratelimit.model_limiter import NoPermitInTime
 from labelmill_worker.process.ability import WORKER_ID
@@ -36,7 +43,16 @@ def reason_of(error: Exception) -> DelayReason | None:
         return DelayReason.MISTRAL
     if isinstance(error, RateLimited | NoPermitInTime):
         return DelayReason.RATE_LIMIT
+    if isinstance(error, StorageUnavailable):
+        return DelayReason.STORAGE
     return DelayReason.REDIS if isinstance(error, BrokerUnavailable) else None
+
+
+def note_storage_fault(engine: Engine, job_id: str, error: LabelmillError, valid_s: float = VALID_S) -> None:
+    """Report for so long that a job waits for the storage of files; nothing where the fault is another one."""
+    if isinstance(error, StorageUnavailable):
+        with contextlib.suppress(LabelmillError):  # the database is away too
+            note_delay(engine, WORKER_ID, job_id, DelayReason.STORAGE, error.message, since_s=0.0, valid_s=valid_s)
 
 
 @dataclass

@@ -14,6 +14,7 @@ class DelayReason(StrEnum):
     MISTRAL = "mistral_unreachable"  #: Time-outs, cut connections, 5xx.
     RATE_LIMIT = "rate_limit"  #: Labelmill's own limit, or a 429 from Mistral.
     REDIS = "redis_unreachable"  #: It holds the messages and the shared rate limit.
+    STORAGE = "storage_unreachable"  #: The bucket in which files lie.
     UNRESERVED = "unreserved_jobs"  #: Batch jobs that were made without a cap: what they cost is not known yet.
 
 
@@ -21,6 +22,7 @@ _WORDS = {
     DelayReason.MISTRAL: "Mistral cannot be reached",
     DelayReason.RATE_LIMIT: "the rate limit has held requests back",
     DelayReason.REDIS: "Redis cannot be reached",
+    DelayReason.STORAGE: "the storage of files cannot be used",
     DelayReason.UNRESERVED: "the cap has allowed no batch job",
 }
 

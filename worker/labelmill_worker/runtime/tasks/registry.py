@@ -10,11 +10,18 @@ from typing import Any
 import structlog
 from celery import Celery, current_task
 
-from labelmill.contracts.errors import DatabaseOutdated, DatabaseUnsuitable, InvalidInput, Retryable
+from labelmill.contracts.errors import (
+    DatabaseOutdated,
+    DatabaseUnsuitable,
+    InvalidInput,
+    Retryable,
+    StorageUnavailable,
+)
 from labelmill.contracts.job_kinds import CONTRACT_OF
 from labelmill.contracts.messages import SWEEP, TASK_PREFIX, JobMessage, decode
 from labelmill.core.queue.sender import MessageSender
 from labelmill.core.settings import Settings
+from labelmill_worker.process.delays import note_storage_fault
 from labelmill_worker.runtime.bootstrap import ProcessResources, process_resources
 from labelmill_worker.runtime.dead_letters import process_dead_letters
 from labelmill_worker.store.jobs import job_exists
@@ -30,6 +37,7 @@ def register_tasks(app: Celery, settings: Settings) -> None:
     def add(name: str, kind: type[JobMessage] | None, work: Callable[[ProcessResources, Any], None]) -> None:
         def task(**arguments: Any) -> None:
             with structlog.contextvars.bound_contextvars(task=name, **_loggable(arguments)):
+                message: JobMessage | None = None
                 try:
                     message = decode(kind, arguments) if kind else None
                     resources = process_resources(settings, sender)
@@ -40,6 +48,8 @@ def register_tasks(app: Celery, settings: Settings) -> None:
                     _drop(settings, name, arguments, error.message)
                 except (Retryable, DatabaseOutdated, DatabaseUnsuitable) as error:
                     log.warning("deferred", reason=error.message)
+                    if isinstance(error, StorageUnavailable) and message is not None:
+                        note_storage_fault(process_resources(settings, sender).engine, message.job_id, error)
 
         # sweeps may come every few seconds: in Flower they would bury the jobs
         app.task(name=name, typing=False, send_events=name != SWEEP)(task)
