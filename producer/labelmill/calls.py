@@ -207,7 +207,7 @@ class Calls(RegistryCalls):
         return comparison(self.context, ComparisonRequest(evaluations, level, margin))
 
     def datasets(self, limit: int = 100) -> list[DatasetEntry]:
-        """The latest datasets, newest first."""
+        """The latest datasets, newest first. Raises InvalidInput."""
         check_arguments(Calls.datasets, locals())
         from labelmill.services.datasets import DatasetsRequest, list_datasets
 

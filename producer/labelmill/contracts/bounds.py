@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from labelmill.contracts.errors import InvalidInput
+from labelmill.contracts.field_names import named
 
 MAX_NAME_CHARS = 200  #: Of names, keys and Mistral's ids: what their columns take.
 MAX_LABEL_CHARS = 1_000
@@ -121,6 +122,12 @@ def fault_of_metadata(metadata: Mapping[Any, Any]) -> str | None:
         if fault := fault_of_text(value, MAX_METADATA_VALUE_CHARS):
             return f"{shown(name)} {fault}"
     return None
+
+
+def check_limit(limit: int) -> None:
+    """Raise InvalidInput for a number of entries that no list can have."""
+    if not 1 <= limit <= MAX_NUMBER:
+        raise InvalidInput(f"{named('limit')} is the number of entries, from 1, not {limit}")
 
 
 def check_text(what: str, text: str, max_chars: int = MAX_OPTION_CHARS, *, field: str | None = None) -> None:

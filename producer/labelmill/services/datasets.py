@@ -13,7 +13,7 @@ from typing import Self
 from sqlalchemy import select
 from sqlalchemy.engine import Connection, RowMapping
 
-from labelmill.contracts.bounds import check_plain_name, fault_of_targets, shown
+from labelmill.contracts.bounds import check_limit, check_plain_name, fault_of_targets, shown
 from labelmill.contracts.documents.datasets import DatasetEntry
 from labelmill.contracts.errors import InvalidInput, StorageRefused, StorageUnavailable
 from labelmill.contracts.field_names import Notice, named
@@ -265,7 +265,8 @@ class DatasetsRequest:
 
 
 def list_datasets(context: ServiceContext, request: DatasetsRequest) -> list[DatasetEntry]:
-    """The latest datasets, newest first; `label_counts` is target → number of labels."""
+    """The latest datasets, newest first; `label_counts` is target → number of labels. Raises InvalidInput."""
+    check_limit(request.limit)
     d = DatasetRow
     statement = (
         select(

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, and_, or_, select, union_all
 from sqlalchemy.engine import Connection, RowMapping
 
-from labelmill.contracts.bounds import shown
+from labelmill.contracts.bounds import check_limit, shown
 from labelmill.contracts.documents.jobs import JobEntry
 from labelmill.contracts.documents.parts import Cost, Estimate
 from labelmill.contracts.errors import InvalidInput
@@ -47,15 +47,14 @@ class JobsRequest:
     metadata: Mapping[str, str] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise InvalidInput for a kind or a state that does not exist, or a limit below 1."""
+        """Raise InvalidInput for a kind or a state that does not exist, or a limit that no list has."""
         kinds = [kind.value for kind in Kind]
         if self.kind is not None and self.kind not in kinds:
             raise InvalidInput(f"{named('kind')} is one of {', '.join(kinds)}, not {shown(self.kind)}")
         if self.state is not None and self.state not in _STATES:
             hint = did_you_mean(self.state, _STATES) or f": states are {', '.join(_STATES)}"
             raise InvalidInput(f"no job is ever {shown(self.state)}{hint}", field="state")
-        if self.limit < 1:
-            raise InvalidInput("list one job at least", field="limit")
+        check_limit(self.limit)
         check_metadata(self.metadata)
 
 
