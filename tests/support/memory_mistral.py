@@ -45,6 +45,7 @@ class MemoryMistral:
         self.refused_429 = 0
         self.concurrent = self.most_concurrent = 0
         self.latency_s = 0.0
+        self.holds: Callable[[], bool] = lambda: False  #: While it returns True nothing is answered.
         self.per_second: int | None = None
         self.faults: list[Fault] = []
         self._starts: deque[float] = deque()
@@ -80,6 +81,8 @@ class MemoryMistral:
         self.most_concurrent = max(self.most_concurrent, self.concurrent)
         try:
             await asyncio.sleep(self.latency_s)
+            while self.holds():  # noqa: ASYNC110 - what it looks at changes in other threads
+                await asyncio.sleep(0.005)
             for fault in self.faults:
                 said = fault(texts, body)
                 if said is not None:

@@ -42,12 +42,14 @@ def test_a_late_worker_writes_nothing(mill: Mill) -> None:
 
 def test_a_worker_that_loses_its_lease_at_work_writes_nothing_and_frees_its_slots(mill: Mill) -> None:
     batch = mill.submit(some_texts(200))
-    mill.mistral.latency_s = 0.3
+    is_lost = threading.Event()
+    mill.mistral.holds = lambda: not is_lost.is_set()
     worker = threading.Thread(target=mill.work, args=(batch,))
     worker.start()
     until(lambda: mill.mistral.concurrent == 8)
     with writing(mill.engine) as connection:
         connection.execute(update(ChunkRow).values(lease_token="another's"))
+    is_lost.set()
     worker.join(DEADLINE_S)
     assert mill.predictions(batch) == {}
     until(lambda: mill.free_slots() == 8)
@@ -83,11 +85,13 @@ def test_a_chunk_of_a_dead_worker_is_owed_again_and_only_its_unanswered_rows_are
 def test_cancelling_keeps_what_was_answered(mill: Mill) -> None:
     texts = some_texts(400)
     batch = mill.submit(texts)
-    mill.mistral.latency_s = 0.1
+    is_cancelled = threading.Event()
+    mill.mistral.holds = lambda: mill.mistral.requests > 16 and not is_cancelled.is_set()
     worker = threading.Thread(target=mill.work, args=(batch,))
     worker.start()
     until(lambda: mill.status(batch)["rows"]["labelled"] > 0)
     cancel(mill.engine, mill.sender, batch)
+    is_cancelled.set()
     worker.join(DEADLINE_S)
     document = mill.run(batch)
     assert document["state"] == "cancelled"

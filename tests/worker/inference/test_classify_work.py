@@ -111,6 +111,7 @@ def test_no_more_requests_are_in_flight_than_allowed(mill: Mill) -> None:
     texts = some_texts(600)
     batch = mill.submit(texts, chunk_texts=200)
     mill.mistral.latency_s = 0.05
+    mill.mistral.holds = lambda: mill.mistral.most_concurrent < 8
     workers = [threading.Thread(target=mill.work, args=(batch, chunk)) for chunk in range(3)]
     for worker in workers:
         worker.start()
