@@ -20,6 +20,7 @@ from re import _constants, _parser  # type: ignore[attr-defined] # the only pars
 from typing import Any
 
 import pytest
+from fsspec.utils import glob_translate
 
 from labelmill.contracts import control_characters, field_names
 from labelmill.core.readers.formats import csv_cells
@@ -33,7 +34,11 @@ _FOLDERS = ("producer", "worker", "ops")
 _FUNCTIONS = {"compile", "search", "match", "fullmatch", "split", "findall", "finditer", "sub", "subn"}
 _FROM_THE_START = ("match", "fullmatch")
 #: Patterns kept in a tuple, which a reader asks for a match where it stands, never searches for.
-_MATCHED_AT_A_PLACE = {("csv_cells.py", "_patterns"), ("csv_files.py", "<module>")}
+_MATCHED_AT_A_PLACE = {
+    ("csv_cells.py", "_patterns"),
+    ("csv_files.py", "<module>"),
+    ("s3_listing.py", "_matcher"),
+}
 _LONGEST, _TOO_SHORT_S = 6_000, 0.003
 _THREE_TIMES_OF_TWICE = 1.5 ** math.log2(3)  #: As much, of a text half as long again.
 _MORE = "aA0 =\"'@:/.\n\t<{[;-"
@@ -53,6 +58,7 @@ _BUILT: dict[tuple[str, str], list[re.Pattern[str]]] = {
     ("control_characters.py", "<module>"): [control_characters._IN_TEXT, control_characters._IN_LINE],
     ("field_names.py", "<module>"): [field_names._NAMED],
     ("same_text.py", "_any_of"): [same_text._ignored(), same_text._unseen()],
+    ("s3_listing.py", "_matcher"): [re.compile(glob_translate(one)) for one in ("data/*.jsonl", "**/part-?.[jc]s*")],
     ("csv_files.py", "<module>"): [csv_files._SIGN, csv_files._AT_START],
     ("csv_files.py", "formula_guard"): [
         re.compile(f'[;|\t\r\n][ "]*(?=[{csv_files._SIGNS}])'),
