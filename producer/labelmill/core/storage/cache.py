@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import os
@@ -18,6 +19,7 @@ from typing import IO, BinaryIO
 from labelmill.contracts.errors import StorageRefused
 from labelmill.core.storage.new_files import make_private_folder
 
+_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PART, _LOCK, _WORK = ".part", ".lock", "work-"
 _DOWNLOAD_S = 3600.0  #: A part that nothing was written to for so long is of a dead process.
 _UNUSED_S = 24 * 3600.0  #: A copy that nobody read for so long goes: its file may have been purged.
@@ -33,9 +35,11 @@ class FileCache:
         self.max_bytes = max_bytes
 
     def open(self, version: str, size_of: Callable[[], int], download: Download) -> BinaryIO | None:
-        """A copy of the file of this version, which `download` writes where there is none; None: there is no room for
-        it, perhaps because others download. `version` names the bytes: another content must have another one. Raises
-        OSError, StorageRefused, and what `size_of` and `download` raise."""
+        """A copy of the file of this version, which `download` writes where there is none.
+
+        None: there is no room for it, perhaps because others download, or the disk is full. `version` names the bytes:
+        another content must have another one. Raises OSError, StorageRefused, and what `size_of` and `download` raise.
+        """
         self._require_own_folder()
         path = self.folder / _name_of(version)
         with contextlib.suppress(FileNotFoundError):
@@ -54,9 +58,12 @@ class FileCache:
             stream.flush()
             os.truncate(stream.fileno(), stream.tell())
             part.replace(path)
-        except BaseException:
-            stream.close()
+        except BaseException as error:
+            with contextlib.suppress(OSError):  # it may hold bytes that the disk does not take
+                stream.close()
             part.unlink(missing_ok=True)
+            if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+                return None
             raise
         stream.seek(0)
         return stream

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -10,6 +11,7 @@ import time
 from collections.abc import Callable
 from importlib import util
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from s3_server import BUCKET, KEY, READER, SECRET, S3Server
@@ -240,6 +242,20 @@ def test_local_copies_are_bounded_and_the_oldest_use_goes_first(s3_server: S3Ser
     large = put(storage, "models/large.zip", b"x" * 101)
     assert read(storage, "models/large.zip", large) == b"x" * 101
     assert sum(copy.stat().st_size for copy in storage.cache.folder.iterdir()) == 72
+
+
+def test_a_file_is_read_from_s3_where_the_disk_of_the_copies_is_full(
+    storage: S3Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = put(storage, MODEL, b"model")
+
+    def fill_up(url: str, copy: BinaryIO) -> None:
+        copy.write(b"mod")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(storage, "_download", fill_up)
+    assert read(storage, MODEL, digest) == b"model"
+    assert list(storage.cache.folder.iterdir()) == []
 
 
 def test_a_copy_that_is_deleted_while_it_is_read_is_read_to_its_end(storage: S3Storage) -> None:
