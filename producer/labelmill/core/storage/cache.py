@@ -19,7 +19,7 @@ from typing import IO, BinaryIO
 from labelmill.contracts.errors import StorageRefused
 from labelmill.core.storage.new_files import make_private_folder
 
-_DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_IS_FULL = (errno.ENOSPC, errno.EDQUOT)
 _PART, _LOCK, _WORK = ".part", ".lock", "work-"
 _DOWNLOAD_S = 3600.0  #: A part that nothing was written to for so long is of a dead process.
 _UNUSED_S = 24 * 3600.0  #: A copy that nobody read for so long goes: its file may have been purged.
@@ -62,7 +62,7 @@ class FileCache:
             with contextlib.suppress(OSError):  # it may hold bytes that the disk does not take
                 stream.close()
             part.unlink(missing_ok=True)
-            if isinstance(error, OSError) and error.errno in _DISK_IS_FULL:
+            if isinstance(error, OSError) and error.errno in DISK_IS_FULL:
                 return None
             raise
         stream.seek(0)

@@ -19,10 +19,10 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
-from labelmill.contracts.errors import StorageRefused
+from labelmill.contracts.errors import Permanent, StorageRefused
 from labelmill.core.addresses.s3 import S3Location
 from labelmill.core.storage.base import Entry, Measured, NewFolder, Storage, StoredFile, refused_reference
-from labelmill.core.storage.cache import FileCache
+from labelmill.core.storage.cache import DISK_IS_FULL, FileCache
 from labelmill.core.storage.remote import RemoteFile, RemoteFiles
 from labelmill.core.storage.remote_faults import UploadAborted, translated_errors
 from labelmill.core.storage.s3_listing import pages
@@ -128,7 +128,15 @@ class S3Storage(Storage):
     def workspace(self, beside: str) -> Iterator[Path]:
         self.delete_leftovers(beside)
         with self.cache.workspace() as folder:
-            yield folder
+            try:
+                yield folder
+            except (OSError, Permanent) as error:  # the latter where the work has a sentence for the former
+                cause = error if isinstance(error, OSError) else error.__cause__
+                if isinstance(cause, OSError) and cause.errno in DISK_IS_FULL:  # another worker has a disk of its own
+                    raise StorageRefused(
+                        f"the disk of {self.cache.folder} is full: make room, or set LABELMILL_CACHE_DIR to another one"
+                    ) from error
+                raise
 
     def entries(self, folder: str) -> Iterator[Entry]:
         newest: dict[str, float] = {}

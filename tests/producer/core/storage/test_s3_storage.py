@@ -16,7 +16,13 @@ from typing import BinaryIO
 import pytest
 from s3_server import BUCKET, KEY, READER, SECRET, S3Server
 
-from labelmill.contracts.errors import InvalidInput, LabelmillError, StorageRefused, StorageUnavailable
+from labelmill.contracts.errors import (
+    InvalidInput,
+    LabelmillError,
+    Permanent,
+    StorageRefused,
+    StorageUnavailable,
+)
 from labelmill.core.addresses.s3 import S3Location
 from labelmill.core.redaction import secret_remover
 from labelmill.core.settings import load_settings
@@ -283,6 +289,21 @@ def test_an_object_that_is_replaced_while_it_is_read_is_not_read_as_one(
         s3_server.put("ours/sources/prep_1/a", b"b" * (20 << 20))
         with pytest.raises(StorageUnavailable, match="was changed while it was read"):
             file.read()
+
+
+def test_a_disk_that_is_full_concerns_this_worker_alone(storage: S3Storage) -> None:
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def work(error: Exception, cause: Exception | None) -> None:
+        with storage.workspace(MODEL):
+            raise error from cause
+
+    for error, cause in ((full, None), (Permanent("it cannot be written"), full)):
+        with pytest.raises(StorageRefused, match=r"the disk of .*cache is full: make room"):
+            work(error, cause)
+    with pytest.raises(Permanent, match="bad rows"):
+        work(Permanent("bad rows"), None)
+    assert list(storage.cache.folder.iterdir()) == []
 
 
 def test_workspaces_of_dead_processes_are_deleted(storage: S3Storage) -> None:
