@@ -15,6 +15,7 @@ from pathlib import Path
 
 from kombu.exceptions import OperationalError
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
 from labelmill.contracts.errors import InvalidInput
 from labelmill.contracts.messages import QUEUES
@@ -162,8 +163,8 @@ def _answers_celery_ping(app: QueueApp, node: str) -> Callable[[], bool]:
     def is_ready() -> bool:
         try:
             return bool(app.control.ping(destination=[node], timeout=0.5, limit=1))
-        except (OperationalError, OSError):
-            return False
+        except (OperationalError, RedisError, OSError):
+            return False  # it is asked again: a busy machine breaks off what it had no time for
 
     return is_ready
 
