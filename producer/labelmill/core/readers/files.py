@@ -46,7 +46,11 @@ def inputs_of(source: str, remote: RemoteFiles | None = None) -> list[Input]:
     """The inputs that a source names: files, a pipe, files behind URLs that `remote` may open, or `-` for standard
     input. Raises InvalidInput, StorageUnavailable, StorageRefused."""
     if is_url(source):
-        return list((remote or RemoteFiles()).expand(source))
+        try:
+            return list((remote or RemoteFiles()).expand(source))
+        except InvalidInput as error:
+            error.field = error.field or "source"  # storages do not know whose address it is
+            raise
     return [sys.stdin.buffer] if source == "-" else list(expand_source(source))
 
 

@@ -86,6 +86,7 @@ def test_what_is_not_a_file_that_may_be_read_is_refused(
     with pytest.raises(InvalidInput, match=words) as refused:
         inputs_of(source, remote)
     assert "secret" not in refused.value.message
+    assert refused.value.field == "source"
 
 
 def test_a_missing_bucket_is_told_from_a_missing_file(remote: RemoteFiles) -> None:
