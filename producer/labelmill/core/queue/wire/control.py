@@ -82,15 +82,16 @@ def checked_command(entry: bytes | str) -> bytes:
     return write_frame({"clock": 0}, command, routing_key="")
 
 
-def checked_reply(entry: bytes | str) -> bytes:
-    """A worker's reply, rebuilt. Raises MalformedMessage."""
+def checked_reply(entry: bytes | str, queue: str) -> bytes:
+    """A worker's reply, rebuilt. Raises MalformedMessage. kombu puts a reply that nobody waits for any more back on its
+    `queue`."""
     frame = read_frame(entry)
     content, ticket = frame.content, frame.headers.get("ticket")
     if not isinstance(content, dict) or not all(is_line(name, _MAX_NAME) for name in content) or not is_plain(content):
         raise frame.refusal("it is not a worker's reply")
     if not is_id(ticket):
         raise frame.refusal("it does not say what it replies to")
-    return write_frame({"ticket": ticket, "clock": 0}, content, routing_key="")
+    return write_frame({"ticket": ticket, "clock": 0}, content, routing_key=queue)
 
 
 def _is_address(value: object) -> bool:

@@ -46,7 +46,7 @@ class _CheckingClient(redis.Redis):
         name, entry = response
         queue = _text(name).split(_SEPARATOR, 1)[0]
         try:
-            checked = checked_reply(entry) if queue.endswith(_REMOTE_CONTROL) else checked_task(entry)
+            checked = checked_reply(entry, queue) if queue.endswith(_REMOTE_CONTROL) else checked_task(entry)
         except MalformedMessage as refusal:
             drop(refusal, queue)
             return None

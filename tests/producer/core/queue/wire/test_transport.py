@@ -66,6 +66,19 @@ def test_a_message_that_comes_while_the_worker_shuts_down_goes_back(
     assert (client.llen(_QUEUE), client.hlen("unacked")) == (1, 0)
 
 
+def test_a_reply_that_comes_when_nobody_waits_for_it_goes_back(
+    client: redis.Redis, connection: Connection, refused: list[tuple[str, str]]
+) -> None:
+    name = "1.reply.celery.pidbox"
+    queue = Queue(name, channel=connection.channel())
+    queue.consume(callback=lambda _: None)
+    client.lpush(name, json.dumps(message_of({"worker1@here": {"ok": "pong"}}, {"ticket": "1"})))
+    connection.transport._callbacks.clear()  # type: ignore[attr-defined]  # whoever asked has given up
+    connection.drain_events(timeout=5)
+    assert refused == []
+    assert client.llen(name) == 1
+
+
 def test_malformed_messages_on_a_queue_are_dropped_and_the_next_one_arrives(
     redis_url: str, client: redis.Redis, connection: Connection, refused: list[tuple[str, str]]
 ) -> None:
