@@ -83,6 +83,9 @@ OPTION_OF: Mapping[str, str] = {
     "ref": "REF",
     "alias": "ALIAS",
     "remote_id": "ID",
+    # of the client alone
+    "batch_rows": "batch_rows",
+    "evaluations": "evaluations",
 }
 
 
